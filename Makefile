@@ -1,0 +1,85 @@
+# make demo   the main job, on data made for it
+# make test   lint and the whole test suite, on the installed wheel, with every CPU library required
+# make lint   ruff, mypy and the import contracts alone
+# make bench  the measurements behind the README's numbers
+# make clean  remove what these made
+#
+# Everything goes into .venv; Python 3.11 and make are all that must be there before.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+WHEEL := dist/xent-$(VERSION)-py3-none-any.whl
+# subtle: the folders are listed beside the files, because a file that is deleted shows only there.
+SOURCES := $(shell find xent -name __pycache__ -prune -o \( -type d -o -type f \) -print)
+
+# The versions that the tests were last seen to pass with.
+CONSTRAINTS := constraints/py311.txt
+INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINTS)
+
+# torch is pinned here: the wheels that an open requirement finds bring gigabytes of CUDA.
+# cupy comes without its ctk extra: without a GPU only its dispatch is tested, on arrays in host memory.
+TORCH := torch==2.13.0
+LIBRARIES := $(TORCH) jax cupy-cuda13x tensorflow-cpu keras optax
+BACKENDS := numpy,array-api-strict,dask,torch,jax,cupy
+
+# No test may find the source folder where it should find the wheel: neither -c nor -m puts the working folder first.
+export PYTHONSAFEPATH := 1
+
+TESTS ?= tests
+PYTESTFLAGS ?= -n 2
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp
+	$(BIN)/xent demo
+
+test: lint
+	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
+
+lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp
+	set -e; for script in benchmarks/bench_*.py; do PYTHONPATH=benchmarks $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/build.stamp: $(CONSTRAINTS) | $(BIN)/python
+	$(INSTALL) hatchling
+	touch $@
+
+$(WHEEL): $(SOURCES) pyproject.toml README.md LICENSE | $(VENV)/build.stamp
+	rm -rf dist
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	touch $@
+
+# What each target needs beside xent. Repeated only when a requirement may have changed.
+$(VENV)/demo.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
+	$(INSTALL) "$(WHEEL)[all]"
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
+	$(INSTALL) "$(WHEEL)[test,lint,peers]" $(LIBRARIES)
+	touch $@
+
+$(VENV)/bench.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
+	$(INSTALL) "$(WHEEL)[bench]" $(LIBRARIES)
+	touch $@
+
+# xent itself, whenever its sources have changed.
+$(VENV)/wheel.stamp: $(WHEEL)
+	$(PIP) install --quiet --no-deps --force-reinstall $(WHEEL)
+	touch $@

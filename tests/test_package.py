@@ -1,0 +1,133 @@
+"""What a user gets by installing and importing xent, before any call."""
+
+import importlib.metadata
+import importlib.resources
+import os
+import pkgutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import xent
+
+# Light parts of the core dependency that importing xent may load; they load no array library themselves.
+ALLOWED = {"xent", "array_api_compat"}
+
+# Runs in a process of its own. Whoever scans the installed distributions is stopped there.
+PROBE = """
+import importlib.metadata, sys
+def scan(*arguments, **options):
+    raise RuntimeError("scanned the installed distributions")
+importlib.metadata.Distribution.discover = importlib.metadata.entry_points = scan
+before = set(sys.modules)
+import {module}
+after = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(after - set(sys.stdlib_module_names)))
+"""
+
+
+def loaded_by(module: str, *path: Path) -> set[str]:
+    """The packages outside the standard library that importing this module loads."""
+    search = os.pathsep.join([*map(str, path), *filter(None, sys.path)])
+    command = [sys.executable, "-c", PROBE.format(module=module)]
+    options = {"env": {**os.environ, "PYTHONPATH": search}, "capture_output": True, "text": True, "timeout": 60}
+    probe = subprocess.run(command, **options)
+    if probe.returncode:
+        raise ImportError(probe.stderr)
+    return set(probe.stdout.split())
+
+
+def test_importing_xent_loads_no_array_library() -> None:
+    loaded = loaded_by("xent")
+
+    assert loaded <= ALLOWED
+
+
+def test_what_importing_xent_may_load_loads_no_array_library_either() -> None:
+    loaded = loaded_by("array_api_compat")
+
+    assert loaded == {"array_api_compat"}
+
+
+def test_the_check_sees_a_package_that_loads_an_array_library(tmp_path: Path) -> None:
+    (tmp_path / "eager.py").write_text("import numpy.linalg\n")
+    loaded = loaded_by("eager", tmp_path)
+
+    assert loaded - ALLOWED == {"eager", "numpy"}
+
+
+@pytest.mark.parametrize("scan", ["entry_points(group='xent')", "version('numpy')", "distributions()"])
+def test_the_check_sees_a_package_that_scans_for_plugins(tmp_path: Path, scan: str) -> None:
+    (tmp_path / "curious.py").write_text(f"import importlib.metadata\nlist(importlib.metadata.{scan})\n")
+
+    with pytest.raises(ImportError, match="scanned the installed distributions"):
+        loaded_by("curious", tmp_path)
+
+
+def test_every_public_name_resolves() -> None:
+    # The version is the distribution's: a source folder that was never installed has none.
+    missing = [name for name in xent.__all__ if name != "__version__" and not hasattr(xent, name)]
+
+    assert not missing
+
+
+def test_public_names_are_listed_once_and_by_dir() -> None:
+    assert len(set(xent.__all__)) == len(xent.__all__)
+    assert set(xent.__all__) <= set(dir(xent))
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_loss"):
+        xent.no_such_loss
+
+
+def test_no_module_hides_a_public_function_of_its_name() -> None:
+    hidden = {module.name for module in pkgutil.iter_modules(xent.__path__)} & set(xent.__all__)
+
+    assert not hidden
+
+
+def test_the_type_annotations_are_shipped() -> None:
+    assert importlib.resources.files("xent").joinpath("py.typed").is_file()
+
+
+installed = pytest.mark.skipif(
+    os.environ.get("XENT_TEST_INSTALLED") != "1",
+    reason="XENT_TEST_INSTALLED is not set: a source folder may be under test",
+)
+
+
+@installed
+def test_the_package_under_test_is_the_installed_one() -> None:
+    assert Path(xent.__file__).is_relative_to(sysconfig.get_path("purelib"))
+
+
+@installed
+def test_a_child_process_finds_the_installed_package_too() -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", "import xent; print(xent.__file__)"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert child.stdout.strip() == xent.__file__
+
+
+@installed
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert xent.__version__ == importlib.metadata.version("xent")
+
+
+@installed
+def test_the_wheel_ships_the_package_and_its_licence_alone() -> None:
+    files = importlib.metadata.files("xent") or []
+    places = {file.parts[0] for file in files if file.parts[0] != ".."}
+    licences = [file for file in files if file.name == "LICENSE"]
+
+    assert places == {"xent", f"xent-{importlib.metadata.version('xent')}.dist-info"}
+    assert len(licences) == 1
