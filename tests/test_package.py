@@ -131,3 +131,12 @@ def test_the_wheel_ships_the_package_and_its_licence_alone() -> None:
 
     assert places == {"xent", f"xent-{importlib.metadata.version('xent')}.dist-info"}
     assert len(licences) == 1
+
+
+@installed
+def test_dask_lists_the_command_line_under_our_name() -> None:
+    (entry,) = importlib.metadata.entry_points(group="dask_cli", name="xent")
+    command = entry.load()
+
+    # subtle: Dask takes the command's own name, not the entry point's.
+    assert command.name == "xent"
