@@ -1,0 +1,246 @@
+"""The command line: what it prints where, and its exit codes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from xent.cli import ByteSize, main
+from xent.evaluation.onepass import evaluate
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """x.npy and y.npy in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(4)
+    np.save("x.npy", rng.normal(size=(123, 7)).astype(np.float32))
+    np.save("y.npy", rng.integers(0, 7, 123))
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_evaluate_prints_a_table_on_stdout(files):
+    result = run("evaluate", "x.npy", "y.npy")
+
+    assert result.exit_code == 0, result.stderr
+    assert "123 × 7  float32" in result.stdout and result.stderr == ""
+    for word in ("loss", "nats", "bits", "perplexity", "accuracy", "95 % interval", "123 of 123 rows counted", "GB/s"):
+        assert word in result.stdout
+
+
+def test_the_table_is_plain_text_without_rich(files, monkeypatch):
+    for module in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    result = run("evaluate", "x.npy", "y.npy")
+    heads = [line.split()[0] for line in result.stdout.splitlines()[2:6]]
+
+    assert result.exit_code == 0, result.stderr
+    assert heads == ["loss", "bits", "perplexity", "accuracy"] and "┃" not in result.stdout
+
+
+def test_json_is_one_document_with_a_schema_version(files):
+    result = run("evaluate", "x.npy", "y.npy", "--json", "--chunk-bytes", "1KiB", "--scheduler", "sync")
+    document = json.loads(result.stdout)
+    expected = evaluate("x.npy", "y.npy")
+
+    assert document["schema_version"] == 1
+    assert document["inputs"]["predictions"] == {"path": str(files / "x.npy"), "shape": [123, 7], "dtype": "float32"}
+    assert document["metrics"]["loss"] == {"value": expected.mean_loss, "stderr": expected.standard_error, "n": 123}
+    assert set(document["metrics"]) == {"loss", "bits", "perplexity", "accuracy"}
+    assert document["counts"]["rows"] == document["counts"]["counted"] == 123
+    assert document["options"]["scheduler"] == "sync" and document["options"]["chunks"] == 4
+    assert document["timing"]["bytes"] == 123 * 7 * 4 and document["timing"]["wall_seconds"] > 0
+
+
+def test_json_never_holds_a_bare_nan_or_infinity(files):
+    predictions = np.load("x.npy")
+    predictions[5] = np.nan
+    np.save("x.npy", predictions)
+    result = run("evaluate", "x.npy", "y.npy", "--json")
+    document = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"bare {name}"))
+
+    assert document["metrics"]["loss"]["value"] == "nan" and document["loss_interval_95"] == ["nan", "nan"]
+    assert document["counts"]["nan_rows"] == 1 and document["counts"]["first_nan"] == 5
+
+
+def test_ignored_labels_may_be_several(files):
+    labels = np.load("y.npy")
+    result = run("evaluate", "x.npy", "y.npy", "--ignore-index", 1, "--ignore-index", 2, "--json")
+
+    assert json.loads(result.stdout)["counts"]["ignored"] == np.isin(labels, [1, 2]).sum()
+
+
+def test_what_a_reader_must_know_stands_under_the_table(files):
+    predictions, labels = np.load("x.npy"), np.load("y.npy")
+    labels[7], predictions[9], predictions[11, labels[11]] = 77, np.nan, -np.inf
+    np.save("x.npy", predictions)
+    np.save("y.npy", labels)
+    result = run("evaluate", "x.npy", "y.npy", "--on-bad-label", "skip")
+
+    assert "122 of 123 rows counted (0 ignored, 1 of a bad label)" in result.stdout
+    assert "The first bad label is in row 7." in result.stdout
+    assert "1 rows are NaN, the first is row 9" in result.stdout
+    assert "1 rows give their label probability 0, the first is row 11" in result.stdout
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Exit codes
+
+
+def test_inputs_that_do_not_fit_exit_with_2_and_one_line(files):
+    result = run("evaluate", "x.npy", "nope.npy")
+
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.startswith("xent: evaluate: `labels` must be the path of") and result.stderr.count("\n") == 1
+
+
+def test_labels_that_are_no_integers_exit_with_2(files):
+    np.save("y.npy", np.zeros(123))
+    result = run("evaluate", "x.npy", "y.npy")
+
+    assert result.exit_code == 2 and "`labels` must be integers, got float64[123]" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--kind", "odds"], ["--chunk-bytes", "lots"], ["--ignore-index", "x"], ["--scheduler", "process"]]
+)
+def test_usage_that_is_wrong_exits_with_2(files, arguments):
+    result = run("evaluate", "x.npy", "y.npy", *arguments)
+
+    assert result.exit_code == 2 and arguments[1] in result.stderr
+
+
+def test_bad_labels_exit_with_3_and_one_line(files):
+    labels = np.load("y.npy")
+    labels[[8, 100]] = -1
+    np.save("y.npy", labels)
+    result = run("evaluate", "x.npy", "y.npy")
+
+    assert result.exit_code == 3 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert "got 2 that do not, the first -1 in row 8" in result.stderr
+
+
+def test_a_truncated_file_exits_with_3_and_names_it(files):
+    (files / "x.npy").write_bytes((files / "x.npy").read_bytes()[:-1])
+    result = run("evaluate", "x.npy", "y.npy")
+
+    assert result.exit_code == 3 and "x.npy is truncated" in result.stderr
+
+
+@pytest.mark.parametrize(("module", "extra"), [("dask", "dask"), ("zarr", "zarr")])
+def test_a_missing_package_exits_with_4_and_names_the_extra(files, monkeypatch, module, extra):
+    (files / "x.zarr").mkdir()
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run("evaluate", "x.zarr" if module == "zarr" else "x.npy", "y.npy")
+
+    assert result.exit_code == 4 and result.stderr.count("\n") == 1
+    assert f"needs {module}, which is not installed" in result.stderr and f"'xent[{extra}]'" in result.stderr
+
+
+def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    monkeypatch.setattr("xent.evaluation.onepass.CONNECT_SECONDS", 0.5)
+    result = run("evaluate", "x.npy", "y.npy", "--scheduler", "tcp://127.0.0.1:9")
+
+    assert result.exit_code == 4 and "tcp://127.0.0.1:9" in result.stderr
+
+
+def test_an_interruption_exits_with_130_and_one_line(files, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xent.evaluation.onepass.Pass.run", interrupted)
+    result = run("evaluate", "x.npy", "y.npy")
+
+    assert result.exit_code == 130 and result.stderr == "xent: interrupted; nothing was written.\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The other commands
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("64MiB", 2**26), ("1.5 GB", 1_500_000_000), ("2k", None), ("10kB", 10_000), ("0", None)],
+)
+def test_a_size_is_a_number_of_bytes_with_or_without_a_unit(text, size):
+    if size is None:
+        with pytest.raises(Exception, match="must be a number of bytes such as 64MiB"):
+            ByteSize().convert(text, None, None)
+    else:
+        assert ByteSize().convert(text, None, None) == size
+
+
+def test_demo_makes_a_set_evaluates_it_and_checks_the_number(tmp_path):
+    result = run("demo", "--files", 40, "--keep", tmp_path / "kept")
+
+    assert result.exit_code == 0, result.stderr
+    for words in ("36 files of the standard library", "perplexity", "bits per byte", "Cross-check", "is within the"):
+        assert words in result.stdout
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["labels.npy", "predictions.zarr"]
+
+
+def test_demo_writes_nothing_but_json_on_stdout_when_asked_for_it():
+    result = run("demo", "--files", 20, "--json")
+
+    assert json.loads(result.stdout)["inputs"]["predictions"]["shape"][1] == 256
+    assert "Cross-check" in result.stderr
+
+
+def test_demo_does_not_overwrite(tmp_path):
+    (tmp_path / "labels.npy").write_text("mine")
+    result = run("demo", "--files", 20, "--keep", tmp_path)
+
+    assert result.exit_code == 2 and "without labels.npy" in result.stderr
+    assert (tmp_path / "labels.npy").read_text() == "mine"
+
+
+def test_plugins_are_listed_with_their_errors(monkeypatch):
+    fields = {"name": "xent-numba", "distribution": "xent-numba", "version": "1.0", "kernels": ["numba-sparse"]}
+    record = {**fields, "hooks": ["xent_register_kernels"], "status": "disabled", "error": "ImportError: no numba"}
+    monkeypatch.setattr("xent.plugins", lambda: [record], raising=False)
+
+    assert json.loads(run("plugins", "--json").stdout) == [record]
+    shown = run("plugins").stdout
+    assert all(word in shown for word in ("xent-numba 1.0 disabled", "numba-sparse", "ImportError: no numba"))
+
+
+def in_a_new_process(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_help_imports_neither_numpy_nor_dask():
+    code = (
+        "import sys\nfrom xent.cli import main\n"
+        "try:\n    main(['evaluate', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'dask', 'zarr', 'rich', 'torch', 'jax'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) if heavy else 0)"
+    )
+    result = in_a_new_process(code)
+
+    assert result.returncode == 0, result.stderr
+    assert "PREDICTIONS" in result.stdout
+
+
+def test_a_command_line_without_click_says_what_to_install():
+    result = in_a_new_process("import sys\nsys.modules['click'] = None\nimport xent.cli")
+
+    assert result.returncode == 4 and result.stderr.count("\n") == 1 and "'xent[cli]'" in result.stderr
+
+
+def test_the_command_runs_as_a_program(files):
+    code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json'])"
+    result = in_a_new_process(code)
+
+    assert result.returncode == 0 and result.stderr == ""
+    assert json.loads(result.stdout)["counts"]["rows"] == 123

@@ -1,0 +1,327 @@
+"""One pass over a prediction set: the graph is small, and no schedule shows in the numbers."""
+
+import math
+import pickle
+import threading
+from itertools import pairwise
+
+import cloudpickle
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xent
+from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.sources import ReadError, Source
+from xent.evaluation.state import finish, state_of
+
+ROWS, CLASSES = 507, 7
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return (5 * np.random.default_rng(2).normal(size=(ROWS, CLASSES))).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.random.default_rng(3).integers(0, CLASSES, ROWS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, logits, labels):
+    """The same set in every format."""
+    folder = tmp_path_factory.mktemp("set")
+    np.save(folder / "x.npy", logits)
+    np.save(folder / "y.npy", labels)
+    stored = zarr.create_array(folder / "x.zarr", shape=logits.shape, dtype="f2", chunks=(20, 3), shards=(60, 9))
+    stored[:] = logits
+    stored = zarr.create_array(folder / "y.zarr", shape=labels.shape, dtype="i8", chunks=(33,))
+    stored[:] = labels
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(logits, labels):
+    """From the definition, in float64."""
+    x = logits.astype(float)
+    loss = np.log(np.exp(x).sum(axis=1)) - x[np.arange(ROWS), labels]
+    return finish(state_of(loss, (x.argmax(axis=1) != labels).astype(int), labels))
+
+
+def test_the_numbers_are_those_of_the_definition(logits, labels, expected):
+    result = evaluate(logits, labels)
+
+    assert result.mean_loss == pytest.approx(expected.mean_loss, rel=1e-6)
+    assert result.standard_error == pytest.approx(expected.standard_error, rel=1e-6)
+    assert (result.accuracy, result.counted) == (expected.accuracy, ROWS)
+
+
+@pytest.mark.parametrize("predictions", ["x.npy", "x.zarr"])
+@pytest.mark.parametrize("truth", ["y.npy", "y.zarr"])
+@pytest.mark.parametrize("scheduler", [None, "threads", "sync"])
+@pytest.mark.parametrize("chunk_bytes", [1, 500, 10**6])
+def test_chunk_size_scheduler_and_format_leave_the_same_bits(
+    folder, logits, labels, predictions, truth, scheduler, chunk_bytes
+):
+    result = evaluate(folder / predictions, folder / truth, chunk_bytes=chunk_bytes, scheduler=scheduler)
+
+    assert result == evaluate(logits, labels)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, ROWS), max_size=5), st.integers(1, CLASSES), st.integers(1, ROWS))
+def test_any_chunks_of_a_dask_array_leave_the_same_bits(logits, labels, cuts, classes, label_rows):
+    edges = [0, *sorted(cuts), ROWS]
+    rows = tuple(b - a for a, b in pairwise(edges))
+    lazy = da.from_array(logits, chunks=(rows, classes))
+    result = evaluate(lazy, da.from_array(labels, chunks=label_rows), scheduler="sync")
+
+    assert result == evaluate(logits, labels)
+
+
+def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**cluster) as local, distributed.Client(local) as client:
+        by_address = evaluate(folder / "x.npy", folder / "y.npy", chunk_bytes=500, scheduler=local.scheduler_address)
+        by_client = evaluate(folder / "x.zarr", folder / "y.zarr", chunk_bytes=500, scheduler=client)
+
+    assert by_address == by_client == evaluate(logits, labels)
+
+
+def test_a_file_in_fortran_order_leaves_the_same_bits(logits, labels, tmp_path):
+    np.save(tmp_path / "x.npy", np.asfortranarray(logits))
+
+    assert evaluate(tmp_path / "x.npy", labels, chunk_bytes=100) == evaluate(logits, labels)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The graph
+
+
+@pytest.mark.parametrize("rows", [10_000, 1_000_000])
+@pytest.mark.parametrize("tasks", [1, 100])
+def test_a_graph_holds_no_data_whatever_the_size_of_the_file(tmp_path, rows, tasks):
+    for name, shape, dtype in (("x.npy", (rows, 100), "f4"), ("y.npy", (rows,), "i8")):
+        np.lib.format.open_memmap(tmp_path / name, "w+", dtype, shape)  # a hole in the disk until it is written
+    planned = plan(tmp_path / "x.npy", tmp_path / "y.npy", chunk_bytes=400 * rows // tasks)
+
+    assert planned.tasks == tasks
+    assert len(cloudpickle.dumps(planned.graph)) <= 10_000 + 500 * tasks
+
+
+def test_a_zarr_graph_holds_no_data(folder):
+    planned = plan(folder / "x.zarr", folder / "y.zarr", chunk_bytes=1)
+
+    assert len(cloudpickle.dumps(planned.graph)) <= 10_000 + 500 * planned.tasks
+
+
+def test_arrays_embedded_in_the_graph_would_not_pass_the_test_of_its_size():
+    planned = plan(np.zeros((10_000, 100), np.float32), np.zeros(10_000, int))
+
+    assert len(cloudpickle.dumps(planned.graph)) > 10_000 + 500 * planned.tasks
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 16, 17, 300])
+def test_there_is_one_task_for_each_chunk_and_a_tree(tasks):
+    planned = plan(np.zeros((tasks, 2)), np.zeros(tasks, int), chunk_bytes=16)
+    chunks = [key for key in planned.graph if key[0] == "xent-chunk"]
+
+    assert len(chunks) == planned.tasks == tasks
+    assert len(planned.graph) - tasks <= 1 + tasks // 15 + 2
+    assert all(len(task[1]) <= 16 for key, task in planned.graph.items() if key[0] != "xent-chunk")
+
+
+def test_planning_reads_and_computes_nothing(folder, labels, monkeypatch):
+    def touched(*_):
+        raise AssertionError("something was computed")
+
+    for source in Source.__subclasses__():
+        if "read" in vars(source):
+            monkeypatch.setattr(source, "read", touched)
+    lazy = da.map_blocks(touched, da.from_array(labels, chunks=50), dtype=labels.dtype, meta=labels[:0])
+    plan(folder / "x.npy", folder / "y.npy")
+    plan(folder / "x.zarr", lazy)
+
+    with pytest.raises(AssertionError, match="something was computed"):
+        evaluate(folder / "x.zarr", lazy, scheduler="sync")
+
+
+def test_a_plan_survives_pickling(folder, logits, labels):
+    planned = pickle.loads(pickle.dumps(plan(folder / "x.npy", folder / "y.npy", chunk_bytes=500)))
+
+    assert planned.run() == evaluate(logits, labels)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows that are not like the others
+
+
+def spoilt(labels, **rows):
+    """The labels with some replaced: spoilt(labels, row_3=-1)."""
+    labels = labels.copy()
+    for name, value in rows.items():
+        labels[int(name.removeprefix("row_"))] = value
+    return labels
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "sync"])
+@pytest.mark.parametrize("chunk_bytes", [500, 10**6])
+def test_bad_labels_are_an_error_that_names_how_many_and_the_first(logits, labels, scheduler, chunk_bytes):
+    labels = spoilt(labels, row_400=CLASSES, row_123=-5, row_506=99)
+
+    with pytest.raises(xent.LabelError, match=r"lie in \[0, 7\), got 3 that do not, the first -5 in row 123") as caught:
+        evaluate(logits, labels, scheduler=scheduler, chunk_bytes=chunk_bytes)
+    assert (caught.value.count, caught.value.position, caught.value.value) == (3, (123,), -5)
+
+
+def test_bad_labels_may_be_counted_and_left_out(logits, labels):
+    result = evaluate(logits, spoilt(labels, row_400=CLASSES, row_123=-5), on_bad_label="skip", chunk_bytes=500)
+    kept = np.delete(np.arange(ROWS), [123, 400])
+    without = evaluate(logits[kept], labels[kept])
+
+    assert (result.bad_labels, result.first_bad_label, result.counted) == (2, 123, ROWS - 2)
+    assert (result.mean_loss, result.standard_error) == (without.mean_loss, without.standard_error)
+
+
+@pytest.mark.parametrize("ignore_index", [-100, [-100, 5], np.int64(-100), iter([-100])])
+def test_ignored_rows_are_left_out_whatever_they_hold(logits, labels, ignore_index):
+    logits, labels = logits.copy(), spoilt(labels, row_3=-100, row_200=-100)
+    labels[labels == 5] = 4
+    logits[3] = math.nan
+    result = evaluate(logits, labels, ignore_index=ignore_index, chunk_bytes=500)
+    kept = np.delete(np.arange(ROWS), [3, 200])
+
+    assert (result.ignored, result.counted, result.nan_rows) == (2, ROWS - 2, 0)
+    assert result.mean_loss == evaluate(logits[kept], labels[kept]).mean_loss
+
+
+def test_an_ignored_label_that_the_dtype_cannot_hold_ignores_nothing(logits, labels):
+    assert evaluate(logits, labels.astype(np.uint8), ignore_index=[-100, 256]).ignored == 0
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", ">i4", "u8", "i8"])
+def test_labels_of_any_integer_dtype_give_the_same_bits(logits, labels, dtype):
+    assert evaluate(logits, labels.astype(dtype)) == evaluate(logits, labels)
+
+
+def test_an_unsigned_label_past_every_signed_one_is_bad(logits, labels):
+    labels = spoilt(labels.astype(np.uint64), row_9=2**64 - 1)
+
+    with pytest.raises(xent.LabelError, match="the first 18446744073709551615 in row 9"):
+        evaluate(logits, labels)
+
+
+def test_rows_that_are_nan_are_counted_and_named(logits, labels):
+    logits = logits.copy()
+    logits[77, 2], logits[300] = math.nan, -math.inf
+    result = evaluate(logits, labels, chunk_bytes=500)
+
+    assert math.isnan(result.mean_loss)
+    assert (result.nan_rows, result.first_nan, result.counted) == (2, 77, ROWS)
+
+
+def test_a_label_of_probability_zero_is_counted_and_named(logits, labels):
+    logits = logits.copy()
+    logits[77, labels[77]] = -math.inf
+    result = evaluate(logits, labels, chunk_bytes=500)
+
+    assert (result.mean_loss, result.infinite_rows, result.first_infinite) == (math.inf, 1, 77)
+
+
+def test_the_three_kinds_of_predictions_agree(logits, labels):
+    x = logits.astype(float)
+    log_p = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    by_logits = evaluate(x, labels).mean_loss
+
+    assert evaluate(log_p, labels, kind="log_probabilities").mean_loss == pytest.approx(by_logits, rel=1e-13)
+    assert evaluate(np.exp(log_p), labels, kind="probabilities").mean_loss == pytest.approx(by_logits, rel=1e-13)
+
+
+def test_a_set_without_rows_has_no_mean(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((0, 3)))
+    np.save(tmp_path / "y.npy", np.zeros(0, int))
+    result = evaluate(tmp_path / "x.npy", tmp_path / "y.npy")
+
+    assert result.rows == 0 and math.isnan(result.mean_loss)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "sync"])
+def test_progress_is_told_the_rows_of_each_chunk_in_the_calling_thread(folder, scheduler):
+    told = []
+
+    def progress(rows):
+        told.append((rows, threading.get_ident()))
+
+    evaluate(folder / "x.npy", folder / "y.npy", chunk_bytes=14 * 100, scheduler=scheduler, progress=progress)
+
+    assert sorted(rows for rows, _ in told) == [7, 100, 100, 100, 100, 100]
+    assert {thread for _, thread in told} == {threading.get_ident()}
+
+
+def test_a_file_that_changes_after_planning_is_an_error_that_names_it(tmp_path, logits, labels):
+    np.save(tmp_path / "x.npy", logits)
+    planned = plan(tmp_path / "x.npy", labels)
+    np.save(tmp_path / "x.npy", logits[:-1])
+
+    with pytest.raises(ReadError, match=r"x\.npy has changed"):
+        planned.run()
+
+
+def test_a_truncated_file_is_an_error_before_any_work(tmp_path, logits, labels):
+    np.save(tmp_path / "x.npy", logits)
+    (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-1])
+
+    with pytest.raises(ReadError, match=r"x\.npy is truncated"):
+        plan(tmp_path / "x.npy", labels)
+
+
+def test_a_corrupt_chunk_is_an_error_that_names_its_rows(tmp_path, logits, labels):
+    stored = zarr.create_array(tmp_path / "x.zarr", shape=logits.shape, dtype="f2", chunks=(100, CLASSES))
+    stored[:] = logits
+    (tmp_path / "x.zarr" / "c" / "3" / "0").write_bytes(b"nonsense")
+
+    with pytest.raises(ReadError, match=r"rows 300 to 400 of .*x\.zarr"):
+        evaluate(tmp_path / "x.zarr", labels, chunk_bytes=14 * 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"kind": "odds"},
+            ValueError,
+            r"evaluate: `kind` must be one of 'logits', .* got 'odds'\. The default is 'logits'",
+        ),
+        ({"on_bad_label": "warn"}, ValueError, r"evaluate: `on_bad_label` must be one of 'error', 'skip', got 'warn'"),
+        ({"chunk_bytes": 0}, ValueError, r"evaluate: `chunk_bytes` must be at least 1, got 0"),
+        ({"ignore_index": 1.5}, TypeError, r"evaluate: `ignore_index` must be an int, .* got 1\.5"),
+        ({"scheduler": "process"}, ValueError, r"evaluate: `scheduler` must be \"threads\", .* got 'process'"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(logits, labels, options, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(logits, labels, **options)
+
+
+def test_a_scheduler_that_does_not_answer_is_a_connection_error(logits, labels, monkeypatch):
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    monkeypatch.setattr("xent.evaluation.onepass.CONNECT_SECONDS", 0.5)
+
+    with pytest.raises(ConnectionError, match=r"evaluate: `scheduler` must be .* got tcp://127\.0\.0\.1:9"):
+        evaluate(logits, labels, scheduler="tcp://127.0.0.1:9")
+
+
+def test_the_losses_of_a_chunk_do_not_depend_on_its_neighbours(logits, labels):
+    whole = xent.row_statistics(logits, labels).loss
+    parts = [xent.row_statistics(logits[i : i + 11], labels[i : i + 11]).loss for i in range(0, ROWS, 11)]
+
+    np.testing.assert_array_equal(whole, np.concatenate(parts))

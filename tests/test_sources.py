@@ -1,0 +1,218 @@
+"""Opening predictions and labels: what can be read, in which parts, and what is said of what cannot."""
+
+import pickle
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+
+from xent.evaluation.sources import NpySource, ReadError, check_pair, open_source
+
+
+@pytest.fixture
+def logits():
+    return np.random.default_rng(1).normal(size=(507, 7)).astype(np.float16)
+
+
+def read_whole(source, chunk_bytes=1000):
+    bounds = source.bounds(chunk_bytes)
+    _, parts = source.parts(bounds)
+    return np.concatenate([part if isinstance(part, np.ndarray) else part[0](*part[1:]) for part in parts])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_an_npy_file_is_read_in_any_order_and_byte_order(tmp_path, logits, order, dtype, version):
+    written = np.asarray(logits, dtype, order=order)
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, written, version)
+    read = read_whole(open_source(tmp_path / "x.npy", "predictions"))
+
+    assert read.dtype.isnative and read.flags.c_contiguous
+    np.testing.assert_array_equal(read, logits)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("chunks", [(100, 7), (64, 3), (1000, 1)])
+def test_a_zarr_array_is_read_with_all_its_classes(tmp_path, logits, zarr_format, chunks):
+    stored = zarr.create_array(
+        tmp_path / "x.zarr", shape=logits.shape, dtype="f2", chunks=chunks, zarr_format=zarr_format
+    )
+    stored[:] = logits
+    read = read_whole(open_source(str(tmp_path / "x.zarr"), "predictions"))
+
+    np.testing.assert_array_equal(read, logits)
+
+
+def test_a_chunk_of_a_task_is_whole_shards_where_they_fit(tmp_path, logits):
+    zarr.create_array(tmp_path / "x.zarr", shape=logits.shape, dtype="f2", chunks=(10, 7), shards=(50, 7))
+    source = open_source(tmp_path / "x.zarr", "predictions")
+
+    assert source.bounds(2 * 50 * 14 + 13) == [0, 100, 200, 300, 400, 500, 507]
+    assert source.bounds(3 * 10 * 14) == [*range(0, 507, 30), 507]  # a shard does not fit, its inner chunks do
+    assert source.bounds(1) == [*range(0, 507, 10), 507]  # at least one chunk
+
+
+def test_a_chunk_of_an_npy_file_is_at_least_a_row_and_at_most_the_bytes_asked_for(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    source = open_source(tmp_path / "x.npy", "predictions")
+
+    assert source.bounds(14 * 200 + 13) == [0, 200, 400, 507]
+    assert source.bounds(1) == list(range(508))
+
+
+def test_a_source_holds_no_data(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((100_000, 10)))
+
+    assert len(pickle.dumps(open_source(tmp_path / "x.npy", "predictions"))) < 1000
+
+
+def test_labels_in_dask_are_brought_to_the_rows_of_the_predictions():
+    labels = np.arange(20)
+    graph, keys = open_source(da.from_array(labels, chunks=6), "labels").parts([0, 7, 20])
+
+    np.testing.assert_array_equal(np.concatenate(dask.get(graph, keys)), labels)
+    assert len(keys) == 2
+
+
+def test_a_memory_map_in_hand_is_taken_as_an_array(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    source = open_source(np.load(tmp_path / "x.npy", mmap_mode="r"), "predictions")
+
+    np.testing.assert_array_equal(read_whole(source), logits)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What cannot be evaluated
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"evaluate: `labels` must be the path of .* got .*nope\.npy, where"):
+        open_source(tmp_path / "nope.npy", "labels")
+
+
+def test_a_file_that_is_no_npy_file_is_refused(tmp_path):
+    (tmp_path / "x.npy").write_text("1,2,3")
+
+    with pytest.raises(ValueError, match=r"evaluate: `predictions` must be the path of a \.npy file.*magic"):
+        open_source(tmp_path / "x.npy", "predictions")
+
+
+def test_an_unknown_version_of_the_npy_format_is_refused(tmp_path):
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x09\x00" + b" " * 100)
+
+    with pytest.raises(ValueError, match=r"format version is \(9, 0\)"):
+        open_source(tmp_path / "x.npy", "predictions")
+
+
+def test_a_folder_that_is_no_zarr_array_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"evaluate: `labels` must be the path of .* zarr\.json"):
+        open_source(tmp_path, "labels")
+
+
+def test_a_zarr_group_is_refused_with_the_arrays_in_it(tmp_path):
+    group = zarr.create_group(tmp_path / "run.zarr")
+    group.create_array("logits", shape=(3, 2), dtype="f4")
+
+    with pytest.raises(ValueError, match=r"must be one Zarr array, got the group .*run\.zarr of logits"):
+        open_source(tmp_path / "run.zarr", "predictions")
+
+
+def test_python_objects_are_never_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return exec, ("raise SystemExit('unpickled')",)
+
+    np.save(tmp_path / "x.npy", np.asarray([Bomb()], object), allow_pickle=True)
+
+    with pytest.raises(TypeError, match="must hold no Python objects, got object"):
+        open_source(tmp_path / "x.npy", "predictions")
+
+
+def test_a_truncated_npy_file_is_named_with_both_sizes(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(whole[:-100])
+
+    with pytest.raises(ReadError, match=rf"x\.npy is truncated: .* {len(whole)} bytes and it has {len(whole) - 100}"):
+        open_source(tmp_path / "x.npy", "predictions")
+
+
+def test_a_file_that_changes_after_it_was_opened_is_not_read(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    source = open_source(tmp_path / "x.npy", "predictions")
+    np.save(tmp_path / "x.npy", logits[:-1])
+
+    with pytest.raises(ReadError, match=r"x\.npy has changed"):
+        source.read(0, 10)
+
+
+def test_a_file_that_a_worker_cannot_see_is_named(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    source = open_source(tmp_path / "x.npy", "predictions")
+    (tmp_path / "x.npy").unlink()
+
+    with pytest.raises(ReadError, match=r"x\.npy could not be opened .* Every worker must see it"):
+        source.read(0, 10)
+
+
+def test_a_corrupt_zarr_chunk_is_named_by_file_and_rows(tmp_path, logits):
+    stored = zarr.create_array(tmp_path / "x.zarr", shape=logits.shape, dtype="f2", chunks=(100, 7))
+    stored[:] = logits
+    (tmp_path / "x.zarr" / "c" / "1" / "0").write_bytes(b"nonsense")
+    source = open_source(tmp_path / "x.zarr", "predictions")
+
+    source.read(0, 100)
+    with pytest.raises(ReadError, match=r"rows 100 to 200 of .*x\.zarr could not be read"):
+        source.read(100, 200)
+
+
+def test_dask_arrays_of_unknown_sizes_are_refused():
+    unknown = da.from_array(np.arange(10), chunks=3)
+    unknown = unknown[unknown > 4]
+
+    with pytest.raises(ValueError, match=r"compute_chunk_sizes"):
+        open_source(unknown, "labels")
+
+
+@pytest.mark.parametrize("value", [[1, 2], np.ma.masked_array([1.0]), None])
+def test_what_is_neither_path_nor_array_is_refused(value):
+    with pytest.raises(TypeError, match=r"evaluate: `labels` must be .* Convert it with numpy\.asarray"):
+        open_source(value, "labels")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "error", "message"),
+    [
+        (np.zeros(3), np.zeros(3, int), ValueError, r"`predictions` must have shape \(rows, classes\).* float64\[3\]"),
+        (np.zeros((3, 0)), np.zeros(3, int), ValueError, r"`predictions` must have .* at least one class"),
+        (np.zeros((3, 2), int), np.zeros(3, int), TypeError, r"`predictions` must be float16.*astype\(numpy.float32\)"),
+        (np.zeros((3, 2), bool), np.zeros(3, int), TypeError, r"`predictions` must be float16"),
+        (np.zeros((3, 2), object), np.zeros(3, int), TypeError, r"`predictions` must be float16"),
+        (np.zeros((3, 2)), np.zeros((3, 1), int), ValueError, r"`labels` must have shape \(3,\).*Save labels\[:, 0\]"),
+        (np.zeros((3, 2)), np.zeros((3, 2), int), ValueError, r"`labels` must have shape.*one class index per row"),
+        (
+            np.zeros((3, 2)),
+            np.zeros(3),
+            TypeError,
+            r"`labels` must be integers, got float64\[3\].*astype\(numpy.int64\)",
+        ),
+        (np.zeros((3, 2)), np.zeros(3, bool), TypeError, r"`labels` must be integers, got bool"),
+        (np.zeros((3, 2)), np.zeros(4, int), ValueError, r"`labels` must have shape \(3,\), one for each.* int64\[4\]"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_with_the_remedy(predictions, labels, error, message):
+    with pytest.raises(error, match=message):
+        check_pair(open_source(predictions, "predictions"), open_source(labels, "labels"))
+
+
+def test_a_message_names_the_file(tmp_path):
+    np.save(tmp_path / "y.npy", np.zeros(3))
+    labels = open_source(tmp_path / "y.npy", "labels")
+
+    assert isinstance(labels, NpySource)
+    with pytest.raises(TypeError, match=r"float64\[3\] in .*y\.npy"):
+        check_pair(open_source(np.zeros((3, 2)), "predictions"), labels)

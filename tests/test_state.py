@@ -1,0 +1,145 @@
+"""The sums of a prediction set: exact, so that no split and no order of merges can show."""
+
+import math
+import pickle
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xent.evaluation.state import BLOCK_ROWS, LOSS_BITS, State, exact_moments, finish, merge, merge_all, state_of
+
+losses = st.floats(allow_nan=False, allow_infinity=False)
+any_losses = st.one_of(losses, st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 5e-324, 1.7976931348623157e308]))
+
+
+@st.composite
+def prediction_sets(draw):
+    """Rows of every sort, and a way to cut them."""
+    rows = draw(st.lists(st.tuples(any_losses, st.integers(-1, 2), st.integers(-3, 9), st.integers(0, 2)), max_size=40))
+    cuts = draw(st.lists(st.integers(0, len(rows)), max_size=6))
+    return rows, [0, *sorted(cuts), len(rows)]
+
+
+def state_of_rows(rows, first_row=0):
+    loss, rank, labels, fate = (np.asarray(column) for column in zip(*rows, strict=True)) if rows else [np.zeros(0)] * 4
+    return state_of(
+        np.asarray(loss, float), rank, labels.astype(int), first_row=first_row, ignored=fate == 1, bad=fate == 2
+    )
+
+
+@given(prediction_sets(), st.randoms())
+def test_any_split_and_any_order_of_merges_give_the_same_state(prediction_set, random):
+    rows, cuts = prediction_set
+    states = [state_of_rows(rows[a:b], a) for a, b in pairwise(cuts)]
+    while len(states) > 1:
+        a, b = (states.pop(random.randrange(len(states))) for _ in range(2))
+        states.append(merge(a, b))
+
+    assert states[0] == state_of_rows(rows)
+
+
+def test_plain_sums_of_floats_would_not_pass_the_test_of_splits():
+    loss = np.random.default_rng(0).exponential(size=1000)
+    plain = {float(sum(loss[i : i + rows].sum() for i in range(0, 1000, rows))) for rows in (1, 7, 123, 1000)}
+    parts = {rows: [loss[i : i + rows] for i in range(0, 1000, rows)] for rows in (1, 7, 123, 1000)}
+    exact = {merge_all(state_of(part, part, part) for part in cut).loss_sum for cut in parts.values()}
+
+    assert len(plain) > 1 and len(exact) == 1
+
+
+@given(st.lists(losses, max_size=30))
+def test_the_sums_are_those_of_exact_fractions(values):
+    total, squares = exact_moments(np.asarray(values, float))
+
+    assert Fraction(total, 2**LOSS_BITS) == sum(map(Fraction, values))
+    assert Fraction(squares, 4**LOSS_BITS) == sum(Fraction(value) ** 2 for value in values)
+
+
+@pytest.mark.parametrize("rows", [BLOCK_ROWS - 1, BLOCK_ROWS + 1])
+def test_the_largest_limbs_fill_a_block_without_rounding(rows):
+    value = float(2**53 - 1)
+    total, squares = exact_moments(np.full(rows, value))
+
+    assert (total >> LOSS_BITS, squares >> 2 * LOSS_BITS) == (rows * int(value), rows * int(value) ** 2)
+
+
+def test_float32_losses_are_summed_as_they_are():
+    loss = np.asarray([0.1, 0.2, 0.3], np.float32)
+
+    assert Fraction(exact_moments(loss)[0], 2**LOSS_BITS) == sum(Fraction(float(value)) for value in loss)
+
+
+def test_mean_and_standard_error_are_those_worked_by_hand():
+    result = finish(state_of(np.asarray([1.0, 3.0]), np.asarray([0, 5]), np.asarray([0, 0])))
+
+    assert (result.mean_loss, result.standard_error, result.accuracy) == (2.0, 1.0, 0.5)
+    assert result.confidence_interval == pytest.approx((2 - 1.959963984540054, 2 + 1.959963984540054), rel=1e-15)
+    assert (result.perplexity, result.bits) == (math.exp(2), 2 / math.log(2))
+    assert result.metrics["accuracy"].stderr == 0.5 and result.metrics["loss"].n == 2
+
+
+def test_the_standard_error_does_not_cancel():
+    loss = 1e8 + np.asarray([0.0, 2.0**-20])
+    result = finish(state_of(loss, loss, loss))
+
+    assert result.standard_error == 2.0**-21
+    assert np.mean(loss**2) - np.mean(loss) ** 2 != 2.0**-42  # the textbook's formula in float64 does
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e200, 1e308])
+def test_the_standard_error_neither_underflows_nor_overflows(scale):
+    loss = np.asarray([0.0, scale])
+
+    assert finish(state_of(loss, loss, loss)).standard_error == pytest.approx(scale / 2, rel=1e-12)
+
+
+def test_rows_ignored_or_of_a_bad_label_are_not_in_the_denominator():
+    rows = [(1.0, 0, 0, 0), (math.nan, -1, 0, 1), (math.nan, -1, 77, 2), (3.0, 1, 0, 0), (math.nan, -1, 99, 2)]
+    result = finish(state_of_rows(rows, first_row=100))
+
+    assert (result.mean_loss, result.counted, result.ignored, result.bad_labels) == (2.0, 2, 1, 2)
+    assert (result.first_bad_label, result.nan_rows) == (102, 0)
+    assert state_of_rows(rows).bad_label.label == 77
+
+
+def test_a_row_that_is_nan_makes_the_mean_nan_and_is_named():
+    result = finish(state_of_rows([(1.0, 0, 0, 0), (math.nan, -1, 0, 0), (math.inf, 3, 0, 0)], first_row=10))
+
+    assert math.isnan(result.mean_loss) and math.isnan(result.standard_error) and math.isnan(result.perplexity)
+    assert (result.nan_rows, result.first_nan, result.infinite_rows, result.first_infinite) == (1, 11, 1, 12)
+    assert result.accuracy == 1 / 3
+
+
+def test_a_row_of_infinite_loss_makes_the_mean_infinite():
+    result = finish(state_of_rows([(1.0, 0, 0, 0), (math.inf, 3, 0, 0)]))
+
+    assert result.mean_loss == result.perplexity == result.bits == math.inf
+
+
+def test_no_rows_have_no_mean():
+    result = finish(State())
+
+    assert math.isnan(result.mean_loss) and math.isnan(result.accuracy) and result.counted == 0
+
+
+def test_one_row_has_no_standard_error():
+    result = finish(state_of_rows([(1.5, 0, 0, 0)]))
+
+    assert result.mean_loss == 1.5 and math.isnan(result.standard_error)
+
+
+def test_a_perplexity_past_the_largest_float_is_infinite():
+    assert finish(state_of_rows([(1e4, 0, 0, 0)])).perplexity == math.inf
+
+
+def test_a_state_is_small_whatever_it_has_summed():
+    loss = np.asarray([5e-324, 1.7976931348623157e308] * 5000)
+    state = state_of(loss, loss, loss)
+    for _ in range(50):
+        state = merge(state, state)
+
+    assert len(pickle.dumps(state)) < 2000

@@ -1,0 +1,223 @@
+"""The command line: ``xent evaluate``, ``xent demo``, ``xent plugins``.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 usage or inputs that do not fit, 3 bad
+data, 4 a package or a scheduler is missing, 130 interrupted. NumPy and Dask are imported when a command runs, not for
+``--help``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn
+
+try:
+    import click
+except ModuleNotFoundError:
+    print(
+        "xent: the command line needs click, which is not installed. Install it with: pip install 'xent[cli]'",
+        file=sys.stderr,
+    )
+    raise SystemExit(4) from None
+
+if TYPE_CHECKING:
+    from xent.evaluation.state import Evaluation
+
+KINDS = ("logits", "probabilities", "log_probabilities")
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+BAD_INPUT, BAD_DATA, UNAVAILABLE, INTERRUPTED = 2, 3, 4, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="xent")
+def main() -> None:
+    """Cross entropy on any array."""
+
+
+class ByteSize(click.ParamType):
+    """A number of bytes, with or without a unit: 1000000, 64MiB, 1.5 GB."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        number = text.rstrip("BbiIkKmMgG ")
+        try:
+            size = int(float(number) * UNITS[text[len(number) :].strip().upper()])
+        except (KeyError, ValueError, OverflowError):
+            size = 0
+        if size < 1:
+            self.fail(f"must be a number of bytes such as 64MiB, got {text}.", param, ctx)
+        return size
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that evaluates."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="No progress bar."),
+        click.option(
+            "--scheduler",
+            default="threads",
+            show_default=True,
+            help="threads, sync, or the address of a Dask scheduler (tcp://…).",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of a table."),
+        click.option(
+            "--chunk-bytes",
+            type=ByteSize(),
+            default="64MiB",
+            show_default=True,
+            help="Bytes of predictions in a task; a thread takes about twice this.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("predictions")
+@click.argument("labels")
+@click.option("--kind", type=click.Choice(KINDS), default="logits", show_default=True, help="What the predictions are.")
+@click.option(
+    "--ignore-index", type=int, multiple=True, help="A label whose rows are left out; may be given several times."
+)
+@click.option(
+    "--on-bad-label",
+    type=click.Choice(("error", "skip")),
+    default="error",
+    show_default=True,
+    help="A label outside [0, classes): stop, or count and leave out.",
+)
+@run_options
+def evaluate(
+    predictions: str, labels: str, kind: str, ignore_index: tuple[int, ...], on_bad_label: str, **run: Any
+) -> None:
+    """Mean loss, perplexity and accuracy of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
+
+    Each is a .npy file or the directory of a Zarr array.
+    """
+    with told_plainly():
+        options = {"kind": kind, "ignore_index": ignore_index, "on_bad_label": on_bad_label}
+        _evaluate_and_report(predictions, labels, options, **run)
+
+
+@main.command()
+@click.option(
+    "--keep", type=click.Path(file_okay=False), help="Write the predictions and labels to this directory and keep them."
+)
+@click.option("--files", type=click.IntRange(min=20), help="Take only so many files of the library.")
+@run_options
+def demo(keep: str | None, files: int | None, **run: Any) -> None:
+    """Evaluate a language model of bytes on Python's own standard library.
+
+    Trains an order-3 model on nine files of ten, writes its predictions for the others, and evaluates them as
+    `xent evaluate` does.
+    """
+    with told_plainly(), nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="xent-demo-") as directory:
+        with input_checked():
+            from xent import demo as library_demo
+
+            made = library_demo.make(directory, files=files)
+        click.echo(made.story(), err=run["as_json"])
+        evaluation = _evaluate_and_report(str(made.predictions), str(made.labels), {}, **run)
+        agrees, verdict = made.cross_check(evaluation.mean_loss)
+        click.echo(verdict, err=run["as_json"])
+        if not agrees:
+            raise SystemExit(BAD_DATA)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON list instead of lines.")
+def plugins(as_json: bool) -> None:
+    """The kernels and hooks that are installed, and what is wrong with those that did not load."""
+    import xent
+
+    records = [_record(plugin) for plugin in xent.plugins()]
+    if as_json:
+        click.echo(json.dumps(records, indent=2, default=str))
+        return
+    for record in records or [{"name": "none"}]:
+        about = " ".join(str(record[key]) for key in ("distribution", "version", "status") if record.get(key))
+        provides = ", ".join(map(str, [*(record.get("kernels") or ()), *(record.get("hooks") or ())]))
+        click.echo("  ".join(part for part in (str(record["name"]), about, provides) if part))
+        if record.get("error"):
+            click.echo(f"    {record['error']}")
+
+
+def _record(plugin: Any) -> dict[str, Any]:
+    if isinstance(plugin, dict):
+        return plugin
+    fields = ("name", "distribution", "version", "kernels", "hooks", "status", "error")
+    return {key: getattr(plugin, key, None) for key in fields}
+
+
+def _evaluate_and_report(
+    predictions: str,
+    labels: str,
+    options: dict[str, Any],
+    *,
+    chunk_bytes: int,
+    as_json: bool,
+    scheduler: str,
+    quiet: bool,
+) -> Evaluation:
+    with input_checked():
+        from xent.evaluation import onepass, report
+
+        planned = onepass.plan(predictions, labels, chunk_bytes=chunk_bytes, **options)
+        if scheduler not in ("threads", "sync") and "://" not in scheduler:
+            raise ValueError(
+                f"evaluate: `--scheduler` must be threads, sync or an address such as tcp://host:8786, got {scheduler}."
+            )
+    start = time.perf_counter()
+    with report.progress_bar(planned, quiet=quiet) as progress:
+        evaluation = planned.run(scheduler=scheduler, progress=progress)
+    seconds = time.perf_counter() - start
+    if as_json:
+        click.echo(report.to_json(report.document(evaluation, planned, scheduler=scheduler, wall_seconds=seconds)))
+    else:
+        report.print_table(evaluation, planned, wall_seconds=seconds)
+    return evaluation
+
+
+@contextmanager
+def input_checked() -> Iterator[None]:
+    """End with exit code 2 where the inputs, as far as their headers tell, cannot be evaluated."""
+    from xent.evaluation.sources import ReadError
+
+    try:
+        yield
+    except ReadError:
+        raise
+    except (TypeError, ValueError, OSError) as error:
+        fail(error, BAD_INPUT)
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """End with one line and an exit code where the fault lies outside: bad data, a missing package, an interruption."""
+    try:
+        from xent.errors import LabelError
+        from xent.evaluation.sources import ReadError
+
+        yield
+    except (LabelError, ReadError) as error:
+        fail(error, BAD_DATA)
+    except (ModuleNotFoundError, ConnectionError) as error:
+        fail(error, UNAVAILABLE)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was written.", INTERRUPTED)
+
+
+def fail(error: object, code: int) -> NoReturn:
+    """Write one line to stderr and exit."""
+    click.echo(f"xent: {error}", err=True)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
