@@ -1,0 +1,58 @@
+"""xent: cross entropy on any array, exact, fused and out of core.
+
+Importing it imports no array library and looks for no plugin; every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+PUBLIC = {
+    "cross_entropy": "losses",
+    "sparse_cross_entropy": "losses",
+    "binary_cross_entropy": "losses",
+    "value_and_grad": "derivatives",
+    "explain": "derivatives",
+    "row_statistics": "rows",
+    "RowStatistics": "numerics.statistics",
+    "partial": "rows",
+    "merge": "rows",
+    "finish": "rows",
+    "softmax": "normalisation",
+    "log_softmax": "normalisation",
+    "logsumexp": "normalisation",
+    "one_hot": "normalisation",
+    "Mean": "numerics.reduction",
+    "Partial": "numerics.fold",
+    "Statistics": "numerics.statistics",
+    "LabelError": "errors",
+    "PluginWarning": "errors",
+    "using": "settings",
+    "plugins": "registry",
+    "register": "registry",
+    "unregister": "registry",
+    "hookimpl": "hookspecs",
+    "API_VERSION": "hookspecs",
+    "KernelSpec": "kernels",
+    "BackendSpec": "kernels",
+    "Decision": "kernels",
+    "Problem": "problem",
+    "evaluate": "evaluation.onepass",
+}
+
+__all__ = [*PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("xent")
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'xent' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"xent.{PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*PUBLIC, "__version__"]

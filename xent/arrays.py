@@ -1,0 +1,118 @@
+"""Which library an array belongs to, and what that library can do with its memory.
+
+The set of libraries is open: an array of a library that is not named here is served through its own
+``__array_namespace__``. No array library is imported here; a library that made an array is already imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+Array = Any
+"""An array of any library; the array API has no static type to offer."""
+
+COMPAT = {
+    "numpy": "numpy",
+    "cupy": "array_api_compat.cupy",
+    "torch": "array_api_compat.torch",
+    "dask": "array_api_compat.dask.array",
+    "jax": "jax.numpy",
+}
+ALIASES = {"jaxlib": "jax"}
+namespaces: dict[type, Any] = {}
+"""The namespaces of the types seen so far, for libraries whose types have one and only one."""
+
+
+def library(array: Array) -> str:
+    """Root module of the array's type: "numpy", "torch", "jax", ... or one that xent has never heard of."""
+    root = type(array).__module__.partition(".")[0]
+    if root in COMPAT or root in ALIASES:
+        return ALIASES.get(root, root)
+    for base in type(array).__mro__[1:]:  # a torch Parameter subclass, a numpy memmap subclass
+        found = base.__module__.partition(".")[0]
+        if found in ("torch", "jax", "jaxlib"):
+            return ALIASES.get(found, found)
+    return root
+
+
+def namespace(array: Array) -> Any:
+    """The array API namespace of one array."""
+    found = namespaces.get(type(array))
+    if found is not None:
+        return found
+    known = COMPAT.get(library(array))
+    if known is not None:
+        return namespaces.setdefault(type(array), importlib.import_module(known))
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    compat = importlib.import_module("array_api_compat")
+    return compat.array_namespace(array)
+
+
+def is_array(value: Any) -> bool:
+    """Whether the value is an array of a library that speaks the array API, on its own or through array-api-compat."""
+    return library(value) in COMPAT and hasattr(value, "dtype") or hasattr(value, "__array_namespace__")
+
+
+def is_traced(array: Array) -> bool:
+    """Whether the array is a JAX tracer: it has a shape and a dtype but no values yet."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(array, jax.core.Tracer)
+
+
+def is_compiling() -> bool:
+    """Whether TorchDynamo is tracing the caller (a constant inside the trace)."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+def dtype_name(dtype: Any) -> str:
+    """A dtype's plain name, "float32", whatever the library."""
+    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def device(array: Array) -> str:
+    """The device as "kind" or "kind:index": "cpu", "cuda:0", "traced" for a JAX tracer."""
+    root = library(array)
+    if root == "torch":
+        index = array.device.index
+        return array.device.type if index is None else f"{array.device.type}:{index}"
+    if root == "cupy":
+        return f"cuda:{array.device.id}"
+    if root == "jax":
+        if is_traced(array):
+            return "traced"
+        first = min(array.devices(), key=lambda one: one.id)
+        return "cpu" if first.platform == "cpu" else f"{first.platform}:{first.id}"
+    if root == "dask":
+        return device(array._meta) if is_array(array._meta) else "cpu"
+    name = str(getattr(array, "device", "cpu"))
+    return "cpu" if "cpu" in name.lower() else name
+
+
+def describe(value: Any) -> str:
+    """A value for a message: ``float32[32, 10] on cupy``, never the contents of an array."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}".removeprefix("builtins.")
+    shape = ", ".join(str(n) for n in value.shape)
+    return f"{dtype_name(value.dtype)}[{shape}] on {library(value)}"
+
+
+def views(array: Array) -> tuple[str, ...]:
+    """The libraries that can read this array's memory without a copy; for a Dask array the library of its chunks."""
+    root = library(array)
+    if root == "dask":
+        return (library(array._meta),) if is_array(array._meta) else ()
+    if root != "torch":
+        return ()
+    if array.device.type == "cpu" and (dtype_name(array.dtype) != "bfloat16" or is_importable("ml_dtypes")):
+        return ("numpy",)
+    return ("cupy",) if array.device.type == "cuda" and is_importable("cupy") else ()
+
+
+def is_importable(module: str) -> bool:
+    """Whether the module is installed; it is not imported."""
+    return module in sys.modules or importlib.util.find_spec(module) is not None

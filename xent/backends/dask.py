@@ -1,0 +1,1 @@
+"""Schedule for dask arrays."""

@@ -1,0 +1,1 @@
+"""Schedule for torch arrays."""

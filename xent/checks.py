@@ -1,0 +1,310 @@
+"""Every precondition and every message.
+
+``function: `argument` must rule, got value. Remedy.`` Metadata is checked once per kind of call, shapes on every call,
+labels by their values where they can be read; all before any result is returned.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from . import arrays, errors
+from .arrays import Array, describe
+
+KINDS = ("logits", "probabilities", "log_probabilities")
+REDUCTIONS = ("none", "sum", "mean")
+DENOMINATORS = ("weights", "counted", "all")
+VALIDATE = ("auto", "always", "never")
+INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+CONVERSIONS = {
+    "list": "Pass numpy.asarray(...) of it",
+    "tuple": "Pass numpy.asarray(...) of it",
+    "pandas": "Pass its .to_numpy()",
+    "polars": "Pass its .to_numpy()",
+    "matrix": "Pass numpy.asarray(...) of it",
+    "MaskedArray": "Pass its .data, and the mask as sample_weight=~mask",
+}
+
+
+def quoted(choices: Iterable[str]) -> str:
+    """The choices as a message shows them: "a", "b" or "c"."""
+    *most, last = (f'"{choice}"' for choice in choices)
+    return f"{', '.join(most)} or {last}"
+
+
+def array(function: str, name: str, value: Any) -> None:
+    """The value is an array that xent computes with, not something that merely looks like one."""
+    kind, root = type(value).__name__, type(value).__module__.partition(".")[0]
+    if kind in ("matrix", "MaskedArray", "list", "tuple") or not arrays.is_array(value):
+        remedy = CONVERSIONS.get(kind) or CONVERSIONS.get(root) or "Pass an array of NumPy, CuPy, Dask, torch or JAX"
+        raise TypeError(f"{function}: `{name}` must be an array, got {describe_type(value)}. {remedy}.")
+    if arrays.dtype_name(value.dtype) == "object":
+        raise TypeError(f"{function}: `{name}` must have a numeric dtype, got {describe(value)}. Pass {name}.astype(float).")
+
+
+def describe_type(value: Any) -> str:
+    """A type for a message: ``list``, ``pandas.DataFrame``."""
+    root = type(value).__module__.partition(".")[0]
+    return type(value).__name__ if root == "builtins" else f"{root}.{type(value).__name__}"
+
+
+def predictions_dtype(function: str, predictions: Array) -> None:
+    """Predictions are real and floating."""
+    if arrays.dtype_name(predictions.dtype) not in FLOATS:
+        cast = "torch.float32" if arrays.library(predictions) == "torch" else '"float32"'
+        call = "to" if arrays.library(predictions) == "torch" else "astype"
+        raise TypeError(
+            f"{function}: `predictions` must be real floating, got {describe(predictions)}. "
+            f"Pass predictions.{call}({cast})."
+        )
+
+
+def labels_dtype(function: str, labels: Array) -> None:
+    """Labels are integers: a float label above 2²⁴ is another label, and a bool is a mask."""
+    if arrays.dtype_name(labels.dtype) not in INTEGERS:
+        cast = "to(torch.int64)" if arrays.library(labels) == "torch" else 'astype("int64")'
+        raise TypeError(f"{function}: `labels` must be integers, got {describe(labels)}. Pass labels.{cast}.")
+
+
+def targets_dtype(function: str, targets: Array) -> None:
+    """Dense targets are real: floats, or an integer or bool one-hot."""
+    name = arrays.dtype_name(targets.dtype)
+    if name not in FLOATS and name not in INTEGERS and name != "bool":
+        raise TypeError(f"{function}: `targets` must be real, got {describe(targets)}. Pass targets of a float dtype.")
+
+
+def same_home(function: str, predictions: Array, name: str, value: Array) -> None:
+    """Both arrays are of one library and on one device; only NumPy is taken along with Dask."""
+    ours, theirs = arrays.library(predictions), arrays.library(value)
+    if ours != theirs and not (ours == "dask" and theirs == "numpy"):
+        raise TypeError(
+            f"{function}: `{name}` must be of the library of `predictions` ({ours}), got {describe(value)}. "
+            "Nothing is moved between libraries: convert one of the two."
+        )
+    here, there = arrays.device(predictions), arrays.device(value)
+    if here != there and "traced" not in (here, there) and ours == theirs:
+        raise TypeError(
+            f"{function}: `{name}` must be on the device of `predictions` ({here}), got {describe(value)} on {there}. "
+            "Nothing is moved between devices: move one of the two."
+        )
+
+
+def class_axis(function: str, axis: Any, ndim: int) -> int:
+    """The class axis counted from the front."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        raise ValueError(f"{function}: `axis` must be an integer, got {axis!r}. Pass the one class axis.") from None
+    if ndim == 0:
+        raise ValueError(f"{function}: `predictions` must have a class axis, got a 0-d array. Pass shape (*batch, C).")
+    if not -ndim <= index < ndim:
+        raise ValueError(
+            f"{function}: `axis` must lie in [{-ndim}, {ndim}) for predictions of rank {ndim}, got {index}. "
+            "Pass the class axis of the predictions."
+        )
+    return index % ndim
+
+
+def choice(function: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """A keyword has one of its values."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{function}: `{name}` must be {quoted(choices)}, got {value!r}. Choose one of them.")
+
+
+def reduction(function: str, value: Any) -> None:
+    """The reduction is known; a Mean has checked itself."""
+    if isinstance(value, str) and value in REDUCTIONS or hasattr(value, "denominator") and hasattr(value, "empty"):
+        return
+    raise ValueError(f"{function}: `reduction` must be {quoted(REDUCTIONS)}, or a xent.Mean, got {value!r}. Choose one.")
+
+
+def denominator(value: Any) -> None:
+    """The denominator of a mean is known by name, or is a positive number."""
+    if isinstance(value, str) and value in DENOMINATORS:
+        return
+    if not isinstance(value, str | bool) and isinstance(value, int | float) and 0 < value < math.inf:
+        return
+    raise ValueError(
+        f"Mean: `denominator` must be {quoted(DENOMINATORS)}, or a positive number, got {value!r}. Choose one."
+    )
+
+
+def label_smoothing(function: str, value: Any) -> None:
+    """Smoothing moves a share of the target, between none and all of it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{function}: `label_smoothing` must lie in [0, 1], got {value!r}. Pass a share of 1.")
+
+
+def ignore_index(function: str, value: Any) -> tuple[int, ...]:
+    """The ignored labels as a tuple of ints, from an int, an iterable of ints, or None."""
+    if value is None:
+        return ()
+    try:
+        several = isinstance(value, Iterable) and not isinstance(value, str)
+        return tuple(operator.index(one) for one in (value if several else (value,)))
+    except TypeError:
+        raise ValueError(
+            f"{function}: `ignore_index` must be an int, an iterable of ints or None, got {value!r}. Pass labels."
+        ) from None
+
+
+def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason: str) -> None:
+    """The value has the shape, where a Dask dimension of unknown size (NaN) fits any; says how to mend what is common."""
+    got = tuple(value.shape)
+    if len(got) == len(shape) and all(a == b or a != a or b != b for a, b in zip(got, shape, strict=True)):
+        return
+    remedy = f"Pass {name} of shape {shape}."
+    if got == (*shape, 1):
+        remedy = f"Pass {name}[{', '.join([':'] * len(shape) + ['0'])}]." if shape else f"Pass {name}[0]."
+    elif name == "labels" and len(got) == len(shape) + 1:
+        remedy = "For targets of the predictions' shape call cross_entropy."
+    raise ValueError(f"{function}: `{name}` must have shape {shape} ({reason}), got {got}. {remedy}")
+
+
+def shapes(problem: Any, predictions: Array, targets: Array | None, weights: Any) -> None:
+    """Everything fits, on every call: no kernel ever sees arrays that do not."""
+    shape, axis = predictions.shape, problem.axis
+    rows = shape[:axis] + shape[axis + 1 :]
+    if problem.op == "sparse":
+        if targets is not None and targets.shape != rows:
+            reason = f"predictions {tuple(shape)} without axis {axis}"
+            expect(problem.function, "labels", targets, tuple(rows), reason)
+    elif targets is not None and targets.shape != shape:
+        expect(problem.function, "targets", targets, tuple(shape), "that of the predictions")
+    if problem.op != "binary" and shape[axis] == 0:
+        raise ValueError(f"{problem.function}: `predictions` must have at least one class, got shape {tuple(shape)}. Pass C ≥ 1.")
+    if weights != (None, None, None):
+        weight_shapes(problem, tuple(shape), tuple(rows), weights)
+
+
+def weight_shapes(problem: Any, shape: tuple[Any, ...], rows: tuple[Any, ...], weights: Any) -> None:
+    """The weights fit the rows or the classes."""
+    if weights.sample is not None:
+        if problem.op == "binary":
+            expect(problem.function, "sample_weight", weights.sample, shape, "that of the predictions")
+        else:
+            expect(problem.function, "sample_weight", weights.sample, rows, "one for each row")
+    if weights.classes is not None and hasattr(weights.classes, "shape"):
+        expect(problem.function, "class_weight", weights.classes, (shape[problem.axis],), "one for each class")
+    elif weights.classes is not None and len(weights.classes) != shape[problem.axis]:
+        raise ValueError(
+            f"{problem.function}: `class_weight` must have {shape[problem.axis]} numbers (one for each class), "
+            f"got {len(weights.classes)}. Pass one for each class."
+        )
+    if weights.positive is not None and getattr(weights.positive, "shape", ()) not in ((), shape[-1:], shape):
+        raise ValueError(
+            f"{problem.function}: `pos_weight` must be a number or have shape {shape[-1:]}, "
+            f"got {tuple(weights.positive.shape)}. Pass one for each output."
+        )
+
+
+def metadata(function: str, op: str, predictions: Any, targets: Any, options: Any, weights: Any) -> None:
+    """Types, dtypes, homes and keywords, once per kind of call and before any work."""
+    array(function, "predictions", predictions)
+    predictions_dtype(function, predictions)
+    if targets is not None:
+        name = "labels" if op == "sparse" else "targets"
+        array(function, name, targets)
+        (labels_dtype if op == "sparse" else targets_dtype)(function, targets)
+        same_home(function, predictions, name, targets)
+    if op != "binary":
+        class_axis(function, options.axis, predictions.ndim)
+    choice(function, "kind", options.kind, KINDS)
+    reduction(function, options.reduction)
+    label_smoothing(function, options.label_smoothing)
+    ignore_index(function, options.ignore_index)
+    for name, value in zip(("sample_weight", "class_weight", "pos_weight"), weights, strict=True):
+        weight(function, name, value, predictions)
+
+
+def weight(function: str, name: str, value: Any, predictions: Array) -> None:
+    """A weight is an array beside the predictions; class_weight may be a list of numbers, pos_weight a number."""
+    plain = isinstance(value, list | tuple) if name == "class_weight" else isinstance(value, int | float)
+    if value is None or (name != "sample_weight" and plain):
+        return
+    array(function, name, value)
+    same_home(function, predictions, name, value)
+    kind = arrays.dtype_name(value.dtype)
+    if kind not in FLOATS and kind not in INTEGERS and kind != "bool":
+        raise TypeError(f"{function}: `{name}` must be real, got {describe(value)}. Pass real weights.")
+
+
+def labels(function: str, bad: Array, labels: Array, classes: int, first_row: int | str = 0) -> None:
+    """Raises LabelError where ``bad`` (the labels' shape, on the host) has a true element.
+
+    ``first_row`` is added to the first index (a chunk of a larger array), or named before it where it is a string.
+    """
+    count = int(bad.sum())
+    if count == 0:
+        return
+    flat = next(index for index, one in enumerate(bad.reshape((-1,)).tolist()) if one)
+    value = int(labels.reshape((-1,))[flat])
+    position = unravel(flat, tuple(bad.shape))
+    if isinstance(first_row, str):
+        where = f"{first_row}, position {show(position)}"
+    else:
+        position = (position[0] + first_row, *position[1:]) if position else position
+        where = f"position {show(position)}"
+    raise errors.LabelError(
+        f"{function}: `labels` must lie in [0, {classes}), got {count} outside; the first, at {where}, is {value}. "
+        "Mend them, name them in ignore_index, or give them sample_weight 0.",
+        count,
+        position,
+        value,
+    )
+
+
+def show(position: tuple[int, ...]) -> str:
+    """A position for a message: 3, or (0, 2)."""
+    return str(position[0]) if len(position) == 1 else str(position)
+
+
+def unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The index of the flat position in an array of the shape, C order."""
+    index: list[int] = []
+    for size in reversed(shape):
+        flat, last = divmod(flat, size)
+        index.insert(0, last)
+    return tuple(index)
+
+
+def known_loss(caller: str, function: Any, known: Iterable[Any]) -> None:
+    """The loss is one of xent's."""
+    if not any(function is one for one in known):
+        names = quoted(one.__name__ for one in known)
+        raise TypeError(
+            f"{caller}: `loss` must be {names} of xent, or a functools.partial of one, got {function!r}. Pass one of them."
+        )
+
+
+def no_positional(caller: str, arguments: tuple[Any, ...]) -> None:
+    """A functools.partial of a loss binds keywords only."""
+    if arguments:
+        raise TypeError(f"{caller}: `loss` must bind keywords only, got {len(arguments)} positional. Pass them in the call.")
+
+
+def keywords(function: str, given: Iterable[str], known: tuple[str, ...]) -> None:
+    """Every keyword is one of the function's."""
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function}: `{name}` must be a keyword of it, got an unknown one. Choose from {', '.join(known)}.")
+
+
+def slice_of_classes(labels: Any, targets: Any, first_class: Any, num_classes: Any) -> None:
+    """A slice has one kind of target, and its place among all classes."""
+    if (labels is None) == (targets is None):
+        got = "neither" if labels is None else "both"
+        raise ValueError(f"partial: one of `labels` and `targets` must be given, got {got}. Pass one of them.")
+    for name, value, least in (("first_class", first_class, 0), ("num_classes", num_classes, 1)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ValueError(f"partial: `{name}` must be an int ≥ {least}, got {value!r}. Pass a number of classes.")
+
+
+def classes(function: str, value: Any) -> None:
+    """A number of classes is at least one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{function}: `num_classes` must be an int ≥ 1, got {value!r}. Pass the number of classes.")

@@ -1,0 +1,122 @@
+"""Loss and gradient together, without autodiff, and the explanation of a call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from . import checks, losses, selection
+from .arrays import Array
+from .kernels import Decision
+from .problem import NO_WEIGHTS, Options, Weights
+
+WEIGHTS = {"sample_weight": "sample", "class_weight": "classes", "pos_weight": "positive"}
+
+
+def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]]:
+    """The loss function, and the keywords that a functools.partial of it has bound."""
+    bound: dict[str, Any] = {}
+    function = loss
+    while isinstance(function, functools.partial):
+        checks.no_positional(caller, function.args)
+        bound = {**function.keywords, **bound}
+        function = function.func
+    checks.known_loss(caller, function, losses.OPERATIONS)
+    return function, bound
+
+
+def told(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[Options, Weights]:
+    """The keywords of a loss as options and weights."""
+    checks.keywords(function.__name__, keywords, tuple(inspect.signature(function).parameters)[2:])
+    weights = Weights(**{WEIGHTS[name]: value for name, value in keywords.items() if name in WEIGHTS})
+    options = Options(**{name: value for name, value in keywords.items() if name not in WEIGHTS})
+    return options, NO_WEIGHTS if weights == NO_WEIGHTS_LIKE else weights
+
+
+NO_WEIGHTS_LIKE = (None, None, None)
+
+
+def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
+    r"""A function that returns the loss and its gradient in the predictions, from one read of them.
+
+    .. math:: \frac{\partial \ell}{\partial x_j} = \Bigl(\sum_k t_k\Bigr) p_j - t_j
+
+    for logits, −t / p for probabilities, −t for log-probabilities; times the row's weight and the reduction's share.
+
+    Parameters
+    ----------
+    loss : callable
+        :func:`cross_entropy`, :func:`sparse_cross_entropy` or :func:`binary_cross_entropy`, or a functools.partial of
+        one that binds keywords.
+
+    Returns
+    -------
+    callable
+        ``f(predictions, targets, **keywords) -> (loss, gradient)`` with the keywords of the loss. The gradient has the
+        shape and the dtype of the predictions; with reduction "none" each row has its own loss's gradient.
+
+    Raises
+    ------
+    TypeError
+        If ``loss`` is none of these.
+
+    Notes
+    -----
+    No autodiff takes part: the result is plain numbers, on torch and JAX too.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> loss, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(np.zeros((1, 4)), np.asarray([2]))
+    >>> gradient.tolist()
+    [[0.25, 0.25, -0.75, 0.25]]
+    """
+    function, bound = unpack("value_and_grad", loss)
+    op = losses.OPERATIONS[function]
+
+    @functools.wraps(function)
+    def with_gradient(predictions: Array, targets: Array, /, **keywords: Any) -> tuple[Array, Array]:
+        options, weights = told(function, {**bound, **keywords})
+        return selection.apply(  # type: ignore[no-any-return]  # arrays are Any
+            function.__name__, op, "loss_and_gradient", predictions, targets, options, weights
+        )
+
+    return with_gradient
+
+
+def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, **options: Any) -> Decision:
+    """The decision for a call: every candidate kernel, the winner, and the reason for each other; nothing is computed.
+
+    Parameters
+    ----------
+    loss : callable
+        As in :func:`value_and_grad`.
+    predictions, targets : array
+        As in the loss.
+    **options
+        The keywords of the loss.
+
+    Returns
+    -------
+    Decision
+        ``str()`` of it is a table; ``to_dict()`` is plain data.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As the call itself would, labels apart.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> xent.explain(xent.sparse_cross_entropy, np.zeros((1, 4), np.complex64), np.asarray([2]))
+    Traceback (most recent call last):
+    ...
+    TypeError: sparse_cross_entropy: `predictions` must be real floating, got complex64[1, 4] on numpy. \
+Pass predictions.astype("float32").
+    """
+    function, bound = unpack("explain", loss)
+    asked, weights = told(function, {**bound, **options})
+    return selection.explain(function.__name__, losses.OPERATIONS[function], predictions, targets, asked, weights)

@@ -1,0 +1,209 @@
+"""What a plugin imports: the declaration of a kernel, of a backend, and the plan that selection hands down.
+
+Leaves out how a kernel is chosen (``selection.py``) and how its numbers are put to use (``backends/``).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from . import errors
+from .hookspecs import API_VERSION
+from .numerics.fold import Partial
+from .numerics.statistics import Statistics
+from .problem import Options, Problem, Weights
+
+__all__ = ["API_VERSION", "BackendSpec", "Decision", "KernelSpec", "Options", "Partial", "Plan", "Problem"]
+__all__ += ["Statistics", "Verdict", "Weights"]
+
+ANY = frozenset({"*"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSpec:
+    """A kernel as it is declared: what it can do, and where its code is.
+
+    Parameters
+    ----------
+    name : str
+        Unique among the kernels of its op.
+    op : "sparse" or "dense"
+    load : str
+        "package.module:name" of the object that has the methods; imported when it is first chosen.
+    api : int
+        The version of the contract it was written for.
+    arrays : frozenset of str
+        Root modules of the array types it takes ("numpy", "cupy", ...); "*" is any.
+    devices, dtypes : frozenset of str
+        Kinds of device ("cpu", "cuda"), dtypes of the logits; "*" is any.
+    layouts : frozenset of "last" and "middle"
+        "middle" also takes blocks (outer, classes, inner).
+    methods : frozenset of str
+        Which of partial, loss, gradient, loss_and_gradient, statistics the object has.
+    priority : int
+        Larger goes first; xent's own are negative.
+    opt_in : bool
+        Only taken when preferred or forced.
+    deterministic : bool
+        The same bits run after run.
+    block_elements : int or None
+        The most elements per block it wants to be handed; None for everything at once.
+    check : callable(problem) -> True or str
+        Further conditions on the frozen facts; a string is the reason to decline.
+    guard : callable(shape, strides) -> bool
+        A cheap look at each call; False passes it to the next kernel. A function of a module, so that plans pickle.
+    """
+
+    name: str
+    op: Literal["sparse", "dense"]
+    load: str
+    api: int = API_VERSION
+    arrays: frozenset[str] = frozenset({"numpy"})
+    devices: frozenset[str] = frozenset({"cpu"})
+    dtypes: frozenset[str] = frozenset({"float32", "float64"})
+    layouts: frozenset[str] = frozenset({"last"})
+    methods: frozenset[str] = frozenset({"partial"})
+    priority: int = 0
+    opt_in: bool = False
+    deterministic: bool = True
+    block_elements: int | None = None
+    check: Callable[[Problem], bool | str] | None = None
+    guard: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
+    owner: str = field(default="", compare=False)  # the plugin that brought it; filled in by the registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """A schedule as it is declared: how the arrays of some libraries are brought to a kernel.
+
+    Parameters
+    ----------
+    name : str
+    load : str
+        "package.module:name" of ``run(plan, predictions, targets, weights)``.
+    arrays : frozenset of str
+        Root modules of the array types it schedules.
+    inner : "chunks", "view" or ""
+        Whether it needs a plan for its chunks, for the same memory seen by another library, or none.
+    """
+
+    name: str
+    load: str
+    api: int = API_VERSION
+    arrays: frozenset[str] = frozenset()
+    inner: Literal["", "chunks", "view"] = ""
+    owner: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One candidate's line in a decision: chosen, or why not."""
+
+    kernel: str
+    owner: str
+    chosen: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which kernel serves a problem, and the reason against every other one.
+
+    Attributes
+    ----------
+    problem : Problem
+    backend : str
+        The schedule.
+    kernel : str
+        The winner.
+    verdicts : tuple of Verdict
+        Every candidate, in the order in which they were considered.
+    inner : Decision or None
+        The decision for the chunks, or for the other view of the memory; the kernel that computes is its.
+    """
+
+    problem: Problem
+    backend: str
+    kernel: str
+    verdicts: tuple[Verdict, ...]
+    inner: Decision | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as plain data, for JSON."""
+        rows = [
+            {"kernel": one.kernel, "owner": one.owner, "chosen": one.chosen, "reasons": list(one.reasons)}
+            for one in self.verdicts
+        ]
+        inner = self.inner.to_dict() if self.inner else None
+        return {
+            "problem": str(self.problem),
+            "backend": self.backend,
+            "kernel": self.kernel,
+            "verdicts": rows,
+            "inner": inner,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.problem} -> {self.kernel} (schedule: {self.backend})"]
+        width = max((len(one.kernel) for one in self.verdicts), default=0)
+        for one in self.verdicts:
+            reason = "; ".join(one.reasons) or ("chosen" if one.chosen else "eligible, comes later")
+            lines.append(f"  {'*' if one.chosen else ' '} {one.kernel:<{width}}  {reason}  ({one.owner})")
+        if self.inner is not None:
+            lines += ["  " + line for line in str(self.inner).splitlines()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one kind of call is carried out: composed by selection, followed by a backend; frozen, and it pickles small."""
+
+    problem: Problem
+    schedule: str
+    """ "package.module:name" of the backend's run."""
+    kernel: str
+    load: str
+    block_elements: int | None = None
+    methods: frozenset[str] = frozenset()
+    layouts: frozenset[str] = frozenset({"last"})
+    guard: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
+    otherwise: Plan | None = None
+    """Followed where the guard says no."""
+    inner: Plan | None = None
+    forced: bool = False
+    owner: str = ""
+    decision: Decision | None = field(default=None, compare=False, repr=False)
+
+    def __call__(self, predictions: Any, targets: Any, weights: Weights) -> Any:
+        return resolve(self.schedule)(self, predictions, targets, weights)
+
+    def resolve_kernel(self) -> Any:
+        """The object with the kernel's methods; the generic one, with a warning, where a worker lacks it."""
+        try:
+            return resolve(self.load)
+        except ImportError as error:
+            if self.forced:
+                raise
+            warn_once(f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({error}); generic takes its place.")
+            return resolve(f"xent.backends.generic:{self.problem.op}")
+
+
+@functools.lru_cache(maxsize=256)
+def resolve(load: str) -> Any:
+    """The object that "package.module:name" names."""
+    module, _, name = load.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def warn_once(message: str) -> None:
+    """A PluginWarning, the first time its text comes up in this process."""
+    warnings.warn(f"xent: {message}", errors.PluginWarning, stacklevel=2)

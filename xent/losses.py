@@ -1,0 +1,198 @@
+"""The losses: one function for soft targets, one for labels, one for independent yes-or-no targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import selection
+from .arrays import Array
+from .problem import NO_WEIGHTS, Options, Weights
+
+
+def sparse_cross_entropy(
+    predictions: Array,
+    labels: Array,
+    /,
+    *,
+    axis: int = -1,
+    kind: str = "logits",
+    reduction: Any = "none",
+    sample_weight: Array | None = None,
+    class_weight: Any = None,
+    ignore_index: Any = None,
+    label_smoothing: float = 0.0,
+) -> Array:
+    r"""Negative log-probability of each row's label, in nats.
+
+    .. math:: \ell_n = \log \sum_c e^{x_{nc}} - x_{n y_n}
+
+    Parameters
+    ----------
+    predictions : array, shape (\*batch, C), real floating
+        Logits, probabilities or log-probabilities, as ``kind`` says. Probabilities are neither clipped nor
+        renormalised, and that they sum to 1 is not checked.
+    labels : array, shape (\*batch,), any integer dtype, in ``[0, C)``
+    axis : int, default -1
+        The class axis of the predictions; the labels have their shape without it.
+    kind : "logits", "probabilities" or "log_probabilities", default "logits"
+    reduction : "none", "sum", "mean" or :class:`Mean`, default "none"
+        "mean" is Σ w ℓ / Σ w over the rows that count.
+    sample_weight : array, shape (\*batch,), real or bool, optional
+        A factor on each row's loss; a row of weight 0 is ignored.
+    class_weight : array, shape (C,), or list of C numbers, optional
+        A factor on the whole loss of a row, by its label.
+    ignore_index : int or iterable of int, optional
+        Labels whose rows have loss and gradient exactly 0, whatever their logits hold, and do not count in a mean.
+    label_smoothing : float in [0, 1], default 0
+        The share a of the target that is spread evenly: t = (1 − a) [j = label] + a / C.
+
+    Returns
+    -------
+    array, shape (\*batch,), or () for a reduction
+        Nats; float32, or float64 for float64 predictions. Lazy where the predictions are.
+
+    Raises
+    ------
+    LabelError
+        If a label lies outside ``[0, C)`` and the arrays are on the host; on Dask when it is computed. On a GPU and in
+        a trace the row is NaN instead. See ``using(validate=)``.
+    TypeError
+        If an argument is not an array or of a dtype that does not fit, or arrays are of several libraries or devices.
+    ValueError
+        If shapes do not fit, there are no classes, or a keyword has an unknown value.
+
+    Notes
+    -----
+    The loss keeps its relative accuracy however small it is. Extra memory is O(rows) plus one block.
+
+    References
+    ----------
+    .. [1] Blanchard, Higham & Higham, "Accurately computing the log-sum-exp and softmax functions",
+       IMA J. Numer. Anal. 41(4), 2021.
+
+    Examples
+    --------
+    Uniform logits over four classes cost log 4 nats.
+
+    >>> import numpy as np, xent
+    >>> float(xent.sparse_cross_entropy(np.zeros((1, 4)), np.asarray([2]))[0])
+    1.3862943611198906
+    """
+    options = Options(axis, kind, reduction, ignore_index, label_smoothing)
+    if sample_weight is None and class_weight is None:
+        return selection.apply("sparse_cross_entropy", "sparse", "loss", predictions, labels, options)
+    weights = Weights(sample_weight, class_weight)
+    return selection.apply("sparse_cross_entropy", "sparse", "loss", predictions, labels, options, weights)
+
+
+def cross_entropy(
+    predictions: Array,
+    targets: Array,
+    /,
+    *,
+    axis: int = -1,
+    kind: str = "logits",
+    reduction: Any = "none",
+    sample_weight: Array | None = None,
+    class_weight: Any = None,
+    label_smoothing: float = 0.0,
+) -> Array:
+    r"""Cross entropy between each row's target distribution and its prediction, in nats.
+
+    .. math:: \ell_n = \sum_c t_{nc} \Bigl( \log \sum_k e^{x_{nk}} - x_{nc} \Bigr)
+
+    with 0 for a class whose target is 0, whatever its logit.
+
+    Parameters
+    ----------
+    predictions : array, shape (\*batch, C), real floating
+        Logits, probabilities or log-probabilities, as ``kind`` says.
+    targets : array, shape (\*batch, C), real, int or bool, t ≥ 0
+        Brought to the compute dtype. Neither their sign nor their sum is checked; targets that do not sum to 1 have the
+        loss of the formula and its gradient, (Σt) p − t.
+    axis, kind, reduction, sample_weight, label_smoothing
+        As in :func:`sparse_cross_entropy`.
+    class_weight : array, shape (C,), or list of C numbers, optional
+        A factor Σ t_c w_c, of the unsmoothed target, on the whole loss of a row.
+
+    Returns
+    -------
+    array, shape (\*batch,), or () for a reduction
+        Nats; float32, or float64 for float64 predictions. Lazy where the predictions are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`sparse_cross_entropy`.
+
+    References
+    ----------
+    .. [1] Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> float(xent.cross_entropy(np.zeros((1, 4)), np.asarray([[0.5, 0.5, 0.0, 0.0]]))[0])
+    1.3862943611198906
+    """
+    options = Options(axis, kind, reduction, None, label_smoothing)
+    if sample_weight is None and class_weight is None:
+        return selection.apply("cross_entropy", "dense", "loss", predictions, targets, options)
+    weights = Weights(sample_weight, class_weight)
+    return selection.apply("cross_entropy", "dense", "loss", predictions, targets, options, weights)
+
+
+def binary_cross_entropy(
+    predictions: Array,
+    targets: Array,
+    /,
+    *,
+    kind: str = "logits",
+    reduction: Any = "none",
+    sample_weight: Array | None = None,
+    pos_weight: Any = None,
+) -> Array:
+    r"""Cross entropy of independent yes-or-no predictions, element by element, in nats.
+
+    .. math:: \ell = t\, c\, \log(1 + e^{-x}) + (1 - t) \log(1 + e^{x})
+
+    Parameters
+    ----------
+    predictions : array, any shape, real floating
+    targets : array, the same shape, real, int or bool, in [0, 1]
+        The probability of yes; that it lies in [0, 1] is not checked.
+    kind : "logits", "probabilities" or "log_probabilities", default "logits"
+    reduction : "none", "sum", "mean" or :class:`Mean`, default "none"
+    sample_weight : array, the same shape, optional
+        A factor on each element's loss; an element of weight 0 is ignored.
+    pos_weight : number, or array of shape () or (last axis,), optional
+        The factor c on the loss of a yes.
+
+    Returns
+    -------
+    array, the shape of the predictions, or () for a reduction
+        Nats; float32, or float64 for float64 predictions. Infinite logits take their limits, 0 or +inf.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`sparse_cross_entropy`.
+
+    References
+    ----------
+    .. [1] Mächler, "Accurately Computing log(1 − exp(−|a|))", R package Rmpfr vignette, 2012.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> float(xent.binary_cross_entropy(np.asarray([0.0]), np.asarray([1.0]))[0])
+    0.6931471805599453
+    """
+    options = Options(-1, kind, reduction)
+    unweighted = sample_weight is None and pos_weight is None
+    weights = NO_WEIGHTS if unweighted else Weights(sample_weight, None, pos_weight)
+    return selection.apply("binary_cross_entropy", "binary", "loss", predictions, targets, options, weights)
+
+
+OPERATIONS = {sparse_cross_entropy: "sparse", cross_entropy: "dense", binary_cross_entropy: "binary"}
+"""The losses that :func:`xent.value_and_grad` and :func:`xent.explain` know, and the op of each."""

@@ -1,0 +1,163 @@
+"""Softmax and its companions, with the accuracy and on the libraries of the losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import arrays, checks, selection
+from .arrays import Array
+from .problem import Options
+
+
+def logsumexp(logits: Array, /, *, axis: int = -1, keepdims: bool = False) -> Array:
+    r"""Logarithm of the sum of exponentials of each row: its log-partition function, in nats.
+
+    .. math:: \log \sum_c e^{x_c} = m + \log(1 + r)
+
+    Parameters
+    ----------
+    logits : array, shape (\*batch, C), real floating
+    axis : int, default -1
+    keepdims : bool, default False
+        Whether the class axis stays, of length 1.
+
+    Returns
+    -------
+    array, shape (\*batch,)
+        float32, or float64 for float64 logits; −inf for a row of −inf, +inf for one with +inf and no NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`sparse_cross_entropy`.
+
+    References
+    ----------
+    .. [1] Blanchard, Higham & Higham, IMA J. Numer. Anal. 41(4), 2021.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> float(xent.logsumexp(np.asarray([0.0, 0.0])))
+    0.6931471805599453
+    """
+    value = selection.apply("logsumexp", "sparse", "logsumexp", logits, None, Options(axis))
+    return arrays.namespace(value).expand_dims(value, axis=axis) if keepdims else value
+
+
+def softmax(logits: Array, /, *, axis: int = -1) -> Array:
+    r"""Probabilities of the classes of each row.
+
+    .. math:: p_c = e^{x_c - m} / (1 + r)
+
+    Parameters
+    ----------
+    logits : array, shape (\*batch, C), real floating
+    axis : int, default -1
+
+    Returns
+    -------
+    array, the shape of the logits
+        float32, or float64 for float64 logits; NaN in a row that has NaN, only −inf, or two +inf.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`sparse_cross_entropy`.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> xent.softmax(np.zeros(4)).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    return selection.apply("softmax", "sparse", "softmax", logits, None, Options(axis))
+
+
+def log_softmax(logits: Array, /, *, axis: int = -1) -> Array:
+    r"""Log-probabilities of the classes of each row, in nats.
+
+    .. math:: \log p_c = (x_c - m) - \log(1 + r)
+
+    Parameters
+    ----------
+    logits : array, shape (\*batch, C), real floating
+    axis : int, default -1
+
+    Returns
+    -------
+    array, the shape of the logits
+        float32, or float64 for float64 logits; accurate where the probability is near 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`sparse_cross_entropy`.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> float(xent.log_softmax(np.asarray([0.0, -40.0]))[0])
+    -4.248354255291589e-18
+    """
+    return selection.apply("log_softmax", "sparse", "log_softmax", logits, None, Options(axis))
+
+
+def one_hot(
+    labels: Array,
+    num_classes: int,
+    /,
+    *,
+    on_value: float = 1.0,
+    off_value: float = 0.0,
+    axis: int = -1,
+    dtype: Any = None,
+) -> Array:
+    """Targets of labels: ``on_value`` at the label, ``off_value`` besides; all off for a label outside ``[0, C)``.
+
+    Parameters
+    ----------
+    labels : array, shape (*batch,), any integer dtype
+    num_classes : int, at least 1
+        C.
+    on_value, off_value : number, default 1 and 0
+    axis : int, default -1
+        Where the class axis goes in the result.
+    dtype : dtype of the labels' library, default its float32
+
+    Returns
+    -------
+    array, shape (*batch, C)
+        Lazy where the labels are.
+
+    Raises
+    ------
+    TypeError
+        If the labels are not an array of integers.
+    ValueError
+        If ``num_classes`` or ``axis`` does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> xent.one_hot(np.asarray([1, -1]), 3).tolist()
+    [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    labels = selection.unwrap(labels)
+    checks.array("one_hot", "labels", labels)
+    checks.labels_dtype("one_hot", labels)
+    checks.classes("one_hot", num_classes)
+    where = checks.class_axis("one_hot", axis, labels.ndim + 1)
+    xp = arrays.namespace(labels)
+    classes = xp.arange(num_classes, dtype=xp.int64, **device_of(xp, labels))
+    classes = xp.reshape(classes, tuple(num_classes if index == where else 1 for index in range(labels.ndim + 1)))
+    hit = xp.expand_dims(xp.astype(labels, xp.int64), axis=where) == classes
+    dtype = xp.float32 if dtype is None else dtype
+    on, off = (xp.asarray(value, dtype=dtype, **device_of(xp, labels)) for value in (on_value, off_value))
+    return xp.where(hit, on, off)
+
+
+def device_of(xp: Any, array: Array) -> dict[str, Any]:
+    """The keyword that makes a new array on the device of this one, where the library has devices."""
+    device = getattr(array, "device", None)
+    return {} if device is None or arrays.library(array) == "dask" or arrays.is_traced(array) else {"device": device}

@@ -1,0 +1,189 @@
+r"""The fold over classes: the one idea of xent.
+
+Walk the classes of one row of logits :math:`x` with targets :math:`t` and keep four numbers, a :class:`Partial`:
+
+.. math::
+    m = \max_j x_j, \quad
+    r = \sum_{j \ne \mathrm{first\ argmax}} e^{x_j - m}, \quad
+    d = \sum_j t_j (m - x_j), \quad
+    w = \sum_j t_j
+    \qquad\Rightarrow\qquad \ell = d + w \log(1 + r)
+
+Every term is non-negative, so nothing cancels and the loss keeps its relative accuracy down to the smallest numbers.
+Two partials of disjoint classes merge into the partial of their union, in any order.
+
+Leaves out weights, ignored rows and the reduction, which act on the numbers of a row, and probabilities, which have no
+partition function. Targets are taken to be non-negative; that is not checked.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ..arrays import Array
+
+
+class Partial(NamedTuple):
+    """The fold's four numbers for each row over some of the classes.
+
+    Attributes
+    ----------
+    max : array, shape (rows,)
+        The largest logit seen; −inf where nothing was.
+    sum_exp_rest : array, shape (rows,)
+        :math:`\\sum e^{x_j - m}` over every class but the first one at the maximum; −1 where nothing was seen.
+    target_gap : array, shape (rows,)
+        :math:`\\sum t_j (m - x_j)`: what the target lies under the maximum.
+    target_sum : array, shape (rows,)
+        :math:`\\sum t_j`; for labels 1 where the label is among these classes, else 0.
+    """
+
+    max: Array
+    sum_exp_rest: Array
+    target_gap: Array
+    target_sum: Array
+
+
+def wide_dtype(xp: Any) -> Any:
+    """The dtype sums are taken in: float64 where the library has it, else float32."""
+    return xp.__array_namespace_info__().dtypes(kind="real floating").get("float64", xp.float32)
+
+
+def compute_dtype(xp: Any, dtype: Any) -> Any:
+    """The dtype of the fold's numbers: float64 for float64, float32 for everything narrower."""
+    return xp.float64 if dtype == xp.float64 else xp.float32
+
+
+def total(xp: Any, terms: Array) -> Array:
+    """Sum over the last axis as a balanced tree, (..., n) to (...), in :func:`wide_dtype` after three levels.
+
+    Halving adds whole slices, so every row is added in the same order whatever the layout and the neighbours, where a
+    library's own sum runs naively down a strided axis (NumPy) or by the shape of the array (torch).
+    """
+    wide, odd, level = wide_dtype(xp), None, 0
+    while terms.shape[-1] > 1:
+        half = terms.shape[-1] // 2
+        if terms.shape[-1] % 2:
+            last = terms[..., 2 * half]
+            odd = last if odd is None else odd + last
+        terms = terms[..., :half] + terms[..., half : 2 * half]
+        level += 1
+        if level == 3:  # no more than eight float32 terms are added before they are widened
+            terms = xp.astype(terms, wide, copy=False)
+            odd = odd if odd is None else xp.astype(odd, wide, copy=False)
+    if terms.shape[-1] == 0:
+        return xp.zeros(terms.shape[:-1], dtype=terms.dtype)
+    return terms[..., 0] if odd is None else terms[..., 0] + odd
+
+
+class Block(NamedTuple):
+    """One block of logits as the fold looks at it: widened, with the distance of each class from the maximum."""
+
+    logits: Array  # (rows, classes), in the compute dtype
+    max: Array  # (rows,)
+    below: Array  # (rows, classes): m − x_j, 0 at the first maximum, +inf where x_j is −inf
+    sum_exp_rest: Array  # (rows,)
+
+
+def look(xp: Any, logits: Array) -> Block:
+    """The part of a partial that does not depend on the targets; logits (rows, classes)."""
+    logits = xp.astype(logits, compute_dtype(xp, logits.dtype), copy=False)
+    highest = xp.max(logits, axis=-1)  # (rows,)
+    classes = xp.arange(logits.shape[-1], device=getattr(logits, "device", None))
+    first = classes == xp.argmax(logits, axis=-1)[:, None]  # (rows, classes)
+    below = xp.where(first, 0.0, highest[:, None] - logits)
+    below = xp.where(logits == -math.inf, math.inf, below)
+    rest = total(xp, xp.where(first, 0.0, xp.exp(-below)))
+    rest = xp.astype(rest, logits.dtype, copy=False)
+    rest = xp.where(highest == -math.inf, -1.0, rest)
+    # subtle: a lone NaN is its own maximum, and the rest beside it is clean
+    return Block(logits, highest, below, xp.where(xp.isnan(highest), highest, rest))
+
+
+def gather(xp: Any, values: Array, labels: Array) -> tuple[Array, Array]:
+    """Each row's value at its label, (rows, classes) to (rows,), and whether the label is among these classes."""
+    inside = (labels >= 0) & (labels < values.shape[-1])
+    safe = xp.where(inside, labels, xp.zeros_like(labels))
+    return xp.take_along_axis(values, safe[:, None], axis=-1)[:, 0], inside
+
+
+def partial_sparse(xp: Any, logits: Array, labels: Array, on: float = 1.0, off: float = 0.0) -> Partial:
+    """The partial of one block whose target is ``on`` at the label and ``off`` besides: t_j = on · [j = label] + off.
+
+    Parameters
+    ----------
+    logits : array, shape (rows, classes)
+    labels : array, shape (rows,), signed integer
+        One outside ``[0, classes)`` is not among these classes.
+    """
+    block = look(xp, logits)
+    at_label, inside = gather(xp, block.below, labels)
+    here = xp.astype(inside, block.max.dtype)
+    return Partial(block.max, block.sum_exp_rest, *smoothed(xp, block, xp.where(inside, at_label, 0.0), here, on, off))
+
+
+def smoothed(xp: Any, block: Block, gap: Array, here: Array, on: float, off: float) -> tuple[Array, Array]:
+    """target_gap and target_sum of the two-valued target, from those of the label alone."""
+    if off == 0.0:
+        return (gap, here) if on == 1.0 else (on * gap, on * here)
+    spread = off * xp.astype(total(xp, block.below), gap.dtype, copy=False)
+    # subtle: at on = 0 the label's term is dropped, for 0 · inf is NaN
+    gap = spread if on == 0.0 else xp.where(here == 0, spread, on * gap + spread)
+    return gap, on * here + off * block.logits.shape[-1]
+
+
+def partial_dense(xp: Any, logits: Array, targets: Array) -> Partial:
+    """The partial of one block with soft targets (rows, classes) in the compute dtype."""
+    block = look(xp, logits)
+    # subtle: select, never multiply: a −inf logit with target 0 costs nothing, and 0 · inf is NaN
+    gaps = xp.where(targets == 0, 0.0, targets * block.below)
+    gap, mass = (xp.astype(total(xp, one), block.max.dtype, copy=False) for one in (gaps, targets))
+    return Partial(block.max, block.sum_exp_rest, gap, mass)
+
+
+def step_between(xp: Any, a: Partial, b: Partial) -> tuple[Array, Array]:
+    """Which rows have their maximum in ``b``, and the distance of the two maxima."""
+    swap = b.max > a.max
+    high, low = xp.where(swap, b.max, a.max), xp.where(swap, a.max, b.max)
+    # subtle: +inf where the lower block is empty or masked; two +inf stay NaN, as they should
+    return swap, xp.where(low == -math.inf, math.inf, high - low)
+
+
+def ordered(xp: Any, swap: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """The value of the block with the higher maximum, then the other's."""
+    return xp.where(swap, b, a), xp.where(swap, a, b)
+
+
+def merge(xp: Any, a: Partial, b: Partial) -> Partial:
+    """The partial of two disjoint sets of classes, from theirs. Associative and commutative."""
+    swap, step = step_between(xp, a, b)
+    rest_hi, rest_lo = ordered(xp, swap, a.sum_exp_rest, b.sum_exp_rest)
+    gap_hi, gap_lo = ordered(xp, swap, a.target_gap, b.target_gap)
+    sum_hi, sum_lo = ordered(xp, swap, a.target_sum, b.target_sum)
+    return Partial(
+        xp.where(swap, b.max, a.max),
+        rest_hi + (1 + rest_lo) * xp.exp(-step),
+        gap_hi + gap_lo + xp.where(sum_lo == 0, 0.0, sum_lo * step),
+        sum_hi + sum_lo,
+    )
+
+
+def merge_tree(xp: Any, parts: list[Any], merge: Any = merge) -> Any:
+    """All parts merged pairwise as a balanced tree: a running float32 total would lose a digit in 60 merges."""
+    while len(parts) > 1:
+        pairs = [merge(xp, a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+        parts = pairs + parts[2 * len(pairs) :]
+    return parts[0]
+
+
+def finish(xp: Any, partial: Partial) -> Array:
+    """The loss of each row, in nats: d + w · log1p(r)."""
+    return partial.target_gap + partial.target_sum * xp.log1p(partial.sum_exp_rest)
+
+
+def log_partition(xp: Any, partial: Partial) -> Array:
+    """log Σ exp x_j of each row: m + log1p(r); ±inf where m is."""
+    return xp.where(
+        xp.isinf(partial.max), partial.max, partial.max + xp.log1p(xp.where(xp.isinf(partial.max), 0.0, partial.sum_exp_rest))
+    )

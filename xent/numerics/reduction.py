@@ -1,0 +1,119 @@
+"""From the losses of the rows to what the caller asked for; the conventions for weights, ignored rows and nothing.
+
+| reduction | value | share of a row in the gradient |
+|---|---|---|
+| "none" | w ℓ, 0 where ignored | w |
+| "sum" | Σ w ℓ over counted rows | w |
+| "mean" = Mean("weights") | Σ w ℓ / Σ w over counted rows | w / Σ w |
+| Mean("counted") | Σ w ℓ / #counted | w / #counted |
+| Mean("all") | Σ w ℓ / N | w / N |
+| Mean(number) | Σ w ℓ / number | w / number |
+| any Mean with no row counted | ``empty`` (NaN) | 0 |
+
+A row is counted unless ``ignore_index`` names its label or its sample weight is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .. import checks
+from ..arrays import Array
+from .fold import total
+from .targets import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean with its denominator named.
+
+    Parameters
+    ----------
+    denominator : "weights", "counted", "all" or a positive number, default "weights"
+        What the weighted sum is divided by: the sum of the weights of the counted rows, their number, the number of all
+        rows, or a number of the caller's (tokens in a batch split over several calls).
+    empty : float, default NaN
+        The value where no row is counted.
+
+    Raises
+    ------
+    ValueError
+        If the denominator is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> logits, labels = np.zeros((3, 4)), np.asarray([0, 1, -100])
+    >>> float(xent.sparse_cross_entropy(logits, labels, ignore_index=-100, reduction=xent.Mean("all")))
+    0.9241962407465937
+    """
+
+    denominator: str | float = "weights"
+    empty: float = math.nan
+
+    def __post_init__(self) -> None:
+        checks.denominator(self.denominator)
+
+
+def pairwise_sum(xp: Any, values: Array) -> Array:
+    """Sum over everything in a fixed order, 0-d, in float64 where the library has it."""
+    return total(xp, xp.reshape(values, (-1,)))
+
+
+def counted(xp: Any, values: Array, ignored: Array | None) -> Array:
+    """The values of the counted rows, 0 in the others."""
+    return values if ignored is None else xp.where(ignored, 0.0, values)
+
+
+def denominator(xp: Any, mean: Mean, rows: Rows, like: Array) -> Array | float:
+    """What the sum is divided by; ``like`` is any (rows,) array of the compute dtype."""
+    if not isinstance(mean.denominator, str):
+        return float(mean.denominator)
+    if mean.denominator == "all":
+        return math.prod(like.shape)
+    weight = xp.ones_like(like) if mean.denominator == "counted" or rows.weight is None else rows.weight
+    return pairwise_sum(xp, counted(xp, weight, rows.ignored))
+
+
+def nothing_counted(xp: Any, rows: Rows, like: Array) -> Array | bool:
+    """Whether no row is counted."""
+    if math.prod(like.shape) == 0:
+        return True
+    return False if rows.ignored is None else xp.all(rows.ignored)
+
+
+def as_mean(reduction: Any) -> Mean | None:
+    """The mean asked for, or None for "none" and "sum"."""
+    return Mean() if reduction == "mean" else reduction if isinstance(reduction, Mean) else None
+
+
+def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Array:
+    """The rows' losses (rows,), weighed, selected and reduced; in the dtype of the losses."""
+    loss = counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
+    if reduction == "none":
+        return loss
+    value = pairwise_sum(xp, loss)
+    mean = as_mean(reduction)
+    if mean is not None:
+        below = denominator(xp, mean, rows, loss)
+        empty = nothing_counted(xp, rows, loss)
+        if empty is True:
+            value = xp.full_like(value, mean.empty)
+        elif empty is False:
+            value = value / below
+        else:
+            value = xp.where(empty, mean.empty, value / xp.where(empty, 1.0, below))
+    return xp.astype(value, loss.dtype, copy=False)
+
+
+def scale(xp: Any, rows: Rows, reduction: Any, like: Array) -> Array:
+    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if its label is bad."""
+    share = xp.ones_like(like) if rows.weight is None else rows.weight
+    mean = as_mean(reduction)
+    if mean is not None:
+        share = share / denominator(xp, mean, rows, like)
+    if rows.bad is not None:
+        share = xp.where(rows.bad, math.nan, share)
+    return xp.astype(counted(xp, share, rows.ignored), like.dtype, copy=False)

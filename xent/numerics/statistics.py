@@ -1,0 +1,150 @@
+r"""What an evaluation asks of a row beside its loss, from the same read of the logits.
+
+With :math:`s = \sum e^{2 (x_j - m)}` and :math:`u = \sum (m - x_j) e^{x_j - m}` beside the fold's numbers,
+
+.. math::
+    H = \log(1 + r) + \frac{u}{1 + r}, \qquad \sum_j p_j^2 = \frac{s}{(1 + r)^2}
+
+and the rank of the label counts the classes that come before it. All of it merges over classes as the fold does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from ..arrays import Array
+from .fold import Partial, finish, gather, log_partition, look, merge, ordered, step_between, total
+from .targets import Rows
+
+
+class Statistics(NamedTuple):
+    """A :class:`Partial` and what an evaluation asks of the same read of the logits.
+
+    Attributes
+    ----------
+    partial : Partial
+        The fold's numbers.
+    label_rank : array, shape (rows,), int64
+        How many classes come before the label: larger logits, and equal ones of a smaller index.
+    sum_squares : array, shape (rows,)
+        :math:`\\sum e^{2 (x_j - m)}`, the maximum's 1 included.
+    spread : array, shape (rows,)
+        :math:`\\sum (m - x_j) e^{x_j - m}`, 0 where the exponential is 0.
+    """
+
+    partial: Partial
+    label_rank: Array
+    sum_squares: Array
+    spread: Array
+
+
+class RowStatistics(NamedTuple):
+    """What :func:`xent.row_statistics` returns; every array has the shape of the labels.
+
+    Attributes
+    ----------
+    loss : array
+        Nats; 0 where ignored, NaN where the label is out of range and that does not raise.
+    lse : array
+        log Σ exp of the logits.
+    label_probability : array
+        The probability of the label.
+    top_probability : array
+        The largest probability of the row: its confidence.
+    label_rank : array, int64
+        How many classes come before the label, 0 for a hit; −1 where there is no order (NaN, all −inf) or no label.
+    entropy : array
+        −Σ p log p, nats.
+    sum_p_squared : array
+        Σ p², from which the Brier score is 1 − 2 p_label + Σ p².
+    """
+
+    loss: Array
+    lse: Array
+    label_probability: Array
+    top_probability: Array
+    label_rank: Array
+    entropy: Array
+    sum_p_squared: Array
+
+
+def statistics(xp: Any, logits: Array, labels: Array, label_logit: Array) -> Statistics:
+    """The statistics of one block; ``label_logit`` (rows,) is the label's logit, wherever its class is."""
+    block = look(xp, logits)
+    at_label, inside = gather(xp, block.below, labels)
+    partial = Partial(
+        block.max, block.sum_exp_rest, xp.where(inside, at_label, 0.0), xp.astype(inside, block.max.dtype)
+    )
+    label_logit = xp.astype(label_logit, block.logits.dtype, copy=False)[:, None]
+    classes = xp.arange(logits.shape[-1], device=getattr(logits, "device", None))
+    before = (block.logits > label_logit) | ((block.logits == label_logit) & (classes < labels[:, None]))
+    exps = xp.exp(-block.below)
+    spread = total(xp, xp.where(exps == 0, 0.0, block.below * exps))
+    squares, spread = (xp.astype(one, block.max.dtype, copy=False) for one in (total(xp, exps * exps), spread))
+    return Statistics(partial, xp.sum(xp.astype(before, xp.int64), axis=-1), squares, spread)
+
+
+def merge_statistics(xp: Any, a: Statistics, b: Statistics) -> Statistics:
+    """The statistics of two disjoint sets of classes, from theirs."""
+    swap, step = step_between(xp, a.partial, b.partial)
+    shrink = xp.exp(-step)
+    rest_lo = xp.where(swap, a.partial.sum_exp_rest, b.partial.sum_exp_rest)
+    squares_hi, squares_lo = ordered(xp, swap, a.sum_squares, b.sum_squares)
+    spread_hi, spread_lo = ordered(xp, swap, a.spread, b.spread)
+    return Statistics(
+        merge(xp, a.partial, b.partial),
+        a.label_rank + b.label_rank,
+        squares_hi + squares_lo * shrink * shrink,
+        spread_hi + xp.where(shrink == 0, 0.0, (spread_lo + (1 + rest_lo) * step) * shrink),
+    )
+
+
+def finish_statistics(xp: Any, statistics: Statistics, rows: Rows) -> RowStatistics:
+    """The statistics of whole rows, from those of all their classes."""
+    partial = statistics.partial
+    loss, total_exp = finish(xp, partial), 1 + partial.sum_exp_rest
+    lost = (partial.max == -math.inf) | xp.isnan(partial.sum_exp_rest)
+    top, entropy, squares = (
+        xp.where(lost, math.nan, value)
+        for value in (
+            1 / total_exp,
+            xp.log1p(partial.sum_exp_rest) + statistics.spread / total_exp,
+            statistics.sum_squares / (total_exp * total_exp),
+        )
+    )
+    found = RowStatistics(
+        loss, log_partition(xp, partial), xp.exp(-loss), top, xp.where(lost, -1, statistics.label_rank), entropy, squares
+    )
+    return without_label(xp, found, rows)
+
+
+def without_label(xp: Any, found: RowStatistics, rows: Rows) -> RowStatistics:
+    """The same, with what depends on the label taken out where there is none: ignored rows, and bad labels."""
+    loss, probability, rank = found.loss, found.label_probability, found.label_rank
+    for mask, value in ((rows.bad, math.nan), (rows.ignored, 0.0)):
+        if mask is not None:
+            loss = xp.where(mask, value, loss)
+            probability, rank = xp.where(mask, math.nan, probability), xp.where(mask, -1, rank)
+    return found._replace(loss=loss, label_probability=probability, label_rank=rank)
+
+
+def of_log_probabilities(xp: Any, block: Array, labels: Array) -> RowStatistics:
+    """The statistics of rows of log-probabilities (rows, classes), which are taken as they are."""
+    at_label, _ = gather(xp, block, labels)
+    dtype, probabilities = block.dtype, xp.exp(block)
+    order = statistics(xp, block, labels, at_label)
+    lost = (order.partial.max == -math.inf) | xp.isnan(order.partial.sum_exp_rest)
+    terms = xp.where(probabilities == 0, 0.0, -block * probabilities)
+    entropy, squares = (
+        xp.astype(total(xp, one), dtype, copy=False) for one in (terms, probabilities * probabilities)
+    )
+    return RowStatistics(
+        0.0 - at_label,
+        log_partition(xp, order.partial),
+        xp.exp(at_label),
+        xp.exp(order.partial.max),
+        xp.where(lost, -1, order.label_rank),
+        entropy,
+        squares,
+    )

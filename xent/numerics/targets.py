@@ -1,0 +1,63 @@
+"""What the caller says about each row: its label or targets, its weight, whether it is ignored.
+
+These numbers stay around the fold and never enter a kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..arrays import Array
+
+
+class Rows(NamedTuple):
+    """What is known of each row before the predictions are read; every array is (rows,)."""
+
+    ignored: Array | None  # bool: the loss and the gradient of these rows are exactly 0
+    bad: Array | None  # bool: the label lies outside [0, C), and the row is not ignored
+    weight: Array | None  # sample weight · class weight; None is 1 everywhere
+
+
+def widen(xp: Any, labels: Array) -> Array:
+    """Labels in the widest signed type, before any comparison; an unsigned one too large for it turns negative.
+
+    uint8(156) == −100 is True in torch and JAX, and int8(5) < 200 False: a narrow label is never compared.
+    """
+    signed = xp.__array_namespace_info__().dtypes(kind="signed integer")  # JAX without x64 stops at int32
+    return xp.astype(labels, signed.get("int64", signed["int32"]), copy=False)
+
+
+def holdable(labels_dtype: str, ignore_index: tuple[int, ...]) -> tuple[int, ...]:
+    """The ignored labels that the label's dtype can hold: −100 ignores nothing among uint8."""
+    bits = int(labels_dtype.lstrip("uint"))
+    low, high = (0, 2**bits) if labels_dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return tuple(index for index in ignore_index if low <= index < high)
+
+
+def ignored_by_label(labels: Array, ignore_index: tuple[int, ...]) -> Array | None:
+    """Which rows carry one of the ignored labels, or None; labels are wide."""
+    mask = None
+    for index in ignore_index:
+        mask = either(mask, labels == index)
+    return mask
+
+
+def smoothing(label_smoothing: float, classes: int) -> tuple[float, float]:
+    """``on`` and ``off`` of t_j = on · [j = label] + off, with C the global number of classes."""
+    return (1.0, 0.0) if label_smoothing == 0 else (1.0 - label_smoothing, label_smoothing / classes)
+
+
+def smooth(xp: Any, targets: Array, label_smoothing: float, classes: int) -> Array:
+    """Dense targets smoothed: (1 − a) t + a / C."""
+    on, off = smoothing(label_smoothing, classes)
+    return targets if off == 0.0 else on * targets + off
+
+
+def either(a: Array | None, b: Array | None) -> Array | None:
+    """The union of two masks of which each may be absent."""
+    return b if a is None else a if b is None else a | b
+
+
+def times(a: Array | None, b: Array | None) -> Array | None:
+    """The product of two weights of which each may be absent."""
+    return b if a is None else a if b is None else a * b

@@ -1,0 +1,108 @@
+"""The frozen facts of one call: what a kernel may base its eligibility on, and what a plan is built from.
+
+No array is in it. Everything here is hashable and pickles small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+
+class Options(NamedTuple):
+    """What the caller asked for, as given; part of the key of a plan."""
+
+    axis: int = -1
+    kind: str = "logits"
+    reduction: Any = "none"
+    ignore_index: Any = None
+    label_smoothing: float = 0.0
+    first_class: int = 0  # where the predictions are a slice of the classes
+    num_classes: int | None = None
+
+
+class Weights(NamedTuple):
+    """The weights of a call: arrays, or None for 1 everywhere."""
+
+    sample: Any = None
+    classes: Any = None
+    positive: Any = None
+
+
+NO_WEIGHTS = Weights()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """The facts of one call.
+
+    Attributes
+    ----------
+    function : str
+        The public function called.
+    op : "sparse", "dense" or "binary"
+        What the target is; logsumexp and softmax are "sparse" without labels.
+    method : str
+        What is asked for: "loss", "loss_and_gradient", "statistics", "partial", "softmax", "log_softmax", "logsumexp".
+    array, target_array : str
+        Root module of the array types: "numpy", "torch", ...
+    dtype, target_dtype : str
+        "float32", "bfloat16", ...
+    device : str
+        "cpu", "cuda:0", "traced".
+    ndim, axis : int
+        Rank of the predictions; the class axis, counted from the front.
+    layout : "last" or "middle"
+        Whether the class axis is the last one.
+    options : Options
+        As the caller gave them.
+    differentiated : bool
+        Whether a derivative may be asked for (torch).
+    validate : "auto", "always" or "never"
+    threads : int
+        How many threads a kernel may use.
+    views : tuple of str
+        Libraries that can read the same memory without a copy; for a chunked array the library of its chunks.
+    """
+
+    function: str
+    op: str
+    method: str
+    array: str
+    dtype: str
+    device: str
+    ndim: int
+    axis: int
+    target_array: str
+    target_dtype: str
+    options: Options
+    differentiated: bool = False
+    validate: str = "auto"
+    threads: int = 1
+    views: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> str:
+        return "last" if self.axis == self.ndim - 1 else "middle"
+
+    @property
+    def uses_fold(self) -> bool:
+        """Whether a kernel takes part; probabilities and binary targets have no partition function."""
+        return self.op != "binary" and self.options.kind == "logits"
+
+    @property
+    def raises(self) -> bool:
+        """Whether a bad label raises; else its row is NaN."""
+        return self.validate == "always" or (self.validate == "auto" and self.device == "cpu")
+
+    def seen_as(self, library: str) -> Problem:
+        """The same problem on the same memory, as another library sees it."""
+        return replace(self, array=library, target_array=library, views=(), differentiated=False)
+
+    def of_chunks(self) -> Problem:
+        """The problem of one chunk: concrete, row by row, on one thread."""
+        options = self.options._replace(reduction="none")
+        return replace(self, array=self.views[0], target_array=self.views[0], views=(), options=options, threads=1)
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.method} on {self.array}/{self.device}/{self.dtype}, class axis {self.layout}"

@@ -1,0 +1,158 @@
+"""The rows' own numbers: the statistics of each row, and the fold itself for callers who hold only some classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import arrays, checks, selection
+from .arrays import Array
+from .numerics import fold
+from .numerics.fold import Partial
+from .numerics.statistics import RowStatistics
+from .problem import Options
+
+
+def row_statistics(
+    predictions: Array,
+    labels: Array,
+    /,
+    *,
+    axis: int = -1,
+    kind: str = "logits",
+    ignore_index: Any = None,
+) -> RowStatistics:
+    r"""Loss, confidence, rank and entropy of each row, from one pass over the predictions.
+
+    .. math:: \ell = -\log p_y, \quad \max_j p_j, \quad \#\{j : x_j > x_y\}, \quad H = -\sum_j p_j \log p_j, \quad \sum_j p_j^2
+
+    Parameters
+    ----------
+    predictions : array, shape (\*batch, C), real floating
+    labels : array, shape (\*batch,), any integer dtype, in ``[0, C)``
+    axis, kind, ignore_index
+        As in :func:`sparse_cross_entropy`.
+
+    Returns
+    -------
+    RowStatistics
+        ``loss, lse, label_probability, top_probability, label_rank, entropy, sum_p_squared``, each (\*batch,). An equal
+        logit of a smaller class counts in ``label_rank``, so that a constant predictor is not right everywhere; the
+        rank is −1 where there is none (a row of NaN or of −inf, an ignored row, a bad label).
+
+    Raises
+    ------
+    LabelError, TypeError, ValueError
+        As in :func:`sparse_cross_entropy`.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> found = xent.row_statistics(np.asarray([[2.0, 1.0, 0.0]]), np.asarray([1]))
+    >>> int(found.label_rank[0])
+    1
+    """
+    options = Options(axis, kind, "none", ignore_index)
+    return selection.apply(  # type: ignore[no-any-return]  # arrays are Any
+        "row_statistics", "sparse", "statistics", predictions, labels, options
+    )
+
+
+def partial(
+    logits: Array,
+    /,
+    *,
+    labels: Array | None = None,
+    targets: Array | None = None,
+    axis: int = -1,
+    first_class: int = 0,
+    num_classes: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Partial:
+    r"""The fold's numbers of each row over the classes at hand, to be merged with those of the others.
+
+    .. math:: m = \max_j x_j, \quad r = \sum_{j \ne \mathrm{argmax}} e^{x_j - m}, \quad d = \sum_j t_j (m - x_j), \quad w = \sum_j t_j
+
+    Parameters
+    ----------
+    logits : array, shape (\*batch, classes), real floating
+        A slice of the classes.
+    labels : array, shape (\*batch,), integer, optional
+        Labels among all classes; one that is not in this slice adds nothing here. Whether a label is in any slice is
+        not checked: where it is not, the merged ``target_sum`` is 0.
+    targets : array, shape of the logits, optional
+        Soft targets of this slice instead of labels.
+    axis : int, default -1
+    first_class : int, default 0
+        The global index of the first class of the slice.
+    num_classes : int, optional
+        The global number of classes, which smoothing needs; by default that of the slice.
+    label_smoothing : float in [0, 1], default 0
+
+    Returns
+    -------
+    Partial
+        ``max, sum_exp_rest, target_gap, target_sum``, each (\*batch,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`sparse_cross_entropy`; and unless exactly one of ``labels`` and ``targets`` is given.
+
+    Examples
+    --------
+    Two halves of the classes, merged.
+
+    >>> import numpy as np, xent
+    >>> logits, labels = np.zeros((1, 4)), np.asarray([2])
+    >>> left = xent.partial(logits[:, :2], labels=labels, num_classes=4)
+    >>> right = xent.partial(logits[:, 2:], labels=labels, first_class=2, num_classes=4)
+    >>> float(xent.finish(xent.merge(left, right))[0])
+    1.3862943611198906
+    """
+    checks.slice_of_classes(labels, targets, first_class, num_classes)
+    options = Options(axis, "logits", "none", None, label_smoothing, first_class, num_classes)
+    if targets is not None:
+        return selection.apply("partial", "dense", "partial", logits, targets, options)  # type: ignore[no-any-return]
+    return selection.apply("partial", "sparse", "partial", logits, labels, options)  # type: ignore[no-any-return]
+
+
+def merge(first: Partial, /, *others: Partial) -> Partial:
+    """The partial of all classes together, from those of disjoint sets of them, in any order.
+
+    Parameters
+    ----------
+    first, *others : Partial
+        Of the same rows.
+
+    Returns
+    -------
+    Partial
+        Merged as a balanced tree.
+
+    Examples
+    --------
+    See :func:`partial`.
+    """
+    return fold.merge_tree(arrays.namespace(first.max), [first, *others])  # type: ignore[no-any-return]
+
+
+def finish(partial: Partial, /) -> Array:
+    r"""The loss of each row, in nats, once all classes are merged.
+
+    .. math:: \ell = d + w \log(1 + r)
+
+    Parameters
+    ----------
+    partial : Partial
+
+    Returns
+    -------
+    array, the shape of the fields
+        NaN where no class holds a target.
+
+    Examples
+    --------
+    See :func:`partial`.
+    """
+    xp = arrays.namespace(partial.max)
+    return xp.where(partial.target_sum == 0, xp.nan, fold.finish(xp, partial))

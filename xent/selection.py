@@ -1,0 +1,322 @@
+"""The plan of a call: its key, the cache, how schedules nest, which kernel is chosen and why not another.
+
+One predicate, :func:`why_not`, both decides and explains. The key is made of types, dtypes, devices, rank and options;
+no array is read. A miss is dear (tens of microseconds) and happens once per kind of call; a hit is a look-up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from . import arrays, checks, settings
+from .arrays import Array
+from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, warn_once
+from .problem import NO_WEIGHTS, Options, Problem, Weights
+from .registry import registry
+
+GENERIC = "generic"
+PLANS_AT_MOST = 1024
+lock = threading.RLock()
+homes: dict[type, Callable[[Array], Any]] = {}
+"""For the array types whose device or state is part of a plan's key: what tells one from another."""
+
+
+def torch_home(tensor: Array) -> Any:
+    return tensor.device, tensor.requires_grad
+
+
+def jax_home(array: Array) -> Any:
+    return array.sharding
+
+
+def cupy_home(array: Array) -> Any:
+    return array.device.id  # subtle: cupy.cuda.Device is not hashable
+
+
+HOMES = {"torch": torch_home, "jax": jax_home, "cupy": cupy_home}
+
+
+def identity(array: Any) -> Any:
+    """What a plan depends on in one array: its type, its dtype and where it is."""
+    kind = type(array)
+    home = homes.get(kind)
+    return (kind, array.dtype) if home is None else (kind, array.dtype, home(array))
+
+
+def key_of(function: str, method: str, predictions: Any, targets: Any, options: Options, weights: Weights) -> Any:
+    """The key of a call's plan."""
+    target = None if targets is None else identity(targets)
+    if weights is NO_WEIGHTS:
+        return function, method, identity(predictions), predictions.ndim, target, options
+    return function, method, identity(predictions), predictions.ndim, target, options, weights_identity(weights)
+
+
+def weights_identity(weights: Weights) -> Any:
+    """What a plan depends on in the weights; plain numbers by their type alone."""
+    return tuple(identity(one) if hasattr(one, "dtype") else type(one) for one in weights)
+
+
+def apply(
+    function: str,
+    op: str,
+    method: str,
+    predictions: Array,
+    targets: Array | None,
+    options: Options,
+    weights: Weights = NO_WEIGHTS,
+) -> Any:
+    """Finds the plan of a call and follows it."""
+    state = settings.scope.get() if settings.scopes.entered else settings.scopes.default
+    if state is None:
+        state = settings.current()
+    try:
+        plan = state.plans.get(key_of(function, method, predictions, targets, options, weights))
+    except (AttributeError, TypeError):  # not an array, or an option that is not hashable: the slow path says which
+        plan = None
+    if plan is None:
+        return miss(state, function, op, method, predictions, targets, options, weights)
+    checks.shapes(plan.problem, predictions, targets, weights)
+    while plan.guard is not None and plan.otherwise is not None and not permits(plan, predictions):
+        plan = plan.otherwise
+    if state.sink is not None:
+        state.sink.append(plan.decision)
+    return plan(predictions, targets, weights)
+
+
+def miss(
+    state: settings.State,
+    function: str,
+    op: str,
+    method: str,
+    predictions: Any,
+    targets: Any,
+    options: Options,
+    weights: Weights,
+) -> Any:
+    """Makes the plan of a call that has none, then makes the call again."""
+    arguments = [unwrap(one) for one in (predictions, targets, *weights)]
+    predictions, targets, weights = arguments[0], arguments[1], Weights(*arguments[2:])
+    weights = NO_WEIGHTS if weights == (None, None, None) else weights
+    problem = problem_of(state, function, op, method, predictions, targets, options, weights)
+    checks.shapes(problem, predictions, targets, weights)
+    for one in arguments:
+        home = HOMES.get(arrays.library(one))
+        if home is not None and not arrays.is_traced(one):
+            homes[type(one)] = home
+    options = problem.options
+    key = key_of(function, method, predictions, targets, options, weights)
+    with lock:
+        if key not in state.plans:
+            plan = compose(problem, state.settings)
+            if len(state.plans) >= PLANS_AT_MOST:
+                state.plans.clear()
+            state.plans[key] = plan
+    return apply(function, op, method, predictions, targets, options, weights)
+
+
+def unwrap(value: Any) -> Any:
+    """The array inside an xarray DataArray; anything else as it is."""
+    return value.data if type(value).__module__.startswith("xarray.") and hasattr(value, "dims") else value
+
+
+def problem_of(
+    state: settings.State, function: str, op: str, method: str, predictions: Any, targets: Any, options: Any, weights: Any
+) -> Problem:
+    """The facts of a call, checked."""
+    checks.metadata(function, op, predictions, targets, options, weights)
+    registry.load()
+    ignored = checks.ignore_index(function, options.ignore_index)
+    library = arrays.library(predictions)
+    return Problem(
+        function=function,
+        op=op,
+        method=method,
+        array=library,
+        dtype=arrays.dtype_name(predictions.dtype),
+        device=arrays.device(predictions),
+        ndim=predictions.ndim,
+        axis=predictions.ndim - 1 if op == "binary" else checks.class_axis(function, options.axis, predictions.ndim),
+        target_array=library if targets is None else arrays.library(targets),
+        target_dtype="" if targets is None else arrays.dtype_name(targets.dtype),
+        options=options._replace(ignore_index=ignored or None),
+        differentiated=any(getattr(one, "requires_grad", False) for one in (predictions, targets, *weights)),
+        validate=state.settings.validate,
+        threads=state.settings.threads or settings.affinity(),
+        views=arrays.views(predictions),
+    )
+
+
+def permits(plan: Plan, predictions: Array) -> bool:
+    """What the guard says of this call; a plugin whose guard breaks is set aside."""
+    assert plan.guard is not None
+    try:
+        return bool(plan.guard(tuple(predictions.shape), tuple(getattr(predictions, "strides", ()) or ())))
+    except Exception as error:  # a plugin's guard may raise anything
+        registry.quarantine(plan.owner, error)
+        return False
+
+
+def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iterator[str]:
+    """Every reason against a kernel, cheap ones first; none means that it is eligible."""
+    if spec.name == GENERIC:
+        if user.kernel not in (None, GENERIC):
+            yield f"forced: kernel={user.kernel!r}"
+        return
+    if user.kernel is not None and user.kernel != spec.name:
+        yield f"forced: kernel={user.kernel!r}"
+    if user.kernel != spec.name and not_wanted(spec, user):
+        yield "disabled by the user"
+    if spec.opt_in and spec.name not in (*user.prefer, user.kernel):
+        yield "opt-in: only where it is preferred or forced"
+    if not problem.uses_fold:
+        what = "binary targets" if problem.op == "binary" else problem.options.kind
+        yield f"kind: {what} have no partition function, so no kernel takes part"
+    device = problem.device.partition(":")[0]
+    facts = (("array", problem.array, spec.arrays), ("device", device, spec.devices), ("dtype", problem.dtype, spec.dtypes))
+    for name, fact, allowed in facts:
+        if fact not in allowed and "*" not in allowed:
+            yield f"{name}: {fact} is not among {', '.join(sorted(allowed))}"
+    if problem.method == "statistics" and "statistics" not in spec.methods:
+        yield "method: it has no statistics"
+    if problem.method == "loss_and_gradient" and not spec.methods & {"gradient", "loss_and_gradient"}:
+        yield "method: it has no gradient"
+    if spec.check is not None:
+        yield from check(spec, problem)
+
+
+def not_wanted(spec: KernelSpec, user: settings.Settings) -> bool:
+    """Whether the user has disabled the kernel, by its name, its plugin's, or with everything from outside."""
+    foreign = not spec.owner.startswith("xent.")
+    return spec.name in user.disable or spec.owner in user.disable or (foreign and "*" in user.disable)
+
+
+def check(spec: KernelSpec, problem: Problem) -> Iterator[str]:
+    """What the kernel's own check says; a plugin whose check breaks is set aside."""
+    assert spec.check is not None
+    try:
+        answer = spec.check(problem)
+        if answer is not True and not isinstance(answer, str):
+            raise TypeError(f"check of kernel {spec.name!r} must return True or a reason, got {answer!r}")
+    except Exception as error:  # a plugin's check may raise anything
+        registry.quarantine(spec.owner, error)
+        yield f"check: {type(error).__name__}: {error}"
+    else:
+        if answer is not True:
+            yield f"check: {answer}"
+
+
+def candidates(problem: Problem, user: settings.Settings) -> list[tuple[KernelSpec, tuple[str, ...]]]:
+    """Every kernel for the problem's op with the reasons against it; the eligible ones first, best first."""
+    specs = [spec for spec in registry.kernels if spec.op == ("dense" if problem.op == "binary" else problem.op)]
+    preference = {name: index for index, name in enumerate(user.prefer)}
+    specs.sort(key=lambda spec: (preference.get(spec.name, len(preference)), -spec.priority, spec.name))
+    judged = [(spec, tuple(why_not(spec, problem, user))) for spec in specs]
+    eligible = [spec for spec, reasons in judged if not reasons and spec.name != GENERIC]
+    if len(eligible) > 1:
+        eligible = site_order(problem, eligible, preference)
+        warn_of_tie(eligible, preference)
+    ranks = {spec.name: index for index, spec in enumerate(eligible)}
+    judged.sort(key=lambda one: (bool(one[1]), one[0].name == GENERIC, ranks.get(one[0].name, 0)))
+    return judged
+
+
+def site_order(problem: Problem, eligible: list[KernelSpec], preference: dict[str, int]) -> list[KernelSpec]:
+    """The eligible kernels as the site's policy wants them; the user's preference goes before it."""
+    hook = registry.manager.hook.xent_order_kernels
+    order = hook(problem=problem, candidates=tuple(spec.name for spec in eligible))
+    if not order:
+        return eligible
+    ranks = {name: index for index, name in enumerate(order)}
+    worst = len(preference), len(ranks)
+    return sorted(eligible, key=lambda one: (preference.get(one.name, worst[0]), ranks.get(one.name, worst[1])))
+
+
+def warn_of_tie(eligible: list[KernelSpec], preference: dict[str, int]) -> None:
+    """One warning where two third parties are equally good and their names decided."""
+    first, second = eligible[:2]
+    foreign = not (first.owner.startswith("xent.") or second.owner.startswith("xent."))
+    if foreign and first.priority == second.priority and not {first.name, second.name} & set(preference):
+        warn_once(
+            f"kernels {first.name!r} ({first.owner}) and {second.name!r} ({second.owner}) have the same priority; "
+            f"{first.name!r} is taken, by name. XENT_PREFER={first.name} or XENT_PREFER={second.name} settles it."
+        )
+
+
+def refuse(problem: Problem, user: settings.Settings, judged: list[tuple[KernelSpec, tuple[str, ...]]]) -> None:
+    """Raises, with every reason, where the forced kernel cannot serve; warns where a preferred one cannot."""
+    reasons = {spec.name: "; ".join(why) for spec, why in judged if why}
+    served = {spec.name for spec, why in judged if not why}
+    if user.kernel is not None and user.kernel not in served:
+        lines = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
+        known = "cannot serve this call" if user.kernel in reasons else "is not registered"
+        raise ValueError(
+            f"{problem.function}: `kernel` must be one that serves {problem}, got {user.kernel!r}, which {known}.\n"
+            f"{lines}\nChoose another, or leave it to xent."
+        )
+    for name in user.prefer:
+        if name not in served:
+            warn_once(f"preferred kernel {name!r} is not used for {problem}: {reasons.get(name, 'not registered')}.")
+
+
+def compose(problem: Problem, user: settings.Settings) -> Plan:
+    """The plan of a problem: the one place that knows how schedules nest."""
+    backend = backend_of(problem)
+    if backend.inner and problem.uses_fold and problem.views:
+        inner = compose(problem.of_chunks() if backend.inner == "chunks" else problem.seen_as(problem.views[0]), user)
+        decision = Decision(problem, backend.name, inner.kernel, (), inner.decision)
+        return Plan(
+            problem,
+            backend.load,
+            inner.kernel,
+            inner.load,
+            inner=inner,
+            forced=inner.forced,
+            owner=inner.owner,
+            decision=decision,
+        )
+    if backend.inner == "chunks":
+        inner = compose(problem.of_chunks(), user)
+        return Plan(problem, backend.load, inner.kernel, inner.load, inner=inner, decision=inner.decision)
+    judged = candidates(problem, user)
+    refuse(problem, user, judged)
+    chain = [spec for spec, reasons in judged if not reasons]
+    plan: Plan | None = None
+    for spec in reversed(chain):
+        if plan is None or spec.guard is not None or spec is chain[0]:
+            verdicts = tuple(Verdict(one.name, one.owner, one is spec, why) for one, why in judged)
+            plan = Plan(
+                problem,
+                backend.load,
+                spec.name,
+                spec.load,
+                block_elements=spec.block_elements,
+                methods=spec.methods,
+                layouts=spec.layouts,
+                guard=spec.guard,
+                otherwise=plan,
+                forced=user.kernel == spec.name,
+                owner=spec.owner,
+                decision=Decision(problem, backend.name, spec.name, verdicts),
+            )
+    assert plan is not None  # generic is always eligible, or refuse has raised
+    return plan
+
+
+def backend_of(problem: Problem) -> BackendSpec:
+    """The schedule for the arrays of the problem; a plugin's goes before xent's, generic serves the rest."""
+    found = [spec for spec in registry.backends if problem.array in spec.arrays]
+    foreign = [spec for spec in found if not spec.owner.startswith("xent.")]
+    return (foreign or found or [BackendSpec(name=GENERIC, load="xent.backends.generic:run")])[0]
+
+
+def explain(function: str, op: str, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
+    """The decision for a call, made anew; nothing is computed and no plan is kept."""
+    predictions, targets = unwrap(predictions), unwrap(targets)
+    state = settings.current()
+    problem = problem_of(state, function, op, "loss", predictions, targets, options, weights)
+    checks.shapes(problem, predictions, targets, weights)
+    decision = compose(problem, state.settings).decision
+    assert decision is not None
+    return decision

@@ -1,0 +1,207 @@
+"""What the user asks of dispatch: the environment, and ``xent.using``.
+
+The environment is read at the first call, not at import: ``XENT_PREFER``, ``XENT_DISABLE``, ``XENT_KERNEL``,
+``XENT_THREADS``, ``XENT_VALIDATE``, ``XENT_TRACE``, ``XENT_PLUGINS`` and ``XENT_PLUGIN_ERRORS``. A context overrides it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any
+
+from . import checks, errors
+
+TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The part of the user's wishes that a plan depends on."""
+
+    prefer: tuple[str, ...] = ()
+    disable: frozenset[str] = frozenset()
+    kernel: str | None = None
+    threads: int | None = None
+    validate: str = "auto"
+
+
+@dataclass(slots=True)
+class State:
+    """The settings in force, the plans made under them, and who listens to decisions."""
+
+    settings: Settings
+    plans: dict[Any, Any]
+    sink: Any = None
+
+
+@dataclass(slots=True)
+class Scopes:
+    """Where the state in force is kept. ``entered`` is set by the first ``using`` and never cleared, so that a process
+    that never enters one reads no ContextVar."""
+
+    entered: bool = False
+    default: State | None = None
+    caches: dict[Settings, dict[Any, Any]] = field(default_factory=dict)
+
+
+scopes = Scopes()
+scope: contextvars.ContextVar[State | None] = contextvars.ContextVar("xent", default=None)
+
+
+def current() -> State:
+    """The state in force here."""
+    inner = scope.get() if scopes.entered else None
+    return inner or scopes.default or read_environment()
+
+
+def plans_under(settings: Settings) -> dict[Any, Any]:
+    """The plans made under these settings; equal settings share them."""
+    return scopes.caches.setdefault(settings, {})
+
+
+def forget_plans() -> None:
+    """Clears every plan: the kernels, or who may be chosen, have changed."""
+    for plans in list(scopes.caches.values()):
+        plans.clear()
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names of a comma-separated list."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def switch(environment: Mapping[str, str], variable: str) -> bool:
+    """A variable that is on or off; anything else is off, with a warning that names it."""
+    text = environment.get(variable, "").strip().lower()
+    if text not in TRUE | FALSE:
+        warnings.warn(f"xent: {variable}={text!r} is neither on nor off; taken as off.", errors.PluginWarning, stacklevel=2)
+    return text in TRUE
+
+
+def threads_of(text: str | None) -> int | None:
+    """The number of threads that the text gives."""
+    if text is None or text.strip() == "":
+        return None
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f"xent: `XENT_THREADS` must be a positive integer, got {text!r}. Set it to a number of threads.")
+    return int(text)
+
+
+def read_environment(environment: Mapping[str, str] | None = None) -> State:
+    """The state of the environment, taken as the default from now on; called again to take it anew."""
+    environment = os.environ if environment is None else environment
+    validate = environment.get("XENT_VALIDATE", "auto")
+    checks.choice("xent", "XENT_VALIDATE", validate, checks.VALIDATE)
+    settings = Settings(
+        prefer=names(environment.get("XENT_PREFER", "")),
+        disable=frozenset(names(environment.get("XENT_DISABLE", ""))),
+        kernel=environment.get("XENT_KERNEL") or None,
+        threads=threads_of(environment.get("XENT_THREADS")),
+        validate=validate,
+    )
+    sink = Printer() if switch(environment, "XENT_TRACE") else None
+    scopes.default = State(settings, plans_under(settings), sink)
+    return scopes.default
+
+
+class Printer:
+    """A listener that writes each new decision to stderr once (``XENT_TRACE=1``)."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def append(self, decision: Any) -> None:
+        text = str(decision)
+        if text not in self.seen:
+            self.seen.add(text)
+            print(text, file=sys.stderr)
+
+
+def affinity() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
+    """A context, or a decorator, in which calls are dispatched otherwise.
+
+    Contexts nest; what an inner one does not name, it takes from outside. It holds for the thread, or the task, that
+    enters it; Dask graphs keep what held when they were built.
+
+    Parameters
+    ----------
+    prefer : str or iterable of str, optional
+        Kernels to take first where they are eligible; one warning with the reason where one is not.
+    disable : str or iterable of str, optional
+        Kernels, or plugins by their name, not to take; "*" is everything that is not xent's own.
+    kernel : str, optional
+        The one kernel to take; a call that it cannot serve raises with the reason of every candidate.
+    threads : int, optional
+        How many threads a kernel may use; by default ``XENT_THREADS``, else every processor it may run on.
+    validate : "auto", "always" or "never", optional
+        Whether labels outside ``[0, C)`` raise: on the host and in Dask tasks (auto), everywhere, at the price of a
+        synchronisation (always), or never: then the row's loss and gradient are NaN.
+    trace : bool, optional
+        Whether the context yields a list that collects the :class:`Decision` of every call inside.
+
+    Raises
+    ------
+    ValueError
+        If ``threads`` is not a positive integer, or ``validate`` is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> with xent.using(kernel="generic", trace=True) as decisions:
+    ...     loss = xent.sparse_cross_entropy(np.zeros((1, 4)), np.asarray([2]))
+    >>> decisions[0].kernel
+    'generic'
+    """
+
+    def __init__(
+        self,
+        *,
+        prefer: str | Iterable[str] | None = None,
+        disable: str | Iterable[str] | None = None,
+        kernel: str | None = None,
+        threads: int | None = None,
+        validate: str | None = None,
+        trace: bool = False,
+    ) -> None:
+        if validate is not None:
+            checks.choice("using", "validate", validate, checks.VALIDATE)
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise ValueError(f"using: `threads` must be a positive integer, got {threads!r}. Pass a number of threads.")
+        self.changes: dict[str, Any] = {
+            "prefer": None if prefer is None else (prefer,) if isinstance(prefer, str) else tuple(prefer),
+            "disable": None if disable is None else frozenset((disable,) if isinstance(disable, str) else disable),
+            "kernel": kernel,
+            "threads": threads,
+            "validate": validate,
+        }
+        self.trace = trace
+        self.tokens: list[contextvars.Token[State | None]] = []
+
+    def _recreate_cm(self) -> using:  # a decorated function may run in many threads at once: each call its own context
+        return using(**self.changes, trace=self.trace)
+
+    def __enter__(self) -> list[Any]:
+        outer = current()
+        settings = replace(outer.settings, **{name: value for name, value in self.changes.items() if value is not None})
+        decisions: list[Any] = []
+        state = State(settings, plans_under(settings), decisions if self.trace else outer.sink)
+        scopes.entered = True
+        self.tokens.append(scope.set(state))
+        return decisions
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        scope.reset(self.tokens.pop())
