@@ -63,6 +63,8 @@ class Problem:
         How many threads a kernel may use.
     views : tuple of str
         Libraries that can read the same memory without a copy; for a chunked array the library of its chunks.
+    is_plain : bool
+        Whether it is the loss of each row from logits (rows, C) and labels, with no option besides.
     """
 
     function: str
@@ -80,6 +82,7 @@ class Problem:
     validate: str = "auto"
     threads: int = 1
     views: tuple[str, ...] = ()
+    is_plain: bool = False  # rows of logits and labels, and nothing else asked for
 
     @property
     def layout(self) -> str:

@@ -18,6 +18,7 @@ from .registry import registry
 
 GENERIC = "generic"
 PLANS_AT_MOST = 1024
+PLAIN = (Options(axis=-1), Options(axis=1))
 lock = threading.RLock()
 homes: dict[type, Callable[[Array], Any]] = {}
 """For the array types whose device or state is part of a plan's key: what tells one from another."""
@@ -145,6 +146,7 @@ def problem_of(
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
         views=arrays.views(predictions),
+        is_plain=(op, method) == ("sparse", "loss") and predictions.ndim == 2 and options in PLAIN,
     )
 
 
