@@ -168,7 +168,7 @@ def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason:
 def shapes(problem: Any, predictions: Array, targets: Array | None, weights: Any) -> None:
     """Everything fits, on every call: no kernel ever sees arrays that do not."""
     shape, axis = predictions.shape, problem.axis
-    rows = shape[:axis] + shape[axis + 1 :]
+    rows = shape[:axis] if axis + 1 == len(shape) else shape[:axis] + shape[axis + 1 :]
     if problem.op == "sparse":
         if targets is not None and targets.shape != rows:
             reason = f"predictions {tuple(shape)} without axis {axis}"
@@ -177,7 +177,7 @@ def shapes(problem: Any, predictions: Array, targets: Array | None, weights: Any
         expect(problem.function, "targets", targets, tuple(shape), "that of the predictions")
     if problem.op != "binary" and shape[axis] == 0:
         raise ValueError(f"{problem.function}: `predictions` must have at least one class, got shape {tuple(shape)}. Pass C ≥ 1.")
-    if weights != (None, None, None):
+    if weights.sample is not None or weights.classes is not None or weights.positive is not None:
         weight_shapes(problem, tuple(shape), tuple(rows), weights)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from . import checks, losses, selection
 from .arrays import Array
 from .kernels import Decision
-from .problem import NO_WEIGHTS, Options, Weights
+from .problem import Options, Weights, weights_of
 
 WEIGHTS = {"sample_weight": "sample", "class_weight": "classes", "pos_weight": "positive"}
 
@@ -30,12 +30,9 @@ def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]
 def told(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[Options, Weights]:
     """The keywords of a loss as options and weights."""
     checks.keywords(function.__name__, keywords, tuple(inspect.signature(function).parameters)[2:])
-    weights = Weights(**{WEIGHTS[name]: value for name, value in keywords.items() if name in WEIGHTS})
+    weights = weights_of(**{WEIGHTS[name]: value for name, value in keywords.items() if name in WEIGHTS})
     options = Options(**{name: value for name, value in keywords.items() if name not in WEIGHTS})
-    return options, NO_WEIGHTS if weights == NO_WEIGHTS_LIKE else weights
-
-
-NO_WEIGHTS_LIKE = (None, None, None)
+    return options, weights
 
 
 def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:

@@ -164,8 +164,8 @@ class Plan:
     """How one kind of call is carried out: composed by selection, followed by a backend; frozen, and it pickles small."""
 
     problem: Problem
-    schedule: str
-    """ "package.module:name" of the backend's run."""
+    run: Callable[..., Any]
+    """The backend's ``run(plan, predictions, targets, weights)``, a function of a module."""
     kernel: str
     load: str
     block_elements: int | None = None
@@ -180,7 +180,7 @@ class Plan:
     decision: Decision | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, predictions: Any, targets: Any, weights: Weights) -> Any:
-        return resolve(self.schedule)(self, predictions, targets, weights)
+        return self.run(self, predictions, targets, weights)
 
     def resolve_kernel(self) -> Any:
         """The object with the kernel's methods; the generic one, with a warning, where a worker lacks it."""

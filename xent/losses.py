@@ -6,7 +6,7 @@ from typing import Any
 
 from . import selection
 from .arrays import Array
-from .problem import NO_WEIGHTS, Options, Weights
+from .problem import NO_WEIGHTS, Weights, weights_of
 
 
 def sparse_cross_entropy(
@@ -78,10 +78,8 @@ def sparse_cross_entropy(
     >>> float(xent.sparse_cross_entropy(np.zeros((1, 4)), np.asarray([2]))[0])
     1.3862943611198906
     """
-    options = Options(axis, kind, reduction, ignore_index, label_smoothing)
-    if sample_weight is None and class_weight is None:
-        return selection.apply("sparse_cross_entropy", "sparse", "loss", predictions, labels, options)
-    weights = Weights(sample_weight, class_weight)
+    options = (axis, kind, reduction, ignore_index, label_smoothing, 0, None)
+    weights = NO_WEIGHTS if sample_weight is None and class_weight is None else Weights(sample_weight, class_weight)
     return selection.apply("sparse_cross_entropy", "sparse", "loss", predictions, labels, options, weights)
 
 
@@ -135,10 +133,8 @@ def cross_entropy(
     >>> float(xent.cross_entropy(np.zeros((1, 4)), np.asarray([[0.5, 0.5, 0.0, 0.0]]))[0])
     1.3862943611198906
     """
-    options = Options(axis, kind, reduction, None, label_smoothing)
-    if sample_weight is None and class_weight is None:
-        return selection.apply("cross_entropy", "dense", "loss", predictions, targets, options)
-    weights = Weights(sample_weight, class_weight)
+    options = (axis, kind, reduction, None, label_smoothing, 0, None)
+    weights = NO_WEIGHTS if sample_weight is None and class_weight is None else Weights(sample_weight, class_weight)
     return selection.apply("cross_entropy", "dense", "loss", predictions, targets, options, weights)
 
 
@@ -188,9 +184,8 @@ def binary_cross_entropy(
     >>> float(xent.binary_cross_entropy(np.asarray([0.0]), np.asarray([1.0]))[0])
     0.6931471805599453
     """
-    options = Options(-1, kind, reduction)
-    unweighted = sample_weight is None and pos_weight is None
-    weights = NO_WEIGHTS if unweighted else Weights(sample_weight, None, pos_weight)
+    options = (-1, kind, reduction, None, 0.0, 0, None)
+    weights = weights_of(sample_weight, None, pos_weight)
     return selection.apply("binary_cross_entropy", "binary", "loss", predictions, targets, options, weights)
 
 

@@ -32,6 +32,13 @@ class Weights(NamedTuple):
 NO_WEIGHTS = Weights()
 
 
+def weights_of(sample: Any = None, classes: Any = None, positive: Any = None) -> Weights:
+    """The weights of a call; NO_WEIGHTS itself where there are none."""
+    if sample is None and classes is None and positive is None:
+        return NO_WEIGHTS
+    return Weights(sample, classes, positive)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """The facts of one call.

@@ -12,8 +12,8 @@ from typing import Any
 
 from . import arrays, checks, settings
 from .arrays import Array
-from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, warn_once
-from .problem import NO_WEIGHTS, Options, Problem, Weights
+from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve, warn_once
+from .problem import NO_WEIGHTS, Options, Problem, Weights, weights_of
 from .registry import registry
 
 GENERIC = "generic"
@@ -39,24 +39,19 @@ def cupy_home(array: Array) -> Any:
 HOMES = {"torch": torch_home, "jax": jax_home, "cupy": cupy_home}
 
 
-def identity(array: Any) -> Any:
+def identity(array: Any) -> tuple[Any, ...]:
     """What a plan depends on in one array: its type, its dtype and where it is."""
     kind = type(array)
     home = homes.get(kind)
     return (kind, array.dtype) if home is None else (kind, array.dtype, home(array))
 
 
-def key_of(function: str, method: str, predictions: Any, targets: Any, options: Options, weights: Weights) -> Any:
-    """The key of a call's plan."""
-    target = None if targets is None else identity(targets)
-    if weights is NO_WEIGHTS:
-        return function, method, identity(predictions), predictions.ndim, target, options
-    return function, method, identity(predictions), predictions.ndim, target, options, weights_identity(weights)
-
-
-def weights_identity(weights: Weights) -> Any:
-    """What a plan depends on in the weights; plain numbers by their type alone."""
-    return tuple(identity(one) if hasattr(one, "dtype") else type(one) for one in weights)
+def key_of(function: str, method: str, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
+    """The key of a call's plan; plain numbers among the weights count by their type alone."""
+    key = function, method, options, predictions.ndim
+    for array in (predictions, targets, *(() if weights is NO_WEIGHTS else weights)):
+        key += identity(array) if hasattr(array, "dtype") else (type(array),)
+    return key
 
 
 def apply(
@@ -65,25 +60,30 @@ def apply(
     method: str,
     predictions: Array,
     targets: Array | None,
-    options: Options,
+    options: Any,
     weights: Weights = NO_WEIGHTS,
 ) -> Any:
-    """Finds the plan of a call and follows it."""
+    """Finds the plan of a call and follows it; ``options`` is an Options, or a tuple that is equal to one."""
     state = settings.scope.get() if settings.scopes.entered else settings.scopes.default
     if state is None:
         state = settings.current()
+    kind, other = type(predictions), type(targets)
     try:
-        plan = state.plans.get(key_of(function, method, predictions, targets, options, weights))
+        if weights is NO_WEIGHTS and kind not in homes and targets is not None:  # key_of, written out for speed
+            key: Any = (function, method, options, predictions.ndim, kind, predictions.dtype, other, targets.dtype)
+        else:
+            key = key_of(function, method, predictions, targets, options, weights)
+        plan = state.plans.get(key)
     except (AttributeError, TypeError):  # not an array, or an option that is not hashable: the slow path says which
         plan = None
     if plan is None:
-        return miss(state, function, op, method, predictions, targets, options, weights)
+        return miss(state, function, op, method, predictions, targets, Options(*options), weights)
     checks.shapes(plan.problem, predictions, targets, weights)
     while plan.guard is not None and plan.otherwise is not None and not permits(plan, predictions):
         plan = plan.otherwise
     if state.sink is not None:
         state.sink.append(plan.decision)
-    return plan(predictions, targets, weights)
+    return plan.run(plan, predictions, targets, weights)
 
 
 def miss(
@@ -98,8 +98,7 @@ def miss(
 ) -> Any:
     """Makes the plan of a call that has none, then makes the call again."""
     arguments = [unwrap(one) for one in (predictions, targets, *weights)]
-    predictions, targets, weights = arguments[0], arguments[1], Weights(*arguments[2:])
-    weights = NO_WEIGHTS if weights == (None, None, None) else weights
+    predictions, targets, weights = arguments[0], arguments[1], weights_of(*arguments[2:])
     problem = problem_of(state, function, op, method, predictions, targets, options, weights)
     checks.shapes(problem, predictions, targets, weights)
     for one in arguments:
@@ -270,7 +269,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
         decision = Decision(problem, backend.name, inner.kernel, (), inner.decision)
         return Plan(
             problem,
-            backend.load,
+            resolve(backend.load),
             inner.kernel,
             inner.load,
             inner=inner,
@@ -280,7 +279,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
         )
     if backend.inner == "chunks":
         inner = compose(problem.of_chunks(), user)
-        return Plan(problem, backend.load, inner.kernel, inner.load, inner=inner, decision=inner.decision)
+        return Plan(problem, resolve(backend.load), inner.kernel, inner.load, inner=inner, decision=inner.decision)
     judged = candidates(problem, user)
     refuse(problem, user, judged)
     chain = [spec for spec, reasons in judged if not reasons]
@@ -290,7 +289,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             verdicts = tuple(Verdict(one.name, one.owner, one is spec, why) for one, why in judged)
             plan = Plan(
                 problem,
-                backend.load,
+                resolve(backend.load),
                 spec.name,
                 spec.load,
                 block_elements=spec.block_elements,

@@ -9,9 +9,12 @@ Serves torch tensors on the CPU too, and the chunks of Dask arrays.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..arrays import Array
 from ..hookspecs import hookimpl
@@ -23,6 +26,7 @@ from . import generic
 
 FEW_CLASSES = 48
 SMALL = 1 << 14
+INT64, UINT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
 METHODS = frozenset({"partial", "gradient", "statistics"})
 
 
@@ -62,16 +66,13 @@ def small_loss(logits: Array, labels: Array) -> Array | None:
     Unusual is what the kernel and the checks are there for: a bad label, a row without a finite maximum, a narrow or
     strided array, floating-point errors set to raise.
     """
-    import numpy as np
-
     rows, classes = logits.shape
-    if labels.dtype != np.int64 or logits.dtype.char not in "fd" or not logits.flags.c_contiguous or rows == 0:
+    if labels.dtype is not INT64 or logits.dtype.char not in "fd" or not logits.flags.c_contiguous or rows == 0:
         return None
-    if np.maximum.reduce(labels.view(np.uint64)) >= classes:
+    if np.maximum.reduce(labels.view(UINT64)) >= classes:
         return None
-    first, flat = np.arange(0, rows * classes, classes), logits.reshape(-1)
-    few = classes <= FEW_CLASSES
-    at = None if few else logits.argmax(1) + first
+    first, flat = row_starts(rows, classes), logits.reshape(-1)
+    at = logits.argmax(1) + first if classes > FEW_CLASSES else None
     highest = logits.max(1) if at is None else flat[at]
     if not math.isfinite(np.add.reduce(highest)):
         return None
@@ -88,13 +89,19 @@ def small_loss(logits: Array, labels: Array) -> Array | None:
         return None
 
 
+@functools.lru_cache(maxsize=64)
+def row_starts(rows: int, classes: int) -> Array:
+    """Where each row begins in the flat array; read-only, for it is shared."""
+    starts = np.arange(0, rows * classes, classes)
+    starts.flags.writeable = False
+    return starts
+
+
 def wide(block: Array) -> Array:
     """The block in the compute dtype, laid out so that the inner loops are long: by class where classes are few.
 
     The layout depends on the number of classes and the strides between them, never on the number of rows.
     """
-    import numpy as np
-
     dtype = np.float64 if block.dtype == np.float64 else np.float32
     if block.shape[1] <= FEW_CLASSES and block.strides[1] == block.itemsize:
         return np.ascontiguousarray(block.T, dtype=dtype).T
@@ -103,10 +110,8 @@ def wide(block: Array) -> Array:
 
 def row_sums(terms: Array) -> Array:
     """Sums over the classes, in float64: NumPy's own along contiguous float32 rows, else the balanced tree."""
-    import numpy as np
-
-    if terms.dtype == np.float32 and terms.strides[1] == terms.itemsize:
-        return np.add.reduce(terms, axis=1, dtype=np.float64)
+    if terms.dtype.char == "f" and terms.strides[1] == 4:
+        return np.add.reduce(terms, 1, FLOAT64)
     return fold.total(np, terms)
 
 
@@ -122,8 +127,6 @@ class Look(NamedTuple):
 
 def look(block: Array) -> Look:
     """The maximum of each row and every logit's distance from it."""
-    import numpy as np
-
     logits = wide(block)
     if logits.shape[1] <= FEW_CLASSES:
         at, highest = None, logits.max(axis=1)
@@ -141,8 +144,6 @@ def sum_exp_rest(view: Look) -> tuple[Array, Array]:
 
     Overwrites ``view.below``.
     """
-    import numpy as np
-
     if view.at is not None:
         exps = np.exp(view.below, out=view.below)
         exps[view.at] = 0
@@ -156,8 +157,6 @@ def sum_exp_rest(view: Look) -> tuple[Array, Array]:
 
 def inside(labels: Array, classes: int) -> tuple[Array | None, Array]:
     """Which labels are among the classes (None: all), and labels that can be gathered with."""
-    import numpy as np
-
     among = (labels >= 0) & (labels < classes)
     return (None, labels) if among.all() else (among, np.where(among, labels, 0))
 
@@ -174,8 +173,6 @@ class SparseNumpy:
     """The fold over labels; the methods are those of the kernel contract."""
 
     def partial(self, logits: Array, labels: Array, on: float, off: float, *, threads: int) -> Partial:
-        import numpy as np
-
         with np.errstate(all="ignore"):
             view = look(logits)
             among, safe = inside(labels, logits.shape[1])
@@ -212,8 +209,6 @@ class SparseNumpy:
         threads: int,
         out: Array | None = None,
     ) -> Array:
-        import numpy as np
-
         with np.errstate(all="ignore"):
             x = wide(logits)
             exps = np.subtract(x, partial.max[:, None])
@@ -230,8 +225,6 @@ class SparseNumpy:
             return settle(out, exps, logits, partial, scale, gradient.gradient_sparse, labels, on, off)
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
-        import numpy as np
-
         with np.errstate(all="ignore"):
             view = look(logits)
             among, safe = inside(labels, logits.shape[1])
@@ -260,8 +253,6 @@ class SparseNumpy:
     @staticmethod
     def other_maxima(view: Look) -> Any:
         """How many classes tie with the first maximum, where their exponentials were taken out with it."""
-        import numpy as np
-
         if view.at is not None:
             return 0
         return np.add.reduce(view.logits == view.max[:, None], axis=1, dtype=np.int16) - 1
@@ -269,8 +260,6 @@ class SparseNumpy:
 
 def label_rank(logits: Array, labels: Array, label_logit: Array) -> Array:
     """How many classes of the block come before the label: #(x_j > x_y) + #(x_j = x_y, j < y)."""
-    import numpy as np
-
     level = label_logit[:, None]
     rank = np.count_nonzero(logits > level, axis=1)
     rows, classes = np.nonzero(logits == level)
@@ -280,8 +269,6 @@ def label_rank(logits: Array, labels: Array, label_logit: Array) -> Array:
 
 def label_entry(x: Array, exps: Array, picked: Any, at: float, partial: Partial, scale: Array) -> Array:
     """The gradient at the label of the picked rows, in the form that does not cancel at the maximum."""
-    import numpy as np
-
     rows = picked[0]
     highest, rest, mass = partial.max[rows], partial.sum_exp_rest[rows], partial.target_sum[rows]
     at_max = ((mass - at) - at * rest) / (1 + rest)
@@ -291,8 +278,6 @@ def label_entry(x: Array, exps: Array, picked: Any, at: float, partial: Partial,
 
 def at_max_smoothed(x: Array, g: Array, off: float, partial: Partial, scale: Array) -> None:
     """Writes the gradient of the smoothed target at each row's maximum, in the form that does not cancel."""
-    import numpy as np
-
     rows, columns = np.nonzero(x == partial.max[:, None])
     rest = partial.sum_exp_rest[rows]
     g[rows, columns] = ((partial.target_sum[rows] - off) - off * rest) / (1 + rest) * scale[rows]
@@ -302,8 +287,6 @@ def settle(
     out: Array | None, g: Array, logits: Array, partial: Partial, scale: Array, again: Any, *targets: Any
 ) -> Array:
     """The gradient in the dtype of the logits and in ``out``; zero and odd rows put right."""
-    import numpy as np
-
     odd = ~(np.isfinite(partial.max) & np.isfinite(partial.sum_exp_rest))
     if odd.any():
         told = [one[odd] if hasattr(one, "shape") else one for one in targets]
@@ -321,8 +304,6 @@ class DenseNumpy:
     """The fold over soft targets; the methods are those of the kernel contract."""
 
     def partial(self, logits: Array, targets: Array, *, threads: int) -> Partial:
-        import numpy as np
-
         with np.errstate(all="ignore"):
             view = look(logits)
             gap = -row_sums(targets * view.below)
@@ -341,8 +322,6 @@ class DenseNumpy:
     def gradient(
         self, logits: Array, targets: Array, partial: Partial, scale: Array, *, threads: int, out: Array | None = None
     ) -> Array:
-        import numpy as np
-
         with np.errstate(all="ignore"):
             x = wide(logits)
             g = np.subtract(x, partial.max[:, None])
