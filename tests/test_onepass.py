@@ -2,6 +2,8 @@
 
 import math
 import pickle
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 
@@ -155,6 +157,33 @@ def test_a_plan_survives_pickling(folder, logits, labels):
     planned = pickle.loads(pickle.dumps(plan(folder / "x.npy", folder / "y.npy", chunk_bytes=500)))
 
     assert planned.run() == evaluate(logits, labels)
+
+
+MEASURE = """
+import resource, sys
+import dask
+from xent.evaluation.onepass import evaluate
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+evaluate("small.npy", "small_labels.npy")
+before = peak()
+with dask.config.set(num_workers=2):
+    evaluate("x.npy", "y.npy", chunk_bytes=2**23)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module to measure with")
+def test_memory_is_that_of_the_chunks_at_work_and_not_of_the_file(tmp_path):
+    for rows, predictions, labels in ((100, "small.npy", "small_labels.npy"), (2_000_000, "x.npy", "y.npy")):
+        np.save(tmp_path / predictions, np.zeros((rows, 128), np.float16))
+        np.save(tmp_path / labels, np.zeros(rows, np.uint8))
+    told = subprocess.run([sys.executable, "-c", MEASURE], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+
+    assert told.returncode == 0, told.stderr
+    assert int(told.stdout) < 2 * 2**23 * 2 + 100e6 < (tmp_path / "x.npy").stat().st_size / 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------

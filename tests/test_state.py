@@ -114,6 +114,12 @@ def test_a_row_that_is_nan_makes_the_mean_nan_and_is_named():
     assert result.accuracy == 1 / 3
 
 
+def test_a_loss_of_minus_infinity_is_no_number_and_is_counted_as_nan():
+    result = finish(state_of_rows([(1.0, 0, 0, 0), (-math.inf, 0, 0, 0)]))
+
+    assert math.isnan(result.mean_loss) and result.first_nan == 1
+
+
 def test_a_row_of_infinite_loss_makes_the_mean_infinite():
     result = finish(state_of_rows([(1.0, 0, 0, 0), (math.inf, 3, 0, 0)]))
 
