@@ -165,24 +165,26 @@ def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason:
     raise ValueError(f"{function}: `{name}` must have shape {shape} ({reason}), got {got}. {remedy}")
 
 
-def shapes(problem: Any, predictions: Array, targets: Array | None, weights: Any) -> None:
-    """Everything fits, on every call: no kernel ever sees arrays that do not."""
+def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
+    """Predictions and targets fit, on every call: no kernel ever sees arrays that do not."""
     shape, axis = predictions.shape, problem.axis
-    rows = shape[:axis] if axis + 1 == len(shape) else shape[:axis] + shape[axis + 1 :]
     if problem.op == "sparse":
+        rows = shape[:axis] if axis + 1 == len(shape) else shape[:axis] + shape[axis + 1 :]
         if targets is not None and targets.shape != rows:
             reason = f"predictions {tuple(shape)} without axis {axis}"
             expect(problem.function, "labels", targets, tuple(rows), reason)
     elif targets is not None and targets.shape != shape:
         expect(problem.function, "targets", targets, tuple(shape), "that of the predictions")
     if problem.op != "binary" and shape[axis] == 0:
-        raise ValueError(f"{problem.function}: `predictions` must have at least one class, got shape {tuple(shape)}. Pass C ≥ 1.")
-    if weights.sample is not None or weights.classes is not None or weights.positive is not None:
-        weight_shapes(problem, tuple(shape), tuple(rows), weights)
+        raise ValueError(
+            f"{problem.function}: `predictions` must have at least one class, got shape {tuple(shape)}. Pass C ≥ 1."
+        )
 
 
-def weight_shapes(problem: Any, shape: tuple[Any, ...], rows: tuple[Any, ...], weights: Any) -> None:
-    """The weights fit the rows or the classes."""
+def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
+    """The weights fit the rows or the classes, on every call that has any."""
+    shape = tuple(predictions.shape)
+    rows = shape[: problem.axis] + shape[problem.axis + 1 :]
     if weights.sample is not None:
         if problem.op == "binary":
             expect(problem.function, "sample_weight", weights.sample, shape, "that of the predictions")

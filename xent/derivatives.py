@@ -10,8 +10,9 @@ from typing import Any
 from . import checks, losses, selection
 from .arrays import Array
 from .kernels import Decision
-from .problem import Options, Weights, weights_of
+from .problem import Options, Route, Weights, weights_of
 
+GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
 WEIGHTS = {"sample_weight": "sample", "class_weight": "classes", "pos_weight": "positive"}
 
 
@@ -23,7 +24,7 @@ def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]
         checks.no_positional(caller, function.args)
         bound = {**function.keywords, **bound}
         function = function.func
-    checks.known_loss(caller, function, losses.OPERATIONS)
+    checks.known_loss(caller, function, losses.ROUTES)
     return function, bound
 
 
@@ -71,13 +72,13 @@ def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Arr
     [[0.25, 0.25, -0.75, 0.25]]
     """
     function, bound = unpack("value_and_grad", loss)
-    op = losses.OPERATIONS[function]
+    route = GRADIENTS[function]
 
     @functools.wraps(function)
     def with_gradient(predictions: Array, targets: Array, /, **keywords: Any) -> tuple[Array, Array]:
         options, weights = told(function, {**bound, **keywords})
         return selection.apply(  # type: ignore[no-any-return]  # arrays are Any
-            function.__name__, op, "loss_and_gradient", predictions, targets, options, weights
+            route, predictions, targets, options, weights
         )
 
     return with_gradient
@@ -116,4 +117,4 @@ Pass predictions.astype("float32").
     """
     function, bound = unpack("explain", loss)
     asked, weights = told(function, {**bound, **options})
-    return selection.explain(function.__name__, losses.OPERATIONS[function], predictions, targets, asked, weights)
+    return selection.explain(losses.ROUTES[function], predictions, targets, asked, weights)

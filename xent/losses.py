@@ -6,7 +6,11 @@ from typing import Any
 
 from . import selection
 from .arrays import Array
-from .problem import NO_WEIGHTS, Weights, weights_of
+from .problem import NO_WEIGHTS, Route, Weights, weights_of
+
+SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
+DENSE = Route("cross_entropy", "dense", "loss")
+BINARY = Route("binary_cross_entropy", "binary", "loss")
 
 
 def sparse_cross_entropy(
@@ -80,7 +84,7 @@ def sparse_cross_entropy(
     """
     options = (axis, kind, reduction, ignore_index, label_smoothing, 0, None)
     weights = NO_WEIGHTS if sample_weight is None and class_weight is None else Weights(sample_weight, class_weight)
-    return selection.apply("sparse_cross_entropy", "sparse", "loss", predictions, labels, options, weights)
+    return selection.apply(SPARSE, predictions, labels, options, weights)
 
 
 def cross_entropy(
@@ -135,7 +139,7 @@ def cross_entropy(
     """
     options = (axis, kind, reduction, None, label_smoothing, 0, None)
     weights = NO_WEIGHTS if sample_weight is None and class_weight is None else Weights(sample_weight, class_weight)
-    return selection.apply("cross_entropy", "dense", "loss", predictions, targets, options, weights)
+    return selection.apply(DENSE, predictions, targets, options, weights)
 
 
 def binary_cross_entropy(
@@ -186,8 +190,8 @@ def binary_cross_entropy(
     """
     options = (-1, kind, reduction, None, 0.0, 0, None)
     weights = weights_of(sample_weight, None, pos_weight)
-    return selection.apply("binary_cross_entropy", "binary", "loss", predictions, targets, options, weights)
+    return selection.apply(BINARY, predictions, targets, options, weights)
 
 
-OPERATIONS = {sparse_cross_entropy: "sparse", cross_entropy: "dense", binary_cross_entropy: "binary"}
-"""The losses that :func:`xent.value_and_grad` and :func:`xent.explain` know, and the op of each."""
+ROUTES = {sparse_cross_entropy: SPARSE, cross_entropy: DENSE, binary_cross_entropy: BINARY}
+"""The losses that :func:`xent.value_and_grad` and :func:`xent.explain` know."""

@@ -6,7 +6,9 @@ from typing import Any
 
 from . import arrays, checks, selection
 from .arrays import Array
-from .problem import Options
+from .problem import Options, Route
+
+LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))
 
 
 def logsumexp(logits: Array, /, *, axis: int = -1, keepdims: bool = False) -> Array:
@@ -41,7 +43,7 @@ def logsumexp(logits: Array, /, *, axis: int = -1, keepdims: bool = False) -> Ar
     >>> float(xent.logsumexp(np.asarray([0.0, 0.0])))
     0.6931471805599453
     """
-    value = selection.apply("logsumexp", "sparse", "logsumexp", logits, None, Options(axis))
+    value = selection.apply(LOGSUMEXP, logits, None, Options(axis))
     return arrays.namespace(value).expand_dims(value, axis=axis) if keepdims else value
 
 
@@ -71,7 +73,7 @@ def softmax(logits: Array, /, *, axis: int = -1) -> Array:
     >>> xent.softmax(np.zeros(4)).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
-    return selection.apply("softmax", "sparse", "softmax", logits, None, Options(axis))
+    return selection.apply(SOFTMAX, logits, None, Options(axis))
 
 
 def log_softmax(logits: Array, /, *, axis: int = -1) -> Array:
@@ -100,7 +102,7 @@ def log_softmax(logits: Array, /, *, axis: int = -1) -> Array:
     >>> float(xent.log_softmax(np.asarray([0.0, -40.0]))[0])
     -4.248354255291589e-18
     """
-    return selection.apply("log_softmax", "sparse", "log_softmax", logits, None, Options(axis))
+    return selection.apply(LOG_SOFTMAX, logits, None, Options(axis))
 
 
 def one_hot(

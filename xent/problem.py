@@ -9,6 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """What a public function stands for. One object each: routes are told apart by identity, which is quick to hash."""
+
+    function: str
+    op: str
+    method: str
+
+
 class Options(NamedTuple):
     """What the caller asked for, as given; part of the key of a plan."""
 

@@ -9,7 +9,10 @@ from .arrays import Array
 from .numerics import fold
 from .numerics.fold import Partial
 from .numerics.statistics import RowStatistics
-from .problem import Options
+from .problem import Options, Route
+
+STATISTICS = Route("row_statistics", "sparse", "statistics")
+PARTIAL_SPARSE, PARTIAL_DENSE = (Route("partial", op, "partial") for op in ("sparse", "dense"))
 
 
 def row_statistics(
@@ -53,7 +56,7 @@ def row_statistics(
     """
     options = Options(axis, kind, "none", ignore_index)
     return selection.apply(  # type: ignore[no-any-return]  # arrays are Any
-        "row_statistics", "sparse", "statistics", predictions, labels, options
+        STATISTICS, predictions, labels, options
     )
 
 
@@ -112,8 +115,8 @@ def partial(
     checks.slice_of_classes(labels, targets, first_class, num_classes)
     options = Options(axis, "logits", "none", None, label_smoothing, first_class, num_classes)
     if targets is not None:
-        return selection.apply("partial", "dense", "partial", logits, targets, options)  # type: ignore[no-any-return]
-    return selection.apply("partial", "sparse", "partial", logits, labels, options)  # type: ignore[no-any-return]
+        return selection.apply(PARTIAL_DENSE, logits, targets, options)  # type: ignore[no-any-return]
+    return selection.apply(PARTIAL_SPARSE, logits, labels, options)  # type: ignore[no-any-return]
 
 
 def merge(first: Partial, /, *others: Partial) -> Partial:

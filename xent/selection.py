@@ -13,8 +13,9 @@ from typing import Any
 from . import arrays, checks, settings
 from .arrays import Array
 from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve, warn_once
-from .problem import NO_WEIGHTS, Options, Problem, Weights, weights_of
+from .problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from .registry import registry
+from .settings import scope, scopes
 
 GENERIC = "generic"
 PLANS_AT_MOST = 1024
@@ -46,39 +47,33 @@ def identity(array: Any) -> tuple[Any, ...]:
     return (kind, array.dtype) if home is None else (kind, array.dtype, home(array))
 
 
-def key_of(function: str, method: str, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
+def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
     """The key of a call's plan; plain numbers among the weights count by their type alone."""
-    key = function, method, options, predictions.ndim
+    key = route, options, predictions.ndim
     for array in (predictions, targets, *(() if weights is NO_WEIGHTS else weights)):
         key += identity(array) if hasattr(array, "dtype") else (type(array),)
     return key
 
 
-def apply(
-    function: str,
-    op: str,
-    method: str,
-    predictions: Array,
-    targets: Array | None,
-    options: Any,
-    weights: Weights = NO_WEIGHTS,
-) -> Any:
+def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
     """Finds the plan of a call and follows it; ``options`` is an Options, or a tuple that is equal to one."""
-    state = settings.scope.get() if settings.scopes.entered else settings.scopes.default
+    state = scope.get() if scopes.entered else scopes.default
     if state is None:
         state = settings.current()
     kind, other = type(predictions), type(targets)
     try:
         if weights is NO_WEIGHTS and kind not in homes and targets is not None:  # key_of, written out for speed
-            key: Any = (function, method, options, predictions.ndim, kind, predictions.dtype, other, targets.dtype)
+            key: Any = (route, options, predictions.ndim, kind, predictions.dtype, other, targets.dtype)
         else:
-            key = key_of(function, method, predictions, targets, options, weights)
+            key = key_of(route, predictions, targets, options, weights)
         plan = state.plans.get(key)
     except (AttributeError, TypeError):  # not an array, or an option that is not hashable: the slow path says which
         plan = None
     if plan is None:
-        return miss(state, function, op, method, predictions, targets, Options(*options), weights)
-    checks.shapes(plan.problem, predictions, targets, weights)
+        return miss(state, route, predictions, targets, Options(*options), weights)
+    checks.shapes(plan.problem, predictions, targets)
+    if weights is not NO_WEIGHTS:
+        checks.weight_shapes(plan.problem, predictions, weights)
     while plan.guard is not None and plan.otherwise is not None and not permits(plan, predictions):
         plan = plan.otherwise
     if state.sink is not None:
@@ -87,33 +82,27 @@ def apply(
 
 
 def miss(
-    state: settings.State,
-    function: str,
-    op: str,
-    method: str,
-    predictions: Any,
-    targets: Any,
-    options: Options,
-    weights: Weights,
+    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights
 ) -> Any:
     """Makes the plan of a call that has none, then makes the call again."""
     arguments = [unwrap(one) for one in (predictions, targets, *weights)]
     predictions, targets, weights = arguments[0], arguments[1], weights_of(*arguments[2:])
-    problem = problem_of(state, function, op, method, predictions, targets, options, weights)
-    checks.shapes(problem, predictions, targets, weights)
+    problem = problem_of(state, route, predictions, targets, options, weights)
+    checks.shapes(problem, predictions, targets)
+    checks.weight_shapes(problem, predictions, weights)
     for one in arguments:
         home = HOMES.get(arrays.library(one))
         if home is not None and not arrays.is_traced(one):
             homes[type(one)] = home
     options = problem.options
-    key = key_of(function, method, predictions, targets, options, weights)
+    key = key_of(route, predictions, targets, options, weights)
     with lock:
         if key not in state.plans:
             plan = compose(problem, state.settings)
             if len(state.plans) >= PLANS_AT_MOST:
                 state.plans.clear()
             state.plans[key] = plan
-    return apply(function, op, method, predictions, targets, options, weights)
+    return apply(route, predictions, targets, options, weights)
 
 
 def unwrap(value: Any) -> Any:
@@ -122,9 +111,10 @@ def unwrap(value: Any) -> Any:
 
 
 def problem_of(
-    state: settings.State, function: str, op: str, method: str, predictions: Any, targets: Any, options: Any, weights: Any
+    state: settings.State, route: Route, predictions: Any, targets: Any, options: Any, weights: Any
 ) -> Problem:
     """The facts of a call, checked."""
+    function, op, method = route.function, route.op, route.method
     checks.metadata(function, op, predictions, targets, options, weights)
     registry.load()
     ignored = checks.ignore_index(function, options.ignore_index)
@@ -312,12 +302,13 @@ def backend_of(problem: Problem) -> BackendSpec:
     return (foreign or found or [BackendSpec(name=GENERIC, load="xent.backends.generic:run")])[0]
 
 
-def explain(function: str, op: str, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
+def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
     """The decision for a call, made anew; nothing is computed and no plan is kept."""
     predictions, targets = unwrap(predictions), unwrap(targets)
     state = settings.current()
-    problem = problem_of(state, function, op, "loss", predictions, targets, options, weights)
-    checks.shapes(problem, predictions, targets, weights)
+    problem = problem_of(state, route, predictions, targets, options, weights)
+    checks.shapes(problem, predictions, targets)
+    checks.weight_shapes(problem, predictions, weights)
     decision = compose(problem, state.settings).decision
     assert decision is not None
     return decision
