@@ -6,6 +6,7 @@ The set of libraries is open: an array of a library that is not named here is se
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -116,3 +117,9 @@ def views(array: Array) -> tuple[str, ...]:
 def is_importable(module: str) -> bool:
     """Whether the module is installed; it is not imported."""
     return module in sys.modules or importlib.util.find_spec(module) is not None
+
+
+def quiet() -> contextlib.AbstractContextManager[Any]:
+    """A context without NumPy's floating-point warnings: −inf, +inf and NaN are ordinary values here."""
+    numpy = sys.modules.get("numpy")
+    return contextlib.nullcontext() if numpy is None else numpy.errstate(all="ignore")

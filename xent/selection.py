@@ -71,7 +71,9 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
         plan = None
     if plan is None:
         return miss(state, route, predictions, targets, Options(*options), weights)
-    checks.shapes(plan.problem, predictions, targets)
+    shape = predictions.shape
+    if not plan.problem.is_plain or targets.shape != shape[:1] or shape[1] == 0:  # type: ignore[union-attr]  # plain has labels
+        checks.shapes(plan.problem, predictions, targets)
     if weights is not NO_WEIGHTS:
         checks.weight_shapes(plan.problem, predictions, weights)
     while plan.guard is not None and plan.otherwise is not None and not permits(plan, predictions):

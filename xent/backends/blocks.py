@@ -9,11 +9,13 @@ Leaves out weights, ignored rows and reductions (``generic.py``).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from .. import arrays
 from ..arrays import Array
 from ..kernels import Plan
 from ..numerics import fold, statistics as numbers
@@ -158,6 +160,17 @@ class Work(NamedTuple):
         return self.plan.problem.threads
 
 
+def quietly(walk: Any) -> Any:
+    """A walk during which NumPy does not warn of infinities and NaN, which are ordinary values here."""
+
+    @functools.wraps(walk)
+    def quiet(*arguments: Any) -> Any:
+        with arrays.quiet():
+            return walk(*arguments)
+
+    return quiet
+
+
 def joined(xp: Any, parts: list[Array], dtype: Any) -> Array:
     """The rows of all tiles in one array (rows,)."""
     if not parts:
@@ -178,12 +191,14 @@ def tile_loss(work: Work, tile: Tile, spans: list[Span]) -> Array:
     return fold.finish(work.xp, tile_partial(work, tile, spans))
 
 
+@quietly
 def loss(work: Work, dtype: Any) -> Array:
     """The loss of every row (rows,), before weights."""
     spans = work.walk.spans()
     return joined(work.xp, [tile_loss(work, tile, spans) for tile in work.walk.tiles()], dtype)
 
 
+@quietly
 def partial(work: Work, dtype: Any) -> Partial:
     """The partial of every row."""
     spans = work.walk.spans()
@@ -201,6 +216,7 @@ def write_gradient(work: Work, tile: Tile, spans: list[Span], whole: Partial, sc
             work.walk.put(out, tile, span, block)
 
 
+@quietly
 def gradient(work: Work, whole: Partial, scale: Array) -> Array:
     """The gradient (the predictions' shape and dtype), from the partial and the scale of every row."""
     out = work.xp.empty_like(work.logits)
@@ -211,6 +227,7 @@ def gradient(work: Work, whole: Partial, scale: Array) -> Array:
     return out
 
 
+@quietly
 def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
     """The losses of the rows and the gradient, tile by tile: one read and one write of the predictions' size."""
     out = work.xp.empty_like(work.logits)
@@ -233,6 +250,7 @@ def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
     return joined(work.xp, losses, scale.dtype), out
 
 
+@quietly
 def statistics(work: Work, dtype: Any) -> Statistics:
     """The statistics of every row."""
     xp, spans, parts = work.xp, work.walk.spans(), []
@@ -250,6 +268,7 @@ def statistics(work: Work, dtype: Any) -> Statistics:
     return Statistics(partials, ranks, squares, joined(xp, [part.spread for part in parts], dtype))
 
 
+@quietly
 def map_blocks(work: Work, function: Any, whole: Partial, dtype: Any) -> Array:
     """function(xp, block, partial of its rows) of every block, in the predictions' shape."""
     out = work.xp.empty_like(work.logits, dtype=dtype)

@@ -139,11 +139,12 @@ def xent_register_kernels() -> Iterator[KernelSpec]:
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """Carries out one call on one concrete array."""
     xp = arrays.namespace(predictions)
-    if plan.problem.op == "binary":
-        return run_binary(xp, plan, predictions, targets, weights)
-    work = work_of(xp, plan, predictions, targets)
-    rows = rows_of(work, targets, weights)
-    return RUN[plan.problem.method](work, rows)
+    with arrays.quiet():
+        if plan.problem.op == "binary":
+            return run_binary(xp, plan, predictions, targets, weights)
+        work = work_of(xp, plan, predictions, targets)
+        rows = rows_of(work, targets, weights)
+        return RUN[plan.problem.method](work, rows)
 
 
 def work_of(xp: Any, plan: Plan, predictions: Array, given: Array | None) -> Work:

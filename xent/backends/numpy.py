@@ -26,6 +26,7 @@ from . import generic
 
 FEW_CLASSES = 48
 SMALL = 1 << 14
+FAR = -1e4
 INT64, UINT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
 METHODS = frozenset({"partial", "gradient", "statistics"})
 
@@ -99,19 +100,19 @@ def row_starts(rows: int, classes: int) -> Array:
 
 
 def wide(block: Array) -> Array:
-    """The block in the compute dtype, laid out so that the inner loops are long: by class where classes are few.
+    """The block in the compute dtype and in the one layout for its number of classes: by class where they are few.
 
-    The layout depends on the number of classes and the strides between them, never on the number of rows.
+    So the order of every sum depends on the number of classes alone, not on strides and not on the other rows.
     """
     dtype = np.float64 if block.dtype == np.float64 else np.float32
-    if block.shape[1] <= FEW_CLASSES and block.strides[1] == block.itemsize:
-        return np.ascontiguousarray(block.T, dtype=dtype).T
-    return block if block.dtype == dtype else block.astype(dtype)
+    if block.shape[1] > FEW_CLASSES:
+        return np.ascontiguousarray(block, dtype=dtype)
+    return np.ascontiguousarray(block.T, dtype=dtype).T
 
 
 def row_sums(terms: Array) -> Array:
-    """Sums over the classes, in float64: NumPy's own along contiguous float32 rows, else the balanced tree."""
-    if terms.dtype.char == "f" and terms.strides[1] == 4:
+    """Sums over the classes in float64: NumPy's own along rows of float32, else the balanced tree."""
+    if terms.shape[1] > FEW_CLASSES and terms.dtype.char == "f":
         return np.add.reduce(terms, 1, FLOAT64)
     return fold.total(np, terms)
 
@@ -174,21 +175,20 @@ class SparseNumpy:
     """The fold over labels; the methods are those of the kernel contract."""
 
     def partial(self, logits: Array, labels: Array, on: float, off: float, *, threads: int) -> Partial:
-        with np.errstate(all="ignore"):
-            view = look(logits)
-            among, safe = inside(labels, logits.shape[1])
-            gap = view.max - view.logits[np.arange(len(safe)), safe]
-            here = np.ones_like(gap)
-            if among is not None:
-                gap[~among] = here[~among] = 0
-            if off != 0.0:
-                gap, here = self.smoothed(view, gap, here, on, off)
-            rest, _ = sum_exp_rest(view)
-            found = Partial(view.max, rest.astype(gap.dtype, copy=False), gap, here)
-            if view.odd is None:
-                return found
-            rows = view.odd
-            return replaced(found, rows, fold.partial_sparse(np, logits[rows], labels[rows], on, off))
+        view = look(logits)
+        among, safe = inside(labels, logits.shape[1])
+        gap = view.max - view.logits[np.arange(len(safe)), safe]
+        here = np.ones_like(gap)
+        if among is not None:
+            gap[~among] = here[~among] = 0
+        if off != 0.0:
+            gap, here = self.smoothed(view, gap, here, on, off)
+        rest, _ = sum_exp_rest(view)
+        found = Partial(view.max, rest.astype(gap.dtype, copy=False), gap, here)
+        if view.odd is None:
+            return found
+        rows = view.odd
+        return replaced(found, rows, fold.partial_sparse(np, logits[rows], labels[rows], on, off))
 
     @staticmethod
     def smoothed(view: Look, gap: Array, here: Array, on: float, off: float) -> tuple[Array, Array]:
@@ -210,46 +210,43 @@ class SparseNumpy:
         threads: int,
         out: Array | None = None,
     ) -> Array:
-        with np.errstate(all="ignore"):
-            x = wide(logits)
-            exps = np.subtract(x, partial.max[:, None])
-            np.exp(exps, out=exps)
-            among, safe = inside(labels, x.shape[1])
-            rows = np.arange(len(safe)) if among is None else np.flatnonzero(among)
-            picked = rows, safe[rows]
-            at_label = label_entry(x, exps, picked, on + off, partial, scale)
-            exps *= (partial.target_sum / (1 + partial.sum_exp_rest) * scale)[:, None]
-            if off != 0.0:
-                exps -= (off * scale)[:, None]
-                at_max_smoothed(x, exps, off, partial, scale)
-            exps[picked] = at_label
-            return settle(out, exps, logits, partial, scale, gradient.gradient_sparse, labels, on, off)
+        x = wide(logits)
+        exps = np.subtract(x, partial.max[:, None])
+        np.exp(exps, out=exps)
+        among, safe = inside(labels, x.shape[1])
+        rows = np.arange(len(safe)) if among is None else np.flatnonzero(among)
+        picked = rows, safe[rows]
+        at_label = label_entry(x, exps, picked, on + off, partial, scale)
+        exps *= (partial.target_sum / (1 + partial.sum_exp_rest) * scale)[:, None]
+        if off != 0.0:
+            exps -= (off * scale)[:, None]
+            at_max_smoothed(x, exps, off, partial, scale)
+        exps[picked] = at_label
+        return settle(out, exps, logits, partial, scale, gradient.gradient_sparse, labels, on, off)
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
-        with np.errstate(all="ignore"):
-            view = look(logits)
-            among, safe = inside(labels, logits.shape[1])
-            gap = view.max - view.logits[np.arange(len(safe)), safe]
-            here = np.ones_like(gap)
-            if among is not None:
-                gap[~among] = here[~among] = 0
-            rank = label_rank(view.logits, labels, label_logit.astype(view.logits.dtype, copy=False))
-            distance = view.below.copy(order="K")
-            rest, exps = sum_exp_rest(view)
-            dtype = gap.dtype
-            np.multiply(distance, exps, out=distance, where=exps != 0)
-            distance[exps == 0] = 0
-            spread = -row_sums(distance)
-            np.multiply(exps, exps, out=exps)
-            squares = row_sums(exps) + 1 + self.other_maxima(view)
-            partial = Partial(view.max, rest.astype(dtype, copy=False), gap, here)
-            found = Statistics(partial, rank, squares.astype(dtype, copy=False), spread.astype(dtype, copy=False))
-            if view.odd is not None:
-                rows = view.odd
-                again = numbers.statistics(np, logits[rows], labels[rows], label_logit[rows])
-                replaced(partial, rows, again.partial)
-                replaced(found[1:], rows, again[1:])
-            return found
+        view = look(logits)
+        among, safe = inside(labels, logits.shape[1])
+        gap = view.max - view.logits[np.arange(len(safe)), safe]
+        here = np.ones_like(gap)
+        if among is not None:
+            gap[~among] = here[~among] = 0
+        rank = label_rank(view.logits, labels, label_logit.astype(view.logits.dtype, copy=False))
+        distance = np.maximum(view.below, FAR)  # subtle: −inf · 0 is NaN; beyond FAR the exponential is 0 anyway
+        rest, exps = sum_exp_rest(view)
+        dtype = gap.dtype
+        distance *= exps
+        spread = 0.0 - row_sums(distance)
+        np.multiply(exps, exps, out=exps)
+        squares = row_sums(exps) + 1 + self.other_maxima(view)
+        partial = Partial(view.max, rest.astype(dtype, copy=False), gap, here)
+        found = Statistics(partial, rank, squares.astype(dtype, copy=False), spread.astype(dtype, copy=False))
+        if view.odd is not None:
+            rows = view.odd
+            again = numbers.statistics(np, logits[rows], labels[rows], label_logit[rows])
+            replaced(partial, rows, again.partial)
+            replaced(found[1:], rows, again[1:])
+        return found
 
     @staticmethod
     def other_maxima(view: Look) -> Any:
@@ -262,7 +259,7 @@ class SparseNumpy:
 def label_rank(logits: Array, labels: Array, label_logit: Array) -> Array:
     """How many classes of the block come before the label: #(x_j > x_y) + #(x_j = x_y, j < y)."""
     level = label_logit[:, None]
-    rank = np.count_nonzero(logits > level, axis=1)
+    rank = np.add.reduce(logits > level, axis=1, dtype=np.int32)
     rows, classes = np.nonzero(logits == level)
     before = classes < labels[rows]
     return (rank + np.bincount(rows[before], minlength=len(labels))).astype(np.int64, copy=False)
@@ -305,35 +302,33 @@ class DenseNumpy:
     """The fold over soft targets; the methods are those of the kernel contract."""
 
     def partial(self, logits: Array, targets: Array, *, threads: int) -> Partial:
-        with np.errstate(all="ignore"):
-            view = look(logits)
-            gap = -row_sums(targets * view.below)
-            mass = row_sums(targets)
-            rest, _ = sum_exp_rest(view)
-            dtype = view.logits.dtype
-            gap += 0.0  # subtle: −0.0 never leaves here
-            found = Partial(view.max, *(one.astype(dtype, copy=False) for one in (rest, gap, mass)))
-            again = np.isnan(found.target_gap)  # 0 · inf: a masked class, to be selected away
-            if view.odd is not None:
-                again |= view.odd
-            if not again.any():
-                return found
-            return replaced(found, again, fold.partial_dense(np, logits[again], targets[again]))
+        view, targets = look(logits), wide(targets)
+        gap = -row_sums(targets * view.below)
+        mass = row_sums(targets)
+        rest, _ = sum_exp_rest(view)
+        dtype = view.logits.dtype
+        gap += 0.0  # subtle: −0.0 never leaves here
+        found = Partial(view.max, *(one.astype(dtype, copy=False) for one in (rest, gap, mass)))
+        again = np.isnan(found.target_gap)  # 0 · inf: a masked class, to be selected away
+        if view.odd is not None:
+            again |= view.odd
+        if not again.any():
+            return found
+        return replaced(found, again, fold.partial_dense(np, logits[again], targets[again]))
 
     def gradient(
         self, logits: Array, targets: Array, partial: Partial, scale: Array, *, threads: int, out: Array | None = None
     ) -> Array:
-        with np.errstate(all="ignore"):
-            x = wide(logits)
-            g = np.subtract(x, partial.max[:, None])
-            np.exp(g, out=g)
-            g *= (partial.target_sum / (1 + partial.sum_exp_rest))[:, None]
-            g -= targets
-            rows, columns = np.nonzero(x == partial.max[:, None])
-            t, rest = targets[rows, columns], partial.sum_exp_rest[rows]
-            g[rows, columns] = ((partial.target_sum[rows] - t) - t * rest) / (1 + rest)
-            g *= scale[:, None]
-            return settle(out, g, logits, partial, scale, gradient.gradient_dense, targets)
+        x, targets = wide(logits), wide(targets)
+        g = np.subtract(x, partial.max[:, None])
+        np.exp(g, out=g)
+        g *= (partial.target_sum / (1 + partial.sum_exp_rest))[:, None]
+        g -= targets
+        rows, columns = np.nonzero(x == partial.max[:, None])
+        t, rest = targets[rows, columns], partial.sum_exp_rest[rows]
+        g[rows, columns] = ((partial.target_sum[rows] - t) - t * rest) / (1 + rest)
+        g *= scale[:, None]
+        return settle(out, g, logits, partial, scale, gradient.gradient_dense, targets)
 
 
 sparse, dense = SparseNumpy(), DenseNumpy()

@@ -177,13 +177,16 @@ def merge_tree(xp: Any, parts: list[Any], merge: Any = merge) -> Any:
     return parts[0]
 
 
+def log1p_rest(xp: Any, partial: Partial) -> Array:
+    """log(1 + r) of each row; NaN where nothing but −inf was seen."""
+    return xp.log1p(xp.where(partial.sum_exp_rest < 0, math.nan, partial.sum_exp_rest))
+
+
 def finish(xp: Any, partial: Partial) -> Array:
     """The loss of each row, in nats: d + w · log1p(r)."""
-    return partial.target_gap + partial.target_sum * xp.log1p(partial.sum_exp_rest)
+    return partial.target_gap + partial.target_sum * log1p_rest(xp, partial)
 
 
 def log_partition(xp: Any, partial: Partial) -> Array:
     """log Σ exp x_j of each row: m + log1p(r); ±inf where m is."""
-    return xp.where(
-        xp.isinf(partial.max), partial.max, partial.max + xp.log1p(xp.where(xp.isinf(partial.max), 0.0, partial.sum_exp_rest))
-    )
+    return xp.where(xp.isinf(partial.max), partial.max, partial.max + log1p_rest(xp, partial))

@@ -14,7 +14,7 @@ import math
 from typing import Any, NamedTuple
 
 from ..arrays import Array
-from .fold import Partial, finish, gather, log_partition, look, merge, ordered, step_between, total
+from .fold import Partial, finish, gather, log1p_rest, log_partition, look, merge, ordered, step_between, total
 from .targets import Rows
 
 
@@ -109,7 +109,7 @@ def finish_statistics(xp: Any, statistics: Statistics, rows: Rows) -> RowStatist
         xp.where(lost, math.nan, value)
         for value in (
             1 / total_exp,
-            xp.log1p(partial.sum_exp_rest) + statistics.spread / total_exp,
+            log1p_rest(xp, partial) + statistics.spread / total_exp,
             statistics.sum_squares / (total_exp * total_exp),
         )
     )
