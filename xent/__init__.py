@@ -6,7 +6,7 @@ Importing it imports no array library and looks for no plugin; every name below 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 PUBLIC = {
     "cross_entropy": "losses",

@@ -55,7 +55,7 @@ def namespace(array: Array) -> Any:
 
 def is_array(value: Any) -> bool:
     """Whether the value is an array of a library that speaks the array API, on its own or through array-api-compat."""
-    return library(value) in COMPAT and hasattr(value, "dtype") or hasattr(value, "__array_namespace__")
+    return (library(value) in COMPAT and hasattr(value, "dtype")) or hasattr(value, "__array_namespace__")
 
 
 def is_traced(array: Array) -> bool:

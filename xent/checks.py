@@ -43,7 +43,9 @@ def array(function: str, name: str, value: Any) -> None:
         remedy = CONVERSIONS.get(kind) or CONVERSIONS.get(root) or "Pass an array of NumPy, CuPy, Dask, torch or JAX"
         raise TypeError(f"{function}: `{name}` must be an array, got {describe_type(value)}. {remedy}.")
     if arrays.dtype_name(value.dtype) == "object":
-        raise TypeError(f"{function}: `{name}` must have a numeric dtype, got {describe(value)}. Pass {name}.astype(float).")
+        raise TypeError(
+            f"{function}: `{name}` must have a numeric dtype, got {describe(value)}. Pass {name}.astype(float)."
+        )
 
 
 def describe_type(value: Any) -> str:
@@ -117,9 +119,11 @@ def choice(function: str, name: str, value: Any, choices: tuple[str, ...]) -> No
 
 def reduction(function: str, value: Any) -> None:
     """The reduction is known; a Mean has checked itself."""
-    if isinstance(value, str) and value in REDUCTIONS or hasattr(value, "denominator") and hasattr(value, "empty"):
+    if (isinstance(value, str) and value in REDUCTIONS) or (hasattr(value, "denominator") and hasattr(value, "empty")):
         return
-    raise ValueError(f"{function}: `reduction` must be {quoted(REDUCTIONS)}, or a xent.Mean, got {value!r}. Choose one.")
+    raise ValueError(
+        f"{function}: `reduction` must be {quoted(REDUCTIONS)}, or a xent.Mean, got {value!r}. Choose one."
+    )
 
 
 def denominator(value: Any) -> None:
@@ -153,7 +157,7 @@ def ignore_index(function: str, value: Any) -> tuple[int, ...]:
 
 
 def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason: str) -> None:
-    """The value has the shape, where a Dask dimension of unknown size (NaN) fits any; says how to mend what is common."""
+    """The value has the shape; a Dask dimension of unknown size (NaN) fits any. Says how to mend what is common."""
     got = tuple(value.shape)
     if len(got) == len(shape) and all(a == b or a != a or b != b for a, b in zip(got, shape, strict=True)):
         return
@@ -279,21 +283,25 @@ def known_loss(caller: str, function: Any, known: Iterable[Any]) -> None:
     if not any(function is one for one in known):
         names = quoted(one.__name__ for one in known)
         raise TypeError(
-            f"{caller}: `loss` must be {names} of xent, or a functools.partial of one, got {function!r}. Pass one of them."
+            f"{caller}: `loss` must be {names} of xent, or a functools.partial of one, got {function!r}. Pass one."
         )
 
 
 def no_positional(caller: str, arguments: tuple[Any, ...]) -> None:
     """A functools.partial of a loss binds keywords only."""
     if arguments:
-        raise TypeError(f"{caller}: `loss` must bind keywords only, got {len(arguments)} positional. Pass them in the call.")
+        raise TypeError(
+            f"{caller}: `loss` must bind keywords only, got {len(arguments)} positional. Pass them in the call."
+        )
 
 
 def keywords(function: str, given: Iterable[str], known: tuple[str, ...]) -> None:
     """Every keyword is one of the function's."""
     for name in given:
         if name not in known:
-            raise TypeError(f"{function}: `{name}` must be a keyword of it, got an unknown one. Choose from {', '.join(known)}.")
+            raise TypeError(
+                f"{function}: `{name}` must be a keyword of it, got an unknown one. Choose from {', '.join(known)}."
+            )
 
 
 def slice_of_classes(labels: Any, targets: Any, first_class: Any, num_classes: Any) -> None:

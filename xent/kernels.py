@@ -161,7 +161,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one kind of call is carried out: composed by selection, followed by a backend; frozen, and it pickles small."""
+    """How one kind of call is carried out: composed by selection, followed by a backend; it pickles small."""
 
     problem: Problem
     run: Callable[..., Any]
@@ -189,7 +189,9 @@ class Plan:
         except ImportError as error:
             if self.forced:
                 raise
-            warn_once(f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({error}); generic takes its place.")
+            warn_once(
+                f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({error}); generic takes its place."
+            )
             return resolve(f"xent.backends.generic:{self.problem.op}")
 
 

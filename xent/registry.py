@@ -74,7 +74,9 @@ class Registry:
         taken = {(spec.op, spec.name): spec.owner for spec in self.kernels}
         for spec in specs:
             if (spec.op, spec.name) in taken:
-                raise ValueError(f"kernel {spec.name!r} for {spec.op} is there already, from {taken[spec.op, spec.name]}")
+                raise ValueError(
+                    f"kernel {spec.name!r} for {spec.op} is there already, from {taken[spec.op, spec.name]}"
+                )
             taken[spec.op, spec.name] = spec.owner
         self.kernels += specs
 
@@ -95,8 +97,8 @@ class Registry:
         if self.loaded:
             return
         with self.lock:
-            if self.loaded:
-                return
+            if self.loaded:  # another thread may have done it meanwhile
+                return  # type: ignore[unreachable]  # mypy does not know of other threads
             version = own_version()
             for name in OWN:
                 self.add(importlib.import_module(f"xent.backends.{name}"), f"xent.{name}", "xent", version)

@@ -26,7 +26,8 @@ def row_statistics(
 ) -> RowStatistics:
     r"""Loss, confidence, rank and entropy of each row, from one pass over the predictions.
 
-    .. math:: \ell = -\log p_y, \quad \max_j p_j, \quad \#\{j : x_j > x_y\}, \quad H = -\sum_j p_j \log p_j, \quad \sum_j p_j^2
+    .. math:: \ell = -\log p_y, \quad \max_j p_j, \quad \#\{j : x_j > x_y\}, \quad H = -\sum_j p_j \log p_j,
+              \quad \sum_j p_j^2
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ def partial(
 ) -> Partial:
     r"""The fold's numbers of each row over the classes at hand, to be merged with those of the others.
 
-    .. math:: m = \max_j x_j, \quad r = \sum_{j \ne \mathrm{argmax}} e^{x_j - m}, \quad d = \sum_j t_j (m - x_j), \quad w = \sum_j t_j
+    .. math:: m = \max_j x_j, \quad r = \sum_{j \ne \mathrm{argmax}} e^{x_j - m}, \quad d = \sum_j t_j (m - x_j),
+              \quad w = \sum_j t_j
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def identity(array: Any) -> tuple[Any, ...]:
 
 def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
     """The key of a call's plan; plain numbers among the weights count by their type alone."""
-    key = route, options, predictions.ndim
+    key: tuple[Any, ...] = (route, options, predictions.ndim)
     for array in (predictions, targets, *(() if weights is NO_WEIGHTS else weights)):
         key += identity(array) if hasattr(array, "dtype") else (type(array),)
     return key
@@ -167,7 +167,11 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
         what = "binary targets" if problem.op == "binary" else problem.options.kind
         yield f"kind: {what} have no partition function, so no kernel takes part"
     device = problem.device.partition(":")[0]
-    facts = (("array", problem.array, spec.arrays), ("device", device, spec.devices), ("dtype", problem.dtype, spec.dtypes))
+    facts = (
+        ("array", problem.array, spec.arrays),
+        ("device", device, spec.devices),
+        ("dtype", problem.dtype, spec.dtypes),
+    )
     for name, fact, allowed in facts:
         if fact not in allowed and "*" not in allowed:
             yield f"{name}: {fact} is not among {', '.join(sorted(allowed))}"

@@ -1,7 +1,8 @@
 """What the user asks of dispatch: the environment, and ``xent.using``.
 
 The environment is read at the first call, not at import: ``XENT_PREFER``, ``XENT_DISABLE``, ``XENT_KERNEL``,
-``XENT_THREADS``, ``XENT_VALIDATE``, ``XENT_TRACE``, ``XENT_PLUGINS`` and ``XENT_PLUGIN_ERRORS``. A context overrides it.
+``XENT_THREADS``, ``XENT_VALIDATE``, ``XENT_TRACE``, ``XENT_PLUGINS`` and ``XENT_PLUGIN_ERRORS``. A context goes
+before it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def switch(environment: Mapping[str, str], variable: str) -> bool:
     """A variable that is on or off; anything else is off, with a warning that names it."""
     text = environment.get(variable, "").strip().lower()
     if text not in TRUE | FALSE:
-        warnings.warn(f"xent: {variable}={text!r} is neither on nor off; taken as off.", errors.PluginWarning, stacklevel=2)
+        warnings.warn(
+            f"xent: {variable}={text!r} is neither on nor off; taken as off.", errors.PluginWarning, stacklevel=2
+        )
     return text in TRUE
 
 
@@ -90,7 +93,9 @@ def threads_of(text: str | None) -> int | None:
     if text is None or text.strip() == "":
         return None
     if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f"xent: `XENT_THREADS` must be a positive integer, got {text!r}. Set it to a number of threads.")
+        raise ValueError(
+            f"xent: `XENT_THREADS` must be a positive integer, got {text!r}. Set it to a number of threads."
+        )
     return int(text)
 
 

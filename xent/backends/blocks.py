@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from .. import arrays
 from ..arrays import Array
 from ..kernels import Plan
-from ..numerics import fold, statistics as numbers
+from ..numerics import fold
+from ..numerics import statistics as numbers
 from ..numerics.fold import Partial
 from ..numerics.statistics import Statistics
 
@@ -58,7 +59,7 @@ class Tile(NamedTuple):
     """A run of rows, flat, and the index that cuts it from an array of the predictions' shape."""
 
     rows: slice
-    index: tuple[Any, ...]
+    cut: tuple[Any, ...]
 
 
 class Walk:
@@ -74,9 +75,10 @@ class Walk:
     def limit_of(self, plan: Plan, array: Array) -> int:
         """The most elements of a block; a kernel that walks by itself gets everything where that takes no copy."""
         if plan.block_elements is None and (self.flat or (self.axis == len(self.shape) - 1 and is_contiguous(array))):
-            return max(1, math.prod(self.shape))
-        ours = BLOCK_ELEMENTS if plan.problem.device == "cpu" else DEVICE_BLOCK_ELEMENTS
-        return plan.block_elements or ours
+            return max(1, int(math.prod(self.shape)))
+        if plan.kernel != "generic" and plan.block_elements is not None:
+            return plan.block_elements
+        return BLOCK_ELEMENTS if plan.problem.device == "cpu" else DEVICE_BLOCK_ELEMENTS
 
     def tiles(self) -> Iterator[Tile]:
         """Every row once, in order."""
@@ -87,7 +89,7 @@ class Walk:
         split = next((i for i, rows in enumerate(inner) if rows * self.classes <= self.limit), len(inner) - 1)
         step = max(1, self.limit // max(1, inner[split] * self.classes))
         tail = tuple(slice(None) for _ in self.batch[split + 1 :])
-        rows = itertools.count(0, inner[split])
+        itertools.count(0, inner[split])
         for outer in itertools.product(*(range(size) for size in self.batch[:split])):
             first = math.prod(self.batch[split:]) * flat_index(outer, self.batch[:split])
             for start in range(0, self.batch[split], step):
@@ -105,20 +107,22 @@ class Walk:
     def block(self, array: Array, tile: Tile, span: Span) -> Array:
         """One block (rows, classes) of an array of the predictions' shape; a view where strides allow."""
         if self.flat:
-            return array[tile.rows] if span == (0, self.classes) else array[tile.rows, span[0] : span[1]]
-        index = (*tile.index[: self.axis], slice(*span), *tile.index[self.axis + 1 :])
+            return array[tile.rows, :] if span == (0, self.classes) else array[tile.rows, span[0] : span[1]]
+        index = (*tile.cut[: self.axis], slice(*span), *tile.cut[self.axis + 1 :])
         return self.xp.reshape(self.xp.moveaxis(array[index], self.class_axis(tile), -1), (-1, span[1] - span[0]))
 
     def class_axis(self, tile: Tile) -> int:
         """Where the class axis is in a tile, whose leading batch axes are indexed away."""
-        return sum(isinstance(one, slice) for one in tile.index[: self.axis])
+        return sum(isinstance(one, slice) for one in tile.cut[: self.axis])
 
     def put(self, array: Array, tile: Tile, span: Span, block: Array) -> None:
         """Writes one block (rows, classes) to where :meth:`block` takes it from."""
-        index = (*tile.index[: self.axis], slice(*span), *tile.index[self.axis + 1 :])
+        index = (*tile.cut[: self.axis], slice(*span), *tile.cut[self.axis + 1 :])
         axis = self.class_axis(tile)
-        sizes = [n for one, n in zip(tile.index, self.shape, strict=True) if isinstance(one, slice)]
-        lengths = [len(range(*one.indices(n))) for one, n in zip(index, self.shape, strict=True) if isinstance(one, slice)]
+        sizes = [n for one, n in zip(tile.cut, self.shape, strict=True) if isinstance(one, slice)]
+        lengths = [
+            len(range(*one.indices(n))) for one, n in zip(index, self.shape, strict=True) if isinstance(one, slice)
+        ]
         del sizes[axis]
         shape = (*lengths[:axis], *lengths[axis + 1 :], span[1] - span[0])
         array[index] = self.xp.moveaxis(self.xp.reshape(block, shape), -1, axis)
@@ -181,7 +185,8 @@ def joined(xp: Any, parts: list[Array], dtype: Any) -> Array:
 def tile_partial(work: Work, tile: Tile, spans: list[Span]) -> Partial:
     """The partial of the rows of one tile, over all classes."""
     parts = [work.kernel.partial(*work.arguments(tile, span), threads=work.threads) for span in spans]
-    return fold.merge_tree(work.xp, parts)
+    whole: Partial = fold.merge_tree(work.xp, parts)
+    return whole
 
 
 def tile_loss(work: Work, tile: Tile, spans: list[Span]) -> Array:
@@ -300,4 +305,3 @@ def targets_only(work: Work) -> Soft:
     """The soft targets of a call as they were before smoothing."""
     assert isinstance(work.targets, Soft)
     return work.targets._replace(on=1.0, off=0.0)
-

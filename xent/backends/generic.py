@@ -12,7 +12,7 @@ from typing import Any
 from .. import arrays, checks
 from ..arrays import Array
 from ..hookspecs import hookimpl
-from ..kernels import ANY, KernelSpec, Partial, Plan, Problem, Statistics, Weights
+from ..kernels import ANY, KernelSpec, Partial, Plan, Statistics, Weights
 from ..numerics import binary as binary_numerics
 from ..numerics import fold, gradient, probabilities, reduction, targets
 from ..numerics import statistics as numbers
@@ -228,7 +228,9 @@ def run_partial(work: Work, rows: Rows) -> Partial:
 
 
 def run_logsumexp(work: Work, rows: Rows) -> Array:
-    return batched(work, fold.log_partition(work.xp, blocks.partial(work, fold.compute_dtype(work.xp, work.logits.dtype))))
+    return batched(
+        work, fold.log_partition(work.xp, blocks.partial(work, fold.compute_dtype(work.xp, work.logits.dtype)))
+    )
 
 
 def run_softmax(work: Work, rows: Rows) -> Array:

@@ -163,12 +163,10 @@ def inside(labels: Array, classes: int) -> tuple[Array | None, Array]:
     return (None, labels) if among.all() else (among, np.where(among, labels, 0))
 
 
-def replaced(partial: Any, odd: Array | None, again: Any) -> Any:
-    """The same numbers with those of the odd rows put in their place."""
-    if odd is not None:
-        for field, value in zip(partial, again, strict=True):
-            field[odd] = value
-    return partial
+def replace_rows(numbers: tuple[Array, ...], rows: Array, again: tuple[Array, ...]) -> None:
+    """Puts the numbers of some rows, taken again, in their place."""
+    for field, value in zip(numbers, again, strict=True):
+        field[rows] = value
 
 
 class SparseNumpy:
@@ -185,10 +183,10 @@ class SparseNumpy:
             gap, here = self.smoothed(view, gap, here, on, off)
         rest, _ = sum_exp_rest(view)
         found = Partial(view.max, rest.astype(gap.dtype, copy=False), gap, here)
-        if view.odd is None:
-            return found
-        rows = view.odd
-        return replaced(found, rows, fold.partial_sparse(np, logits[rows], labels[rows], on, off))
+        if view.odd is not None:
+            rows = view.odd
+            replace_rows(found, rows, fold.partial_sparse(np, logits[rows], labels[rows], on, off))
+        return found
 
     @staticmethod
     def smoothed(view: Look, gap: Array, here: Array, on: float, off: float) -> tuple[Array, Array]:
@@ -244,8 +242,8 @@ class SparseNumpy:
         if view.odd is not None:
             rows = view.odd
             again = numbers.statistics(np, logits[rows], labels[rows], label_logit[rows])
-            replaced(partial, rows, again.partial)
-            replaced(found[1:], rows, again[1:])
+            replace_rows(partial, rows, again.partial)
+            replace_rows(found[1:], rows, again[1:])
         return found
 
     @staticmethod
@@ -312,9 +310,9 @@ class DenseNumpy:
         again = np.isnan(found.target_gap)  # 0 · inf: a masked class, to be selected away
         if view.odd is not None:
             again |= view.odd
-        if not again.any():
-            return found
-        return replaced(found, again, fold.partial_dense(np, logits[again], targets[again]))
+        if again.any():
+            replace_rows(found, again, fold.partial_dense(np, logits[again], targets[again]))
+        return found
 
     def gradient(
         self, logits: Array, targets: Array, partial: Partial, scale: Array, *, threads: int, out: Array | None = None

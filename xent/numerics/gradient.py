@@ -4,8 +4,8 @@ r"""The gradient of the loss in the logits: softmax minus target, without cancel
     g_j = \frac{(w - t_j) - t_j r}{1 + r} \;\text{ where } x_j = m, \qquad
     g_j = \frac{w\, e^{x_j - m}}{1 + r} - t_j \;\text{ elsewhere}
 
-with :math:`m`, :math:`r` and :math:`w` of the whole row, so that a block of classes needs no other block. At the maximum
-the textbook's :math:`w p_j - t_j` subtracts two numbers that may agree in every digit; the form above does not.
+with :math:`m`, :math:`r` and :math:`w` of the whole row, so that a block of classes needs no other block. At the
+maximum the textbook's :math:`w p_j - t_j` subtracts two numbers that may agree in every digit; this form does not.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def scaled(xp: Any, gradient: Array, scale: Array) -> Array:
 def two_valued(xp: Any, labels: Array, classes: int, on: float, off: float, dtype: Any) -> Array:
     """The targets of labels, (rows, classes): ``on`` + ``off`` at the label, ``off`` besides."""
     hit = xp.arange(classes, device=getattr(labels, "device", None)) == labels[:, None]
-    at_label, besides = (xp.asarray(one, dtype=dtype, device=getattr(labels, "device", None)) for one in (on + off, off))
+    at_label, besides = (
+        xp.asarray(one, dtype=dtype, device=getattr(labels, "device", None)) for one in (on + off, off)
+    )
     return xp.where(hit, at_label, besides)
 
 

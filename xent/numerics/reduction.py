@@ -109,7 +109,7 @@ def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Array:
 
 
 def scale(xp: Any, rows: Rows, reduction: Any, like: Array) -> Array:
-    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if its label is bad."""
+    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if it is bad."""
     share = xp.ones_like(like) if rows.weight is None else rows.weight
     mean = as_mean(reduction)
     if mean is not None:

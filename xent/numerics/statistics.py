@@ -114,7 +114,13 @@ def finish_statistics(xp: Any, statistics: Statistics, rows: Rows) -> RowStatist
         )
     )
     found = RowStatistics(
-        loss, log_partition(xp, partial), xp.exp(-loss), top, xp.where(lost, -1, statistics.label_rank), entropy, squares
+        loss,
+        log_partition(xp, partial),
+        xp.exp(-loss),
+        top,
+        xp.where(lost, -1, statistics.label_rank),
+        entropy,
+        squares,
     )
     return without_label(xp, found, rows)
 
@@ -136,9 +142,7 @@ def of_log_probabilities(xp: Any, block: Array, labels: Array) -> RowStatistics:
     order = statistics(xp, block, labels, at_label)
     lost = (order.partial.max == -math.inf) | xp.isnan(order.partial.sum_exp_rest)
     terms = xp.where(probabilities == 0, 0.0, -block * probabilities)
-    entropy, squares = (
-        xp.astype(total(xp, one), dtype, copy=False) for one in (terms, probabilities * probabilities)
-    )
+    entropy, squares = (xp.astype(total(xp, one), dtype, copy=False) for one in (terms, probabilities * probabilities))
     return RowStatistics(
         0.0 - at_label,
         log_partition(xp, order.partial),
