@@ -88,7 +88,7 @@ def same_home(function: str, predictions: Array, name: str, value: Array) -> Non
             "Nothing is moved between libraries: convert one of the two."
         )
     here, there = arrays.device(predictions), arrays.device(value)
-    if here != there and "traced" not in (here, there) and ours == theirs:
+    if here != there and "traced" not in (here, there):
         raise TypeError(
             f"{function}: `{name}` must be on the device of `predictions` ({here}), got {describe(value)} on {there}. "
             "Nothing is moved between devices: move one of the two."
@@ -109,6 +109,16 @@ def class_axis(function: str, axis: Any, ndim: int) -> int:
             "Pass the class axis of the predictions."
         )
     return index % ndim
+
+
+def another(plan: Any, predictions: Array) -> Any:
+    """The plan to follow where a guard has said no; a forced kernel has none."""
+    if plan.otherwise is None:
+        raise ValueError(
+            f"{plan.problem.function}: `kernel` must be one that serves this call, got {plan.kernel!r}, whose guard "
+            f"declines {describe(predictions)}. Choose another, or leave it to xent."
+        )
+    return plan.otherwise
 
 
 def choice(function: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -239,29 +249,67 @@ def weight(function: str, name: str, value: Any, predictions: Array) -> None:
         raise TypeError(f"{function}: `{name}` must be real, got {describe(value)}. Pass real weights.")
 
 
-def labels(function: str, bad: Array, labels: Array, classes: int, first_row: int | str = 0) -> None:
-    """Raises LabelError where ``bad`` (the labels' shape, on the host) has a true element.
-
-    ``first_row`` is added to the first index (a chunk of a larger array), or named before it where it is a string.
-    """
+def labels(function: str, bad: Array, labels: Array, classes: int) -> None:
+    """Raises LabelError where ``bad`` (the labels' shape, on the host) has a true element."""
     count = int(bad.sum())
     if count == 0:
         return
     flat = next(index for index, one in enumerate(bad.reshape((-1,)).tolist()) if one)
     value = int(labels.reshape((-1,))[flat])
     position = unravel(flat, tuple(bad.shape))
-    if isinstance(first_row, str):
-        where = f"{first_row}, position {show(position)}"
-    else:
-        position = (position[0] + first_row, *position[1:]) if position else position
-        where = f"position {show(position)}"
-    raise errors.LabelError(
-        f"{function}: `labels` must lie in [0, {classes}), got {count} outside; the first, at {where}, is {value}. "
+    where = f"outside; the first, at position {show(position)}, is {value}"
+    raise label_error(function, classes, where, (count, position, value))
+
+
+def label_error(function: str, classes: int, where: str, found: tuple[int, tuple[int, ...], int | None]) -> errors.LabelError:
+    """The error for labels out of range; ``found`` is how many, the position of the first one and its value."""
+    return errors.LabelError(
+        f"{function}: `labels` must lie in [0, {classes}), got {found[0]} {where}. "
         "Mend them, name them in ignore_index, or give them sample_weight 0.",
-        count,
-        position,
-        value,
+        *found,
     )
+
+
+def labels_of_chunk(
+    function: str, error: errors.LabelError, classes: int, chunk: tuple[int, ...], first: tuple[float, ...]
+) -> errors.LabelError:
+    """The error of one chunk, told in rows of the whole; of the chunk where its ``first`` row is not known (NaN)."""
+    count, position, value = error.count, error.position, error.value
+    if any(start != start for start in first):
+        place = f"row {show(position)} of chunk {show(chunk)}"
+    else:
+        position = tuple(index + int(start) for index, start in zip(position, first, strict=True))
+        place = f"position {show(position)}"
+    where = f"outside in one chunk; the first, at {place}, is {value}"
+    return label_error(function, classes, where, (count, position, value))
+
+
+def known_classes(function: str, predictions: Array, axis: int) -> None:
+    """How many classes there are is known; how many rows need not be."""
+    if predictions.shape[axis] != predictions.shape[axis]:
+        raise ValueError(
+            f"{function}: `predictions` must have a known number of classes, got shape {tuple(predictions.shape)}. "
+            "Call predictions.compute_chunk_sizes() first."
+        )
+
+
+def same_chunks(function: str, name: str, got: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    """Two arrays of which one has unknown rows are cut into as many chunks; their lengths are checked in each task."""
+    if len(got) == len(expected):
+        return
+    raise ValueError(
+        f"{function}: `{name}` must have {len(expected)} chunks, as the predictions have where the number of rows is not "
+        f"known, got {len(got)}. Pass a Dask array cut like the predictions, or call compute_chunk_sizes() of both first."
+    )
+
+
+def chunk(function: str, name: str, value: Array, shape: tuple[int, ...], index: tuple[int, ...]) -> None:
+    """One chunk has the shape that the predictions' chunk asks for; only where sizes are unknown may it not."""
+    if tuple(value.shape) != tuple(shape):
+        raise ValueError(
+            f"{function}: `{name}` must have shape {tuple(shape)} in chunk {show(index)}, as the predictions there, "
+            f"got {tuple(value.shape)}. Cut both into the same rows."
+        )
 
 
 def show(position: tuple[int, ...]) -> str:

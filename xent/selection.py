@@ -12,6 +12,7 @@ from typing import Any
 
 from . import arrays, checks, settings
 from .arrays import Array
+from .errors import LabelError
 from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve, warn_once
 from .problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from .registry import registry
@@ -37,7 +38,12 @@ def cupy_home(array: Array) -> Any:
     return array.device.id  # subtle: cupy.cuda.Device is not hashable
 
 
-HOMES = {"torch": torch_home, "jax": jax_home, "cupy": cupy_home}
+def dask_home(array: Array) -> Any:
+    home = HOMES.get(arrays.library(array._meta))  # what its chunks are, and where
+    return type(array._meta), home and home(array._meta)
+
+
+HOMES = {"torch": torch_home, "jax": jax_home, "cupy": cupy_home, "dask": dask_home}
 
 
 def identity(array: Any) -> tuple[Any, ...]:
@@ -76,11 +82,25 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
         checks.shapes(plan.problem, predictions, targets)
     if weights is not NO_WEIGHTS:
         checks.weight_shapes(plan.problem, predictions, weights)
-    while plan.guard is not None and plan.otherwise is not None and not permits(plan, predictions):
-        plan = plan.otherwise
+    while plan.guard is not None and not permits(plan, predictions):
+        plan = checks.another(plan, predictions)
     if state.sink is not None:
         state.sink.append(plan.decision)
-    return plan.run(plan, predictions, targets, weights)
+    try:
+        return plan.run(plan, predictions, targets, weights)
+    except Exception as error:
+        blame(plan, error)
+        raise
+
+
+def blame(plan: Plan, error: Exception) -> None:
+    """Notes on an error that a plugin's kernel took part in; it is never tried again on another one."""
+    record = registry.records.get(plan.owner)
+    if record is not None and record.distribution != "xent" and not isinstance(error, LabelError):
+        error.add_note(
+            f"xent: raised while kernel {plan.kernel!r} of plugin {record.name!r} ({record.distribution or 'no distribution'}"
+            f" {record.version}) was at work; XENT_DISABLE={plan.kernel} goes around it."
+        )
 
 
 def miss(
@@ -278,27 +298,31 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
         return Plan(problem, resolve(backend.load), inner.kernel, inner.load, inner=inner, decision=inner.decision)
     judged = candidates(problem, user)
     refuse(problem, user, judged)
-    chain = [spec for spec, reasons in judged if not reasons]
     plan: Plan | None = None
-    for spec in reversed(chain):
-        if plan is None or spec.guard is not None or spec is chain[0]:
-            verdicts = tuple(Verdict(one.name, one.owner, one is spec, why) for one, why in judged)
-            plan = Plan(
-                problem,
-                resolve(backend.load),
-                spec.name,
-                spec.load,
-                block_elements=spec.block_elements,
-                methods=spec.methods,
-                layouts=spec.layouts,
-                guard=spec.guard,
-                otherwise=plan,
-                forced=user.kernel == spec.name,
-                owner=spec.owner,
-                decision=Decision(problem, backend.name, spec.name, verdicts),
-            )
+    for spec in reversed(until_unguarded([spec for spec, reasons in judged if not reasons])):
+        verdicts = tuple(Verdict(one.name, one.owner, one is spec, why) for one, why in judged)
+        plan = Plan(
+            problem,
+            resolve(backend.load),
+            spec.name,
+            spec.load,
+            block_elements=spec.block_elements,
+            methods=spec.methods,
+            layouts=spec.layouts,
+            guard=spec.guard,
+            otherwise=plan,
+            forced=user.kernel == spec.name,
+            owner=spec.owner,
+            decision=Decision(problem, backend.name, spec.name, verdicts),
+        )
     assert plan is not None  # generic is always eligible, or refuse has raised
     return plan
+
+
+def until_unguarded(specs: list[KernelSpec]) -> list[KernelSpec]:
+    """The kernels that a call may come to: every guarded one, up to the first that takes whatever it is given."""
+    last = next((index for index, spec in enumerate(specs) if spec.guard is None), len(specs))
+    return specs[: last + 1]
 
 
 def backend_of(problem: Problem) -> BackendSpec:

@@ -1,0 +1,400 @@
+"""Which kernel serves a call, why not another, and that asking again costs no decision."""
+
+import concurrent.futures
+import pickle
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import toy_kernels
+from toy_kernels import Plugin, logits, spec
+from toy_library import Shy
+
+import xent
+from xent import selection, settings
+from xent.problem import Options
+
+
+@pytest.fixture
+def plugin():
+    """Registers plugins for one test."""
+    names = []
+
+    def register(*specs, name="toy"):
+        xent.register(Plugin(*specs), name)
+        names.append(name)
+
+    yield register
+    for name in names:
+        if name in selection.registry.records:
+            selection.registry.manager.has_plugin(name) and xent.unregister(name)
+            selection.registry.records.pop(name, None)
+    settings.forget_plans()
+
+
+def chosen(x, y, **options):
+    return xent.explain(xent.sparse_cross_entropy, x, y, **options).kernel
+
+
+def test_the_numpy_kernel_is_chosen_for_numpy_without_plugins():
+    assert chosen(*logits()) == "numpy"
+
+
+def test_a_plugin_takes_over_what_it_declares(plugin):
+    plugin(spec())
+    x, y = logits()
+    toy_kernels.loopback.calls = 0
+
+    xent.sparse_cross_entropy(x, y)
+
+    assert toy_kernels.loopback.calls == 1
+
+
+def test_a_plugin_does_not_change_a_result_it_only_computes(plugin):
+    x, y = logits()
+    with xent.using(kernel="generic"):
+        before = xent.sparse_cross_entropy(x, y)
+    plugin(spec())
+
+    assert (xent.sparse_cross_entropy(x, y) == before).all()
+
+
+def test_what_a_kernel_does_not_declare_is_declined_with_the_reason(plugin):
+    plugin(spec())
+    decision = xent.explain(xent.sparse_cross_entropy, *logits(dtype="float64"))
+    (verdict,) = [one for one in decision.verdicts if one.kernel == "loopback"]
+
+    assert verdict.reasons == ("dtype: float64 is not among float32",)
+
+
+def test_the_reasons_come_from_the_predicate_that_decides(plugin, monkeypatch):
+    plugin(spec())
+    monkeypatch.setattr(selection, "why_not", lambda one, problem, user: ["no"] if one.name != "generic" else [])
+    decision = xent.explain(xent.sparse_cross_entropy, *logits())
+
+    assert (decision.kernel, decision.verdicts[0].reasons) == ("generic", ()) and decision.verdicts[1].reasons == (
+        "no",
+    )
+
+
+def test_a_kernel_without_a_gradient_is_declined_for_loss_and_gradient(plugin):
+    plugin(spec(methods=frozenset({"partial"})))
+    x, y = logits()
+    with xent.using(trace=True) as decisions:
+        xent.value_and_grad(xent.sparse_cross_entropy)(x, y)
+
+    assert decisions[0].kernel == "numpy"
+
+
+def test_probabilities_take_no_kernel_and_the_decision_says_why():
+    x, y = logits()
+    decision = xent.explain(xent.sparse_cross_entropy, abs(x), y, kind="probabilities")
+
+    assert "no partition function" in decision.verdicts[1].reasons[0]
+
+
+def test_a_check_that_declines_gives_its_own_reason(plugin):
+    plugin(spec(check=lambda problem: "needs an even moon"))
+    decision = xent.explain(xent.sparse_cross_entropy, *logits())
+
+    assert ("check: needs an even moon",) in [one.reasons for one in decision.verdicts]
+
+
+def test_a_guard_passes_a_call_to_the_next_kernel_within_one_plan(plugin):
+    plugin(spec(guard=lambda shape, strides: shape[0] > 10))
+    toy_kernels.loopback.calls = 0
+    for rows in (7, 11):
+        xent.sparse_cross_entropy(*logits(rows))
+
+    assert toy_kernels.loopback.calls == 1
+
+
+def test_a_call_that_the_guard_declines_is_traced_with_the_kernel_that_ran(plugin):
+    plugin(spec(guard=lambda shape, strides: False))
+    with xent.using(trace=True) as decisions:
+        xent.sparse_cross_entropy(*logits())
+
+    assert decisions[0].kernel == "numpy"
+
+
+def test_opt_in_kernels_wait_to_be_asked_for(plugin):
+    plugin(spec(opt_in=True))
+    alone = chosen(*logits())
+    with xent.using(prefer="loopback"):
+        asked = chosen(*logits())
+
+    assert (alone, asked) == ("numpy", "loopback")
+
+
+def test_the_user_goes_before_the_site_and_the_site_before_priority(plugin):
+    class Policy:
+        @xent.hookimpl
+        def xent_order_kernels(self, candidates):
+            return sorted(candidates, key=lambda name: name != "numpy")
+
+    plugin(spec(priority=10), spec(name="second", priority=5))
+    by_priority = chosen(*logits())
+    xent.register(Policy(), "policy")
+    try:
+        by_site = chosen(*logits())
+        with xent.using(prefer="second"):
+            by_user = chosen(*logits())
+    finally:
+        xent.unregister("policy")
+
+    assert (by_priority, by_site, by_user) == ("loopback", "numpy", "second")
+
+
+def test_a_tie_between_strangers_is_broken_by_name_with_one_warning_that_names_both(plugin):
+    plugin(spec(name="tied-b"), name="one")
+    plugin(spec(name="tied-a"), name="two")
+    with pytest.warns(
+        xent.PluginWarning, match="'tied-a' .two. and 'tied-b' .one. have the same priority.*XENT_PREFER"
+    ):
+        first = chosen(*logits())
+
+    assert first == "tied-a"
+
+
+def test_disabling_works_by_kernel_by_plugin_and_for_everything_foreign(plugin):
+    plugin(spec())
+    found = []
+    for disable in ("loopback", "toy", "*"):
+        with xent.using(disable=disable):
+            found.append(chosen(*logits()))
+
+    assert found == ["numpy"] * 3
+
+
+def test_a_forced_kernel_that_cannot_serve_raises_with_every_reason(plugin):
+    plugin(spec())
+    x, y = logits(dtype="float64")
+    with xent.using(kernel="loopback"), pytest.raises(ValueError, match="cannot serve this call") as caught:
+        xent.sparse_cross_entropy(x, y)
+
+    assert "loopback: dtype: float64 is not among float32" in str(caught.value)
+
+
+def test_a_forced_kernel_that_nobody_registered_raises():
+    with xent.using(kernel="nobody"), pytest.raises(ValueError, match="'nobody', which is not registered"):
+        xent.sparse_cross_entropy(*logits())
+
+
+def test_a_preferred_kernel_that_cannot_serve_warns_once_and_the_call_goes_on(plugin):
+    plugin(spec(name="wanted"))
+    x, y = logits(dtype="float64")
+    with xent.using(prefer="wanted"):
+        with pytest.warns(xent.PluginWarning, match="preferred kernel 'wanted' is not used.*float64"):
+            xent.sparse_cross_entropy(x, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loss = xent.sparse_cross_entropy(x, y)
+
+    assert loss.shape == (7,)
+
+
+def test_a_plan_hit_makes_no_decision(monkeypatch):
+    x, y = logits()
+    first = xent.sparse_cross_entropy(x, y)
+    monkeypatch.setattr(selection, "compose", None)
+
+    assert (xent.sparse_cross_entropy(x, y) == first).all()
+
+
+def test_arrays_that_do_not_fit_are_refused_on_a_plan_hit_too():
+    x, y = logits()
+    xent.sparse_cross_entropy(x, y)
+    with pytest.raises(ValueError, match=r"`labels` must have shape \(7,\)"):
+        xent.sparse_cross_entropy(x, y[:-1])
+    with pytest.raises(ValueError, match="at least one class"):
+        xent.sparse_cross_entropy(x[:, :0], y)
+
+
+def test_plans_are_told_apart_by_everything_a_kernel_may_ask_about():
+    x, y = logits()
+    settings.forget_plans()
+    xent.sparse_cross_entropy(x, y)
+    xent.sparse_cross_entropy(x.astype("float64"), y)
+    xent.sparse_cross_entropy(x, y.astype("uint8"))
+    xent.sparse_cross_entropy(x, y, reduction="mean")
+    xent.sparse_cross_entropy(x, y, sample_weight=np.ones(7))
+
+    assert len(settings.current().plans) == 5
+
+
+def test_the_plans_kept_are_bounded(monkeypatch):
+    monkeypatch.setattr(selection, "PLANS_AT_MOST", 8)
+    x, y = logits()
+    for step in range(30):
+        xent.sparse_cross_entropy(x, y, label_smoothing=step / 64)
+
+    assert len(settings.current().plans) <= 8
+
+
+def test_a_list_of_ignored_labels_is_a_plan_of_its_own():
+    x, y = logits()
+    loss = xent.sparse_cross_entropy(x, y, ignore_index=[0, 1])
+
+    assert (loss == 0).tolist() == [True, True, False, False, False, True, True]
+
+
+def test_explaining_computes_nothing_and_keeps_no_plan():
+    settings.forget_plans()
+    x, y = logits()
+    xent.explain(xent.sparse_cross_entropy, np.full_like(x, np.nan), y + 100)
+
+    assert len(settings.current().plans) == 0
+
+
+def test_a_decision_prints_a_line_for_every_candidate(plugin):
+    plugin(spec())
+    text = str(xent.explain(xent.sparse_cross_entropy, *logits()))
+
+    starts = [line.split()[:2] for line in text.splitlines()[1:]]
+
+    assert starts == [["*", "loopback"], ["numpy", "eligible,"], ["generic", "eligible,"]]
+
+
+def test_a_decision_is_plain_data_for_json():
+    data = xent.explain(xent.sparse_cross_entropy, *logits()).to_dict()
+
+    assert data["kernel"] == "numpy" and data["verdicts"][0]["chosen"] is True
+
+
+def test_the_trace_holds_what_ran_in_order():
+    x, y = logits()
+    with xent.using(trace=True) as decisions:
+        xent.sparse_cross_entropy(x, y)
+        with xent.using(kernel="generic"):
+            xent.sparse_cross_entropy(x, y)
+
+    assert [one.kernel for one in decisions] == ["numpy", "generic"]
+
+
+def test_plans_and_decisions_survive_pickling():
+    x, y = logits()
+    xent.sparse_cross_entropy(x, y)
+    for plan in settings.current().plans.values():
+        again = pickle.loads(pickle.dumps(plan))
+
+        assert again == plan and str(again.decision) == str(plan.decision)
+
+
+def test_a_pickled_plan_is_small():
+    xent.sparse_cross_entropy(*logits())
+
+    assert max(len(pickle.dumps(plan)) for plan in settings.current().plans.values()) < 3000
+
+
+def test_an_error_while_a_plugins_kernel_computes_names_the_plugin_and_is_not_retried(plugin):
+    plugin(spec(load="toy_kernels:failing"))
+    with pytest.raises(ArithmeticError, match="the kernel broke") as caught:
+        xent.sparse_cross_entropy(*logits())
+
+    assert "kernel 'loopback' of plugin 'toy'" in caught.value.__notes__[0]
+
+
+def test_a_bad_label_is_not_blamed_on_the_plugin(plugin):
+    plugin(spec())
+    with pytest.raises(xent.LabelError) as caught:
+        xent.sparse_cross_entropy(logits()[0], np.full(7, 9))
+
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_a_kernel_is_told_how_many_threads_it_may_use(plugin):
+    plugin(spec(load="toy_kernels:threads"))
+    toy_kernels.threads.seen.clear()
+    for count in (1, 3):
+        with xent.using(threads=count):
+            xent.sparse_cross_entropy(*logits())
+
+    assert toy_kernels.threads.seen == [1, 3]
+
+
+def test_a_worker_that_lacks_the_kernel_uses_generic_with_one_warning(plugin):
+    plugin(spec(name="absent", load="no_such_module:kernel"))
+    x, y = logits()
+    with pytest.warns(xent.PluginWarning, match="'absent' of toy cannot be imported here"):
+        loss = xent.sparse_cross_entropy(x, y)
+
+    assert loss.shape == (7,)
+
+
+def test_a_worker_that_lacks_a_forced_kernel_fails(plugin):
+    plugin(spec(name="absent", load="no_such_module:kernel"))
+    with xent.using(kernel="absent"), pytest.raises(ModuleNotFoundError):
+        xent.sparse_cross_entropy(*logits())
+
+
+def test_the_first_call_from_sixteen_threads_is_as_good_as_from_one():
+    code = """
+import concurrent.futures, threading, numpy as np, xent
+x, y, gate = np.zeros((5, 4), "float32"), np.arange(5) % 4, threading.Barrier(16)
+def call(_):
+    gate.wait()
+    return xent.sparse_cross_entropy(x, y).tolist()
+with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    assert len({tuple(loss) for loss in pool.map(call, range(16))}) == 1
+assert len([one for one in xent.plugins() if one.name == "xent.numpy"]) == 1
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_settings_of_one_thread_do_not_leak_into_another():
+    x, y = logits()
+    gate = threading.Barrier(2)
+
+    def call(kernel):
+        with xent.using(kernel=kernel, trace=True) as decisions:
+            gate.wait()
+            xent.sparse_cross_entropy(x, y)
+            return decisions[0].kernel
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(call, ("numpy", "generic"))) == ["numpy", "generic"]
+
+
+def test_options_are_equal_to_the_tuple_that_losses_hand_over():
+    assert Options() == (-1, "logits", "none", None, 0.0, 0, None)
+
+
+def test_an_array_library_unknown_to_xent_works_through_generic():
+    x, y = logits()
+    loss = xent.sparse_cross_entropy(Shy(x), Shy(y))
+    with xent.using(kernel="generic"):
+        plain = xent.sparse_cross_entropy(x, y)
+
+    assert isinstance(loss, Shy) and (loss.array == plain).all()
+
+
+def test_a_plugins_kernel_takes_over_for_a_library_unknown_to_xent(plugin):
+    plugin(spec(arrays=frozenset({"toy_library"})))
+    decision = xent.explain(xent.sparse_cross_entropy, *(Shy(one) for one in logits()))
+
+    assert decision.kernel == "loopback"
+
+
+def test_a_plugins_backend_schedules_a_library_of_its_own():
+    class Backend:
+        @xent.hookimpl
+        def xent_register_backends(self):
+            arrays = frozenset({"toy_library"})
+            return [xent.BackendSpec(name="shy", load="toy_kernels:schedule", arrays=arrays)]
+
+    xent.register(Backend(), "shy")
+    try:
+        answer = xent.sparse_cross_entropy(*(Shy(one) for one in logits()))
+    finally:
+        xent.unregister("shy")
+
+    assert answer == "scheduled"
+
+
+def test_a_forced_kernel_whose_guard_declines_the_call_raises(plugin):
+    plugin(spec(guard=lambda shape, strides: False))
+    with xent.using(kernel="loopback"), pytest.raises(ValueError, match=r"whose guard declines float32\[7, 5\]"):
+        xent.sparse_cross_entropy(*logits())

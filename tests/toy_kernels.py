@@ -1,0 +1,69 @@
+"""Small kernels for the tests of dispatch: the generic fold under other names, and some that misbehave."""
+
+import numpy as np
+
+import xent
+from xent.backends import generic
+
+
+class Loopback:
+    """The generic fold, counting how often it is asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def partial(self, logits, labels, on, off, *, threads):
+        self.calls += 1
+        return generic.sparse.partial(logits, labels, on, off, threads=threads)
+
+    def gradient(self, *arguments, threads, out=None):
+        self.calls += 1
+        return generic.sparse.gradient(*arguments, threads=threads, out=out)
+
+
+class Failing:
+    """A kernel that fails while it computes."""
+
+    def partial(self, logits, labels, on, off, *, threads):
+        raise ArithmeticError("the kernel broke")
+
+
+class Threads:
+    """A kernel that notes how many threads it was given."""
+
+    seen: list[int] = []  # noqa: RUF012  # shared on purpose: the test reads it
+
+    def partial(self, logits, labels, on, off, *, threads):
+        self.seen.append(threads)
+        return generic.sparse.partial(logits, labels, on, off, threads=threads)
+
+
+loopback, failing, threads = Loopback(), Failing(), Threads()
+
+
+def spec(name="loopback", load="toy_kernels:loopback", **facts):
+    """A KernelSpec for labels on NumPy."""
+    defaults = {"methods": frozenset({"partial", "gradient"}), "dtypes": frozenset({"float32"})}
+    return xent.KernelSpec(name=name, op="sparse", load=load, **{**defaults, **facts})
+
+
+class Plugin:
+    """A plugin that registers the given specs."""
+
+    def __init__(self, *specs):
+        self.specs = specs
+
+    @xent.hookimpl
+    def xent_register_kernels(self):
+        return self.specs
+
+
+def logits(rows=7, classes=5, dtype="float32"):
+    """Some logits and labels."""
+    x = np.random.default_rng(rows * classes).standard_normal((rows, classes)).astype(dtype)
+    return x, np.arange(rows) % classes
+
+
+def schedule(plan, predictions, targets, weights):
+    """A backend of a plugin: notes that it was asked, and answers itself."""
+    return "scheduled"
