@@ -256,12 +256,12 @@ def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
 
 
 @quietly
-def statistics(work: Work, dtype: Any) -> Statistics:
-    """The statistics of every row."""
+def statistics(work: Work, dtype: Any, label_logits: Array | None = None) -> Statistics:
+    """The statistics of every row; ``label_logits`` (rows,) where the label may be among classes that are elsewhere."""
     xp, spans, parts = work.xp, work.walk.spans(), []
     for tile in work.walk.tiles():
         block, labels, _, _ = work.arguments(tile, (0, work.walk.classes))
-        label_logit, _ = fold.gather(xp, block, labels)
+        label_logit = fold.gather(xp, block, labels)[0] if label_logits is None else label_logits[tile.rows]
         pieces = []
         for span in spans:
             block, labels, _, _ = work.arguments(tile, span)

@@ -169,7 +169,7 @@ def work_of(xp: Any, plan: Plan, predictions: Array, given: Array | None) -> Wor
     return Work(xp, plan, kernel, methods, walk, predictions, told)
 
 
-def rows_of(work: Work, given: Array | None, weights: Weights, first_row: int | str = 0) -> Rows:
+def rows_of(work: Work, given: Array | None, weights: Weights) -> Rows:
     """What is said of each row; raises where a label is bad and its value can be read."""
     xp, problem, ignored, bad, weight = work.xp, work.plan.problem, None, None, None
     dtype = fold.compute_dtype(xp, work.logits.dtype)
@@ -185,7 +185,7 @@ def rows_of(work: Work, given: Array | None, weights: Weights, first_row: int | 
             bad = bad & ~ignored
         if problem.raises:
             if xp.any(bad):
-                checks.labels(problem.function, xp.reshape(bad, given.shape), given, work.walk.classes, first_row)
+                checks.labels(problem.function, xp.reshape(bad, given.shape), given, work.walk.classes)
             bad = None
     if weights.classes is not None:
         class_weight = xp.asarray(weights.classes, dtype=dtype, device=getattr(work.logits, "device", None))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import checks
 from ..arrays import Array
@@ -84,36 +84,82 @@ def nothing_counted(xp: Any, rows: Rows, like: Array) -> Array | bool:
     return False if rows.ignored is None else xp.all(rows.ignored)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A reduction of which these rows are one share: its sums are handed on, to be merged with those of the others.
+
+    Parameters
+    ----------
+    whole : "sum", "mean" or a Mean
+    below : 0-d array or number, optional
+        The denominator over all shares, which the gradient of a mean needs.
+    """
+
+    whole: Any
+    below: Any = None
+
+
+class Sums(NamedTuple):
+    """What a reduction needs of its rows; adds up over disjoint sets of them."""
+
+    total: Array  # Σ w ℓ over the counted rows, 0-d, wide
+    below: Any  # the denominator, 0 where it is no sum
+    empty: Any  # whether no row is counted
+
+
 def as_mean(reduction: Any) -> Mean | None:
     """The mean asked for, or None for "none" and "sum"."""
-    return Mean() if reduction == "mean" else reduction if isinstance(reduction, Mean) else None
+    whole = reduction.whole if isinstance(reduction, Share) else reduction
+    return Mean() if whole == "mean" else whole if isinstance(whole, Mean) else None
 
 
-def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Array:
-    """The rows' losses (rows,), weighed, selected and reduced; in the dtype of the losses."""
+def sums(xp: Any, loss: Array, rows: Rows, mean: Mean | None) -> Sums:
+    """The sums of losses (rows,) that are weighed already, 0 where ignored."""
+    is_sum = mean is not None and isinstance(mean.denominator, str)
+    below = denominator(xp, mean, rows, loss) if mean is not None and is_sum else 0
+    return Sums(pairwise_sum(xp, loss), below, nothing_counted(xp, rows, loss))
+
+
+def merge_sums(xp: Any, a: Sums, b: Sums) -> Sums:
+    """The sums of both sets of rows."""
+    return Sums(a.total + b.total, a.below + b.below, a.empty & b.empty)
+
+
+def divisor(xp: Any, sums: Sums, mean: Mean) -> Any:
+    """The denominator, or 1 where no row is counted: nothing is divided by it there."""
+    below = sums.below if isinstance(mean.denominator, str) else mean.denominator
+    if sums.empty is True:
+        return 1.0
+    return below if sums.empty is False or isinstance(below, int | float) else xp.where(sums.empty, 1.0, below)
+
+
+def finish(xp: Any, sums: Sums, reduction: Any, dtype: Any) -> Array:
+    """The value of the reduction, 0-d."""
+    mean, value = as_mean(reduction), sums.total
+    if mean is not None:
+        value = value / divisor(xp, sums, mean)
+        if sums.empty is True:
+            value = xp.full_like(value, mean.empty)
+        elif sums.empty is not False:
+            value = xp.where(sums.empty, mean.empty, value)
+    return xp.astype(value, dtype, copy=False)
+
+
+def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Any:
+    """The rows' losses (rows,), weighed, selected and reduced, in their dtype; the :class:`Sums` of a :class:`Share`."""
     loss = counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
     if reduction == "none":
         return loss
-    value = pairwise_sum(xp, loss)
-    mean = as_mean(reduction)
-    if mean is not None:
-        below = denominator(xp, mean, rows, loss)
-        empty = nothing_counted(xp, rows, loss)
-        if empty is True:
-            value = xp.full_like(value, mean.empty)
-        elif empty is False:
-            value = value / below
-        else:
-            value = xp.where(empty, mean.empty, value / xp.where(empty, 1.0, below))
-    return xp.astype(value, loss.dtype, copy=False)
+    found = sums(xp, loss, rows, as_mean(reduction))
+    return found if isinstance(reduction, Share) else finish(xp, found, reduction, loss.dtype)
 
 
 def scale(xp: Any, rows: Rows, reduction: Any, like: Array) -> Array:
-    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if it is bad."""
+    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if its label is bad."""
     share = xp.ones_like(like) if rows.weight is None else rows.weight
     mean = as_mean(reduction)
     if mean is not None:
-        share = share / denominator(xp, mean, rows, like)
+        share = share / (reduction.below if isinstance(reduction, Share) else denominator(xp, mean, rows, like))
     if rows.bad is not None:
         share = xp.where(rows.bad, math.nan, share)
     return xp.astype(counted(xp, share, rows.ignored), like.dtype, copy=False)
