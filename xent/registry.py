@@ -47,6 +47,11 @@ class PluginRecord:
     hooks: tuple[str, ...] = ()
     error: str = ""
 
+    @property
+    def origin(self) -> str:
+        """The distribution and its version, for a message."""
+        return f"{self.distribution} {self.version}".strip() or "no distribution"
+
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data, for JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -100,7 +105,7 @@ class Registry:
             if self.loaded:  # another thread may have done it meanwhile
                 return  # type: ignore[unreachable]  # mypy does not know of other threads
             version = own_version()
-            for name in OWN:
+            for name in (name for name in OWN if f"xent.{name}" not in self.records):
                 self.add(importlib.import_module(f"xent.backends.{name}"), f"xent.{name}", "xent", version)
             wanted, disabled = os.environ.get("XENT_PLUGINS", "auto").strip(), settings.current().settings.disable
             for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
@@ -117,7 +122,7 @@ class Registry:
             return
         try:
             plugin = entry.load()
-        except Exception as error:  # whatever a plugin's import raises, xent works on
+        except (Exception, SystemExit) as error:  # whatever a plugin's import raises, xent works on
             self.set_aside(entry.name, distribution, version, error)
         else:
             self.add(plugin, entry.name, distribution, version)
@@ -130,7 +135,7 @@ class Registry:
             try:
                 self.manager.register(plugin, name)
                 self.manager.check_pending()
-            except Exception as error:  # a hook may raise anything
+            except (Exception, SystemExit) as error:  # a hook may raise anything
                 if self.manager.get_plugin(name) is plugin:
                     self.manager.unregister(name=name)
                 self.kernels, self.backends = before
@@ -150,16 +155,16 @@ class Registry:
             self.records.pop(name, None)
             settings.forget_plans()
 
-    def set_aside(self, name: str, distribution: str, version: str, error: Exception) -> None:
+    def set_aside(self, name: str, distribution: str, version: str, error: BaseException) -> None:
         """Lists a plugin as broken, with its traceback, and warns once; raises under XENT_PLUGIN_ERRORS=raise."""
         self.kernels = [spec for spec in self.kernels if spec.owner != name]
         text = "".join(traceback.format_exception(error))
-        self.records[name] = PluginRecord(name, distribution, version, "broken", error=text)
+        record = self.records[name] = PluginRecord(name, distribution, version, "broken", error=text)
         settings.forget_plans()
         if os.environ.get("XENT_PLUGIN_ERRORS", "warn") == "raise":
             raise error
         warnings.warn(
-            f"xent: plugin {name!r} ({distribution or 'no distribution'} {version}) is set aside: "
+            f"xent: plugin {name!r} ({record.origin}) is set aside: "
             f"{type(error).__name__}: {error}. `xent plugins` shows its traceback; XENT_DISABLE={name} silences this.",
             PluginWarning,
             stacklevel=2,

@@ -43,6 +43,10 @@ def dask_home(array: Array) -> Any:
     return type(array._meta), home and home(array._meta)
 
 
+def device_home(array: Array) -> Any:
+    return str(array.device)  # of a library that xent has never heard of
+
+
 HOMES = {"torch": torch_home, "jax": jax_home, "cupy": cupy_home, "dask": dask_home}
 
 
@@ -98,8 +102,8 @@ def blame(plan: Plan, error: Exception) -> None:
     record = registry.records.get(plan.owner)
     if record is not None and record.distribution != "xent" and not isinstance(error, LabelError):
         error.add_note(
-            f"xent: raised while kernel {plan.kernel!r} of plugin {record.name!r} ({record.distribution or 'no distribution'}"
-            f" {record.version}) was at work; XENT_DISABLE={plan.kernel} goes around it."
+            f"xent: raised while kernel {plan.kernel!r} of plugin {record.name!r} ({record.origin}) was at work; "
+            f"XENT_DISABLE={plan.kernel} goes around it."
         )
 
 
@@ -113,7 +117,9 @@ def miss(
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
     for one in arguments:
-        home = HOMES.get(arrays.library(one))
+        library = arrays.library(one)
+        unknown = library not in arrays.COMPAT and hasattr(one, "device")
+        home = HOMES.get(library, device_home if unknown else None)
         if home is not None and not arrays.is_traced(one):
             homes[type(one)] = home
     options = problem.options
