@@ -18,6 +18,7 @@ KINDS = ("logits", "probabilities", "log_probabilities")
 REDUCTIONS = ("none", "sum", "mean")
 DENOMINATORS = ("weights", "counted", "all")
 VALIDATE = ("auto", "always", "never")
+WITHOUT_TARGETS = ("logsumexp", "softmax", "log_softmax")
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 CONVERSIONS = {
@@ -222,7 +223,7 @@ def metadata(function: str, op: str, predictions: Any, targets: Any, options: An
     """Types, dtypes, homes and keywords, once per kind of call and before any work."""
     array(function, "predictions", predictions)
     predictions_dtype(function, predictions)
-    if targets is not None:
+    if targets is not None or function not in WITHOUT_TARGETS:
         name = "labels" if op == "sparse" else "targets"
         array(function, name, targets)
         (labels_dtype if op == "sparse" else targets_dtype)(function, targets)
@@ -251,11 +252,13 @@ def weight(function: str, name: str, value: Any, predictions: Array) -> None:
 
 def labels(function: str, bad: Array, labels: Array, classes: int) -> None:
     """Raises LabelError where ``bad`` (the labels' shape, on the host) has a true element."""
-    count = int(bad.sum())
+    xp = arrays.namespace(bad)
+    hits = xp.astype(xp.reshape(bad, (-1,)), xp.int32)
+    count = int(xp.sum(hits))
     if count == 0:
         return
-    flat = next(index for index, one in enumerate(bad.reshape((-1,)).tolist()) if one)
-    value = int(labels.reshape((-1,))[flat])
+    flat = int(xp.argmax(hits))
+    value = int(xp.reshape(labels, (-1,))[flat])
     position = unravel(flat, tuple(bad.shape))
     where = f"outside; the first, at position {show(position)}, is {value}"
     raise label_error(function, classes, where, (count, position, value))
