@@ -28,9 +28,15 @@ def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]
     return function, bound
 
 
+@functools.lru_cache
+def keywords_of(function: Callable[..., Array]) -> tuple[str, ...]:
+    """The keywords that a loss takes."""
+    return tuple(inspect.signature(function).parameters)[2:]
+
+
 def told(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[Options, Weights]:
     """The keywords of a loss as options and weights."""
-    checks.keywords(function.__name__, keywords, tuple(inspect.signature(function).parameters)[2:])
+    checks.keywords(function.__name__, keywords, keywords_of(function))
     weights = weights_of(**{WEIGHTS[name]: value for name, value in keywords.items() if name in WEIGHTS})
     options = Options(**{name: value for name, value in keywords.items() if name not in WEIGHTS})
     return options, weights

@@ -80,7 +80,7 @@ class Problem:
     views : tuple of str
         Libraries that can read the same memory without a copy; for a chunked array the library of its chunks.
     is_plain : bool
-        Whether it is the loss of each row from logits (rows, C) and labels, with no option besides.
+        Whether it is a loss of logits (rows, C) and labels with no option but a reduction.
     """
 
     function: str
@@ -98,7 +98,7 @@ class Problem:
     validate: str = "auto"
     threads: int = 1
     views: tuple[str, ...] = ()
-    is_plain: bool = False  # rows of logits and labels, and nothing else asked for
+    is_plain: bool = False
 
     @property
     def layout(self) -> str:

@@ -163,7 +163,9 @@ def problem_of(
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
         views=arrays.views(predictions),
-        is_plain=(op, method) == ("sparse", "loss") and predictions.ndim == 2 and options in PLAIN,
+        is_plain=(op, method) == ("sparse", "loss")
+        and predictions.ndim == 2
+        and options._replace(reduction="none") in PLAIN,
     )
 
 

@@ -19,13 +19,15 @@ import numpy as np
 from ..arrays import Array
 from ..hookspecs import hookimpl
 from ..kernels import BackendSpec, KernelSpec, Partial, Plan, Statistics, Weights
-from ..numerics import fold, gradient
+from ..numerics import fold, gradient, reduction
 from ..numerics import statistics as numbers
+from ..numerics.targets import Rows
 from ..problem import NO_WEIGHTS
 from . import generic
 
 FEW_CLASSES = 48
 SMALL = 1 << 14
+NO_ROWS = Rows(None, None, None)
 FAR = -1e4
 INT64, UINT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
 METHODS = frozenset({"partial", "gradient", "statistics"})
@@ -55,9 +57,9 @@ def xent_register_backends() -> Iterator[BackendSpec]:
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """Carries out one call: small plain ones in few steps, all others as the generic schedule does."""
     if weights is NO_WEIGHTS and plan.problem.is_plain and plan.kernel == "numpy" and predictions.size <= SMALL:
-        loss = small_loss(predictions, targets)
+        loss, wanted = small_loss(predictions, targets), plan.problem.options.reduction
         if loss is not None:
-            return loss
+            return loss if wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted)
     return generic.run(plan, predictions, targets, weights)
 
 

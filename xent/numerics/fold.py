@@ -45,9 +45,18 @@ class Partial(NamedTuple):
     target_sum: Array
 
 
+wide_dtypes: dict[str, Any] = {}
+
+
 def wide_dtype(xp: Any) -> Any:
     """The dtype sums are taken in: float64 where the library has it, else float32."""
-    return xp.__array_namespace_info__().dtypes(kind="real floating").get("float64", xp.float32)
+    name = getattr(xp, "__name__", "")
+    if name in wide_dtypes:
+        return wide_dtypes[name]
+    found = xp.__array_namespace_info__().dtypes(kind="real floating").get("float64", xp.float32)
+    if name and not name.startswith("jax"):  # JAX has float64 or not by a flag that may change
+        wide_dtypes[name] = found
+    return found
 
 
 def compute_dtype(xp: Any, dtype: Any) -> Any:

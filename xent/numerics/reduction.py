@@ -71,10 +71,11 @@ def denominator(xp: Any, mean: Mean, rows: Rows, like: Array) -> Array | float:
     """What the sum is divided by; ``like`` is any (rows,) array of the compute dtype."""
     if not isinstance(mean.denominator, str):
         return float(mean.denominator)
-    if mean.denominator == "all":
+    weight = rows.weight if mean.denominator == "weights" else None
+    ignored = None if mean.denominator == "all" else rows.ignored
+    if weight is None and ignored is None:
         return math.prod(like.shape)
-    weight = xp.ones_like(like) if mean.denominator == "counted" or rows.weight is None else rows.weight
-    return pairwise_sum(xp, counted(xp, weight, rows.ignored))
+    return pairwise_sum(xp, counted(xp, xp.ones_like(like) if weight is None else weight, ignored))
 
 
 def nothing_counted(xp: Any, rows: Rows, like: Array) -> Array | bool:
@@ -146,7 +147,7 @@ def finish(xp: Any, sums: Sums, reduction: Any, dtype: Any) -> Array:
 
 
 def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Any:
-    """The rows' losses (rows,), weighed, selected and reduced, in their dtype; the :class:`Sums` of a :class:`Share`."""
+    """The rows' losses (rows,), weighed, selected and reduced, in their dtype; a :class:`Share` gives its sums."""
     loss = counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
     if reduction == "none":
         return loss
@@ -155,7 +156,7 @@ def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Any:
 
 
 def scale(xp: Any, rows: Rows, reduction: Any, like: Array) -> Array:
-    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if its label is bad."""
+    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if it is bad."""
     share = xp.ones_like(like) if rows.weight is None else rows.weight
     mean = as_mean(reduction)
     if mean is not None:
