@@ -26,11 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend", action="append", choices=BACKENDS, default=[], help="an array library to test on; repeatable"
     )
     group.addoption("--kernel", default=None, help="the kernel to force, as xent.using(kernel=) does")
-    group.addoption("--seed", type=int, default=None, help="the seed of the random numbers, as an earlier run printed it")
+    group.addoption(
+        "--seed", type=int, default=None, help="the seed of the random numbers, as an earlier run printed it"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "variants(*names, but=()): run on these variants of libraries.py, or on all but some")
+    config.addinivalue_line(
+        "markers", "variants(*names, but=()): run on these variants of libraries.py, or on all but some"
+    )
     worker = getattr(config, "workerinput", None)  # pytest-xdist's processes share one seed
     if worker is not None:
         config.option.seed = worker["xent_seed"]

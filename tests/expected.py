@@ -51,7 +51,9 @@ def far(actual, expected, budget: Budget, k: float) -> str:
     if not np.any(over > 0):
         return ""
     at = np.unravel_index(np.argmax(over), over.shape)
-    return f"{int(np.sum(over > 0))} of {over.size}, worst at {at}: {wide[at]!r} for {expected[at]!r}, {over[at]:.3g} over"
+    return (
+        f"{int(np.sum(over > 0))} of {over.size}, worst at {at}: {wide[at]!r} for {expected[at]!r}, {over[at]:.3g} over"
+    )
 
 
 def loss_is_off(actual, logits, targets, *, weight=1.0, flushes: bool = False) -> str:
@@ -66,7 +68,9 @@ def loss_is_off(actual, logits, targets, *, weight=1.0, flushes: bool = False) -
     with np.errstate(invalid="ignore"):
         expected = np.where(weight == 0, 0.0, exact * weight)
     rounding = np.spacing(np.abs(expected).astype(compute_dtype(logits.dtype)))  # of the product itself
-    return far(actual, expected, scaled._replace(beyond=scaled.beyond + np.where(weight == 1, 0, rounding)), k_of["loss"])
+    return far(
+        actual, expected, scaled._replace(beyond=scaled.beyond + np.where(weight == 1, 0, rounding)), k_of["loss"]
+    )
 
 
 def gradient_is_off(actual, logits, targets, *, share=1.0, is_sparse: bool = False, flushes: bool = False) -> str:
@@ -78,4 +82,6 @@ def gradient_is_off(actual, logits, targets, *, share=1.0, is_sparse: bool = Fal
         expected = np.where(share == 0, 0.0, exact * share)
         rounding = 2 * np.finfo(compute_dtype(logits.dtype)).eps * np.abs(expected)  # of the share and of the product
     scaled = Budget(*(part * np.abs(share) for part in budget))
-    return far(actual, expected, scaled._replace(beyond=scaled.beyond + np.where(share == 1, 0, rounding)), k_of["gradient"])
+    return far(
+        actual, expected, scaled._replace(beyond=scaled.beyond + np.where(share == 1, 0, rounding)), k_of["gradient"]
+    )

@@ -144,7 +144,9 @@ def test_binary_losses_take_all_three_kinds(lib, rng, kind):
     expected = -(targets * np.log(p) + (1 - targets) * np.log1p(-p))
     loss = lib.call(xent.binary_cross_entropy, predictions, targets, kind=kind)
 
-    assert np.all(np.abs(loss - expected) <= 64 * np.finfo(np.float64).eps * (1 + np.abs(logits)) * (1 + np.abs(expected)))
+    assert np.all(
+        np.abs(loss - expected) <= 64 * np.finfo(np.float64).eps * (1 + np.abs(logits)) * (1 + np.abs(expected))
+    )
 
 
 def test_a_positive_weight_multiplies_the_cost_of_a_yes(lib):
@@ -181,7 +183,9 @@ def test_value_and_grad_keeps_the_class_axis_where_it_is(lib, rng, axis):
     flat = last.reshape(-1, last.shape[-1])
     got = np.moveaxis(gradient, axis, -1).reshape(flat.shape)
 
-    assert not gradient_is_off(got, flat, one_hot(labels.reshape(-1), flat.shape[-1]), is_sparse=True, flushes=lib.flushes)
+    assert not gradient_is_off(
+        got, flat, one_hot(labels.reshape(-1), flat.shape[-1]), is_sparse=True, flushes=lib.flushes
+    )
 
 
 def test_value_and_grad_takes_a_partial_of_a_loss(lib):
@@ -332,7 +336,9 @@ def test_softmax_sums_to_one_along_its_axis(lib, rng, axis):
     p = lib.call(xent.softmax, logits, axis=axis)
 
     assert np.all(np.abs(p.astype(np.float64).sum(axis) - 1) <= 1e-6)
-    assert not far(p, np.moveaxis(reference.softmax(np_xp, np.moveaxis(logits, axis, -1)), -1, axis), Budget(2e-7, 1e-8), 8)
+    assert not far(
+        p, np.moveaxis(reference.softmax(np_xp, np.moveaxis(logits, axis, -1)), -1, axis), Budget(2e-7, 1e-8), 8
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])

@@ -111,7 +111,9 @@ def test_wide_predictions_give_losses_of_their_own_dtype(lib, dtype, reduction):
 def test_many_equal_terms_keep_their_digits_along_any_axis(lib, axis):
     classes = 32_003
     logits = np.zeros((3, classes), np.float32)
-    loss = lib.call(xent.sparse_cross_entropy, logits if axis else logits.T.copy(), np.asarray([0, 7, 32_002]), axis=axis)
+    loss = lib.call(
+        xent.sparse_cross_entropy, logits if axis else logits.T.copy(), np.asarray([0, 7, 32_002]), axis=axis
+    )
 
     assert near(loss, [math.log(classes)] * 3)
 
@@ -227,7 +229,10 @@ def test_targets_that_do_not_sum_to_one_have_the_loss_of_the_formula(lib, rng, t
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_a_dense_one_hot_is_the_label(lib, rng, smoothing):
     logits, labels = rng.standard_normal((5, 7)).astype(np.float32) * 4, np.asarray([0, 6, 3, 3, 1])
-    weights = {"sample_weight": np.asarray([1, 2, 0, 0.5, 3], np.float32), "class_weight": np.arange(1, 8, dtype=np.float32)}
+    weights = {
+        "sample_weight": np.asarray([1, 2, 0, 0.5, 3], np.float32),
+        "class_weight": np.arange(1, 8, dtype=np.float32),
+    }
     keywords = {**weights, "label_smoothing": smoothing}
     sparse = loss_and_gradient(lib, logits, labels, **keywords)
     dense = dense_loss_and_gradient(lib, logits, one_hot(labels, 7).astype(np.float32), **keywords)
@@ -282,7 +287,9 @@ def test_binary_losses_are_the_losses_of_two_classes(lib):
     assert not loss_is_off(binary, *two, flushes=lib.flushes)
 
 
-@pytest.mark.parametrize(("x", "y", "loss", "slope"), [(inf, 1, 0, 0), (inf, 0, inf, 1), (-inf, 1, inf, -1), (-inf, 0, 0, 0)])
+@pytest.mark.parametrize(
+    ("x", "y", "loss", "slope"), [(inf, 1, 0, 0), (inf, 0, inf, 1), (-inf, 1, inf, -1), (-inf, 0, 0, 0)]
+)
 def test_binary_infinite_logits_have_their_limits(lib, x, y, loss, slope):
     found = lib.call(xent.value_and_grad(xent.binary_cross_entropy), row(x), row(y))
 
@@ -308,7 +315,9 @@ def test_one_class_costs_nothing(lib, logit):
     assert same(gradient, np.zeros((3, 1)))
 
 
-@pytest.mark.parametrize("function", [xent.sparse_cross_entropy, xent.logsumexp, xent.softmax], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [xent.sparse_cross_entropy, xent.logsumexp, xent.softmax], ids=lambda f: f.__name__
+)
 def test_no_class_at_all_is_an_error(lib, function):
     labels = (np.zeros(3, np.int64),) if function is xent.sparse_cross_entropy else ()
 

@@ -42,7 +42,9 @@ def test_an_ignored_row_has_loss_and_gradient_zero_whatever_it_holds(lib, logits
 
     assert same_bits(loss[2], np.float32(0))
     assert same(gradient[2], [0, 0, 0])
-    assert not loss_is_off(np.delete(loss, 2), np.delete(logits, 2, 0), one_hot(np.delete(LABELS, 2), 3), flushes=lib.flushes)
+    assert not loss_is_off(
+        np.delete(loss, 2), np.delete(logits, 2, 0), one_hot(np.delete(LABELS, 2), 3), flushes=lib.flushes
+    )
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
@@ -83,8 +85,12 @@ def test_an_ignored_row_is_not_counted_in_the_mean(lib, logits):
 
 
 @pytest.mark.parametrize("how", ["ignore_index", "sample_weight"])
-@pytest.mark.parametrize(("reduction", "expected"), [("mean", nan), ("sum", 0.0), (xent.Mean(empty=0.0), 0.0), (xent.Mean("all"), nan)])
-def test_where_every_row_is_ignored_the_reduction_is_its_convention_and_the_gradient_zero(lib, logits, how, reduction, expected):
+@pytest.mark.parametrize(
+    ("reduction", "expected"), [("mean", nan), ("sum", 0.0), (xent.Mean(empty=0.0), 0.0), (xent.Mean("all"), nan)]
+)
+def test_where_every_row_is_ignored_the_reduction_is_its_convention_and_the_gradient_zero(
+    lib, logits, how, reduction, expected
+):
     keywords = {"ignore_index": 0} if how == "ignore_index" else {"sample_weight": np.zeros(7, np.float32)}
     loss, gradient = lib.call(sparse, logits, np.zeros(7, np.int64), reduction=reduction, **keywords)
 
@@ -161,7 +167,9 @@ def test_a_reduction_divides_the_weighted_sum_by_its_denominator(lib, logits, re
     loss, gradient = lib.call(sparse, logits, LABELS, reduction=reduction, **keywords)
 
     assert near(loss, (weight * exact(logits, one_hot(SAFE, 3))).sum() / below, ulps=32)
-    assert not gradient_is_off(gradient, logits, one_hot(SAFE, 3), share=weight / below, is_sparse=True, flushes=lib.flushes)
+    assert not gradient_is_off(
+        gradient, logits, one_hot(SAFE, 3), share=weight / below, is_sparse=True, flushes=lib.flushes
+    )
 
 
 def test_the_mean_of_soft_targets_is_divided_by_the_weights_and_not_by_the_rows(lib, logits, rng):
@@ -175,7 +183,11 @@ def test_the_mean_of_soft_targets_is_divided_by_the_weights_and_not_by_the_rows(
 def test_a_binary_mean_is_over_the_elements(lib):
     weight = np.asarray([[1.0, 2.0], [0.0, 5.0]])
     loss, gradient = lib.call(
-        xent.value_and_grad(xent.binary_cross_entropy), np.zeros((2, 2)), np.ones((2, 2)), sample_weight=weight, reduction="mean"
+        xent.value_and_grad(xent.binary_cross_entropy),
+        np.zeros((2, 2)),
+        np.ones((2, 2)),
+        sample_weight=weight,
+        reduction="mean",
     )
 
     assert near(loss, log(2))
@@ -192,7 +204,9 @@ def test_a_mean_of_one_million_rows_keeps_its_digits(lib):
 
 @pytest.mark.parametrize("value", ["rows", 0, -1, nan, inf, True, None], ids=str)
 def test_a_denominator_that_divides_nothing_is_refused(value):
-    with pytest.raises(ValueError, match='Mean: `denominator` must be "weights", "counted" or "all", or a positive number'):
+    with pytest.raises(
+        ValueError, match='Mean: `denominator` must be "weights", "counted" or "all", or a positive number'
+    ):
         xent.Mean(value)
 
 
@@ -247,7 +261,9 @@ def test_an_ignored_row_stays_ignored_under_smoothing(lib, logits):
 
 def test_every_option_at_once_is_the_formula(lib, logits):
     told = functools.partial(xent.sparse_cross_entropy, label_smoothing=0.1, ignore_index=-100, reduction="mean")
-    loss, gradient = lib.call(xent.value_and_grad(told), logits, LABELS, sample_weight=WEIGHT, class_weight=CLASS_WEIGHT)
+    loss, gradient = lib.call(
+        xent.value_and_grad(told), logits, LABELS, sample_weight=WEIGHT, class_weight=CLASS_WEIGHT
+    )
     weight = np.where(COUNTED, WEIGHT * CLASS_WEIGHT[SAFE], 0).astype(np.float64)
     targets = smooth(one_hot(SAFE, 3), 0.1)
 

@@ -6,7 +6,7 @@ import pickle
 import ml_dtypes
 import numpy as np
 import pytest
-from expected import gradient_is_off, loss_is_off, near, one_hot, same, same_bits
+from expected import loss_is_off, near, one_hot, same, same_bits
 
 import xent
 
@@ -99,7 +99,9 @@ def test_a_bad_label_of_probabilities_is_an_error_too(lib, kind):
 
 
 @pytest.mark.variants(but=TRACED)
-@pytest.mark.parametrize("function", [xent.value_and_grad(xent.sparse_cross_entropy), xent.row_statistics], ids=["grad", "rows"])
+@pytest.mark.parametrize(
+    "function", [xent.value_and_grad(xent.sparse_cross_entropy), xent.row_statistics], ids=["grad", "rows"]
+)
 def test_a_bad_label_is_an_error_of_every_function_of_labels(lib, function):
     with pytest.raises(xent.LabelError):
         lib.call(function, zeros(3, 2), np.asarray([0, 5, 1]))
@@ -151,7 +153,9 @@ def test_validation_is_bound_when_the_call_is_made(lib, validate):
     assert outcome == validate
 
 
-@pytest.mark.parametrize("weight", [np.asarray([1, 0, 1], np.float32), np.asarray([True, False, True])], ids=["0", "False"])
+@pytest.mark.parametrize(
+    "weight", [np.asarray([1, 0, 1], np.float32), np.asarray([True, False, True])], ids=["0", "False"]
+)
 def test_a_bad_label_of_weight_zero_is_ignored(lib, weight):
     loss, gradient = lib.call(
         xent.value_and_grad(xent.sparse_cross_entropy), zeros(3, 2), np.asarray([0, 5, 1]), sample_weight=weight
@@ -319,7 +323,9 @@ def test_dense_targets_are_brought_to_the_dtype_of_the_predictions(lib, rng, dty
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
 def test_predictions_that_are_not_floating_are_refused_with_the_cast_to_write(lib, dtype):
-    with pytest.raises(TypeError, match=rf"`predictions` must be real floating, got {dtype}.*Pass predictions\.(astype|to)\("):
+    with pytest.raises(
+        TypeError, match=rf"`predictions` must be real floating, got {dtype}.*Pass predictions\.(astype|to)\("
+    ):
         lib.apply(xent.sparse_cross_entropy, np.zeros((3, 5), dtype), np.zeros(3, np.int64))
 
 
@@ -341,7 +347,11 @@ LOGITS, LABELS = zeros(3, 2), np.asarray([0, 1, 0])
         (LOGITS, None, r"`labels` must be an array, got NoneType"),
         (LOGITS.astype(object), LABELS, r"`predictions` must have a numeric dtype, got object\[3, 2\] on numpy"),
         (LOGITS, LABELS.astype(object), r"`labels` must have a numeric dtype, got object\[3\] on numpy"),
-        (np.ma.masked_array(LOGITS), LABELS, r"got numpy\.MaskedArray\. Pass its \.data, and the mask as sample_weight"),
+        (
+            np.ma.masked_array(LOGITS),
+            LABELS,
+            r"got numpy\.MaskedArray\. Pass its \.data, and the mask as sample_weight",
+        ),
     ],
     ids=["list", "list of labels", "tuple", "int", "None", "object", "object labels", "masked"],
 )
@@ -365,7 +375,9 @@ def test_a_data_frame_is_refused_with_the_conversion_to_write():
 
 def test_an_xarray_is_taken_for_its_array():
     xarray = pytest.importorskip("xarray")
-    loss = xent.sparse_cross_entropy(xarray.DataArray(LOGITS), xarray.DataArray(LABELS), sample_weight=xarray.DataArray(np.ones(3)))
+    loss = xent.sparse_cross_entropy(
+        xarray.DataArray(LOGITS), xarray.DataArray(LABELS), sample_weight=xarray.DataArray(np.ones(3))
+    )
 
     assert type(loss) is np.ndarray
     assert near(loss, [log(2)] * 3)
@@ -412,7 +424,9 @@ def test_two_devices_are_refused_and_both_named(lib):
 def test_dask_takes_numpys_arrays_beside_its_own(lib, rng, name):
     logits = rng.standard_normal((7, 5)).astype(np.float32)
     arrays = {"labels": rng.integers(0, 5, 7), "sample_weight": rng.random(7), "class_weight": rng.random(5)}
-    whole = lib.call(xent.sparse_cross_entropy, logits, arrays["labels"], **{n: arrays[n] for n in arrays if n != "labels"})
+    whole = lib.call(
+        xent.sparse_cross_entropy, logits, arrays["labels"], **{n: arrays[n] for n in arrays if n != "labels"}
+    )
     told = {n: value if n == name else lib.asarray(value) for n, value in arrays.items()}
     with lib.strictly():
         loss = xent.sparse_cross_entropy(lib.asarray(logits, classes=-1), told.pop("labels"), **told)
@@ -446,5 +460,3 @@ def test_class_weight_may_be_a_list_of_numbers(lib):
     loss = lib.call(xent.sparse_cross_entropy, zeros(3, 2), np.asarray([0, 1, 0]), class_weight=[1.0, 3])
 
     assert near(loss, [log(2), 3 * log(2), log(2)])
-
-
