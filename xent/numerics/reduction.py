@@ -67,8 +67,8 @@ def counted(xp: Any, values: Array, ignored: Array | None) -> Array:
     return values if ignored is None else xp.where(ignored, 0.0, values)
 
 
-def denominator(xp: Any, mean: Mean, rows: Rows, like: Array) -> Array | float:
-    """What the sum is divided by; ``like`` is any (rows,) array of the compute dtype."""
+def denominator(xp: Any, mean: Mean, rows: Rows, like: Array, add: Any = pairwise_sum) -> Array | float:
+    """What the sum is divided by; ``like`` is any (rows,) array of the compute dtype, ``add`` how it is summed."""
     if not isinstance(mean.denominator, str):
         return float(mean.denominator)
     weight = rows.weight if mean.denominator == "weights" else None
@@ -143,7 +143,8 @@ def finish(xp: Any, sums: Sums, reduction: Any, dtype: Any) -> Array:
             value = xp.full_like(value, mean.empty)
         elif sums.empty is not False:
             value = xp.where(sums.empty, mean.empty, value)
-    return xp.astype(value, dtype, copy=False)
+    # subtle: NumPy makes scalars of 0-d arrays on the way, and what comes back is an array
+    return xp.astype(xp.reshape(value, ()), dtype, copy=False)
 
 
 def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Any:
@@ -155,7 +156,7 @@ def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Any:
     return found if isinstance(reduction, Share) else finish(xp, found, reduction, loss.dtype)
 
 
-def scale(xp: Any, rows: Rows, reduction: Any, like: Array) -> Array:
+def scale(xp: Any, rows: Rows, reduction: Any, like: Array, add: Any = pairwise_sum) -> Array:
     """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if it is bad."""
     share = xp.ones_like(like) if rows.weight is None else rows.weight
     mean = as_mean(reduction)
