@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import checks
 from ..arrays import Array
-from .fold import total
+from .fold import total, wide_dtype
 from .targets import Rows
 
 
@@ -59,7 +59,7 @@ class Mean:
 
 def pairwise_sum(xp: Any, values: Array) -> Array:
     """Sum over everything in a fixed order, 0-d, in float64 where the library has it."""
-    return total(xp, xp.reshape(values, (-1,)))
+    return total(xp, xp.astype(xp.reshape(values, (-1,)), wide_dtype(xp), copy=False))
 
 
 def counted(xp: Any, values: Array, ignored: Array | None) -> Array:
@@ -75,7 +75,7 @@ def denominator(xp: Any, mean: Mean, rows: Rows, like: Array, add: Any = pairwis
     ignored = None if mean.denominator == "all" else rows.ignored
     if weight is None and ignored is None:
         return math.prod(like.shape)
-    return pairwise_sum(xp, counted(xp, xp.ones_like(like) if weight is None else weight, ignored))
+    return add(xp, counted(xp, xp.ones_like(like) if weight is None else weight, ignored))
 
 
 def nothing_counted(xp: Any, rows: Rows, like: Array) -> Array | bool:
@@ -114,11 +114,11 @@ def as_mean(reduction: Any) -> Mean | None:
     return Mean() if whole == "mean" else whole if isinstance(whole, Mean) else None
 
 
-def sums(xp: Any, loss: Array, rows: Rows, mean: Mean | None) -> Sums:
+def sums(xp: Any, loss: Array, rows: Rows, mean: Mean | None, add: Any = pairwise_sum) -> Sums:
     """The sums of losses (rows,) that are weighed already, 0 where ignored."""
     is_sum = mean is not None and isinstance(mean.denominator, str)
-    below = denominator(xp, mean, rows, loss) if mean is not None and is_sum else 0
-    return Sums(pairwise_sum(xp, loss), below, nothing_counted(xp, rows, loss))
+    below = denominator(xp, mean, rows, loss, add) if mean is not None and is_sum else 0
+    return Sums(add(xp, loss), below, nothing_counted(xp, rows, loss))
 
 
 def merge_sums(xp: Any, a: Sums, b: Sums) -> Sums:
@@ -144,15 +144,15 @@ def finish(xp: Any, sums: Sums, reduction: Any, dtype: Any) -> Array:
         elif sums.empty is not False:
             value = xp.where(sums.empty, mean.empty, value)
     # subtle: NumPy makes scalars of 0-d arrays on the way, and what comes back is an array
-    return xp.astype(xp.reshape(value, ()), dtype, copy=False)
+    return xp.astype(value[...], dtype, copy=False)
 
 
-def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any) -> Any:
+def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any, add: Any = pairwise_sum) -> Any:
     """The rows' losses (rows,), weighed, selected and reduced, in their dtype; a :class:`Share` gives its sums."""
     loss = counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
     if reduction == "none":
         return loss
-    found = sums(xp, loss, rows, as_mean(reduction))
+    found = sums(xp, loss, rows, as_mean(reduction), add)
     return found if isinstance(reduction, Share) else finish(xp, found, reduction, loss.dtype)
 
 
@@ -161,7 +161,7 @@ def scale(xp: Any, rows: Rows, reduction: Any, like: Array, add: Any = pairwise_
     share = xp.ones_like(like) if rows.weight is None else rows.weight
     mean = as_mean(reduction)
     if mean is not None:
-        share = share / (reduction.below if isinstance(reduction, Share) else denominator(xp, mean, rows, like))
+        share = share / (reduction.below if isinstance(reduction, Share) else denominator(xp, mean, rows, like, add))
     if rows.bad is not None:
         share = xp.where(rows.bad, math.nan, share)
     return xp.astype(counted(xp, share, rows.ignored), like.dtype, copy=False)
