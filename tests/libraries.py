@@ -146,7 +146,7 @@ class Dask(Library):
     def asarray(self, array: Any, *, classes: int | None = None) -> Any:
         array = super().asarray(array)
         chunks = [(size,) for size in array.shape]
-        along = None if classes is None else classes % array.ndim
+        along = None if classes is None or array.ndim == 0 else classes % array.ndim
         rows = next((axis for axis in range(array.ndim) if axis != along), None)
         for axis in (rows, along if self.name.endswith("-split") else None):
             if axis is not None:

@@ -79,7 +79,7 @@ def test_where_row_counts_are_unknown_a_label_error_names_the_chunk_and_the_row_
     logits, labels = logits[whole], labels[whole]
     loss = xent.sparse_cross_entropy(logits, labels)
 
-    with pytest.raises(xent.LabelError, match=r"chunk 2, position 0, is 9"):
+    with pytest.raises(xent.LabelError, match=r"row 0 of chunk 2, is 9"):
         lib.numpy(loss)
 
 

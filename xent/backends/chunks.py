@@ -49,8 +49,9 @@ class Call:
         plan = self.plan
         while plan.guard is not None and plan.otherwise is not None and not permits(plan.guard, chunk):
             plan = plan.otherwise
-        problem = replace(self.plan.problem, options=self.options._replace(**options), is_plain=self.plan.problem.is_plain and options["reduction"] == "none")
-        return replace(plan, problem=problem)
+        changed = self.options._replace(**options)
+        is_plain = plan.problem.is_plain and changed.reduction == "none"
+        return replace(plan, problem=replace(plan.problem, options=changed, is_plain=is_plain))
 
     def of_classes(self, chunk: Array, first: int) -> Plan:
         """The plan for a chunk whose classes are a slice of all, from ``first`` on."""
@@ -105,11 +106,11 @@ def each(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
-def namespace_of(value: Any) -> Any:
-    """The namespace of the arrays in a nested tuple."""
+def first_array(value: Any) -> Any:
+    """The first array of a nested tuple."""
     while isinstance(value, tuple):
         value = value[0]
-    return arrays.namespace(value)
+    return value
 
 
 def flattened(xp: Any, value: Any) -> Any:
@@ -169,7 +170,7 @@ def divisor(call: Call, below: Any) -> Any:
     mean = reduction.as_mean(call.options.reduction)
     if mean is None or not isinstance(below, Sums):
         return below
-    return reduction.divisor(namespace_of(below), below, mean)
+    return reduction.divisor(arrays.namespace(first_array(below)), below, mean)
 
 
 # Rows whose classes are in several chunks: first one task for each chunk ...
@@ -241,7 +242,7 @@ def merged(merge: Any, parts: Any, axis: Any = None, keepdims: bool = True, comp
         return parts
     every = list(flat(parts))
     with arrays.quiet():
-        return fold.merge_tree(namespace_of(every[0]), every, merge)
+        return fold.merge_tree(arrays.namespace(first_array(every[0])), every, merge)
 
 
 def unchanged(part: Any, axis: Any = None, keepdims: bool = True, computing_meta: bool = False) -> Any:
@@ -255,14 +256,13 @@ class Extent(NamedTuple):
     """What remains of the predictions once their classes are merged."""
 
     classes: int
-    batch: tuple[int, ...]
 
 
 def rows_known(call: Call, like: Array, told: Array | None, weights: Weights, row_weight: Array | None) -> Rows:
     """What is said of each row: ``like`` (rows,) has the compute dtype, ``row_weight`` is Σ t_c w_c of soft targets."""
-    xp, plan = arrays.namespace(like), call.of_chunk(like, reduction="none")
-    labels = Labels(xp.reshape(targets.widen(xp, told), (-1,)), 1.0, 0.0) if plan.problem.op == "sparse" else None
-    work: Any = Work(xp, plan, None, frozenset(), Extent(call.classes, ()), like, labels)  # type: ignore[arg-type]
+    xp = arrays.namespace(like)
+    labels = None if told is None else Labels(xp.reshape(targets.widen(xp, told), (-1,)), 1.0, 0.0)
+    work: Any = Work(xp, call.plan, None, frozenset(), Extent(call.classes), like, labels)  # type: ignore[arg-type]
     rows = generic.rows_of(work, told, weights)
     return rows if row_weight is None else rows._replace(weight=targets.times(rows.weight, flattened(xp, row_weight)))
 
@@ -284,15 +284,14 @@ def finish(call: Call, index: Any, slices: Any, whole: Any, told: Array | None, 
     """The result of one chunk of rows, once their classes are merged; for a gradient also each row's scale."""
     whole, place = only(whole), place_of(index, slices)
     sample, classes, row_weight = (only(one) for one in weights)
-    xp, problem, asked = namespace_of(whole), call.plan.problem, call.options.reduction
-    merged = flattened(xp, whole)
-    shape = tuple((whole if not isinstance(whole, tuple) else first_array(whole)).shape)
+    xp, problem, asked = arrays.namespace(first_array(whole)), call.plan.problem, call.options.reduction
+    shape, merged = tuple(first_array(whole).shape), flattened(xp, whole)
     with arrays.quiet(), located(call, place):
         if problem.method == "logsumexp":
             return shaped(xp, fold.log_partition(xp, merged), shape)
-        like = first_array(merged)
         if sample is not None:
             checks.chunk(problem.function, "sample_weight", sample, shape, place.chunk)
+        like = first_array(merged)
         rows = rows_known(call, like, told, weights_of(sample, classes), row_weight)
         if problem.method == "statistics":
             return shaped(xp, numbers.finish_statistics(xp, merged, rows), shape)
@@ -301,13 +300,6 @@ def finish(call: Call, index: Any, slices: Any, whole: Any, told: Array | None, 
         loss = reduction.reduce(xp, generic.marked(xp, loss, rows), rows, share)
         loss = shaped(xp, loss, shape) if asked == "none" else loss
         return loss if problem.method == "loss" else (loss, shaped(xp, reduction.scale(xp, rows, share, like), shape))
-
-
-def first_array(value: Any) -> Any:
-    """The first array of a nested tuple."""
-    while isinstance(value, tuple):
-        value = value[0]
-    return value
 
 
 def slope(call: Call, slices: Any, predictions: Array, told: Array | None, whole: Any, finished: Any) -> Array:
@@ -338,15 +330,10 @@ def field(index: int, record: Any) -> Any:
     return only(record)[index]
 
 
-def field_part(index: int, record: Any, **_: Any) -> Any:
-    """The same, as the first step of a reduction."""
-    return only(record)[index]
-
-
 def value(call: Call, sums: Any) -> Array:
     """The value of the reduction, 0-d, from the sums over all rows."""
     sums = only(sums)
-    xp = namespace_of(sums)
+    xp = arrays.namespace(first_array(sums))
     dtype = xp.float64 if call.plan.problem.dtype == "float64" else xp.float32
     with arrays.quiet():
         return xp.asarray(reduction.finish(xp, sums, call.options.reduction, dtype))

@@ -1,1 +1,357 @@
-"""Schedule for dask arrays."""
+"""Schedule for Dask arrays: the graph, with one task for each chunk, and a tree where sums or classes are merged.
+
+Nothing is computed while a graph is built, and no data goes into it but what was NumPy's: labels, weights. Whatever the
+call asks for, validation and kernel included, is bound here and travels with the plan. Written in terms of blockwise
+and reduction alone, which Dask's arrays have with and without query planning.
+
+Leaves out what a task does (``chunks.py``).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from .. import arrays, checks
+from ..arrays import Array
+from ..hookspecs import hookimpl
+from ..kernels import BackendSpec, Partial, Plan, Weights
+from ..numerics.reduction import as_mean
+from ..numerics.statistics import RowStatistics
+from . import chunks
+from .chunks import Call
+
+MERGED_AT_ONCE = 8
+
+
+@hookimpl
+def xent_register_backends() -> Iterator[BackendSpec]:
+    yield BackendSpec(name="dask", load="xent.backends.dask:run", arrays=frozenset({"dask"}), inner="chunks")
+
+
+class Given(NamedTuple):
+    """One call: what every task knows, and the arrays, each cut as the predictions are; None where there is none."""
+
+    call: Call
+    predictions: Array
+    told: Array | None  # labels or targets
+    sample: Array | None
+    classes: Array | None  # class weights, one chunk
+    positive: Any  # an array, or a number
+
+    @property
+    def axis(self) -> int:
+        return self.call.plan.problem.axis
+
+    @property
+    def is_binary(self) -> bool:
+        return self.call.plan.problem.op == "binary"
+
+    @property
+    def every(self) -> tuple[int, ...]:
+        """The axes of the predictions, as indices of blockwise."""
+        return tuple(range(self.predictions.ndim))
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The axes of the rows."""
+        return self.every if self.is_binary else self.every[: self.axis] + self.every[self.axis + 1 :]
+
+    @property
+    def told_axes(self) -> tuple[int, ...]:
+        return self.batch if self.call.plan.problem.op == "sparse" else self.every
+
+    @property
+    def apart(self) -> tuple[int, ...]:
+        """Indices that no axis of the predictions has, to be summed over: of the rows' sums, then of class weights."""
+        return tuple(index + len(self.every) for index in range(len(self.batch) + 1))
+
+
+def run(plan: Plan, predictions: Array, told: Array | None, weights: Weights) -> Any:
+    """The graph of one call."""
+    problem = plan.problem
+    if problem.op != "binary":
+        checks.known_classes(problem.function, predictions, problem.axis)
+    is_cut = problem.op != "binary" and predictions.numblocks[problem.axis] > 1
+    if is_cut and problem.method == "statistics" and not problem.uses_fold:
+        predictions, is_cut = predictions.rechunk({problem.axis: -1}), False  # what is merged there is the fold
+    given = aligned(plan, predictions, told, weights)
+    return by_classes(given) if is_cut else by_rows(given)
+
+
+# Every array cut as the predictions are.
+
+
+def aligned(plan: Plan, predictions: Array, told: Array | None, weights: Weights) -> Given:
+    """The arrays of a call, cut as the predictions are."""
+    problem, inner = plan.problem, plan.inner
+    assert inner is not None
+    options = inner.problem.options._replace(reduction=problem.options.reduction)
+    inner = replace(inner, problem=replace(inner.problem, options=options), decision=None)
+    classes = 0 if problem.op == "binary" else int(predictions.shape[problem.axis])
+    given = Given(Call(inner, classes), predictions, None, None, None, weights.positive)
+    if told is not None:
+        name = "labels" if problem.op == "sparse" else "targets"
+        given = given._replace(told=cut(given, name, told, given.told_axes))
+    if weights.sample is not None:
+        given = given._replace(sample=cut(given, "sample_weight", weights.sample, given.batch))
+    if weights.classes is not None:
+        given = given._replace(classes=as_dask(weights.classes).rechunk(-1))
+    if arrays.is_array(weights.positive):
+        positive = as_dask(weights.positive)
+        axes = given.every[len(given.every) - positive.ndim :]
+        given = given._replace(positive=cut(given, "pos_weight", positive, axes))
+    return given
+
+
+def as_dask(value: Any) -> Array:
+    """A Dask array of what may be NumPy's or a list of numbers."""
+    import dask.array as da
+    import numpy as np
+
+    return value if arrays.library(value) == "dask" else da.from_array(np.asarray(value), chunks=-1)
+
+
+def cut(given: Given, name: str, value: Any, axes: tuple[int, ...]) -> Array:
+    """The value with the chunks that the predictions have along these axes; where unknown, with as many."""
+    value, function = as_dask(value), given.call.plan.problem.function
+    wanted = tuple(given.predictions.chunks[axis] for axis in axes)
+    changes = {}
+    for index, (have, want) in enumerate(zip(value.chunks, wanted, strict=True)):
+        if any(size != size for size in (*have, *want)):
+            checks.same_chunks(function, name, have, want)
+        elif have != want:
+            changes[index] = want
+    return value.rechunk(changes) if changes else value
+
+
+# The graph, in three verbs: tasks, merged, picked.
+
+
+def meta_of(given: Given, ndim: int, dtype: Any = None) -> Array:
+    """An empty array of the chunks' library, which tells Dask what a task returns; no kernel is called to find out."""
+    import numpy as np
+
+    wide = np.float64 if given.call.plan.problem.dtype == "float64" else np.float32
+    return np.empty_like(given.predictions._meta, dtype=dtype or wide, shape=(0,) * ndim)
+
+
+def tasks(given: Given, function: Any, out: tuple[int, ...], *pairs: Any, dtype: Any = None, short: Any = None) -> Array:
+    """One task for each block of ``out``; the function's first argument is the call, if it is one of a call.
+
+    ``pairs`` are arrays and their indices, in turn; indices that are not in ``out`` have one block. ``short`` is an axis
+    along which every block shrinks to one.
+    """
+    import dask.array as da
+
+    return da.blockwise(
+        function,
+        out,
+        *pairs,
+        token=f"xent-{chunks_name(function)}",
+        meta=meta_of(given, len(out), dtype),
+        dtype=dtype or meta_of(given, 0).dtype,
+        align_arrays=False,
+        concatenate=None,
+        adjust_chunks=None if short is None else {short: 1},
+    )
+
+
+def chunks_name(function: Any) -> str:
+    """The name of a task."""
+    return str(function.func.__name__ if isinstance(function, functools.partial) else function.__name__)
+
+
+def bound(given: Given, function: Any) -> Any:
+    """The function with the call as its first argument."""
+    return functools.partial(function, given.call)
+
+
+def places(given: Given, axes: tuple[int, ...]) -> tuple[Any, ...]:
+    """Which block a task has along these axes, and its slice of the whole, as two pairs for :func:`tasks`."""
+    from dask.layers import ArrayBlockIdDep, ArraySliceDep
+
+    cuts = tuple(given.predictions.chunks[axis] for axis in axes)
+    return ArrayBlockIdDep(cuts), axes, ArraySliceDep(cuts), axes
+
+
+def merged(given: Given, merge: Any, parts: Array, axes: tuple[int, ...]) -> Array:
+    """What tasks found, merged along the axes to one block each, as a fixed tree."""
+    import dask.array as da
+
+    if all(parts.numblocks[axis] == 1 for axis in axes):
+        return parts
+    at_once = max(2, int(MERGED_AT_ONCE ** (1 / len(axes))))
+    return da.reduction(
+        parts,
+        chunks.unchanged,
+        functools.partial(chunks.merged, merge),
+        axis=axes,
+        keepdims=True,
+        concatenate=False,
+        split_every=dict.fromkeys(axes, at_once),
+        dtype=parts.dtype,
+        meta=parts._meta,
+        name=f"xent-{merge.__name__}",
+    )
+
+
+def picked(given: Given, record: Array, axes: tuple[int, ...], index: int, out: tuple[int, ...], dtype: Any = None) -> Array:
+    """One field of what tasks found."""
+    return tasks(given, functools.partial(chunks.field, index), out, record, axes, dtype=dtype)
+
+
+def reduced(given: Given, sums: Array) -> Array:
+    """The value of the reduction, from the sums of every chunk of rows."""
+    axes = tuple(range(sums.ndim))
+    whole = merged(given, chunks.merge_sums, sums, axes) if axes else sums
+    return tasks(given, bound(given, chunks.value), (), whole, axes)
+
+
+def optional(array: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
+    """An array and its indices; a number, or nothing, as it is."""
+    return (array, axes) if hasattr(array, "numblocks") else (array, None)
+
+
+# What a mean is divided by.
+
+
+def below_of(given: Given, row_weight: Array | None) -> Any:
+    """The denominator of a mean, which the gradient needs before any row is read: from labels and weights alone."""
+    mean, problem = as_mean(given.call.options.reduction), given.call.plan.problem
+    if problem.method != "loss_and_gradient" or mean is None:
+        return None
+    if not isinstance(mean.denominator, str):
+        return float(mean.denominator)
+    weighted = mean.denominator == "weights" and (given.sample is not None or given.classes is not None)
+    masked = mean.denominator != "all" and (given.sample is not None or problem.options.ignore_index is not None)
+    sizes = [given.predictions.shape[axis] for axis in given.batch]
+    if not (weighted or masked or any(size != size for size in sizes)):
+        return float(max(1, math.prod(sizes)))
+    anchor = given.sample if given.sample is not None and problem.op != "sparse" else given.told
+    assert anchor is not None
+    if problem.op == "dense" and given.sample is None:
+        anchor = anchor[tuple(0 if axis == given.axis else slice(None) for axis in given.every)]
+    sums = tasks(
+        given,
+        bound(given, chunks.denominators),
+        given.batch,
+        *places(given, given.batch),
+        *(anchor, given.batch),
+        *optional(given.sample, given.batch),
+        *optional(given.classes if problem.op == "sparse" else None, given.apart[-1:]),
+        *optional(row_weight, given.every),
+    )
+    return merged(given, chunks.merge_sums, sums, tuple(range(sums.ndim))) if sums.ndim else sums
+
+
+def row_weight_of(given: Given) -> Array | None:
+    """Σ t_c w_c of every row of soft targets, where no task sees a whole row, or none before the gradient's."""
+    if given.classes is None or given.call.plan.problem.op != "dense":
+        return None
+    classes = cut(given, "class_weight", given.classes, (given.axis,))
+    function = bound(given, chunks.class_weight_part)
+    parts = tasks(given, function, given.every, given.told, given.every, classes, (given.axis,), short=given.axis)
+    return merged(given, chunks.add, parts, (given.axis,))
+
+
+# The two schedules.
+
+
+def by_rows(given: Given) -> Any:
+    """Every class of a row in one chunk: one task for each chunk."""
+    problem, every, batch = given.call.plan.problem, given.every, given.batch
+    mean = as_mean(problem.options.reduction)
+    early = problem.method == "loss_and_gradient" and mean is not None
+    below = below_of(given, row_weight_of(given)) if early else None
+    whole = problem.method in ("softmax", "log_softmax", "loss_and_gradient")
+    out = every if whole else batch
+    positive = every[len(every) - getattr(given.positive, "ndim", 0) :]
+    record = tasks(
+        given,
+        bound(given, chunks.complete),
+        out,
+        *places(given, batch),
+        *optional(below, given.apart[:-1]),
+        *(given.predictions, every),
+        *optional(given.told, given.told_axes),
+        *optional(given.sample, batch),
+        *optional(given.classes, given.apart[-1:]),
+        *optional(given.positive, positive),
+    )
+    if problem.method == "loss_and_gradient":
+        slope = picked(given, record, every, 1, every, given.predictions.dtype)
+        return loss_of(given, picked(given, record, every, 0, batch)), slope
+    return fields_of(given, record, batch)
+
+
+def by_classes(given: Given) -> Any:
+    """The classes of a row in several chunks: one task for each chunk, a tree, and a task for each chunk of rows."""
+    problem, every, batch = given.call.plan.problem, given.every, given.batch
+    whole = merged_classes(given)
+    if problem.method == "partial":
+        return fields_of(given, whole, every)
+    if problem.method in ("softmax", "log_softmax"):
+        function = bound(given, chunks.probabilities)
+        return tasks(given, function, every, *places(given, every)[2:], given.predictions, every, whole, every)
+    row_weight = row_weight_of(given)
+    done = tasks(
+        given,
+        bound(given, chunks.finish),
+        batch,
+        *places(given, batch),
+        *(whole, every),
+        *optional(given.told if problem.op == "sparse" else None, batch),
+        *optional(below_of(given, row_weight), given.apart[:-1]),
+        *optional(given.sample, batch),
+        *optional(given.classes if problem.op == "sparse" else None, given.apart[-1:]),
+        *optional(row_weight, every),
+    )
+    if problem.method != "loss_and_gradient":
+        return fields_of(given, done, batch)
+    slope = tasks(
+        given,
+        bound(given, chunks.slope),
+        every,
+        *places(given, every)[2:],
+        *(given.predictions, every),
+        *optional(given.told, given.told_axes),
+        *(whole, every),
+        *(done, batch),
+        dtype=given.predictions.dtype,
+    )
+    return loss_of(given, picked(given, done, batch, 0, batch)), slope
+
+
+def merged_classes(given: Given) -> Array:
+    """The numbers of every row over all its classes: a block of every row chunk, one along the class axis."""
+    problem, every, axis = given.call.plan.problem, given.every, given.axis
+    told = optional(given.told, given.told_axes)
+    here = places(given, every)
+    if problem.method == "statistics":
+        function = bound(given, chunks.label_logit)
+        logits = tasks(given, function, every, *here[2:], given.predictions, every, *told, short=axis)
+        logits = merged(given, chunks.larger, logits, (axis,))
+        function = bound(given, chunks.statistics_part)
+        parts = tasks(given, function, every, *here[2:], given.predictions, every, *told, logits, every, short=axis)
+        return merged(given, chunks.merge_statistics, parts, (axis,))
+    parts = tasks(given, bound(given, chunks.part), every, *here, given.predictions, every, *told, short=axis)
+    return merged(given, chunks.merge_partials if problem.uses_fold else chunks.add, parts, (axis,))
+
+
+def loss_of(given: Given, losses: Array) -> Array:
+    """The losses of the rows, or their reduction."""
+    return losses if given.call.options.reduction == "none" else reduced(given, losses)
+
+
+def fields_of(given: Given, record: Array, axes: tuple[int, ...]) -> Any:
+    """What a call without a gradient returns: an array, its reduction, or several arrays of the rows."""
+    method, batch = given.call.plan.problem.method, given.batch
+    kind = {"statistics": RowStatistics, "partial": Partial}.get(method)
+    if kind is None:
+        return loss_of(given, record)
+    dtypes = ("int64" if name == "label_rank" else None for name in kind._fields)
+    return kind(*(picked(given, record, axes, index, batch, dtype) for index, dtype in enumerate(dtypes)))
