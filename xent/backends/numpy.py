@@ -260,7 +260,7 @@ def label_rank(logits: Array, labels: Array, label_logit: Array) -> Array:
     """How many classes of the block come before the label: #(x_j > x_y) + #(x_j = x_y, j < y)."""
     level = label_logit[:, None]
     rank = np.add.reduce(logits > level, axis=1, dtype=np.int32)
-    rows, classes = np.nonzero(logits == level)
+    rows, classes = np.divmod(np.flatnonzero(logits == level), logits.shape[1])
     before = classes < labels[rows]
     return (rank + np.bincount(rows[before], minlength=len(labels))).astype(np.int64, copy=False)
 
@@ -292,10 +292,18 @@ def settle(
     nothing = scale == 0
     if nothing.any():
         g[nothing] = 0
+    if logits.dtype == np.float16:
+        g = halves(g)
     if out is None:
         return g.astype(logits.dtype, copy=False)
     np.copyto(out, g, casting="same_kind")
     return out
+
+
+def halves(g: Array) -> Array:
+    """float32 values rounded to what float16 holds below its normal numbers, to nearest even: NumPy's own rounding of
+    them reports each underflow, at fifty times the cost."""
+    return np.where(np.abs(g) < 2.0**-14, (g + np.float32(0.75)) - np.float32(0.75), g)
 
 
 class DenseNumpy:
