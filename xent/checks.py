@@ -264,7 +264,9 @@ def labels(function: str, bad: Array, labels: Array, classes: int) -> None:
     raise label_error(function, classes, where, (count, position, value))
 
 
-def label_error(function: str, classes: int, where: str, found: tuple[int, tuple[int, ...], int | None]) -> errors.LabelError:
+def label_error(
+    function: str, classes: int, where: str, found: tuple[int, tuple[int, ...], int | None]
+) -> errors.LabelError:
     """The error for labels out of range; ``found`` is how many, the position of the first one and its value."""
     return errors.LabelError(
         f"{function}: `labels` must lie in [0, {classes}), got {found[0]} {where}. "
@@ -301,8 +303,8 @@ def same_chunks(function: str, name: str, got: tuple[Any, ...], expected: tuple[
     if len(got) == len(expected):
         return
     raise ValueError(
-        f"{function}: `{name}` must have {len(expected)} chunks, as the predictions have where the number of rows is not "
-        f"known, got {len(got)}. Pass a Dask array cut like the predictions, or call compute_chunk_sizes() of both first."
+        f"{function}: `{name}` must have {len(expected)} chunks, as the predictions have, where a number of rows is "
+        f"unknown, got {len(got)}. Pass a Dask array cut like the predictions, or compute_chunk_sizes() of both first."
     )
 
 

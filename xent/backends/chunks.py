@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import arrays, checks, errors
 from ..arrays import Array
-from ..kernels import Partial, Plan, Statistics
+from ..kernels import Plan, Statistics
 from ..numerics import fold, gradient, reduction, targets
 from ..numerics import statistics as numbers
 from ..numerics.fold import merge as merge_partials
@@ -64,6 +64,13 @@ class Call:
         )
 
 
+def to_send(plan: Plan, reduction: Any) -> Plan:
+    """The plan of a chunk as it travels: with the reduction of the call, without the reasons for it."""
+    options = plan.problem.options._replace(reduction=reduction)
+    otherwise = plan.otherwise and to_send(plan.otherwise, reduction)
+    return replace(plan, problem=replace(plan.problem, options=options), otherwise=otherwise, decision=None)
+
+
 def permits(guard: Callable[..., bool], chunk: Array) -> bool:
     """What the guard says; one that breaks does not permit."""
     try:
@@ -102,7 +109,7 @@ def flat(blocks: Any) -> Iterator[Any]:
 def each(function: Callable[[Any], Any], value: Any) -> Any:
     """The function of an array, or of every array in a nested tuple of them."""
     if isinstance(value, tuple):
-        return type(value)(*(each(function, one) for one in value))  # type: ignore[arg-type]  # a NamedTuple
+        return type(value)(*(each(function, one) for one in value))
     return function(value)
 
 
@@ -158,9 +165,7 @@ def complete(call: Call, index: Any, slices: Any, below: Any, *chunks: Any) -> A
     place = place_of(index, slices)
     fit(call, place, predictions.shape, told, weights[0])
     asked = call.options.reduction
-    plan = call.of_chunk(
-        predictions, reduction=asked if asked == "none" else Share(asked, divisor(call, only(below)))
-    )
+    plan = call.of_chunk(predictions, reduction=asked if asked == "none" else Share(asked, divisor(call, only(below))))
     with located(call, place):
         return plan(predictions, told, weights_of(*weights))
 
@@ -222,7 +227,7 @@ def class_weight_part(call: Call, soft: Array, class_weight: Array) -> Array:
     walk = Walk(xp, call.plan, soft)
     work = Work(xp, call.plan, None, frozenset(), walk, soft, Soft(soft, 1.0, 0.0, dtype))
     found = blocks.class_weight_of_rows(work, xp.astype(class_weight, dtype, copy=False))
-    return shaped(xp, found, batch_of(soft, call.plan.problem.axis))  # type: ignore[no-any-return]
+    return shaped(xp, found, batch_of(soft, call.plan.problem.axis))
 
 
 # ... then a tree that merges them ...
@@ -336,4 +341,4 @@ def value(call: Call, sums: Any) -> Array:
     xp = arrays.namespace(first_array(sums))
     dtype = xp.float64 if call.plan.problem.dtype == "float64" else xp.float32
     with arrays.quiet():
-        return xp.asarray(reduction.finish(xp, sums, call.options.reduction, dtype))
+        return reduction.finish(xp, sums, call.options.reduction, dtype)

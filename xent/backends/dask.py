@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .. import arrays, checks
@@ -89,17 +88,16 @@ def aligned(plan: Plan, predictions: Array, told: Array | None, weights: Weights
     """The arrays of a call, cut as the predictions are."""
     problem, inner = plan.problem, plan.inner
     assert inner is not None
-    options = inner.problem.options._replace(reduction=problem.options.reduction)
-    inner = replace(inner, problem=replace(inner.problem, options=options), decision=None)
     classes = 0 if problem.op == "binary" else int(predictions.shape[problem.axis])
-    given = Given(Call(inner, classes), predictions, None, None, None, weights.positive)
+    call = Call(chunks.to_send(inner, problem.options.reduction), classes)
+    given = Given(call, predictions, None, None, None, weights.positive)
     if told is not None:
         name = "labels" if problem.op == "sparse" else "targets"
         given = given._replace(told=cut(given, name, told, given.told_axes))
     if weights.sample is not None:
         given = given._replace(sample=cut(given, "sample_weight", weights.sample, given.batch))
     if weights.classes is not None:
-        given = given._replace(classes=as_dask(weights.classes).rechunk(-1))
+        given = given._replace(classes=in_one_chunk(as_dask(weights.classes)))
     if arrays.is_array(weights.positive):
         positive = as_dask(weights.positive)
         axes = given.every[len(given.every) - positive.ndim :]
@@ -113,6 +111,10 @@ def as_dask(value: Any) -> Array:
     import numpy as np
 
     return value if arrays.library(value) == "dask" else da.from_array(np.asarray(value), chunks=-1)
+
+
+def in_one_chunk(array: Array) -> Array:
+    return array.rechunk(-1) if max(array.numblocks) > 1 else array
 
 
 def cut(given: Given, name: str, value: Any, axes: tuple[int, ...]) -> Array:
@@ -139,11 +141,13 @@ def meta_of(given: Given, ndim: int, dtype: Any = None) -> Array:
     return np.empty_like(given.predictions._meta, dtype=dtype or wide, shape=(0,) * ndim)
 
 
-def tasks(given: Given, function: Any, out: tuple[int, ...], *pairs: Any, dtype: Any = None, short: Any = None) -> Array:
-    """One task for each block of ``out``; the function's first argument is the call, if it is one of a call.
+def tasks(
+    given: Given, function: Any, out: tuple[int, ...], *pairs: Any, dtype: Any = None, short: int | None = None
+) -> Array:
+    """One task for each block of ``out``.
 
-    ``pairs`` are arrays and their indices, in turn; indices that are not in ``out`` have one block. ``short`` is an axis
-    along which every block shrinks to one.
+    ``pairs`` are arrays and their indices, in turn; indices that are not in ``out`` have one block. ``short`` is an
+    axis along which every block shrinks to one.
     """
     import dask.array as da
 
@@ -151,18 +155,13 @@ def tasks(given: Given, function: Any, out: tuple[int, ...], *pairs: Any, dtype:
         function,
         out,
         *pairs,
-        token=f"xent-{chunks_name(function)}",
+        token=f"{given.call.plan.problem.function}-{function.func.__name__}",
         meta=meta_of(given, len(out), dtype),
         dtype=dtype or meta_of(given, 0).dtype,
         align_arrays=False,
         concatenate=None,
         adjust_chunks=None if short is None else {short: 1},
     )
-
-
-def chunks_name(function: Any) -> str:
-    """The name of a task."""
-    return str(function.func.__name__ if isinstance(function, functools.partial) else function.__name__)
 
 
 def bound(given: Given, function: Any) -> Any:
@@ -195,11 +194,13 @@ def merged(given: Given, merge: Any, parts: Array, axes: tuple[int, ...]) -> Arr
         split_every=dict.fromkeys(axes, at_once),
         dtype=parts.dtype,
         meta=parts._meta,
-        name=f"xent-{merge.__name__}",
+        name=f"{given.call.plan.problem.function}-{merge.__name__}",
     )
 
 
-def picked(given: Given, record: Array, axes: tuple[int, ...], index: int, out: tuple[int, ...], dtype: Any = None) -> Array:
+def picked(
+    given: Given, record: Array, axes: tuple[int, ...], index: int, out: tuple[int, ...], dtype: Any = None
+) -> Array:
     """One field of what tasks found."""
     return tasks(given, functools.partial(chunks.field, index), out, record, axes, dtype=dtype)
 
@@ -350,8 +351,8 @@ def loss_of(given: Given, losses: Array) -> Array:
 def fields_of(given: Given, record: Array, axes: tuple[int, ...]) -> Any:
     """What a call without a gradient returns: an array, its reduction, or several arrays of the rows."""
     method, batch = given.call.plan.problem.method, given.batch
-    kind = {"statistics": RowStatistics, "partial": Partial}.get(method)
-    if kind is None:
+    if method not in ("statistics", "partial"):
         return loss_of(given, record)
+    kind: Any = RowStatistics if method == "statistics" else Partial
     dtypes = ("int64" if name == "label_rank" else None for name in kind._fields)
     return kind(*(picked(given, record, axes, index, batch, dtype) for index, dtype in enumerate(dtypes)))
