@@ -1,0 +1,102 @@
+"""Every golden case, within the error budget, on every library: losses, log-sum-exps and gradients.
+
+The slow libraries, where a call costs milliseconds whatever its size, take every case too; what they leave out is a
+second look at the largest ones, and it is said where.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from budget import needed, within_budget
+from golden_cases import Case, cases
+
+import xent
+
+CASES = cases()
+LARGE = 1 << 17  # classes: the same few recipes as at 1000 classes, at the cost of a second each
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture
+def told(lib, case: Case):
+    """The arguments of a case, where the library has its dtype."""
+    if case.dtype.name not in lib.dtypes:
+        pytest.skip(f"{lib} has no {case.dtype}")
+    return case.logits, case.labels if case.is_sparse else case.targets
+
+
+def function_of(case: Case):
+    return xent.sparse_cross_entropy if case.is_sparse else xent.cross_entropy
+
+
+@every_case
+def test_losses_are_within_their_budget(lib, case, told):
+    loss = lib.call(function_of(case), *told, label_smoothing=case.label_smoothing)
+
+    within_budget(loss, case, kind="loss", flushes=lib.flushes)
+
+
+@every_case
+def test_gradients_and_the_losses_beside_them_are_within_their_budget(lib, case, told):
+    function = xent.value_and_grad(function_of(case))
+    loss, gradient = lib.call(function, *told, label_smoothing=case.label_smoothing)
+
+    within_budget(loss, case, kind="loss", flushes=lib.flushes)
+    within_budget(gradient, case, kind="gradient", flushes=lib.flushes)
+
+
+@every_case
+def test_log_sum_exps_are_within_their_budget(lib, case, told):
+    if case.label_smoothing or not case.is_sparse:
+        pytest.skip("the log-sum-exp knows no targets: the same logits are in another case")
+
+    within_budget(lib.call(xent.logsumexp, told[0]), case, kind="lse", flushes=lib.flushes)
+
+
+@every_case
+@pytest.mark.variants("numpy", "numpy-generic", "torch")
+def test_losses_along_a_leading_class_axis_are_within_their_budget(lib, case, told):
+    target = told[1] if case.is_sparse else np.ascontiguousarray(told[1].T)
+    logits = np.ascontiguousarray(told[0].T)
+    loss = lib.call(function_of(case), logits, target, axis=0, label_smoothing=case.label_smoothing)
+
+    within_budget(loss, case, kind="loss", flushes=lib.flushes)
+
+
+@every_case
+@pytest.mark.variants("numpy", "numpy-generic")
+def test_gradients_along_a_leading_class_axis_are_within_their_budget(lib, case, told):
+    target = told[1] if case.is_sparse else np.ascontiguousarray(told[1].T)
+    logits = np.ascontiguousarray(told[0].T)
+    function = xent.value_and_grad(function_of(case))
+    _, gradient = lib.call(function, logits, target, axis=0, label_smoothing=case.label_smoothing)
+
+    within_budget(gradient.T, case, kind="gradient", flushes=lib.flushes)
+
+
+@every_case
+@pytest.mark.variants("numpy", "numpy-generic")
+def test_losses_of_row_statistics_are_within_their_budget(lib, case, told):
+    if case.label_smoothing or not case.is_sparse:
+        pytest.skip("row_statistics takes labels without smoothing")
+    found = lib.call(xent.row_statistics, *told)
+
+    within_budget(found.loss, case, kind="loss", flushes=lib.flushes)
+    within_budget(found.lse, case, kind="lse", flushes=lib.flushes)
+
+
+def test_there_is_a_golden_case_of_every_dtype_and_of_very_many_classes():
+    dtypes = {"float16", "bfloat16", "float32", "float64"}
+
+    assert {case.dtype.name for case in CASES} == dtypes
+    assert {case.dtype.name for case in CASES if case.classes > LARGE} == dtypes
+    assert np.dtype(ml_dtypes.bfloat16).name == "bfloat16"
+
+
+@pytest.mark.parametrize("shift", [16, -16])
+def test_a_loss_sixteen_ulp_off_is_over_its_budget(shift):
+    case = next(case for case in CASES if case.name == "gap-80-to-110-label-below-float32")
+    loss = xent.sparse_cross_entropy(case.logits, case.labels)
+    off = loss + shift * np.spacing(loss)
+
+    assert np.all(needed(off, case, "loss") > 4)

@@ -1,0 +1,408 @@
+"""Every message of checks.py, word for word, from the public call that gets it.
+
+``function: `argument` must rule, got value. Remedy.`` A raise in checks.py that no case here reaches is a failure.
+"""
+
+import ast
+import functools
+import inspect
+import traceback
+
+import numpy as np
+import pytest
+
+import xent
+from xent import checks
+
+X, Y, T = np.zeros((3, 5), np.float32), np.asarray([0, 1, 2]), np.zeros((3, 5), np.float32)
+ONE = "sparse_cross_entropy: "
+
+
+def sparse(predictions=X, labels=Y, **keywords):
+    return xent.sparse_cross_entropy(predictions, labels, **keywords)
+
+
+def dense(predictions=X, targets=T, **keywords):
+    return xent.cross_entropy(predictions, targets, **keywords)
+
+
+def binary(predictions=X, targets=T, **keywords):
+    return xent.binary_cross_entropy(predictions, targets, **keywords)
+
+
+def torch_call(make):
+    """A call on torch's arrays, whose casts are written otherwise."""
+    torch = pytest.importorskip("torch")
+    return make(torch)
+
+
+def dask_call(make):
+    return make(pytest.importorskip("dask.array"))
+
+
+def unknown_rows(da, array, chunks):
+    """The array with chunks of unknown lengths."""
+    lazy = da.from_array(array, chunks=chunks)
+    return lazy[da.from_array(np.ones(len(array), bool), chunks=chunks[:1])]
+
+
+def declined_call():
+    """A call whose forced kernel has a guard that says no."""
+    declines = xent.KernelSpec(
+        name="picky", op="sparse", load="xent.backends.generic:sparse", guard=lambda shape, strides: False
+    )
+
+    class Plugin:
+        @xent.hookimpl
+        def xent_register_kernels(self):
+            return [declines]
+
+    xent.register(Plugin(), "picky")
+    try:
+        with xent.using(kernel="picky"):
+            sparse()
+    finally:
+        xent.unregister("picky")
+
+
+CASES = [
+    # -------------------- arrays
+    (
+        lambda: sparse(X.tolist()),
+        TypeError,
+        ONE + "`predictions` must be an array, got list. Pass numpy.asarray(...) of it.",
+    ),
+    (
+        lambda: sparse(labels=(0, 1, 2)),
+        TypeError,
+        ONE + "`labels` must be an array, got tuple. Pass numpy.asarray(...) of it.",
+    ),
+    (
+        lambda: dense(targets=None),
+        TypeError,
+        "cross_entropy: `targets` must be an array, got NoneType. Pass an array of NumPy, CuPy, Dask, torch or JAX.",
+    ),
+    (
+        lambda: sparse(np.ma.masked_array(X)),
+        TypeError,
+        ONE + "`predictions` must be an array, got numpy.MaskedArray. "
+        "Pass its .data, and the mask as sample_weight=~mask.",
+    ),
+    (
+        lambda: sparse(sample_weight=[1, 1, 0]),
+        TypeError,
+        ONE + "`sample_weight` must be an array, got list. Pass numpy.asarray(...) of it.",
+    ),
+    (
+        lambda: xent.softmax([1.0, 2.0]),
+        TypeError,
+        "softmax: `predictions` must be an array, got list. Pass numpy.asarray(...) of it.",
+    ),
+    (
+        lambda: xent.one_hot([0, 1], 3),
+        TypeError,
+        "one_hot: `labels` must be an array, got list. Pass numpy.asarray(...) of it.",
+    ),
+    (
+        lambda: sparse(X.astype(object)),
+        TypeError,
+        ONE + "`predictions` must have a numeric dtype, got object[3, 5] on numpy. Pass predictions.astype(float).",
+    ),
+    # -------------------- dtypes
+    (
+        lambda: sparse(X.astype(np.int64)),
+        TypeError,
+        ONE + '`predictions` must be real floating, got int64[3, 5] on numpy. Pass predictions.astype("float32").',
+    ),
+    (
+        lambda: torch_call(lambda torch: sparse(torch.zeros((3, 5), dtype=torch.int32), torch.zeros(3).long())),
+        TypeError,
+        ONE + "`predictions` must be real floating, got int32[3, 5] on torch. Pass predictions.to(torch.float32).",
+    ),
+    (
+        lambda: sparse(labels=Y.astype(np.float64)),
+        TypeError,
+        ONE + '`labels` must be integers, got float64[3] on numpy. Pass labels.astype("int64").',
+    ),
+    (
+        lambda: torch_call(lambda torch: sparse(torch.zeros((3, 5)), torch.zeros(3, dtype=torch.bool))),
+        TypeError,
+        ONE + "`labels` must be integers, got bool[3] on torch. Pass labels.to(torch.int64).",
+    ),
+    (
+        lambda: dense(targets=T.astype(np.complex64)),
+        TypeError,
+        "cross_entropy: `targets` must be real, got complex64[3, 5] on numpy. Pass targets of a float dtype.",
+    ),
+    (
+        lambda: sparse(class_weight=np.zeros(5, np.complex64)),
+        TypeError,
+        ONE + "`class_weight` must be real, got complex64[5] on numpy. Pass real weights.",
+    ),
+    # -------------------- homes
+    (
+        lambda: torch_call(lambda torch: sparse(torch.zeros((3, 5)))),
+        TypeError,
+        ONE + "`labels` must be of the library of `predictions` (torch), got int64[3] on numpy. "
+        "Nothing is moved between libraries: convert one of the two.",
+    ),
+    (
+        lambda: torch_call(lambda torch: sparse(torch.zeros((3, 5)), torch.zeros(3, device="meta").long())),
+        TypeError,
+        ONE + "`labels` must be on the device of `predictions` (cpu), got int64[3] on torch on meta. "
+        "Nothing is moved between devices: move one of the two.",
+    ),
+    # -------------------- axes and keywords
+    (
+        lambda: sparse(axis=None),
+        ValueError,
+        ONE + "`axis` must be an integer, got None. Pass the one class axis.",
+    ),
+    (
+        lambda: sparse(np.zeros(()), np.zeros((), np.int64)),
+        ValueError,
+        ONE + "`predictions` must have a class axis, got a 0-d array. Pass shape (*batch, C).",
+    ),
+    (
+        lambda: sparse(axis=2),
+        ValueError,
+        ONE + "`axis` must lie in [-2, 2) for predictions of rank 2, got 2. Pass the class axis of the predictions.",
+    ),
+    (
+        lambda: sparse(kind="softmax"),
+        ValueError,
+        ONE + '`kind` must be "logits", "probabilities" or "log_probabilities", got \'softmax\'. Choose one of them.',
+    ),
+    (
+        lambda: sparse(reduction="average"),
+        ValueError,
+        ONE + '`reduction` must be "none", "sum" or "mean", or a xent.Mean, got \'average\'. Choose one.',
+    ),
+    (
+        lambda: xent.using(validate="sometimes"),
+        ValueError,
+        'using: `validate` must be "auto", "always" or "never", got \'sometimes\'. Choose one of them.',
+    ),
+    (
+        lambda: xent.Mean("rows"),
+        ValueError,
+        'Mean: `denominator` must be "weights", "counted" or "all", or a positive number, got \'rows\'. Choose one.',
+    ),
+    (
+        lambda: sparse(label_smoothing=1.5),
+        ValueError,
+        ONE + "`label_smoothing` must lie in [0, 1], got 1.5. Pass a share of 1.",
+    ),
+    (
+        lambda: sparse(ignore_index="all"),
+        ValueError,
+        ONE + "`ignore_index` must be an int, an iterable of ints or None, got 'all'. Pass labels.",
+    ),
+    (
+        declined_call,
+        ValueError,
+        ONE + "`kernel` must be one that serves this call, got 'picky', whose guard declines float32[3, 5] on numpy. "
+        "Choose another, or leave it to xent.",
+    ),
+    # -------------------- shapes
+    (
+        lambda: sparse(labels=np.zeros((3, 1), np.int64)),
+        ValueError,
+        ONE + "`labels` must have shape (3,) (predictions (3, 5) without axis 1), got (3, 1). Pass labels[:, 0].",
+    ),
+    (
+        lambda: sparse(labels=np.zeros((3, 5), np.int64)),
+        ValueError,
+        ONE + "`labels` must have shape (3,) (predictions (3, 5) without axis 1), got (3, 5). "
+        "For targets of the predictions' shape call cross_entropy.",
+    ),
+    (
+        lambda: sparse(labels=np.zeros(4, np.int64)),
+        ValueError,
+        ONE + "`labels` must have shape (3,) (predictions (3, 5) without axis 1), got (4,). Pass labels of shape (3,).",
+    ),
+    (
+        lambda: sparse(np.zeros(5), np.zeros(1, np.int64)),
+        ValueError,
+        ONE + "`labels` must have shape () (predictions (5,) without axis 0), got (1,). Pass labels[0].",
+    ),
+    (
+        lambda: dense(targets=np.zeros((1, 5))),
+        ValueError,
+        "cross_entropy: `targets` must have shape (3, 5) (that of the predictions), got (1, 5). "
+        "Pass targets of shape (3, 5).",
+    ),
+    (
+        lambda: sparse(sample_weight=np.zeros(5)),
+        ValueError,
+        ONE + "`sample_weight` must have shape (3,) (one for each row), got (5,). Pass sample_weight of shape (3,).",
+    ),
+    (
+        lambda: binary(sample_weight=np.zeros(3)),
+        ValueError,
+        "binary_cross_entropy: `sample_weight` must have shape (3, 5) (that of the predictions), got (3,). "
+        "Pass sample_weight of shape (3, 5).",
+    ),
+    (
+        lambda: sparse(class_weight=np.zeros(3)),
+        ValueError,
+        ONE + "`class_weight` must have shape (5,) (one for each class), got (3,). Pass class_weight of shape (5,).",
+    ),
+    (
+        lambda: sparse(class_weight=[1, 2]),
+        ValueError,
+        ONE + "`class_weight` must have 5 numbers (one for each class), got 2. Pass one for each class.",
+    ),
+    (
+        lambda: binary(pos_weight=np.zeros(3)),
+        ValueError,
+        "binary_cross_entropy: `pos_weight` must be a number or have shape (5,), got (3,). Pass one for each output.",
+    ),
+    (
+        lambda: sparse(np.zeros((3, 0)), Y),
+        ValueError,
+        ONE + "`predictions` must have at least one class, got shape (3, 0). Pass C ≥ 1.",
+    ),
+    # -------------------- labels
+    (
+        lambda: sparse(labels=np.asarray([0, 7, -1])),
+        xent.LabelError,
+        ONE + "`labels` must lie in [0, 5), got 2 outside; the first, at position 1, is 7. "
+        "Mend them, name them in ignore_index, or give them sample_weight 0.",
+    ),
+    (
+        lambda: sparse(np.zeros((2, 2, 5)), np.asarray([[0, 1], [2, 5]])),
+        xent.LabelError,
+        ONE + "`labels` must lie in [0, 5), got 1 outside; the first, at position (1, 1), is 5. "
+        "Mend them, name them in ignore_index, or give them sample_weight 0.",
+    ),
+    (
+        lambda: dask_call(lambda da: sparse(da.from_array(X, (2, 5)), np.asarray([0, 1, 9])).compute()),
+        xent.LabelError,
+        ONE + "`labels` must lie in [0, 5), got 1 outside in one chunk; the first, at position 2, is 9. "
+        "Mend them, name them in ignore_index, or give them sample_weight 0.",
+    ),
+    (
+        lambda: dask_call(
+            lambda da: sparse(unknown_rows(da, X, (2, 5)), unknown_rows(da, np.asarray([0, 1, 9]), (2,))).compute()
+        ),
+        xent.LabelError,
+        ONE + "`labels` must lie in [0, 5), got 1 outside in one chunk; the first, at row 0 of chunk 1, is 9. "
+        "Mend them, name them in ignore_index, or give them sample_weight 0.",
+    ),
+    # -------------------- Dask
+    (
+        lambda: dask_call(lambda da: sparse(unknown_rows(da, X.T, (2, 3)), np.zeros(3, np.int64), axis=0)),
+        ValueError,
+        ONE + "`predictions` must have a known number of classes, got shape (nan, 3). "
+        "Call predictions.compute_chunk_sizes() first.",
+    ),
+    (
+        lambda: dask_call(lambda da: sparse(unknown_rows(da, X, (2, 5)), da.from_array(Y, 3))),
+        ValueError,
+        ONE + "`labels` must have 2 chunks, as the predictions have where the number of rows is not known, got 1. "
+        "Pass a Dask array cut like the predictions, or call compute_chunk_sizes() of both first.",
+    ),
+    (
+        lambda: dask_call(
+            lambda da: sparse(unknown_rows(da, X, (2, 5)), unknown_rows(da, np.zeros(4, np.int64), (2,))).compute()
+        ),
+        ValueError,
+        ONE + "`labels` must have shape (1,) in chunk 1, as the predictions there, got (2,). "
+        "Cut both into the same rows.",
+    ),
+    # -------------------- value_and_grad, explain, partial, one_hot
+    (
+        lambda: xent.value_and_grad(len),
+        TypeError,
+        'value_and_grad: `loss` must be "sparse_cross_entropy", "cross_entropy" or "binary_cross_entropy" of xent, '
+        "or a functools.partial of one, got <built-in function len>. Pass one.",
+    ),
+    (
+        lambda: xent.explain(len, X, Y),
+        TypeError,
+        'explain: `loss` must be "sparse_cross_entropy", "cross_entropy" or "binary_cross_entropy" of xent, '
+        "or a functools.partial of one, got <built-in function len>. Pass one.",
+    ),
+    (
+        lambda: xent.value_and_grad(functools.partial(xent.cross_entropy, X)),
+        TypeError,
+        "value_and_grad: `loss` must bind keywords only, got 1 positional. Pass them in the call.",
+    ),
+    (
+        lambda: xent.value_and_grad(xent.cross_entropy)(X, T, ignore_index=3),
+        TypeError,
+        "cross_entropy: `ignore_index` must be a keyword of it, got an unknown one. "
+        "Choose from axis, kind, reduction, sample_weight, class_weight, label_smoothing.",
+    ),
+    (
+        lambda: xent.partial(X),
+        ValueError,
+        "partial: one of `labels` and `targets` must be given, got neither. Pass one of them.",
+    ),
+    (
+        lambda: xent.partial(X, labels=Y, targets=T),
+        ValueError,
+        "partial: one of `labels` and `targets` must be given, got both. Pass one of them.",
+    ),
+    (
+        lambda: xent.partial(X, labels=Y, first_class=-1),
+        ValueError,
+        "partial: `first_class` must be an int ≥ 0, got -1. Pass a number of classes.",
+    ),
+    (
+        lambda: xent.partial(X, labels=Y, num_classes=2.0),
+        ValueError,
+        "partial: `num_classes` must be an int ≥ 1, got 2.0. Pass a number of classes.",
+    ),
+    (
+        lambda: xent.one_hot(Y, 0),
+        ValueError,
+        "one_hot: `num_classes` must be an int ≥ 1, got 0. Pass the number of classes.",
+    ),
+]
+
+
+def error_of(call):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), CASES, ids=[message[:60] for *_, message in CASES])
+def test_the_message_says_what_must_hold_what_was_there_and_what_to_do(call, kind, message):
+    error = error_of(call)
+
+    assert str(error) == message
+    assert type(error) is kind
+
+
+def raises_of_checks():
+    """The lines of each raise in checks.py."""
+    tree = ast.parse(inspect.getsource(checks))
+    return {node.lineno: node.end_lineno for node in ast.walk(tree) if isinstance(node, ast.Raise)}
+
+
+def test_every_raise_of_checks_has_its_case_here():
+    reached = set()
+    for call, *_ in CASES:
+        frames = traceback.extract_tb(error_of(call).__traceback__)
+        reached |= {frame.lineno for frame in frames if frame.filename == checks.__file__}
+    missed = {first for first, last in raises_of_checks().items() if not reached & set(range(first, last + 1))}
+
+    assert not missed, f"no case reaches the raise in {checks.__file__} at line {sorted(missed)}"
+
+
+def test_messages_never_show_what_is_in_an_array():
+    error = error_of(lambda: sparse(np.full((3, 5), 123456789)))
+
+    assert "123456789" not in str(error)
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), CASES, ids=[message[:60] for *_, message in CASES])
+def test_a_message_names_its_function_and_ends_with_a_remedy(call, kind, message):
+    function, _, rest = message.partition(": ")
+
+    assert hasattr(xent, function)
+    assert rest.count(". ") >= 1
+    assert message.endswith(".")
