@@ -14,7 +14,7 @@ from toy_kernels import Plugin, logits, spec
 from toy_library import Shy
 
 import xent
-from xent import selection, settings
+from xent import eligibility, selection, settings
 from xent.problem import Options
 
 
@@ -72,7 +72,7 @@ def test_what_a_kernel_does_not_declare_is_declined_with_the_reason(plugin):
 
 def test_the_reasons_come_from_the_predicate_that_decides(plugin, monkeypatch):
     plugin(spec())
-    monkeypatch.setattr(selection, "why_not", lambda one, problem, user: ["no"] if one.name != "generic" else [])
+    monkeypatch.setattr(eligibility, "why_not", lambda one, problem, user: ["no"] if one.name != "generic" else [])
     decision = xent.explain(xent.sparse_cross_entropy, *logits())
 
     assert (decision.kernel, decision.verdicts[0].reasons) == ("generic", ()) and decision.verdicts[1].reasons == (

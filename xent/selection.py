@@ -1,24 +1,23 @@
-"""The plan of a call: its key, the cache, how schedules nest, which kernel is chosen and why not another.
+"""The plan of a call: its key, the cache, and how schedules nest.
 
-One predicate, :func:`why_not`, both decides and explains. The key is made of types, dtypes, devices, rank and options;
-no array is read. A miss is dear (tens of microseconds) and happens once per kind of call; a hit is a look-up.
+The key is made of types, dtypes, devices, rank and options; no array is read. A miss is dear (tens of microseconds) and
+happens once per kind of call; a hit is a look-up.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from . import arrays, checks, settings
+from . import arrays, checks, eligibility, settings
 from .arrays import Array
 from .errors import LabelError
-from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve, warn_once
+from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve
 from .problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from .registry import registry
 from .settings import scope, scopes
 
-GENERIC = "generic"
 PLANS_AT_MOST = 1024
 PLAIN = (Options(axis=-1), Options(axis=1))
 lock = threading.RLock()
@@ -86,7 +85,7 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
         checks.shapes(plan.problem, predictions, targets)
     if weights is not NO_WEIGHTS:
         checks.weight_shapes(plan.problem, predictions, weights)
-    while plan.guard is not None and not permits(plan, predictions):
+    while plan.guard is not None and not eligibility.permits(plan, predictions):
         plan = checks.another(plan, predictions)
     if state.sink is not None:
         state.sink.append(plan.decision)
@@ -169,122 +168,6 @@ def problem_of(
     )
 
 
-def permits(plan: Plan, predictions: Array) -> bool:
-    """What the guard says of this call; a plugin whose guard breaks is set aside."""
-    assert plan.guard is not None
-    try:
-        return bool(plan.guard(tuple(predictions.shape), tuple(getattr(predictions, "strides", ()) or ())))
-    except Exception as error:  # a plugin's guard may raise anything
-        registry.quarantine(plan.owner, error)
-        return False
-
-
-def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iterator[str]:
-    """Every reason against a kernel, cheap ones first; none means that it is eligible."""
-    if spec.name == GENERIC:
-        if user.kernel not in (None, GENERIC):
-            yield f"forced: kernel={user.kernel!r}"
-        return
-    if user.kernel is not None and user.kernel != spec.name:
-        yield f"forced: kernel={user.kernel!r}"
-    if user.kernel != spec.name and not_wanted(spec, user):
-        yield "disabled by the user"
-    if spec.opt_in and spec.name not in (*user.prefer, user.kernel):
-        yield "opt-in: only where it is preferred or forced"
-    if not problem.uses_fold:
-        what = "binary targets" if problem.op == "binary" else problem.options.kind
-        yield f"kind: {what} have no partition function, so no kernel takes part"
-    device = problem.device.partition(":")[0]
-    facts = (
-        ("array", problem.array, spec.arrays),
-        ("device", device, spec.devices),
-        ("dtype", problem.dtype, spec.dtypes),
-    )
-    for name, fact, allowed in facts:
-        if fact not in allowed and "*" not in allowed:
-            yield f"{name}: {fact} is not among {', '.join(sorted(allowed))}"
-    if problem.method == "statistics" and "statistics" not in spec.methods:
-        yield "method: it has no statistics"
-    if problem.method == "loss_and_gradient" and not spec.methods & {"gradient", "loss_and_gradient"}:
-        yield "method: it has no gradient"
-    if spec.check is not None:
-        yield from check(spec, problem)
-
-
-def not_wanted(spec: KernelSpec, user: settings.Settings) -> bool:
-    """Whether the user has disabled the kernel, by its name, its plugin's, or with everything from outside."""
-    foreign = not spec.owner.startswith("xent.")
-    return spec.name in user.disable or spec.owner in user.disable or (foreign and "*" in user.disable)
-
-
-def check(spec: KernelSpec, problem: Problem) -> Iterator[str]:
-    """What the kernel's own check says; a plugin whose check breaks is set aside."""
-    assert spec.check is not None
-    try:
-        answer = spec.check(problem)
-        if answer is not True and not isinstance(answer, str):
-            raise TypeError(f"check of kernel {spec.name!r} must return True or a reason, got {answer!r}")
-    except Exception as error:  # a plugin's check may raise anything
-        registry.quarantine(spec.owner, error)
-        yield f"check: {type(error).__name__}: {error}"
-    else:
-        if answer is not True:
-            yield f"check: {answer}"
-
-
-def candidates(problem: Problem, user: settings.Settings) -> list[tuple[KernelSpec, tuple[str, ...]]]:
-    """Every kernel for the problem's op with the reasons against it; the eligible ones first, best first."""
-    specs = [spec for spec in registry.kernels if spec.op == ("dense" if problem.op == "binary" else problem.op)]
-    preference = {name: index for index, name in enumerate(user.prefer)}
-    specs.sort(key=lambda spec: (preference.get(spec.name, len(preference)), -spec.priority, spec.name))
-    judged = [(spec, tuple(why_not(spec, problem, user))) for spec in specs]
-    eligible = [spec for spec, reasons in judged if not reasons and spec.name != GENERIC]
-    if len(eligible) > 1:
-        eligible = site_order(problem, eligible, preference)
-        warn_of_tie(eligible, preference)
-    ranks = {spec.name: index for index, spec in enumerate(eligible)}
-    judged.sort(key=lambda one: (bool(one[1]), one[0].name == GENERIC, ranks.get(one[0].name, 0)))
-    return judged
-
-
-def site_order(problem: Problem, eligible: list[KernelSpec], preference: dict[str, int]) -> list[KernelSpec]:
-    """The eligible kernels as the site's policy wants them; the user's preference goes before it."""
-    hook = registry.manager.hook.xent_order_kernels
-    order = hook(problem=problem, candidates=tuple(spec.name for spec in eligible))
-    if not order:
-        return eligible
-    ranks = {name: index for index, name in enumerate(order)}
-    worst = len(preference), len(ranks)
-    return sorted(eligible, key=lambda one: (preference.get(one.name, worst[0]), ranks.get(one.name, worst[1])))
-
-
-def warn_of_tie(eligible: list[KernelSpec], preference: dict[str, int]) -> None:
-    """One warning where two third parties are equally good and their names decided."""
-    first, second = eligible[:2]
-    foreign = not (first.owner.startswith("xent.") or second.owner.startswith("xent."))
-    if foreign and first.priority == second.priority and not {first.name, second.name} & set(preference):
-        warn_once(
-            f"kernels {first.name!r} ({first.owner}) and {second.name!r} ({second.owner}) have the same priority; "
-            f"{first.name!r} is taken, by name. XENT_PREFER={first.name} or XENT_PREFER={second.name} settles it."
-        )
-
-
-def refuse(problem: Problem, user: settings.Settings, judged: list[tuple[KernelSpec, tuple[str, ...]]]) -> None:
-    """Raises, with every reason, where the forced kernel cannot serve; warns where a preferred one cannot."""
-    reasons = {spec.name: "; ".join(why) for spec, why in judged if why}
-    served = {spec.name for spec, why in judged if not why}
-    if user.kernel is not None and user.kernel not in served:
-        lines = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
-        known = "cannot serve this call" if user.kernel in reasons else "is not registered"
-        raise ValueError(
-            f"{problem.function}: `kernel` must be one that serves {problem}, got {user.kernel!r}, which {known}.\n"
-            f"{lines}\nChoose another, or leave it to xent."
-        )
-    for name in user.prefer:
-        if name not in served:
-            warn_once(f"preferred kernel {name!r} is not used for {problem}: {reasons.get(name, 'not registered')}.")
-
-
 def compose(problem: Problem, user: settings.Settings) -> Plan:
     """The plan of a problem: the one place that knows how schedules nest."""
     backend = backend_of(problem)
@@ -304,8 +187,8 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
     if backend.inner == "chunks":
         inner = compose(problem.of_chunks(), user)
         return Plan(problem, resolve(backend.load), inner.kernel, inner.load, inner=inner, decision=inner.decision)
-    judged = candidates(problem, user)
-    refuse(problem, user, judged)
+    judged = eligibility.candidates(problem, user)
+    eligibility.refuse(problem, user, judged)
     plan: Plan | None = None
     for spec in reversed(until_unguarded([spec for spec, reasons in judged if not reasons])):
         verdicts = tuple(Verdict(one.name, one.owner, one is spec, why) for one, why in judged)
@@ -337,7 +220,7 @@ def backend_of(problem: Problem) -> BackendSpec:
     """The schedule for the arrays of the problem; a plugin's goes before xent's, generic serves the rest."""
     found = [spec for spec in registry.backends if problem.array in spec.arrays]
     foreign = [spec for spec in found if not spec.owner.startswith("xent.")]
-    return (foreign or found or [BackendSpec(name=GENERIC, load="xent.backends.generic:run")])[0]
+    return (foreign or found or [BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run")])[0]
 
 
 def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
