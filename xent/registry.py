@@ -21,7 +21,7 @@ from . import hookspecs, settings
 from .errors import PluginWarning
 from .kernels import BackendSpec, KernelSpec
 
-OWN = ("generic", "numpy", "dask", "torch", "jax", "cupy")
+OWN = ("generic", "numpy", "dask", "torch", "jax")
 GROUP = "xent"
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import arrays, checks, errors
 from ..arrays import Array
-from ..kernels import Plan, Statistics
+from ..kernels import Plan
 from ..numerics import fold, gradient, reduction, targets
 from ..numerics import statistics as numbers
 from ..numerics.fold import merge as merge_partials
@@ -212,12 +212,12 @@ def label_logit(call: Call, slices: Any, predictions: Array, labels: Array) -> A
     return xp.where(inside, xp.astype(found, fold.compute_dtype(xp, predictions.dtype)), -math.inf)
 
 
-def statistics_part(call: Call, slices: Any, predictions: Array, labels: Array, logit: Any) -> Statistics:
+def statistics_part(call: Call, slices: Any, predictions: Array, labels: Array, logit: Any) -> Any:
     """The statistics of one chunk; ``logit`` is that of each row's label, wherever its class is."""
     work = work_on(call, predictions, labels, first_class(call, slices))
     xp = work.xp
     found = blocks.statistics(work, fold.compute_dtype(xp, predictions.dtype), flattened(xp, only(logit)))
-    return shaped(xp, found, tuple(labels.shape))  # type: ignore[no-any-return]
+    return shaped(xp, found, tuple(labels.shape))
 
 
 def class_weight_part(call: Call, soft: Array, class_weight: Array) -> Array:
@@ -281,7 +281,8 @@ def denominators(call: Call, index: Any, slices: Any, anchor: Any, *weights: Any
     dtype = xp.float64 if call.plan.problem.dtype == "float64" else xp.float32
     like = xp.zeros_like(xp.reshape(anchor, (-1,)), dtype=dtype)
     with arrays.quiet(), located(call, place):
-        rows = rows_known(call, like, anchor, weights_of(sample, classes), row_weight)
+        labels = anchor if call.plan.problem.op == "sparse" else None
+        rows = rows_known(call, like, labels, weights_of(sample, classes), row_weight)
         return reduction.sums(xp, like, rows, reduction.as_mean(call.options.reduction))
 
 
@@ -324,7 +325,7 @@ def probabilities(call: Call, slices: Any, predictions: Array, whole: Any) -> Ar
     work = work_on(call, predictions, None, first_class(call, slices))
     expression = gradient.softmax if call.plan.problem.method == "softmax" else gradient.log_softmax
     dtype = fold.compute_dtype(work.xp, predictions.dtype)
-    return blocks.map_blocks(work, expression, flattened(work.xp, only(whole)), dtype)  # type: ignore[no-any-return]
+    return blocks.map_blocks(work, expression, flattened(work.xp, only(whole)), dtype)
 
 
 # The ends of every graph.

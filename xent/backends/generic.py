@@ -154,6 +154,8 @@ def work_of(xp: Any, plan: Plan, predictions: Array, given: Array | None) -> Wor
     kernel, methods = EXPRESSIONS.get((problem.op, problem.options.kind)), frozenset({"loss", "loss_and_gradient"})
     if kernel is None:
         kernel, methods = plan.resolve_kernel(), plan.methods
+    else:
+        walk.limit = max(walk.limit, walk.classes)  # these take whole rows: their blocks do not merge as the fold does
     options = problem.options
     on, off = targets.smoothing(options.label_smoothing, options.num_classes or walk.classes)
     told: Labels | Soft

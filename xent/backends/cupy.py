@@ -1,1 +1,0 @@
-"""Schedule for cupy arrays."""
