@@ -1,0 +1,270 @@
+"""How every benchmark here measures: contenders in turns, medians and quartiles, memory in a process of its own.
+
+A time is the median of rounds in which every contender runs once, each round beginning with another one, so that a slow
+minute of the machine is shared by all. A ratio is the median of the rounds' own ratios. Brackets hold the quartiles.
+
+Leaves out what is measured, and its counting model: that is in each ``bench_*.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import datetime
+import gc
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RESULTS = Path(__file__).parent / "results"
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "XENT_THREADS": "1",
+}
+ONE_CORE = (
+    "One thread each: the process is bound to one core before any library is loaded (sched_setaffinity), and "
+    + ", ".join(f"`{name}={value}`" for name, value in ONE_THREAD.items())
+    + "."
+)
+HOW = "Times: median (and quartiles) of interleaved rounds. Ratios: those of each round's own ratios."
+SAMPLE_SECONDS = 0.005
+Call = Callable[[], object]
+Rounds = dict[str, list[float]]  # seconds per call, round by round
+
+
+class Spread(NamedTuple):
+    """A median and its quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+    def show(self, unit: float = 1.0, digits: int = 3) -> str:
+        low, median, high = (plain(value / unit, digits) for value in self)
+        return f"{median} ({low} to {high})"
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A number with so many digits, and no exponent."""
+    whole = len(str(int(abs(value))))
+    if abs(value) < 1:
+        return f"{value:.{digits}f}"
+    return f"{value:.{max(0, digits - whole)}f}"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """The median of the values and its quartiles."""
+    values = sorted(values)
+    if len(values) == 1:
+        return Spread(*values * 3)
+    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def interleave(contenders: dict[str, Call], rounds: int, sample_seconds: float = SAMPLE_SECONDS) -> Rounds:
+    """Seconds a call of each contender takes, round by round.
+
+    A call too short for the clock is repeated until a sample lasts ``sample_seconds``.
+    """
+    names, repeats = list(contenders), {}
+    for name, call in contenders.items():
+        call()  # imports, compiles, plans
+        repeats[name] = max(1, round(sample_seconds / max(sample(call, 1), 1e-9)))
+    seconds: Rounds = {name: [] for name in names}
+    gc.collect()
+    gc.freeze()  # what the libraries hold is not looked through again before every sample
+    for turn in range(rounds):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            gc.collect()
+            seconds[name].append(sample(contenders[name], repeats[name]))
+    gc.unfreeze()
+    return seconds
+
+
+def sample(call: Call, repeats: int) -> float:
+    """Seconds per call, with no garbage collected meanwhile."""
+    gc.disable()
+    try:
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - begin) / repeats
+    finally:
+        gc.enable()
+
+
+def ratio(above: list[float], below: list[float]) -> Spread:
+    """How many times longer the one takes than the other, round by round."""
+    return spread(a / b for a, b in zip(above, below, strict=True))
+
+
+def difference(whole: list[float], part: list[float]) -> Spread:
+    """How much longer the one takes than the other, round by round."""
+    return spread(a - b for a, b in zip(whole, part, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Memory
+
+
+def status_bytes(field: str) -> int:
+    """A size that Linux keeps of this process."""
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024
+
+
+def peak_above(call: Call) -> int | None:
+    """Bytes by which the process grows at most while the call runs, its result included; None where Linux is not.
+
+    The call has run once before, and what its library kept for the next time is given back.
+    """
+    # subtle: getrusage's ru_maxrss never falls, and that of a child begins at its parent's; VmHWM can be set back
+    call()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = status_bytes("VmRSS")
+        kept = call()
+        after = status_bytes("VmHWM")
+    except OSError:
+        return None
+    del kept
+    return after - before
+
+
+def in_a_process(script: str, *arguments: object) -> Any:
+    """What ``python script --child arguments...`` prints, as JSON; None where it fails."""
+    command = [sys.executable, script, "--child", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{Path(script).name} --child {' '.join(map(str, arguments))} failed:\n{done.stderr}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The machine, and what is written
+
+
+def on_one_core() -> None:
+    """Starts the script anew, bound to one core and with one thread in every library, unless it runs so already."""
+    if os.environ.get("XENT_BENCH_ONE_CORE") == "1":
+        return
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.environ.update(ONE_THREAD, XENT_BENCH_ONE_CORE="1", TF_CPP_MIN_LOG_LEVEL="3")
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def is_installed(module: str) -> bool:
+    """Whether the module can be imported; it is not."""
+    return importlib.util.find_spec(module) is not None
+
+
+def version_of(distribution: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(distribution)
+    return None
+
+
+def processor() -> str:
+    """The processor's own name."""
+    with contextlib.suppress(OSError, TypeError):
+        text = Path("/proc/cpuinfo").read_text()
+        name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)[1]
+        vector = "AVX-512" if re.search(r"\bavx512f\b", text) else "AVX2" if re.search(r"\bavx2\b", text) else ""
+        return f"{name} with {vector}" if vector else name
+    return platform.processor() or platform.machine()
+
+
+def machine(distributions: Iterable[str]) -> dict[str, Any]:
+    """What the numbers depend on beside the code."""
+    names = ("numpy", "array-api-compat", "pluggy", *distributions)
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "memory_bytes": pages,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in names if (version := version_of(name))},
+    }
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """The machine in a sentence."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    memory = f"{facts['memory_bytes'] / 2**30:.0f} GiB" if facts["memory_bytes"] else "memory unknown"
+    return (
+        f"{facts['date']}, {facts['processor']}, {facts['cores']} cores, {memory}, {facts['system']}, "
+        f"Python {facts['python']}, {versions}."
+    )
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table, the first column to the left and the others to the right."""
+    columns = list(columns)
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def targets(rows: Iterable[tuple[str, str, Spread, bool]]) -> str:
+    """What was asked for beside what was measured."""
+    cells = [(what, asked, found.show(), "yes" if met else "**no**") for what, asked, found, met in rows]
+    return table(("promise", "asked", "measured", "kept"), cells)
+
+
+class Report:
+    """A page of results and the numbers behind it."""
+
+    def __init__(self, name: str, title: str, distributions: Iterable[str] = ()) -> None:
+        self.name, facts = name, machine(distributions)
+        self.parts = [f"# {title}", describe(facts)]
+        self.numbers: dict[str, Any] = {"machine": facts}
+
+    def add(self, *parts: str, **numbers: Any) -> None:
+        """Appends paragraphs to the page, and numbers beside them."""
+        self.parts += parts
+        self.numbers |= numbers
+
+    def write(self, quick: bool) -> str:
+        """The page; kept under ``results/`` unless the sizes were only those of a trial."""
+        page = "\n\n".join(self.parts) + "\n"
+        if not quick:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{self.name}.md").write_text(page)
+            (RESULTS / f"{self.name}.json").write_text(json.dumps(self.numbers, indent=1) + "\n")
+        return page
+
+
+def command_line(main: Callable[..., str], child: Callable[..., Any] | None = None, one_core: bool = True) -> None:
+    """Runs a benchmark: all of it, ``--quick`` on tiny sizes without keeping the numbers, or the part of a child."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is written")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if one_core:
+        on_one_core()
+    if told.child:
+        print(json.dumps(child(*told.child)))
+    else:
+        print(main(quick=told.quick))

@@ -1,0 +1,51 @@
+"""The benchmarks run, on sizes too small to say anything: what they measure is theirs, that they can is tested here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+ROWS = {
+    "bench_generic": (
+        "| xent | ",
+        "| SciPy log_softmax + gather | ",
+        "| hand-written NumPy | ",
+        "| floor: numpy.copyto | ",
+        "| floor: numpy.exp + sum | ",
+        "| xent's time / the hand-written at (8, 100) | ≤ 1.5 | ",
+    ),
+    "bench_dispatch": ("| numpy, 0 plugins | ", "| numpy, 20 plugins | ", "| numpy, 20 plugins, hit, µs | ≤ 1 | "),
+    "bench_import": ("| `import xent` | ", "| optional libraries loaded by any of them | 0 | 0.000"),
+    "bench_evaluate": ("| xent.evaluate | 1 | ", "| xent.evaluate | 2 | ", "| np.load and SciPy by chunks | 1 | "),
+}
+
+
+def page(name: str) -> str:
+    """What a benchmark prints on tiny sizes."""
+    paths = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_benchmark_is_tried_here():
+    assert sorted(path.stem for path in BENCHMARKS.glob("bench_*.py")) == sorted(ROWS)
+
+
+def kept() -> dict[str, int]:
+    """The results that are kept, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (BENCHMARKS / "results").glob("*")}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_benchmark_runs_has_its_rows_and_keeps_no_trial(name):
+    before = kept()
+    found = page(name)
+
+    assert [row for row in ROWS[name] if row not in found] == []
+    assert kept() == before
