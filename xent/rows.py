@@ -138,7 +138,8 @@ def merge(first: Partial, /, *others: Partial) -> Partial:
     --------
     See :func:`partial`.
     """
-    return fold.merge_tree(arrays.namespace(first.max), [first, *others])  # type: ignore[no-any-return]
+    with arrays.quiet():
+        return fold.merge_tree(arrays.namespace(first.max), [first, *others])  # type: ignore[no-any-return]
 
 
 def finish(partial: Partial, /) -> Array:
@@ -160,4 +161,5 @@ def finish(partial: Partial, /) -> Array:
     See :func:`partial`.
     """
     xp = arrays.namespace(partial.max)
-    return xp.where(partial.target_sum == 0, xp.nan, fold.finish(xp, partial))
+    with arrays.quiet():
+        return xp.where(partial.target_sum == 0, xp.nan, fold.finish(xp, partial))
