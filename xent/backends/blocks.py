@@ -89,7 +89,6 @@ class Walk:
         split = next((i for i, rows in enumerate(inner) if rows * self.classes <= self.limit), len(inner) - 1)
         step = max(1, self.limit // max(1, inner[split] * self.classes))
         tail = tuple(slice(None) for _ in self.batch[split + 1 :])
-        itertools.count(0, inner[split])
         for outer in itertools.product(*(range(size) for size in self.batch[:split])):
             first = math.prod(self.batch[split:]) * flat_index(outer, self.batch[:split])
             for start in range(0, self.batch[split], step):
