@@ -70,6 +70,8 @@ def total(xp: Any, terms: Array) -> Array:
     Halving adds whole slices, so every row is added in the same order whatever the layout and the neighbours, where a
     library's own sum runs naively down a strided axis (NumPy) or by the shape of the array (torch).
     """
+    if terms.shape[-1] == 1:
+        return terms[..., 0] + 0.0  # subtle: a new array, for a view would be of the caller's targets
     wide, odd, level = wide_dtype(xp), None, 0
     while terms.shape[-1] > 1:
         half = terms.shape[-1] // 2
