@@ -104,7 +104,7 @@ class Keras(TensorFlow):
 
 class Torch(Peer):
     name = "torch"
-    own_arrays = False
+    own_arrays = True
 
     def load(self) -> None:
         self.torch = importlib.import_module("torch")
@@ -124,6 +124,9 @@ class Torch(Peer):
         at = at.detach().clone().requires_grad_()
         return self.torch.autograd.grad(loss(at).sum(), at)[0]
 
+    def hessian(self, loss: Callable, at: Any) -> Any:
+        return self.torch.autograd.functional.hessian(lambda x: loss(x).sum(), at)
+
 
 class Optax(Peer):
     name = "optax"
@@ -142,6 +145,9 @@ class Optax(Peer):
 
     def gradient(self, loss: Callable, at: Any) -> Any:
         return self.jax.grad(lambda x: loss(x).sum())(at)
+
+    def hessian(self, loss: Callable, at: Any) -> Any:
+        return self.jax.hessian(lambda x: loss(x).sum())(at)
 
 
 class ScikitLearn(Peer):

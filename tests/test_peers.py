@@ -1047,6 +1047,61 @@ def brier(of: Any) -> Any:
     return 1 - 2 * of.label_probability + of.sum_p_squared
 
 
+# -------------------- through the autodiff of the library whose arrays they are
+
+promise(
+    "autodiff gives the gradient of labels",
+    lambda p, a: p.gradient(lambda x: sparse(x, a.y), a.x),
+    gradient_of(labels),
+    dtypes=BOTH,
+    arrays=("own",),
+    torch=lambda p, a: p.gradient(lambda x: p.F.cross_entropy(x, a.y, reduction="none"), a.x),
+    optax=lambda p, a: p.gradient(lambda x: p.optax.softmax_cross_entropy_with_integer_labels(x, a.y), a.x),
+)
+promise(
+    "autodiff gives the gradient of the mean over labels that are not ignored, by class weight",
+    lambda p, a: p.gradient(lambda x: sparse(x, a.y, ignore_index=-100, class_weight=a.c, reduction="mean"), a.x),
+    gradient_of(labels, reduction="mean", weight=label_weight),
+    given={"change": some_ignored},
+    arrays=("own",),
+    torch=lambda p, a: p.gradient(lambda x: p.F.cross_entropy(x, a.y, a.c), a.x),
+)
+promise(
+    "autodiff gives the gradient of targets that sum to 3",
+    lambda p, a: p.gradient(lambda x: dense(x, a.t), a.x),
+    gradient_of(targets),
+    given={"target_sum": 3.0},
+    arrays=("own",),
+    torch=lambda p, a: p.gradient(lambda x: p.F.cross_entropy(x, a.t, reduction="none"), a.x),
+    optax=lambda p, a: p.gradient(lambda x: p.optax.softmax_cross_entropy(x, a.t), a.x),
+)
+promise(
+    "autodiff gives the gradient in the targets",
+    lambda p, a: p.gradient(lambda t: dense(a.x, t), a.t),
+    peers.log_softmax,
+    arrays=("own",),
+    torch=lambda p, a: p.gradient(lambda t: p.F.cross_entropy(a.x, t, reduction="none"), a.t),
+    optax=lambda p, a: p.gradient(lambda t: p.optax.softmax_cross_entropy(a.x, t), a.t),
+)
+promise(
+    "autodiff gives the gradient of yes or no",
+    lambda p, a: p.gradient(lambda x: binary(x, a.z), a.x),
+    peers.binary_gradient,
+    arrays=("own",),
+    torch=lambda p, a: p.gradient(lambda x: p.F.binary_cross_entropy_with_logits(x, a.z, reduction="none"), a.x),
+    optax=lambda p, a: p.gradient(lambda x: p.optax.sigmoid_binary_cross_entropy(x, a.z), a.x),
+)
+promise(
+    "autodiff gives the second derivative of labels",
+    lambda p, a: p.hessian(lambda x: sparse(x, a.y), a.x),
+    # p ([i = j] − p): a difference of two products, each with the error of its p twice.
+    lambda a, u: np.asarray(4 * (peers.softmax(a, u).max() + u)),
+    given={"shape": (2, 3)},
+    arrays=("own",),
+    torch=lambda p, a: p.hessian(lambda x: p.F.cross_entropy(x, a.y, reduction="none"), a.x),
+    optax=lambda p, a: p.hessian(lambda x: p.optax.softmax_cross_entropy_with_integer_labels(x, a.y), a.x),
+)
+
 # -------------------- the tests
 
 
