@@ -1,4 +1,5 @@
-"""The fold: every edge value in every split, order and tree; a row's bits whatever is around it; any split by Hypothesis.
+"""The fold: every edge value in every split, order and tree; a row's bits whatever is around it; any split that
+Hypothesis draws.
 
 A tree is an int, the number of a block of classes, or a pair of trees, to be merged in that order.
 """
