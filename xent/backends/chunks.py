@@ -193,13 +193,14 @@ def first_class(call: Call, slices: tuple[slice, ...]) -> int:
 
 def part(call: Call, index: Any, slices: Any, predictions: Array, told: Array | None) -> Any:
     """The fold's numbers of one chunk; for probabilities, its share in each row's loss."""
-    place = place_of(index, slices)
+    axis = call.plan.problem.axis
+    place = place_of(index[:axis] + index[axis + 1 :], slices[:axis] + slices[axis + 1 :])
     fit(call, place, predictions.shape, told, None)
     work = work_on(call, predictions, told, first_class(call, slices))
     dtype = fold.compute_dtype(work.xp, predictions.dtype)
     with arrays.quiet():
         found = (blocks.partial if call.plan.problem.uses_fold else blocks.loss)(work, dtype)
-        return shaped(work.xp, found, batch_of(predictions, call.plan.problem.axis))
+        return shaped(work.xp, found, batch_of(predictions, axis))
 
 
 def label_logit(call: Call, slices: Any, predictions: Array, labels: Array) -> Array:
@@ -331,9 +332,9 @@ def probabilities(call: Call, slices: Any, predictions: Array, whole: Any) -> Ar
 # The ends of every graph.
 
 
-def field(index: int, record: Any) -> Any:
-    """One field of what a task found."""
-    return only(record)[index]
+def field(index: int | None, record: Any) -> Any:
+    """One field of what a task found, or all of it."""
+    return only(record) if index is None else only(record)[index]
 
 
 def value(call: Call, sums: Any) -> Array:

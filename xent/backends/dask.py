@@ -63,25 +63,29 @@ class Given(NamedTuple):
     def told_axes(self) -> tuple[int, ...]:
         return self.batch if self.call.plan.problem.op == "sparse" else self.every
 
-    @property
-    def apart(self) -> tuple[int, ...]:
-        """Indices that no axis of the predictions has, to be summed over: of the rows' sums, then of class weights."""
-        return tuple(index + len(self.every) for index in range(len(self.batch) + 1))
-
 
 def run(plan: Plan, predictions: Array, told: Array | None, weights: Weights) -> Any:
     """The graph of one call."""
     problem = plan.problem
     if problem.op != "binary":
         checks.known_classes(problem.function, predictions, problem.axis)
+        predictions = with_classes(plan, predictions)
     is_cut = problem.op != "binary" and predictions.numblocks[problem.axis] > 1
-    if is_cut and problem.method == "statistics" and not problem.uses_fold:
-        predictions, is_cut = predictions.rechunk({problem.axis: -1}), False  # what is merged there is the fold
     given = aligned(plan, predictions, told, weights)
     return by_classes(given) if is_cut else by_rows(given)
 
 
 # Every array cut as the predictions are.
+
+
+def with_classes(plan: Plan, predictions: Array) -> Array:
+    """The predictions without chunks of no classes; in one chunk where what a call asks of their classes does not merge."""
+    problem = plan.problem
+    sizes = predictions.chunks[problem.axis]
+    if problem.method == "statistics" and not problem.uses_fold:
+        sizes = (sum(sizes),)
+    sizes = tuple(size for size in sizes if size)
+    return predictions if sizes == predictions.chunks[problem.axis] else predictions.rechunk({problem.axis: sizes})
 
 
 def aligned(plan: Plan, predictions: Array, told: Array | None, weights: Weights) -> Given:
@@ -127,7 +131,16 @@ def cut(given: Given, name: str, value: Any, axes: tuple[int, ...]) -> Array:
             checks.same_chunks(function, name, have, want)
         elif have != want:
             changes[index] = want
+    if changes and 0 in value.shape:  # Dask does not cut what is empty
+        return empty_like(value, wanted)
     return value.rechunk(changes) if changes else value
+
+
+def empty_like(array: Array, cuts: tuple[tuple[int, ...], ...]) -> Array:
+    """An array without elements, like another, cut so."""
+    import dask.array as da
+
+    return da.zeros_like(array, chunks=cuts)
 
 
 # The graph, in three verbs: tasks, merged, picked.
@@ -146,9 +159,11 @@ def tasks(
 ) -> Array:
     """One task for each block of ``out``.
 
-    ``pairs`` are arrays and their indices, in turn; indices that are not in ``out`` have one block. ``short`` is an
-    axis along which every block shrinks to one.
+    ``pairs`` are arrays and their indices, in turn; an array of one block goes to every task. ``short`` is an axis along
+    which every block shrinks to one.
     """
+    # subtle: Dask fuses a layer with what it reads only where no index is summed over, so tasks keep the class axis
+    # of the predictions, though what they find has none; it is dropped at the end.
     import dask.array as da
 
     return da.blockwise(
@@ -183,6 +198,7 @@ def merged(given: Given, merge: Any, parts: Array, axes: tuple[int, ...]) -> Arr
 
     if all(parts.numblocks[axis] == 1 for axis in axes):
         return parts
+    axes = tuple(axis for axis in axes if parts.numblocks[axis] > 1)
     at_once = max(2, int(MERGED_AT_ONCE ** (1 / len(axes))))
     return da.reduction(
         parts,
@@ -198,18 +214,18 @@ def merged(given: Given, merge: Any, parts: Array, axes: tuple[int, ...]) -> Arr
     )
 
 
-def picked(
-    given: Given, record: Array, axes: tuple[int, ...], index: int, out: tuple[int, ...], dtype: Any = None
-) -> Array:
-    """One field of what tasks found."""
-    return tasks(given, functools.partial(chunks.field, index), out, record, axes, dtype=dtype)
+def picked(given: Given, record: Array, index: int | None, out: tuple[int, ...], dtype: Any = None) -> Array:
+    """One field of what tasks found, or all of it, along these axes; the others have one block."""
+    if index is None and len(out) == record.ndim:
+        return record
+    return tasks(given, functools.partial(chunks.field, index), out, record, given.every, dtype=dtype)
 
 
 def reduced(given: Given, sums: Array) -> Array:
     """The value of the reduction, from the sums of every chunk of rows."""
-    axes = tuple(range(sums.ndim))
-    whole = merged(given, chunks.merge_sums, sums, axes) if axes else sums
-    return tasks(given, bound(given, chunks.value), (), whole, axes)
+    return tasks(
+        given, bound(given, chunks.value), (), merged(given, chunks.merge_sums, sums, given.every), given.every
+    )
 
 
 def optional(array: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
@@ -243,10 +259,10 @@ def below_of(given: Given, row_weight: Array | None) -> Any:
         *places(given, given.batch),
         *(anchor, given.batch),
         *optional(given.sample, given.batch),
-        *optional(given.classes if problem.op == "sparse" else None, given.apart[-1:]),
+        *optional(given.classes if problem.op == "sparse" else None, (given.axis,)),
         *optional(row_weight, given.every),
     )
-    return merged(given, chunks.merge_sums, sums, tuple(range(sums.ndim))) if sums.ndim else sums
+    return merged(given, chunks.merge_sums, sums, tuple(range(sums.ndim)))
 
 
 def row_weight_of(given: Given) -> Array | None:
@@ -268,25 +284,23 @@ def by_rows(given: Given) -> Any:
     mean = as_mean(problem.options.reduction)
     early = problem.method == "loss_and_gradient" and mean is not None
     below = below_of(given, row_weight_of(given)) if early else None
-    whole = problem.method in ("softmax", "log_softmax", "loss_and_gradient")
-    out = every if whole else batch
-    positive = every[len(every) - getattr(given.positive, "ndim", 0) :]
     record = tasks(
         given,
         bound(given, chunks.complete),
-        out,
+        every,
         *places(given, batch),
-        *optional(below, given.apart[:-1]),
+        *optional(below, batch),
         *(given.predictions, every),
         *optional(given.told, given.told_axes),
         *optional(given.sample, batch),
-        *optional(given.classes, given.apart[-1:]),
-        *optional(given.positive, positive),
+        *optional(given.classes, (given.axis,)),
+        *optional(given.positive, every[len(every) - getattr(given.positive, "ndim", 0) :]),
+        dtype=given.predictions.dtype if problem.method == "loss_and_gradient" else None,
     )
-    if problem.method == "loss_and_gradient":
-        slope = picked(given, record, every, 1, every, given.predictions.dtype)
-        return loss_of(given, picked(given, record, every, 0, batch)), slope
-    return fields_of(given, record, batch)
+    if problem.method in ("softmax", "log_softmax"):
+        return record
+    has_slope = problem.method == "loss_and_gradient"
+    return ends(given, record, picked(given, record, 1, every, given.predictions.dtype) if has_slope else None)
 
 
 def by_classes(given: Given) -> Any:
@@ -294,25 +308,25 @@ def by_classes(given: Given) -> Any:
     problem, every, batch = given.call.plan.problem, given.every, given.batch
     whole = merged_classes(given)
     if problem.method == "partial":
-        return fields_of(given, whole, every)
+        return ends(given, whole, None)
     if problem.method in ("softmax", "log_softmax"):
         function = bound(given, chunks.probabilities)
         return tasks(given, function, every, *places(given, every)[2:], given.predictions, every, whole, every)
-    row_weight = row_weight_of(given)
-    done = tasks(
+    row_weight, labels = row_weight_of(given), given.told if problem.op == "sparse" else None
+    finished = tasks(
         given,
         bound(given, chunks.finish),
-        batch,
+        every,
         *places(given, batch),
         *(whole, every),
-        *optional(given.told if problem.op == "sparse" else None, batch),
-        *optional(below_of(given, row_weight), given.apart[:-1]),
+        *optional(labels, batch),
+        *optional(below_of(given, row_weight), batch),
         *optional(given.sample, batch),
-        *optional(given.classes if problem.op == "sparse" else None, given.apart[-1:]),
+        *optional(given.classes if labels is not None else None, (given.axis,)),
         *optional(row_weight, every),
     )
     if problem.method != "loss_and_gradient":
-        return fields_of(given, done, batch)
+        return ends(given, finished, None)
     slope = tasks(
         given,
         bound(given, chunks.slope),
@@ -321,10 +335,10 @@ def by_classes(given: Given) -> Any:
         *(given.predictions, every),
         *optional(given.told, given.told_axes),
         *(whole, every),
-        *(done, batch),
+        *(finished, every),
         dtype=given.predictions.dtype,
     )
-    return loss_of(given, picked(given, done, batch, 0, batch)), slope
+    return ends(given, finished, slope)
 
 
 def merged_classes(given: Given) -> Array:
@@ -343,16 +357,16 @@ def merged_classes(given: Given) -> Array:
     return merged(given, chunks.merge_partials if problem.uses_fold else chunks.add, parts, (axis,))
 
 
-def loss_of(given: Given, losses: Array) -> Array:
-    """The losses of the rows, or their reduction."""
-    return losses if given.call.options.reduction == "none" else reduced(given, losses)
-
-
-def fields_of(given: Given, record: Array, axes: tuple[int, ...]) -> Any:
-    """What a call without a gradient returns: an array, its reduction, or several arrays of the rows."""
+def ends(given: Given, record: Array, slope: Array | None) -> Any:
+    """What a call returns: the losses or their reduction, with the gradient if it is asked for; or several fields."""
     method, batch = given.call.plan.problem.method, given.batch
-    if method not in ("statistics", "partial"):
-        return loss_of(given, record)
-    kind: Any = RowStatistics if method == "statistics" else Partial
-    dtypes = ("int64" if name == "label_rank" else None for name in kind._fields)
-    return kind(*(picked(given, record, axes, index, batch, dtype) for index, dtype in enumerate(dtypes)))
+    if method in ("statistics", "partial"):
+        kind: Any = RowStatistics if method == "statistics" else Partial
+        dtypes = ("int64" if name == "label_rank" else None for name in kind._fields)
+        return kind(*(picked(given, record, index, batch, dtype) for index, dtype in enumerate(dtypes)))
+    index = 0 if method == "loss_and_gradient" else None
+    if given.call.options.reduction == "none":
+        loss = picked(given, record, index, batch)
+    else:
+        loss = reduced(given, picked(given, record, index, given.every))
+    return loss if index is None else (loss, slope)
