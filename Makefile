@@ -25,6 +25,7 @@ INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINTS)
 TORCH := torch==2.13.0
 LIBRARIES := $(TORCH) jax cupy-cuda13x tensorflow-cpu keras optax
 BACKENDS := numpy,array-api-strict,dask,torch,jax,cupy
+PEERS := tensorflow,keras,torch,optax,sklearn,scipy
 
 # No test may find the source folder where it should find the wheel: neither -c nor -m puts the working folder first.
 export PYTHONSAFEPATH := 1
@@ -40,7 +41,7 @@ demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp
 	$(BIN)/xent demo
 
 test: lint
-	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
+	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
 
 lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/ruff check .
