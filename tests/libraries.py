@@ -222,12 +222,13 @@ class JaxJit(Jax):
     raises_labels = False
 
     def run(self, function: Callable, told: list[Any], named: dict[str, Any]) -> Any:
-        every = {**dict(enumerate(told)), **named}
+        keys = [str(index) for index in range(len(told))]
+        every = {**dict(zip(keys, told, strict=True)), **named}
         traced = {key: value for key, value in every.items() if isinstance(value, self.array_type)}
 
-        def under_jit(traced: dict[Any, Any]) -> Any:
+        def under_jit(traced: dict[str, Any]) -> Any:
             values = every | traced
-            return function(*(values[key] for key in range(len(told))), **{name: values[name] for name in named})
+            return function(*(values[key] for key in keys), **{name: values[name] for name in named})
 
         return self.jax.jit(under_jit)(traced)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from . import arrays, checks, selection
 from .arrays import Array
+from .numerics import targets
 from .problem import Options, Route
 
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))
@@ -151,9 +152,10 @@ def one_hot(
     checks.classes("one_hot", num_classes)
     where = checks.class_axis("one_hot", axis, labels.ndim + 1)
     xp = arrays.namespace(labels)
-    classes = xp.arange(num_classes, dtype=xp.int64, **device_of(xp, labels))
+    wide = targets.widen(xp, labels)
+    classes = xp.arange(num_classes, dtype=wide.dtype, **device_of(xp, labels))
     classes = xp.reshape(classes, tuple(num_classes if index == where else 1 for index in range(labels.ndim + 1)))
-    hit = xp.expand_dims(xp.astype(labels, xp.int64), axis=where) == classes
+    hit = xp.expand_dims(wide, axis=where) == classes
     dtype = xp.float32 if dtype is None else dtype
     on, off = (xp.asarray(value, dtype=dtype, **device_of(xp, labels)) for value in (on_value, off_value))
     return xp.where(hit, on, off)
