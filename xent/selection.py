@@ -12,6 +12,7 @@ from typing import Any
 
 from . import arrays, checks, eligibility, settings
 from .arrays import Array
+from .backends import torch
 from .errors import LabelError
 from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve
 from .problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
@@ -66,12 +67,15 @@ def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: 
 
 def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
     """Finds the plan of a call and follows it; ``options`` is an Options, or a tuple that is equal to one."""
+    kind, other = type(predictions), type(targets)
+    if kind.__module__ != "numpy" and arrays.is_compiling():
+        return torch.compiled(route, predictions, targets, Options(*options), weights)
     state = scope.get() if scopes.entered else scopes.default
     if state is None:
         state = settings.current()
-    kind, other = type(predictions), type(targets)
     try:
-        if weights is NO_WEIGHTS and kind not in homes and targets is not None:  # key_of, written out for speed
+        if weights is NO_WEIGHTS and kind not in homes and other not in homes and targets is not None:
+            # key_of, written out for speed
             key: Any = (route, options, predictions.ndim, kind, predictions.dtype, other, targets.dtype)
         else:
             key = key_of(route, predictions, targets, options, weights)
@@ -171,7 +175,7 @@ def problem_of(
 def compose(problem: Problem, user: settings.Settings) -> Plan:
     """The plan of a problem: the one place that knows how schedules nest."""
     backend = backend_of(problem)
-    if backend.inner and problem.uses_fold and problem.views:
+    if problem.views and (backend.inner == "view" or (backend.inner and problem.uses_fold)):
         inner = compose(problem.of_chunks() if backend.inner == "chunks" else problem.seen_as(problem.views[0]), user)
         decision = Decision(problem, backend.name, inner.kernel, (), inner.decision)
         return Plan(
