@@ -721,11 +721,11 @@ def test_a_kernels_guard_is_asked_of_every_chunk(rng, guard):
 
 def test_a_kernel_with_a_gradient_of_whole_rows_only_serves_cut_classes_too(rng):
     logits, labels = example(rng)
-    with registered(
-        toy_kernels.spec("whole", "toy_kernels:whole", methods=frozenset({"partial", "loss_and_gradient"}))
+    with (
+        registered(toy_kernels.spec("whole", "toy_kernels:whole", methods=frozenset({"partial", "loss_and_gradient"}))),
+        xent.using(kernel="whole"),
     ):
-        with xent.using(kernel="whole"):
-            loss, gradient = dask.compute(*gradient_of(da.from_array(logits, chunks=(9, 3)), labels))
+        loss, gradient = dask.compute(*gradient_of(da.from_array(logits, chunks=(9, 3)), labels))
 
     assert not loss_is_off(loss, logits, one_hot(labels, 7))
     assert not gradient_is_off(gradient, logits, one_hot(labels, 7), is_sparse=True)
