@@ -112,6 +112,7 @@ def with_torch(logits: np.ndarray, labels: np.ndarray, what: str, compiled: bool
     x, y = torch.from_numpy(logits), torch.from_numpy(labels)
     cross_entropy: Any = torch.nn.functional.cross_entropy
     if compiled:
+        torch.compiler.reset()  # subtle: it gives up on a function after eight shapes
         cross_entropy = torch.compile(cross_entropy, dynamic=False)
     if what == "loss":
         return lambda: cross_entropy(x, y, reduction="none")
@@ -215,7 +216,7 @@ def compare(shape: Shape, what: str, quick: bool) -> tuple[list[Line], Rounds]:
     contenders = list(entered(what, shape, quick))
     logits, labels = arrays(*shape)
     calls = agreeing({one.name: one.setup(logits, labels, what) for one in contenders})
-    rounds = 3 if quick else 41 if logits.size < SMALL else 11
+    rounds = 3 if quick else 41 if logits.size < SMALL else 7
     seconds = measure.interleave(calls, rounds, 1e-4 if quick else measure.SAMPLE_SECONDS)
     lines = []
     for name in calls:
@@ -236,8 +237,8 @@ def compare(shape: Shape, what: str, quick: bool) -> tuple[list[Line], Rounds]:
 
 def memory(name: str, shape: Shape, what: str, quick: bool) -> int | None:
     """Peak memory above the inputs, from a process of its own; None where it is not worth one."""
-    floor = name in (COPY, EXPONENTIALS)
-    if floor or (quick and name != OURS) or (not quick and shape[0] * shape[1] < SMALL):
+    left_out = name in (COPY, EXPONENTIALS, "torch.compile")  # a floor, or half a minute of compiling
+    if left_out or (quick and name != OURS) or (not quick and shape[0] * shape[1] < SMALL):
         return None
     return measure.in_a_process(__file__, name, what, *shape)
 
