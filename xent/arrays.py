@@ -45,6 +45,10 @@ def namespace(array: Array) -> Any:
     if found is not None:
         return found
     known = COMPAT.get(library(array))
+    if known == "array_api_compat.torch":
+        import array_api_compat.torch as torch_namespace  # a statement: TorchDynamo traces no import_module
+
+        return namespaces.setdefault(type(array), torch_namespace)
     if known is not None:
         return namespaces.setdefault(type(array), importlib.import_module(known))
     if hasattr(array, "__array_namespace__"):
@@ -122,4 +126,4 @@ def is_importable(module: str) -> bool:
 def quiet() -> contextlib.AbstractContextManager[Any]:
     """A context without NumPy's floating-point warnings: −inf, +inf and NaN are ordinary values here."""
     numpy = sys.modules.get("numpy")
-    return contextlib.nullcontext() if numpy is None else numpy.errstate(all="ignore")
+    return contextlib.nullcontext() if numpy is None or is_compiling() else numpy.errstate(all="ignore")

@@ -1,0 +1,342 @@
+"""The losses as torch differentiates them: functions of whole rows with derivatives of any order, in any direction.
+
+``Loss``, ``Residual``, ``Softmax``, ``LogSoftmax`` and ``LogSumExp`` are closed under differentiation (see
+``numerics/tangents.py``): backwards, forwards (``jvp``), under ``vmap``, and through one another. TorchDynamo takes no
+function with a ``jvp`` of its own, so each has a plain base class; ``COMPILED`` is made of these.
+
+The one module of this room that imports its library at its top: TorchDynamo must find these classes made. It is
+imported where a torch tensor is at hand, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import array_api_compat.torch
+import torch
+
+from ..arrays import Array
+from ..numerics import binary, fold, gradient, tangents
+from ..numerics.fold import Partial
+from .whole import Pieces
+
+Function = torch.autograd.Function
+
+
+def take_along_axis(values: Array, indices: Array, /, *, axis: int) -> Array:
+    """The standard's, for indices of the values' rank and size besides the axis."""
+    return torch.gather(values, axis, indices)
+
+
+# subtle: torch.take_along_dim would have TorchDynamo make a graph for every number of rows
+xp = SimpleNamespace(**{**vars(array_api_compat.torch), "take_along_axis": take_along_axis})
+"""torch's namespace for expressions over whole arrays."""
+
+
+class Transformable(Function):
+    """A function that torch.func may transform; ``save`` says what its derivatives need."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+
+class Softmax(Transformable):
+    """Logits (rows, classes) to probabilities."""
+
+    @staticmethod
+    def forward(logits: Array) -> Array:
+        return gradient.softmax(xp, logits, fold.look(xp, logits))
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> Array:
+        return tangents.softmax(xp, probabilities(ctx.saved_tensors[0], cotangents), cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array) -> Array:
+        return tangents.softmax(xp, Softmax.apply(ctx.saved_tensors[0]), changes)
+
+
+def probabilities(logits: Array, cotangents: Array) -> Array:
+    """The softmax, with 0 for NaN in the rows of which nothing is asked: a row without a softmax spoils no other."""
+    return tangents.calm_rows(xp, Softmax.apply(logits), cotangents)
+
+
+class LogSoftmax(Transformable):
+    """Logits (rows, classes) to log-probabilities."""
+
+    @staticmethod
+    def forward(logits: Array) -> Array:
+        return gradient.log_softmax(xp, logits, fold.look(xp, logits))
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> Array:
+        return tangents.log_softmax_back(xp, probabilities(ctx.saved_tensors[0], cotangents), cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array) -> Array:
+        return tangents.log_softmax(xp, Softmax.apply(ctx.saved_tensors[0]), changes)
+
+
+class LogSumExp(Transformable):
+    """Logits (rows, classes) to their log-partition function (rows,)."""
+
+    @staticmethod
+    def forward(logits: Array) -> Array:
+        return fold.log_partition(xp, fold.look(xp, logits))
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> Array:
+        return probabilities(ctx.saved_tensors[0], cotangent[:, None]) * cotangent[:, None]
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array) -> Array:
+        return tangents.along(xp, Softmax.apply(ctx.saved_tensors[0]), changes)[:, 0]
+
+
+class Residual(Transformable):
+    """Logits and targets (rows, classes) to w p − t, the gradient of the loss."""
+
+    @staticmethod
+    def forward(logits: Array, targets: Array) -> Array:
+        return gradient.residual(xp, logits, targets, fold.partial_dense(xp, logits, targets))
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> tuple[Array, Array]:
+        logits, targets = ctx.saved_tensors
+        p = probabilities(logits, cotangents)
+        mass = xp.sum(targets, axis=-1, keepdims=True)
+        return mass * tangents.softmax(xp, p, cotangents), tangents.residual_back(xp, p, cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array | None, targets_changes: Array | None) -> Array:
+        logits, targets = ctx.saved_tensors
+        p, total = Softmax.apply(logits), 0.0
+        if changes is not None:
+            total = xp.sum(targets, axis=-1, keepdims=True) * tangents.softmax(xp, p, changes)
+        return total if targets_changes is None else total + tangents.residual(xp, p, targets_changes)
+
+
+class Loss(Transformable):
+    """Logits and targets (rows, classes) to the loss of each row (rows,)."""
+
+    @staticmethod
+    def forward(logits: Array, targets: Array) -> Array:
+        return fold.finish(xp, fold.partial_dense(xp, logits, targets))
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, Array | None]:
+        logits, targets = ctx.saved_tensors
+        needs, factor = ctx.needs_input_grad, cotangent[:, None]
+        slopes = (Residual.apply(logits, targets) if needs[0] else None, -LogSoftmax.apply(logits) if needs[1] else None)
+        return tuple(None if one is None else tangents.calm(xp, one, factor) * factor for one in slopes)  # type: ignore[return-value]
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array | None, targets_changes: Array | None) -> Array:
+        logits, targets = ctx.saved_tensors
+        total = 0.0
+        if changes is not None:
+            total = tangents.along(xp, Residual.apply(logits, targets), changes)[:, 0]
+        if targets_changes is not None:
+            slope = tangents.calm(xp, -LogSoftmax.apply(logits), targets_changes)
+            total = total + tangents.along(xp, slope, targets_changes)[:, 0]
+        return total
+
+
+def chained(slopes: tuple[Array, Array], factors: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Each slope times its factor, where a factor of 0 counts for 0."""
+    yes, no = (tangents.calm(xp, slope, factor) * factor for slope, factor in zip(slopes, factors, strict=True))
+    return yes, no
+
+
+class Elementwise(Transformable):
+    """A function of binary predictions of any shape, and of their kind."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.kind = inputs[1]
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+
+class Slopes(Elementwise):
+    """The derivatives of the two costs."""
+
+    @staticmethod
+    def forward(predictions: Array, kind: str) -> tuple[Array, Array]:
+        return binary.slopes(xp, predictions, kind)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
+        slopes = Slopes.apply(ctx.saved_tensors[0], ctx.kind)
+        return sum(chained(tangents.binary(xp, slopes, ctx.kind), cotangents)), None
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array, _: None) -> tuple[Array, Array]:
+        slopes = Slopes.apply(ctx.saved_tensors[0], ctx.kind)
+        return chained(tangents.binary(xp, slopes, ctx.kind), (changes, changes))
+
+
+class Costs(Elementwise):
+    """What a certain yes and a certain no would cost."""
+
+    @staticmethod
+    def forward(predictions: Array, kind: str) -> tuple[Array, Array]:
+        return binary.costs(xp, predictions, kind)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
+        return sum(chained(Slopes.apply(ctx.saved_tensors[0], ctx.kind), cotangents)), None
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array, _: None) -> tuple[Array, Array]:
+        return chained(Slopes.apply(ctx.saved_tensors[0], ctx.kind), (changes, changes))
+
+
+class Total(Transformable):
+    """The sum of values (n,), 0-d, in one order whatever the number of threads."""
+
+    @staticmethod
+    def forward(values: Array) -> Array:
+        return fold.total(xp, values)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> Array:
+        return cotangent.expand(ctx.saved_tensors[0].shape)
+
+    @staticmethod
+    def jvp(ctx: Any, changes: Array) -> Array:
+        return Total.apply(changes)
+
+
+class CompiledLoss(torch.autograd.Function):
+    """The loss of logits and labels, or targets, once differentiable, its gradient from the partial of each row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array, told: Array, on: float, off: float) -> Array:
+        partial = whole_partial(logits, told, on, off)
+        ctx.save_for_backward(logits, told, *partial)
+        ctx.on, ctx.off = on, off
+        return fold.finish(xp, partial)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
+        logits, told, *fields = ctx.saved_tensors
+        partial = Partial(*fields)
+        if not told.dtype.is_floating_point:
+            slope = gradient.gradient_sparse(xp, logits, told, ctx.on, ctx.off, partial, cotangent)
+            return slope, None, None, None
+        slope = gradient.gradient_dense(xp, logits, told, partial, cotangent)
+        of_targets = gradient.scaled(xp, -gradient.log_softmax(xp, logits, partial), cotangent)
+        return slope, of_targets, None, None
+
+
+class CompiledSoftmax(torch.autograd.Function):
+    """The softmax, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array) -> Array:
+        p = gradient.softmax(xp, logits, fold.look(xp, logits))
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> Array:
+        return tangents.softmax(xp, tangents.calm_rows(xp, ctx.saved_tensors[0], cotangents), cotangents)
+
+
+class CompiledLogSoftmax(torch.autograd.Function):
+    """The log-softmax, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array) -> Array:
+        log_p = gradient.log_softmax(xp, logits, fold.look(xp, logits))
+        ctx.save_for_backward(log_p)
+        return log_p
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> Array:
+        p = tangents.calm_rows(xp, torch.exp(ctx.saved_tensors[0]), cotangents)
+        return tangents.log_softmax_back(xp, p, cotangents)
+
+
+class CompiledLogSumExp(torch.autograd.Function):
+    """The log-partition function, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array) -> Array:
+        view = fold.look(xp, logits)
+        ctx.save_for_backward(logits, view.max, view.sum_exp_rest)
+        return fold.log_partition(xp, view)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> Array:
+        logits, highest, rest = ctx.saved_tensors
+        return gradient.scaled(xp, gradient.softmax(xp, logits, Partial(highest, rest, rest, rest)), cotangent)
+
+
+class CompiledCosts(torch.autograd.Function):
+    """The costs of a yes and a no, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
+        ctx.save_for_backward(predictions)
+        ctx.kind = kind
+        return binary.costs(xp, predictions, kind)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
+        yes, no = chained(binary.slopes(xp, ctx.saved_tensors[0], ctx.kind), cotangents)
+        return yes + no, None
+
+
+def whole_partial(logits: Array, told: Array, on: float, off: float) -> Partial:
+    """The partial of whole rows, from labels or from targets."""
+    if told.dtype.is_floating_point:
+        return fold.partial_dense(xp, logits, told)
+    return fold.partial_sparse(xp, logits, told, on, off)
+
+
+def soft(logits: Array, told: Array, on: float, off: float) -> Array:
+    """Targets (rows, classes), from labels too."""
+    if told.dtype.is_floating_point:
+        return told
+    return gradient.two_valued(xp, told, logits.shape[-1], on, off, logits.dtype)
+
+
+def residual(logits: Array, told: Array, on: float, off: float) -> Array:
+    """w p − t without its derivative."""
+    return gradient.residual(xp, logits, soft(logits, told, on, off), whole_partial(logits, told, on, off))
+
+
+def wide_sum(xp: Any, values: Array) -> Array:
+    """The sum in float64, for any number of rows in one graph."""
+    return torch.sum(values, dtype=torch.float64)
+
+
+TRANSFORMED = Pieces(
+    loss=lambda logits, *told: Loss.apply(logits, soft(logits, *told)),
+    residual=lambda logits, *told: Residual.apply(logits, soft(logits, *told)),
+    softmax=Softmax.apply,
+    log_softmax=LogSoftmax.apply,
+    logsumexp=LogSumExp.apply,
+    costs=Costs.apply,
+    slopes=Slopes.apply,
+    add=lambda xp, values: Total.apply(xp.astype(values, torch.float64)),
+    constant=torch.Tensor.detach,
+)
+COMPILED = Pieces(
+    loss=CompiledLoss.apply,
+    residual=residual,
+    softmax=CompiledSoftmax.apply,
+    log_softmax=CompiledLogSoftmax.apply,
+    logsumexp=CompiledLogSumExp.apply,
+    costs=CompiledCosts.apply,
+    slopes=lambda predictions, kind: binary.slopes(xp, predictions, kind),
+    add=wide_sum,
+    constant=torch.Tensor.detach,
+)

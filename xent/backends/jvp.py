@@ -1,0 +1,197 @@
+"""Schedule for JAX arrays: one call is one expression (``whole.py``), compiled for itself or part of the caller's trace.
+
+The derivative of every function is given by a rule (``custom_jvp``) made of the others (``numerics/tangents.py``), so that
+``grad``, ``jvp``, ``vmap``, ``hessian`` and whatever is made of them are right at ties, at infinities and in ignored rows.
+Labels are looked at where they are: on the host, outside a trace.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from .. import arrays, checks
+from ..arrays import Array
+from ..kernels import Plan, Problem, Weights
+from ..numerics import binary, fold, gradient, reduction, tangents
+from . import whole
+
+
+def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """Carries out one call."""
+    problem, given = plan.problem, (predictions, targets, *weights)
+    if problem.raises and problem.op == "sparse" and not any(isinstance(one, jax.core.Tracer) for one in given):
+        look_at_labels(problem, predictions.shape[problem.axis], targets, weights)
+    if isinstance(weights.classes, list | tuple):
+        weights = weights._replace(classes=jnp.asarray(weights.classes))
+    return compiled(problem)(predictions, targets, weights)
+
+
+@functools.lru_cache(maxsize=1024)
+def compiled(problem: Problem) -> Callable[..., Any]:
+    """The call as a function that XLA compiles once for every shape."""
+    return jax.jit(functools.partial(whole.run, jnp, PIECES, problem))
+
+
+def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights: Weights) -> None:
+    """Raises where a label is bad, before anything is computed."""
+    if labels is None or problem.method == "partial":
+        return
+    host = np.asarray(labels)
+    sample = None if weights.sample is None else np.asarray(weights.sample)
+    rows = whole.rows_of(np, problem, classes, whole.told_of(np, problem, host, None), Weights(sample), bool)
+    checks.labels(problem.function, rows.bad.reshape(host.shape), host, classes)
+
+
+# -------------------- functions of whole rows, and what a change does to them
+
+
+def none(change: Any) -> bool:
+    """Whether nothing changes: a constant, or an integer."""
+    return isinstance(change, SymbolicZero) or change.dtype == jax.dtypes.float0
+
+
+@jax.custom_jvp
+def softmax(logits: Array) -> Array:
+    return gradient.softmax(jnp, logits, fold.look(jnp, logits))
+
+
+@softmax.defjvp
+def softmax_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
+    p = softmax(*primals)
+    return p, tangents.softmax(jnp, p, *changes)
+
+
+@jax.custom_jvp
+def log_softmax(logits: Array) -> Array:
+    return gradient.log_softmax(jnp, logits, fold.look(jnp, logits))
+
+
+@log_softmax.defjvp
+def log_softmax_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
+    return log_softmax(*primals), tangents.log_softmax(jnp, softmax(*primals), *changes)
+
+
+@jax.custom_jvp
+def logsumexp(logits: Array) -> Array:
+    return fold.log_partition(jnp, fold.look(jnp, logits))
+
+
+@logsumexp.defjvp
+def logsumexp_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
+    return logsumexp(*primals), tangents.along(jnp, softmax(*primals), *changes)[:, 0]
+
+
+@jax.custom_jvp
+def residual(logits: Array, targets: Array) -> Array:
+    return gradient.residual(jnp, logits, targets, fold.partial_dense(jnp, logits, targets))
+
+
+def residual_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
+    logits, targets = primals
+    p, change = softmax(logits), jnp.zeros_like(logits)
+    if not none(changes[0]):
+        change = jnp.sum(targets, axis=-1, keepdims=True) * tangents.softmax(jnp, p, changes[0])
+    if not none(changes[1]):
+        change = change + tangents.residual(jnp, p, changes[1])
+    return residual(logits, targets), change
+
+
+residual.defjvp(residual_jvp, symbolic_zeros=True)
+
+
+@jax.custom_jvp
+def dense_loss(logits: Array, targets: Array) -> Array:
+    return fold.finish(jnp, fold.partial_dense(jnp, logits, targets))
+
+
+def dense_loss_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
+    logits, targets = primals
+    change = jnp.zeros_like(logits[:, 0])
+    if not none(changes[0]):
+        change = tangents.along(jnp, residual(logits, targets), changes[0])[:, 0]
+    if not none(changes[1]):  # subtle: a constant target has no slope, which is infinite at a logit of −inf
+        change = change - tangents.along(jnp, log_softmax(logits), changes[1])[:, 0]
+    return dense_loss(logits, targets), change
+
+
+dense_loss.defjvp(dense_loss_jvp, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def sparse_loss(logits: Array, labels: Array, on: float, off: float) -> Array:
+    return fold.finish(jnp, fold.partial_sparse(jnp, logits, labels, on, off))
+
+
+@sparse_loss.defjvp
+def sparse_loss_jvp(on: float, off: float, primals: Any, changes: Any) -> tuple[Array, Array]:
+    logits, labels = primals
+    slope = residual(logits, gradient.two_valued(jnp, labels, logits.shape[-1], on, off, logits.dtype))
+    return sparse_loss(logits, labels, on, off), tangents.along(jnp, slope, changes[0])[:, 0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def costs(predictions: Array, kind: str) -> tuple[Array, Array]:
+    return binary.costs(jnp, predictions, kind)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def slopes(predictions: Array, kind: str) -> tuple[Array, Array]:
+    return binary.slopes(jnp, predictions, kind)
+
+
+@costs.defjvp
+def costs_jvp(kind: str, primals: Any, changes: Any) -> tuple[Any, Any]:
+    yes, no = slopes(*primals, kind)
+    return costs(*primals, kind), (yes * changes[0], no * changes[0])
+
+
+@slopes.defjvp
+def slopes_jvp(kind: str, primals: Any, changes: Any) -> tuple[Any, Any]:
+    own = slopes(*primals, kind)
+    yes, no = tangents.binary(jnp, own, kind)
+    return own, (yes * changes[0], no * changes[0])
+
+
+@jax.custom_jvp
+def total(values: Array) -> Array:
+    return reduction.pairwise_sum(jnp, values)
+
+
+@total.defjvp
+def total_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
+    value = total(*primals)
+    return value, jnp.sum(changes[0], dtype=value.dtype)
+
+
+def loss(logits: Array, told: Array, on: float, off: float) -> Array:
+    """The loss of every row, from labels or from targets."""
+    if jnp.issubdtype(told.dtype, jnp.integer):
+        return sparse_loss(logits, told, on, off)
+    return dense_loss(logits, told)
+
+
+def residual_of(logits: Array, told: Array, on: float, off: float) -> Array:
+    """w p − t, from labels or from targets."""
+    if jnp.issubdtype(told.dtype, jnp.integer):
+        told = gradient.two_valued(jnp, told, logits.shape[-1], on, off, logits.dtype)
+    return residual(logits, told)
+
+
+PIECES = whole.Pieces(
+    loss=loss,
+    residual=residual_of,
+    softmax=softmax,
+    log_softmax=log_softmax,
+    logsumexp=logsumexp,
+    costs=costs,
+    slopes=slopes,
+    add=lambda xp, values: total(values),
+    constant=jax.lax.stop_gradient,
+)

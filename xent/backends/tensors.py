@@ -1,0 +1,263 @@
+"""Schedule for torch tensors: the plan for the same memory as another library sees it, inside torch's autograd.
+
+A tensor on the CPU is read as a NumPy array, one on a GPU as a CuPy array, without a copy; where there is no such view,
+torch itself computes, block by block. A call that is differentiated once is one node of the graph, with the kernel's own
+gradient. Under torch.compile, torch.func, forward mode, for double backward and for targets that require a gradient it
+is an expression (``whole.py``) of functions that torch differentiates (``autograd.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch.autograd import forward_ad
+
+from .. import arrays
+from ..arrays import Array
+from ..kernels import Partial, Plan, Problem, Weights
+from ..numerics import fold, reduction
+from ..numerics.targets import Rows
+from ..problem import NO_WEIGHTS
+from . import autograd, blocks, generic, whole
+from .autograd import xp
+from .blocks import Work
+
+CONSTANT = frozenset({"loss_and_gradient", "partial"})
+"""The methods whose results are plain numbers, whatever the predictions require."""
+
+transforms_are_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+is_tracing = getattr(torch._C, "_get_tracing_state", torch.jit.is_tracing)
+
+
+def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """Carries out one call, eager or transformed."""
+    if transforms_are_active() or is_dual(predictions, targets, weights) or is_tracing():
+        return traced(plan.problem, predictions, targets, weights)
+    wanted = plan.problem.differentiated and torch.is_grad_enabled() and plan.problem.method not in CONSTANT
+    try:
+        return differentiable(plan, predictions, targets, weights) if wanted else plain(plan, predictions, targets, weights)
+    except Unreadable:  # tensors without values, as in a FakeTensorMode
+        return traced(plan.problem, predictions, targets, weights)
+
+
+def is_dual(predictions: Array, targets: Array | None, weights: Weights) -> bool:
+    """Whether forward mode asks for the derivative along one of the tensors."""
+    if getattr(forward_ad, "_current_level", 0) < 0:
+        return False
+    tensors = (one for one in (predictions, targets, *weights) if isinstance(one, torch.Tensor))
+    return any(forward_ad.unpack_dual(one).tangent is not None for one in tensors)
+
+
+def traced(problem: Problem, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """One call as an expression, in a graph or under a transform: no value is looked at."""
+    if weights.classes is not None and not isinstance(weights.classes, torch.Tensor):
+        dtype = fold.compute_dtype(xp, predictions.dtype)
+        weights = weights._replace(classes=torch.tensor(weights.classes, dtype=dtype, device=predictions.device))
+    pieces = autograd.COMPILED if torch.compiler.is_compiling() else autograd.TRANSFORMED
+    return whole.run(xp, pieces, problem, predictions, targets, weights)
+
+
+# -------------------- the same memory as another library sees it
+
+
+class Unreadable(Exception):
+    """The tensor has no memory that could be looked at."""
+
+
+def is_readable(tensor: Array) -> bool:
+    """Whether the tensor has values of its own: not inside a vmap over gradients."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+def array_of(tensor: Array) -> Array:
+    """The memory of a tensor as a NumPy array."""
+    try:
+        return (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    except (RuntimeError, TypeError) as error:
+        if tensor.dtype is not torch.bfloat16:
+            raise Unreadable from error
+    import ml_dtypes
+
+    try:
+        return tensor.detach().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    except (RuntimeError, TypeError) as error:
+        raise Unreadable from error
+
+
+def tensor_of(array: Array) -> Array:
+    """A tensor on the memory of a NumPy array."""
+    try:
+        return torch.from_numpy(array)
+    except TypeError:
+        return torch.from_numpy(array.view("uint16")).view(torch.bfloat16)
+
+
+class View(NamedTuple):
+    """How the tensors of a plan are seen: by which library, and under which plan."""
+
+    plan: Plan
+    library: str
+
+    def see(self, value: Any) -> Any:
+        """The memory of a tensor as an array; anything else as it is."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        if self.library == "numpy":
+            return array_of(value)
+        value = value.detach()
+        if self.library == "cupy":
+            import cupy
+
+            return cupy.from_dlpack(value)
+        return value
+
+    def wrap(self, value: Any) -> Any:
+        """An array, or a tuple of them, as tensors on the same memory."""
+        if isinstance(value, tuple):
+            several = [self.wrap(one) for one in value]
+            return type(value)(*several) if hasattr(value, "_fields") else tuple(several)
+        if self.library == "numpy":
+            return tensor_of(value)
+        return value if self.library == "torch" else torch.from_dlpack(value)
+
+
+def view_of(plan: Plan, predictions: Array) -> View:
+    """The plan's view of its tensors: the inner plan that serves this call, or torch itself."""
+    inner = plan.inner
+    if inner is None:
+        return View(plan, "torch")
+    while inner.guard is not None and inner.otherwise is not None and not permits(inner, predictions):
+        inner = inner.otherwise
+    return View(inner, inner.problem.array)
+
+
+def permits(plan: Plan, predictions: Array) -> bool:
+    """What the guard says of the array it would be given; one that breaks does not permit."""
+    assert plan.guard is not None
+    size = predictions.element_size()
+    try:
+        return bool(plan.guard(tuple(predictions.shape), tuple(stride * size for stride in predictions.stride())))
+    except Exception:  # a plugin's guard may raise anything
+        return False
+
+
+def stream(view: View, predictions: Array) -> contextlib.AbstractContextManager[Any]:
+    """CuPy's work goes to torch's stream, in torch's order."""
+    if view.library != "cupy":
+        return contextlib.nullcontext()
+    import cupy
+
+    return cupy.cuda.ExternalStream(torch.cuda.current_stream(predictions.device).cuda_stream)
+
+
+# -------------------- eager calls
+
+
+def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """One call whose result is plain numbers."""
+    if plan.problem.is_plain and weights is NO_WEIGHTS and plan.inner and plan.inner.guard is None and plan.inner.problem.array == "numpy":
+        return tensor_of(plan.inner.run(plan.inner, array_of(predictions), array_of(targets), weights))  # the short way
+    view = view_of(plan, predictions)
+    logits, told = view.see(predictions), view.see(targets)
+    if weights is not NO_WEIGHTS:
+        weights = Weights(*(view.see(one) for one in weights))
+    if view.library == "torch":
+        with torch.no_grad():
+            return generic.run(plan, logits, told, weights)
+    with stream(view, predictions):
+        return view.wrap(view.plan.run(view.plan, logits, told, weights))
+
+
+def differentiable(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """One call that torch may differentiate."""
+    problem = plan.problem
+    if problem.op == "binary" or problem.method != "loss":
+        if problem.method == "statistics":
+            work_of(plan, predictions, targets, weights)  # raises where a label is bad
+        return traced(problem, predictions, targets, weights)
+    if not any(getattr(one, "requires_grad", False) for one in weights):
+        return Blocks.apply(predictions, targets, plan, weights)
+    sample = None if weights.sample is None else weights.sample.detach() != 0
+    options = problem.options
+    by_row = replace(problem, options=options._replace(reduction="none"))
+    inner = plan.inner and replace(plan.inner, problem=replace(plan.inner.problem, options=by_row.options))
+    loss = Blocks.apply(predictions, targets, replace(plan, problem=by_row, inner=inner), Weights(sample))
+    told = whole.told_of(xp, problem, targets, loss.dtype)
+    if isinstance(weights.classes, list | tuple):
+        weights = weights._replace(classes=torch.tensor(weights.classes, dtype=loss.dtype, device=loss.device))
+    batch = loss.shape
+    loss = xp.reshape(loss, (-1,))
+    rows = whole.rows_of(xp, problem, predictions.shape[problem.axis], told, weights, loss.dtype)
+    value = reduction.reduce(xp, loss, rows, options.reduction, autograd.TRANSFORMED.add)
+    return xp.reshape(value, batch) if options.reduction == "none" else value
+
+
+class Seen(NamedTuple):
+    """One call as its kernel sees it: the work, and what is said of each row."""
+
+    view: View
+    work: Work
+    rows: Rows
+
+
+def work_of(plan: Plan, predictions: Array, targets: Array, weights: Weights) -> Seen:
+    """The memory of the tensors beside the kernel it goes to; raises where a label is bad."""
+    view = view_of(plan, predictions)
+    logits, told, *rest = (view.see(one) for one in (predictions, targets, *weights))
+    work = generic.work_of(arrays.namespace(logits), view.plan, logits, told)
+    return Seen(view, work, generic.rows_of(work, told, Weights(*rest)))
+
+
+class Blocks(torch.autograd.Function):
+    """The loss through the plan's kernel, block by block, and its gradient through the same."""
+
+    @staticmethod
+    def forward(ctx: Any, predictions: Array, targets: Array, plan: Plan, weights: Weights) -> Array:
+        with arrays.quiet():
+            seen = work_of(plan, predictions, targets, weights)
+            work, rows, wanted = seen.work, seen.rows, plan.problem.options.reduction
+            dtype = fold.compute_dtype(work.xp, work.logits.dtype)
+            whole_rows = blocks.partial(work, dtype) if plan.problem.uses_fold else ()
+            loss = fold.finish(work.xp, whole_rows) if whole_rows else blocks.loss(work, dtype)
+            loss = generic.marked(work.xp, loss, rows)
+            value = reduction.reduce(work.xp, loss, rows, wanted)
+            value = generic.batched(work, value) if wanted == "none" else value
+            share = reduction.scale(work.xp, rows, wanted, loss)
+        ctx.plan, ctx.weights = plan, weights
+        ctx.save_for_backward(predictions, targets, *(seen.view.wrap(one) for one in (share, *whole_rows)))
+        return seen.view.wrap(value)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
+        predictions, targets, share, *fields = ctx.saved_tensors
+        scale = share * torch.reshape(cotangent, (-1,))
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or not is_readable(scale):
+            return (*again(ctx, cotangent), None, None)
+        plan = ctx.plan
+        view = view_of(plan, predictions)
+        logits, told, scale = (view.see(one) for one in (predictions, targets, scale))
+        work = generic.work_of(arrays.namespace(logits), view.plan, logits, told)
+        with arrays.quiet():
+            if fields:
+                slope = blocks.gradient(work, Partial(*map(view.see, fields)), scale)
+            else:
+                slope = blocks.loss_and_gradient(work, scale)[1]
+        return view.wrap(slope), None, None, None
+
+
+def again(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
+    """The gradient as an expression that can be differentiated in turn, and that of the targets."""
+    inputs, needed = ctx.saved_tensors[:2], ctx.needs_input_grad[:2]
+    is_differentiated = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = traced(ctx.plan.problem, *inputs, ctx.weights)
+        wanted = [one for one, needs in zip(inputs, needed, strict=True) if needs]
+        slopes = iter(torch.autograd.grad(value, wanted, cotangent, create_graph=is_differentiated))
+    return tuple(next(slopes) if needs else None for needs in needed)
