@@ -480,3 +480,14 @@ def test_the_numbers_of_a_partial_are_arrays_of_their_own(forced, name):
         found = xent.partial(x, **told)
 
     assert not any(np.shares_memory(one, array) for one in found for array in (x, t))
+
+
+@pytest.mark.parametrize("forced", KERNELS)
+@pytest.mark.parametrize("name", ["sparse", "dense"])
+def test_no_number_of_a_partial_is_minus_zero(forced, name):
+    x, t = np.zeros((3, 2), np.float32), one_hot([0, 0, 0], 2).astype(np.float32)
+    told = {"labels": np.zeros(3, np.int64)} if name == "sparse" else {"targets": t}
+    with xent.using(kernel=forced):
+        found = xent.partial(x - 0.0, **told)
+
+    assert not any(np.any(np.signbit(one)) for one in (found.sum_exp_rest, found.target_gap, found.target_sum))

@@ -31,7 +31,7 @@ def bad_labels(lib, labels, *, shape=(5, 3), **keywords):
 
 
 @pytest.mark.variants(but=TRACED)
-@pytest.mark.parametrize("bad", [-1, 3, 300, -(2**62)])
+@pytest.mark.parametrize("bad", [-1, 3, 300, -(2**30)])
 def test_a_label_out_of_range_is_a_label_error(lib, bad):
     error = bad_labels(lib, [0, 1, bad, 2, 0])
 
@@ -225,6 +225,14 @@ def test_an_ignored_label_that_the_dtype_cannot_hold_ignores_nothing(lib):
 
 
 @pytest.mark.variants(but=TRACED)
+def test_an_unsigned_label_that_wraps_to_an_ignored_one_is_not_ignored(lib):
+    labels = np.asarray([0, 2**64 - 100], np.uint64)
+
+    with pytest.raises(xent.LabelError):
+        lib.call(xent.sparse_cross_entropy, zeros(2, 3), labels, ignore_index=-100)
+
+
+@pytest.mark.variants(but=TRACED)
 def test_nothing_is_ignored_unless_it_is_asked_for(lib):
     assert bad_labels(lib, [0, 1, -100, 2, 0]).value == -100
 
@@ -321,7 +329,7 @@ def test_dense_targets_are_brought_to_the_dtype_of_the_predictions(lib, rng, dty
     assert not loss_is_off(loss, logits, targets.astype(np.float64), flushes=lib.flushes)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
 def test_predictions_that_are_not_floating_are_refused_with_the_cast_to_write(lib, dtype):
     with pytest.raises(
         TypeError, match=rf"`predictions` must be real floating, got {dtype}.*Pass predictions\.(astype|to)\("
