@@ -243,7 +243,7 @@ def test_chunks_of_cupy_and_of_numpy_have_plans_of_their_own(chunked):
 
 
 def test_chunks_of_cupy_with_labels_of_the_host_are_refused(chunked):
-    logits, labels = chunked
+    logits, _ = chunked
     for told in (np.zeros(5, np.int64), importlib.import_module("dask.array").zeros(5, chunks=2, dtype=np.int64)):
         with pytest.raises(TypeError, match=r"on the device of `predictions` \(cuda:0\), got .* on cpu"):
             xent.sparse_cross_entropy(logits, told)

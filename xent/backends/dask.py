@@ -79,7 +79,7 @@ def run(plan: Plan, predictions: Array, told: Array | None, weights: Weights) ->
 
 
 def with_classes(plan: Plan, predictions: Array) -> Array:
-    """The predictions without chunks of no classes; in one chunk where what a call asks of their classes does not merge."""
+    """The predictions without chunks of no classes, and with one chunk of them where what is asked does not merge."""
     problem = plan.problem
     sizes = predictions.chunks[problem.axis]
     if problem.method == "statistics" and not problem.uses_fold:
@@ -159,8 +159,8 @@ def tasks(
 ) -> Array:
     """One task for each block of ``out``.
 
-    ``pairs`` are arrays and their indices, in turn; an array of one block goes to every task. ``short`` is an axis along
-    which every block shrinks to one.
+    ``pairs`` are arrays and their indices, in turn; an array of one block goes to every task. ``short`` is an axis
+    along which every block shrinks to one.
     """
     # subtle: Dask fuses a layer with what it reads only where no index is summed over, so tasks keep the class axis
     # of the predictions, though what they find has none; it is dropped at the end.
