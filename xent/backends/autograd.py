@@ -1,11 +1,9 @@
 """The losses as torch differentiates them: functions of whole rows with derivatives of any order, in any direction.
 
 ``Loss``, ``Residual``, ``Softmax``, ``LogSoftmax`` and ``LogSumExp`` are closed under differentiation (see
-``numerics/tangents.py``): backwards, forwards (``jvp``), under ``vmap``, and through one another. TorchDynamo takes no
-function with a ``jvp`` of its own, so each has a plain base class; ``COMPILED`` is made of these.
+``numerics/tangents.py``): backwards, forwards (``jvp``), under ``vmap``, and through one another.
 
-The one module of this room that imports its library at its top: TorchDynamo must find these classes made. It is
-imported where a torch tensor is at hand, and nowhere else.
+Imports torch at its top, because its classes are torch's; it is itself imported where a torch tensor is at hand.
 """
 
 from __future__ import annotations
@@ -18,10 +16,7 @@ import torch
 
 from ..arrays import Array
 from ..numerics import binary, fold, gradient, tangents
-from ..numerics.fold import Partial
-from .whole import Pieces
-
-Function = torch.autograd.Function
+from .whole import Pieces, untargeted
 
 
 def take_along_axis(values: Array, indices: Array, /, *, axis: int) -> Array:
@@ -34,8 +29,8 @@ xp = SimpleNamespace(**{**vars(array_api_compat.torch), "take_along_axis": take_
 """torch's namespace for expressions over whole arrays."""
 
 
-class Transformable(Function):
-    """A function that torch.func may transform; ``save`` says what its derivatives need."""
+class Transformable(torch.autograd.Function):
+    """A function that torch.func may transform, and that keeps its inputs for its derivatives."""
 
     generate_vmap_rule = True
 
@@ -50,7 +45,7 @@ class Softmax(Transformable):
 
     @staticmethod
     def forward(logits: Array) -> Array:
-        return gradient.softmax(xp, logits, fold.look(xp, logits))
+        return gradient.softmax(xp, logits, untargeted(xp, logits))
 
     @staticmethod
     def backward(ctx: Any, cotangents: Array) -> Array:
@@ -71,7 +66,7 @@ class LogSoftmax(Transformable):
 
     @staticmethod
     def forward(logits: Array) -> Array:
-        return gradient.log_softmax(xp, logits, fold.look(xp, logits))
+        return gradient.log_softmax(xp, logits, untargeted(xp, logits))
 
     @staticmethod
     def backward(ctx: Any, cotangents: Array) -> Array:
@@ -87,7 +82,7 @@ class LogSumExp(Transformable):
 
     @staticmethod
     def forward(logits: Array) -> Array:
-        return fold.log_partition(xp, fold.look(xp, logits))
+        return fold.log_partition(xp, untargeted(xp, logits))
 
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> Array:
@@ -132,8 +127,8 @@ class Loss(Transformable):
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, Array | None]:
         logits, targets = ctx.saved_tensors
         needs, factor = ctx.needs_input_grad, cotangent[:, None]
-        slopes = (Residual.apply(logits, targets) if needs[0] else None, -LogSoftmax.apply(logits) if needs[1] else None)
-        return tuple(None if one is None else tangents.calm(xp, one, factor) * factor for one in slopes)  # type: ignore[return-value]
+        slope = tangents.calm(xp, Residual.apply(logits, targets), factor) * factor if needs[0] else None
+        return slope, tangents.calm(xp, -LogSoftmax.apply(logits), factor) * factor if needs[1] else None
 
     @staticmethod
     def jvp(ctx: Any, changes: Array | None, targets_changes: Array | None) -> Array:
@@ -213,109 +208,11 @@ class Total(Transformable):
         return Total.apply(changes)
 
 
-class CompiledLoss(torch.autograd.Function):
-    """The loss of logits and labels, or targets, once differentiable, its gradient from the partial of each row."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Array, told: Array, on: float, off: float) -> Array:
-        partial = whole_partial(logits, told, on, off)
-        ctx.save_for_backward(logits, told, *partial)
-        ctx.on, ctx.off = on, off
-        return fold.finish(xp, partial)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
-        logits, told, *fields = ctx.saved_tensors
-        partial = Partial(*fields)
-        if not told.dtype.is_floating_point:
-            slope = gradient.gradient_sparse(xp, logits, told, ctx.on, ctx.off, partial, cotangent)
-            return slope, None, None, None
-        slope = gradient.gradient_dense(xp, logits, told, partial, cotangent)
-        of_targets = gradient.scaled(xp, -gradient.log_softmax(xp, logits, partial), cotangent)
-        return slope, of_targets, None, None
-
-
-class CompiledSoftmax(torch.autograd.Function):
-    """The softmax, once differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Array) -> Array:
-        p = gradient.softmax(xp, logits, fold.look(xp, logits))
-        ctx.save_for_backward(p)
-        return p
-
-    @staticmethod
-    def backward(ctx: Any, cotangents: Array) -> Array:
-        return tangents.softmax(xp, tangents.calm_rows(xp, ctx.saved_tensors[0], cotangents), cotangents)
-
-
-class CompiledLogSoftmax(torch.autograd.Function):
-    """The log-softmax, once differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Array) -> Array:
-        log_p = gradient.log_softmax(xp, logits, fold.look(xp, logits))
-        ctx.save_for_backward(log_p)
-        return log_p
-
-    @staticmethod
-    def backward(ctx: Any, cotangents: Array) -> Array:
-        p = tangents.calm_rows(xp, torch.exp(ctx.saved_tensors[0]), cotangents)
-        return tangents.log_softmax_back(xp, p, cotangents)
-
-
-class CompiledLogSumExp(torch.autograd.Function):
-    """The log-partition function, once differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Array) -> Array:
-        view = fold.look(xp, logits)
-        ctx.save_for_backward(logits, view.max, view.sum_exp_rest)
-        return fold.log_partition(xp, view)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Array) -> Array:
-        logits, highest, rest = ctx.saved_tensors
-        return gradient.scaled(xp, gradient.softmax(xp, logits, Partial(highest, rest, rest, rest)), cotangent)
-
-
-class CompiledCosts(torch.autograd.Function):
-    """The costs of a yes and a no, once differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
-        ctx.save_for_backward(predictions)
-        ctx.kind = kind
-        return binary.costs(xp, predictions, kind)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
-        yes, no = chained(binary.slopes(xp, ctx.saved_tensors[0], ctx.kind), cotangents)
-        return yes + no, None
-
-
-def whole_partial(logits: Array, told: Array, on: float, off: float) -> Partial:
-    """The partial of whole rows, from labels or from targets."""
-    if told.dtype.is_floating_point:
-        return fold.partial_dense(xp, logits, told)
-    return fold.partial_sparse(xp, logits, told, on, off)
-
-
 def soft(logits: Array, told: Array, on: float, off: float) -> Array:
     """Targets (rows, classes), from labels too."""
     if told.dtype.is_floating_point:
         return told
     return gradient.two_valued(xp, told, logits.shape[-1], on, off, logits.dtype)
-
-
-def residual(logits: Array, told: Array, on: float, off: float) -> Array:
-    """w p − t without its derivative."""
-    return gradient.residual(xp, logits, soft(logits, told, on, off), whole_partial(logits, told, on, off))
-
-
-def wide_sum(xp: Any, values: Array) -> Array:
-    """The sum in float64, for any number of rows in one graph."""
-    return torch.sum(values, dtype=torch.float64)
 
 
 TRANSFORMED = Pieces(
@@ -327,16 +224,5 @@ TRANSFORMED = Pieces(
     costs=Costs.apply,
     slopes=Slopes.apply,
     add=lambda xp, values: Total.apply(xp.astype(values, torch.float64)),
-    constant=torch.Tensor.detach,
-)
-COMPILED = Pieces(
-    loss=CompiledLoss.apply,
-    residual=residual,
-    softmax=CompiledSoftmax.apply,
-    log_softmax=CompiledLogSoftmax.apply,
-    logsumexp=CompiledLogSumExp.apply,
-    costs=CompiledCosts.apply,
-    slopes=lambda predictions, kind: binary.slopes(xp, predictions, kind),
-    add=wide_sum,
     constant=torch.Tensor.detach,
 )

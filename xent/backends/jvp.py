@@ -1,8 +1,10 @@
-"""Schedule for JAX arrays: one call is one expression (``whole.py``), compiled for itself or part of the caller's trace.
+"""Schedule for JAX arrays: a call is one expression (``whole.py``), compiled for itself or part of the caller's trace.
 
-The derivative of every function is given by a rule (``custom_jvp``) made of the others (``numerics/tangents.py``), so that
-``grad``, ``jvp``, ``vmap``, ``hessian`` and whatever is made of them are right at ties, at infinities and in ignored rows.
-Labels are looked at where they are: on the host, outside a trace.
+The derivative of every function is given by a rule (``custom_jvp``) made of the others (``numerics/tangents.py``), so
+that ``grad``, ``jvp``, ``vmap``, ``hessian`` and whatever is made of them are right at ties, at infinities and in
+ignored rows. Labels are looked at where they can be: on the host, outside a trace.
+
+Imports JAX at its top, because its rules are decorators; it is itself imported where a JAX array is at hand.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from .. import arrays, checks
+from .. import checks
 from ..arrays import Array
 from ..kernels import Plan, Problem, Weights
 from ..numerics import binary, fold, gradient, reduction, tangents
@@ -36,7 +38,8 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
 @functools.lru_cache(maxsize=1024)
 def compiled(problem: Problem) -> Callable[..., Any]:
     """The call as a function that XLA compiles once for every shape."""
-    return jax.jit(functools.partial(whole.run, jnp, PIECES, problem))
+    run_whole: Callable[..., Any] = jax.jit(functools.partial(whole.run, jnp, PIECES, problem))
+    return run_whole
 
 
 def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights: Weights) -> None:
@@ -46,6 +49,7 @@ def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights
     host = np.asarray(labels)
     sample = None if weights.sample is None else np.asarray(weights.sample)
     rows = whole.rows_of(np, problem, classes, whole.told_of(np, problem, host, None), Weights(sample), bool)
+    assert rows.bad is not None  # there are labels
     checks.labels(problem.function, rows.bad.reshape(host.shape), host, classes)
 
 
@@ -59,7 +63,7 @@ def none(change: Any) -> bool:
 
 @jax.custom_jvp
 def softmax(logits: Array) -> Array:
-    return gradient.softmax(jnp, logits, fold.look(jnp, logits))
+    return gradient.softmax(jnp, logits, whole.untargeted(jnp, logits))
 
 
 @softmax.defjvp
@@ -70,7 +74,7 @@ def softmax_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def log_softmax(logits: Array) -> Array:
-    return gradient.log_softmax(jnp, logits, fold.look(jnp, logits))
+    return gradient.log_softmax(jnp, logits, whole.untargeted(jnp, logits))
 
 
 @log_softmax.defjvp
@@ -80,7 +84,7 @@ def log_softmax_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def logsumexp(logits: Array) -> Array:
-    return fold.log_partition(jnp, fold.look(jnp, logits))
+    return fold.log_partition(jnp, whole.untargeted(jnp, logits))
 
 
 @logsumexp.defjvp

@@ -1,16 +1,16 @@
 """Schedule for torch tensors: the plan for the same memory as another library sees it, inside torch's autograd.
 
 A tensor on the CPU is read as a NumPy array, one on a GPU as a CuPy array, without a copy; where there is no such view,
-torch itself computes, block by block. A call that is differentiated once is one node of the graph, with the kernel's own
-gradient. Under torch.compile, torch.func, forward mode, for double backward and for targets that require a gradient it
-is an expression (``whole.py``) of functions that torch differentiates (``autograd.py``).
+torch itself computes, block by block. A call that is differentiated once is one node of the graph, with the kernel's
+own gradient. Under torch.compile, torch.func, forward mode, for double backward and for targets that require a gradient
+it is an expression (``whole.py``) of functions that torch differentiates (``autograd.py``, ``compiled.py``).
 """
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch.autograd import forward_ad
@@ -21,7 +21,7 @@ from ..kernels import Partial, Plan, Problem, Weights
 from ..numerics import fold, reduction
 from ..numerics.targets import Rows
 from ..problem import NO_WEIGHTS
-from . import autograd, blocks, generic, whole
+from . import autograd, blocks, compiled, generic, whole
 from .autograd import xp
 from .blocks import Work
 
@@ -37,8 +37,9 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
     if transforms_are_active() or is_dual(predictions, targets, weights) or is_tracing():
         return traced(plan.problem, predictions, targets, weights)
     wanted = plan.problem.differentiated and torch.is_grad_enabled() and plan.problem.method not in CONSTANT
+    follow = differentiable if wanted else plain
     try:
-        return differentiable(plan, predictions, targets, weights) if wanted else plain(plan, predictions, targets, weights)
+        return follow(plan, predictions, targets, weights)
     except Unreadable:  # tensors without values, as in a FakeTensorMode
         return traced(plan.problem, predictions, targets, weights)
 
@@ -56,7 +57,7 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
     if weights.classes is not None and not isinstance(weights.classes, torch.Tensor):
         dtype = fold.compute_dtype(xp, predictions.dtype)
         weights = weights._replace(classes=torch.tensor(weights.classes, dtype=dtype, device=predictions.device))
-    pieces = autograd.COMPILED if torch.compiler.is_compiling() else autograd.TRANSFORMED
+    pieces = compiled.COMPILED if torch.compiler.is_compiling() else autograd.TRANSFORMED
     return whole.run(xp, pieces, problem, predictions, targets, weights)
 
 
@@ -154,16 +155,23 @@ def stream(view: View, predictions: Array) -> contextlib.AbstractContextManager[
         return contextlib.nullcontext()
     import cupy
 
-    return cupy.cuda.ExternalStream(torch.cuda.current_stream(predictions.device).cuda_stream)
+    ours = torch.cuda.current_stream(predictions.device).cuda_stream
+    theirs: contextlib.AbstractContextManager[Any] = cupy.cuda.ExternalStream(ours)
+    return theirs
 
 
 # -------------------- eager calls
 
 
+def is_numpy(plan: Plan | None) -> TypeGuard[Plan]:
+    """Whether it is a plan for NumPy arrays that serves whatever comes."""
+    return plan is not None and plan.guard is None and plan.problem.array == "numpy"
+
+
 def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """One call whose result is plain numbers."""
-    if plan.problem.is_plain and weights is NO_WEIGHTS and plan.inner and plan.inner.guard is None and plan.inner.problem.array == "numpy":
-        return tensor_of(plan.inner.run(plan.inner, array_of(predictions), array_of(targets), weights))  # the short way
+    if plan.problem.is_plain and is_numpy(plan.inner) and weights is NO_WEIGHTS:  # the short way
+        return tensor_of(plan.inner.run(plan.inner, array_of(predictions), array_of(targets), weights))
     view = view_of(plan, predictions)
     logits, told = view.see(predictions), view.see(targets)
     if weights is not NO_WEIGHTS:
@@ -254,10 +262,10 @@ class Blocks(torch.autograd.Function):
 
 def again(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
     """The gradient as an expression that can be differentiated in turn, and that of the targets."""
-    inputs, needed = ctx.saved_tensors[:2], ctx.needs_input_grad[:2]
+    inputs, needed = (*ctx.saved_tensors[:2],), ctx.needs_input_grad[:2]
     is_differentiated = torch.is_grad_enabled()
     with torch.enable_grad():
-        value = traced(ctx.plan.problem, *inputs, ctx.weights)
+        value = traced(ctx.plan.problem, inputs[0], inputs[1], ctx.weights)
         wanted = [one for one, needs in zip(inputs, needed, strict=True) if needs]
         slopes = iter(torch.autograd.grad(value, wanted, cotangent, create_graph=is_differentiated))
     return tuple(next(slopes) if needs else None for needs in needed)

@@ -1,4 +1,4 @@
-"""One call as expressions over whole arrays, for callers that trace or transform it: torch.compile, torch.func, jax.jit.
+"""One call as an expression over whole arrays, for who traces or transforms it: torch.compile, torch.func, jax.jit.
 
 Nothing here looks at a value, walks blocks or writes: a bad label is NaN in its row, and what is kept in memory is the
 compiler's business. What a library differentiates by itself it brings as :class:`Pieces`, with derivatives written out;
@@ -129,6 +129,13 @@ def rows_of(xp: Any, problem: Problem, classes: int, told: Any, weights: Weights
     return Rows(ignored, bad, weight)
 
 
+def untargeted(xp: Any, logits: Array) -> Partial:
+    """The partial of whole rows without targets: what a softmax needs."""
+    block = fold.look(xp, logits)
+    nothing = xp.zeros_like(block.max)
+    return Partial(block.max, block.sum_exp_rest, nothing, nothing)
+
+
 def of_rows(call: Call) -> Array:
     """The loss of every row (rows,), before weights: NaN, and so its gradient, where the label is bad."""
     xp, kind = call.xp, call.problem.options.kind
@@ -255,5 +262,6 @@ def run_binary(xp: Any, pieces: Pieces, problem: Problem, predictions: Array, gi
 
 def weighted(xp: Any, values: tuple[Array, Array], shares: tuple[Array, Array]) -> Array:
     """The sum of yes and no, each times its share; 0 where a share is 0, NaN where a value is."""
-    yes, no = (xp.where((share == 0) & xp.isinf(one), 0.0, one) * share for one, share in zip(values, shares, strict=True))
+    pairs = zip(values, shares, strict=True)
+    yes, no = (xp.where((share == 0) & xp.isinf(value), 0.0, value) * share for value, share in pairs)
     return yes + no

@@ -82,7 +82,7 @@ def statistics(xp: Any, logits: Array, labels: Array, label_logit: Array) -> Sta
     exps = xp.exp(-block.below)
     spread = total(xp, xp.where(exps == 0, 0.0, block.below * exps))
     squares, spread = (xp.astype(one, block.max.dtype, copy=False) for one in (total(xp, exps * exps), spread))
-    return Statistics(partial, xp.sum(xp.astype(before, xp.int64), axis=-1), squares, spread)
+    return Statistics(partial, xp.sum(xp.astype(before, labels.dtype), axis=-1), squares, spread)
 
 
 def merge_statistics(xp: Any, a: Statistics, b: Statistics) -> Statistics:

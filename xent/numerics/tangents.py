@@ -7,7 +7,8 @@ r"""The derivatives of the fold's results, and theirs in turn: what a library th
 
 The loss leads to its gradient g, that to the softmax p, and that to itself: the set is closed, so any derivative of any
 order is made of these. Autodiff of the forward expressions would be wrong at ties, where a maximum has no derivative,
-and NaN at −inf. The second and the third are symmetric in x: they serve forwards and backwards. Arrays are (rows, classes).
+and NaN at −inf. The second and the third are symmetric in x: they serve forwards and backwards. Arrays are
+(rows, classes).
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""The losses as TorchDynamo takes them: once differentiable, without the rules for transforms, which it refuses.
+
+Between forwards and backwards a loss keeps the rows' numbers besides its arguments. One graph serves any number of
+rows: sums over the rows are torch's own, in float64.
+
+Imports torch at its top: TorchDynamo must find these classes made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..arrays import Array
+from ..numerics import binary, fold, gradient, tangents
+from ..numerics.fold import Partial
+from .autograd import chained, soft, xp
+from .whole import Pieces, untargeted
+
+
+class Loss(torch.autograd.Function):
+    """The loss of logits and labels, or targets, once differentiable, its gradient from the partial of each row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array, told: Array, on: float, off: float) -> Array:
+        partial = whole_partial(logits, told, on, off)
+        ctx.save_for_backward(logits, told, *partial)
+        ctx.on, ctx.off = on, off
+        return fold.finish(xp, partial)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
+        logits, told, *fields = ctx.saved_tensors
+        partial = Partial(*fields)
+        if not told.dtype.is_floating_point:
+            slope = gradient.gradient_sparse(xp, logits, told, ctx.on, ctx.off, partial, cotangent)
+            return slope, None, None, None
+        slope = gradient.gradient_dense(xp, logits, told, partial, cotangent)
+        of_targets = gradient.scaled(xp, -gradient.log_softmax(xp, logits, partial), cotangent)
+        return slope, of_targets, None, None
+
+
+class Softmax(torch.autograd.Function):
+    """The softmax, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array) -> Array:
+        p = gradient.softmax(xp, logits, untargeted(xp, logits))
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> Array:
+        return tangents.softmax(xp, tangents.calm_rows(xp, ctx.saved_tensors[0], cotangents), cotangents)
+
+
+class LogSoftmax(torch.autograd.Function):
+    """The log-softmax, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array) -> Array:
+        log_p = gradient.log_softmax(xp, logits, untargeted(xp, logits))
+        ctx.save_for_backward(log_p)
+        return log_p
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> Array:
+        p = tangents.calm_rows(xp, torch.exp(ctx.saved_tensors[0]), cotangents)
+        return tangents.log_softmax_back(xp, p, cotangents)
+
+
+class LogSumExp(torch.autograd.Function):
+    """The log-partition function, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Array) -> Array:
+        view = untargeted(xp, logits)
+        ctx.save_for_backward(logits, view.max, view.sum_exp_rest)
+        return fold.log_partition(xp, view)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> Array:
+        logits, highest, rest = ctx.saved_tensors
+        return gradient.scaled(xp, gradient.softmax(xp, logits, Partial(highest, rest, rest, rest)), cotangent)
+
+
+class Costs(torch.autograd.Function):
+    """The costs of a yes and a no, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
+        ctx.save_for_backward(predictions)
+        ctx.kind = kind
+        return binary.costs(xp, predictions, kind)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
+        yes, no = chained(binary.slopes(xp, ctx.saved_tensors[0], ctx.kind), cotangents)
+        return yes + no, None
+
+
+def whole_partial(logits: Array, told: Array, on: float, off: float) -> Partial:
+    """The partial of whole rows, from labels or from targets."""
+    if told.dtype.is_floating_point:
+        return fold.partial_dense(xp, logits, told)
+    return fold.partial_sparse(xp, logits, told, on, off)
+
+
+def residual(logits: Array, told: Array, on: float, off: float) -> Array:
+    """w p − t without its derivative."""
+    return gradient.residual(xp, logits, soft(logits, told, on, off), whole_partial(logits, told, on, off))
+
+
+def wide_sum(xp: Any, values: Array) -> Array:
+    """The sum in float64, for any number of rows in one graph."""
+    return torch.sum(values, dtype=torch.float64)
+
+
+COMPILED = Pieces(
+    loss=Loss.apply,
+    residual=residual,
+    softmax=Softmax.apply,
+    log_softmax=LogSoftmax.apply,
+    logsumexp=LogSumExp.apply,
+    costs=Costs.apply,
+    slopes=lambda predictions, kind: binary.slopes(xp, predictions, kind),
+    add=wide_sum,
+    constant=torch.Tensor.detach,
+)
