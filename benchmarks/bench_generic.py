@@ -8,8 +8,8 @@ The counting model, for N rows of C float32 logits:
 | loss and gradient | 4 N C read, 4 N C written | N C, where the block is still in the cache |
 
 So NumPy cannot beat the larger of two floors, both measured in the same run: ``numpy.copyto``, which reads and writes
-the predictions once, and a bare pass of ``numpy.exp`` and a sum over blocks of 64k elements in the cache. (A compiler with
-an exponential of its own can beat the second.) SciPy's ``log_softmax`` and a gather make five passes through memory.
+the predictions once, and a bare pass of ``numpy.exp`` and a sum over blocks of 64k elements in the cache. A compiler
+with its own exponential can beat the second. SciPy's ``log_softmax`` and a gather make five passes through memory.
 
 Logits are normal with standard deviation 3, labels uniform; float32, int64. Losses are not reduced, gradients are those
 of the mean. Every contender starts from arrays of its own library, and ends when its result is there.
