@@ -241,6 +241,7 @@ def test_a_graph_holds_no_data(name, classes):
         assert len(cloudpickle.dumps(one.__dask_graph__())) <= 10_000 + 500 * len(tasks)
     assert len(cloudpickle.dumps(tasks)) <= 10_000 + 500 * len(tasks)
     assert max(len(cloudpickle.dumps(task)) for task in tasks.values()) <= 8_000
+    assert b"Decision" not in cloudpickle.dumps(tasks)  # the reasons for a plan stay here
 
 
 def test_a_graph_does_not_grow_with_its_chunks(rng):

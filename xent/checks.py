@@ -303,8 +303,9 @@ def same_chunks(function: str, name: str, got: tuple[Any, ...], expected: tuple[
     if len(got) == len(expected):
         return
     raise ValueError(
-        f"{function}: `{name}` must have {len(expected)} chunks, as the predictions have, where a number of rows is "
-        f"unknown, got {len(got)}. Pass a Dask array cut like the predictions, or compute_chunk_sizes() of both first."
+        f"{function}: `{name}` must have {len(expected)} chunks, as the predictions have where the number of rows is "
+        f"not known, got {len(got)}. Pass a Dask array cut like the predictions, "
+        "or call compute_chunk_sizes() of both first."
     )
 
 

@@ -332,7 +332,7 @@ def probabilities(call: Call, slices: Any, predictions: Array, whole: Any) -> Ar
 # The ends of every graph.
 
 
-def field(index: int | None, record: Any) -> Any:
+def field(call: Call, index: int | None, record: Any) -> Any:
     """One field of what a task found, or all of it."""
     return only(record) if index is None else only(record)[index]
 

@@ -46,10 +46,6 @@ class Given(NamedTuple):
         return self.call.plan.problem.axis
 
     @property
-    def is_binary(self) -> bool:
-        return self.call.plan.problem.op == "binary"
-
-    @property
     def every(self) -> tuple[int, ...]:
         """The axes of the predictions, as indices of blockwise."""
         return tuple(range(self.predictions.ndim))
@@ -57,7 +53,8 @@ class Given(NamedTuple):
     @property
     def batch(self) -> tuple[int, ...]:
         """The axes of the rows."""
-        return self.every if self.is_binary else self.every[: self.axis] + self.every[self.axis + 1 :]
+        is_binary = self.call.plan.problem.op == "binary"
+        return self.every if is_binary else self.every[: self.axis] + self.every[self.axis + 1 :]
 
     @property
     def told_axes(self) -> tuple[int, ...]:
@@ -123,6 +120,8 @@ def in_one_chunk(array: Array) -> Array:
 
 def cut(given: Given, name: str, value: Any, axes: tuple[int, ...]) -> Array:
     """The value with the chunks that the predictions have along these axes; where unknown, with as many."""
+    import dask.array as da
+
     value, function = as_dask(value), given.call.plan.problem.function
     wanted = tuple(given.predictions.chunks[axis] for axis in axes)
     changes = {}
@@ -132,15 +131,8 @@ def cut(given: Given, name: str, value: Any, axes: tuple[int, ...]) -> Array:
         elif have != want:
             changes[index] = want
     if changes and 0 in value.shape:  # Dask does not cut what is empty
-        return empty_like(value, wanted)
+        return da.zeros_like(value, chunks=wanted)
     return value.rechunk(changes) if changes else value
-
-
-def empty_like(array: Array, cuts: tuple[tuple[int, ...], ...]) -> Array:
-    """An array without elements, like another, cut so."""
-    import dask.array as da
-
-    return da.zeros_like(array, chunks=cuts)
 
 
 # The graph, in three verbs: tasks, merged, picked.
@@ -157,7 +149,7 @@ def meta_of(given: Given, ndim: int, dtype: Any = None) -> Array:
 def tasks(
     given: Given, function: Any, out: tuple[int, ...], *pairs: Any, dtype: Any = None, short: int | None = None
 ) -> Array:
-    """One task for each block of ``out``.
+    """One task for each block of ``out``, of a function of the call and of these blocks.
 
     ``pairs`` are arrays and their indices, in turn; an array of one block goes to every task. ``short`` is an axis
     along which every block shrinks to one.
@@ -167,21 +159,16 @@ def tasks(
     import dask.array as da
 
     return da.blockwise(
-        function,
+        functools.partial(function, given.call),
         out,
         *pairs,
-        token=f"{given.call.plan.problem.function}-{function.func.__name__}",
+        token=f"{given.call.plan.problem.function}-{function.__name__}",
         meta=meta_of(given, len(out), dtype),
         dtype=dtype or meta_of(given, 0).dtype,
         align_arrays=False,
         concatenate=None,
         adjust_chunks=None if short is None else {short: 1},
     )
-
-
-def bound(given: Given, function: Any) -> Any:
-    """The function with the call as its first argument."""
-    return functools.partial(function, given.call)
 
 
 def places(given: Given, axes: tuple[int, ...]) -> tuple[Any, ...]:
@@ -218,14 +205,12 @@ def picked(given: Given, record: Array, index: int | None, out: tuple[int, ...],
     """One field of what tasks found, or all of it, along these axes; the others have one block."""
     if index is None and len(out) == record.ndim:
         return record
-    return tasks(given, functools.partial(chunks.field, index), out, record, given.every, dtype=dtype)
+    return tasks(given, chunks.field, out, index, None, record, given.every, dtype=dtype)
 
 
 def reduced(given: Given, sums: Array) -> Array:
     """The value of the reduction, from the sums of every chunk of rows."""
-    return tasks(
-        given, bound(given, chunks.value), (), merged(given, chunks.merge_sums, sums, given.every), given.every
-    )
+    return tasks(given, chunks.value, (), merged(given, chunks.merge_sums, sums, given.every), given.every)
 
 
 def optional(array: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
@@ -254,7 +239,7 @@ def below_of(given: Given, row_weight: Array | None) -> Any:
         anchor = anchor[tuple(0 if axis == given.axis else slice(None) for axis in given.every)]
     sums = tasks(
         given,
-        bound(given, chunks.denominators),
+        chunks.denominators,
         given.batch,
         *places(given, given.batch),
         *(anchor, given.batch),
@@ -270,9 +255,9 @@ def row_weight_of(given: Given) -> Array | None:
     if given.classes is None or given.call.plan.problem.op != "dense":
         return None
     classes = cut(given, "class_weight", given.classes, (given.axis,))
-    function = bound(given, chunks.class_weight_part)
-    parts = tasks(given, function, given.every, given.told, given.every, classes, (given.axis,), short=given.axis)
-    return merged(given, chunks.add, parts, (given.axis,))
+    every, axis = given.every, given.axis
+    parts = tasks(given, chunks.class_weight_part, every, given.told, every, classes, (axis,), short=axis)
+    return merged(given, chunks.add, parts, (axis,))
 
 
 # The two schedules.
@@ -286,7 +271,7 @@ def by_rows(given: Given) -> Any:
     below = below_of(given, row_weight_of(given)) if early else None
     record = tasks(
         given,
-        bound(given, chunks.complete),
+        chunks.complete,
         every,
         *places(given, batch),
         *optional(below, batch),
@@ -306,16 +291,15 @@ def by_rows(given: Given) -> Any:
 def by_classes(given: Given) -> Any:
     """The classes of a row in several chunks: one task for each chunk, a tree, and a task for each chunk of rows."""
     problem, every, batch = given.call.plan.problem, given.every, given.batch
-    whole = merged_classes(given)
+    whole, slices = merged_classes(given), places(given, every)[2:]
     if problem.method == "partial":
         return ends(given, whole, None)
     if problem.method in ("softmax", "log_softmax"):
-        function = bound(given, chunks.probabilities)
-        return tasks(given, function, every, *places(given, every)[2:], given.predictions, every, whole, every)
+        return tasks(given, chunks.probabilities, every, *slices, given.predictions, every, whole, every)
     row_weight, labels = row_weight_of(given), given.told if problem.op == "sparse" else None
     finished = tasks(
         given,
-        bound(given, chunks.finish),
+        chunks.finish,
         every,
         *places(given, batch),
         *(whole, every),
@@ -329,9 +313,9 @@ def by_classes(given: Given) -> Any:
         return ends(given, finished, None)
     slope = tasks(
         given,
-        bound(given, chunks.slope),
+        chunks.slope,
         every,
-        *places(given, every)[2:],
+        *slices,
         *(given.predictions, every),
         *optional(given.told, given.told_axes),
         *(whole, every),
@@ -344,16 +328,14 @@ def by_classes(given: Given) -> Any:
 def merged_classes(given: Given) -> Array:
     """The numbers of every row over all its classes: a block of every row chunk, one along the class axis."""
     problem, every, axis = given.call.plan.problem, given.every, given.axis
-    told = optional(given.told, given.told_axes)
     here = places(given, every)
+    read = (given.predictions, every, *optional(given.told, given.told_axes))
     if problem.method == "statistics":
-        function = bound(given, chunks.label_logit)
-        logits = tasks(given, function, every, *here[2:], given.predictions, every, *told, short=axis)
+        logits = tasks(given, chunks.label_logit, every, *here[2:], *read, short=axis)
         logits = merged(given, chunks.larger, logits, (axis,))
-        function = bound(given, chunks.statistics_part)
-        parts = tasks(given, function, every, *here[2:], given.predictions, every, *told, logits, every, short=axis)
+        parts = tasks(given, chunks.statistics_part, every, *here[2:], *read, logits, every, short=axis)
         return merged(given, chunks.merge_statistics, parts, (axis,))
-    parts = tasks(given, bound(given, chunks.part), every, *here, given.predictions, every, *told, short=axis)
+    parts = tasks(given, chunks.part, every, *here, *read, short=axis)
     return merged(given, chunks.merge_partials if problem.uses_fold else chunks.add, parts, (axis,))
 
 
