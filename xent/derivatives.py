@@ -13,6 +13,7 @@ from .kernels import Decision
 from .problem import Options, Route, Weights, weights_of
 
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
+KEYWORDS = {loss: tuple(inspect.signature(loss).parameters)[2:] for loss in losses.ROUTES}
 WEIGHTS = {"sample_weight": "sample", "class_weight": "classes", "pos_weight": "positive"}
 
 
@@ -28,15 +29,9 @@ def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]
     return function, bound
 
 
-@functools.lru_cache
-def keywords_of(function: Callable[..., Array]) -> tuple[str, ...]:
-    """The keywords that a loss takes."""
-    return tuple(inspect.signature(function).parameters)[2:]
-
-
 def told(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[Options, Weights]:
     """The keywords of a loss as options and weights."""
-    checks.keywords(function.__name__, keywords, keywords_of(function))
+    checks.keywords(function.__name__, keywords, KEYWORDS[function])
     weights = weights_of(**{WEIGHTS[name]: value for name, value in keywords.items() if name in WEIGHTS})
     options = Options(**{name: value for name, value in keywords.items() if name not in WEIGHTS})
     return options, weights

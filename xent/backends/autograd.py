@@ -1,7 +1,7 @@
-"""The losses as torch differentiates them: functions of whole rows with derivatives of any order, in any direction.
+"""The losses as torch differentiates them backwards: functions of whole rows, with derivatives of any order.
 
 ``Loss``, ``Residual``, ``Softmax``, ``LogSoftmax`` and ``LogSumExp`` are closed under differentiation (see
-``numerics/tangents.py``): backwards, forwards (``jvp``), under ``vmap``, and through one another.
+``numerics/tangents.py``), and torch.func may transform them. Forward mode is in ``duals.py``.
 
 Imports torch at its top, because its classes are torch's; it is itself imported where a torch tensor is at hand.
 """
@@ -37,7 +37,6 @@ class Transformable(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
 
 class Softmax(Transformable):
@@ -50,10 +49,6 @@ class Softmax(Transformable):
     @staticmethod
     def backward(ctx: Any, cotangents: Array) -> Array:
         return tangents.softmax(xp, probabilities(ctx.saved_tensors[0], cotangents), cotangents)
-
-    @staticmethod
-    def jvp(ctx: Any, changes: Array) -> Array:
-        return tangents.softmax(xp, Softmax.apply(ctx.saved_tensors[0]), changes)
 
 
 def probabilities(logits: Array, cotangents: Array) -> Array:
@@ -72,10 +67,6 @@ class LogSoftmax(Transformable):
     def backward(ctx: Any, cotangents: Array) -> Array:
         return tangents.log_softmax_back(xp, probabilities(ctx.saved_tensors[0], cotangents), cotangents)
 
-    @staticmethod
-    def jvp(ctx: Any, changes: Array) -> Array:
-        return tangents.log_softmax(xp, Softmax.apply(ctx.saved_tensors[0]), changes)
-
 
 class LogSumExp(Transformable):
     """Logits (rows, classes) to their log-partition function (rows,)."""
@@ -87,10 +78,6 @@ class LogSumExp(Transformable):
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> Array:
         return probabilities(ctx.saved_tensors[0], cotangent[:, None]) * cotangent[:, None]
-
-    @staticmethod
-    def jvp(ctx: Any, changes: Array) -> Array:
-        return tangents.along(xp, Softmax.apply(ctx.saved_tensors[0]), changes)[:, 0]
 
 
 class Residual(Transformable):
@@ -107,14 +94,6 @@ class Residual(Transformable):
         mass = xp.sum(targets, axis=-1, keepdims=True)
         return mass * tangents.softmax(xp, p, cotangents), tangents.residual_back(xp, p, cotangents)
 
-    @staticmethod
-    def jvp(ctx: Any, changes: Array | None, targets_changes: Array | None) -> Array:
-        logits, targets = ctx.saved_tensors
-        p, total = Softmax.apply(logits), 0.0
-        if changes is not None:
-            total = xp.sum(targets, axis=-1, keepdims=True) * tangents.softmax(xp, p, changes)
-        return total if targets_changes is None else total + tangents.residual(xp, p, targets_changes)
-
 
 class Loss(Transformable):
     """Logits and targets (rows, classes) to the loss of each row (rows,)."""
@@ -130,17 +109,6 @@ class Loss(Transformable):
         slope = tangents.calm(xp, Residual.apply(logits, targets), factor) * factor if needs[0] else None
         return slope, tangents.calm(xp, -LogSoftmax.apply(logits), factor) * factor if needs[1] else None
 
-    @staticmethod
-    def jvp(ctx: Any, changes: Array | None, targets_changes: Array | None) -> Array:
-        logits, targets = ctx.saved_tensors
-        total = 0.0
-        if changes is not None:
-            total = tangents.along(xp, Residual.apply(logits, targets), changes)[:, 0]
-        if targets_changes is not None:
-            slope = tangents.calm(xp, -LogSoftmax.apply(logits), targets_changes)
-            total = total + tangents.along(xp, slope, targets_changes)[:, 0]
-        return total
-
 
 def chained(slopes: tuple[Array, Array], factors: tuple[Array, Array]) -> tuple[Array, Array]:
     """Each slope times its factor, where a factor of 0 counts for 0."""
@@ -155,7 +123,6 @@ class Elementwise(Transformable):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.kind = inputs[1]
         ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
 
 
 class Slopes(Elementwise):
@@ -170,11 +137,6 @@ class Slopes(Elementwise):
         slopes = Slopes.apply(ctx.saved_tensors[0], ctx.kind)
         return sum(chained(tangents.binary(xp, slopes, ctx.kind), cotangents)), None
 
-    @staticmethod
-    def jvp(ctx: Any, changes: Array, _: None) -> tuple[Array, Array]:
-        slopes = Slopes.apply(ctx.saved_tensors[0], ctx.kind)
-        return chained(tangents.binary(xp, slopes, ctx.kind), (changes, changes))
-
 
 class Costs(Elementwise):
     """What a certain yes and a certain no would cost."""
@@ -187,10 +149,6 @@ class Costs(Elementwise):
     def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
         return sum(chained(Slopes.apply(ctx.saved_tensors[0], ctx.kind), cotangents)), None
 
-    @staticmethod
-    def jvp(ctx: Any, changes: Array, _: None) -> tuple[Array, Array]:
-        return chained(Slopes.apply(ctx.saved_tensors[0], ctx.kind), (changes, changes))
-
 
 class Total(Transformable):
     """The sum of values (n,), 0-d, in one order whatever the number of threads."""
@@ -202,10 +160,6 @@ class Total(Transformable):
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> Array:
         return cotangent.expand(ctx.saved_tensors[0].shape)
-
-    @staticmethod
-    def jvp(ctx: Any, changes: Array) -> Array:
-        return Total.apply(changes)
 
 
 def soft(logits: Array, told: Array, on: float, off: float) -> Array:

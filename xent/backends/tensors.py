@@ -21,7 +21,7 @@ from ..kernels import Partial, Plan, Problem, Weights
 from ..numerics import fold, reduction
 from ..numerics.targets import Rows
 from ..problem import NO_WEIGHTS
-from . import autograd, blocks, compiled, generic, whole
+from . import autograd, blocks, compiled, duals, generic, whole
 from .autograd import xp
 from .blocks import Work
 
@@ -44,9 +44,14 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
         return traced(plan.problem, predictions, targets, weights)
 
 
+def is_forward() -> bool:
+    """Whether forward mode is on."""
+    return getattr(forward_ad, "_current_level", 0) >= 0
+
+
 def is_dual(predictions: Array, targets: Array | None, weights: Weights) -> bool:
     """Whether forward mode asks for the derivative along one of the tensors."""
-    if getattr(forward_ad, "_current_level", 0) < 0:
+    if not is_forward():
         return False
     tensors = (one for one in (predictions, targets, *weights) if isinstance(one, torch.Tensor))
     return any(forward_ad.unpack_dual(one).tangent is not None for one in tensors)
@@ -57,7 +62,10 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
     if weights.classes is not None and not isinstance(weights.classes, torch.Tensor):
         dtype = fold.compute_dtype(xp, predictions.dtype)
         weights = weights._replace(classes=torch.tensor(weights.classes, dtype=dtype, device=predictions.device))
-    pieces = compiled.COMPILED if torch.compiler.is_compiling() else autograd.TRANSFORMED
+    if torch.compiler.is_compiling():
+        pieces = compiled.COMPILED
+    else:
+        pieces = duals.FORWARD if is_forward() else autograd.TRANSFORMED
     return whole.run(xp, pieces, problem, predictions, targets, weights)
 
 

@@ -1,0 +1,72 @@
+r"""The losses in forward mode: plain torch expressions, for any number of derivatives in any mix of modes.
+
+.. math:: \ell = \sum_j t_j (c - x_j) + w \log\Bigl(1 + \sum_{j \ne k} e^{x_j - c} + \operatorname{expm1}(x_k - c)\Bigr)
+
+is exact for every constant c, so autodiff of it is right at ties too; here c = max x, and k is its first place. The
+cancellation of p and t in the derivative at a confident maximum, which ``autograd.py`` avoids, remains: torch takes
+forward mode no further than one derivative through a function with a ``jvp`` of its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..arrays import Array
+from ..numerics import binary
+from .autograd import TRANSFORMED, soft, xp
+
+
+def below(logits: Array) -> tuple[Array, Array, Array]:
+    """max x, a constant (rows, 1); x − max x (rows, classes), NaN in a row without a softmax; log Σ exp of that."""
+    values = logits.detach()
+    highest = torch.amax(values, -1, keepdim=True)
+    first = torch.arange(values.shape[-1], device=values.device) == torch.argmax(values, -1, keepdim=True)
+    infinite = torch.isinf(highest)
+    at_infinity = torch.where(values == highest, 0.0, -math.inf)
+    lost = (highest == -math.inf) | (infinite & (torch.sum(values == highest, -1, keepdim=True) > 1))
+    distance = torch.where(infinite, at_infinity, logits - torch.where(infinite, 0.0, highest))
+    distance = torch.where(lost, math.nan, distance)
+    rest = torch.where(first, torch.expm1(torch.where(first, distance, 0.0)), torch.exp(distance))
+    wide = torch.sum(rest, -1, keepdim=True, dtype=torch.float64)
+    return highest, distance, torch.log1p(wide.to(logits.dtype))
+
+
+def loss(logits: Array, told: Array, on: float, off: float) -> Array:
+    """The loss of every row, from labels or from targets."""
+    targets = soft(logits, told, on, off)
+    _, distance, log_sum = below(logits)
+    gaps = targets * torch.where((targets == 0) & torch.isinf(distance), 0.0, -distance)
+    return torch.sum(gaps, -1) + torch.sum(targets, -1) * log_sum[:, 0]
+
+
+def softmax(logits: Array) -> Array:
+    return torch.exp(log_softmax(logits))
+
+
+def log_softmax(logits: Array) -> Array:
+    _, distance, log_sum = below(logits)
+    return distance - log_sum
+
+
+def logsumexp(logits: Array) -> Array:
+    highest, _, log_sum = below(logits)
+    return torch.where(torch.isinf(highest), highest, highest + log_sum)[:, 0]
+
+
+def costs(predictions: Array, kind: str) -> tuple[Array, Array]:
+    """The costs of a certain yes and a certain no."""
+    if kind != "logits":
+        return binary.costs(xp, predictions, kind)
+    nothing = torch.zeros_like(predictions)
+    return torch.logaddexp(nothing, -predictions), torch.logaddexp(nothing, predictions)
+
+
+def wide_sum(xp: object, values: Array) -> Array:
+    return torch.sum(values, dtype=torch.float64)
+
+
+FORWARD = TRANSFORMED._replace(
+    loss=loss, softmax=softmax, log_softmax=log_softmax, logsumexp=logsumexp, costs=costs, add=wide_sum
+)
