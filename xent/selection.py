@@ -6,6 +6,7 @@ happens once per kind of call; a hit is a look-up.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -59,10 +60,12 @@ def identity(array: Any) -> tuple[Any, ...]:
 
 def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
     """The key of a call's plan; plain numbers among the weights count by their type alone."""
+    given = (predictions, targets, *(() if weights is NO_WEIGHTS else weights))
     key: tuple[Any, ...] = (route, options, predictions.ndim)
-    for array in (predictions, targets, *(() if weights is NO_WEIGHTS else weights)):
-        key += identity(array) if hasattr(array, "dtype") else (type(array),)
-    return key
+    for array in given:
+        key += (type(array), array.dtype) if hasattr(array, "dtype") else (type(array),)
+    where = tuple((home := homes.get(type(array))) and home(array) for array in given)
+    return key + where if any(type(array) in homes for array in given) else key
 
 
 def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
@@ -74,9 +77,11 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
     if state is None:
         state = settings.current()
     try:
-        if weights is NO_WEIGHTS and kind not in homes and other not in homes and targets is not None:
-            # key_of, written out for speed
+        if weights is NO_WEIGHTS and targets is not None:  # key_of, written out for speed
             key: Any = (route, options, predictions.ndim, kind, predictions.dtype, other, targets.dtype)
+            home, there = homes.get(kind), homes.get(other)
+            if home is not None or there is not None:
+                key += (home and home(predictions), there and there(targets))
         else:
             key = key_of(route, predictions, targets, options, weights)
         plan = state.plans.get(key)
@@ -125,7 +130,7 @@ def miss(
         home = HOMES.get(library, device_home if unknown else None)
         if home is not None and not arrays.is_traced(one):
             homes[type(one)] = home
-    options = problem.options
+    asked, options = options, problem.options  # ignore_index as it was given, and as a tuple
     key = key_of(route, predictions, targets, options, weights)
     with lock:
         if key not in state.plans:
@@ -133,6 +138,8 @@ def miss(
             if len(state.plans) >= PLANS_AT_MOST:
                 state.plans.clear()
             state.plans[key] = plan
+        with contextlib.suppress(TypeError):  # a list is not hashable
+            state.plans[key_of(route, predictions, targets, asked, weights)] = state.plans[key]
     return apply(route, predictions, targets, options, weights)
 
 

@@ -258,6 +258,8 @@ def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
 def statistics(work: Work, dtype: Any, label_logits: Array | None = None) -> Statistics:
     """The statistics of every row; ``label_logits`` (rows,) where the label may be among classes that are elsewhere."""
     xp, spans, parts = work.xp, work.walk.spans(), []
+    if label_logits is None and work.walk.flat:
+        label_logits, _ = fold.gather(xp, work.logits, work.targets.values)
     for tile in work.walk.tiles():
         block, labels, _, _ = work.arguments(tile, (0, work.walk.classes))
         label_logit = fold.gather(xp, block, labels)[0] if label_logits is None else label_logits[tile.rows]

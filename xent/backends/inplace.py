@@ -19,6 +19,9 @@ from ..numerics import statistics as numbers
 FEW_CLASSES = 48
 FAR = -1e4
 FLOAT64 = np.dtype(np.float64)
+# subtle: glibc gives a freed array of a tile's size back to the system, and the next one is faulted in page by page:
+# half the time of row_statistics. It stops once it has seen a larger one freed: this one, whose pages nobody touches.
+np.empty(1 << 22, np.uint8)
 HALF_BITS = np.int32(0x8FFFE000 - 2**32)  # the sign, and what a float16 has of a float32's exponent and significand
 EXPONENT_SHIFT, HALF_OVERFLOW = np.float32(2.0**112), np.float32(65536)
 
@@ -119,7 +122,11 @@ class SparseNumpy:
     """The fold over labels; the methods are those of the kernel contract."""
 
     def partial(self, logits: Array, labels: Array, on: float, off: float, *, threads: int) -> Partial:
-        view = look(logits)
+        return self.folded(look(logits), logits, (labels, on, off))[0]
+
+    def folded(self, view: Look, logits: Array, target: tuple[Array, float, float]) -> tuple[Partial, Array]:
+        """The partial, and the exponentials of :func:`sum_exp_rest`."""
+        labels, on, off = target
         among, safe = inside(labels, logits.shape[1])
         gap = view.max - view.logits[np.arange(len(safe)), safe]
         here = np.ones_like(gap)
@@ -127,12 +134,12 @@ class SparseNumpy:
             gap[~among] = here[~among] = 0
         if off != 0.0:
             gap, here = self.smoothed(view, gap, here, on, off)
-        rest, _ = sum_exp_rest(view)
+        rest, exps = sum_exp_rest(view)
         found = Partial(view.max, rest.astype(gap.dtype, copy=False), gap, here)
         if view.odd is not None:
             rows = view.odd
             replace_rows(found, rows, fold.partial_sparse(np, logits[rows], labels[rows], on, off))
-        return found
+        return found, exps
 
     @staticmethod
     def smoothed(view: Look, gap: Array, here: Array, on: float, off: float) -> tuple[Array, Array]:
@@ -157,16 +164,52 @@ class SparseNumpy:
         x = wide(logits)
         exps = np.subtract(x, partial.max[:, None])
         np.exp(exps, out=exps)
+        return self.residual(x, exps, logits, (labels, on, off), partial, scale, out)
+
+    def loss_and_gradient(
+        self,
+        logits: Array,
+        labels: Array,
+        on: float,
+        off: float,
+        scale: Array,
+        *,
+        threads: int,
+        out: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Both from one set of exponentials."""
+        view = look(logits)
+        found, exps = self.folded(view, logits, (labels, on, off))
+        if view.at is not None:
+            exps[view.at] = 1
+        else:
+            exps += view.logits == view.max[:, None]
+        slope = self.residual(view.logits, exps, logits, (labels, on, off), found, scale, out)
+        return fold.finish(np, found), slope
+
+    @staticmethod
+    def residual(
+        x: Array,
+        exps: Array,
+        logits: Array,
+        target: tuple[Array, float, float],
+        partial: Partial,
+        scale: Array,
+        out: Array | None,
+    ) -> Array:
+        """The gradient, from the exponentials of the logits ``x`` in the compute dtype; overwrites them."""
+        labels, on, off = target
         among, safe = inside(labels, x.shape[1])
         rows = np.arange(len(safe)) if among is None else np.flatnonzero(among)
         picked = rows, safe[rows]
         at_label = label_entry(x, exps, picked, on + off, partial, scale)
-        exps *= (partial.target_sum / (1 + partial.sum_exp_rest) * scale)[:, None]
+        share = (partial.target_sum / (1 + partial.sum_exp_rest) * scale)[:, None]
+        g = np.multiply(exps, share, out=out if out is not None and out.dtype == exps.dtype else exps)
         if off != 0.0:
-            exps -= (off * scale)[:, None]
-            at_max_smoothed(x, exps, off, partial, scale)
-        exps[picked] = at_label
-        return settle(out, exps, logits, partial, scale, gradient.gradient_sparse, labels, on, off)
+            g -= (off * scale)[:, None]
+            at_max_smoothed(x, g, off, partial, scale)
+        g[picked] = at_label
+        return settle(out, g, logits, partial, scale, gradient.gradient_sparse, labels, on, off)
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
         view = look(logits)
@@ -240,7 +283,8 @@ def settle(
         g = halves(g)
     if out is None:
         return g.astype(logits.dtype, copy=False)
-    np.copyto(out, g, casting="same_kind")
+    if g is not out:
+        np.copyto(out, g, casting="same_kind")
     return out
 
 

@@ -24,7 +24,10 @@ from .inplace import FEW_CLASSES, Look, row_sums, sum_exp_rest
 SMALL = 1 << 14
 NO_ROWS = Rows(None, None, None)
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
-METHODS = frozenset({"partial", "gradient", "statistics"})
+METHODS = {
+    "sparse": frozenset({"partial", "gradient", "loss_and_gradient", "statistics"}),
+    "dense": frozenset({"partial", "gradient"}),
+}
 
 
 @hookimpl
@@ -37,7 +40,7 @@ def xent_register_kernels() -> Iterator[KernelSpec]:
             arrays=frozenset({"numpy"}),
             devices=frozenset({"cpu"}),
             dtypes=frozenset({"float16", "bfloat16", "float32", "float64"}),
-            methods=METHODS if op == "sparse" else METHODS - {"statistics"},
+            methods=METHODS[op],
             priority=-500,
             block_elements=1 << 16,
         )
