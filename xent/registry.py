@@ -205,6 +205,18 @@ def register(plugin: Any, name: str) -> None:
     -----
     PluginWarning
         If one of its hooks fails: then nothing of it is registered.
+
+    Examples
+    --------
+    >>> import xent
+    >>> class Policy:
+    ...     @xent.hookimpl
+    ...     def xent_order_kernels(self, candidates):
+    ...         return sorted(candidates)
+    >>> xent.register(Policy(), "by-name")
+    >>> [one.status for one in xent.plugins() if one.name == "by-name"]
+    ['active']
+    >>> xent.unregister("by-name")
     """
     registry.load()
     registry.add(plugin, name)
@@ -213,10 +225,18 @@ def register(plugin: Any, name: str) -> None:
 def unregister(name: str) -> None:
     """Takes out a plugin that :func:`register` put in.
 
+    Parameters
+    ----------
+    name : str
+
     Raises
     ------
     ValueError
         If there is no active plugin of that name.
+
+    Examples
+    --------
+    See :func:`register`.
     """
     if not registry.manager.has_plugin(name):
         raise ValueError(f"unregister: `name` must be that of an active plugin, got {name!r}. See xent.plugins().")
