@@ -13,7 +13,8 @@ from .kernels import Decision
 from .problem import Options, Route, Weights, weights_of
 
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
-KEYWORDS = {loss: tuple(inspect.signature(loss).parameters)[2:] for loss in losses.ROUTES}
+FUNCTIONS: list[Any] = [*losses.ROUTES]
+KEYWORDS = {loss: tuple(inspect.signature(loss).parameters)[2:] for loss in FUNCTIONS}
 WEIGHTS = {"sample_weight": "sample", "class_weight": "classes", "pos_weight": "positive"}
 
 

@@ -1,0 +1,324 @@
+"""JAX: what its transforms make of the losses, and what it may not be asked to do.
+
+That the functions are right on arrays, eagerly and under ``jax.jit``, is part of the tests that run on the variants
+``jax`` and ``jax-jit``.
+"""
+
+import importlib
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from expected import gradient_is_off, one_hot, same, smooth
+
+import xent
+
+jax = pytest.importorskip("jax", reason="jax is not installed")
+jnp = importlib.import_module("jax.numpy")
+check_grads = importlib.import_module("jax.test_util").check_grads
+
+inf, nan = math.inf, math.nan
+sparse, dense, binary = xent.sparse_cross_entropy, xent.cross_entropy, xent.binary_cross_entropy
+LABELS = np.asarray([0, 2, 1, 1, 2], np.int32)
+EDGES = {
+    "plain": [0.3, -1.0, 2.0],
+    "tie": [1.0, 1.0, 0.0],
+    "all-equal": [2.0, 2.0, 2.0],
+    "masked": [-inf, 0.0, 1.0],
+    "one-infinite": [0.0, inf, 1.0],
+    "two-infinite": [inf, inf, 1.0],
+    "all-masked": [-inf, -inf, -inf],
+    "nan": [0.0, nan, 1.0],
+}
+PIECES = {"softmax": xent.softmax, "log_softmax": xent.log_softmax, "logsumexp": xent.logsumexp}
+
+
+@pytest.fixture(params=[False, True], ids=["x32", "x64"])
+def x64(request):
+    """Without float64 and with it."""
+    with jax.enable_x64(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def wide():
+    """With float64, for derivatives that are compared with differences."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((5, 3)) * 2
+
+
+@pytest.fixture
+def t(rng):
+    return rng.random((5, 3))
+
+
+def rightly_differentiated(function, *arrays):
+    """JAX's own comparison with differences, twice, forwards and backwards; raises where they differ."""
+    check_grads(lambda *given: function(*map(jnp.asarray, given)), arrays, order=2, atol=1e-4, rtol=1e-4)
+    return True
+
+
+# -------------------- gradients
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_grad_is_p_minus_the_target(x64, rng, dtype, smoothing):
+    logits = (rng.standard_normal((7, 123)) * 3).astype(ml_dtypes.finfo(dtype).dtype)
+    labels = rng.integers(0, 123, 7).astype(np.int32)
+    loss = lambda x: sparse(x, jnp.asarray(labels), label_smoothing=smoothing).sum()  # noqa: E731  # one line is enough
+    slope = np.asarray(jax.grad(loss)(jnp.asarray(logits)))
+
+    assert slope.dtype == logits.dtype
+    assert not gradient_is_off(
+        slope, logits, smooth(one_hot(labels, 123), smoothing), is_sparse=not smoothing, flushes=True
+    )
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+@pytest.mark.parametrize("is_jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+def test_grad_is_right_at_the_edges_of_the_logits(form, is_jitted, label):
+    logits = jnp.asarray(list(EDGES.values()), jnp.float32)
+    target = one_hot([label] * len(EDGES), 3).astype(np.float32)
+    told = (sparse, np.full(len(EDGES), label, np.int32)) if form == "sparse" else (dense, target)
+    slope = jax.grad(lambda x: told[0](x, jnp.asarray(told[1])).sum())
+    found = (jax.jit(slope) if is_jitted else slope)(logits)
+
+    assert not gradient_is_off(np.asarray(found), np.asarray(logits), target, flushes=True)
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_forward_mode_is_right_at_the_edges_of_the_logits(label):
+    logits = jnp.asarray(list(EDGES.values()), jnp.float32)
+    labels = jnp.full(len(EDGES), label)
+    columns = [
+        jax.jvp(lambda x: sparse(x, labels), (logits,), (jnp.zeros_like(logits).at[:, one].set(1),))[1]
+        for one in range(3)
+    ]
+    finite = np.asarray([name not in ("two-infinite", "all-masked", "nan") for name in EDGES])
+    found, target = np.stack([np.asarray(column) for column in columns], -1), one_hot(labels, 3)
+
+    assert not gradient_is_off(found[finite], np.asarray(logits)[finite], target[finite], flushes=True)
+    assert np.isnan(found[~finite]).all()
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean", xent.Mean("all")], ids=str)
+def test_derivatives_of_every_kind_and_reduction_agree_with_differences(wide, x, kind, reduction):
+    x = x / 4  # differences are poor where a probability is small
+    log_p = x - np.log(np.exp(x).sum(-1, keepdims=True))
+    given = {"logits": x, "probabilities": np.exp(log_p), "log_probabilities": log_p}[kind]
+    told = {"kind": kind, "reduction": reduction, "ignore_index": 1, "label_smoothing": 0.1}
+
+    assert rightly_differentiated(lambda x: sparse(x, jnp.asarray(LABELS), **told), given)
+
+
+@pytest.mark.parametrize("function", [sparse, dense], ids=["sparse", "dense"])
+def test_weights_and_targets_have_derivatives_of_any_order(wide, x, t, rng, function):
+    sample, classes = rng.random(5) + 0.5, rng.random(3) + 0.5
+
+    def loss(x, t, sample, classes):
+        target = jnp.asarray(LABELS) if function is sparse else t
+        return function(x, target, sample_weight=sample, class_weight=classes, reduction="mean", label_smoothing=0.1)
+
+    assert rightly_differentiated(loss, x, t, sample, classes)
+
+
+def test_the_gradient_of_targets_is_infinite_at_a_masked_logit():
+    logits, targets = jnp.asarray([[-inf, 0.0, 0.0]]), jnp.asarray([[0.0, 0.5, 0.5]])
+    slope = jax.grad(lambda t: dense(logits, t).sum())(targets)
+
+    assert np.allclose(slope, [[inf, math.log(2), math.log(2)]])
+
+
+def test_constant_targets_leave_the_gradient_finite_at_a_masked_logit():
+    logits, targets = jnp.asarray([[-inf, 0.0, 0.0]]), jnp.asarray([[0.0, 0.5, 0.5]])
+    slope = jax.grad(lambda x: dense(x, jax.lax.stop_gradient(targets)).sum())(logits)
+
+    assert same(slope, [[0, 0, 0]])
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_softmax_and_its_companions_have_derivatives_of_any_order(wide, x, name):
+    assert rightly_differentiated(PIECES[name], x)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
+def test_binary_targets_have_derivatives_of_any_order(wide, rng, kind):
+    given = rng.standard_normal(7) if kind == "logits" else rng.random(7) * 0.8 + 0.1
+    given, targets = np.log(given) if kind.startswith("log_") else given, rng.random(7)
+
+    assert rightly_differentiated(lambda x, t: binary(x, t, kind=kind, pos_weight=2.0), given, targets)
+
+
+@pytest.mark.parametrize(("logit", "expected"), [(0.0, -0.5), (inf, 0.0), (-inf, -1.0)])
+def test_a_binary_logit_has_the_slope_of_the_sigmoid_at_zero_and_at_infinity(logit, expected):
+    assert jax.grad(lambda x: binary(x, jnp.ones(()), reduction="sum"))(jnp.asarray(logit)) == expected
+
+
+def test_row_statistics_have_derivatives_where_they_are_smooth(wide, x):
+    def statistics(x):
+        found = xent.row_statistics(x, jnp.asarray(LABELS))._asdict()
+        return tuple(value for name, value in found.items() if name != "label_rank")
+
+    assert rightly_differentiated(statistics, x)
+
+
+# -------------------- ignored rows
+
+
+@pytest.mark.parametrize("told", ["ignore_index", "sample_weight"])
+@pytest.mark.parametrize("is_jitted", [False, True], ids=["eager", "jit"])
+def test_an_ignored_row_has_gradient_and_curvature_zero_though_it_holds_nan(told, is_jitted):
+    logits, labels = jnp.asarray([[0.0, 1.0, 2.0], [nan, inf, -inf]]), jnp.asarray([0, -1])
+    option = {"ignore_index": -1} if told == "ignore_index" else {"sample_weight": jnp.asarray([1.0, 0.0])}
+    loss = lambda x: sparse(x, labels, reduction="mean", **option)  # noqa: E731  # one line is enough
+    slope, hessian = jax.grad(loss), jax.hessian(loss)
+    if is_jitted:
+        slope, hessian = jax.jit(slope), jax.jit(hessian)
+
+    assert np.isfinite(slope(logits)).all() and np.all(slope(logits)[1] == 0)
+    assert np.isfinite(hessian(logits)).all() and np.all(hessian(logits)[1] == 0)
+
+
+def test_an_ignored_row_gives_its_weight_no_gradient():
+    logits, labels = jnp.asarray([[0.0, 1.0, 2.0], [nan, 0.0, 0.0]]), jnp.asarray([0, -1])
+    slope = jax.grad(lambda w: sparse(logits, labels, sample_weight=w, ignore_index=-1, reduction="mean"))
+
+    assert np.isfinite(slope(jnp.ones(2))).all() and slope(jnp.ones(2))[1] == 0
+
+
+# -------------------- transforms
+
+
+def test_vmap_gives_the_rows_their_losses(x64, x):
+    logits, labels = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS)
+
+    assert same(jax.vmap(sparse)(logits, labels), sparse(logits, labels))
+
+
+def test_vmap_of_grad_gives_each_example_its_gradient(x):
+    logits, labels = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS)
+    whole = jax.grad(lambda x: sparse(x, labels).sum())(logits)
+
+    assert np.allclose(jax.vmap(jax.grad(sparse))(logits, labels), whole, atol=1e-7)
+
+
+@pytest.mark.parametrize("row", [EDGES[name] for name in ("plain", "tie", "all-equal", "masked")])
+@pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev], ids=["forward", "reverse"])
+@pytest.mark.parametrize("inner", [jax.jacfwd, jax.jacrev], ids=["forward", "reverse"])
+def test_the_hessian_is_that_of_the_softmax_at_ties_and_masks_too(wide, outer, inner, row):
+    logits = jnp.asarray(row)
+    p = jax.nn.softmax(logits)
+
+    assert np.allclose(outer(inner(lambda x: sparse(x, jnp.asarray(1))))(logits), jnp.diag(p) - p[:, None] * p)
+
+
+def test_the_third_derivative_is_right(wide, x):
+    hessian, row, step = jax.hessian(lambda x: sparse(x, jnp.asarray(1))), jnp.asarray(x[0]), 1e-5
+    shift = jnp.eye(3)[1] * step
+
+    assert np.allclose(
+        jax.jacfwd(hessian)(row)[:, :, 1], (hessian(row + shift) - hessian(row - shift)) / (2 * step), atol=1e-8
+    )
+
+
+def test_value_and_grad_works_eagerly_under_jit_and_under_vmap(x):
+    logits, labels = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS)
+    both = xent.value_and_grad(sparse)
+    value, slope = both(logits, labels)
+
+    assert np.allclose(slope, jax.grad(lambda x: sparse(x, labels).sum())(logits), atol=1e-7)
+    for again in (jax.jit(both), jax.vmap(both)):
+        assert np.allclose(again(logits, labels)[0], value, rtol=1e-6)
+        assert np.allclose(again(logits, labels)[1], slope, rtol=1e-5)
+
+
+def test_a_scan_over_masked_logits_has_a_finite_gradient():
+    logits, targets = jnp.asarray([[-inf, 0.0, 1.0]] * 4), jnp.asarray([[0.0, 0.5, 0.5]])
+
+    def total(scale):
+        shift = scale * jnp.arange(3.0)
+        return jax.lax.scan(lambda sum, row: (sum + dense((row + shift)[None], targets)[0], None), 0.0, logits)[0]
+
+    assert np.isfinite(jax.grad(total)(2.0))
+
+
+# -------------------- labels and traces
+
+
+def test_a_bad_label_raises_outside_a_trace_and_is_nan_inside(x):
+    logits, labels = jnp.asarray(x, jnp.float32), jnp.asarray([0, 1, 2, 3, 0])
+    with pytest.raises(xent.LabelError, match="position 3, is 3"):
+        sparse(logits, labels)
+    loss, slope = jax.jit(lambda x: sparse(x, labels))(logits), jax.jit(xent.value_and_grad(sparse))(logits, labels)[1]
+    bad = labels == 3
+
+    assert same(np.isnan(loss), bad) and same(np.isnan(slope).all(-1), bad)
+    assert same(np.isnan(jax.grad(lambda x: sparse(x, labels).sum())(logits)).all(-1), bad)
+
+
+def test_validate_always_cannot_raise_in_a_trace(x):
+    with xent.using(validate="always"):
+        loss = jax.jit(sparse)(jnp.asarray(x, jnp.float32), jnp.asarray([0, 1, 2, 3, 0]))
+
+    assert np.isnan(loss[3]) and np.isfinite(loss[:3]).all()
+
+
+def test_a_label_that_int32_cannot_hold_is_bad():
+    labels = jnp.asarray(np.asarray([2**32 - 1], np.uint32))
+    with pytest.raises(xent.LabelError):
+        sparse(jnp.zeros((1, 3)), labels)
+
+    assert np.isnan(jax.jit(sparse)(jnp.zeros((1, 3)), labels)[0])
+
+
+@pytest.mark.parametrize("function", [sparse, xent.value_and_grad(sparse), xent.row_statistics])
+def test_nothing_is_brought_to_the_host_in_a_trace(x, function):
+    told = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS)
+    compiled = jax.jit(function)
+    compiled(*told)
+    with jax.transfer_guard("disallow"):
+        found = compiled(*told)
+
+    assert jax.tree.leaves(found)
+
+
+def test_a_call_leaves_nothing_but_its_result(x):
+    """No array of the predictions' size outlives the call: what XLA needs on the way is its own."""
+    told = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS)
+    sparse(*told)
+    before = {id(one) for one in jax.live_arrays()}
+    loss = sparse(*told)
+
+    assert [one.shape for one in jax.live_arrays() if id(one) not in before] == [loss.shape]
+
+
+def test_one_row_without_a_batch_has_a_loss_without_axes():
+    assert same(jax.grad(lambda x: sparse(x, jnp.asarray(1)))(jnp.zeros(2)), [0.5, -0.5])
+
+
+def test_no_rows_have_an_empty_gradient_and_a_mean_of_nan():
+    logits, labels = jnp.zeros((0, 3)), jnp.zeros((0,), jnp.int32)
+
+    assert jax.grad(lambda x: sparse(x, labels).sum())(logits).shape == (0, 3)
+    assert np.isnan(sparse(logits, labels, reduction="mean"))
+
+
+def test_a_linear_model_learns(rng):
+    inputs = jnp.asarray(rng.standard_normal((30, 4)), jnp.float32)
+    labels = jnp.argmax(inputs[:, :3], -1)
+    step = jax.jit(jax.value_and_grad(lambda weights: sparse(inputs @ weights, labels, reduction="mean")))
+    weights, losses = jnp.zeros((4, 3)), []
+    for _ in range(30):
+        loss, slope = step(weights)
+        weights, losses = weights - slope, [*losses, float(loss)]
+
+    assert losses[-1] < losses[0] / 2
