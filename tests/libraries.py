@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import xent
+from xent import settings
 
 ARRAYS = ("sample_weight", "class_weight", "pos_weight", "labels", "targets")  # the keywords that arrays come in by
 
@@ -221,16 +222,23 @@ class JaxJit(Jax):
 
     raises_labels = False
 
+    def load(self) -> type:
+        self.compiled: dict[Any, Callable] = {}
+        return super().load()
+
     def run(self, function: Callable, told: list[Any], named: dict[str, Any]) -> Any:
         keys = [str(index) for index in range(len(told))]
         every = {**dict(zip(keys, told, strict=True)), **named}
         traced = {key: value for key, value in every.items() if isinstance(value, self.array_type)}
+        fixed = {key: value for key, value in every.items() if key not in traced}
 
         def under_jit(traced: dict[str, Any]) -> Any:
-            values = every | traced
+            values = traced | fixed
             return function(*(values[key] for key in keys), **{name: values[name] for name in named})
 
-        return self.jax.jit(under_jit)(traced)
+        # What was compiled serves again where everything that a trace sees is the same: it is most of the time.
+        key = function, tuple(every), repr(fixed), settings.current().settings
+        return self.compiled.setdefault(key, self.jax.jit(under_jit))(traced)
 
 
 class Cupy(Library):

@@ -203,7 +203,11 @@ def test_value_and_grad_of_binary_targets_is_sigmoid_minus_target(lib):
     assert same(gradient, [-0.5, 0.25])
 
 
-@pytest.mark.parametrize("loss", [np.mean, "cross_entropy", xent.softmax, functools.partial(np.mean)], ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    [np.mean, "cross_entropy", xent.softmax, functools.partial(np.mean)],
+    ids=["numpy's", "a name", "softmax", "a partial of numpy's"],
+)
 def test_value_and_grad_takes_no_other_loss(loss):
     with pytest.raises(TypeError, match="value_and_grad: `loss` must be"):
         xent.value_and_grad(loss)
