@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "variants(*names, but=()): run on these variants of libraries.py, or on all but some"
     )
+    required(config)  # a misspelt name is an error at once
     worker = getattr(config, "workerinput", None)  # pytest-xdist's processes share one seed
     if worker is not None:
         config.option.seed = worker["xent_seed"]
@@ -53,8 +54,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def required(config: pytest.Config) -> set[str]:
     """The backends that must be there."""
-    named = os.environ.get("XENT_REQUIRE_BACKENDS", "").split(",")
-    return {*config.option.backend, *(name.strip() for name in named if name.strip())}
+    named = {name.strip() for name in os.environ.get("XENT_REQUIRE_BACKENDS", "").split(",")} - {""}
+    if not named <= set(BACKENDS):
+        raise pytest.UsageError(f"XENT_REQUIRE_BACKENDS names {named - set(BACKENDS)}; there are {', '.join(BACKENDS)}")
+    return {*config.option.backend, *named}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -83,7 +83,12 @@ class Library:
         """Where calls are made: with the forced kernel, and with whatever the library can forbid forbidden."""
         kernel = self.asked or self.kernel
         with xent.using(kernel=kernel) if kernel else contextlib.nullcontext():
-            yield
+            try:
+                yield
+            except ValueError as error:
+                if self.asked and "`kernel` must be one that serves" in str(error):
+                    pytest.skip(str(error).partition("\n")[0])
+                raise
 
     def run(self, function: Callable, told: list[Any], named: dict[str, Any]) -> Any:
         return function(*told, **named)
@@ -91,13 +96,8 @@ class Library:
     def apply(self, function: Callable, /, *arrays: Any, **keywords: Any) -> Any:
         """What the function returns on these arrays, as it is."""
         told, named = self.arguments(arrays, keywords)
-        try:
-            with self.strictly():
-                return self.run(function, told, named)
-        except ValueError as error:
-            if self.asked and "`kernel` must be one that serves" in str(error):
-                pytest.skip(str(error).partition("\n")[0])
-            raise
+        with self.strictly():
+            return self.run(function, told, named)
 
     def call(self, function: Callable, /, *arrays: Any, **keywords: Any) -> Any:
         """The same as NumPy arrays, computed."""
