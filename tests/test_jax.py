@@ -95,11 +95,15 @@ def test_grad_is_right_at_the_edges_of_the_logits(form, is_jitted, label):
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])
-def test_forward_mode_is_right_at_the_edges_of_the_logits(label):
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+def test_forward_mode_is_right_at_the_edges_of_the_logits(form, label):
     logits = jnp.asarray(list(EDGES.values()), jnp.float32)
-    labels = jnp.full(len(EDGES), label)
+    labels = np.full(len(EDGES), label)
+    function, told = (
+        (sparse, jnp.asarray(labels)) if form == "sparse" else (dense, xent.one_hot(jnp.asarray(labels), 3))
+    )
     columns = [
-        jax.jvp(lambda x: sparse(x, labels), (logits,), (jnp.zeros_like(logits).at[:, one].set(1),))[1]
+        jax.jvp(lambda x: function(x, told), (logits,), (jnp.zeros_like(logits).at[:, one].set(1),))[1]
         for one in range(3)
     ]
     finite = np.asarray([name not in ("two-infinite", "all-masked", "nan") for name in EDGES])

@@ -174,6 +174,14 @@ def test_a_row_that_is_weighed_away_outside_has_gradient_zero_though_it_holds_na
     assert torch.isfinite(slope[0]).all() and (slope[1] == 0).all()
 
 
+def test_a_row_that_is_weighed_away_outside_stays_out_of_second_derivatives():
+    logits = leaf([[0.0, 1.0, 2.0], [nan, 0.0, 1.0]])
+    loss = torch.where(torch.tensor([True, False]), sparse(logits, torch.tensor([0, 1])), 0.0)
+    curvature = gradient(gradient(loss, logits, create_graph=True) ** 2, logits)
+
+    assert torch.isfinite(curvature[0]).all() and (curvature[1] == 0).all()
+
+
 def test_ignored_rows_stay_out_of_second_derivatives():
     logits = leaf([[0.0, 1.0, 2.0], [nan, inf, -inf]])
     slope = gradient(sparse(logits, torch.tensor([0, -1]), ignore_index=-1), logits, create_graph=True)
@@ -403,6 +411,14 @@ def test_the_hessian_of_torch_autograd_is_the_same(x):
         found = torch.autograd.functional.hessian(lambda x: sparse(x, LABELS[0]), x.detach()[0], vectorize=vectorize)
 
         assert torch.allclose(found, torch.diag(p) - p[:, None] * p)
+
+
+def test_many_gradients_at_once_are_those_one_by_one(x):
+    loss, seeds = sparse(x, LABELS), torch.eye(5, dtype=torch.float64)
+    (together,) = torch.autograd.grad(loss, x, seeds, is_grads_batched=True, retain_graph=True)
+    one_by_one = [torch.autograd.grad(loss, x, seed, retain_graph=True)[0] for seed in seeds]
+
+    assert torch.allclose(together, torch.stack(one_by_one))
 
 
 def test_forward_mode_and_jvp_agree_with_the_gradient(x, rng):
