@@ -32,7 +32,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MI
 BAD_INPUT, BAD_DATA, UNAVAILABLE, INTERRUPTED = 2, 3, 4, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="xent", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="xent")
 def main() -> None:
     """Cross entropy on any array."""
