@@ -10,6 +10,7 @@ Imports JAX at its top, because its rules are decorators; it is itself imported 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from .. import checks
 from ..arrays import Array
-from ..kernels import Plan, Problem, Weights
+from ..kernels import Partial, Plan, Problem, Weights
 from ..numerics import binary, fold, gradient, reduction, tangents
 from . import whole
 
@@ -47,10 +48,59 @@ def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights
     if labels is None or problem.method == "partial":
         return
     host = np.asarray(labels)
+    if host.size == 0 or (host.min() >= 0 and host.max() < classes):
+        return
     sample = None if weights.sample is None else np.asarray(weights.sample)
     rows = whole.rows_of(np, problem, classes, whole.told_of(np, problem, host, None), Weights(sample), bool)
     assert rows.bad is not None  # there are labels
     checks.labels(problem.function, rows.bad.reshape(host.shape), host, classes)
+
+
+# -------------------- the fold of whole rows, so written that XLA needs no array of their size on the way
+
+
+def add(terms: Array) -> Array:
+    """Sums over the classes (rows, classes) to (rows,): 32 terms at a time, then as a balanced tree."""
+    width = -(-terms.shape[-1] // 32)
+    padded = jnp.pad(terms, ((0, 0), (0, 32 * width - terms.shape[-1])))
+    return fold.total(jnp, jnp.sum(jnp.reshape(padded, (-1, width, 32)), axis=-1))
+
+
+def look(logits: Array) -> fold.Block:
+    """What of whole rows does not depend on the targets.
+
+    The classes at the maximum drop out by the sign of m − x, which is 0 there and 1 elsewhere, and are counted apart.
+    """
+    highest, largest = jnp.max(logits, axis=-1), jnp.finfo(logits.dtype).max
+    # subtle: XLA would keep what two sums share in memory; behind a barrier they share nothing, and each is one pass
+    highest, level = jax.lax.optimization_barrier((highest, jnp.clip(highest, -largest, largest)))
+    distance = level[:, None] - logits
+    rest = add(jnp.exp(-distance) * jnp.sign(distance))
+    again, level, rest = jax.lax.optimization_barrier((logits, level, rest))
+    others = again.shape[-1] - 1 + jnp.sum(jnp.sign(again - level[:, None]), axis=-1)  # −1 where all are −inf
+    at_infinity = jnp.where(others < 3, 0.0, math.nan)  # one +inf; more have no softmax
+    rest = jnp.where(highest == math.inf, at_infinity, rest + others)
+    below = jnp.where(logits == highest[:, None], 0.0, highest[:, None] - logits)
+    return fold.Block(logits, highest, below, rest.astype(logits.dtype))
+
+
+def partial(logits: Array, told: Array, on: float, off: float) -> Partial:
+    """The partial of whole rows, from labels or from targets."""
+    block = look(logits)
+    if not jnp.issubdtype(told.dtype, jnp.integer):
+        gap = add(jnp.where(told == 0, 0.0, told * block.below))
+        return Partial(block.max, block.sum_exp_rest, *(one.astype(logits.dtype) for one in (gap, add(told))))
+    at_label, inside = fold.gather(jnp, logits, told)
+    gap = jnp.where(~inside | (at_label == block.max), 0.0, block.max - at_label)
+    here = inside.astype(logits.dtype)
+    return Partial(block.max, block.sum_exp_rest, *fold.smoothed(jnp, block, gap, here, on, off))
+
+
+def untargeted(logits: Array) -> Partial:
+    """The partial of whole rows without targets."""
+    block = look(logits)
+    nothing = jnp.zeros_like(block.max)
+    return Partial(block.max, block.sum_exp_rest, nothing, nothing)
 
 
 # -------------------- functions of whole rows, and what a change does to them
@@ -63,7 +113,7 @@ def none(change: Any) -> bool:
 
 @jax.custom_jvp
 def softmax(logits: Array) -> Array:
-    return gradient.softmax(jnp, logits, whole.untargeted(jnp, logits))
+    return gradient.softmax(jnp, logits, untargeted(logits))
 
 
 @softmax.defjvp
@@ -74,7 +124,7 @@ def softmax_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def log_softmax(logits: Array) -> Array:
-    return gradient.log_softmax(jnp, logits, whole.untargeted(jnp, logits))
+    return gradient.log_softmax(jnp, logits, untargeted(logits))
 
 
 @log_softmax.defjvp
@@ -84,7 +134,7 @@ def log_softmax_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def logsumexp(logits: Array) -> Array:
-    return fold.log_partition(jnp, whole.untargeted(jnp, logits))
+    return fold.log_partition(jnp, untargeted(logits))
 
 
 @logsumexp.defjvp
@@ -94,7 +144,7 @@ def logsumexp_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def residual(logits: Array, targets: Array) -> Array:
-    return gradient.residual(jnp, logits, targets, fold.partial_dense(jnp, logits, targets))
+    return gradient.residual(jnp, logits, targets, partial(logits, targets, 1.0, 0.0))
 
 
 def residual_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
@@ -112,7 +162,7 @@ residual.defjvp(residual_jvp, symbolic_zeros=True)
 
 @jax.custom_jvp
 def dense_loss(logits: Array, targets: Array) -> Array:
-    return fold.finish(jnp, fold.partial_dense(jnp, logits, targets))
+    return fold.finish(jnp, partial(logits, targets, 1.0, 0.0))
 
 
 def dense_loss_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
@@ -130,7 +180,7 @@ dense_loss.defjvp(dense_loss_jvp, symbolic_zeros=True)
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def sparse_loss(logits: Array, labels: Array, on: float, off: float) -> Array:
-    return fold.finish(jnp, fold.partial_sparse(jnp, logits, labels, on, off))
+    return fold.finish(jnp, partial(logits, labels, on, off))
 
 
 @sparse_loss.defjvp
