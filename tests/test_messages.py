@@ -360,6 +360,53 @@ CASES = [
         ValueError,
         "one_hot: `num_classes` must be an int ≥ 1, got 0. Pass the number of classes.",
     ),
+    (
+        lambda: xent.one_hot(Y, 3, axis=5),
+        ValueError,
+        "one_hot: `axis` must lie in [-2, 2) for the result of rank 2, got 5. Pass the class axis of the result.",
+    ),
+    (
+        lambda: sparse(class_weight=[[1, 2, 3, 4, 5]]),
+        TypeError,
+        ONE + "`class_weight` must be an array or a list of numbers, got list. Pass one number for each class.",
+    ),
+    (
+        lambda: dense(targets=Y),
+        ValueError,
+        "cross_entropy: `targets` must have shape (3, 5) (that of the predictions), got (3,). "
+        "For labels call sparse_cross_entropy.",
+    ),
+    (
+        lambda: xent.finish(X),
+        TypeError,
+        "finish: `partial` must be a xent.Partial, got numpy.ndarray. Call xent.partial.",
+    ),
+    (
+        lambda: xent.merge(xent.partial(X, labels=Y), xent.partial(X[:1], labels=Y[:1])),
+        ValueError,
+        "merge: `partial` must be of the rows of the first, (3,), got (1,). "
+        "Take every slice of the classes from the same rows.",
+    ),
+    (
+        lambda: xent.using(kernel=["numpy"]),
+        ValueError,
+        "using: `kernel` must be a name, got ['numpy']. See xent.plugins().",
+    ),
+    (
+        lambda: xent.using(prefer=5),
+        ValueError,
+        "using: `prefer` must be a name or several, got 5. See xent.plugins().",
+    ),
+    (
+        lambda: xent.register(object(), "xent.mine"),
+        ValueError,
+        "register: `name` must be a name that does not begin with xent., got 'xent.mine'. Use another.",
+    ),
+    (
+        lambda: xent.register(object(), "mine"),
+        ValueError,
+        "register: `plugin` must have hooks, got object. Mark them with xent.hookimpl.",
+    ),
 ]
 
 

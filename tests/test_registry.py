@@ -182,3 +182,24 @@ def test_every_hook_is_documented_and_exercised_by_a_test():
 
 def test_records_survive_pickling():
     assert pickle.loads(pickle.dumps(xent.plugins())) == xent.plugins()
+
+
+def test_registering_a_name_again_takes_the_old_plugin_out_first():
+    xent.register(Plugin(spec()), "again")
+    xent.register(Plugin(spec(name="newer")), "again")
+    (record,) = [one for one in xent.plugins() if one.name == "again"]
+    xent.unregister("again")
+
+    assert (record.status, record.kernels) == ("active", ("newer (sparse)",))
+
+
+def test_what_is_xents_own_is_not_unregistered():
+    with pytest.raises(ValueError, match=r"`name` must be that of an active plugin, got 'xent\.generic'"):
+        xent.unregister("xent.generic")
+
+
+def test_a_kernel_for_an_op_that_is_none_is_not_registered():
+    with pytest.warns(xent.PluginWarning, match="which is neither sparse nor dense"):
+        xent.register(Plugin(spec(op="weird")), "odd")
+
+    assert registry.records.pop("odd").status == "broken"

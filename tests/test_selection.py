@@ -398,3 +398,53 @@ def test_a_forced_kernel_whose_guard_declines_the_call_raises(plugin):
     plugin(spec(guard=lambda shape, strides: False))
     with xent.using(kernel="loopback"), pytest.raises(ValueError, match=r"whose guard declines float32\[7, 5\]"):
         xent.sparse_cross_entropy(*logits())
+
+
+def test_a_site_policy_that_breaks_is_set_aside_and_the_call_goes_on(plugin):
+    class Policy:
+        @xent.hookimpl
+        def xent_order_kernels(self, candidates):
+            raise KeyError("surprise")
+
+    plugin(spec())
+    xent.register(Policy(), "policy")
+    with pytest.warns(xent.PluginWarning, match="plugin 'policy' .* is set aside: KeyError"):
+        loss = xent.sparse_cross_entropy(*logits())
+
+    assert loss.shape == (7,) and selection.registry.records.pop("policy").status == "broken"
+
+
+def test_an_ignored_label_given_as_a_number_is_a_plan_hit_from_the_second_call_on(monkeypatch):
+    x, y = logits()
+    first = xent.sparse_cross_entropy(x, y, ignore_index=1)
+    monkeypatch.setattr(selection, "compose", None)
+    monkeypatch.setattr(selection, "miss", None)
+
+    assert (xent.sparse_cross_entropy(x, y, ignore_index=1) == first).all()
+
+
+def test_means_whose_empty_value_is_any_nan_share_a_plan():
+    x, y = logits()
+    settings.forget_plans()
+    for _ in range(3):
+        xent.sparse_cross_entropy(x, y, reduction=xent.Mean(empty=float("nan")))
+
+    assert len(settings.current().plans) == 1 and pickle.loads(pickle.dumps(xent.Mean())) == xent.Mean()
+
+
+def test_an_explanation_takes_what_the_call_takes():
+    xarray = pytest.importorskip("xarray")
+    x, y = logits()
+    weight = xarray.DataArray(np.ones(7))
+
+    assert xent.explain(xent.sparse_cross_entropy, x, y, sample_weight=weight).kernel == "numpy"
+
+
+def test_arrays_of_a_subclass_are_served_as_the_arrays_they_are():
+    class Tagged(np.ndarray):
+        pass
+
+    x, y = logits()
+    loss, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(x.view(Tagged), y)
+
+    assert (type(loss), type(gradient)) == (np.ndarray, np.ndarray)

@@ -308,7 +308,7 @@ def test_a_keyword_of_an_unknown_value_is_refused(lib, name, value):
         lib.apply(xent.sparse_cross_entropy, zeros(3, 5), np.zeros(3, np.int64), **{name: value})
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, -1e-9, nan, "0.1", None, True], ids=str)
+@pytest.mark.parametrize("value", [-0.1, 1.1, -1e-9, nan, "0.1", None], ids=str)
 def test_smoothing_outside_zero_to_one_is_refused(lib, value):
     with pytest.raises(ValueError, match=r"`label_smoothing` must lie in \[0, 1\]"):
         lib.apply(xent.cross_entropy, zeros(3, 5), zeros(3, 5), label_smoothing=value)

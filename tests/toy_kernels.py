@@ -43,8 +43,8 @@ loopback, failing, threads = Loopback(), Failing(), Threads()
 
 def spec(name="loopback", load="toy_kernels:loopback", **facts):
     """A KernelSpec for labels on NumPy."""
-    defaults = {"methods": frozenset({"partial", "gradient"}), "dtypes": frozenset({"float32"})}
-    return xent.KernelSpec(name=name, op="sparse", load=load, **{**defaults, **facts})
+    defaults = {"op": "sparse", "methods": frozenset({"partial", "gradient"}), "dtypes": frozenset({"float32"})}
+    return xent.KernelSpec(name=name, load=load, **{**defaults, **facts})
 
 
 class Plugin:

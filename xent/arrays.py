@@ -32,9 +32,9 @@ def library(array: Array) -> str:
     root = type(array).__module__.partition(".")[0]
     if root in COMPAT or root in ALIASES:
         return ALIASES.get(root, root)
-    for base in type(array).__mro__[1:]:  # a torch Parameter subclass, a numpy memmap subclass
+    for base in type(array).__mro__[1:]:  # a subclass of a torch Parameter, or of numpy's arrays
         found = base.__module__.partition(".")[0]
-        if found in ("torch", "jax", "jaxlib"):
+        if found in ("torch", "jax", "jaxlib") or (found == "numpy" and base.__name__ == "ndarray"):
             return ALIASES.get(found, found)
     return root
 

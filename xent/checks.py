@@ -7,6 +7,7 @@ labels by their values where they can be read; all before any result is returned
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -96,7 +97,17 @@ def same_home(function: str, predictions: Array, name: str, value: Array) -> Non
         )
 
 
-def class_axis(function: str, axis: Any, ndim: int) -> int:
+def is_real(value: Any) -> bool:
+    """Whether the value is a plain number, Python's or NumPy's."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether the value is a whole number, Python's or NumPy's, not under the least."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral) and int(value) >= least
+
+
+def class_axis(function: str, axis: Any, ndim: int, of: str = "predictions") -> int:
     """The class axis counted from the front."""
     try:
         index = operator.index(axis)
@@ -106,8 +117,8 @@ def class_axis(function: str, axis: Any, ndim: int) -> int:
         raise ValueError(f"{function}: `predictions` must have a class axis, got a 0-d array. Pass shape (*batch, C).")
     if not -ndim <= index < ndim:
         raise ValueError(
-            f"{function}: `axis` must lie in [{-ndim}, {ndim}) for predictions of rank {ndim}, got {index}. "
-            "Pass the class axis of the predictions."
+            f"{function}: `axis` must lie in [{-ndim}, {ndim}) for {of} of rank {ndim}, got {index}. "
+            f"Pass the class axis of the {of.removeprefix('the ')}."
         )
     return index % ndim
 
@@ -130,7 +141,9 @@ def choice(function: str, name: str, value: Any, choices: tuple[str, ...]) -> No
 
 def reduction(function: str, value: Any) -> None:
     """The reduction is known; a Mean has checked itself."""
-    if (isinstance(value, str) and value in REDUCTIONS) or (hasattr(value, "denominator") and hasattr(value, "empty")):
+    if (isinstance(value, str) and value in REDUCTIONS) or (
+        hasattr(value, "denominator") and not isinstance(value, type)
+    ):
         return
     raise ValueError(
         f"{function}: `reduction` must be {quoted(REDUCTIONS)}, or a xent.Mean, got {value!r}. Choose one."
@@ -141,7 +154,7 @@ def denominator(value: Any) -> None:
     """The denominator of a mean is known by name, or is a positive number."""
     if isinstance(value, str) and value in DENOMINATORS:
         return
-    if not isinstance(value, str | bool) and isinstance(value, int | float) and 0 < value < math.inf:
+    if is_real(value) and 0 < value < math.inf:
         return
     raise ValueError(
         f"Mean: `denominator` must be {quoted(DENOMINATORS)}, or a positive number, got {value!r}. Choose one."
@@ -150,7 +163,7 @@ def denominator(value: Any) -> None:
 
 def label_smoothing(function: str, value: Any) -> None:
     """Smoothing moves a share of the target, between none and all of it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"{function}: `label_smoothing` must lie in [0, 1], got {value!r}. Pass a share of 1.")
 
 
@@ -177,6 +190,8 @@ def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason:
         remedy = f"Pass {name}[{', '.join([':'] * len(shape) + ['0'])}]." if shape else f"Pass {name}[0]."
     elif name == "labels" and len(got) == len(shape) + 1:
         remedy = "For targets of the predictions' shape call cross_entropy."
+    elif name == "targets" and len(got) == len(shape) - 1 and function == "cross_entropy":
+        remedy = "For labels call sparse_cross_entropy."
     raise ValueError(f"{function}: `{name}` must have shape {shape} ({reason}), got {got}. {remedy}")
 
 
@@ -212,7 +227,7 @@ def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
             f"{problem.function}: `class_weight` must have {shape[problem.axis]} numbers (one for each class), "
             f"got {len(weights.classes)}. Pass one for each class."
         )
-    if weights.positive is not None and getattr(weights.positive, "shape", ()) not in ((), shape[-1:], shape):
+    if weights.positive is not None and getattr(weights.positive, "shape", ()) not in ((), shape[-1:]):
         raise ValueError(
             f"{problem.function}: `pos_weight` must be a number or have shape {shape[-1:]}, "
             f"got {tuple(weights.positive.shape)}. Pass one for each output."
@@ -233,15 +248,20 @@ def metadata(function: str, op: str, predictions: Any, targets: Any, options: An
     choice(function, "kind", options.kind, KINDS)
     reduction(function, options.reduction)
     label_smoothing(function, options.label_smoothing)
-    ignore_index(function, options.ignore_index)
     for name, value in zip(("sample_weight", "class_weight", "pos_weight"), weights, strict=True):
         weight(function, name, value, predictions)
 
 
 def weight(function: str, name: str, value: Any, predictions: Array) -> None:
     """A weight is an array beside the predictions; class_weight may be a list of numbers, pos_weight a number."""
-    plain = isinstance(value, list | tuple) if name == "class_weight" else isinstance(value, int | float)
-    if value is None or (name != "sample_weight" and plain):
+    if value is None or (name == "pos_weight" and is_real(value)):
+        return
+    if name == "class_weight" and not arrays.is_array(value):
+        if not isinstance(value, list | tuple) or not all(is_real(one) for one in value):
+            raise TypeError(
+                f"{function}: `class_weight` must be an array or a list of numbers, got {describe_type(value)}. "
+                "Pass one number for each class."
+            )
         return
     array(function, name, value)
     same_home(function, predictions, name, value)
@@ -364,11 +384,53 @@ def slice_of_classes(labels: Any, targets: Any, first_class: Any, num_classes: A
         got = "neither" if labels is None else "both"
         raise ValueError(f"partial: one of `labels` and `targets` must be given, got {got}. Pass one of them.")
     for name, value, least in (("first_class", first_class, 0), ("num_classes", num_classes, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        if value is not None and not is_count(value, least):
             raise ValueError(f"partial: `{name}` must be an int ≥ {least}, got {value!r}. Pass a number of classes.")
 
 
 def classes(function: str, value: Any) -> None:
     """A number of classes is at least one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_count(value):
         raise ValueError(f"{function}: `num_classes` must be an int ≥ 1, got {value!r}. Pass the number of classes.")
+
+
+def name(function: str, argument: str, value: Any) -> str | None:
+    """A name is a string."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{function}: `{argument}` must be a name, got {value!r}. See xent.plugins().")
+    return value
+
+
+def names(function: str, argument: str, value: Any) -> tuple[str, ...] | None:
+    """Names are a string, or several."""
+    if value is None:
+        return None
+    several = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
+    if not all(isinstance(one, str) for one in several):
+        raise ValueError(f"{function}: `{argument}` must be a name or several, got {value!r}. See xent.plugins().")
+    return several
+
+
+def partials(function: str, several: Iterable[Any]) -> None:
+    """Partials are xent's, of one library and of the same rows."""
+    first = None
+    for one in several:
+        if not hasattr(one, "sum_exp_rest"):
+            got = describe_type(one)
+            raise TypeError(f"{function}: `partial` must be a xent.Partial, got {got}. Call xent.partial.")
+        first = first or one
+        same_home(function, first.max, "partial", one.max)
+        if tuple(one.max.shape) != tuple(first.max.shape):
+            raise ValueError(
+                f"{function}: `partial` must be of the rows of the first, {tuple(first.max.shape)}, "
+                f"got {tuple(one.max.shape)}. Take every slice of the classes from the same rows."
+            )
+
+
+def plugin(name: Any, options_of: Any, value: Any) -> None:
+    """A plugin has a name of its own, and hooks."""
+    if not isinstance(name, str) or not name or name.startswith("xent."):
+        raise ValueError(f"register: `name` must be a name that does not begin with xent., got {name!r}. Use another.")
+    if not any(options_of(value, attribute) for attribute in dir(value)):
+        got = describe_type(value)
+        raise ValueError(f"register: `plugin` must have hooks, got {got}. Mark them with xent.hookimpl.")

@@ -86,8 +86,7 @@ def candidates(problem: Problem, user: settings.Settings) -> list[tuple[KernelSp
 
 def site_order(problem: Problem, eligible: list[KernelSpec], preference: dict[str, int]) -> list[KernelSpec]:
     """The eligible kernels as the site's policy wants them; the user's preference goes before it."""
-    hook = registry.manager.hook.xent_order_kernels
-    order = hook(problem=problem, candidates=tuple(spec.name for spec in eligible))
+    order = registry.ask_site(problem, tuple(spec.name for spec in eligible))
     if not order:
         return eligible
     ranks = {name: index for index, name in enumerate(order)}

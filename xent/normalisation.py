@@ -150,7 +150,7 @@ def one_hot(
     checks.array("one_hot", "labels", labels)
     checks.labels_dtype("one_hot", labels)
     checks.classes("one_hot", num_classes)
-    where = checks.class_axis("one_hot", axis, labels.ndim + 1)
+    where = checks.class_axis("one_hot", axis, labels.ndim + 1, "the result")
     xp = arrays.namespace(labels)
     wide = targets.widen(xp, labels)
     classes = xp.arange(num_classes, dtype=wide.dtype, **device_of(xp, labels))

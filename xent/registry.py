@@ -17,7 +17,7 @@ from typing import Any
 
 import pluggy
 
-from . import hookspecs, settings
+from . import checks, hookspecs, settings
 from .errors import PluginWarning
 from .kernels import BackendSpec, KernelSpec
 
@@ -93,6 +93,8 @@ class Registry:
         """The spec with its owner filled in, if it is one and of a version that is served."""
         if not isinstance(spec, kind):
             raise TypeError(f"expected a {kind.__name__}, got {type(spec).__name__}")
+        if kind is KernelSpec and spec.op not in ("sparse", "dense"):
+            raise ValueError(f"kernel {spec.name!r} has op {spec.op!r}, which is neither sparse nor dense")
         if spec.api not in (hookspecs.API_VERSION, hookspecs.API_VERSION - 1) or spec.api < 1:
             raise ValueError(f"{spec.name!r} targets api {spec.api}, this xent serves api {hookspecs.API_VERSION}")
         return replace(spec, owner=self.current[0])
@@ -145,6 +147,21 @@ class Registry:
                 kernels = tuple(f"{spec.name} ({spec.op})" for spec in self.kernels if spec.owner == name)
                 self.records[name] = PluginRecord(name, distribution, version, "active", kernels, hooks)
             settings.forget_plans()
+
+    def ask_site(self, problem: Any, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        """The order that a site's policy gives the candidates, empty without one; a policy that breaks is set aside."""
+        hook = self.manager.hook.xent_order_kernels
+        everyone = [one.plugin for one in hook.get_hookimpls()]
+        for one in reversed(hook.get_hookimpls()):
+            others = [plugin for plugin in everyone if plugin is not one.plugin]
+            alone = self.manager.subset_hook_caller("xent_order_kernels", others)
+            try:
+                order = alone(problem=problem, candidates=candidates)
+                if order is not None:
+                    return tuple(order)
+            except Exception as error:  # a site's policy may raise anything
+                self.quarantine(one.plugin_name, error)
+        return ()
 
     def remove(self, name: str) -> None:
         """Takes a plugin out again."""
@@ -199,7 +216,13 @@ def register(plugin: Any, name: str) -> None:
     plugin : object
         Its methods or functions marked with ``xent.hookimpl`` are the hooks.
     name : str
-        What it is called in listings, and by ``using(disable=)``.
+        What it is called in listings, and by ``using(disable=)``. A plugin of that name that :func:`register` put in
+        before is taken out first.
+
+    Raises
+    ------
+    ValueError
+        If the name is no string or one of xent's own, or the plugin has no hooks.
 
     Warns
     -----
@@ -219,6 +242,9 @@ def register(plugin: Any, name: str) -> None:
     >>> xent.unregister("by-name")
     """
     registry.load()
+    checks.plugin(name, registry.manager.parse_hookimpl_opts, plugin)
+    if registry.manager.has_plugin(name):
+        registry.remove(name)
     registry.add(plugin, name)
 
 
@@ -232,13 +258,13 @@ def unregister(name: str) -> None:
     Raises
     ------
     ValueError
-        If there is no active plugin of that name.
+        If there is no active plugin of that name, or it is xent's own.
 
     Examples
     --------
     See :func:`register`.
     """
-    if not registry.manager.has_plugin(name):
+    if not registry.manager.has_plugin(name) or name.startswith("xent."):
         raise ValueError(f"unregister: `name` must be that of an active plugin, got {name!r}. See xent.plugins().")
     registry.remove(name)
 

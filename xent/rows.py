@@ -134,10 +134,16 @@ def merge(first: Partial, /, *others: Partial) -> Partial:
     Partial
         Merged as a balanced tree.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no Partial, or they are of several libraries, devices or numbers of rows.
+
     Examples
     --------
     See :func:`partial`.
     """
+    checks.partials("merge", (first, *others))
     with arrays.quiet():
         return fold.merge_tree(arrays.namespace(first.max), [first, *others])  # type: ignore[no-any-return]
 
@@ -156,10 +162,16 @@ def finish(partial: Partial, /) -> Array:
     array, the shape of the fields
         NaN where no class holds a target.
 
+    Raises
+    ------
+    TypeError
+        If it is no Partial.
+
     Examples
     --------
     See :func:`partial`.
     """
+    checks.partials("finish", (partial,))
     xp = arrays.namespace(partial.max)
     with arrays.quiet():
         return xp.where(partial.target_sum == 0, xp.nan, fold.finish(xp, partial))

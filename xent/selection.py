@@ -6,7 +6,6 @@ happens once per kind of call; a hit is a look-up.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -121,6 +120,7 @@ def miss(
     """Makes the plan of a call that has none, then makes the call again."""
     arguments = [unwrap(one) for one in (predictions, targets, *weights)]
     predictions, targets, weights = arguments[0], arguments[1], weights_of(*arguments[2:])
+    asked, options = options, with_ignored(route, options)
     problem = problem_of(state, route, predictions, targets, options, weights)
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
@@ -130,7 +130,6 @@ def miss(
         home = HOMES.get(library, device_home if unknown else None)
         if home is not None and not arrays.is_traced(one):
             homes[type(one)] = home
-    asked, options = options, problem.options  # ignore_index as it was given, and as a tuple
     key = key_of(route, predictions, targets, options, weights)
     with lock:
         if key not in state.plans:
@@ -138,9 +137,14 @@ def miss(
             if len(state.plans) >= PLANS_AT_MOST:
                 state.plans.clear()
             state.plans[key] = plan
-        with contextlib.suppress(TypeError):  # a list is not hashable
+        if type(asked.ignore_index) is int:  # which is how it is mostly given
             state.plans[key_of(route, predictions, targets, asked, weights)] = state.plans[key]
     return apply(route, predictions, targets, options, weights)
+
+
+def with_ignored(route: Route, options: Options) -> Options:
+    """The options with the ignored labels as a tuple, or None: an iterator is read once."""
+    return options._replace(ignore_index=checks.ignore_index(route.function, options.ignore_index) or None)
 
 
 def unwrap(value: Any) -> Any:
@@ -155,7 +159,6 @@ def problem_of(
     function, op, method = route.function, route.op, route.method
     checks.metadata(function, op, predictions, targets, options, weights)
     registry.load()
-    ignored = checks.ignore_index(function, options.ignore_index)
     library = arrays.library(predictions)
     return Problem(
         function=function,
@@ -168,7 +171,7 @@ def problem_of(
         axis=predictions.ndim - 1 if op == "binary" else checks.class_axis(function, options.axis, predictions.ndim),
         target_array=library if targets is None else arrays.library(targets),
         target_dtype="" if targets is None else arrays.dtype_name(targets.dtype),
-        options=options._replace(ignore_index=ignored or None),
+        options=options,
         differentiated=any(getattr(one, "requires_grad", False) for one in (predictions, targets, *weights)),
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
@@ -236,8 +239,8 @@ def backend_of(problem: Problem) -> BackendSpec:
 
 def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
     """The decision for a call, made anew; nothing is computed and no plan is kept."""
-    predictions, targets = unwrap(predictions), unwrap(targets)
-    state = settings.current()
+    predictions, targets, options = unwrap(predictions), unwrap(targets), with_ignored(route, options)
+    weights, state = weights_of(*(unwrap(one) for one in weights)), settings.current()
     problem = problem_of(state, route, predictions, targets, options, weights)
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)

@@ -182,13 +182,13 @@ class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
     ) -> None:
         if validate is not None:
             checks.choice("using", "validate", validate, checks.VALIDATE)
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        if threads is not None and not checks.is_count(threads):
             raise ValueError(f"using: `threads` must be a positive integer, got {threads!r}. Pass a number of threads.")
         self.changes: dict[str, Any] = {
-            "prefer": None if prefer is None else (prefer,) if isinstance(prefer, str) else tuple(prefer),
-            "disable": None if disable is None else frozenset((disable,) if isinstance(disable, str) else disable),
-            "kernel": kernel,
-            "threads": threads,
+            "prefer": checks.names("using", "prefer", prefer),
+            "disable": None if disable is None else frozenset(checks.names("using", "disable", disable) or ()),
+            "kernel": checks.name("using", "kernel", kernel),
+            "threads": None if threads is None else int(threads),
             "validate": validate,
         }
         self.trace = trace

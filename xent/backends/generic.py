@@ -176,8 +176,7 @@ def rows_of(work: Work, given: Array | None, weights: Weights) -> Rows:
     xp, problem, ignored, bad, weight = work.xp, work.plan.problem, None, None, None
     dtype = fold.compute_dtype(xp, work.logits.dtype)
     if weights.sample is not None:
-        weight = xp.astype(xp.reshape(weights.sample, (-1,)), dtype, copy=False)
-        ignored = weight == 0
+        weight, ignored = targets.sample(xp, weights.sample, dtype)
     if problem.op == "sparse" and given is not None and problem.method != "partial":
         labels, ignore = work.targets.values, problem.options.ignore_index or ()
         by_label = targets.ignored_by_label(labels, targets.holdable(problem.target_dtype, ignore)) if ignore else None
@@ -273,8 +272,8 @@ def run_binary(xp: Any, plan: Plan, predictions: Array, given: Any, weights: Wei
     options = plan.problem.options
     dtype = fold.compute_dtype(xp, predictions.dtype)
     yes = xp.astype(given, dtype, copy=False)
-    weight = None if weights.sample is None else xp.reshape(xp.astype(weights.sample, dtype, copy=False), (-1,))
-    rows = Rows(None if weight is None else weight == 0, None, weight)
+    weight, ignored = (None, None) if weights.sample is None else targets.sample(xp, weights.sample, dtype)
+    rows = Rows(ignored, None, weight)
     positive = weights.positive
     if positive is not None:
         positive = xp.asarray(positive, dtype=dtype, device=getattr(predictions, "device", None))

@@ -53,6 +53,8 @@ def xent_register_backends() -> Iterator[BackendSpec]:
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """Carries out one call: small plain ones in few steps, all others as the generic schedule does."""
+    if type(predictions) is not np.ndarray:  # a memory map, say: what comes back is none
+        predictions = np.asarray(predictions)
     if weights is NO_WEIGHTS and plan.problem.is_plain and plan.kernel == "numpy" and predictions.size <= SMALL:
         loss, wanted = small_loss(predictions, targets), plan.problem.options.reduction
         if loss is not None:
@@ -75,7 +77,7 @@ def small_loss(logits: Array, labels: Array) -> Array | None:
     first, flat = row_starts(rows, classes), logits.reshape(-1)
     at = logits.argmax(1) + first if classes > FEW_CLASSES else None
     highest = logits.max(1) if at is None else flat[at]
-    if not math.isfinite(highest.dot(highest)):  # the cheapest look at all of them
+    if not (math.isfinite(highest[highest.argmax()]) and math.isfinite(highest[highest.argmin()])):
         return None
     try:
         exps = logits - highest[:, None]

@@ -52,7 +52,7 @@ def slopes(xp: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
         return -xp.where(predictions > 0, low, high), xp.where(predictions > 0, high, low)
     if kind == "probabilities":
         return -1 / predictions, 1 / (1 - predictions)
-    return xp.where(xp.isnan(predictions), predictions, -1.0), xp.exp(predictions) / -xp.expm1(predictions)
+    return xp.where(xp.isnan(predictions), predictions, -1.0), xp.exp(predictions) / (0.0 - xp.expm1(predictions))
 
 
 def gradient(xp: Any, predictions: Array, targets: Array, pos_weight: Any, scale: Array, kind: str) -> Array:

@@ -61,7 +61,9 @@ def wide_dtype(xp: Any) -> Any:
 
 def compute_dtype(xp: Any, dtype: Any) -> Any:
     """The dtype of the fold's numbers: float64 for float64, float32 for everything narrower."""
-    return xp.float64 if dtype == xp.float64 else xp.float32
+    # subtle: a NumPy dtype of the other byte order is not equal to float64
+    is_wide = dtype == xp.float64 or (getattr(dtype, "kind", "") == "f" and dtype.itemsize == 8)
+    return xp.float64 if is_wide else xp.float32
 
 
 def total(xp: Any, terms: Array) -> Array:

@@ -55,6 +55,11 @@ class Mean:
 
     def __post_init__(self) -> None:
         checks.denominator(self.denominator)
+        if self.empty != self.empty:  # one NaN for all, so that equal means are equal and share their plans
+            object.__setattr__(self, "empty", math.nan)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Mean, (self.denominator, self.empty)
 
 
 def pairwise_sum(xp: Any, values: Array) -> Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..arrays import Array
+from ..arrays import Array, dtype_name
 
 
 class Rows(NamedTuple):
@@ -35,11 +35,18 @@ def holdable(labels_dtype: str, ignore_index: tuple[int, ...]) -> tuple[int, ...
 
 
 def ignored_by_label(labels: Array, ignore_index: tuple[int, ...]) -> Array | None:
-    """Which rows carry one of the ignored labels, or None; labels are wide."""
-    mask = None
+    """Which rows carry one of the ignored labels, or None; labels are wide, and may have turned negative on the way."""
+    mask, bits = None, 32 if dtype_name(labels.dtype) == "int32" else 64
     for index in ignore_index:
-        mask = either(mask, labels == index)
+        mask = either(mask, labels == (index if index < 2 ** (bits - 1) else index - 2**bits))
     return mask
+
+
+def sample(xp: Any, sample_weight: Array, dtype: Any) -> tuple[Array, Array]:
+    """The sample weights (rows,) in the dtype, and which rows they ignore: those of 0 as it was given, or False."""
+    flat = xp.reshape(sample_weight, (-1,))
+    ignored = ~flat if dtype_name(flat.dtype) == "bool" else flat == 0
+    return xp.astype(flat, dtype, copy=False), ignored
 
 
 def smoothing(label_smoothing: float, classes: int) -> tuple[float, float]:
