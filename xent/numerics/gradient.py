@@ -17,29 +17,32 @@ from ..arrays import Array
 from .fold import Partial, compute_dtype
 
 
+def rest_of(xp: Any, partial: Partial) -> Array:
+    """Σ e^(x_j − m) but for the maximum, (rows, 1): NaN in a row without a softmax, and so is what is made of it."""
+    # subtle: selecting NaN in the result would be as right, but XLA on the CPU (jax 0.10.2) makes garbage of exp of that
+    return xp.where(partial.max == -math.inf, math.nan, partial.sum_exp_rest)[:, None]
+
+
 def softmax(xp: Any, logits: Array, partial: Partial) -> Array:
     """The probabilities of one block of logits (rows, classes), from the partial of the whole row."""
     highest = partial.max[:, None]
     exps = xp.where(logits == highest, 1.0, xp.exp(xp.astype(logits, partial.max.dtype, copy=False) - highest))
-    bad = (highest == -math.inf) | xp.isnan(partial.sum_exp_rest)[:, None]
-    return xp.where(bad, math.nan, exps / (1 + partial.sum_exp_rest[:, None]))
+    return exps / (1 + rest_of(xp, partial))
 
 
 def log_softmax(xp: Any, logits: Array, partial: Partial) -> Array:
     """The log-probabilities of one block of logits (rows, classes), from the partial of the whole row."""
     highest = partial.max[:, None]
     above = xp.where(logits == highest, 0.0, xp.astype(logits, partial.max.dtype, copy=False) - highest)
-    bad = (highest == -math.inf) | xp.isnan(partial.sum_exp_rest)[:, None]
-    return xp.where(bad, math.nan, above - xp.log1p(partial.sum_exp_rest[:, None]))
+    return above - xp.log1p(rest_of(xp, partial))
 
 
 def residual(xp: Any, logits: Array, targets: Array, partial: Partial) -> Array:
     """w · softmax − targets, (rows, classes), for targets in the compute dtype."""
-    highest, rest, mass = (one[:, None] for one in (partial.max, partial.sum_exp_rest, partial.target_sum))
+    highest, mass, rest = partial.max[:, None], partial.target_sum[:, None], rest_of(xp, partial)
     at_max = ((mass - targets) - targets * rest) / (1 + rest)
     elsewhere = mass * xp.exp(logits - highest) / (1 + rest) - targets
-    bad = (highest == -math.inf) | xp.isnan(rest)
-    return xp.where(bad, math.nan, xp.where(logits == highest, at_max, elsewhere))
+    return xp.where(logits == highest, at_max, elsewhere)
 
 
 def scaled(xp: Any, gradient: Array, scale: Array) -> Array:
