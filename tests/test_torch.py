@@ -215,6 +215,15 @@ def test_a_binary_logit_has_the_slope_of_the_sigmoid_at_zero_and_at_infinity(log
     assert gradient(binary(logits, torch.ones(1, dtype=torch.float64)), logits).item() == expected
 
 
+@pytest.mark.parametrize("inner", [func.jacfwd, func.jacrev], ids=["forward", "reverse"])
+@pytest.mark.parametrize("outer", [func.jacfwd, func.jacrev], ids=["forward", "reverse"])
+def test_a_binary_logit_has_no_curvature_at_infinity(outer, inner):
+    logits, targets = torch.tensor([inf, inf, -inf, -inf, 0.0]), torch.tensor([1.0, 0.0, 1.0, 0.0, 0.5])
+    hessian = outer(inner(lambda x: binary(x, targets, reduction="sum")))(logits)
+
+    assert torch.equal(hessian, torch.diag(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.25])))
+
+
 def test_row_statistics_have_derivatives_where_they_are_smooth(x):
     def statistics(x):
         return [value for name, value in xent.row_statistics(x, LABELS)._asdict().items() if name != "label_rank"]

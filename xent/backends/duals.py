@@ -59,8 +59,10 @@ def costs(predictions: Array, kind: str) -> tuple[Array, Array]:
     """The costs of a certain yes and a certain no."""
     if kind != "logits":
         return binary.costs(xp, predictions, kind)
-    nothing = torch.zeros_like(predictions)
-    return torch.logaddexp(nothing, -predictions), torch.logaddexp(nothing, predictions)
+    infinite, nothing = torch.isinf(predictions), torch.zeros_like(predictions)
+    finite = torch.where(infinite, 0.0, predictions)  # subtle: logaddexp has no second derivative at infinity
+    yes = torch.where(infinite, torch.relu(-predictions), torch.logaddexp(nothing, -finite))
+    return yes, torch.where(infinite, torch.relu(predictions), torch.logaddexp(nothing, finite))
 
 
 def wide_sum(xp: object, values: Array) -> Array:
