@@ -448,3 +448,47 @@ def test_arrays_of_a_subclass_are_served_as_the_arrays_they_are():
     loss, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(x.view(Tagged), y)
 
     assert (type(loss), type(gradient)) == (np.ndarray, np.ndarray)
+
+
+MIDDLE = {"load": "toy_kernels:middle", "methods": frozenset({"partial", "gradient", "statistics"})}
+
+
+@pytest.mark.parametrize("layouts", [{"last", "middle"}, {"last"}], ids=["declared", "not declared"])
+def test_a_kernel_that_declares_the_middle_is_handed_the_class_axis_there_and_all_at_once(plugin, layouts):
+    x = np.random.default_rng(3).standard_normal((3, 5, 2, 4)).astype("f4")
+    y = np.arange(24).reshape(3, 2, 4) % 5
+    calls = (xent.value_and_grad(xent.sparse_cross_entropy), xent.row_statistics)
+    with xent.using(kernel="generic"):
+        expected = [call(x, y, axis=1) for call in calls]
+    plugin(spec(layouts=frozenset(layouts), **MIDDLE))
+    toy_kernels.middle.seen.clear()
+    found = [call(x, y, axis=1) for call in calls]
+
+    assert set(toy_kernels.middle.seen) == ({(3, 5, 8)} if "middle" in layouts else {(24, 5)})
+    for mine, theirs in zip(found, expected, strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_softmax_and_class_weights_of_a_kernel_that_wants_everything_go_in_blocks_of_our_own(plugin):
+    x = np.random.default_rng(4).standard_normal((3, 5, 2, 4)).astype("f4")
+    calls = (
+        lambda: xent.softmax(x, axis=1),
+        lambda: xent.cross_entropy(x, abs(x), axis=1, class_weight=[1, 2, 3, 4, 5]),
+    )
+    expected = [call() for call in calls]
+    plugin(
+        spec(layouts=frozenset({"middle"}), **MIDDLE),
+        spec(name="dense", op="dense", load="xent.backends.generic:dense", layouts=frozenset({"last"})),
+    )
+
+    for call, other in zip(calls, expected, strict=True):
+        np.testing.assert_allclose(call(), other, rtol=1e-6)
+
+
+def test_a_kernel_that_wants_everything_gets_rows_of_any_rank_at_once(plugin):
+    plugin(spec(**MIDDLE))
+    toy_kernels.middle.seen.clear()
+    xent.sparse_cross_entropy(np.zeros((3, 4, 5), "f4"), np.zeros((3, 4), int))
+
+    assert toy_kernels.middle.seen == [(12, 5)]

@@ -38,7 +38,30 @@ class Threads:
         return generic.sparse.partial(logits, labels, on, off, threads=threads)
 
 
-loopback, failing, threads = Loopback(), Failing(), Threads()
+class Middle:
+    """A kernel that takes blocks (outer, classes, inner), and notes their shapes."""
+
+    seen: list[tuple[int, ...]] = []  # noqa: RUF012  # shared on purpose: the test reads it
+
+    def flat(self, block):
+        self.seen.append(block.shape)
+        return block if block.ndim == 2 else np.moveaxis(block, 1, 2).reshape(-1, block.shape[1])
+
+    def partial(self, logits, labels, on, off, *, threads):
+        return generic.sparse.partial(self.flat(logits), labels, on, off, threads=threads)
+
+    def gradient(self, logits, *arguments, threads, out=None):
+        slope = generic.sparse.gradient(self.flat(logits), *arguments, threads=threads)
+        if logits.ndim == 2:
+            return slope
+        outer, classes, inner = logits.shape
+        return np.moveaxis(slope.reshape(outer, inner, classes), 2, 1)
+
+    def statistics(self, logits, labels, label_logit, *, threads):
+        return generic.sparse.statistics(self.flat(logits), labels, label_logit, threads=threads)
+
+
+loopback, failing, threads, middle = Loopback(), Failing(), Threads(), Middle()
 
 
 def spec(name="loopback", load="toy_kernels:loopback", **facts):

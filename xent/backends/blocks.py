@@ -9,6 +9,7 @@ Leaves out weights, ignored rows and reductions (``generic.py``).
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -70,15 +71,24 @@ class Walk:
         self.classes = self.shape[self.axis]
         self.batch = [size for index, size in enumerate(self.shape) if index != self.axis]
         self.flat = len(self.shape) == 2 and self.axis == 1
-        self.limit = self.limit_of(plan, array)
+        whole = plan.block_elements is None and (self.flat or is_contiguous(array))
+        self.middle = whole and self.axis < len(self.shape) - 1 and "middle" in plan.layouts
+        self.limit = self.limit_of(plan, whole and (self.middle or self.axis == len(self.shape) - 1))
 
-    def limit_of(self, plan: Plan, array: Array) -> int:
+    def limit_of(self, plan: Plan, whole: bool) -> int:
         """The most elements of a block; a kernel that walks by itself gets everything where that takes no copy."""
-        if plan.block_elements is None and (self.flat or (self.axis == len(self.shape) - 1 and is_contiguous(array))):
+        self.ours = BLOCK_ELEMENTS if plan.problem.device == "cpu" else DEVICE_BLOCK_ELEMENTS
+        if whole:
             return max(1, int(math.prod(self.shape)))
         if plan.kernel != "generic" and plan.block_elements is not None:
             return plan.block_elements
-        return BLOCK_ELEMENTS if plan.problem.device == "cpu" else DEVICE_BLOCK_ELEMENTS
+        return self.ours
+
+    def in_blocks(self) -> Walk:
+        """The walk of xent's own expressions over the same array, whatever the kernel wants to be handed."""
+        walk = copy.copy(self)
+        walk.middle, walk.limit = False, min(self.limit, self.ours)
+        return walk
 
     def tiles(self) -> Iterator[Tile]:
         """Every row once, in order."""
@@ -104,7 +114,13 @@ class Walk:
         return list(itertools.pairwise(edges))
 
     def block(self, array: Array, tile: Tile, span: Span) -> Array:
-        """One block (rows, classes) of an array of the predictions' shape; a view where strides allow."""
+        """One block of an array of the predictions' shape; a view where strides allow.
+
+        (rows, classes); (outer, classes, inner) for a kernel that takes everything with the class axis in the middle.
+        """
+        if self.middle:
+            three = (math.prod(self.shape[: self.axis]), self.classes, -1)
+            return self.xp.reshape(array, three)
         if self.flat:
             return array[tile.rows, :] if span == (0, self.classes) else array[tile.rows, span[0] : span[1]]
         index = (*tile.cut[: self.axis], slice(*span), *tile.cut[self.axis + 1 :])
@@ -115,7 +131,10 @@ class Walk:
         return sum(isinstance(one, slice) for one in tile.cut[: self.axis])
 
     def put(self, array: Array, tile: Tile, span: Span, block: Array) -> None:
-        """Writes one block (rows, classes) to where :meth:`block` takes it from."""
+        """Writes one block to where :meth:`block` takes it from."""
+        if self.middle:
+            array[...] = self.xp.reshape(block, self.shape)
+            return
         index = (*tile.cut[: self.axis], slice(*span), *tile.cut[self.axis + 1 :])
         axis = self.class_axis(tile)
         sizes = [n for one, n in zip(tile.cut, self.shape, strict=True) if isinstance(one, slice)]
@@ -254,15 +273,21 @@ def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
     return joined(work.xp, losses, scale.dtype), out
 
 
+def logits_at_labels(work: Work) -> Array:
+    """The logit of each row's label (rows,); of some class where the label is bad."""
+    xp, labels, axis = work.xp, work.targets.values, work.walk.axis
+    safe = xp.where((labels >= 0) & (labels < work.walk.classes), labels, xp.zeros_like(labels))
+    index = xp.expand_dims(xp.reshape(safe, tuple(work.walk.batch)), axis=axis)
+    return xp.reshape(xp.take_along_axis(work.logits, index, axis=axis), (-1,))
+
+
 @quietly
 def statistics(work: Work, dtype: Any, label_logits: Array | None = None) -> Statistics:
     """The statistics of every row; ``label_logits`` (rows,) where the label may be among classes that are elsewhere."""
     xp, spans, parts = work.xp, work.walk.spans(), []
-    if label_logits is None and work.walk.flat:
-        label_logits, _ = fold.gather(xp, work.logits, work.targets.values)
+    label_logits = logits_at_labels(work) if label_logits is None else label_logits
     for tile in work.walk.tiles():
-        block, labels, _, _ = work.arguments(tile, (0, work.walk.classes))
-        label_logit = fold.gather(xp, block, labels)[0] if label_logits is None else label_logits[tile.rows]
+        label_logit = label_logits[tile.rows]
         pieces = []
         for span in spans:
             block, labels, _, _ = work.arguments(tile, span)
@@ -278,11 +303,12 @@ def statistics(work: Work, dtype: Any, label_logits: Array | None = None) -> Sta
 def map_blocks(work: Work, function: Any, whole: Partial, dtype: Any) -> Array:
     """function(xp, block, partial of its rows) of every block, in the predictions' shape."""
     out = work.xp.empty_like(work.logits, dtype=dtype)
-    spans = work.walk.spans()
-    for tile in work.walk.tiles():
+    walk = work.walk.in_blocks()
+    spans = walk.spans()
+    for tile in walk.tiles():
         rows = Partial(*(field[tile.rows] for field in whole))
         for span in spans:
-            work.walk.put(out, tile, span, function(work.xp, work.walk.block(work.logits, tile, span), rows))
+            walk.put(out, tile, span, function(work.xp, walk.block(work.logits, tile, span), rows))
     return out
 
 
@@ -294,10 +320,10 @@ def class_weight_of_rows(work: Work, class_weight: Array) -> Array:
         labels = work.targets.values
         safe = xp.where((labels >= 0) & (labels < classes), labels, 0)
         return xp.take(class_weight, safe)
-    unsmoothed = targets_only(work)
+    unsmoothed, walk = targets_only(work), work.walk.in_blocks()
     rows = []
-    for tile in work.walk.tiles():
-        (block,) = unsmoothed.block(xp, work.walk, tile, (0, work.walk.classes))
+    for tile in walk.tiles():
+        (block,) = unsmoothed.block(xp, walk, tile, (0, walk.classes))
         rows.append(xp.astype(fold.total(xp, block * class_weight), class_weight.dtype, copy=False))
     return joined(xp, rows, class_weight.dtype)
 
