@@ -175,6 +175,16 @@ def test_row_statistics_have_derivatives_where_they_are_smooth(wide, x):
     assert rightly_differentiated(statistics, x)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
+def test_a_prediction_of_nan_has_slope_nan(kind, label):
+    given = np.asarray([[nan, 0.5 if kind == "probabilities" else -0.5]], np.float32)
+    slope = jax.grad(lambda x: sparse(x, jnp.asarray([label]), kind=kind, reduction="sum"))(jnp.asarray(given))
+    expected = xent.value_and_grad(sparse)(given, np.asarray([label]), kind=kind)[1]
+
+    assert np.array_equal(slope, expected, equal_nan=True)
+
+
 @pytest.mark.parametrize("name", ["top_probability", "entropy", "sum_p_squared"])
 @pytest.mark.parametrize("row", ["nan", "all-masked"])
 def test_a_row_without_a_softmax_has_nan_for_its_statistics(name, row):

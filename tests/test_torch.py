@@ -135,6 +135,18 @@ def test_targets_have_a_gradient_of_any_order(x, t, kind):
     assert torch.autograd.gradgradcheck(loss, (given, t), check_fwd_over_rev=True)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
+def test_a_prediction_of_nan_has_slope_nan_in_every_way(kind, label):
+    given, told = leaf([[nan, 0.5 if kind == "probabilities" else -0.5]]), torch.tensor([label])
+    loss = lambda x: sparse(x, told, kind=kind, reduction="sum")  # noqa: E731  # one line is enough
+    expected = xent.value_and_grad(sparse)(to_numpy(given), to_numpy(told), kind=kind)[1]
+    again = gradient(loss(given), given, create_graph=True)
+
+    for found in (gradient(loss(given), given), again, func.grad(loss)(given.detach())):
+        assert np.array_equal(to_numpy(found), expected, equal_nan=True)
+
+
 def test_the_gradient_of_targets_is_infinite_at_a_masked_logit():
     logits, targets = leaf([[-inf, 0.0, 0.0]]), leaf([[0.0, 0.5, 0.5]])
     slope = gradient(dense(logits, targets), targets)
@@ -561,6 +573,18 @@ def test_the_other_functions_compile_without_a_graph_break():
         "check(lambda x: xent.value_and_grad(xent.sparse_cross_entropy)(x, y, ignore_index=-100, reduction='mean'))",
         "check(lambda x: xent.finish(xent.partial(x, labels=y.clamp(0))))",
     ]))  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_prediction_of_nan_has_slope_nan_when_compiled():
+    in_a_fresh_process("""
+        import math, torch, xent
+        loss = lambda x: xent.sparse_cross_entropy(x, torch.tensor([1]), kind='log_probabilities', reduction='sum')
+        given = torch.tensor([[math.nan, -1.0]], requires_grad=True)
+        value = torch.compile(loss, fullgraph=True, backend='aot_eager')(given)
+        (slope,) = torch.autograd.grad(value, given)
+        assert slope.isnan().tolist() == [[True, False]] and slope[0, 1] == -1, slope
+    """)
 
 
 @pytest.mark.slow

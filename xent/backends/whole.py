@@ -152,7 +152,10 @@ def of_probabilities(xp: Any, predictions: Array, soft: Array, kind: str) -> Arr
     """Σ t_j (−log p_j), for the library's own derivatives; 0 where t and p are."""
     nothing = (soft == 0) & (predictions == (0.0 if kind == "probabilities" else -math.inf))
     certain = xp.where(nothing, 1.0 if kind == "probabilities" else 0.0, predictions)
-    return xp.sum(soft * (0.0 - (xp.log(certain) if kind == "probabilities" else certain)), axis=-1)
+    if kind == "probabilities":
+        return xp.sum(soft * (0.0 - xp.log(certain)), axis=-1)
+    # subtle: a factor, for the slope of a NaN is to be NaN too
+    return xp.sum(soft * (0.0 - certain * xp.where(xp.isnan(certain), math.nan, 1.0)), axis=-1)
 
 
 def run_loss(call: Call) -> Array:
