@@ -740,6 +740,21 @@ def test_a_kernels_guard_is_asked_of_every_chunk(rng, guard):
     assert len(toy_kernels.threads.seen) == (2 if guard is long else 0)
 
 
+def never(shape, strides):
+    return False
+
+
+@pytest.mark.parametrize("guard", [never, broken])
+@pytest.mark.parametrize("classes", [7, 3], ids=["whole", "cut"])
+def test_a_forced_kernel_whose_guard_declines_a_chunk_raises_when_computed(rng, guard, classes):
+    logits, labels = example(rng)
+    with registered(toy_kernels.spec(guard=guard)), xent.using(kernel="loopback"):
+        loss = xent.sparse_cross_entropy(da.from_array(logits, chunks=(9, classes)), labels)
+
+    with pytest.raises(ValueError, match=r"whose guard declines float32\[\d, \d\] on numpy"):
+        loss.compute()
+
+
 def test_a_kernel_with_a_gradient_of_whole_rows_only_serves_cut_classes_too(rng):
     logits, labels = example(rng)
     with (

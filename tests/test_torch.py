@@ -265,6 +265,17 @@ def test_a_bad_label_that_may_not_raise_is_nan_in_its_rows_loss_and_gradient(x):
     assert (loss.isnan() == bad).all() and (slope.isnan().all(-1) == bad).all()
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_forced_kernel_whose_guard_declines_the_tensor_raises(requires_grad):
+    logits, labels = torch.zeros((7, 5), requires_grad=requires_grad), torch.zeros(7, dtype=torch.int64)
+    xent.register(toy_kernels.Plugin(toy_kernels.spec(guard=lambda shape, strides: False)), "toy")
+    try:
+        with xent.using(kernel="loopback"), pytest.raises(ValueError, match=r"whose guard declines float32\[7, 5\] on"):
+            sparse(logits, labels)
+    finally:
+        xent.unregister("toy")
+
+
 def test_where_no_gradient_is_wanted_there_is_no_graph(x):
     with torch.no_grad():
         loss = sparse(x, LABELS)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from . import errors
+from . import checks, errors
 from .hookspecs import API_VERSION
 from .numerics.fold import Partial
 from .numerics.statistics import Statistics
@@ -181,6 +181,29 @@ class Plan:
 
     def __call__(self, predictions: Any, targets: Any, weights: Weights) -> Any:
         return self.run(self, predictions, targets, weights)
+
+    def for_call(
+        self,
+        predictions: Any,
+        strides: tuple[int, ...] | None = None,
+        set_aside: Callable[[str, Exception], Any] | None = None,
+    ) -> Plan:
+        """This plan, or the first after it whose guard lets the call pass; a guard that breaks does not.
+
+        ``strides`` are in bytes, and the array's own where they are not given; ``set_aside(owner, error)`` is told of
+        a guard that breaks. Raises ValueError where the guard of a forced kernel says no.
+        """
+        plan, shape = self, tuple(predictions.shape)
+        strides = tuple(getattr(predictions, "strides", None) or ()) if strides is None else strides
+        while plan.guard is not None:
+            try:
+                if plan.guard(shape, strides):
+                    break
+            except Exception as error:  # a plugin's guard may raise anything
+                if set_aside is not None:
+                    set_aside(plan.owner, error)
+            plan = checks.another(plan, predictions)
+        return plan
 
     def resolve_kernel(self) -> Any:
         """The object with the kernel's methods; the generic one, with a warning, where a worker lacks it."""

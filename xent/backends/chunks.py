@@ -46,9 +46,7 @@ class Call:
 
     def of_chunk(self, chunk: Array, **options: Any) -> Plan:
         """The plan for this chunk: the first whose guard lets it pass, with other options."""
-        plan = self.plan
-        while plan.guard is not None and plan.otherwise is not None and not permits(plan.guard, chunk):
-            plan = plan.otherwise
+        plan = self.plan.for_call(chunk)
         changed = self.options._replace(**options)
         is_plain = plan.problem.is_plain and changed.reduction == "none"
         return replace(plan, problem=replace(plan.problem, options=changed, is_plain=is_plain))
@@ -69,14 +67,6 @@ def to_send(plan: Plan, reduction: Any) -> Plan:
     options = plan.problem.options._replace(reduction=reduction)
     otherwise = plan.otherwise and to_send(plan.otherwise, reduction)
     return replace(plan, problem=replace(plan.problem, options=options), otherwise=otherwise, decision=None)
-
-
-def permits(guard: Callable[..., bool], chunk: Array) -> bool:
-    """What the guard says; one that breaks does not permit."""
-    try:
-        return bool(guard(tuple(chunk.shape), tuple(getattr(chunk, "strides", ()) or ())))
-    except Exception:  # a plugin's guard may raise anything
-        return False
 
 
 class Place(NamedTuple):

@@ -142,19 +142,10 @@ def view_of(plan: Plan, predictions: Array) -> View:
     inner = plan.inner
     if inner is None:
         return View(plan, "torch")
-    while inner.guard is not None and inner.otherwise is not None and not permits(inner, predictions):
-        inner = inner.otherwise
+    if inner.guard is not None:
+        size = predictions.element_size()
+        inner = inner.for_call(predictions, tuple(stride * size for stride in predictions.stride()))
     return View(inner, inner.problem.array)
-
-
-def permits(plan: Plan, predictions: Array) -> bool:
-    """What the guard says of the array it would be given; one that breaks does not permit."""
-    assert plan.guard is not None
-    size = predictions.element_size()
-    try:
-        return bool(plan.guard(tuple(predictions.shape), tuple(stride * size for stride in predictions.stride())))
-    except Exception:  # a plugin's guard may raise anything
-        return False
 
 
 def stream(view: View, predictions: Array) -> contextlib.AbstractContextManager[Any]:
