@@ -19,7 +19,7 @@ from .fold import Partial, compute_dtype
 
 def rest_of(xp: Any, partial: Partial) -> Array:
     """Σ e^(x_j − m) but for the maximum, (rows, 1): NaN in a row without a softmax, and so is what is made of it."""
-    # subtle: selecting NaN in the result would be as right, but XLA on the CPU (jax 0.10.2) makes garbage of exp of that
+    # subtle: not selected in the result, for XLA on the CPU (jax 0.10.2) makes garbage of the exponential of that
     return xp.where(partial.max == -math.inf, math.nan, partial.sum_exp_rest)[:, None]
 
 
