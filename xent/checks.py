@@ -256,7 +256,7 @@ def weight(function: str, name: str, value: Any, predictions: Array) -> None:
     """A weight is an array beside the predictions; class_weight may be a list of numbers, pos_weight a number."""
     if value is None or (name == "pos_weight" and is_real(value)):
         return
-    if name == "class_weight" and not arrays.is_array(value):
+    if name == "class_weight" and not hasattr(value, "dtype"):
         if not isinstance(value, list | tuple) or not all(is_real(one) for one in value):
             raise TypeError(
                 f"{function}: `class_weight` must be an array or a list of numbers, got {describe_type(value)}. "

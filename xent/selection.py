@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from numpy import ndarray
+
 from . import arrays, checks, eligibility, settings
 from .arrays import Array
 from .backends import torch
@@ -70,7 +72,7 @@ def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: 
 def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
     """Finds the plan of a call and follows it; ``options`` is an Options, or a tuple that is equal to one."""
     kind, other = type(predictions), type(targets)
-    if kind.__module__ != "numpy" and arrays.is_compiling():
+    if kind is not ndarray and arrays.is_compiling():
         return torch.compiled(route, predictions, targets, Options(*options), weights)
     state = scope.get() if scopes.entered else scopes.default
     if state is None:
