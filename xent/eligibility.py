@@ -1,6 +1,6 @@
 """Which kernels may serve a problem, in which order, and every reason against the others.
 
-One predicate, :func:`why_not`, both decides and explains. A plugin whose own check or guard breaks is set aside.
+One predicate, :func:`why_not`, both decides and explains. A plugin whose own check breaks is set aside.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import settings
-from .arrays import Array
-from .kernels import KernelSpec, Plan, warn_once
+from .kernels import KernelSpec, warn_once
 from .problem import Problem
 from .registry import registry
 
@@ -119,13 +118,3 @@ def refuse(problem: Problem, user: settings.Settings, judged: list[tuple[KernelS
     for name in user.prefer:
         if name not in served:
             warn_once(f"preferred kernel {name!r} is not used for {problem}: {reasons.get(name, 'not registered')}.")
-
-
-def permits(plan: Plan, predictions: Array) -> bool:
-    """What the guard says of this call; a plugin whose guard breaks is set aside."""
-    assert plan.guard is not None
-    try:
-        return bool(plan.guard(tuple(predictions.shape), tuple(getattr(predictions, "strides", ()) or ())))
-    except Exception as error:  # a plugin's guard may raise anything
-        registry.quarantine(plan.owner, error)
-        return False

@@ -95,8 +95,8 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
         checks.shapes(plan.problem, predictions, targets)
     if weights is not NO_WEIGHTS:
         checks.weight_shapes(plan.problem, predictions, weights)
-    while plan.guard is not None and not eligibility.permits(plan, predictions):
-        plan = checks.another(plan, predictions)
+    if plan.guard is not None:
+        plan = plan.for_call(predictions, set_aside=registry.quarantine)
     if state.sink is not None:
         state.sink.append(plan.decision)
     try:

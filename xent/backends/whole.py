@@ -112,8 +112,7 @@ def rows_of(xp: Any, problem: Problem, classes: int, told: Any, weights: Weights
     """What is said of each row, in operations that the library can differentiate."""
     weight, ignored, bad = None, None, None
     if weights.sample is not None:
-        weight = xp.astype(xp.reshape(weights.sample, (-1,)), dtype, copy=False)
-        ignored = weight == 0
+        weight, ignored = targets.sample(xp, weights.sample, dtype)
     if problem.op == "sparse" and told is not None and problem.method != "partial":
         ignore = targets.holdable(problem.target_dtype, problem.options.ignore_index or ())
         ignored = targets.either(ignored, targets.ignored_by_label(told, ignore))
@@ -246,9 +245,9 @@ def run_binary(xp: Any, pieces: Pieces, problem: Problem, predictions: Array, gi
     dtype = fold.compute_dtype(xp, predictions.dtype)
     x, t, rows = xp.astype(predictions, dtype, copy=False), xp.astype(given, dtype, copy=False), Rows(None, None, None)
     if weights.sample is not None:
-        weight = xp.reshape(xp.astype(weights.sample, dtype, copy=False), (-1,))
-        rows = Rows(weight == 0, None, weight)
-        x = xp.where(xp.reshape(weight == 0, x.shape), 0.5 if kind == "probabilities" else -1.0, x)
+        weight, ignored = targets.sample(xp, weights.sample, dtype)
+        rows = Rows(ignored, None, weight)
+        x = xp.where(xp.reshape(ignored, x.shape), 0.5 if kind == "probabilities" else -1.0, x)
     positive = 1.0 if weights.positive is None else weights.positive
     if not isinstance(positive, int | float):
         positive = xp.astype(positive, dtype, copy=False)
