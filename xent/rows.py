@@ -96,7 +96,7 @@ def partial(
     Returns
     -------
     Partial
-        ``max, sum_exp_rest, target_gap, target_sum``, each (\*batch,).
+        ``max, sum_exp_rest, target_gap, target_sum``, each (\*batch,): plain numbers, through which no gradient flows.
 
     Raises
     ------
