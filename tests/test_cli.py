@@ -1,6 +1,7 @@
 """The command line: what it prints where, and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import xent
 from xent.cli import ByteSize, main
 from xent.evaluation.onepass import evaluate
+from xent.registry import PluginRecord, registry
+from xent.settings import scopes
 
 
 @pytest.fixture
@@ -91,6 +95,23 @@ def test_what_a_reader_must_know_stands_under_the_table(files):
     assert "1 rows give their label probability 0, the first is row 11" in result.stdout
 
 
+def test_with_nan_and_infinite_rows_the_mean_is_said_once_to_be_nan(files):
+    predictions, labels = np.load("x.npy"), np.load("y.npy")
+    predictions[9], predictions[11, labels[11]] = np.nan, -np.inf
+    np.save("x.npy", predictions)
+    result = run("evaluate", "x.npy", "y.npy")
+
+    assert "so is the mean" in result.stdout and "the mean is infinite" not in result.stdout
+
+
+def test_an_infinite_mean_is_said_where_no_row_is_nan(files):
+    predictions, labels = np.load("x.npy"), np.load("y.npy")
+    predictions[11, labels[11]] = -np.inf
+    np.save("x.npy", predictions)
+
+    assert "the first is row 11; the mean is infinite." in run("evaluate", "x.npy", "y.npy").stdout
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Exit codes
 
@@ -128,6 +149,49 @@ def test_bad_labels_exit_with_3_and_one_line(files):
     assert "got 2 that do not, the first -1 in row 8" in result.stderr
 
 
+def test_the_advice_on_bad_labels_names_options_that_work(files):
+    labels = np.load("y.npy")
+    labels[8] = -1
+    np.save("y.npy", labels)
+    advice = run("evaluate", "x.npy", "y.npy").stderr
+
+    for option in (["--on-bad-label", "skip"], ["--ignore-index", "-1"]):
+        assert " ".join(option) in advice
+        assert run("evaluate", "x.npy", "y.npy", *option).exit_code == 0
+    assert "on_bad_label" not in advice and "ignore_index" not in advice
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """A function that sets a variable, which the next call reads; undone afterwards."""
+    monkeypatch.setattr(scopes, "default", None)
+    return monkeypatch.setenv
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("XENT_VALIDATE", "foo"), ("XENT_THREADS", "0"), ("XENT_KERNEL", "nope"), ("XENT_KERNEL", "numpy")],
+)
+def test_an_environment_that_cannot_be_exits_with_2_and_one_line(files, environment, variable, value):
+    environment(variable, value)
+    result = run("evaluate", "x.npy", "y.npy", "--kind", "probabilities")
+
+    assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert result.stderr.endswith(f"The environment sets {variable}={value}.\n")
+
+
+def test_a_fault_that_no_environment_explains_is_not_hidden(files, environment, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("XENT_")]:
+        monkeypatch.delenv(name)
+
+    def faulty(*_, **__):
+        raise ValueError("operands could not be broadcast")
+
+    monkeypatch.setattr("xent.evaluation.onepass.Pass.run", faulty)
+
+    assert isinstance(run("evaluate", "x.npy", "y.npy").exception, ValueError)
+
+
 def test_a_truncated_file_exits_with_3_and_names_it(files):
     (files / "x.npy").write_bytes((files / "x.npy").read_bytes()[:-1])
     result = run("evaluate", "x.npy", "y.npy")
@@ -153,6 +217,26 @@ def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
     result = run("evaluate", "x.npy", "y.npy", "--scheduler", "tcp://127.0.0.1:9")
 
     assert result.exit_code == 4 and "tcp://127.0.0.1:9" in result.stderr
+
+
+def test_without_the_option_the_scheduler_is_the_one_of_dasks_environment(files):
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    cluster = {"n_workers": 1, "processes": False, "protocol": "tcp://", "dashboard_address": None}
+    code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json'])"
+    with distributed.LocalCluster(**cluster) as local:
+        address = local.scheduler_address
+        result = in_a_new_process(code, DASK_SCHEDULER_ADDRESS=address.removeprefix("tcp://"))
+        ran = {key[0] for key, *_ in local.scheduler.transition_log if isinstance(key, tuple)}
+
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["options"]["scheduler"] == address and "xent-chunk" in ran
+
+
+def test_the_option_goes_before_dasks_environment(files):
+    code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json', '--scheduler', 'sync'])"
+    result = in_a_new_process(code, DASK_SCHEDULER_ADDRESS="tcp://127.0.0.1:9")
+
+    assert result.returncode == 0 and json.loads(result.stdout)["options"]["scheduler"] == "sync"
 
 
 def test_an_interruption_exits_with_130_and_one_line(files, monkeypatch):
@@ -206,17 +290,41 @@ def test_demo_does_not_overwrite(tmp_path):
 
 
 def test_plugins_are_listed_with_their_errors(monkeypatch):
-    fields = {"name": "xent-numba", "distribution": "xent-numba", "version": "1.0", "kernels": ["numba-sparse"]}
-    record = {**fields, "hooks": ["xent_register_kernels"], "status": "disabled", "error": "ImportError: no numba"}
-    monkeypatch.setattr("xent.plugins", lambda: [record], raising=False)
+    whole = PluginRecord("numba", "xent-numba", "1.0", "active", ("numba (sparse)",), ("xent_register_kernels",))
+    broken = PluginRecord("odd", "odd-kernels", "0.2", "broken", error="Traceback:\n  File\nImportError: no odd\n")
+    monkeypatch.setattr("xent.plugins", lambda: [whole, broken])
 
-    assert json.loads(run("plugins", "--json").stdout) == [record]
-    shown = run("plugins").stdout
-    assert all(word in shown for word in ("xent-numba 1.0 disabled", "numba-sparse", "ImportError: no numba"))
+    assert [one["name"] for one in json.loads(run("plugins", "--json").stdout)] == ["numba", "odd"]
+    assert run("plugins").stdout.splitlines() == [
+        "numba  xent-numba 1.0   active  numba (sparse), xent_register_kernels",
+        "odd    odd-kernels 0.2  broken",
+        "    Traceback:",
+        "      File",
+        "    ImportError: no odd",
+    ]
 
 
-def in_a_new_process(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+def test_plugins_shows_the_traceback_of_a_plugin_that_broke():
+    class Broken:
+        @xent.hookimpl
+        def xent_register_kernels(self, api):
+            raise RuntimeError("no compiler here")
+
+    with pytest.warns(xent.PluginWarning, match="no compiler here"):
+        xent.register(Broken(), "broken-one")
+    try:
+        shown = run("plugins").stdout
+    finally:
+        registry.records.pop("broken-one")
+
+    assert "broken-one" in shown and "    Traceback (most recent call last):" in shown
+    assert "    RuntimeError: no compiler here" in shown
+
+
+def in_a_new_process(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ | environment
+    )
 
 
 def test_help_imports_neither_numpy_nor_dask():

@@ -323,6 +323,25 @@ def test_a_corrupt_chunk_is_an_error_that_names_its_rows(tmp_path, logits, label
 
 
 @pytest.mark.parametrize(
+    ("layout", "lost", "files"),
+    [
+        ({"chunks": (100, 3)}, "c/3/1", 18),
+        ({"chunks": (20, 3), "shards": (60, 6)}, "c/3/1", 18),
+        ({"chunks": (100, 3), "zarr_format": 2}, "3.1", 18),
+    ],
+    ids=["chunks", "shards that end past the array", "version 2"],
+)
+def test_a_zarr_array_that_lacks_a_chunk_is_refused_before_any_work(tmp_path, logits, labels, layout, lost, files):
+    stored = zarr.create_array(tmp_path / "x.zarr", shape=logits.shape, dtype="f2", **layout)
+    stored[:] = logits
+    plan(tmp_path / "x.zarr", labels)
+    (tmp_path / "x.zarr" / lost).unlink()
+
+    with pytest.raises(ReadError, match=rf"x\.zarr is incomplete: 1 of its {files} chunk files are missing\. .*empty"):
+        plan(tmp_path / "x.zarr", labels)
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         (
@@ -331,7 +350,7 @@ def test_a_corrupt_chunk_is_an_error_that_names_its_rows(tmp_path, logits, label
             r"evaluate: `kind` must be one of 'logits', .* got 'odds'\. The default is 'logits'",
         ),
         ({"on_bad_label": "warn"}, ValueError, r"evaluate: `on_bad_label` must be one of 'error', 'skip', got 'warn'"),
-        ({"chunk_bytes": 0}, ValueError, r"evaluate: `chunk_bytes` must be at least 1, got 0"),
+        ({"chunk_bytes": 0}, ValueError, r"evaluate: `chunk_bytes` must be a whole number, at least 1, got 0\."),
         ({"ignore_index": 1.5}, TypeError, r"evaluate: `ignore_index` must be an int, .* got 1\.5"),
         ({"scheduler": "process"}, ValueError, r"evaluate: `scheduler` must be \"threads\", .* got 'process'"),
     ],
@@ -339,6 +358,14 @@ def test_a_corrupt_chunk_is_an_error_that_names_its_rows(tmp_path, logits, label
 def test_an_option_that_cannot_be_is_refused(logits, labels, options, error, message):
     with pytest.raises(error, match=message):
         evaluate(logits, labels, **options)
+
+
+@pytest.mark.parametrize("chunk_bytes", ["64MiB", True, 1e6, None])
+def test_a_chunk_size_that_is_no_whole_number_is_refused_by_its_name(logits, labels, chunk_bytes):
+    message = rf"evaluate: `chunk_bytes` must be a whole number, at least 1, got {chunk_bytes!r}\. Pass 64 \* 2\*\*20"
+
+    with pytest.raises(TypeError, match=message):
+        evaluate(logits, labels, chunk_bytes=chunk_bytes)
 
 
 def test_a_scheduler_that_does_not_answer_is_a_connection_error(logits, labels, monkeypatch):

@@ -1,15 +1,17 @@
 """The command line: ``xent evaluate``, ``xent demo``, ``xent plugins``.
 
-Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 usage or inputs that do not fit, 3 bad
-data, 4 a package or a scheduler is missing, 130 interrupted. NumPy and Dask are imported when a command runs, not for
-``--help``.
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 usage, or inputs or an environment
+that do not fit, 3 bad data, 4 a package or a scheduler is missing, 130 interrupted. NumPy and Dask are imported when a
+command runs, not for ``--help``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 KINDS = ("logits", "probabilities", "log_probabilities")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+LABEL_REMEDY = (
+    "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
+)
 BAD_INPUT, BAD_DATA, UNAVAILABLE, INTERRUPTED = 2, 3, 4, 130
 
 
@@ -61,9 +66,8 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-q", "--quiet", is_flag=True, help="No progress bar."),
         click.option(
             "--scheduler",
-            default="threads",
-            show_default=True,
-            help="threads, sync, or the address of a Dask scheduler (tcp://…).",
+            help="threads, sync, or the address of a Dask scheduler (tcp://…).  [default: DASK_SCHEDULER_ADDRESS where "
+            "it is set, else threads]",
         ),
         click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of a table."),
         click.option(
@@ -98,7 +102,8 @@ def evaluate(
 ) -> None:
     """Mean loss, perplexity and accuracy of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
 
-    Each is a .npy file or the directory of a Zarr array.
+    Each is a .npy file or the directory of a Zarr array. Without --scheduler it runs where Dask's configuration says
+    (`scheduler-address`, or DASK_SCHEDULER_ADDRESS in the environment), else on threads.
     """
     with told_plainly():
         options = {"kind": kind, "ignore_index": ignore_index, "on_bad_label": on_bad_label}
@@ -136,23 +141,18 @@ def plugins(as_json: bool) -> None:
     """The kernels and hooks that are installed, and what is wrong with those that did not load."""
     import xent
 
-    records = [_record(plugin) for plugin in xent.plugins()]
+    with environment_checked():
+        records = xent.plugins()
     if as_json:
-        click.echo(json.dumps(records, indent=2, default=str))
+        click.echo(json.dumps([record.to_dict() for record in records], indent=2))
         return
-    for record in records or [{"name": "none"}]:
-        about = " ".join(str(record[key]) for key in ("distribution", "version", "status") if record.get(key))
-        provides = ", ".join(map(str, [*(record.get("kernels") or ()), *(record.get("hooks") or ())]))
-        click.echo("  ".join(part for part in (str(record["name"]), about, provides) if part))
-        if record.get("error"):
-            click.echo(f"    {record['error']}")
-
-
-def _record(plugin: Any) -> dict[str, Any]:
-    if isinstance(plugin, dict):
-        return plugin
-    fields = ("name", "distribution", "version", "kernels", "hooks", "status", "error")
-    return {key: getattr(plugin, key, None) for key in fields}
+    heads = [(record.name, record.origin, record.status) for record in records]
+    widths = [max(map(len, column)) for column in zip(*heads, strict=True)]
+    for record, head in zip(records, heads, strict=True):
+        columns = [cell.ljust(width) for cell, width in zip(head, widths, strict=True)]
+        click.echo("  ".join([*columns, ", ".join(record.kernels + record.hooks)]).rstrip())
+        if record.error:
+            click.echo(textwrap.indent(record.error.rstrip(), "    "))
 
 
 def _evaluate_and_report(
@@ -162,26 +162,38 @@ def _evaluate_and_report(
     *,
     chunk_bytes: int,
     as_json: bool,
-    scheduler: str,
+    scheduler: str | None,
     quiet: bool,
 ) -> Evaluation:
     with input_checked():
         from xent.evaluation import onepass, report
 
         planned = onepass.plan(predictions, labels, chunk_bytes=chunk_bytes, **options)
-        if scheduler not in ("threads", "sync") and "://" not in scheduler:
-            raise ValueError(
-                f"evaluate: `--scheduler` must be threads, sync or an address such as tcp://host:8786, got {scheduler}."
-            )
+        scheduler = _scheduler(scheduler)
     start = time.perf_counter()
-    with report.progress_bar(planned, quiet=quiet) as progress:
-        evaluation = planned.run(scheduler=scheduler, progress=progress)
+    with environment_checked(), report.progress_bar(planned, quiet=quiet) as progress:
+        evaluation = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     seconds = time.perf_counter() - start
     if as_json:
         click.echo(report.to_json(report.document(evaluation, planned, scheduler=scheduler, wall_seconds=seconds)))
     else:
         report.print_table(evaluation, planned, wall_seconds=seconds)
     return evaluation
+
+
+def _scheduler(option: str | None) -> str:
+    """What the option says, else the address in Dask's configuration, else threads."""
+    from xent.evaluation.sources import require
+
+    if option is None:
+        address = require("dask", "dask", "an evaluation").config.get("scheduler-address", None)
+        if not address:
+            return "threads"
+        return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
+    if option not in ("threads", "sync") and "://" not in option:
+        rule = f"must be threads, sync or an address such as tcp://host:8786, got {option}"
+        raise ValueError(f"evaluate: `--scheduler` {rule}. Leave it out for threads.")
+    return option
 
 
 @contextmanager
@@ -195,6 +207,23 @@ def input_checked() -> Iterator[None]:
         raise
     except (TypeError, ValueError, OSError) as error:
         fail(error, BAD_INPUT)
+
+
+@contextmanager
+def environment_checked() -> Iterator[None]:
+    """End with exit code 2 where a call is refused and the environment asks for something of xent.
+
+    The inputs have been checked by then: without such a variable a refusal is a fault of xent's own, and is not hidden.
+    """
+    from xent.errors import LabelError
+
+    try:
+        yield
+    except ValueError as error:
+        asked = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("XENT_"))
+        if isinstance(error, LabelError) or not asked:
+            raise
+        fail(f"{error}\nThe environment sets {asked}.", BAD_INPUT)
 
 
 @contextmanager
@@ -215,7 +244,9 @@ def told_plainly() -> Iterator[None]:
 
 def fail(error: object, code: int) -> NoReturn:
     """Write one line to stderr and exit."""
-    click.echo(f"xent: {error}", err=True)
+    *lines, last = str(error).splitlines() or [""]
+    told = [*(f"{line.strip().rstrip('.')}." for line in lines), last]
+    click.echo(f"xent: {' '.join(told).removeprefix('xent: ')}", err=True)
     raise SystemExit(code)
 
 

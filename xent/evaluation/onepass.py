@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ POLICIES = ("error", "skip")
 CHUNK_BYTES = 64 * 2**20
 MERGED_AT_ONCE = 16
 CONNECT_SECONDS = 10
+LABEL_REMEDY = "Pass on_bad_label='skip' to leave such rows out, or ignore_index={label} if that marks rows to ignore."
 
 Progress = Callable[[int], None]
 """Called with the number of rows of each chunk as it finishes."""
@@ -58,12 +60,17 @@ class Pass:
     chunk_bytes: int
     bytes: int
 
-    def run(self, *, scheduler: Any = None, progress: Progress | None = None) -> Evaluation:
-        """Compute the graph; parameters, result and errors are those of :func:`evaluate`."""
+    def run(
+        self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
+    ) -> Evaluation:
+        """Compute the graph; parameters, result and errors are those of :func:`evaluate`.
+
+        `label_remedy` is what the error of bad labels advises, in the words of the caller; ``{label}`` is the first.
+        """
         with _engine(scheduler, progress) as get:
             state: State = get(self.graph, self.root)
         if state.bad_label.count and self.options.on_bad_label == "error":
-            raise _label_error(state, self.predictions.shape[1])
+            raise _label_error(state, self.predictions.shape[1], label_remedy)
         return finish(state)
 
 
@@ -101,7 +108,8 @@ def evaluate(
         Bytes of predictions in a task, at most, unless a stored Zarr chunk is larger. Peak memory is about twice this
         for each thread. The chunks of a Dask array are kept as they are.
     scheduler : None, "threads", "sync", an address such as "tcp://host:8786", or a distributed.Client
-        Where the tasks run. None is threads of this process.
+        Where the tasks run. None is threads of this process, whatever Dask's configuration says; the command line
+        takes the address of a scheduler from there (DASK_SCHEDULER_ADDRESS) where no option names one.
     progress : callable, optional
         Called with the number of rows of each chunk as it finishes, in the calling thread; not on a cluster.
 
@@ -117,7 +125,7 @@ def evaluate(
     LabelError
         After the pass, if labels are bad and `on_bad_label` is "error": how many, the first row and its label.
     ReadError
-        If a file is truncated, corrupt, or changes while it is read.
+        If a file is truncated, corrupt, or changes while it is read, or, before any work, if a Zarr array lacks chunks.
     ConnectionError
         If no scheduler answers at the address.
     ModuleNotFoundError
@@ -125,9 +133,12 @@ def evaluate(
 
     Notes
     -----
-    A row that is NaN makes the mean NaN, one of loss +inf makes it +inf; `nan_rows` and `infinite_rows` count them and
-    `first_nan` and `first_infinite` name them. The standard error takes rows as independent, which the tokens of one
-    text are not.
+    A row that is NaN makes the mean NaN; without one, a row of loss +inf makes it +inf. `nan_rows` and `infinite_rows`
+    count them and `first_nan` and `first_infinite` name them. The standard error takes rows as independent, which the
+    tokens of one text are not.
+
+    zarr does not write a chunk of nothing but the fill value unless told to, so a chunk left out on purpose looks like
+    one that was lost; both are refused.
 
     Examples
     --------
@@ -157,16 +168,15 @@ def plan(
     on_bad_label: str = "error",
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Pass:
-    """The graph of :func:`evaluate`, with the same parameters; only headers are read."""
+    """The graph of :func:`evaluate`, with the same parameters; only headers are read, and the names of Zarr chunks."""
     _check_choice("kind", kind, KINDS)
     _check_choice("on_bad_label", on_bad_label, POLICIES)
-    if chunk_bytes < 1:
-        raise ValueError(
-            f"evaluate: `chunk_bytes` must be at least 1, got {chunk_bytes}. The default is {CHUNK_BYTES}."
-        )
+    _check_bytes(chunk_bytes)
     options = Options(kind, _ignored_labels(ignore_index), on_bad_label)
     opened, truth = open_source(predictions, "predictions"), open_source(labels, "labels")
     check_pair(opened, truth)
+    for source in (opened, truth):
+        source.check_complete()
     bounds = opened.bounds(chunk_bytes)
     graph, blocks = opened.parts(bounds)
     label_graph, label_blocks = truth.parts(bounds)
@@ -257,10 +267,16 @@ def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"evaluate: `{argument}` {rule}. The default is {choices[0]!r}.")
 
 
-def _label_error(state: State, classes: int) -> xent.LabelError:
+def _check_bytes(chunk_bytes: Any) -> None:
+    message = f"evaluate: `chunk_bytes` must be a whole number, at least 1, got {chunk_bytes!r}."
+    if isinstance(chunk_bytes, bool) or not isinstance(chunk_bytes, Integral):
+        raise TypeError(f"{message} Pass 64 * 2**20 for 64 MiB.")
+    if chunk_bytes < 1:
+        raise ValueError(f"{message} The default is {CHUNK_BYTES}.")
+
+
+def _label_error(state: State, classes: int, remedy: str) -> xent.LabelError:
     count, row, label = state.bad_label.count, state.bad_label.first_row, state.bad_label.label
-    remedy = f"Pass on_bad_label='skip' to leave such rows out, or ignore_index={label} if that marks rows to ignore."
-    message = refusal(
-        "labels", f"lie in [0, {classes})", f"{count} that do not, the first {label} in row {row}", remedy
-    )
+    got = f"{count} that do not, the first {label} in row {row}"
+    message = refusal("labels", f"lie in [0, {classes})", got, remedy.format(label=label))
     return xent.LabelError(message, count, () if row is None else (row,), label)

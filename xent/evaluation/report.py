@@ -108,7 +108,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
         told.append(f"{evaluation.nan_rows:,} rows are NaN, the first is row {evaluation.first_nan}; so is the mean.")
     if evaluation.infinite_rows:
         count, first = evaluation.infinite_rows, evaluation.first_infinite
-        told.append(f"{count:,} rows give their label probability 0, the first is row {first}; the mean is infinite.")
+        mean = "" if evaluation.nan_rows else "; the mean is infinite"  # with a NaN row it is NaN
+        told.append(f"{count:,} rows give their label probability 0, the first is row {first}{mean}.")
     return told
 
 

@@ -12,7 +12,7 @@ import importlib
 import math
 import os
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ FORMATS = "the path of a .npy file or of a Zarr array"
 
 
 class ReadError(OSError):
-    """A file is truncated, corrupt, or has changed; the message names it, and the rows where they are known."""
+    """A file is missing, truncated, corrupt, or has changed; the message names it, and the rows if they are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,9 @@ class Source:
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Rows start to stop, in native byte order and C order."""
         raise NotImplementedError
+
+    def check_complete(self) -> None:
+        """Raise ReadError where files of it are missing."""
 
     @property
     def row_bytes(self) -> int:
@@ -100,6 +103,19 @@ class ZarrSource(Source):
         # a shard that is too large for a task can be read in parts, a chunk cannot
         whole = self.shard_rows * self.row_bytes <= chunk_bytes
         return self.bounds_by(self.shard_rows if whole else self.chunk_rows, chunk_bytes)
+
+    def check_complete(self) -> None:
+        """Raise ReadError where a chunk, or a shard, has no file: zarr would read it as the fill value."""
+        array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
+        stored = getattr(array, "shards", None) or array.chunks
+        grid = [range(-(-size // step)) for size, step in zip(array.shape, stored, strict=True)]
+        # subtle: zarr's nchunks_initialized is quadratic in the chunks, and counts past nchunks where shards are ragged
+        files = (os.path.join(self.path, array.metadata.encode_chunk_key(place)) for place in product(*grid))
+        missing = sum(not os.path.exists(file) for file in files)
+        if missing:
+            found = f"{missing} of its {math.prod(map(len, grid))} chunk files are missing"
+            remedy = "Copy or write it again; if those are to hold the fill value, with write_empty_chunks=True"
+            raise ReadError(f"evaluate: {self.path} is incomplete: {found}. {remedy} in zarr's config.")
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """All classes of these rows, however the classes are chunked."""
