@@ -341,6 +341,15 @@ def test_a_zarr_array_that_lacks_a_chunk_is_refused_before_any_work(tmp_path, lo
         plan(tmp_path / "x.zarr", labels)
 
 
+def test_labels_of_which_a_whole_chunk_is_class_0_are_taken_though_zarr_does_not_write_it(tmp_path, logits, labels):
+    first = np.where(np.arange(len(labels)) < 100, 0, labels)
+    stored = zarr.create_array(tmp_path / "y.zarr", shape=labels.shape, dtype=labels.dtype, chunks=(100,))
+    stored[:] = first
+
+    assert not (tmp_path / "y.zarr" / "c" / "0").exists()
+    assert evaluate(logits, tmp_path / "y.zarr") == evaluate(logits, first)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
