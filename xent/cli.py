@@ -216,11 +216,12 @@ def environment_checked() -> Iterator[None]:
     The inputs have been checked by then: without such a variable a refusal is a fault of xent's own, and is not hidden.
     """
     from xent.errors import LabelError
+    from xent.settings import VARIABLES
 
     try:
         yield
     except ValueError as error:
-        asked = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("XENT_"))
+        asked = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
         if isinstance(error, LabelError) or not asked:
             raise
         fail(f"{error}\nThe environment sets {asked}.", BAD_INPUT)

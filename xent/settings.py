@@ -19,6 +19,10 @@ from typing import Any
 
 from . import checks, errors
 
+VARIABLES = tuple(
+    f"XENT_{name}"
+    for name in ("PREFER", "DISABLE", "KERNEL", "THREADS", "VALIDATE", "TRACE", "PLUGINS", "PLUGIN_ERRORS")
+)
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
 
 
