@@ -54,12 +54,6 @@ def smoothing(label_smoothing: float, classes: int) -> tuple[float, float]:
     return (1.0, 0.0) if label_smoothing == 0 else (1.0 - label_smoothing, label_smoothing / classes)
 
 
-def smooth(xp: Any, targets: Array, label_smoothing: float, classes: int) -> Array:
-    """Dense targets smoothed: (1 − a) t + a / C."""
-    on, off = smoothing(label_smoothing, classes)
-    return targets if off == 0.0 else on * targets + off
-
-
 def either(a: Array | None, b: Array | None) -> Array | None:
     """The union of two masks of which each may be absent."""
     return b if a is None else a if b is None else a | b
