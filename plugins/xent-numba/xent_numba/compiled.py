@@ -1,0 +1,131 @@
+"""Machine code for the loops: one signature for each dtype, compiled when it is first asked for and kept on disk.
+
+Left alone, Numba compiles anew for every combination of layout and flags of the arrays, and its cache on disk looks at
+one file's text. Here an array of any strides is one type, and what was compiled holds for the sources of this package.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import types
+from numba.core import caching
+
+from . import columns, rows, slopes
+
+FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+MEMORY = {"float16": types.int16, "bfloat16": types.uint16, "float32": types.float32, "float64": types.float64}
+lock = threading.RLock()
+
+
+def array(dtype: types.Type, dimensions: int = 1, *, written: bool = False) -> types.Array:
+    """An array of any strides and alignment."""
+    return types.Array(dtype, dimensions, "A", readonly=not written, aligned=False)
+
+
+def signature_of(function: Callable[..., Any], dtype: str, soft: bool) -> tuple[types.Type, ...]:
+    """The types of a loop's arguments for logits of a dtype, with soft targets or with labels."""
+    memory = MEMORY[dtype]
+    wide = types.float64 if dtype == "float64" else types.float32
+    index, real = types.int64, types.float64
+    table, values, scales = array(real, 2, written=True), array(wide, written=True), array(wide)
+    target = (array(wide, 2) if soft else array(index), real, real)
+    grid = (array(wide, 3) if soft else array(index), real, real)
+    partial = types.UniTuple(scales, 3)
+    kinds = {
+        rows.fold: (array(memory, 2), *target, index, index, table),
+        rows.fold_with_statistics: (array(memory, 2), array(index), scales, index, index, table),
+        rows.finish_loss: (table, index, index, index, values),
+        rows.finish_partial: (table, index, index, index, table),
+        rows.finish_statistics: (table, index, index, index, array(index, written=True), values, values),
+        slopes.gradient: (
+            *(array(memory, 2), *target, array(real, 2), array(real), scales, index, index),
+            array(memory, 2, written=True),
+        ),
+        slopes.fold_and_gradient: (
+            *(array(memory, 2), *target, scales, index, index, table),
+            array(memory, 2, written=True),
+        ),
+        columns.loss: (array(memory, 3), *grid, index, index, values),
+        columns.partial: (array(memory, 3), *grid, index, index, values, values, values, values),
+        columns.statistics: (
+            *(array(memory, 3), array(index), scales, index, index),
+            *(array(wide, 2, written=True), array(index, written=True), values, values),
+        ),
+        columns.gradient: (array(memory, 3), *grid, partial, scales, index, index, array(memory, 3, written=True)),
+        columns.loss_and_gradient: (
+            *(array(memory, 3), *grid, scales, index, index, values),
+            array(memory, 3, written=True),
+        ),
+    }
+    return kinds[function]
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Hexadecimal digits that change whenever a source of this package does."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Stamped:
+    """A place on disk whose entries hold for these sources."""
+
+    def get_source_stamp(self) -> str:
+        return fingerprint()
+
+
+class Provided(Stamped, caching.UserProvidedCacheLocator):
+    """Where NUMBA_CACHE_DIR says."""
+
+
+class InTree(Stamped, caching.InTreeCacheLocator):
+    """Beside the package, where that can be written."""
+
+
+class UserWide(Stamped, caching.UserWideCacheLocator):
+    """In the user's own cache."""
+
+
+class Stored(caching.CompileResultCacheImpl):
+    _locator_classes = [Provided, InTree, UserWide]
+
+
+class Cache(caching.FunctionCache):
+    _impl_class = Stored
+
+
+@functools.cache
+def cache_of(function: Callable[..., Any]) -> Cache | None:
+    """Where a loop's machine code is kept; None where nothing can be written."""
+    try:
+        return Cache(function)
+    except RuntimeError:
+        return None
+
+
+compiled_loops: dict[tuple[Callable[..., Any], str, bool], Callable[..., None]] = {}
+
+
+def compiled(function: Callable[..., Any], dtype: str, soft: bool = False) -> Callable[..., None]:
+    """A loop as machine code: called like the Python function, it lets other threads run meanwhile."""
+    key = function, dtype, soft
+    found = compiled_loops.get(key)
+    if found is None:
+        with lock:
+            if key not in compiled_loops:
+                dispatcher = numba.njit(**FLAGS)(function)
+                cache = cache_of(function)
+                if cache is not None:
+                    dispatcher._cache = cache
+                compiled_loops[key] = dispatcher.compile(signature_of(function, dtype, soft))
+            found = compiled_loops[key]
+    return found

@@ -1,0 +1,113 @@
+r"""The exponential and the logarithm, on lanes.
+
+.. math:: e^x = 2^n \, p(f), \qquad n = \mathrm{round}(x \log_2 e), \quad f = x \log_2 e - n \in [-1/2, 1/2]
+
+with a polynomial :math:`p` of least relative error among those with p(0) = 1 (Remez): 1.5e-8 for float32, a tenth of
+an ulp, and 4.8e-17 for float64. Everywhere here x ≤ 0, and the result is biased by a power of two, so that no number
+down to the smallest subnormal of the dtype is subnormal on the way: those are slow, and lose digits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from .lanes import SINGLE, at_least, choose, fill, fma, polynomial, raised, reaches, split
+
+LOG2_E = 1.4426950408889634074
+SINGLE_BIAS, DOUBLE_BIAS = 50, 480  # the square of a biased 1, summed, must not overflow: `statistics` takes squares
+
+SINGLE_LOG2_E = np.float32(LOG2_E)
+SINGLE_LOG2_E_REST = np.float32(LOG2_E - float(SINGLE_LOG2_E))
+SINGLE_ROUNDER = np.float32(1.5 * 2**23 + SINGLE_BIAS)  # what is added to it lands in the low bits, an integer
+SINGLE_LEAST = np.float32(-120.0)  # e^-120 is far under the smallest subnormal; biased, it is still normal
+single_power = polynomial(
+    0.0001499173489680798,
+    0.0013383386501766683,
+    0.009619342239849784,
+    0.05550371192138153,
+    0.24022644018182512,
+    0.6931471856456594,
+    1.0,
+)
+
+DOUBLE_LOG2_E_REST = 2.0355273740931033e-17  # log2 e less its float64
+DOUBLE_ROUNDER = 1.5 * 2.0**52 + DOUBLE_BIAS
+DOUBLE_LEAST = -1000.0
+double_power = polynomial(
+    4.356750532400759e-10,
+    7.070741234082744e-09,
+    1.017863952150331e-07,
+    1.3215451988548862e-06,
+    1.5252732643642833e-05,
+    0.000154035304260191,
+    0.0013333558147419636,
+    0.009618129107616407,
+    0.05550410866481851,
+    0.24022650695910083,
+    0.6931471805599453,
+    1.0,
+)
+
+
+@njit
+def single_exp(x):
+    x = at_least(x, fill(x, SINGLE_LEAST))
+    rounded = fma(x, fill(x, SINGLE_LOG2_E), fill(x, SINGLE_ROUNDER))
+    whole = rounded - fill(x, SINGLE_ROUNDER)
+    fraction = fma(x, fill(x, SINGLE_LOG2_E), fill(x, np.float32(0)) - whole)
+    fraction = fma(x, fill(x, SINGLE_LOG2_E_REST), fraction)
+    return raised(single_power(fraction), rounded)
+
+
+@njit
+def double_exp(x):
+    x = at_least(x, fill(x, DOUBLE_LEAST))
+    rounded = fma(x, fill(x, LOG2_E), fill(x, DOUBLE_ROUNDER))
+    whole = rounded - fill(x, DOUBLE_ROUNDER)
+    fraction = fma(x, fill(x, LOG2_E), fill(x, 0.0) - whole)
+    fraction = fma(x, fill(x, DOUBLE_LOG2_E_REST), fraction)
+    return raised(double_power(fraction), rounded)
+
+
+def biased_exp(x):
+    """2^bias · e^x, lane by lane, for x ≤ 0; NaN for NaN, and under the smallest subnormal something smaller."""
+    raise NotImplementedError
+
+
+@overload(biased_exp)
+def overloaded_biased_exp(x):
+    return (lambda x: single_exp(x)) if x is SINGLE else (lambda x: double_exp(x))
+
+
+def one_over_bias(memory):
+    """The factor that takes the bias of what is computed from this memory out again, float64."""
+    raise NotImplementedError
+
+
+@overload(one_over_bias)
+def overloaded_one_over_bias(memory):
+    factor = 2.0**-DOUBLE_BIAS if memory.dtype is types.float64 else 2.0**-SINGLE_BIAS
+    return lambda memory: factor
+
+
+log_series = polynomial(2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3)
+
+
+@njit
+def log1p(r):
+    """log(1 + r) of float64 lanes r ≥ 0, to 1e-11 of its value down to the smallest r; NaN where r is NaN or negative.
+
+    With u = 1 + r rounded and y = u / 2ⁿ in [√½, √2), log y = 2 artanh((y − 1) / (y + 1)); what the rounding of u took
+    comes back as (r − (u − 1)) / u.
+    """
+    one = fill(r, 1.0)
+    u = one + r
+    power, y = split(u)
+    s = (y - one) / (y + one)
+    z = s * s
+    log_y = fma(s * z, log_series(z), s + s)
+    lost = (r - (u - one)) / u
+    value = fma(power, fill(r, 0.6931471805599453), log_y + lost)
+    return choose(reaches(r, fill(r, 0.0)), value, fill(r, np.nan))

@@ -1,0 +1,44 @@
+"""What xent asks of this package. Imports no Numba: that is left to the first call that needs it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import xent
+
+METHODS = frozenset({"partial", "loss", "gradient", "loss_and_gradient"})
+DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+@functools.cache
+def numba_fails() -> str:
+    """Why Numba cannot be used here; empty where it can."""
+    try:
+        import numba  # noqa: F401  # whether it can be imported is the question
+    except Exception as error:  # Numba raises ImportError, and others where NumPy is too new for it
+        return f"Numba cannot be imported: {error}"
+    return ""
+
+
+def check(problem: Any) -> bool | str:
+    """Whether the kernels can serve; asked once for each new kind of call."""
+    return numba_fails() or True
+
+
+@xent.hookimpl
+def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
+    for op, methods in (("sparse", METHODS | {"statistics"}), ("dense", METHODS)):
+        yield xent.KernelSpec(
+            name="numba",
+            op=op,
+            load=f"xent_numba.kernels:{op}",
+            arrays=frozenset({"numpy"}),
+            devices=frozenset({"cpu"}),
+            dtypes=DTYPES,
+            layouts=frozenset({"last", "middle"}),
+            methods=methods,
+            priority=100,
+            check=check,
+        )
