@@ -1,7 +1,8 @@
 """What every test may ask for: the array libraries, one after the other, and random numbers whose seed is printed.
 
-``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--kernel NAME`` with one kernel forced,
-``--seed N`` again on the same random numbers. A library that is asked for by name, here or in
+``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--kernel NAME`` those alone with one kernel
+forced, ``--seed N`` again on the same random numbers. Without ``--kernel`` no installed plugin takes part: xent alone is
+tested. A library that is asked for by name, here or in
 ``XENT_REQUIRE_BACKENDS``, and is not installed is a failure; another is skipped, and the reason said.
 """
 
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "variants(*names, but=()): run on these variants of libraries.py, or on all but some"
     )
     required(config)  # a misspelt name is an error at once
+    if config.option.kernel is None:
+        os.environ.setdefault("XENT_PLUGINS", "none")
     worker = getattr(config, "workerinput", None)  # pytest-xdist's processes share one seed
     if worker is not None:
         config.option.seed = worker["xent_seed"]
@@ -79,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def is_asked(item: pytest.Item) -> bool:
         variant = getattr(item, "callspec", None) and item.callspec.params.get("lib")
         if variant is None:
-            return True
+            return not kernel
         return (not asked or backend_of(variant) in asked) and not (kernel and VARIANTS[variant].kernel)
 
     left_out = [item for item in items if not is_asked(item)]

@@ -178,7 +178,8 @@ def problem_of(
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
         views=arrays.views(predictions),
-        is_plain=(op, method) == ("sparse", "loss")
+        is_plain=op == "sparse"
+        and method in ("loss", "loss_and_gradient")
         and predictions.ndim == 2
         and options._replace(reduction="none") in PLAIN,
     )

@@ -26,6 +26,8 @@ from ..numerics.statistics import Statistics
 
 BLOCK_ELEMENTS = 1 << 16
 DEVICE_BLOCK_ELEMENTS = 1 << 24
+CONVERTED_ELEMENTS = 1 << 18
+"""The most soft targets that are widened or smoothed at once for a kernel that takes blocks of any size."""
 Span = tuple[int, int]
 
 
@@ -73,7 +75,9 @@ class Walk:
         self.flat = len(self.shape) == 2 and self.axis == 1
         whole = plan.block_elements is None and (self.flat or is_contiguous(array))
         self.middle = whole and self.axis < len(self.shape) - 1 and "middle" in plan.layouts
-        self.limit = self.limit_of(plan, whole and (self.middle or self.axis == len(self.shape) - 1))
+        at_once = whole and (self.middle or self.axis == len(self.shape) - 1)
+        self.has_views = self.flat or at_once
+        self.limit = self.limit_of(plan, at_once)
 
     def limit_of(self, plan: Plan, whole: bool) -> int:
         """The most elements of a block; a kernel that walks by itself gets everything where that takes no copy."""
@@ -84,10 +88,10 @@ class Walk:
             return plan.block_elements
         return self.ours
 
-    def in_blocks(self) -> Walk:
-        """The walk of xent's own expressions over the same array, whatever the kernel wants to be handed."""
+    def in_blocks(self, elements: int | None = None) -> Walk:
+        """The walk over the same array in blocks of our own size, or of so many elements, whatever the kernel wants."""
         walk = copy.copy(self)
-        walk.middle, walk.limit = False, min(self.limit, self.ours)
+        walk.middle, walk.has_views, walk.limit = False, self.flat, min(self.limit, elements or self.ours)
         return walk
 
     def tiles(self) -> Iterator[Tile]:
@@ -125,6 +129,10 @@ class Walk:
             return array[tile.rows, :] if span == (0, self.classes) else array[tile.rows, span[0] : span[1]]
         index = (*tile.cut[: self.axis], slice(*span), *tile.cut[self.axis + 1 :])
         return self.xp.reshape(self.xp.moveaxis(array[index], self.class_axis(tile), -1), (-1, span[1] - span[0]))
+
+    def view(self, array: Array, tile: Tile, span: Span) -> Array | None:
+        """What :meth:`block` takes of an array made like the predictions, where it can be written to; else None."""
+        return self.block(array, tile, span) if self.has_views else None
 
     def class_axis(self, tile: Tile) -> int:
         """Where the class axis is in a tile, whose leading batch axes are indexed away."""
@@ -233,7 +241,7 @@ def write_gradient(work: Work, tile: Tile, spans: list[Span], whole: Partial, sc
     """The gradient of one tile, from the partial of its rows."""
     for span in spans:
         arguments = work.arguments(tile, span)
-        into = work.walk.block(out, tile, span) if work.walk.flat else None
+        into = work.walk.view(out, tile, span)
         block = work.kernel.gradient(*arguments, whole, scale, threads=work.threads, out=into)
         if into is None:
             work.walk.put(out, tile, span, block)
@@ -259,7 +267,7 @@ def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
     for tile in work.walk.tiles():
         share = scale[tile.rows]
         if "loss_and_gradient" in work.methods and len(spans) == 1:
-            into = work.walk.block(out, tile, spans[0]) if work.walk.flat else None
+            into = work.walk.view(out, tile, spans[0])
             one, block = work.kernel.loss_and_gradient(
                 *work.arguments(tile, spans[0]), share, threads=work.threads, out=into
             )

@@ -18,7 +18,7 @@ from ..numerics import fold, gradient, probabilities, reduction, targets
 from ..numerics import statistics as numbers
 from ..numerics.targets import Rows
 from . import blocks
-from .blocks import BLOCK_ELEMENTS, Labels, Soft, Walk, Work
+from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, Labels, Soft, Walk, Work
 
 METHODS = frozenset({"partial", "gradient", "statistics"})
 
@@ -162,6 +162,8 @@ def work_of(xp: Any, plan: Plan, predictions: Array, given: Array | None) -> Wor
     if problem.op == "dense":
         assert given is not None
         told = Soft(given, on, off, fold.compute_dtype(xp, predictions.dtype))
+        if given.dtype != told.dtype or off != 0.0:
+            walk = walk.in_blocks(CONVERTED_ELEMENTS)  # what is made of the targets is never of their size
     elif given is None:
         device = getattr(predictions, "device", None)
         told = Labels(xp.full((math.prod(walk.batch),), -1, dtype=xp.int64, device=device), 1.0, 0.0)

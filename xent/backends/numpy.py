@@ -24,6 +24,7 @@ from .inplace import FEW_CLASSES, Look, row_sums, sum_exp_rest
 SMALL = 1 << 14
 NO_ROWS = Rows(None, None, None)
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 METHODS = {
     "sparse": frozenset({"partial", "gradient", "loss_and_gradient", "statistics"}),
     "dense": frozenset({"partial", "gradient"}),
@@ -52,14 +53,41 @@ def xent_register_backends() -> Iterator[BackendSpec]:
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """Carries out one call: small plain ones in few steps, all others as the generic schedule does."""
+    """Carries out one call: plain ones in few steps, all others as the generic schedule does."""
     if type(predictions) is not np.ndarray:  # a memory map, say: what comes back is none
         predictions = np.asarray(predictions)
-    if weights is NO_WEIGHTS and plan.problem.is_plain and plan.kernel == "numpy" and predictions.size <= SMALL:
-        loss, wanted = small_loss(predictions, targets), plan.problem.options.reduction
-        if loss is not None:
-            return loss if wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted)
+    if weights is NO_WEIGHTS and plan.problem.is_plain:
+        found = plain(plan, predictions, targets)
+        if found is not None:
+            return found
     return generic.run(plan, predictions, targets, weights)
+
+
+def plain(plan: Plan, logits: Array, labels: Array) -> Any:
+    """One call with no option but a reduction; None where the ordinary way has something to see to."""
+    wanted = plan.problem.options.reduction
+    if plan.kernel == "numpy":
+        small = plan.problem.method == "loss" and logits.size <= SMALL
+        loss = small_loss(logits, labels) if small else None
+    elif plan.problem.method not in plan.methods or plan.block_elements is not None or not all_inside(logits, labels):
+        return None
+    elif plan.problem.method == "loss":
+        loss = plan.resolve_kernel().loss(logits, labels, 1.0, 0.0, threads=plan.problem.threads)
+    else:
+        share = reduction.scale(np, NO_ROWS, wanted, np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32))
+        loss, slope = plan.resolve_kernel().loss_and_gradient(
+            logits, labels, 1.0, 0.0, share, threads=plan.problem.threads
+        )
+        return loss if wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted), slope
+    return loss if loss is None or wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted)
+
+
+def all_inside(logits: Array, labels: Array) -> bool:
+    """Whether all labels are int64 and classes; False where there are none."""
+    if labels.dtype is not INT64 or labels.size == 0:
+        return False
+    unsigned = labels.view(UINT64)  # a negative label is a very large one
+    return bool(unsigned[unsigned.argmax()] < logits.shape[1])
 
 
 def small_loss(logits: Array, labels: Array) -> Array | None:
@@ -69,10 +97,7 @@ def small_loss(logits: Array, labels: Array) -> Array | None:
     strided array, floating-point errors set to raise.
     """
     rows, classes = logits.shape
-    if labels.dtype is not INT64 or logits.dtype.char not in "fd" or not logits.flags.c_contiguous or rows == 0:
-        return None
-    unsigned = labels.view(UINT64)  # a negative label is a very large one
-    if unsigned[unsigned.argmax()] >= classes:
+    if logits.dtype.char not in "fd" or not logits.flags.c_contiguous or not all_inside(logits, labels):
         return None
     first, flat = row_starts(rows, classes), logits.reshape(-1)
     at = logits.argmax(1) + first if classes > FEW_CLASSES else None

@@ -170,7 +170,8 @@ def is_numpy(plan: Plan | None) -> TypeGuard[Plan]:
 def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """One call whose result is plain numbers."""
     if plan.problem.is_plain and is_numpy(plan.inner) and weights is NO_WEIGHTS:  # the short way
-        return tensor_of(plan.inner.run(plan.inner, array_of(predictions), array_of(targets), weights))
+        found = plan.inner.run(plan.inner, array_of(predictions), array_of(targets), weights)
+        return tensor_of(found) if type(found) is not tuple else (tensor_of(found[0]), tensor_of(found[1]))
     view = view_of(plan, predictions)
     logits, told = view.see(predictions), view.see(targets)
     if weights is not NO_WEIGHTS:

@@ -46,7 +46,7 @@ from .lanes import (
     width,
 )
 from .rows import FIELDS, GAP, MASS, MAX, RANK, REST, SPREAD, SQUARES, STATISTICS_FIELDS, unusual, write_losses
-from .segments import CHUNK, PREFETCH
+from .segments import CHUNK, PREFETCH, unbiased
 from .slopes import write_unusual
 from .targets import by_target, told_labels
 
@@ -389,14 +389,14 @@ def write_vector(grid, told, row, stop, work, wide, numbers, column, scales, adj
         put(wide, sums + SCALES + lane * size(wide), np.float64(scales[min(row + lane, stop - 1)]))
     at, field = numbers.ctypes.data + column * 8, numbers.strides[0]
     rest, mass = load_doubles(wide, at + REST * field), load_doubles(wide, at + MASS * field)
-    zero, top, scale = fill(wide, 0.0), fill(wide, 1.0 / one_over_bias(wide)), load(wide, sums + SCALES)
-    share = scale / (fill(wide, 1.0) + rest)
-    factor, minus_scale, nought = mass * share * fill(wide, one_over_bias(wide)), zero - scale, equal(scale, zero)
+    zero, one, scale = fill(wide, 0.0), fill(wide, 1.0), load(wide, sums + SCALES)
+    share = scale / (one + rest)
+    factor, minus_scale, nought = mass * share, zero - scale, equal(scale, zero)
     side_by_side = line_up(out, row, stop, to)
     for index in range(classes):
-        t, exps = target_lanes(wide, index, target), load(wide, tile + index * 64)
+        t, exps = target_lanes(wide, index, target), unbiased(wide, tile + index * 64)
         residual = fma(exps, factor, minus_scale * t)
-        slope = choose(equal(exps, top), ((mass - t) - t * rest) * share, residual)
+        slope = choose(equal(exps, one), ((mass - t) - t * rest) * share, residual)
         write(y, side_by_side, to, index * out[2][1], choose(nought, zero, slope), count)
     if not is_usual:
         for lane in range(count):

@@ -45,7 +45,7 @@ def signature_of(function: Callable[..., Any], dtype: str, soft: bool) -> tuple[
         rows.finish_partial: (table, index, index, index, table),
         rows.finish_statistics: (table, index, index, index, array(index, written=True), values, values),
         slopes.gradient: (
-            *(array(memory, 2), *target, array(real, 2), array(real), scales, index, index),
+            *(array(memory, 2), *target, array(real, 2), scales, index, index),
             array(memory, 2, written=True),
         ),
         slopes.fold_and_gradient: (

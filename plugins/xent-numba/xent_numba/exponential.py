@@ -73,7 +73,7 @@ def double_exp(x):
 
 def biased_exp(x):
     """2^bias · e^x, lane by lane, for x ≤ 0; NaN for NaN, and under the smallest subnormal something smaller."""
-    raise NotImplementedError
+    raise NotImplementedError("only compiled code calls this")
 
 
 @overload(biased_exp)
@@ -83,13 +83,24 @@ def overloaded_biased_exp(x):
 
 def one_over_bias(memory):
     """The factor that takes the bias of what is computed from this memory out again, float64."""
-    raise NotImplementedError
+    raise NotImplementedError("only compiled code calls this")
 
 
 @overload(one_over_bias)
 def overloaded_one_over_bias(memory):
     factor = 2.0**-DOUBLE_BIAS if memory.dtype is types.float64 else 2.0**-SINGLE_BIAS
     return lambda memory: factor
+
+
+def least_biased(memory):
+    """What ``biased_exp`` gives at half the smallest subnormal, float64."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(least_biased)
+def overloaded_least_biased(memory):
+    least = 2.0 ** (DOUBLE_BIAS - 1075) if memory.dtype is types.float64 else 2.0 ** (SINGLE_BIAS - 150)
+    return lambda memory: least
 
 
 log_series = polynomial(2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3)

@@ -202,7 +202,7 @@ def gradient(block: Block, whole: Partial, scale: Array, output: Output) -> Arra
     scale = scale.astype(block.wide, copy=False)
     if block.is_along_rows:
         table = np.stack([field.astype(np.float64) for field in whole])
-        write_items(block, table, np.empty(0), scale, output.written)
+        write_items(block, table, scale, output.written)
     else:
         numbers = tuple(np.asarray(whole[field], block.wide) for field in (rows.MAX, rows.REST, rows.MASS))
         loop = block.loop(columns.gradient)
@@ -211,9 +211,9 @@ def gradient(block: Block, whole: Partial, scale: Array, output: Output) -> Arra
     return output.filled()
 
 
-def write_items(block: Block, table: Array, references: Array, scale: Array, out: Array) -> None:
+def write_items(block: Block, table: Array, scale: Array, out: Array) -> None:
     """Writes the gradient of every item, from exponentials that are taken again."""
-    loop, arguments = block.loop(slopes.gradient), (block.logits, *block.target, table, references, scale)
+    loop, arguments = block.loop(slopes.gradient), (block.logits, *block.target, table, scale)
     block.share(lambda first, stop: loop(*arguments, first, stop, out), block.rows * block.parts)
 
 
@@ -227,7 +227,8 @@ def loss_and_gradient(block: Block, scale: Array, output: Output) -> tuple[Array
     elif block.rows < block.threads and block.parts > 1:  # a row is shared by threads: each must know all of it first
         table = fold(block)
         losses = finished(block, table)
-        write_items(block, whole_rows(block, table), table[rows.MAX], scale, output.written)
+        whole = whole_rows(block, table).astype(block.wide).astype(np.float64)  # as the other branch rounds them
+        write_items(block, whole, scale, output.written)
     else:
         table, loop = table_of(block), block.loop(slopes.fold_and_gradient)
         arguments = block.logits, *block.target, scale

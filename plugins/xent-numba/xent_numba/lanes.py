@@ -189,6 +189,18 @@ def put(context: Any, memory: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def rounded_to(context: Any, memory: Any, value: Any) -> Any:
+    """A float64 rounded to the dtype that this memory is computed in, as float64."""
+    wide = WIDE[memory.dtype].dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        narrow = context.cast(builder, arguments[1], types.float64, wide)
+        return context.cast(builder, narrow, wide, types.float64)
+
+    return types.float64(memory, types.float64), codegen
+
+
+@intrinsic
 def gather(context: Any, memory: Any, table: Any, offset: Any) -> Any:
     """Lane by lane, the number at an address plus an offset; the addresses stand, as int64, at the address ``table``."""
     lanes = WIDE[memory.dtype]

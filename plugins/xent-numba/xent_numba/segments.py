@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from .exponential import biased_exp, one_over_bias
+from .exponential import biased_exp, least_biased, one_over_bias
 from .lanes import (
     above,
     add_to,
@@ -243,18 +243,27 @@ def count_before(x, start, count, level, label):
 
 
 @njit
+def unbiased(kept, place):
+    """The exponentials at an address without their bias; exactly 0 where they are under the smallest subnormal, for
+    processors take their time over products that are.
+    """
+    exps, zero = load(kept, place), fill(kept, 0.0)
+    return choose(reaches(exps, fill(kept, least_biased(kept))), exps, zero) * fill(kept, one_over_bias(kept))
+
+
+@njit
 def write_scaled(kept, place, count, factor, out, to):
     """Writes factor · kept to the address ``to`` on: the gradient of a label's row, but for the label itself."""
     step = width(kept) * size(out)
     times = fill(kept, factor)
     end = to + count * size(out)
     while to + step <= end:
-        store(out, to, load(kept, place) * times)
+        store(out, to, unbiased(kept, place) * times)
         to += step
         place += 64
     back = (to + step - end) // size(out)
     if back < width(kept):
-        store(out, end - step, load(kept, place - back * size(kept)) * times)
+        store(out, end - step, unbiased(kept, place - back * size(kept)) * times)
 
 
 def targets_at(kept, targets, place):
@@ -272,8 +281,8 @@ def overloaded_targets_at(kept, targets, place):
 @njit
 def write_residual(kept, place, count, numbers, targets, told, out, to):
     """The same with a target t at every class: factor · kept − scale · t, and where kept is ``top`` the form that does
-    not cancel, ((mass − t) − t · rest) · share. ``numbers`` are (factor, −scale, top, mass, rest, share); ``targets``
-    is one number, or the memory, like kept's, from the address ``told`` on.
+    not cancel, ((mass − t) − t · rest) · share. ``numbers`` are (factor, −scale, top, mass, rest, share), ``top`` without
+    the bias; ``targets`` is one number, or the memory, like kept's, from the address ``told`` on.
     """
     factor, minus_scale, top = fill(kept, numbers[0]), fill(kept, numbers[1]), fill(kept, numbers[2])
     mass, rest, share = fill(kept, numbers[3]), fill(kept, numbers[4]), fill(kept, numbers[5])
@@ -283,7 +292,7 @@ def write_residual(kept, place, count, numbers, targets, told, out, to):
         if to + step > end:  # the last vector again, but for its last lanes the same numbers
             back = (to + step - end) // size(out)
             to, place, told = end - step, place - back * size(kept), told - back * size(kept)
-        t, exps = targets_at(kept, targets, told), load(kept, place)
+        t, exps = targets_at(kept, targets, told), unbiased(kept, place)
         residual = fma(exps, factor, minus_scale * t)
         store(out, to, choose(equal(exps, top), ((mass - t) - t * rest) * share, residual))
         to += step

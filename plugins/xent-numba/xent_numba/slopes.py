@@ -16,8 +16,7 @@ import numpy as np
 from numba import njit
 
 from . import segments
-from .exponential import one_over_bias
-from .lanes import element, put, size
+from .lanes import element, put, rounded_to, size
 from .rows import (
     GAP,
     MASS,
@@ -35,6 +34,7 @@ from .rows import (
 from .targets import label_in, moved, target_of, told_of, write_slopes
 
 TILE = 1024  # exponentials that are taken again before they are written
+FAR = 20.0
 
 
 @njit
@@ -62,8 +62,8 @@ def write_unusual(x, start, stride, count, target, whole, y, to, to_stride):
 def write_item(block, item, target, whole, reference, kept, place, again, out):
     """Writes the gradient of one item.
 
-    ``whole`` is (max, rest, mass, scale) of the row, and ``kept`` at the address ``place`` has the exponentials relative
-    to ``reference``, or room for a tile of them, where they are to be taken again.
+    ``whole`` is (max, rest, mass, scale) of the row, ``reference`` the item's own maximum, and ``kept`` at the address
+    ``place`` has the exponentials relative to it, or room for a tile of them, where they are to be taken again.
     """
     peak, rest, mass, scale = whole
     x, y = block[0], out[0]
@@ -75,15 +75,16 @@ def write_item(block, item, target, whole, reference, kept, place, again, out):
     if math.isnan(rest) or math.isinf(peak):
         write_unusual(x, start, size(x), count, target, whole, y, to, size(y))
         return
+    if peak - reference > FAR:  # a factor for what is relative to so low a maximum would lose digits
+        reference, again = peak, True
     if not again:
         write_tile(kept, place, count, target, whole, reference, y, to)
     else:
-        level = reference if math.isfinite(reference) else 0.0
         index = 0
         while index < count:
             few = count - index if count - index < 2 * TILE else TILE
             here = start + index * size(x)
-            segments.sum_exp(x, here, few, level, here, few, None, kept, place)
+            segments.sum_exp(x, here, few, reference, here, few, None, kept, place)
             write_tile(kept, place, few, moved(index, target), whole, reference, y, to + index * size(y))
             index += few
     label = label_in(count, target)
@@ -96,27 +97,23 @@ def write_item(block, item, target, whole, reference, kept, place, again, out):
 def write_tile(kept, place, count, target, whole, reference, y, to):
     """Writes the gradient of some classes, but for the label's own, from their exponentials."""
     peak, rest, mass, scale = whole
-    unbias, share = one_over_bias(kept), scale / (1.0 + rest)
-    # subtle: where a segment is all −inf its exponentials are relative to 0, and count for nothing
-    factor = 0.0 if reference == -np.inf else mass * share * unbias
+    share = scale / (1.0 + rest)
+    factor = mass * share
     if reference != peak:
         factor *= math.exp(reference - peak)
-    top = 1.0 / unbias if reference == peak else np.nan
+    top = 1.0 if reference == peak else np.nan
     write_slopes(kept, place, count, (factor, -scale, top, mass, rest, share), y, to, target)
 
 
-def gradient(x, array, on, off, table, references, scales, first, stop, out):
-    """Writes the gradient of the items in [first, stop).
-
-    ``table`` has the fold's numbers of every row, and ``references`` (items,) what the exponentials are taken relative
-    to; where it is empty, that is the row's maximum.
-    """
+def gradient(x, array, on, off, table, scales, first, stop, out):
+    """Writes the gradient of the items in [first, stop); ``table`` has the fold's numbers of every row."""
     block, told, written = block_of(x), told_of(on, off, array), block_of(out)
+    parts = parts_of(x.shape[1])
     kept = np.empty(2 * TILE + 64, scales.dtype)
     for item in range(first, stop):
         row = bounds_of(item, x.shape[1])[0]
         whole = table[MAX, row], table[REST, row], table[MASS, row], np.float64(scales[row])
-        reference = references[item] if len(references) else whole[0]
+        reference = first_peak(block, item) if parts > 1 else whole[0]
         target = target_of_item(block, told, item)
         write_item(block, item, target, whole, reference, kept.dtype, kept.ctypes.data, True, written)
 
@@ -136,7 +133,8 @@ def fold_and_gradient(x, array, on, off, scales, first, stop, numbers, out):
             found, peak, _ = fold_item(block, item, min(item + 1, end), peak, False, target, wide, at)
             numbers[MAX, item], numbers[REST, item], numbers[GAP, item], numbers[MASS, item] = found[:4]
         highest, rest, _, mass = merged(numbers, row, parts)
-        whole = highest, rest, mass, np.float64(scales[row])
+        # rounded as a Partial has them, so that the gradient is that of `gradient` to the bit
+        whole = highest, rounded_to(wide, rest), rounded_to(wide, mass), np.float64(scales[row])
         for item in range(row * parts, (row + 1) * parts):
             target, at = target_of_item(block, told, item), place + bounds_of(item, classes)[1] * size(wide)
             write_item(block, item, target, whole, numbers[MAX, item], wide, at, False, written)
