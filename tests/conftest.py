@@ -1,8 +1,7 @@
 """What every test may ask for: the array libraries, one after the other, and random numbers whose seed is printed.
 
 ``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--kernel NAME`` those alone with one kernel
-forced, ``--seed N`` again on the same random numbers. Without ``--kernel`` no installed plugin takes part: xent alone is
-tested. A library that is asked for by name, here or in
+forced, ``--seed N`` again on the same random numbers. A library that is asked for by name, here or in
 ``XENT_REQUIRE_BACKENDS``, and is not installed is a failure; another is skipped, and the reason said.
 """
 
@@ -37,8 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "variants(*names, but=()): run on these variants of libraries.py, or on all but some"
     )
     required(config)  # a misspelt name is an error at once
-    if config.option.kernel is None:
-        os.environ.setdefault("XENT_PLUGINS", "none")
     worker = getattr(config, "workerinput", None)  # pytest-xdist's processes share one seed
     if worker is not None:
         config.option.seed = worker["xent_seed"]

@@ -243,7 +243,7 @@ def write_gradient(work: Work, tile: Tile, spans: list[Span], whole: Partial, sc
         arguments = work.arguments(tile, span)
         into = work.walk.view(out, tile, span)
         block = work.kernel.gradient(*arguments, whole, scale, threads=work.threads, out=into)
-        if into is None:
+        if block is not into:
             work.walk.put(out, tile, span, block)
 
 
@@ -271,7 +271,7 @@ def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
             one, block = work.kernel.loss_and_gradient(
                 *work.arguments(tile, spans[0]), share, threads=work.threads, out=into
             )
-            if into is None:
+            if block is not into:
                 work.walk.put(out, tile, spans[0], block)
         else:
             whole = tile_partial(work, tile, spans)

@@ -31,6 +31,7 @@ from .lanes import (
     fma,
     gather,
     integer,
+    keep_alive,
     larger,
     load,
     load_doubles,
@@ -187,8 +188,9 @@ def take_statistics(wide, tile, classes, level, sums, label_logits, labels):
 
 
 # -------------------- targets
-# Of a vector's rows: (label of each lane as a number, or −1; the addresses of their logits; on, off), or (dtype, whether
-# the rows are neighbours, where their addresses are, bytes from class to class).
+# Of a vector's rows: (the label of each lane as a number, −1 before the first class or ``classes`` after the last; the
+# addresses of their logits; on, off), or (dtype, whether the rows are neighbours, where their addresses are, bytes from
+# class to class).
 
 
 def rows_told(on, off, array):
@@ -227,7 +229,7 @@ def lane_labels(grid, place, wide, row, stop, work, told):
         label = integer(address + min(row + lane, stop - 1) * stride)
         inside = 0 <= label < classes
         put_integer(addresses + lane * 8, integer(place + lane * 8) + (label * strides[1] if inside else 0))
-        put(wide, numbers + lane * size(wide), np.float64(label) if inside else -1.0)
+        put(wide, numbers + lane * size(wide), np.float64(max(-1, min(label, classes))))
     return load(wide, numbers), addresses, on, off
 
 
@@ -245,7 +247,7 @@ lane_targets = by_target(lane_labels, lane_memory)
 def gaps_of_labels(x, wide, tile, classes, level, gaps, masses, target):
     labels, addresses, on, off = target
     zero = fill(wide, 0.0)
-    inside = reaches(labels, zero)
+    inside = both(reaches(labels, zero), above(fill(wide, np.float64(classes)), labels))
     # subtle: at on = 0 the label's term is dropped, for 0 · inf is NaN
     gap, mass = nothing(), choose(inside, fill(wide, on), zero)
     if on != 0.0:
@@ -421,6 +423,7 @@ def loss(x, array, on, off, first, stop, out):
         for row in range(begin, end, width(x.dtype)):
             fold_vector(grid, told, row, end, work, out.dtype, numbers, row - begin)
         write_losses(numbers, 1, 0, end - begin, out[begin:end])
+    keep_alive(memory)
 
 
 def partial(x, array, on, off, first, stop, highest, rests, gaps, masses):
@@ -433,6 +436,7 @@ def partial(x, array, on, off, first, stop, highest, rests, gaps, masses):
         for lane in range(min(width(x.dtype), stop - row)):
             highest[row + lane], rests[row + lane] = numbers[MAX, lane], numbers[REST, lane]
             gaps[row + lane], masses[row + lane] = numbers[GAP, lane], numbers[MASS, lane]
+    keep_alive(memory)
 
 
 def statistics(x, labels, label_logits, first, stop, partials, ranks, squares, spreads):
@@ -450,6 +454,7 @@ def statistics(x, labels, label_logits, first, stop, partials, ranks, squares, s
                 partials[field, row + lane] = numbers[field, lane]
             ranks[row + lane] = np.int64(numbers[RANK, lane])
             squares[row + lane], spreads[row + lane] = numbers[SQUARES, lane], numbers[SPREAD, lane]
+    keep_alive(memory)
 
 
 def gradient(x, array, on, off, partial, scales, first, stop, out):
@@ -471,6 +476,7 @@ def gradient(x, array, on, off, partial, scales, first, stop, out):
         target = lane_targets(grid, work[0], wide, row, stop, work[1], told)
         take_exponentials(wide, work[5], classes, level)
         write_vector(grid, told, row, stop, work, wide, numbers, 0, scales, adjacent, target, is_usual, written)
+    keep_alive(memory)
 
 
 def loss_and_gradient(x, array, on, off, scales, first, stop, losses, out):
@@ -487,3 +493,4 @@ def loss_and_gradient(x, array, on, off, scales, first, stop, losses, out):
                 grid, told, row, end, work, wide, numbers, column, scales, adjacent, target, is_usual, written
             )
         write_losses(numbers, 1, 0, end - begin, losses[begin:end])
+    keep_alive(memory)

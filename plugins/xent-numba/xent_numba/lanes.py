@@ -530,3 +530,9 @@ def load_doubles(context: Any, memory: Any, address: Any) -> Any:
         return builder.fptrunc(value, vector(lanes)) if lanes is SINGLE else value
 
     return lanes(memory, types.int64), codegen
+
+
+@intrinsic
+def keep_alive(context: Any, array: Any) -> Any:
+    """Nothing; but an array of which only the address is used would be freed before this call, and not after."""
+    return types.void(array), lambda context, builder, signature, arguments: context.get_dummy_value()

@@ -21,7 +21,7 @@ from numba import njit
 
 from . import segments
 from .exponential import log1p, one_over_bias
-from .lanes import element, load, size, store
+from .lanes import element, keep_alive, load, size, store
 from .targets import gap_of, target_at, target_of, told_of
 
 MAX, REST, GAP, MASS, SQUARES, SPREAD, RANK = range(7)
@@ -177,6 +177,7 @@ def fold_with_statistics(x, labels, label_logits, first, stop, numbers):
         level = label_logits[bounds_of(item, x.shape[1])[0]]
         numbers[RANK, item] = segments.count_before(block[0], start, count, level, target[0])
         peak = next_peak
+    keep_alive(kept)
 
 
 @njit
@@ -235,6 +236,7 @@ def write_losses(numbers, parts, first, stop, out):
             for lane in range(8):
                 out[row + lane] = numbers[GAP, row + lane] + numbers[MASS, row + lane] * logs[lane]
             row += 8
+        keep_alive(logs)
     while row < stop:
         _, rest, gap, mass = merged(numbers, row, parts)
         out[row] = gap + mass * log1p_of(rest)

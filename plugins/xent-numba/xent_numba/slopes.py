@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from . import segments
-from .lanes import element, put, rounded_to, size
+from .lanes import element, keep_alive, put, rounded_to, size
 from .rows import (
     GAP,
     MASS,
@@ -116,6 +116,7 @@ def gradient(x, array, on, off, table, scales, first, stop, out):
         reference = first_peak(block, item) if parts > 1 else whole[0]
         target = target_of_item(block, told, item)
         write_item(block, item, target, whole, reference, kept.dtype, kept.ctypes.data, True, written)
+    keep_alive(kept)
 
 
 def fold_and_gradient(x, array, on, off, scales, first, stop, numbers, out):
@@ -138,3 +139,4 @@ def fold_and_gradient(x, array, on, off, scales, first, stop, numbers, out):
         for item in range(row * parts, (row + 1) * parts):
             target, at = target_of_item(block, told, item), place + bounds_of(item, classes)[1] * size(wide)
             write_item(block, item, target, whole, numbers[MAX, item], wide, at, False, written)
+    keep_alive(kept)
