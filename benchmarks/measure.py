@@ -174,6 +174,11 @@ def on_one_core() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def threads() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_installed(module: str) -> bool:
     """Whether the module can be imported; it is not."""
     return importlib.util.find_spec(module) is not None

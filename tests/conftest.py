@@ -1,7 +1,7 @@
 """What every test may ask for: the array libraries, one after the other, and random numbers whose seed is printed.
 
-``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--kernel NAME`` those alone with one kernel
-forced, ``--seed N`` again on the same random numbers. A library that is asked for by name, here or in
+``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--kernel NAME`` those alone, and the ones that
+ask for ``forced``, with one kernel forced, ``--seed N`` again on the same random numbers. A library that is asked for by name, here or in
 ``XENT_REQUIRE_BACKENDS``, and is not installed is a failure; another is skipped, and the reason said.
 """
 
@@ -61,7 +61,10 @@ def required(config: pytest.Config) -> set[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that asks for ``lib`` runs on every variant of every library."""
+    """Every test that asks for ``lib`` runs on every variant of every library, for ``forced`` on xent's kernels."""
+    if "forced" in metafunc.fixturenames:
+        asked = metafunc.config.option.kernel
+        metafunc.parametrize("forced", [asked] if asked else ["numpy", "generic"])
     if "lib" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("variants")
@@ -79,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def is_asked(item: pytest.Item) -> bool:
         variant = getattr(item, "callspec", None) and item.callspec.params.get("lib")
         if variant is None:
-            return not kernel
+            return not kernel or "forced" in getattr(item, "fixturenames", ())
         return (not asked or backend_of(variant) in asked) and not (kernel and VARIANTS[variant].kernel)
 
     left_out = [item for item in items if not is_asked(item)]

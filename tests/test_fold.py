@@ -26,7 +26,6 @@ from xent.registry import registry
 inf, nan = math.inf, math.nan
 EDGES = (-inf, -1.0, 0.0, 2.0, inf, nan)
 NOTHING = (-inf, -1.0, 0.0, 0.0)  # the partial of no class at all
-KERNELS = ("numpy", "generic")
 quietly = np.errstate(all="ignore")  # a kernel is called here without the schedule, which sees to that
 
 
@@ -39,9 +38,9 @@ class Kernel:
         self.sparse, self.dense = resolve(loads["sparse"]), resolve(loads["dense"])
 
 
-@pytest.fixture(params=KERNELS)
-def kernel(request):
-    return Kernel(request.param)
+@pytest.fixture
+def kernel(forced):
+    return Kernel(forced)
 
 
 # -------------------- what is right, written plainly
@@ -330,7 +329,6 @@ def numbers_of_rows(x, labels, targets, axis):
     return [*rows, *(np.moveaxis(one, axis, -1).reshape(len(rows[0]), -1) for one in (gradient, slope))]
 
 
-@pytest.mark.parametrize("forced", KERNELS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", ["few", "medium"])
 @pytest.mark.parametrize("is_fresh", [False, True], ids=["a view", "an array of its own"])
@@ -355,7 +353,6 @@ def test_a_rows_bits_do_not_depend_on_its_block_or_its_place_in_it(forced, layou
     assert different == set()
 
 
-@pytest.mark.parametrize("forced", KERNELS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", ["vocabulary", "more than a block"])
 def test_a_large_rows_bits_do_not_depend_on_its_block_or_its_place_in_it(forced, layout, size, rng):
@@ -471,7 +468,6 @@ def test_any_split_of_smoothed_labels_is_the_split_of_their_targets(lib, split, 
 # -------------------- what a partial is made of
 
 
-@pytest.mark.parametrize("forced", KERNELS)
 @pytest.mark.parametrize("name", ["sparse", "dense"])
 def test_the_numbers_of_a_partial_are_arrays_of_their_own(forced, name):
     x, t = np.zeros((3, 1), np.float32), np.ones((3, 1), np.float32)
@@ -482,7 +478,6 @@ def test_the_numbers_of_a_partial_are_arrays_of_their_own(forced, name):
     assert not any(np.shares_memory(one, array) for one in found for array in (x, t))
 
 
-@pytest.mark.parametrize("forced", KERNELS)
 @pytest.mark.parametrize("name", ["sparse", "dense"])
 def test_no_number_of_a_partial_is_minus_zero(forced, name):
     x, t = np.zeros((3, 2), np.float32), one_hot([0, 0, 0], 2).astype(np.float32)

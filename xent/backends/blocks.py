@@ -73,20 +73,22 @@ class Walk:
         self.classes = self.shape[self.axis]
         self.batch = [size for index, size in enumerate(self.shape) if index != self.axis]
         self.flat = len(self.shape) == 2 and self.axis == 1
-        whole = plan.block_elements is None and (self.flat or is_contiguous(array))
-        self.middle = whole and self.axis < len(self.shape) - 1 and "middle" in plan.layouts
-        at_once = whole and (self.middle or self.axis == len(self.shape) - 1)
+        self.middle = self.axis < len(self.shape) - 1 and "middle" in plan.layouts and is_contiguous(array)
+        is_last = self.axis == len(self.shape) - 1 and is_contiguous(array)
+        # two axes can be turned around and stay a view, whatever the strides
+        at_once = plan.block_elements is None and (len(self.shape) == 2 or self.middle or is_last)
+        self.middle &= at_once
         self.has_views = self.flat or at_once
         self.limit = self.limit_of(plan, at_once)
 
-    def limit_of(self, plan: Plan, whole: bool) -> int:
+    def limit_of(self, plan: Plan, at_once: bool) -> int:
         """The most elements of a block; a kernel that walks by itself gets everything where that takes no copy."""
         self.ours = BLOCK_ELEMENTS if plan.problem.device == "cpu" else DEVICE_BLOCK_ELEMENTS
-        if whole:
+        if at_once:
             return max(1, int(math.prod(self.shape)))
-        if plan.kernel != "generic" and plan.block_elements is not None:
-            return plan.block_elements
-        return self.ours
+        if plan.block_elements is None:  # whole rows: how it cuts them is its own affair, on a tile as on everything
+            return max(self.ours, self.classes)
+        return self.ours if plan.kernel == "generic" else plan.block_elements
 
     def in_blocks(self, elements: int | None = None) -> Walk:
         """The walk over the same array in blocks of our own size, or of so many elements, whatever the kernel wants."""

@@ -1,8 +1,9 @@
-r"""The fold and its gradient with rows side by side, one to a lane: for few classes, and for a strided class axis.
+r"""The fold and its gradient with rows side by side, one to a lane: for few classes, along any axis.
 
 A vector holds the same class of 16 rows (8 of float64), so the sums need nothing across lanes. Predictions come as
 (outer, classes, inner) of any strides, as an image's (N, C, H, W) is; rows are counted flat, in C order, over outer and
-inner. Where 16 rows lie side by side in memory they are read as a vector, else one by one.
+inner. Where 16 rows lie side by side in memory they are read as a vector, else one by one. Where classes are many and do
+not follow each other, tiles of rows are brought from here to the loops along rows (``bring_rows``).
 
 The classes of a vector's rows are brought to a tile in the computing dtype, so memory is read once; the exponentials
 take their place there. A row's numbers are made by its own lane, class after class, whatever the others hold; a row
@@ -46,7 +47,20 @@ from .lanes import (
     store_total,
     width,
 )
-from .rows import FIELDS, GAP, MASS, MAX, RANK, REST, SPREAD, SQUARES, STATISTICS_FIELDS, unusual, write_losses
+from .rows import (
+    FIELDS,
+    GAP,
+    MASS,
+    MAX,
+    RANK,
+    REST,
+    SPREAD,
+    SQUARES,
+    STATISTICS_FIELDS,
+    block_of,
+    unusual,
+    write_losses,
+)
 from .segments import CHUNK, PREFETCH, unbiased
 from .slopes import write_unusual
 from .targets import by_target, told_labels
@@ -493,4 +507,35 @@ def loss_and_gradient(x, array, on, off, scales, first, stop, losses, out):
                 grid, told, row, end, work, wide, numbers, column, scales, adjacent, target, is_usual, written
             )
         write_losses(numbers, 1, 0, end - begin, losses[begin:end])
+    keep_alive(memory)
+
+
+def bring_rows(x, first, stop, rows):
+    """Copies the rows in [first, stop) to an array (rows, classes), the classes of a row one after the other."""
+    grid, block = grid_of(x), block_of(rows)
+    memory = np.empty(4 * LINE, np.uint8)
+    place, to = memory.ctypes.data, memory.ctypes.data + LINE
+    y, address, stride, classes = block
+    for row in range(first, stop, width(y)):
+        adjacent = line_up(grid, row, stop, place)
+        for lane in range(width(y)):
+            put_integer(to + lane * 8, address + (row - first + lane) * stride)
+        for index in range(classes):
+            prefetch(integer(place) + (index + 8) * grid[2][1])
+            write(y, False, to, index * size(y), read(y, adjacent, place, index * grid[2][1]), stop - row)
+    keep_alive(memory)
+
+
+def put_rows(rows, first, stop, out):
+    """Copies an array (rows, classes) to the rows in [first, stop) of another."""
+    grid, block = grid_of(out), block_of(rows)
+    memory = np.empty(4 * LINE, np.uint8)
+    place, start = memory.ctypes.data, memory.ctypes.data + LINE
+    y, address, stride, classes = block
+    for row in range(first, stop, width(y)):
+        adjacent = line_up(grid, row, stop, place)
+        for lane in range(width(y)):
+            put_integer(start + lane * 8, address + (min(row + lane, stop - 1) - first) * stride)
+        for index in range(classes):
+            write(y, adjacent, place, index * grid[2][1], gather(y, start, index * size(y)), stop - row)
     keep_alive(memory)

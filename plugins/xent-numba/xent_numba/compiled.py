@@ -52,6 +52,8 @@ def signature_of(function: Callable[..., Any], dtype: str, soft: bool) -> tuple[
             *(array(memory, 2), *target, scales, index, index, table),
             array(memory, 2, written=True),
         ),
+        columns.bring_rows: (array(memory, 3), index, index, array(memory, 2, written=True)),
+        columns.put_rows: (array(memory, 2), index, index, array(memory, 3, written=True)),
         columns.loss: (array(memory, 3), *grid, index, index, values),
         columns.partial: (array(memory, 3), *grid, index, index, values, values, values, values),
         columns.statistics: (

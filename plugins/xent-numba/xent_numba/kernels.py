@@ -15,8 +15,8 @@ from .threads import share_out
 Array = Any
 FEW_CLASSES = 64  # up to here, rows side by side are faster than one after the other
 LEAST = 1 << 16  # elements that are worth another thread
-MOST_CLASSES = 1 << 24  # side by side, a class is told by its number in float32
-MOST_LANES = 16
+TILE = 1 << 16  # elements that are brought at once where the classes of a row do not follow each other
+TILE_ROWS = 16  # at least: as many as share the lines of memory that their classes are on
 
 
 def memory_of(array: Array) -> Array:
@@ -28,35 +28,46 @@ def memory_of(array: Array) -> Array:
     return array
 
 
+def cube(array: Array) -> Array:
+    """(rows, classes) as (rows, classes, 1); (outer, classes, inner) as it is."""
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def is_along_rows(array: Array) -> bool:
+    """Whether the classes of a row follow each other in memory."""
+    return bool(array.strides[1] == array.itemsize and (array.ndim == 2 or array.shape[2] == 1))
+
+
 class Block(NamedTuple):
-    """One block, ready for the loops: (rows, classes) for those along rows, else (outer, classes, inner)."""
+    """One block, ready for the loops.
+
+    ``layout`` is "columns" for few classes; else "rows", with arrays (rows, classes), or "tiles" where those have to be
+    made first. Arrays of the other two are (outer, classes, inner).
+    """
 
     logits: Array
     told: Array  # labels (rows,), or soft targets in the shape of the logits
     on: float
     off: float
+    layout: str
     dtype: str
     threads: int
 
     @property
     def soft(self) -> bool:
-        return bool(self.told.ndim == self.logits.ndim)
-
-    @property
-    def is_along_rows(self) -> bool:
-        return bool(self.logits.ndim == 2)
+        return bool(self.told.ndim > 1)
 
     @property
     def wide(self) -> Any:
         return np.dtype(np.float64 if self.dtype == "float64" else np.float32)
 
     @property
-    def rows(self) -> int:
-        return int(self.logits.shape[0] * (1 if self.is_along_rows else self.logits.shape[2]))
-
-    @property
     def classes(self) -> int:
         return int(self.logits.shape[1])
+
+    @property
+    def rows(self) -> int:
+        return int(self.logits.size // self.classes)
 
     @property
     def parts(self) -> int:
@@ -72,47 +83,78 @@ class Block(NamedTuple):
         return compiled(function, self.dtype, self.soft)
 
     def share(self, work: Callable[[int, int], Any], count: int) -> None:
-        """Shares out ``count`` rows or items; none is worth a thread of its own unless it is large."""
+        """Shares out ``count`` rows or items among threads; few of them make no thread worth its while."""
         least = max(1, LEAST * count // max(1, self.rows * self.classes))
         share_out(work, count, self.threads, least)
 
 
-def is_strided(array: Array) -> bool:
-    """Whether the classes of a row do not follow each other in memory."""
-    return bool(array.strides[1] != array.itemsize or (array.ndim == 3 and array.shape[2] != 1))
-
-
 def block_of(logits: Array, told: Array, on: float, off: float, threads: int) -> Block:
-    """A block for the loops that fit it; few rows of many classes are copied where their classes are strided."""
-    dtype = logits.dtype.name
-    logits, soft = memory_of(logits), told.ndim == logits.ndim
-    both = (logits, told) if soft else (logits,)
-    classes, many = logits.shape[1], logits.size // max(1, logits.shape[1])
-    if soft:
-        told = told.astype(np.float64 if dtype == "float64" else np.float32, copy=False)
-        told = told if told.dtype.isnative else told.astype(told.dtype.newbyteorder("="))
-    strided = any(is_strided(one) for one in both)
-    if strided and classes > FEW_CLASSES and (many < MOST_LANES or classes >= MOST_CLASSES):
-        logits = by_rows(logits)
-        told = by_rows(told) if soft else told
-        strided = False
-    if classes > FEW_CLASSES and not strided:
-        logits, told = flat(logits), flat(told) if soft else told
-    elif logits.ndim == 2:
-        logits, told = logits[:, :, None], told[:, :, None] if soft else told
-    return Block(logits, told, on, off, dtype, threads)
+    """A block for the loops that fit it."""
+    dtype, logits = logits.dtype.name, memory_of(logits)
+    if told.ndim > 1:
+        told = memory_of(told.astype(np.float64 if dtype == "float64" else np.float32, copy=False))
+    many = (logits, told) if told.ndim > 1 else (logits,)
+    if logits.shape[1] <= FEW_CLASSES:
+        layout, many = "columns", tuple(map(cube, many))
+    elif all(map(is_along_rows, many)):
+        layout, many = "rows", tuple(one if one.ndim == 2 else one[:, :, 0] for one in many)
+    else:
+        layout, many = "tiles", tuple(map(cube, many))
+    return Block(many[0], many[-1] if told.ndim > 1 else told, on, off, layout, dtype, threads)
 
 
-def flat(array: Array) -> Array:
-    """(outer, classes, 1) as (outer, classes)."""
-    return array if array.ndim == 2 else array[:, :, 0]
+class Output:
+    """Where a gradient is written: ``array`` is what is returned, ``written`` the same memory as the loops take it."""
+
+    def __init__(self, logits: Array, block: Block, out: Array | None):
+        self.array = np.empty(logits.shape, logits.dtype) if out is None else out
+        memory = memory_of(self.array)
+        is_same = memory.dtype.isnative and self.array.dtype.isnative
+        is_fit = block.layout != "rows" or is_along_rows(memory)
+        self.written = memory if is_same and is_fit else np.empty(logits.shape, block.logits.dtype)
+        self.is_copied = self.written is not memory
+        if block.layout == "rows":
+            self.written = self.written if self.written.ndim == 2 else self.written[:, :, 0]
+        else:
+            self.written = cube(self.written)
+
+    def filled(self) -> Array:
+        """The array, with what was written."""
+        if self.is_copied:
+            values = self.written.view(self.array.dtype.newbyteorder("="))
+            self.array[...] = values.reshape(self.array.shape)
+        return self.array
 
 
-def by_rows(array: Array) -> Array:
-    """A copy (rows, classes) in which the classes of a row follow each other."""
-    if array.ndim == 3:
-        array = np.moveaxis(array, 1, 2).reshape(-1, array.shape[1])
-    return np.ascontiguousarray(array)
+def each(block: Block, call: Callable[..., None], *, by_items: bool, out: Array | None = None) -> None:
+    """Calls call(logits, told, out, first, stop, row) on ranges of rows, or of items, that together are all.
+
+    The arrays are (rows, classes), and their first row is ``row`` of the whole: tiles are made of what is not so.
+    """
+    if block.layout == "rows":
+        count = block.rows * (block.parts if by_items else 1)
+        block.share(lambda first, stop: call(block.logits, block.told, out, first, stop, 0), count)
+        return
+    bring, put = compiled(columns.bring_rows, block.dtype), compiled(columns.put_rows, block.dtype)
+    height = max(TILE_ROWS, TILE // block.classes)
+
+    def in_tiles(first: int, stop: int) -> None:
+        most = min(height, stop - first)
+        tile = np.empty((most, block.classes), block.logits.dtype)
+        slopes = None if out is None else np.empty_like(tile)
+        soft = np.empty((most, block.classes), block.wide) if block.soft else None
+        for begin in range(first, stop, height):
+            end = min(stop, begin + height)
+            bring(block.logits, begin, end, tile)
+            told = block.told[begin:end] if soft is None else soft
+            if soft is not None:
+                compiled(columns.bring_rows, block.wide.name)(block.told, begin, end, soft)
+            count = (end - begin) * (block.parts if by_items else 1)
+            call(tile[: end - begin], told, slopes, 0, count, begin)
+            if slopes is not None:
+                put(slopes, begin, end, out)
+
+    block.share(in_tiles, block.rows)
 
 
 def table_of(block: Block, fields: int = rows.FIELDS) -> Array:
@@ -121,9 +163,13 @@ def table_of(block: Block, fields: int = rows.FIELDS) -> Array:
 
 
 def fold(block: Block) -> Array:
-    """The numbers of every item of a block along rows."""
-    table, loop = table_of(block), block.loop(rows.fold)
-    block.share(lambda first, stop: loop(block.logits, *block.target, first, stop, table), table.shape[1])
+    """The numbers of every item."""
+    table, loop, parts = table_of(block), block.loop(rows.fold), block.parts
+
+    def call(x: Array, told: Array, _: Any, first: int, stop: int, row: int) -> None:
+        loop(x, told, block.on, block.off, first, stop, table[:, row * parts :])
+
+    each(block, call, by_items=True)
     return table
 
 
@@ -152,7 +198,7 @@ def without_strangers(block: Block, losses: Array) -> Array:
 
 def partial(block: Block) -> Partial:
     """The fold's four numbers of every row."""
-    if block.is_along_rows:
+    if block.layout != "columns":
         return Partial(*whole_rows(block, fold(block)).astype(block.wide))
     fields, loop = np.empty((rows.FIELDS, block.rows), block.wide), block.loop(columns.partial)
     block.share(lambda first, stop: loop(block.logits, *block.target, first, stop, *fields), block.rows)
@@ -161,7 +207,7 @@ def partial(block: Block) -> Partial:
 
 def loss(block: Block, out: Array | None) -> Array:
     """The loss of every row."""
-    if block.is_along_rows:
+    if block.layout != "columns":
         losses = finished(block, fold(block))
     else:
         losses, loop = np.empty(block.rows, block.wide), block.loop(columns.loss)
@@ -173,83 +219,72 @@ def loss(block: Block, out: Array | None) -> Array:
     return out
 
 
-class Output:
-    """Where a gradient is written: the caller's array, or memory of its shape that the loops can write."""
-
-    def __init__(self, logits: Array, block: Block, out: Array | None):
-        self.out = np.empty(logits.shape, logits.dtype) if out is None else out
-        self.memory = memory_of(self.out)
-        self.is_copied = self.memory.dtype != block.logits.dtype or not np.shares_memory(self.memory, self.out)
-        if block.is_along_rows:
-            self.is_copied |= is_strided(self.memory)
-            self.written = np.empty(block.logits.shape, block.logits.dtype) if self.is_copied else flat(self.memory)
-        else:
-            self.written = self.memory if self.memory.ndim == 3 else self.memory[:, :, None]
-
-    def filled(self) -> Array:
-        """The caller's array."""
-        if self.is_copied:
-            values = self.written.view(self.out.dtype.newbyteorder("="))
-            if self.out.ndim == 3 and values.ndim == 2:
-                outer, classes, inner = self.out.shape
-                values = np.moveaxis(values.reshape(outer, inner, classes), 2, 1)
-            self.out[...] = values.reshape(self.out.shape)
-        return self.out
-
-
 def gradient(block: Block, whole: Partial, scale: Array, output: Output) -> Array:
     """The gradient, from the fold's numbers of every row."""
     scale = scale.astype(block.wide, copy=False)
-    if block.is_along_rows:
-        table = np.stack([field.astype(np.float64) for field in whole])
-        write_items(block, table, scale, output.written)
-    else:
-        numbers = tuple(np.asarray(whole[field], block.wide) for field in (rows.MAX, rows.REST, rows.MASS))
-        loop = block.loop(columns.gradient)
-        arguments = block.logits, *block.target, numbers, scale
-        block.share(lambda first, stop: loop(*arguments, first, stop, output.written), block.rows)
+    if block.layout != "columns":
+        write_items(block, np.stack([field.astype(np.float64) for field in whole]), scale, output.written)
+        return output.filled()
+    numbers = tuple(np.asarray(whole[field], block.wide) for field in (rows.MAX, rows.REST, rows.MASS))
+    loop, arguments = block.loop(columns.gradient), (block.logits, *block.target, numbers, scale)
+    block.share(lambda first, stop: loop(*arguments, first, stop, output.written), block.rows)
     return output.filled()
 
 
 def write_items(block: Block, table: Array, scale: Array, out: Array) -> None:
     """Writes the gradient of every item, from exponentials that are taken again."""
-    loop, arguments = block.loop(slopes.gradient), (block.logits, *block.target, table, scale)
-    block.share(lambda first, stop: loop(*arguments, first, stop, out), block.rows * block.parts)
+    loop = block.loop(slopes.gradient)
+
+    def call(x: Array, told: Array, to: Array, first: int, stop: int, row: int) -> None:
+        loop(x, told, block.on, block.off, table[:, row:], scale[row:], first, stop, to)
+
+    each(block, call, by_items=True, out=out)
 
 
 def loss_and_gradient(block: Block, scale: Array, output: Output) -> tuple[Array, Array]:
     """The loss of every row and the gradient, from one read of the logits."""
     scale = scale.astype(block.wide, copy=False)
-    if not block.is_along_rows:
+    if block.layout == "columns":
         losses, loop = np.empty(block.rows, block.wide), block.loop(columns.loss_and_gradient)
         arguments = block.logits, *block.target, scale
         block.share(lambda first, stop: loop(*arguments, first, stop, losses, output.written), block.rows)
     elif block.rows < block.threads and block.parts > 1:  # a row is shared by threads: each must know all of it first
         table = fold(block)
         losses = finished(block, table)
-        whole = whole_rows(block, table).astype(block.wide).astype(np.float64)  # as the other branch rounds them
+        whole = whole_rows(block, table).astype(block.wide).astype(np.float64)  # as a Partial has them
         write_items(block, whole, scale, output.written)
     else:
-        table, loop = table_of(block), block.loop(slopes.fold_and_gradient)
-        arguments = block.logits, *block.target, scale
-        block.share(lambda first, stop: loop(*arguments, first, stop, table, output.written), block.rows)
+        table = fold_and_write(block, scale, output.written)
         losses = finished(block, table)
     return without_strangers(block, losses), output.filled()
 
 
+def fold_and_write(block: Block, scale: Array, out: Array) -> Array:
+    """The numbers of every item; writes the gradient."""
+    table, loop, parts = table_of(block), block.loop(slopes.fold_and_gradient), block.parts
+
+    def call(x: Array, told: Array, to: Array, first: int, stop: int, row: int) -> None:
+        loop(x, told, block.on, block.off, scale[row:], first, stop, table[:, row * parts :], to)
+
+    each(block, call, by_items=False, out=out)
+    return table
+
+
 def statistics(block: Block, label_logit: Array) -> Statistics:
     """The fold's numbers of every row, and what an evaluation asks for beside."""
-    label_logit = label_logit.astype(block.wide, copy=False)
+    label_logit, parts = label_logit.astype(block.wide, copy=False), block.parts
     ranks, squares, spreads = np.empty(block.rows, np.int64), *np.empty((2, block.rows), block.wide)
-    if not block.is_along_rows:
+    if block.layout == "columns":
         fields, loop = np.empty((rows.FIELDS, block.rows), block.wide), block.loop(columns.statistics)
-        arguments = block.logits, block.told, label_logit
-        rest = fields, ranks, squares, spreads
+        arguments, rest = (block.logits, block.told, label_logit), (fields, ranks, squares, spreads)
         block.share(lambda first, stop: loop(*arguments, first, stop, *rest), block.rows)
         return Statistics(Partial(*fields), ranks, squares, spreads)
     table, loop = table_of(block, rows.STATISTICS_FIELDS), block.loop(rows.fold_with_statistics)
-    arguments = block.logits, block.told, label_logit
-    block.share(lambda first, stop: loop(*arguments, first, stop, table), table.shape[1])
+
+    def call(x: Array, told: Array, _: Any, first: int, stop: int, row: int) -> None:
+        loop(x, told, label_logit[row:], first, stop, table[:, row * parts :])
+
+    each(block, call, by_items=True)
     finish = compiled(rows.finish_statistics, block.dtype)
     finish(table, block.parts, 0, block.rows, ranks, squares, spreads)
     return Statistics(Partial(*whole_rows(block, table).astype(block.wide)), ranks, squares, spreads)
