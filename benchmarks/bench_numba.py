@@ -1,4 +1,4 @@
-r"""The kernels of xent-numba beside their peers and their floors, on every core: losses, gradients, float16, soft targets.
+r"""The kernels of xent-numba beside their peers and their floors, on every core.
 
 The counting model, for N rows of C logits of b bytes:
 
@@ -10,8 +10,8 @@ The counting model, for N rows of C logits of b bytes:
 
 Two floors are measured in the same run: the bare sum of exponentials (``floor.cpp``, one thread, beside xent on one
 thread), and ``numpy.copyto`` of the logits, which reads and writes them once into memory that is there already: beside
-it the kernel writes its gradient into such memory too. Against the peers it is the public call that is measured, and each
-allocates its gradient as it does.
+it the kernel writes its gradient into such memory too. Against the peers it is the public call that is measured, and
+each allocates its gradient as it does.
 
 Logits are normal with standard deviation 3, labels uniform, soft targets uniform and scaled to 1; losses are not
 reduced, gradients are those of the mean. Every contender starts from arrays of its own library, on all cores.

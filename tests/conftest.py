@@ -1,8 +1,9 @@
 """What every test may ask for: the array libraries, one after the other, and random numbers whose seed is printed.
 
 ``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--kernel NAME`` those alone, and the ones that
-ask for ``forced``, with one kernel forced, ``--seed N`` again on the same random numbers. A library that is asked for by name, here or in
-``XENT_REQUIRE_BACKENDS``, and is not installed is a failure; another is skipped, and the reason said.
+ask for ``forced``, with one kernel forced, ``--seed N`` again on the same random numbers. A library that is asked for
+by name, here or in ``XENT_REQUIRE_BACKENDS``, and is not installed is a failure; another is skipped, and the reason
+said.
 """
 
 import functools

@@ -69,7 +69,8 @@ class Walk:
     """How one array is cut into blocks."""
 
     def __init__(self, xp: Any, plan: Plan, array: Array):
-        self.xp, self.shape, self.axis = xp, tuple(array.shape), plan.problem.axis
+        self.xp, self.axis = xp, plan.problem.axis
+        self.shape: tuple[int, ...] = tuple(array.shape)
         self.classes = self.shape[self.axis]
         self.batch = [size for index, size in enumerate(self.shape) if index != self.axis]
         self.flat = len(self.shape) == 2 and self.axis == 1

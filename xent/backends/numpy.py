@@ -65,21 +65,24 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
 
 def plain(plan: Plan, logits: Array, labels: Array) -> Any:
     """One call with no option but a reduction; None where the ordinary way has something to see to."""
-    wanted = plan.problem.options.reduction
+    problem, wanted = plan.problem, plan.problem.options.reduction
     if plan.kernel == "numpy":
-        small = plan.problem.method == "loss" and logits.size <= SMALL
-        loss = small_loss(logits, labels) if small else None
-    elif plan.problem.method not in plan.methods or plan.block_elements is not None or not all_inside(logits, labels):
+        loss = small_loss(logits, labels) if problem.method == "loss" and logits.size <= SMALL else None
+        return None if loss is None else reduced(loss, wanted)
+    if problem.method not in plan.methods or plan.block_elements is not None or not all_inside(logits, labels):
         return None
-    elif plan.problem.method == "loss":
-        loss = plan.resolve_kernel().loss(logits, labels, 1.0, 0.0, threads=plan.problem.threads)
-    else:
-        share = reduction.scale(np, NO_ROWS, wanted, np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32))
-        loss, slope = plan.resolve_kernel().loss_and_gradient(
-            logits, labels, 1.0, 0.0, share, threads=plan.problem.threads
-        )
-        return loss if wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted), slope
-    return loss if loss is None or wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted)
+    if problem.method == "loss":
+        return reduced(plan.resolve_kernel().loss(logits, labels, 1.0, 0.0, threads=problem.threads), wanted)
+    like = np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32)
+    share = reduction.scale(np, NO_ROWS, wanted, like)
+    kernel = plan.resolve_kernel()
+    loss, slope = kernel.loss_and_gradient(logits, labels, 1.0, 0.0, share, threads=problem.threads)
+    return reduced(loss, wanted), slope
+
+
+def reduced(loss: Array, wanted: Any) -> Any:
+    """The losses of rows without weights, reduced."""
+    return loss if wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted)
 
 
 def all_inside(logits: Array, labels: Array) -> bool:

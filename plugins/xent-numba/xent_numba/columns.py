@@ -1,9 +1,9 @@
 r"""The fold and its gradient with rows side by side, one to a lane: for few classes, along any axis.
 
 A vector holds the same class of 16 rows (8 of float64), so the sums need nothing across lanes. Predictions come as
-(outer, classes, inner) of any strides, as an image's (N, C, H, W) is; rows are counted flat, in C order, over outer and
-inner. Where 16 rows lie side by side in memory they are read as a vector, else one by one. Where classes are many and do
-not follow each other, tiles of rows are brought from here to the loops along rows (``bring_rows``).
+(outer, classes, inner) of any strides, as an image's (N, C, H, W) is; rows are counted flat, in C order, over outer
+and inner. Where 16 rows lie side by side in memory they are read as a vector, else one by one. Where classes are many
+and do not follow each other, tiles of rows are brought from here to the loops along rows (``bring_rows``).
 
 The classes of a vector's rows are brought to a tile in the computing dtype, so memory is read once; the exponentials
 take their place there. A row's numbers are made by its own lane, class after class, whatever the others hold; a row
@@ -254,7 +254,7 @@ def lane_memory(grid, place, wide, row, stop, work, told):
 
 
 lane_targets = by_target(lane_labels, lane_memory)
-"""lane_targets(grid, place, wide, row, stop, work, told): the targets of a vector's rows; ``work`` is memory for them."""
+"""lane_targets(grid, place, wide, row, stop, work, told): the targets of a vector's rows, made in memory ``work``."""
 
 
 @njit
@@ -454,7 +454,7 @@ def partial(x, array, on, off, first, stop, highest, rests, gaps, masses):
 
 
 def statistics(x, labels, label_logits, first, stop, partials, ranks, squares, spreads):
-    """Writes the fold's four numbers (4, rows) and what ``statistics`` asks for beside, of the rows in [first, stop)."""
+    """Writes the fold's numbers (4, rows) and what ``statistics`` asks for beside, of the rows in [first, stop)."""
     grid, told = grid_of(x), rows_told(1.0, 0.0, labels)
     memory, numbers = np.empty(bytes_of_work(x.shape[1]), np.uint8), np.empty((STATISTICS_FIELDS, GROUP))
     work = workplace(memory)
@@ -503,9 +503,7 @@ def loss_and_gradient(x, array, on, off, scales, first, stop, losses, out):
         for row in range(begin, end, width(x.dtype)):
             column = row - begin
             adjacent, target, is_usual = fold_vector(grid, told, row, end, work, wide, numbers, column)
-            write_vector(
-                grid, told, row, end, work, wide, numbers, column, scales, adjacent, target, is_usual, written
-            )
+            write_vector(grid, told, row, end, work, wide, numbers, column, scales, adjacent, target, is_usual, written)
         write_losses(numbers, 1, 0, end - begin, losses[begin:end])
     keep_alive(memory)
 

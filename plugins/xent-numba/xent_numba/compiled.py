@@ -98,7 +98,7 @@ class UserWide(Stamped, caching.UserWideCacheLocator):
 
 
 class Stored(caching.CompileResultCacheImpl):
-    _locator_classes = [Provided, InTree, UserWide]
+    _locator_classes = (Provided, InTree, UserWide)
 
 
 class Cache(caching.FunctionCache):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from xent.kernels import Partial, Statistics
 
 from . import columns, rows, slopes

@@ -1,9 +1,9 @@
 """Short vectors for Numba: 64 bytes of float32 or float64 lanes that LLVM keeps in registers.
 
-Numba leaves it to LLVM's loop vectorizer whether a loop becomes vector code, and to fast-math flags whether a sum may be
-reordered; the same flags drop NaN and infinities, and the order of a sum changes with the processor. Here a value of
-type ``Lanes`` *is* a vector. The order of every addition is written in the source, no flag is needed, and a processor of
-another width gives the same bits.
+Numba leaves it to LLVM's loop vectorizer whether a loop becomes vector code, and to fast-math flags whether a sum may
+be reordered; the same flags drop NaN and infinities, and the order of a sum changes with the processor. Here a value of
+type ``Lanes`` *is* a vector. The order of every addition is written in the source, no flag is needed, and a processor
+of another width gives the same bits.
 
 Memory is named by its address in bytes and by the dtype of what lies there, which for float16 is int16 and for bfloat16
 uint16, since Numba has no arrays of those. The 16-bit kinds are widened as they are read and rounded to nearest even as
@@ -202,7 +202,7 @@ def rounded_to(context: Any, memory: Any, value: Any) -> Any:
 
 @intrinsic
 def gather(context: Any, memory: Any, table: Any, offset: Any) -> Any:
-    """Lane by lane, the number at an address plus an offset; the addresses stand, as int64, at the address ``table``."""
+    """Lane by lane, the number at an address plus an offset; the addresses, int64, are at the address ``table``."""
     lanes = WIDE[memory.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -437,7 +437,7 @@ def two_sum(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
 
 @intrinsic
 def add_to(context: Any, total: Any, x: Any) -> Any:
-    """A total with lanes added: float32 lanes in float64, half of them each; float64 lanes with what was rounded off."""
+    """A total with lanes added: float32 lanes in float64, half of them each; float64 lanes with what is rounded off."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first, second = cgutils.unpack_tuple(builder, arguments[0], 2)

@@ -1,11 +1,12 @@
 r"""What is asked of one segment: a run of classes of one row, contiguous in memory and small enough for the cache.
 
-Each function here is one pass over the segment. The first reads it from memory; while it takes the exponentials it finds
-the largest logit of the segment *ahead*, so that no pass waits for memory: the exponentials hide the next read. The
-others find the segment in the cache.
+Each function here is one pass over the segment. The first reads it from memory; while it takes the exponentials it
+finds the largest logit of the segment *ahead*, so that no pass waits for memory: the exponentials hide the next read.
+The others find the segment in the cache.
 
-Sums follow DESIGN's rule: the lanes add CHUNK numbers in the computing dtype, then go to a total that is wider (float32)
-or keeps what is rounded off (float64). A segment has at least as many classes as a vector has lanes; what is left over
+Of every sum the lanes add CHUNK numbers in the computing dtype, then go to a total that is wider (float32) or keeps
+what is rounded off (float64): equal terms repeat the same rounding, and few of them stay within the error budget. A
+segment has at least as many classes as a vector has lanes; what is left over
 after the full vectors is read as the segment's last vector, of which only the lanes not yet seen count.
 
 ``x``, ``kept``, ``targets`` and ``out`` are the dtypes of memory whose addresses are beside them. Which segments there
@@ -14,9 +15,6 @@ are is in ``rows.py``.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
@@ -281,8 +279,8 @@ def overloaded_targets_at(kept, targets, place):
 @njit
 def write_residual(kept, place, count, numbers, targets, told, out, to):
     """The same with a target t at every class: factor · kept − scale · t, and where kept is ``top`` the form that does
-    not cancel, ((mass − t) − t · rest) · share. ``numbers`` are (factor, −scale, top, mass, rest, share), ``top`` without
-    the bias; ``targets`` is one number, or the memory, like kept's, from the address ``told`` on.
+    not cancel, ((mass − t) − t · rest) · share. ``numbers`` are (factor, −scale, top, mass, rest, share), ``top``
+    without the bias; ``targets`` is one number, or the memory, like kept's, from the address ``told`` on.
     """
     factor, minus_scale, top = fill(kept, numbers[0]), fill(kept, numbers[1]), fill(kept, numbers[2])
     mass, rest, share = fill(kept, numbers[3]), fill(kept, numbers[4]), fill(kept, numbers[5])

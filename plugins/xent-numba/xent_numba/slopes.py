@@ -65,7 +65,7 @@ def write_item(block, item, target, whole, reference, kept, place, again, out):
     ``whole`` is (max, rest, mass, scale) of the row, ``reference`` the item's own maximum, and ``kept`` at the address
     ``place`` has the exponentials relative to it, or room for a tile of them, where they are to be taken again.
     """
-    peak, rest, mass, scale = whole
+    peak, rest, _, scale = whole
     x, y = block[0], out[0]
     start, count = place_of(block, item)
     to = place_of(out, item)[0]

@@ -1,8 +1,8 @@
 """The targets of one segment, as the loops are told of them: of a label, or in memory.
 
-What a loop is *told* is ``(address, stride, on, off)`` of labels, int64, with t_j = on · [j = label] + off; or ``(dtype,
-address, stride, class stride)`` of soft targets. A *target* is what of it is one segment's: ``(label, on, off)``, with
-the label counted from the segment's first class, or ``(dtype, address, class stride)`` of the segment's targets.
+What a loop is *told* is ``(address, stride, on, off)`` of labels, int64, with t_j = on · [j = label] + off; or
+``(dtype, address, stride, class stride)`` of soft targets. A *target* is what of it is one segment's: ``(label, on,
+off)``, with the label counted from the segment's first class, or ``(dtype, address, class stride)`` of its targets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ranges of rows shared out among threads of our own.
 
-The loops run without the interpreter's lock, so plain threads are enough: whatever Numba's threading layer is, it is not
-used, and callers may come from any number of threads at once. A process that was forked makes threads of its own.
+The loops run without the interpreter's lock, so plain threads are enough: whatever Numba's threading layer is, it is
+not used, and callers may come from any number of threads at once. A process that was forked makes threads of its own.
 """
 
 from __future__ import annotations
