@@ -1,5 +1,5 @@
-# make demo   the main job, on data made for it
-# make test   lint and the whole test suite, on the installed wheel, with every CPU library required
+# make demo   the main job, on data made for it, with the kernels of plugins/xent-numba
+# make test   lint and the whole test suite, on the installed wheel, with every CPU library required; then the plugins
 # make lint   ruff, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
 # make clean  remove what these made
@@ -23,9 +23,15 @@ INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINTS)
 # torch is pinned here: the wheels that an open requirement finds bring gigabytes of CUDA.
 # cupy comes without its ctk extra: without a GPU only its dispatch is tested, on arrays in host memory.
 TORCH := torch==2.13.0
-LIBRARIES := $(TORCH) jax cupy-cuda13x tensorflow-cpu keras optax
+LIBRARIES := $(TORCH) jax cupy-cuda13x tensorflow-cpu keras optax numba
 BACKENDS := numpy,array-api-strict,dask,torch,jax,cupy
 PEERS := tensorflow,keras,torch,optax,sklearn,scipy
+
+# The plugins are installed beside the environment, not in it: xent's own tests see none, those of a plugin see it.
+PLUGINS := $(VENV)/plugins
+PLUGIN_SOURCES := $(shell find plugins -name __pycache__ -prune -o \( -type d -o -name '*.py' -o -name '*.toml' \) -print)
+KERNEL_BACKENDS := numpy,dask,torch
+KERNEL_FLAGS := --kernel numba --backend numpy --backend dask --backend torch
 
 # No test may find the source folder where it should find the wheel: neither -c nor -m puts the working folder first.
 export PYTHONSAFEPATH := 1
@@ -35,21 +41,28 @@ PYTESTFLAGS ?= -n 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-core test-plugins lint bench clean
 
-demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp
-	$(BIN)/xent demo
+demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
+	PYTHONPATH=$(PLUGINS) $(BIN)/xent demo
 
-test: lint
+test: test-core test-plugins
+
+test-core: lint
 	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
+
+test-plugins: lint $(VENV)/plugins.stamp
+	PYTHONPATH=$(PLUGINS) XENT_REQUIRE_BACKENDS=$(KERNEL_BACKENDS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(KERNEL_FLAGS) tests
+	PYTHONPATH=$(PLUGINS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) plugins/xent-numba/tests
 
 lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp
-	set -e; for script in benchmarks/bench_*.py; do PYTHONPATH=benchmarks $(BIN)/python $$script; done
+bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
+	set -e; for script in $(filter-out %_numba.py,$(wildcard benchmarks/bench_*.py)); do PYTHONPATH=benchmarks $(BIN)/python $$script; done
+	PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python benchmarks/bench_numba.py
 
 clean:
 	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -69,7 +82,7 @@ $(WHEEL): $(SOURCES) pyproject.toml README.md LICENSE | $(VENV)/build.stamp
 
 # What each target needs beside xent. Repeated only when a requirement may have changed.
 $(VENV)/demo.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
-	$(INSTALL) "$(WHEEL)[all]"
+	$(INSTALL) "$(WHEEL)[all]" numba
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
@@ -83,4 +96,11 @@ $(VENV)/bench.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
 # xent itself, whenever its sources have changed.
 $(VENV)/wheel.stamp: $(WHEEL)
 	$(PIP) install --quiet --no-deps --force-reinstall $(WHEEL)
+	touch $@
+
+# The plugins, built into wheels, whenever their sources have changed.
+$(VENV)/plugins.stamp: $(PLUGIN_SOURCES) | $(VENV)/build.stamp
+	rm -rf $(PLUGINS) dist/plugins
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist/plugins plugins/xent-numba
+	$(PIP) install --quiet --no-deps --target $(PLUGINS) dist/plugins/*.whl
 	touch $@

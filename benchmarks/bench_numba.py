@@ -280,6 +280,44 @@ def memory(shape: Shape, what: str) -> tuple[str, str, str, str]:
     return f"{shape}, {what}", f"{extra / 1e6:.1f}", f"{extra / shape[0]:.0f}", f"{extra / size:.3f}"
 
 
+# -------------------- a training step
+
+
+def training(quick: bool) -> tuple[list[Line], Rounds]:
+    """A step of a model of the next token, but for the optimizer, with torch's loss and with xent's in its place."""
+    import torch
+
+    vocabulary, width, tokens = (100, 8, 16) if quick else (32_000, 64, 1024)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(vocabulary, width), torch.nn.Linear(width, vocabulary))
+    given, following = torch.randint(0, vocabulary, (2, tokens))
+
+    def step(loss: Callable[..., Any]) -> Any:
+        model.zero_grad()
+        value = loss(model(given), following)
+        value.backward()
+        return value
+
+    def xents(logits: Any, labels: Any, kernel: str) -> Any:
+        with xent.using(kernel=kernel):
+            return xent.sparse_cross_entropy(logits, labels, reduction="mean")
+
+    losses = {
+        OURS: functools.partial(xents, kernel="numba"),
+        WITHOUT: functools.partial(xents, kernel="numpy"),
+        TORCH: torch.nn.functional.cross_entropy,
+        "the model alone, its logits summed": lambda logits, _: logits.sum(),
+    }
+    seconds = measure.interleave(
+        {name: functools.partial(step, loss) for name, loss in losses.items()}, 3 if quick else 9
+    )
+    lines = [
+        {"contender": name, "seconds": measure.spread(rounds), "times_xent": measure.ratio(rounds, seconds[OURS])}
+        for name, rounds in seconds.items()
+    ]
+    return lines, seconds
+
+
 # -------------------- the page
 
 
@@ -337,6 +375,12 @@ def main(quick: bool = False) -> str:
     extra = [memory(shape, what) for shape in shapes for what in PASSES]
     columns = ("", "extra memory, MB", "bytes a row", "/ predictions")
     report.add("## Memory beside the arguments and the gradient", measure.table(columns, extra))
+    lines, seconds = training(quick)
+    report.add(
+        "## A training step of Embedding(32000, 64) and Linear(64, 32000), 1024 tokens",
+        show(lines),
+        training={"lines": lines, "seconds": seconds},
+    )
     report.add(*pages)
     if not quick:
         plot(rounds, measure.RESULTS / "numba.png")

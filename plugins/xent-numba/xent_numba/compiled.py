@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,44 +29,37 @@ def array(dtype: types.Type, dimensions: int = 1, *, written: bool = False) -> t
     return types.Array(dtype, dimensions, "A", readonly=not written, aligned=False)
 
 
-def signature_of(function: Callable[..., Any], dtype: str, soft: bool) -> tuple[types.Type, ...]:
-    """The types of a loop's arguments for logits of a dtype, with soft targets or with labels."""
+def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.Type, ...]]:
+    """The types of every loop's arguments for logits of a dtype, with soft targets or with labels."""
     memory = MEMORY[dtype]
     wide = types.float64 if dtype == "float64" else types.float32
     index, real = types.int64, types.float64
+    block, grid = array(memory, 2), array(memory, 3)
+    block_out, grid_out = array(memory, 2, written=True), array(memory, 3, written=True)
     table, values, scales = array(real, 2, written=True), array(wide, written=True), array(wide)
+    ranks, some = array(index, written=True), (index, index)
     target = (array(wide, 2) if soft else array(index), real, real)
-    grid = (array(wide, 3) if soft else array(index), real, real)
-    partial = types.UniTuple(scales, 3)
-    kinds = {
-        rows.fold: (array(memory, 2), *target, index, index, table),
-        rows.fold_with_statistics: (array(memory, 2), array(index), scales, index, index, table),
-        rows.finish_loss: (table, index, index, index, values),
-        rows.finish_partial: (table, index, index, index, table),
-        rows.finish_statistics: (table, index, index, index, array(index, written=True), values, values),
-        slopes.gradient: (
-            *(array(memory, 2), *target, array(real, 2), scales, index, index),
-            array(memory, 2, written=True),
-        ),
-        slopes.fold_and_gradient: (
-            *(array(memory, 2), *target, scales, index, index, table),
-            array(memory, 2, written=True),
-        ),
-        columns.bring_rows: (array(memory, 3), index, index, array(memory, 2, written=True)),
-        columns.put_rows: (array(memory, 2), index, index, array(memory, 3, written=True)),
-        columns.loss: (array(memory, 3), *grid, index, index, values),
-        columns.partial: (array(memory, 3), *grid, index, index, values, values, values, values),
-        columns.statistics: (
-            *(array(memory, 3), array(index), scales, index, index),
-            *(array(wide, 2, written=True), array(index, written=True), values, values),
-        ),
-        columns.gradient: (array(memory, 3), *grid, partial, scales, index, index, array(memory, 3, written=True)),
-        columns.loss_and_gradient: (
-            *(array(memory, 3), *grid, scales, index, index, values),
-            array(memory, 3, written=True),
-        ),
+    grid_target = (array(wide, 3) if soft else array(index), real, real)
+    found = {
+        rows.fold: (block, *target, *some, table),
+        slopes.gradient: (block, *target, array(real, 2), scales, *some, block_out),
+        slopes.fold_and_gradient: (block, *target, scales, *some, table, block_out),
+        columns.loss: (grid, *grid_target, *some, values),
+        columns.partial: (grid, *grid_target, *some, values, values, values, values),
+        columns.gradient: (grid, *grid_target, types.UniTuple(scales, 3), scales, *some, grid_out),
+        columns.loss_and_gradient: (grid, *grid_target, scales, *some, values, grid_out),
     }
-    return kinds[function]
+    if soft:
+        return found
+    return found | {
+        rows.fold_with_statistics: (block, array(index), scales, *some, table),
+        rows.finish_loss: (table, index, *some, values),
+        rows.finish_partial: (table, index, *some, table),
+        rows.finish_statistics: (table, index, *some, ranks, values, values),
+        columns.statistics: (grid, array(index), scales, *some, array(wide, 2, written=True), ranks, values, values),
+        columns.bring_rows: (grid, *some, block_out),
+        columns.put_rows: (block, *some, grid_out),
+    }
 
 
 @functools.cache
@@ -128,6 +121,14 @@ def compiled(function: Callable[..., Any], dtype: str, soft: bool = False) -> Ca
                 cache = cache_of(function)
                 if cache is not None:
                     dispatcher._cache = cache
-                compiled_loops[key] = dispatcher.compile(signature_of(function, dtype, soft))
+                compiled_loops[key] = dispatcher.compile(signatures(dtype, soft)[function])
             found = compiled_loops[key]
     return found
+
+
+def warm(dtypes: Iterable[str]) -> None:
+    """Compiles every loop for logits of these dtypes, and keeps what is not on disk yet."""
+    for dtype in dtypes:
+        for soft in (False, True):
+            for function in signatures(dtype, soft):
+                compiled(function, dtype, soft)

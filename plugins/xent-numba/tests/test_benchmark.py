@@ -1,0 +1,32 @@
+"""The benchmark runs, on sizes too small to say anything: what it measures is its own, that it can is tested here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+ROWS = (
+    "| xent | ",
+    "| xent, one thread | ",
+    "| xent, gradient in place | ",
+    "| torch eager | ",
+    "| floor: numpy.copyto | ",
+    "## Growth",
+    "## A training step",
+)
+
+
+def test_it_runs_has_its_rows_and_keeps_no_trial():
+    pytest.importorskip("torch", reason="the peers of the benchmark are not installed")
+    paths = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, str(BENCHMARKS / "bench_numba.py"), "--quick"]
+    results = BENCHMARKS / "results"
+    before = {path.name: path.stat().st_mtime_ns for path in results.glob("*")}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=200)
+
+    assert done.returncode == 0, done.stderr
+    assert [row for row in ROWS if row not in done.stdout] == []
+    assert {path.name: path.stat().st_mtime_ns for path in results.glob("*")} == before

@@ -1,0 +1,365 @@
+"""The kernels by xent's contract, where the tests that xent runs on every kernel do not look."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+from expected import same_bits
+from xent_numba import kernels, rows
+from xent_numba.threads import share_out
+
+import xent
+from xent.kernels import Partial
+
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+SHAPES = [(41, 5), (7, 123), (300, 1000), (3, 70_001), (1, 200_003)]
+every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+quietly = np.errstate(all="ignore")
+
+
+def drawn(shape, dtype=np.float32, seed=0):
+    """Logits, labels and soft targets."""
+    rng = np.random.default_rng(seed)
+    logits = (rng.standard_normal(shape) * 3).astype(dtype)
+    logits[::3, 0] = 40  # some rows are confident, some are not
+    wide = np.float64 if dtype == np.float64 else np.float32
+    targets = rng.random(shape).astype(wide)
+    return logits, rng.integers(0, shape[1], shape[0]), targets
+
+
+def numbers(x, y, t, threads):
+    """All that the kernels compute."""
+    s, d, scale = kernels.sparse, kernels.dense, np.full(len(x), 0.3, t.dtype)
+    found = []
+    for kernel, told in ((s, (y, 1.0, 0.0)), (s, (y, 0.9, 0.1 / x.shape[1])), (d, (t,))):
+        partial = kernel.partial(x, *told, threads=threads)
+        found += [*partial, kernel.loss(x, *told, threads=threads)]
+        found += [kernel.gradient(x, *told, partial, scale, threads=threads)]
+        found += [*kernel.loss_and_gradient(x, *told, scale, threads=threads)]
+    found += s.statistics(x, y, x[np.arange(len(x)), y], threads=threads)[1:]
+    return found
+
+
+@quietly
+@every_shape
+@every_dtype
+def test_no_bit_depends_on_the_number_of_threads(shape, dtype, monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST", 1)  # however small the work
+    told = drawn(shape, dtype)
+    alone = numbers(*told, 1)
+    different = [
+        (threads, at)
+        for threads in (2, 3, 7)
+        for at, (one, other) in enumerate(zip(alone, numbers(*told, threads), strict=True))
+        if not same_bits(one, other)
+    ]
+
+    assert different == []
+
+
+@quietly
+@every_shape
+@every_dtype
+def test_the_gradient_is_the_same_to_the_bit_with_its_loss_and_from_a_partial(shape, dtype):
+    found = numbers(*drawn(shape, dtype), 1)
+
+    assert all(same_bits(found[at], found[at + 2]) for at in (5, 13, 21))
+    assert all(same_bits(found[at], found[at + 2]) for at in (4, 12, 20))
+
+
+@quietly
+@every_dtype
+def test_many_threads_may_call_at_once(dtype):
+    told = [drawn((97, 1000), dtype, seed) for seed in range(16)]
+    expected = [numbers(*one, 1) for one in told]
+    found = [None] * len(told)
+
+    def call(at):
+        found[at] = numbers(*told[at], 2)
+
+    threads = [threading.Thread(target=call, args=(at,)) for at in range(len(told))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert all(
+        same_bits(one, other) for pair in zip(expected, found, strict=True) for one, other in zip(*pair, strict=True)
+    )
+
+
+def run(code, **environment):
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+FIRST_CALLS = """
+import threading, numpy as np, xent
+x, y = np.arange(16 * 500, dtype="float32").reshape(16, 500) % 7, np.arange(16)
+start, found = threading.Barrier(16), []
+def call():
+    start.wait()
+    found.append(xent.sparse_cross_entropy(x, y).tobytes())
+threads = [threading.Thread(target=call) for _ in range(16)]
+[one.start() for one in threads]
+[one.join() for one in threads]
+print(len(found), len(set(found)), xent.explain(xent.sparse_cross_entropy, x, y).kernel)
+"""
+
+
+def test_the_first_call_from_sixteen_threads_at_once_is_as_good_as_from_one(tmp_path):
+    assert run(FIRST_CALLS, NUMBA_CACHE_DIR=str(tmp_path)) == "16 1 numba"
+
+
+TWO_DASK_THREADS = """
+import dask.array as da, numpy as np, xent
+x = np.random.default_rng(0).standard_normal((4000, 300)).astype("float32")
+y = np.arange(4000) % 300
+lazy = xent.sparse_cross_entropy(da.from_array(x, chunks=(100, 300)), da.from_array(y, chunks=100))
+print(np.array_equal(lazy.compute(scheduler="threads", num_workers=8), xent.sparse_cross_entropy(x, y)))
+"""
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "default"])
+def test_dasks_threads_may_call_at_once_whatever_numbas_threading_layer(layer):
+    assert run(TWO_DASK_THREADS, NUMBA_THREADING_LAYER=layer) == "True"
+
+
+def test_registering_imports_no_numba():
+    assert run("import sys, xent; xent.plugins(); print('numba' in sys.modules)") == "False"
+
+
+COUNT_COMPILED = """
+import numba.core.compiler as compiler, numpy as np
+made, make = [], compiler.compile_extra
+compiler.compile_extra = lambda *a, **k: made.append(1) or make(*a, **k)
+import xent
+for classes in (10, 100):
+    xent.sparse_cross_entropy(np.zeros((2, classes), "float32"), np.zeros(2, int))
+print(len(made))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    first, second = (int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
+
+    assert first > 0 and second == 0
+
+
+def test_what_was_compiled_for_other_sources_is_made_anew(tmp_path):
+    run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))
+    changed = "from xent_numba import compiled as c\nc.fingerprint = lambda: 'other'\n" + COUNT_COMPILED
+
+    assert int(run(changed, NUMBA_CACHE_DIR=str(tmp_path))) > 0
+
+
+def test_where_nothing_can_be_kept_it_compiles_and_serves(tmp_path):
+    (tmp_path / "file").write_text("")
+    nowhere = "import xent_numba.compiled as c\nc.Stored._locator_classes = (c.Provided,)\n"
+    code = nowhere + COUNT_COMPILED + "print(c.cache_of(c.rows.fold))"
+    compiled, cache = run(code, NUMBA_CACHE_DIR=str(tmp_path / "file")).split()
+
+    assert int(compiled) > 0 and cache == "None"
+
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+import numpy as np, xent
+decision = xent.explain(xent.sparse_cross_entropy, np.zeros((2, 3), "float32"), np.zeros(2, int))
+print(decision.kernel, [one.reasons for one in decision.verdicts if one.kernel == "numba"])
+"""
+
+
+def test_where_numba_cannot_be_imported_it_declines_with_the_reason():
+    assert run(WITHOUT_NUMBA).startswith("numpy [('check: Numba cannot be imported")
+
+
+def child_loss(queue, x, y):
+    queue.put(kernels.sparse.loss(x, y, 1.0, 0.0, threads=2))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes are forked")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setattr(kernels, "LEAST", 1)
+    x, y, _ = drawn((50, 1000))
+    expected = kernels.sparse.loss(x, y, 1.0, 0.0, threads=2)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=child_loss, args=(queue, x, y))
+    process.start()
+    found = queue.get(timeout=60)
+    process.join()
+
+    assert same_bits(found, expected)
+
+
+# -------------------- the contract
+
+
+@quietly
+@every_shape
+def test_a_label_that_is_no_class_is_nan_in_a_loss_and_not_here_in_a_partial(shape):
+    x, y, _ = drawn(shape)
+    for bad in (-1, shape[1], 2**62, -(2**62)):
+        y[0] = bad
+        partial = kernels.sparse.partial(x, y, 1.0, 0.0, threads=1)
+        loss = kernels.sparse.loss(x, y, 1.0, 0.0, threads=1)
+        both, _ = kernels.sparse.loss_and_gradient(x, y, 1.0, 0.0, np.ones(len(x), np.float32), threads=1)
+
+        assert partial.target_gap[0] == partial.target_sum[0] == 0
+        assert np.isnan(loss[0]) and np.isnan(both[0])
+        assert not np.isnan(loss[1:]).any()
+
+
+@quietly
+@every_shape
+@every_dtype
+def test_a_row_of_scale_zero_has_a_gradient_of_exactly_zero_whatever_it_holds(shape, dtype):
+    x, y, t = drawn(shape, dtype)
+    x[0, ::2] = np.nan
+    scale = np.ones(len(x), t.dtype)
+    scale[0] = 0
+    for kernel, told in ((kernels.sparse, (y, 1.0, 0.0)), (kernels.dense, (t,))):
+        partial = kernel.partial(x, *told, threads=1)
+        slopes = (
+            kernel.gradient(x, *told, partial, scale, threads=1),
+            kernel.loss_and_gradient(x, *told, scale, threads=1)[1],
+        )
+
+        assert all(np.all(one[0] == 0) and not np.isnan(one[1:].astype(np.float32)).any() for one in slopes)
+
+
+@quietly
+@every_dtype
+@pytest.mark.parametrize("shape", [(37, 7), (37, 1000)], ids=str)
+def test_nan_and_infinities_stay_in_their_rows(dtype, shape):
+    x, y, t = drawn(shape, dtype)
+    clean = numbers(x, y, t, 1)
+    odd = x.copy()
+    odd[5, -1], odd[11, 0], odd[17], odd[23, 3] = np.nan, np.inf, -np.inf, -np.inf
+    others = np.setdiff1d(np.arange(37), [5, 11, 17, 23])
+
+    assert all(same_bits(a[others], b[others]) for a, b in zip(clean, numbers(odd, y, t, 1), strict=True))
+
+
+def layouts(x):
+    """The same rows in memory of other kinds."""
+    wide = np.zeros((x.shape[0], 2 * x.shape[1]), x.dtype)
+    wide[:, ::2] = x
+    raw = np.zeros(x.nbytes + 1, np.uint8)[1:]
+    raw[:] = np.ascontiguousarray(x).view(np.uint8).reshape(-1)
+    yield "strided", wide[:, ::2]
+    yield "Fortran", np.asfortranarray(x)
+    yield "reversed", np.ascontiguousarray(x[::-1])[::-1]
+    yield "reversed classes", np.ascontiguousarray(x[:, ::-1])[:, ::-1]
+    yield "misaligned", raw.view(x.dtype).reshape(x.shape)
+    if x.dtype.kind == "f":
+        yield "swapped bytes", x.astype(x.dtype.newbyteorder())
+
+
+@quietly
+@every_dtype
+@pytest.mark.parametrize("shape", [(19, 7), (19, 64), (19, 65), (19, 1003)], ids=str)
+def test_memory_of_any_kind_is_read_right_and_nothing_is_written_to_it(dtype, shape):
+    x, y, t = drawn(shape, dtype)
+    x.flags.writeable = y.flags.writeable = t.flags.writeable = False
+    expected = numbers(x, y, t, 2)
+    for name, other in layouts(x):
+        before = other.tobytes()
+        other.flags.writeable = False
+        found = numbers(other, y, t, 2)
+
+        assert other.tobytes() == before, name
+        for one, two in zip(expected, found, strict=True):
+            assert np.array_equal(one, two.astype(one.dtype), equal_nan=True), name
+
+
+@quietly
+@pytest.mark.parametrize("classes", [7, 1000])
+def test_out_is_filled_and_returned_whatever_it_held(classes):
+    x, y, _ = drawn((23, classes))
+    scale = np.ones(23, np.float32)
+    expected = kernels.sparse.loss_and_gradient(x, y, 1.0, 0.0, scale, threads=1)
+    partial = kernels.sparse.partial(x, y, 1.0, 0.0, threads=1)
+    for out in (np.full_like(x, np.nan), np.full((classes, 23), np.nan, np.float32).T):
+        loss, slope = kernels.sparse.loss_and_gradient(x, y, 1.0, 0.0, scale, threads=1, out=out)
+
+        assert slope is out and same_bits(slope, expected[1]) and same_bits(loss, expected[0])
+        assert kernels.sparse.gradient(x, y, 1.0, 0.0, partial, scale, threads=1, out=out) is out
+        assert same_bits(out, expected[1])
+
+
+def test_nothing_is_read_or_written_beside_a_block():
+    """Guards of NaN around every row, and of a known pattern around the output."""
+    for classes in (1, 15, 16, 17, 64, 65, 79, 80, 81, 127, 1003):
+        padded = np.full((21, classes + 64), np.nan, np.float32)
+        x, y, _ = drawn((19, classes))
+        padded[1:-1, 32:-32] = x
+        out = np.full((21, classes + 64), 7.0, np.float32)
+        inside = np.s_[1:-1, 32:-32]
+        scale = np.ones(19, np.float32)
+        loss, slope = kernels.sparse.loss_and_gradient(padded[inside], y, 1.0, 0.0, scale, threads=1, out=out[inside])
+        expected = kernels.sparse.loss_and_gradient(x, y, 1.0, 0.0, scale, threads=1)
+        out_of = np.ones_like(out, bool)
+        out_of[inside] = False
+
+        assert same_bits(loss, expected[0]) and same_bits(np.ascontiguousarray(slope), expected[1])
+        assert np.all(out[out_of] == 7)
+
+
+def test_images_keep_their_class_axis_without_a_copy():
+    for classes in (5, 70):
+        x = np.random.default_rng(3).standard_normal((3, classes, 9, 11)).astype(np.float32)
+        y = np.random.default_rng(4).integers(0, classes, (3, 9, 11))
+        loss, slope = xent.value_and_grad(xent.sparse_cross_entropy)(x, y, axis=1)
+        flat = np.moveaxis(x, 1, -1).reshape(-1, classes)
+        expected = xent.value_and_grad(xent.sparse_cross_entropy)(np.ascontiguousarray(flat), y.reshape(-1))
+
+        assert same_bits(loss.reshape(-1), expected[0])
+        assert same_bits(np.moveaxis(slope, 1, -1).reshape(-1, classes), expected[1])
+
+
+def test_an_error_in_one_share_reaches_the_caller():
+    def work(first, stop):
+        if first > 0:
+            raise ArithmeticError("broken")
+
+    with pytest.raises(ArithmeticError, match="broken"):
+        share_out(work, 100, 2)
+
+
+def test_every_range_is_worked_on_once():
+    for count in (0, 1, 5, 100, 1001):
+        for threads in (1, 2, 5):
+            done = []
+            share_out(lambda first, stop, done=done: done.extend(range(first, stop)), count, threads)
+
+            assert sorted(done) == list(range(count))
+
+
+@quietly
+def test_segments_merge_as_the_fold_does():
+    x, y, _ = drawn((4, 3 * rows.SEGMENT + 17))
+    x[1, : rows.SEGMENT] = -np.inf
+    whole = kernels.sparse.partial(x, y, 1.0, 0.0, threads=1)
+    halves = [
+        kernels.sparse.partial(np.ascontiguousarray(x[:, a:b]), y - a, 1.0, 0.0, threads=1)
+        for a, b in ((0, 50_000), (50_000, x.shape[1]))
+    ]
+    merged = xent.merge(*(Partial(*one) for one in halves))
+
+    assert same_bits(whole.max, merged.max)
+    assert np.allclose(xent.finish(whole), xent.finish(merged), rtol=3e-7, atol=0)
