@@ -17,7 +17,11 @@ import xml.etree.ElementTree as ElementTree
 README = pathlib.Path(__file__).parent.parent / "README.md"
 MARKERS = "<!-- libraries -->", "<!-- /libraries -->"
 LIBRARIES = {
-    "numpy": ("NumPy", "float16, bfloat16 (ml_dtypes), float32, float64", "in place, in blocks that fit the cache"),
+    "numpy": (
+        "NumPy",
+        "float16, bfloat16 (ml_dtypes), float32, float64",
+        "in place, in blocks that fit the cache; fused by xent-numba",
+    ),
     "torch": ("torch", "the same", "NumPy's kernel on the same memory, inside autograd; torch.compile, torch.func"),
     "jax": ("JAX", "the same; float64 with x64", "jit, grad, vmap; derivatives written out"),
     "dask": ("Dask", "those of its chunks", "one task for each chunk; classes cut or not; unknown rows"),

@@ -7,7 +7,7 @@ import torch
 
 import xent
 
-VOCABULARY, WIDTH, TOKENS = 16_000, 64, 512
+VOCABULARY, WIDTH, TOKENS = 32_000, 64, 512
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Embedding(VOCABULARY, WIDTH), torch.nn.Linear(WIDTH, VOCABULARY))
 tokens, following = torch.randint(0, VOCABULARY, (2, TOKENS))

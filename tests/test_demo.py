@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import zarr
 
-from xent.demo import interpolated, library_texts, make, model
+import xent
+from xent.demo import interpolated, kernel, library_texts, make, model
 from xent.evaluation.onepass import evaluate
 
 
@@ -62,6 +63,11 @@ def test_nothing_is_overwritten(made):
     with pytest.raises(FileExistsError, match=r"must be a directory without predictions\.zarr"):
         make(made.predictions.parent, files=60)
     np.testing.assert_array_equal(np.load(made.labels), before)
+
+
+def test_the_kernel_that_computed_is_named():
+    with xent.using(kernel="generic"):
+        assert kernel() == "kernel generic of xent.generic"
 
 
 def test_a_python_without_source_files_is_told_so(tmp_path, monkeypatch):

@@ -130,7 +130,7 @@ def demo(keep: str | None, files: int | None, **run: Any) -> None:
         click.echo(made.story(), err=run["as_json"])
         evaluation = _evaluate_and_report(str(made.predictions), str(made.labels), {}, **run)
         agrees, verdict = made.cross_check(evaluation.mean_loss)
-        click.echo(verdict, err=run["as_json"])
+        click.echo(f"{verdict}\nComputed by {library_demo.kernel()}.", err=run["as_json"])
         if not agrees:
             raise SystemExit(BAD_DATA)
 
