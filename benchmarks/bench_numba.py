@@ -8,10 +8,10 @@ The counting model, for N rows of C logits of b bytes:
 | loss and gradient | b N C read, b N C written | N C |
 | loss of soft targets | (b + 4) N C read | N C |
 
-Two floors are measured in the same run: the bare sum of exponentials (``floor.cpp``, one thread, beside xent on one
-thread), and ``numpy.copyto`` of the logits, which reads and writes them once into memory that is there already: beside
-it the kernel writes its gradient into such memory too. Against the peers it is the public call that is measured, and
-each allocates its gradient as it does.
+Three floors are measured in the same run: the bare sum of exponentials (``floor.cpp``, one thread, beside xent on one
+thread), the bare read of the logits on all cores, and ``numpy.copyto`` of the logits, which reads and writes them once
+into memory that is there already: beside it the kernel writes its gradient into such memory too. Against the peers it
+is the public call that is measured, and each allocates its gradient as it does.
 
 Logits are normal with standard deviation 3, labels uniform, soft targets uniform and scaled to 1; losses are not
 reduced, gradients are those of the mean. Every contender starts from arrays of its own library, on all cores.
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ LOSS, GRADIENT, HALF, SOFT = "loss", "loss and gradient", "float16 loss", "loss 
 PASSES = (LOSS, GRADIENT, HALF, SOFT)
 OURS, ALONE, IN_PLACE, WITHOUT = "xent", "xent, one thread", "xent, gradient in place", "xent without the plugin"
 COPY, EXPONENTIALS = "floor: numpy.copyto", "floor: sum of exponentials, one thread"
+READ = "floor: bare read, all cores"
 TORCH = "torch eager"
 PEERS = (TORCH, "torch.compile", "JAX jit, optax", "TensorFlow")
 FIT_ELEMENTS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
@@ -166,6 +168,18 @@ def exponentials(given: Data, what: str) -> Call:
     return lambda: floor_program().sum_exp(*arguments, *sizes)
 
 
+def reading(given: Data, what: str) -> Call:
+    logits, threads = given.logits, measure.threads()
+    pool, found = ThreadPoolExecutor(threads), np.empty(threads, np.int32)
+    share = logits.nbytes // threads
+
+    def read(thread: int) -> None:
+        start, out = logits.ctypes.data + thread * share, found.ctypes.data + 4 * thread
+        floor_program().read(ctypes.c_void_p(start), ctypes.c_void_p(out), ctypes.c_int64(share))
+
+    return lambda: list(pool.map(read, range(threads)))
+
+
 class Contender(NamedTuple):
     """What is timed: ``setup(data, pass)`` makes the call, and needs the module."""
 
@@ -186,9 +200,10 @@ CONTENDERS = [
     Contender("TensorFlow", (LOSS, GRADIENT, SOFT), "tensorflow", with_tensorflow),
     Contender(COPY, (GRADIENT,), "numpy", copying),
     Contender(EXPONENTIALS, (LOSS,), "numpy", exponentials),
+    Contender(READ, (LOSS, HALF), "numpy", reading),
 ]
 SLOW_TO_START = ("torch.compile", "TensorFlow")
-FLOORS = (COPY, EXPONENTIALS)
+FLOORS = (COPY, EXPONENTIALS, READ)
 
 
 def mean_loss(result: Any) -> float:
@@ -237,6 +252,11 @@ def promises(rounds: dict[tuple[Shape, str], Rounds]) -> Iterator[tuple[str, str
         peer = TORCH if what == HALF else best_peer(seconds)
         found, least = measure.ratio(seconds[peer], seconds[OURS]), FASTER[what][few]
         yield f"{peer} / xent, {what}, {shape}", f"≥ {least}", found, found.median >= least
+        if IN_PLACE in seconds:
+            found = measure.ratio(seconds[peer], seconds[IN_PLACE])
+            yield f"{peer} / {IN_PLACE}, {shape}", f"≥ {least}", found, found.median >= least
+        if READ in seconds:
+            yield f"xent / {READ}, {what}, {shape}", "reported", measure.ratio(seconds[OURS], seconds[READ]), True
 
 
 def show(lines: list[Line]) -> str:
