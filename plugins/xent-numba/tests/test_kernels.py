@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import platform
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -171,6 +173,31 @@ def test_where_nothing_can_be_kept_it_compiles_and_serves(tmp_path):
     compiled, cache = run(code, NUMBA_CACHE_DIR=str(tmp_path / "file")).split()
 
     assert int(compiled) > 0 and cache == "None"
+
+
+BITS = """
+import hashlib, numpy as np, xent
+seen = hashlib.sha256()
+for classes in (7, 1003):
+    rng = np.random.default_rng(classes)
+    x, y = (rng.standard_normal((33, classes)) * 4).astype("float32"), rng.integers(0, classes, 33)
+    x[0, y[0]] = 30
+    for one in xent.value_and_grad(xent.sparse_cross_entropy)(x, y):
+        seen.update(one.tobytes())
+print(seen.hexdigest())
+"""
+AVX2 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2,+ssse3,+xsave"
+
+
+def has_avx2():
+    return platform.machine() == "x86_64" and " avx2 " in Path("/proc/cpuinfo").read_text()
+
+
+@pytest.mark.skipif(not has_avx2(), reason="the bits of AVX2 can only be made on a processor that has it")
+def test_a_processor_of_another_width_gives_the_same_bits(tmp_path):
+    other = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    assert run(BITS, **other) == run(BITS)
 
 
 WITHOUT_NUMBA = """
