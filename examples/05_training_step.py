@@ -36,5 +36,4 @@ kernel = xent.explain(xent.sparse_cross_entropy, model(tokens).detach(), followi
 print(f"A step takes {theirs:.0f} ms with torch's loss, {mine:.0f} ms with xent's (kernel {kernel}).")
 
 (value, slope), (other, other_slope) = step(ours), step(torch.nn.functional.cross_entropy)
-torch.testing.assert_close(value, other)
-torch.testing.assert_close(slope, other_slope)
+assert torch.allclose(value, other) and torch.allclose(slope, other_slope, atol=1e-7)

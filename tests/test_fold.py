@@ -280,6 +280,16 @@ def test_merging_with_nothing_changes_no_bit(rng):
     assert all(same_bits(one, other) for one, other in zip(xent.merge(empty(11), a), a, strict=True))
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["infinity first", "NaN first"])
+def test_a_nan_is_the_maximum_of_both_whichever_side_it_is_on(order):
+    parts = [
+        xent.partial(np.asarray([[one]], np.float32), labels=np.asarray([-1]), num_classes=2) for one in (inf, nan)
+    ]
+    whole = xent.merge(*(parts[one] for one in order))
+
+    assert np.isnan(whole.max[0]) and np.isnan(whole.sum_exp_rest[0])
+
+
 @pytest.mark.variants("numpy", "array-api-strict", "torch")
 def test_many_merges_lose_no_digit(lib):
     one = lib.apply(xent.partial, np.zeros((1, 1), np.float32), labels=np.asarray([-1]), num_classes=1001)

@@ -157,7 +157,7 @@ def partial_dense(xp: Any, logits: Array, targets: Array) -> Partial:
 
 def step_between(xp: Any, a: Partial, b: Partial) -> tuple[Array, Array]:
     """Which rows have their maximum in ``b``, and the distance of the two maxima."""
-    swap = b.max > a.max
+    swap = (b.max > a.max) | xp.isnan(b.max)  # a NaN is the maximum of both, whichever side it is on
     high, low = xp.where(swap, b.max, a.max), xp.where(swap, a.max, b.max)
     # subtle: +inf where the lower block is empty or masked; two +inf stay NaN, as they should
     return swap, xp.where(low == -math.inf, math.inf, high - low)

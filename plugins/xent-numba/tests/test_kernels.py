@@ -6,12 +6,13 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
-from expected import same_bits
+from expected import loss_is_off, same_bits
 from xent_numba import kernels, rows
 from xent_numba.threads import share_out
 
@@ -390,3 +391,112 @@ def test_segments_merge_as_the_fold_does():
 
     assert same_bits(whole.max, merged.max)
     assert np.allclose(xent.finish(whole), xent.finish(merged), rtol=3e-7, atol=0)
+
+
+# -------------------- what once went wrong
+
+
+@quietly
+@pytest.mark.parametrize("classes", [10, 100, 70_001])
+def test_no_label_however_far_outside_is_looked_for(classes):
+    x, y, _ = drawn((6, classes))
+    for far in (-(2**63), 2**63 - 1):
+        y[2] = far
+        found = xent.row_statistics(x, y, ignore_index=far)
+
+        assert found.label_rank[2] == -1 and found.loss[2] == 0
+
+
+@quietly
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+@pytest.mark.parametrize(
+    ("integer", "bits"),
+    [(np.uint32, 0x7FC00001), (np.uint32, 0xFFC00101), (np.uint64, 0x7FF00000000007A2)],
+    ids=["low", "negative", "R's NA"],
+)
+def test_every_nan_is_one_whatever_its_bits(classes, integer, bits):
+    x = np.zeros((3, classes), np.float32 if integer is np.uint32 else np.float64)
+    x.view(integer)[1, 5] = bits
+    loss, slope = xent.value_and_grad(xent.sparse_cross_entropy)(x, np.zeros(3, np.int64))
+
+    assert np.isnan(loss).tolist() == [False, True, False]
+    assert np.isnan(slope).all(axis=1).tolist() == [False, True, False]
+    assert xent.row_statistics(x, np.zeros(3, np.int64)).label_rank.tolist() == [0, -1, 0]
+
+
+def test_a_thread_that_cannot_be_started_leaves_nothing_undone(monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def refuse_the_second(thread):
+        started.append(thread)
+        if len(started) > 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr("xent_numba.threads.pools", {})
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    done = np.zeros(1000, int)
+
+    def work(first, stop):
+        time.sleep(0.002)
+        done[first:stop] += 1
+
+    share_out(work, 1000, 6)
+
+    assert len(started) == 2 and np.all(done == 1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no pickle"], ids=["empty", "garbage"])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_damaged_files_of_the_cache_are_compiled_around(tmp_path, kind, damage):
+    run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))
+    files = list(tmp_path.rglob(f"*.{kind}"))
+    for path in files:
+        path.write_bytes(damage)
+
+    assert files and int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))) > 0
+
+
+def test_a_rows_logarithm_does_not_depend_on_the_rows_after_it():
+    x = np.tile(np.asarray([0, -0.9046562314033508], np.float32), (9, 1))
+    loss = xent.sparse_cross_entropy(x, np.zeros(9, np.int64))
+
+    assert np.unique(loss.view(np.uint32)).size == 1
+
+
+def test_a_small_call_does_not_wait_for_a_large_one():
+    finished, release = threading.Event(), threading.Event()
+
+    def large(first, stop):
+        release.wait(30)
+
+    other = threading.Thread(target=share_out, args=(large, 8, 2))
+    other.start()
+    share_out(lambda first, stop: None, 8, 2)
+    finished.set()
+    still_at_work = other.is_alive()
+    release.set()
+    other.join()
+
+    assert still_at_work and finished.is_set()
+
+
+@quietly
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("classes", [18, 64, 1000])
+def test_soft_targets_that_repeat_one_number_keep_their_budget(dtype, classes):
+    for t in np.random.default_rng(5).uniform(1.78, 2, 200).astype(dtype):
+        x, targets = np.zeros((1, classes), dtype), np.full((1, classes), t, dtype)
+
+        assert not loss_is_off(xent.cross_entropy(x, targets), x, targets)
+
+
+@quietly
+@pytest.mark.parametrize("classes", [98_304, 98_305])
+def test_a_row_with_masked_segments_keeps_the_digits_of_its_smoothed_gradient(classes):
+    x = np.full((1, classes), -np.inf)
+    x[0, :100] = 0
+    _, slope = xent.value_and_grad(xent.sparse_cross_entropy)(x, np.zeros(1, np.int64), label_smoothing=0.1)
+    expected = 1 / 100 - 0.1 / classes
+
+    assert abs(slope[0, 1] - expected) <= 8 * np.spacing(0.01)

@@ -61,7 +61,7 @@ from .rows import (
     unusual,
     write_losses,
 )
-from .segments import CHUNK, PREFETCH, unbiased
+from .segments import CHUNK, PREFETCH, TARGET_CHUNK, unbiased
 from .slopes import write_unusual
 from .targets import by_target, told_labels
 
@@ -160,7 +160,7 @@ def distances(wide, tile, classes, level):
     total = nothing()
     index = 0
     while index < classes:
-        stop = min(classes, index + CHUNK)
+        stop = min(classes, index + TARGET_CHUNK)
         lanes = fill(wide, 0.0)
         while index < stop:
             lanes = lanes + (level - load(wide, tile + index * 64))
@@ -284,7 +284,7 @@ def gaps_of_memory(x, wide, tile, classes, level, gaps, masses, target):
     gap, mass = nothing(), nothing()
     index = 0
     while index < classes:
-        stop = min(classes, index + CHUNK)
+        stop = min(classes, index + TARGET_CHUNK)
         distance, sums = zero, zero
         while index < stop:
             t = read(targets, adjacent, place, index * stride)

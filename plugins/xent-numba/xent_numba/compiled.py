@@ -6,6 +6,7 @@ one file's text. Here an array of any strides is one type, and what was compiled
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import threading
@@ -95,7 +96,19 @@ class Stored(caching.CompileResultCacheImpl):
 
 
 class Cache(caching.FunctionCache):
+    """Numba's own, but for files that are damaged and disks that are full: then it is compiled, and not kept."""
+
     _impl_class = Stored
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return super().load_overload(*arguments)
+        except Exception:  # a pickle may fail in any way
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        with contextlib.suppress(Exception):  # the index that is there may be damaged, too
+            super().save_overload(*arguments)
 
 
 @functools.cache

@@ -20,7 +20,8 @@ SINGLE_BIAS, DOUBLE_BIAS = 50, 480  # the square of a biased 1, summed, must not
 
 SINGLE_LOG2_E = np.float32(LOG2_E)
 SINGLE_LOG2_E_REST = np.float32(LOG2_E - float(SINGLE_LOG2_E))
-SINGLE_ROUNDER = np.float32(1.5 * 2**23 + SINGLE_BIAS)  # what is added to it lands in the low bits, an integer
+# What is added to it lands in the low bits as an integer, beside the two biases: ours, and that of an exponent.
+SINGLE_ROUNDER = np.float32(1.5 * 2**23 + SINGLE_BIAS + 127)
 SINGLE_LEAST = np.float32(-120.0)  # e^-120 is far under the smallest subnormal; biased, it is still normal
 single_power = polynomial(
     0.0001499173489680798,
@@ -33,7 +34,7 @@ single_power = polynomial(
 )
 
 DOUBLE_LOG2_E_REST = 2.0355273740931033e-17  # log2 e less its float64
-DOUBLE_ROUNDER = 1.5 * 2.0**52 + DOUBLE_BIAS
+DOUBLE_ROUNDER = 1.5 * 2.0**52 + DOUBLE_BIAS + 1023
 DOUBLE_LEAST = -1000.0
 double_power = polynomial(
     4.356750532400759e-10,

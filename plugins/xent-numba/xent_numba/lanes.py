@@ -318,13 +318,14 @@ def polynomial(*coefficients: float) -> Any:
 
 @intrinsic
 def raised(context: Any, x: Any, power: Any) -> Any:
-    """x · 2ⁿ, where n stands in the low bits of ``power``: a number to which 1.5 · 2^(digits) was added."""
+    """x · 2ⁿ, where n and the bias of an exponent stand in the low bits of ``power``; NaN where x is."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits, digits = (I32, 23) if x.dtype is types.float32 else (I64, 52)
         kind = ir.VectorType(bits, x.count)
-        exponent = builder.shl(builder.bitcast(arguments[1], kind), constant(kind, digits))
-        return builder.bitcast(builder.add(builder.bitcast(arguments[0], kind), exponent), vector(x))
+        scale = builder.shl(builder.bitcast(arguments[1], kind), constant(kind, digits))
+        # subtle: adding to the exponent instead would make numbers of NaN whose low bits are set, as R's NA is
+        return builder.fmul(arguments[0], builder.bitcast(scale, vector(x)))
 
     return x(x, power), codegen
 

@@ -76,6 +76,21 @@ def first_peak(block, item):
 
 
 @njit
+def plus(total, term):
+    """A compensated total, (sum, what was rounded off), and one more term."""
+    value, lost = total
+    found = value + term
+    rounded = (value - found) + term if abs(value) >= abs(term) else (term - found) + value
+    return found, lost + (rounded if math.isfinite(rounded) else 0.0)
+
+
+@njit
+def added(total):
+    """The number that a compensated total stands for."""
+    return total[0] + total[1]
+
+
+@njit
 def unusual(x, start, stride, count, target):
     """(MAX, REST, GAP, MASS, SQUARES, SPREAD) of classes ``stride`` bytes apart by the fold's own text, class by class:
     for NaN and infinite maxima.
@@ -88,20 +103,21 @@ def unusual(x, start, stride, count, target):
             peak, first = logit, index
     if lost:
         peak = np.nan
-    rest, gap, mass, squares, spread = 0.0, 0.0, 0.0, 0.0, 0.0
+    rest, gap, mass, squares, spread = (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)
     for index in range(count):
         logit = np.float64(element(x, start + index * stride))
         below = peak - logit
         if not lost and (index == first or logit == -np.inf):
             below = np.inf if logit == -np.inf else 0.0
         exp = math.exp(-below)
-        rest += 0.0 if index == first and not lost else exp
-        squares += exp * exp
-        spread += 0.0 if exp == 0.0 else below * exp
+        rest = plus(rest, 0.0 if index == first and not lost else exp)
+        squares = plus(squares, exp * exp)
+        spread = plus(spread, 0.0 if exp == 0.0 else below * exp)
         t = target_of(index, target)
-        gap += 0.0 if t == 0.0 else t * below
-        mass += t
-    return peak, -1.0 if peak == -np.inf else rest, gap, mass, squares, spread
+        gap = plus(gap, 0.0 if t == 0.0 else t * below)
+        mass = plus(mass, t)
+    sums = -1.0 if peak == -np.inf else added(rest), added(gap), added(mass), added(squares), added(spread)
+    return peak, sums[0], sums[1], sums[2], sums[3], sums[4]
 
 
 @njit
@@ -194,18 +210,15 @@ def merge(numbers, begin, parts):
         if numbers[MAX, item] > numbers[MAX, main] or math.isnan(numbers[MAX, item]):
             main = item
     peak, gap, mass = numbers[MAX, main], 0.0, 0.0
-    rest, lost = numbers[REST, main], 0.0
+    rest = numbers[REST, main], 0.0
     for item in range(begin, begin + parts):
         gap += numbers[GAP, item]
         mass += numbers[MASS, item]
         if item != main:
             step = step_under(numbers, item, peak)
-            term = (1.0 + numbers[REST, item]) * math.exp(-step)
-            total = rest + term
-            lost += (rest - total) + term if abs(rest) >= abs(term) else (term - total) + rest
-            rest = total
+            rest = plus(rest, (1.0 + numbers[REST, item]) * math.exp(-step))
             gap += 0.0 if numbers[MASS, item] == 0.0 else numbers[MASS, item] * step
-    return peak, rest + lost, gap, mass
+    return peak, added(rest), gap, mass
 
 
 @njit(inline="always")
@@ -227,20 +240,21 @@ def log1p_of(rest):
 @njit
 def write_losses(numbers, parts, first, stop, out):
     """Writes the losses of the rows in [first, stop) of a table, from the numbers of all their items, to ``out``."""
-    row = first
-    if parts == 1 and out.itemsize == 4:
-        logs = np.empty(8)
-        rests, place = numbers[REST].ctypes.data, logs.ctypes.data
-        while row + 8 <= stop:
-            store(logs.dtype, place, log1p(load(numbers.dtype, rests + row * 8)))
-            for lane in range(8):
-                out[row + lane] = numbers[GAP, row + lane] + numbers[MASS, row + lane] * logs[lane]
-            row += 8
-        keep_alive(logs)
-    while row < stop:
-        _, rest, gap, mass = merged(numbers, row, parts)
-        out[row] = gap + mass * log1p_of(rest)
-        row += 1
+    if parts > 1 or out.itemsize == 8:
+        for row in range(first, stop):
+            _, rest, gap, mass = merged(numbers, row, parts)
+            out[row] = gap + mass * log1p_of(rest)
+        return
+    logs = np.zeros(8)
+    place = logs.ctypes.data
+    for row in range(first, stop, 8):
+        few = min(8, stop - row)  # subtle: the last rows too take their logarithms as lanes, or their bits would tell
+        for lane in range(few):
+            logs[lane] = numbers[REST, row + lane]
+        store(logs.dtype, place, log1p(load(logs.dtype, place)))
+        for lane in range(few):
+            out[row + lane] = numbers[GAP, row + lane] + numbers[MASS, row + lane] * logs[lane]
+    keep_alive(logs)
 
 
 def finish_loss(numbers, parts, first, stop, out):

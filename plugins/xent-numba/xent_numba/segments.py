@@ -42,7 +42,7 @@ from .lanes import (
     width,
 )
 
-CHUNK = 16
+CHUNK, TARGET_CHUNK = 16, 4  # targets repeat one number more often than exponentials do
 PREFETCH = 4096  # bytes
 
 
@@ -147,7 +147,7 @@ def distance_of(x, start, count, peak):
     total = nothing()
     at = start
     while at < full:
-        stop = min(full, at + CHUNK * step)
+        stop = min(full, at + TARGET_CHUNK * step)
         lanes = zero
         while at < stop:
             lanes = lanes + (level - load(x, at))
@@ -167,7 +167,7 @@ def target_gap_of(x, start, count, peak, targets, told):
     gap, mass = nothing(), nothing()
     at, told_end = start, told + count * size(targets)
     while at < full:
-        stop = min(full, at + CHUNK * step)
+        stop = min(full, at + TARGET_CHUNK * step)
         gaps, masses = zero, zero
         while at < stop:
             t = load(targets, told)
@@ -219,7 +219,7 @@ def count_before(x, start, count, level, label):
     """How many logits of a segment come before the label's: larger ones, and equal ones of a smaller index."""
     step = width(x) * size(x)
     end, full = start + count * size(x), start + count // width(x) * step
-    levels = fill(x, level)
+    levels, label = fill(x, level), max(-1, min(label, count))
     found, index = 0, 0
     at = start
     while at < full:
