@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from expected import loss_is_off, same_bits
-from xent_numba import kernels, rows
+from xent_numba import blocks, kernels, rows
 from xent_numba.threads import share_out
 
 import xent
@@ -53,7 +53,7 @@ def numbers(x, y, t, threads):
 @every_shape
 @every_dtype
 def test_no_bit_depends_on_the_number_of_threads(shape, dtype, monkeypatch):
-    monkeypatch.setattr(kernels, "LEAST", 1)  # however small the work
+    monkeypatch.setattr(blocks, "LEAST", 1)  # however small the work
     told = drawn(shape, dtype)
     alone = numbers(*told, 1)
     different = [
@@ -221,7 +221,7 @@ def child_loss(queue, x, y):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes are forked")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(kernels, "LEAST", 1)
+    monkeypatch.setattr(blocks, "LEAST", 1)
     x, y, _ = drawn((50, 1000))
     expected = kernels.sparse.loss(x, y, 1.0, 0.0, threads=2)
     context = multiprocessing.get_context("fork")

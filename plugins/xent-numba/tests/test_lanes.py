@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from numba import njit
-from xent_numba import exponential, lanes
+from xent_numba import exponential, memory, totals
 
 inf, nan = np.inf, np.nan
 BIAS = {np.float32: exponential.SINGLE_BIAS, np.float64: exponential.DOUBLE_BIAS}
@@ -12,37 +12,37 @@ BIAS = {np.float32: exponential.SINGLE_BIAS, np.float64: exponential.DOUBLE_BIAS
 
 @njit
 def exp_of(x, out):
-    step = lanes.width(x.dtype) * x.itemsize
+    step = memory.width(x.dtype) * x.itemsize
     for start in range(0, x.size * x.itemsize, step):
-        lanes.store(
+        memory.store(
             out.dtype,
             out.ctypes.data + start,
-            exponential.biased_exp(lanes.load(x.dtype, x.ctypes.data + start)),
+            exponential.biased_exp(memory.load(x.dtype, x.ctypes.data + start)),
         )
 
 
 @njit
 def log1p_of(x, out):
     for start in range(0, x.size * x.itemsize, 64):
-        value = exponential.log1p(lanes.load(x.dtype, x.ctypes.data + start))
-        lanes.store(out.dtype, out.ctypes.data + start, value)
+        value = exponential.log1p(memory.load(x.dtype, x.ctypes.data + start))
+        memory.store(out.dtype, out.ctypes.data + start, value)
 
 
 @njit
 def copied(x, out):
     """Widened as it is read, narrowed as it is written."""
-    step = lanes.width(x.dtype)
+    step = memory.width(x.dtype)
     for start in range(0, x.size, step):
-        value = lanes.load(x.dtype, x.ctypes.data + start * x.itemsize)
-        lanes.store(out.dtype, out.ctypes.data + start * out.itemsize, value)
+        value = memory.load(x.dtype, x.ctypes.data + start * x.itemsize)
+        memory.store(out.dtype, out.ctypes.data + start * out.itemsize, value)
 
 
 @njit
 def summed(x):
-    total = lanes.nothing()
+    total = totals.nothing()
     for start in range(0, x.size * x.itemsize, 64):
-        total = lanes.add_to(total, lanes.load(x.dtype, x.ctypes.data + start))
-    return lanes.sum_of(total, x.dtype)
+        total = totals.add_to(total, memory.load(x.dtype, x.ctypes.data + start))
+    return totals.sum_of(total, x.dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda one: one.__name__)

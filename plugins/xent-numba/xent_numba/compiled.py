@@ -18,7 +18,7 @@ import numba
 from numba import types
 from numba.core import caching
 
-from . import columns, rows, slopes
+from . import columns, grids, rows, slopes
 
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 MEMORY = {"float16": types.int16, "bfloat16": types.uint16, "float32": types.float32, "float64": types.float64}
@@ -58,8 +58,8 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
         rows.finish_partial: (table, index, *some, table),
         rows.finish_statistics: (table, index, *some, ranks, values, values),
         columns.statistics: (grid, array(index), scales, *some, array(wide, 2, written=True), ranks, values, values),
-        columns.bring_rows: (grid, *some, block_out),
-        columns.put_rows: (block, *some, grid_out),
+        grids.bring_rows: (grid, *some, block_out),
+        grids.put_rows: (block, *some, grid_out),
     }
 
 

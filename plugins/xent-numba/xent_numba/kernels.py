@@ -1,161 +1,16 @@
-"""The kernels, as xent calls them: which loop fits a block, and how its rows are shared out among threads."""
+"""The kernels, as xent calls them: every method of its contract, for labels and for soft targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xent.kernels import Partial, Statistics
 
 from . import columns, rows, slopes
+from .blocks import Array, Block, Output, block_of, each
 from .compiled import compiled
-from .threads import share_out
-
-Array = Any
-FEW_CLASSES = 64  # up to here, rows side by side are faster than one after the other
-LEAST = 1 << 16  # elements that are worth another thread
-TILE = 1 << 16  # elements that are brought at once where the classes of a row do not follow each other
-TILE_ROWS = 16  # at least: as many as share the lines of memory that their classes are on
-
-
-def memory_of(array: Array) -> Array:
-    """An array as the loops read it: in this machine's byte order, and 16-bit floats as integers."""
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype.itemsize == 2:
-        return array.view(np.int16 if array.dtype == np.float16 else np.uint16)
-    return array
-
-
-def cube(array: Array) -> Array:
-    """(rows, classes) as (rows, classes, 1); (outer, classes, inner) as it is."""
-    return array if array.ndim == 3 else array[:, :, None]
-
-
-def is_along_rows(array: Array) -> bool:
-    """Whether the classes of a row follow each other in memory."""
-    return bool(array.strides[1] == array.itemsize and (array.ndim == 2 or array.shape[2] == 1))
-
-
-class Block(NamedTuple):
-    """One block, ready for the loops.
-
-    ``layout`` is "columns" for few classes; else "rows", with arrays (rows, classes), or "tiles" where those have to be
-    made first. Arrays of the other two are (outer, classes, inner).
-    """
-
-    logits: Array
-    told: Array  # labels (rows,), or soft targets in the shape of the logits
-    on: float
-    off: float
-    layout: str
-    dtype: str
-    threads: int
-
-    @property
-    def soft(self) -> bool:
-        return bool(self.told.ndim > 1)
-
-    @property
-    def wide(self) -> Any:
-        return np.dtype(np.float64 if self.dtype == "float64" else np.float32)
-
-    @property
-    def classes(self) -> int:
-        return int(self.logits.shape[1])
-
-    @property
-    def rows(self) -> int:
-        return int(self.logits.size // self.classes)
-
-    @property
-    def parts(self) -> int:
-        """How many segments a row has."""
-        return -(-self.classes // rows.SEGMENT)
-
-    @property
-    def target(self) -> tuple[Any, ...]:
-        return self.told, self.on, self.off
-
-    def loop(self, function: Callable[..., Any]) -> Callable[..., None]:
-        """A loop as machine code for this block."""
-        return compiled(function, self.dtype, self.soft)
-
-    def share(self, work: Callable[[int, int], Any], count: int) -> None:
-        """Shares out ``count`` rows or items among threads; few of them make no thread worth its while."""
-        least = max(1, LEAST * count // max(1, self.rows * self.classes))
-        share_out(work, count, self.threads, least)
-
-
-def block_of(logits: Array, told: Array, on: float, off: float, threads: int) -> Block:
-    """A block for the loops that fit it."""
-    dtype, logits = logits.dtype.name, memory_of(logits)
-    if told.ndim > 1:
-        told = memory_of(told.astype(np.float64 if dtype == "float64" else np.float32, copy=False))
-    many = (logits, told) if told.ndim > 1 else (logits,)
-    if logits.shape[1] <= FEW_CLASSES:
-        layout, many = "columns", tuple(map(cube, many))
-    elif all(map(is_along_rows, many)):
-        layout, many = "rows", tuple(one if one.ndim == 2 else one[:, :, 0] for one in many)
-    else:
-        layout, many = "tiles", tuple(map(cube, many))
-    return Block(many[0], many[-1] if told.ndim > 1 else told, on, off, layout, dtype, threads)
-
-
-class Output:
-    """Where a gradient is written: ``array`` is what is returned, ``written`` the same memory as the loops take it."""
-
-    def __init__(self, logits: Array, block: Block, out: Array | None):
-        self.array = np.empty(logits.shape, logits.dtype) if out is None else out
-        memory = memory_of(self.array)
-        is_same = memory.dtype.isnative and self.array.dtype.isnative
-        is_fit = block.layout != "rows" or is_along_rows(memory)
-        self.written = memory if is_same and is_fit else np.empty(logits.shape, block.logits.dtype)
-        self.is_copied = self.written is not memory
-        if block.layout == "rows":
-            self.written = self.written if self.written.ndim == 2 else self.written[:, :, 0]
-        else:
-            self.written = cube(self.written)
-
-    def filled(self) -> Array:
-        """The array, with what was written."""
-        if self.is_copied:
-            values = self.written.view(self.array.dtype.newbyteorder("="))
-            self.array[...] = values.reshape(self.array.shape)
-        return self.array
-
-
-def each(block: Block, call: Callable[..., None], *, by_items: bool, out: Array | None = None) -> None:
-    """Calls call(logits, told, out, first, stop, row) on ranges of rows, or of items, that together are all.
-
-    The arrays are (rows, classes), and their first row is ``row`` of the whole: tiles are made of what is not so.
-    """
-    if block.layout == "rows":
-        count = block.rows * (block.parts if by_items else 1)
-        block.share(lambda first, stop: call(block.logits, block.told, out, first, stop, 0), count)
-        return
-    bring, put = compiled(columns.bring_rows, block.dtype), compiled(columns.put_rows, block.dtype)
-    height = max(TILE_ROWS, TILE // block.classes)
-
-    def in_tiles(first: int, stop: int) -> None:
-        most = min(height, stop - first)
-        tile = np.empty((most, block.classes), block.logits.dtype)
-        slopes = None if out is None else np.empty_like(tile)
-        soft = np.empty((most, block.classes), block.wide) if block.soft else None
-        for begin in range(first, stop, height):
-            end = min(stop, begin + height)
-            bring(block.logits, begin, end, tile)
-            told = block.told[begin:end] if soft is None else soft
-            if soft is not None:
-                compiled(columns.bring_rows, block.wide.name)(block.told, begin, end, soft)
-            count = (end - begin) * (block.parts if by_items else 1)
-            call(tile[: end - begin], told, slopes, 0, count, begin)
-            if slopes is not None:
-                put(slopes, begin, end, out)
-
-    block.share(in_tiles, block.rows)
 
 
 def table_of(block: Block, fields: int = rows.FIELDS) -> Array:

@@ -21,7 +21,7 @@ from numba import njit
 
 from . import segments
 from .exponential import log1p, one_over_bias
-from .lanes import element, keep_alive, load, size, store
+from .memory import element, keep_alive, load, size, store
 from .targets import gap_of, target_at, target_of, told_of
 
 MAX, REST, GAP, MASS, SQUARES, SPREAD, RANK = range(7)

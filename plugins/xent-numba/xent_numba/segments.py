@@ -19,28 +19,9 @@ from numba import njit, types
 from numba.extending import overload
 
 from .exponential import biased_exp, least_biased, one_over_bias
-from .lanes import (
-    above,
-    add_to,
-    choose,
-    counted,
-    differs,
-    element,
-    equal,
-    fill,
-    fma,
-    highest,
-    larger,
-    last,
-    load,
-    nothing,
-    prefetch,
-    reaches,
-    size,
-    store,
-    sum_of,
-    width,
-)
+from .lanes import above, choose, counted, differs, equal, fill, fma, highest, larger, last, reaches
+from .memory import element, load, prefetch, size, store, width
+from .totals import add_to, nothing, sum_of
 
 CHUNK, TARGET_CHUNK = 16, 4  # targets repeat one number more often than exponentials do
 PREFETCH = 4096  # bytes

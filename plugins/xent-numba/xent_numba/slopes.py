@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from . import segments
-from .lanes import element, keep_alive, put, rounded_to, size
+from .memory import element, keep_alive, put, rounded_to, size
 from .rows import (
     GAP,
     MASS,

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from . import segments
-from .lanes import element, integer, size
+from .memory import element, integer, size
 
 
 def by_target(of_label, of_memory):

@@ -1,0 +1,217 @@
+"""Memory, as the loops read and write it: by address in bytes, and by the dtype of what lies there.
+
+That dtype is int16 for float16 and uint16 for bfloat16, since Numba has no arrays of those; both are widened as they
+are read and rounded to nearest even as they are written. No function here or in the loops takes an array: Numba would
+count its references at every call. Leaves out bounds: an address is trusted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .lanes import ELEMENTS, I16, I32, I64, SINGLE, WIDE, constant, splat, vector
+
+
+def widened(builder: Any, dtype: types.Type, value: Any, kind: Any) -> Any:
+    """What was read from memory of a dtype, in the kind that is computed in."""
+    if dtype is types.int16:
+        return builder.fpext(value, kind)
+    if dtype is not types.uint16:
+        return value
+    bits = ir.VectorType(I32, kind.count) if isinstance(kind, ir.VectorType) else I32
+    shift = constant(bits, 16) if isinstance(kind, ir.VectorType) else bits(16)
+    return builder.bitcast(builder.shl(builder.zext(value, bits), shift), kind)
+
+
+def narrowed(builder: Any, dtype: types.Type, value: Any) -> Any:
+    """A vector as memory of a dtype takes it, rounded to nearest even."""
+    if dtype is types.int16:
+        return builder.fptrunc(value, ir.VectorType(ir.HalfType(), value.type.count))
+    if dtype is not types.uint16:
+        return value
+    wide = ir.VectorType(I32, value.type.count)
+    bits = builder.bitcast(value, wide)
+    odd = builder.and_(builder.lshr(bits, constant(wide, 16)), constant(wide, 1))
+    rounded = builder.add(builder.add(bits, constant(wide, 0x7FFF)), odd)
+    quiet = builder.or_(bits, constant(wide, 0x400000))  # rounding could carry a NaN into an infinity
+    kept = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    return builder.trunc(builder.lshr(kept, constant(wide, 16)), ir.VectorType(I16, value.type.count))
+
+
+@intrinsic
+def width(context: Any, memory: Any) -> Any:
+    """How many numbers of this memory make one vector."""
+    return types.int64(memory), lambda context, builder, signature, arguments: I64(WIDE[memory.dtype].count)
+
+
+@intrinsic
+def size(context: Any, memory: Any) -> Any:
+    """The bytes of one number of this memory."""
+    return types.int64(memory), lambda context, builder, signature, arguments: I64(memory.dtype.bitwidth // 8)
+
+
+@intrinsic
+def load(context: Any, memory: Any, address: Any) -> Any:
+    """The lanes at an address, of any alignment."""
+    lanes = WIDE[memory.dtype]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[1], vector(lanes, ELEMENTS[memory.dtype]).as_pointer())
+        return widened(builder, memory.dtype, builder.load(place, align=1), vector(lanes))
+
+    return lanes(memory, types.int64), codegen
+
+
+@intrinsic
+def store(context: Any, memory: Any, address: Any, value: Any) -> Any:
+    """Writes lanes to an address, of any alignment."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        narrow = narrowed(builder, memory.dtype, arguments[2])
+        builder.store(narrow, builder.inttoptr(arguments[1], narrow.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(memory, types.int64, value), codegen
+
+
+@intrinsic
+def prefetch(context: Any, address: Any) -> Any:
+    """Asks for the cache line at an address, which may lie anywhere; nothing waits for it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def element(context: Any, memory: Any, address: Any) -> Any:
+    """The one number at an address, widened."""
+    wide = WIDE[memory.dtype].dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[1], ELEMENTS[memory.dtype].as_pointer())
+        return widened(builder, memory.dtype, builder.load(place, align=1), ELEMENTS[wide])
+
+    return wide(memory, types.int64), codegen
+
+
+@intrinsic
+def put(context: Any, memory: Any, address: Any, value: Any) -> Any:
+    """Writes one number (float64) to an address, rounded to the computing dtype and then to the memory's."""
+    wide = WIDE[memory.dtype].dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = context.cast(builder, arguments[2], types.float64, wide)
+        narrow = narrowed(builder, memory.dtype, splat(builder, number, 2))
+        place = builder.inttoptr(arguments[1], narrow.type.element.as_pointer())
+        builder.store(builder.extract_element(narrow, I32(0)), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(memory, types.int64, types.float64), codegen
+
+
+@intrinsic
+def rounded_to(context: Any, memory: Any, value: Any) -> Any:
+    """A float64 rounded to the dtype that this memory is computed in, as float64."""
+    wide = WIDE[memory.dtype].dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        narrow = context.cast(builder, arguments[1], types.float64, wide)
+        return context.cast(builder, narrow, wide, types.float64)
+
+    return types.float64(memory, types.float64), codegen
+
+
+@intrinsic
+def gather(context: Any, memory: Any, table: Any, offset: Any) -> Any:
+    """Lane by lane, the number at an address plus an offset; the addresses, int64, are at the address ``table``."""
+    lanes = WIDE[memory.dtype]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        narrow = ELEMENTS[memory.dtype]
+        starts = builder.inttoptr(arguments[1], I64.as_pointer())
+        value = ir.Constant(vector(lanes, narrow), ir.Undefined)
+        for lane in range(lanes.count):
+            place = builder.add(builder.load(builder.gep(starts, [I64(lane)])), arguments[2])
+            number = builder.load(builder.inttoptr(place, narrow.as_pointer()), align=1)
+            value = builder.insert_element(value, number, I32(lane))
+        return widened(builder, memory.dtype, value, vector(lanes))
+
+    return lanes(memory, types.int64, types.int64), codegen
+
+
+@intrinsic
+def scatter(context: Any, memory: Any, table: Any, offset: Any, value: Any, count: Any) -> Any:
+    """Writes each of the first ``count`` lanes to its address plus an offset."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        narrow = narrowed(builder, memory.dtype, arguments[3])
+        starts = builder.inttoptr(arguments[1], I64.as_pointer())
+
+        def write(lane: int) -> None:
+            place = builder.add(builder.load(builder.gep(starts, [I64(lane)])), arguments[2])
+            number = builder.extract_element(narrow, I32(lane))
+            builder.store(number, builder.inttoptr(place, narrow.type.element.as_pointer()), align=1)
+
+        is_full = builder.icmp_signed(">=", arguments[4], I64(value.count))
+        with builder.if_else(is_full, likely=True) as (full, some):
+            with full:
+                for lane in range(value.count):
+                    write(lane)
+            with some:
+                for lane in range(value.count):
+                    with builder.if_then(builder.icmp_signed("<", I64(lane), arguments[4])):
+                        write(lane)
+        return context.get_dummy_value()
+
+    return types.void(memory, types.int64, types.int64, value, types.int64), codegen
+
+
+@intrinsic
+def integer(context: Any, address: Any) -> Any:
+    """The int64 at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[0], I64.as_pointer()), align=1)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def put_integer(context: Any, address: Any, value: Any) -> Any:
+    """Writes one int64 to an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[1], builder.inttoptr(arguments[0], I64.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def load_doubles(context: Any, memory: Any, address: Any) -> Any:
+    """As many float64 numbers as this memory's lanes, rounded to them."""
+    lanes = WIDE[memory.dtype]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = vector(lanes, ELEMENTS[types.float64])
+        value = builder.load(builder.inttoptr(arguments[1], kind.as_pointer()), align=1)
+        return builder.fptrunc(value, vector(lanes)) if lanes is SINGLE else value
+
+    return lanes(memory, types.int64), codegen
+
+
+@intrinsic
+def keep_alive(context: Any, array: Any) -> Any:
+    """Nothing; but an array of which only the address is used would be freed before this call, and not after."""
+    return types.void(array), lambda context, builder, signature, arguments: context.get_dummy_value()

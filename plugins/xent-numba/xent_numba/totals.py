@@ -1,0 +1,86 @@
+"""Totals: sums over many vectors, wider than their lanes.
+
+A total is a pair of float64 vectors. float32 lanes are added to it in float64, half of them each; float64 lanes to the
+first, and what is rounded off to the second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .lanes import DOUBLE, I32, I64, SINGLE, WIDE, Pair, constant, halves, vector
+
+
+@intrinsic
+def nothing(context: Any) -> Any:
+    """The total of no lanes at all. A total is a pair of float64 vectors that lanes are added to."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        zero = constant(vector(DOUBLE), 0.0)
+        return context.make_tuple(builder, Pair, (zero, zero))
+
+    return Pair(), codegen
+
+
+def two_sum(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """a + b rounded, and what the rounding lost (Knuth); nothing where the sum is infinite."""
+    total = builder.fadd(a, b)
+    other = builder.fsub(total, a)
+    lost = builder.fadd(builder.fsub(a, builder.fsub(total, other)), builder.fsub(b, other))
+    finite = builder.fcmp_ordered("ord", lost, lost)
+    return total, builder.select(finite, lost, constant(lost.type, 0.0))
+
+
+@intrinsic
+def add_to(context: Any, total: Any, x: Any) -> Any:
+    """A total with lanes added: float32 lanes in float64, half of them each; float64 lanes with what is rounded off."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second = cgutils.unpack_tuple(builder, arguments[0], 2)
+        if x.dtype is types.float32:
+            low, high = (builder.fpext(half, vector(DOUBLE)) for half in halves(builder, arguments[1]))
+            sums = builder.fadd(first, low), builder.fadd(second, high)
+        else:
+            whole, lost = two_sum(builder, first, arguments[1])
+            sums = whole, builder.fadd(second, lost)
+        return context.make_tuple(builder, Pair, sums)
+
+    return Pair(total, x), codegen
+
+
+@intrinsic
+def sum_of(context: Any, total: Any, like: Any) -> Any:
+    """The sum over all lanes of a total, float64; compensated where the lanes were float64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second = cgutils.unpack_tuple(builder, arguments[0], 2)
+        if WIDE[like.dtype] is SINGLE:
+            first = builder.fadd(first, second)
+            while first.type.count > 1:
+                first = builder.fadd(*halves(builder, first))
+            return builder.extract_element(first, I32(0))
+        while first.type.count > 1:
+            first, lost = two_sum(builder, *halves(builder, first))
+            second = builder.fadd(builder.fadd(*halves(builder, second)), lost)
+        return builder.extract_element(builder.fadd(first, second), I32(0))
+
+    return types.float64(total, like), codegen
+
+
+@intrinsic
+def store_total(context: Any, total: Any, like: Any, address: Any) -> Any:
+    """Writes the total of each lane to float64 memory: 16 numbers where the lanes were float32, 8 where float64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second = cgutils.unpack_tuple(builder, arguments[0], 2)
+        single = WIDE[like.dtype] is SINGLE
+        for index, value in enumerate((first, second) if single else (builder.fadd(first, second),)):
+            place = builder.add(arguments[2], I64(64 * index))
+            builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(total, like, types.int64), codegen
