@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import grids, rows
+from . import grids
 from .compiled import compiled
+from .rows import SEGMENT
 from .threads import share_out
 
 Array = Any
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 FEW_CLASSES = 64  # up to here, rows side by side are faster than one after the other
 LEAST = 1 << 16  # elements that are worth another thread
 TILE = 1 << 16  # elements that are brought at once where the classes of a row do not follow each other
@@ -30,6 +33,11 @@ def memory_of(array: Array) -> Array:
 def cube(array: Array) -> Array:
     """(rows, classes) as (rows, classes, 1); (outer, classes, inner) as it is."""
     return array if array.ndim == 3 else array[:, :, None]
+
+
+def flat(array: Array) -> Array:
+    """(outer, classes, 1) as (outer, classes)."""
+    return array if array.ndim == 2 else array[:, :, 0]
 
 
 def is_along_rows(array: Array) -> bool:
@@ -51,27 +59,11 @@ class Block(NamedTuple):
     layout: str
     dtype: str
     threads: int
-
-    @property
-    def soft(self) -> bool:
-        return bool(self.told.ndim > 1)
-
-    @property
-    def wide(self) -> Any:
-        return np.dtype(np.float64 if self.dtype == "float64" else np.float32)
-
-    @property
-    def classes(self) -> int:
-        return int(self.logits.shape[1])
-
-    @property
-    def rows(self) -> int:
-        return int(self.logits.size // self.classes)
-
-    @property
-    def parts(self) -> int:
-        """How many segments a row has."""
-        return -(-self.classes // rows.SEGMENT)
+    soft: bool  # whether there are soft targets
+    wide: Any  # the dtype of the result
+    rows: int
+    classes: int
+    parts: int  # how many segments a row has
 
     @property
     def target(self) -> tuple[Any, ...]:
@@ -82,24 +74,30 @@ class Block(NamedTuple):
         return compiled(function, self.dtype, self.soft)
 
     def share(self, work: Callable[[int, int], Any], count: int) -> None:
-        """Shares out ``count`` rows or items among threads; few of them make no thread worth its while."""
-        least = max(1, LEAST * count // max(1, self.rows * self.classes))
-        share_out(work, count, self.threads, least)
+        """Shares out ``count`` rows or items among threads, unless the block is too small for that."""
+        elements = self.rows * self.classes
+        if elements >= 2 * LEAST and self.threads > 1:
+            share_out(work, count, self.threads, max(1, LEAST * count // elements))
+        elif count:
+            work(0, count)
 
 
 def block_of(logits: Array, told: Array, on: float, off: float, threads: int) -> Block:
     """A block for the loops that fit it."""
-    dtype, logits = logits.dtype.name, memory_of(logits)
-    if told.ndim > 1:
-        told = memory_of(told.astype(np.float64 if dtype == "float64" else np.float32, copy=False))
-    many = (logits, told) if told.ndim > 1 else (logits,)
-    if logits.shape[1] <= FEW_CLASSES:
-        layout, many = "columns", tuple(map(cube, many))
-    elif all(map(is_along_rows, many)):
-        layout, many = "rows", tuple(one if one.ndim == 2 else one[:, :, 0] for one in many)
+    dtype, soft = NAMES.get(logits.dtype) or logits.dtype.name, told.ndim > 1
+    wide, logits = DOUBLE if dtype == "float64" else SINGLE, memory_of(logits)
+    if soft:
+        told = memory_of(told.astype(wide, copy=False))
+    classes = logits.shape[1]
+    if classes <= FEW_CLASSES:
+        layout, shaped = "columns", cube
+    elif is_along_rows(logits) and not (soft and not is_along_rows(told)):
+        layout, shaped = "rows", flat
     else:
-        layout, many = "tiles", tuple(map(cube, many))
-    return Block(many[0], many[-1] if told.ndim > 1 else told, on, off, layout, dtype, threads)
+        layout, shaped = "tiles", cube
+    rows, parts = logits.size // classes, -(-classes // SEGMENT)
+    told = shaped(told) if soft else told
+    return Block(shaped(logits), told, on, off, layout, dtype, threads, soft, wide, rows, classes, parts)
 
 
 class Output:
@@ -112,10 +110,7 @@ class Output:
         is_fit = block.layout != "rows" or is_along_rows(memory)
         self.written = memory if is_same and is_fit else np.empty(logits.shape, block.logits.dtype)
         self.is_copied = self.written is not memory
-        if block.layout == "rows":
-            self.written = self.written if self.written.ndim == 2 else self.written[:, :, 0]
-        else:
-            self.written = cube(self.written)
+        self.written = flat(self.written) if block.layout == "rows" else cube(self.written)
 
     def filled(self) -> Array:
         """The array, with what was written."""

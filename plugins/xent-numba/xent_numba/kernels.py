@@ -47,8 +47,10 @@ def finished(block: Block, table: Array) -> Array:
 
 def without_strangers(block: Block, losses: Array) -> Array:
     """The losses with NaN at labels that are none of the classes."""
-    if not block.soft and block.rows and block.told.view(np.uint64).max() >= block.classes:
-        losses[(block.told < 0) | (block.told >= block.classes)] = np.nan
+    if not block.soft and block.rows:
+        unsigned = block.told.view(np.uint64)  # a negative label is a very large one
+        if unsigned[unsigned.argmax()] >= block.classes:
+            losses[unsigned >= block.classes] = np.nan
     return losses
 
 
