@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import arrays
 from ..arrays import Array
 from ..hookspecs import hookimpl
 from ..kernels import BackendSpec, KernelSpec, Plan, Weights
@@ -71,13 +72,14 @@ def plain(plan: Plan, logits: Array, labels: Array) -> Any:
         return None if loss is None else reduced(loss, wanted)
     if problem.method not in plan.methods or plan.block_elements is not None or not all_inside(logits, labels):
         return None
-    if problem.method == "loss":
-        return reduced(plan.resolve_kernel().loss(logits, labels, 1.0, 0.0, threads=problem.threads), wanted)
-    like = np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32)
-    share = reduction.scale(np, NO_ROWS, wanted, like)
     kernel = plan.resolve_kernel()
-    loss, slope = kernel.loss_and_gradient(logits, labels, 1.0, 0.0, share, threads=problem.threads)
-    return reduced(loss, wanted), slope
+    with arrays.quiet():
+        if problem.method == "loss":
+            return reduced(kernel.loss(logits, labels, 1.0, 0.0, threads=problem.threads), wanted)
+        like = np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32)
+        share = reduction.scale(np, NO_ROWS, wanted, like)
+        loss, slope = kernel.loss_and_gradient(logits, labels, 1.0, 0.0, share, threads=problem.threads)
+        return reduced(loss, wanted), slope
 
 
 def reduced(loss: Array, wanted: Any) -> Any:

@@ -66,6 +66,11 @@ class Block(NamedTuple):
     parts: int  # how many segments a row has
 
     @property
+    def is_shared(self) -> bool:
+        """Whether the block is large enough for several threads, and there are some."""
+        return self.threads > 1 and self.rows * self.classes >= 2 * LEAST
+
+    @property
     def target(self) -> tuple[Any, ...]:
         return self.told, self.on, self.off
 
@@ -75,9 +80,8 @@ class Block(NamedTuple):
 
     def share(self, work: Callable[[int, int], Any], count: int) -> None:
         """Shares out ``count`` rows or items among threads, unless the block is too small for that."""
-        elements = self.rows * self.classes
-        if elements >= 2 * LEAST and self.threads > 1:
-            share_out(work, count, self.threads, max(1, LEAST * count // elements))
+        if self.is_shared:
+            share_out(work, count, self.threads, max(1, LEAST * count // (self.rows * self.classes)))
         elif count:
             work(0, count)
 

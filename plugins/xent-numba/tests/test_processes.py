@@ -1,0 +1,137 @@
+"""What shows only in a process of its own: the first call, the cache on disk, other processors, no Numba."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(code, **environment):
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+FIRST_CALLS = """
+import threading, numpy as np, xent
+x, y = np.arange(16 * 500, dtype="float32").reshape(16, 500) % 7, np.arange(16)
+start, found = threading.Barrier(16), []
+def call():
+    start.wait()
+    found.append(xent.sparse_cross_entropy(x, y).tobytes())
+threads = [threading.Thread(target=call) for _ in range(16)]
+[one.start() for one in threads]
+[one.join() for one in threads]
+print(len(found), len(set(found)), xent.explain(xent.sparse_cross_entropy, x, y).kernel)
+"""
+
+
+def test_the_first_call_from_sixteen_threads_at_once_is_as_good_as_from_one(tmp_path):
+    assert run(FIRST_CALLS, NUMBA_CACHE_DIR=str(tmp_path)) == "16 1 numba"
+
+
+TWO_DASK_THREADS = """
+import dask.array as da, numpy as np, xent
+x = np.random.default_rng(0).standard_normal((4000, 300)).astype("float32")
+y = np.arange(4000) % 300
+lazy = xent.sparse_cross_entropy(da.from_array(x, chunks=(100, 300)), da.from_array(y, chunks=100))
+print(np.array_equal(lazy.compute(scheduler="threads", num_workers=8), xent.sparse_cross_entropy(x, y)))
+"""
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "default"])
+def test_dasks_threads_may_call_at_once_whatever_numbas_threading_layer(layer):
+    assert run(TWO_DASK_THREADS, NUMBA_THREADING_LAYER=layer) == "True"
+
+
+def test_registering_imports_no_numba():
+    assert run("import sys, xent; xent.plugins(); print('numba' in sys.modules)") == "False"
+
+
+COUNT_COMPILED = """
+import numba.core.compiler as compiler, numpy as np
+made, make = [], compiler.compile_extra
+compiler.compile_extra = lambda *a, **k: made.append(1) or make(*a, **k)
+import xent
+for classes in (10, 100):
+    xent.sparse_cross_entropy(np.zeros((2, classes), "float32"), np.zeros(2, int))
+print(len(made))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    first, second = (int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
+
+    assert first > 0 and second == 0
+
+
+def test_what_was_compiled_for_other_sources_is_made_anew(tmp_path):
+    run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))
+    changed = "from xent_numba import compiled as c\nc.fingerprint = lambda: 'other'\n" + COUNT_COMPILED
+
+    assert int(run(changed, NUMBA_CACHE_DIR=str(tmp_path))) > 0
+
+
+def test_where_nothing_can_be_kept_it_compiles_and_serves(tmp_path):
+    (tmp_path / "file").write_text("")
+    nowhere = "import xent_numba.compiled as c\nc.Stored._locator_classes = (c.Provided,)\n"
+    code = nowhere + COUNT_COMPILED + "print(c.cache_of(c.rows.fold))"
+    compiled, cache = run(code, NUMBA_CACHE_DIR=str(tmp_path / "file")).split()
+
+    assert int(compiled) > 0 and cache == "None"
+
+
+BITS = """
+import hashlib, numpy as np, xent
+seen = hashlib.sha256()
+for classes in (7, 1003):
+    rng = np.random.default_rng(classes)
+    x, y = (rng.standard_normal((33, classes)) * 4).astype("float32"), rng.integers(0, classes, 33)
+    x[0, y[0]] = 30
+    for one in xent.value_and_grad(xent.sparse_cross_entropy)(x, y):
+        seen.update(one.tobytes())
+print(seen.hexdigest())
+"""
+AVX2 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2,+ssse3,+xsave"
+
+
+def has_avx2():
+    return platform.machine() == "x86_64" and " avx2 " in Path("/proc/cpuinfo").read_text()
+
+
+@pytest.mark.skipif(not has_avx2(), reason="the bits of AVX2 can only be made on a processor that has it")
+def test_a_processor_of_another_width_gives_the_same_bits(tmp_path):
+    other = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    assert run(BITS, **other) == run(BITS)
+
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+import numpy as np, xent
+decision = xent.explain(xent.sparse_cross_entropy, np.zeros((2, 3), "float32"), np.zeros(2, int))
+print(decision.kernel, [one.reasons for one in decision.verdicts if one.kernel == "numba"])
+"""
+
+
+def test_where_numba_cannot_be_imported_it_declines_with_the_reason():
+    assert run(WITHOUT_NUMBA).startswith("numpy [('check: Numba cannot be imported")
+
+
+@pytest.mark.parametrize("damage", [b"", b"no pickle"], ids=["empty", "garbage"])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_damaged_files_of_the_cache_are_compiled_around(tmp_path, kind, damage):
+    run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))
+    files = list(tmp_path.rglob(f"*.{kind}"))
+    for path in files:
+        path.write_bytes(damage)
+
+    assert files and int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))) > 0
