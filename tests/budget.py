@@ -1,133 +1,9 @@
-r"""The error budget: how far an answer may lie from the exact one. This is the one place that knows.
+"""The golden cases held to the error budget of ``xent.testing.budget``."""
 
-.. math:: |\text{actual} - \text{exact}| \le k \, \mathrm{ulp}(\text{scale})
-          + \sum_j \Bigl|\frac{\partial\,\text{exact}}{\partial x_j}\Bigr| \, u_j + \max(w, 1) \, C \, s, \qquad
-          u_j = \mathrm{ulp}\bigl(\min(m - x_j, \max(|x_j|, |m|))\bigr)
-
-The scale of a loss is the loss; of an lse max(\|m\|, log1p r); of a gradient's entry the row's largest entry where the
-targets are labels without smoothing, else the entry's own max(w p, t). k is 4, for gradients 8.
-
-The second term is what rounding m - x costs in the dtype that is computed in. It is small at a common offset, where the
-subtraction is exact. The derivative is the gradient for the loss, p for the lse, and w p_i ([i = j] - p_j) for entry i
-of the gradient.
-
-In the third s is the smallest subnormal number, or the smallest normal one where the library flushes. float16 and
-bfloat16 gradients get half an ulp of theirs on top. Rows whose m - x overflows are outside the budget. What is not
-finite must be met exactly.
-"""
-
-from typing import NamedTuple
-
-import ml_dtypes
 import numpy as np
-from golden_cases import Case, compute_dtype
+from golden_cases import Case
 
-k_of = {"loss": 4, "lse": 4, "gradient": 8}
-
-
-def ulp(value: np.ndarray, dtype: np.dtype, *, flushes: bool = False) -> np.ndarray:
-    """The distance between neighbours of ``dtype`` at |value|, never under the smallest number that the dtype has."""
-    info = ml_dtypes.finfo(dtype)
-    _, exponent = np.frexp(np.abs(value))
-    exponent = np.where(value == 0, info.minexp, exponent)
-    spacing = np.ldexp(1.0, np.maximum(exponent - 1, info.minexp) - info.nmant)
-    return np.maximum(spacing, smallest(dtype, flushes=flushes))
-
-
-def smallest(dtype: np.dtype, *, flushes: bool = False) -> float:
-    """The smallest subnormal number; where subnormals are flushed, the smallest normal one."""
-    info = ml_dtypes.finfo(dtype)
-    return float(info.smallest_normal if flushes else info.smallest_subnormal)
-
-
-class Budget(NamedTuple):
-    """An answer may be ``k * unit + beyond`` off: what k pays for, and what no k has to."""
-
-    unit: np.ndarray
-    beyond: np.ndarray
-
-    def allowed(self, k: float) -> np.ndarray:
-        return k * self.unit + self.beyond
-
-
-class Terms(NamedTuple):
-    """What every budget is made of, in float64, each (rows, 1) or (rows, classes)."""
-
-    t: np.ndarray  # targets, smoothing included
-    w: np.ndarray  # their sum
-    highest: np.ndarray
-    rest: np.ndarray  # the sum of exp(x - m) over all but the first maximum
-    gap: np.ndarray  # m - x
-    p: np.ndarray
-    not_p: np.ndarray  # 1 - p, without cancellation
-    gradient: np.ndarray  # w p - t, without cancellation at the maximum
-    rounding: np.ndarray  # u of the formula; 0 where a logit is infinite
-    others_rounding: np.ndarray  # sum of p * rounding over all classes but this one
-
-
-def terms(logits: np.ndarray, targets: np.ndarray) -> Terms:
-    """The terms of rows of logits, in their own dtype, and of dense targets, smoothing included."""
-    x, t = logits.astype(np.float64), targets.astype(np.float64)
-    classes = x.shape[-1]
-    at = np.arange(classes) == np.argmax(x, axis=-1)[:, None]
-    highest = np.max(x, axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        gap = np.where(at, 0.0, highest - x)
-        exponential = np.where(at, 0.0, np.exp(-gap))
-        rest = exponential.sum(axis=-1, keepdims=True)
-        p = np.where(at, 1.0, exponential) / (1 + rest)
-        not_p = np.where(at, rest / (1 + rest), 1 - p)
-        w = t.sum(axis=-1, keepdims=True)
-        others_t = np.where(at, 0.0, t).sum(axis=-1, keepdims=True)
-        gradient = np.where(at, (others_t - t * rest) / (1 + rest), w * p - t)
-        operand = np.maximum(np.abs(x), np.abs(highest))
-        subtraction = ulp(np.minimum(gap, operand), compute_dtype(logits.dtype))
-        rounding = np.where(np.isfinite(gap) & np.isfinite(operand), subtraction, 0.0)
-        at_rounding = np.where(at, p * rounding, 0.0).sum(axis=-1, keepdims=True)
-        away_rounding = np.where(at, 0.0, p * rounding).sum(axis=-1, keepdims=True)
-        others_rounding = away_rounding + np.where(at, 0.0, at_rounding - p * rounding)
-    return Terms(t, w, highest, rest, gap, p, not_p, gradient, rounding, others_rounding)
-
-
-def floor(logits: np.ndarray, of: Terms, flushes: bool) -> np.ndarray:
-    """What underflow may drop from a row: C exponentials, each short of s. (rows, 1)"""
-    return np.maximum(of.w, 1.0) * logits.shape[-1] * smallest(compute_dtype(logits.dtype), flushes=flushes)
-
-
-def loss_budget(logits: np.ndarray, targets: np.ndarray, *, flushes: bool = False) -> Budget:
-    """The budget of each row's loss, (rows,). ``targets`` are dense, smoothing included."""
-    of = terms(logits, targets)
-    with np.errstate(invalid="ignore"):
-        loss = np.where(of.t == 0, 0.0, of.t * of.gap).sum(axis=-1) + of.w[:, 0] * np.log1p(of.rest[:, 0])
-    conditioning = (np.abs(of.gradient) * of.rounding).sum(axis=-1)
-    return Budget(
-        ulp(loss, compute_dtype(logits.dtype), flushes=flushes), conditioning + floor(logits, of, flushes)[:, 0]
-    )
-
-
-def lse_budget(logits: np.ndarray, targets: np.ndarray | None = None, *, flushes: bool = False) -> Budget:
-    """The budget of each row's log-sum-exp, (rows,), relative to max(|m|, log1p r); the targets do not matter."""
-    of = terms(logits, np.zeros(logits.shape) if targets is None else targets)
-    scale = np.maximum(np.abs(of.highest), np.log1p(of.rest))[:, 0]
-    conditioning = (of.p * of.rounding).sum(axis=-1)
-    return Budget(
-        ulp(scale, compute_dtype(logits.dtype), flushes=flushes), conditioning + floor(logits, of, flushes)[:, 0]
-    )
-
-
-def gradient_budget(logits: np.ndarray, targets: np.ndarray, *, is_sparse: bool, flushes: bool = False) -> Budget:
-    """The budget of each entry, (rows, classes). ``is_sparse``: the targets are labels without smoothing."""
-    of = terms(logits, targets)
-    entry = np.abs(of.gradient)
-    scale = (
-        np.broadcast_to(entry.max(axis=-1, keepdims=True), entry.shape) if is_sparse else np.maximum(of.w * of.p, of.t)
-    )
-    unit = ulp(scale, compute_dtype(logits.dtype), flushes=flushes)
-    beyond = of.w * of.p * (of.not_p * of.rounding + of.others_rounding) + floor(logits, of, flushes)
-    if logits.dtype != compute_dtype(logits.dtype):
-        # subtle: what is rounded to the narrow dtype is off by its own budget already, and may be in the next binade.
-        beyond = beyond + 0.5 * ulp(entry + k_of["gradient"] * unit + beyond, logits.dtype, flushes=flushes)
-    return Budget(unit, beyond)
+from xent.testing.budget import Budget, distance, gradient_budget, k_of, loss_budget, lse_budget
 
 
 def budget_of(case: Case, kind: str, *, flushes: bool = False) -> Budget:
@@ -139,17 +15,6 @@ def budget_of(case: Case, kind: str, *, flushes: bool = False) -> Budget:
     is_sparse = case.is_sparse and case.label_smoothing == 0
     whole = gradient_budget(case.logits, case.dense_targets, is_sparse=is_sparse, flushes=flushes)
     return Budget(*(np.take_along_axis(part, case.columns, axis=-1) for part in whole))
-
-
-def distance(actual: np.ndarray, hi: np.ndarray, lo: np.ndarray) -> np.ndarray:
-    """How far ``actual`` is from ``hi + lo``: 0 at the same infinity or NaN, +inf where just one of them is finite."""
-    wide = np.asarray(actual).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        # subtle: actual - hi is exact within a factor of two, and rounds far under the distance elsewhere.
-        apart = np.abs((wide - hi) - lo)
-    finite = np.isfinite(wide) & np.isfinite(hi)
-    same = (wide == hi) | (np.isnan(wide) & np.isnan(hi))
-    return np.where(finite, apart, np.where(same, 0.0, np.inf))
 
 
 def needed(actual: np.ndarray, case: Case, kind: str, *, flushes: bool = False) -> np.ndarray:

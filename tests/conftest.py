@@ -1,9 +1,9 @@
 """What every test may ask for: the array libraries, one after the other, and random numbers whose seed is printed.
 
-``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--kernel NAME`` those alone, and the ones that
-ask for ``forced``, with one kernel forced, ``--seed N`` again on the same random numbers. A library that is asked for
-by name, here or in ``XENT_REQUIRE_BACKENDS``, and is not installed is a failure; another is skipped, and the reason
-said.
+``--backend NAME`` runs the tests that ask for ``lib`` on one library, ``--seed N`` again on the same random numbers.
+``--kernel NAME``, of ``xent.testing.plugin``, forces a kernel; here it leaves out the tests that ask for neither
+``lib`` nor ``forced``. A library that is asked for by name, here or in ``XENT_REQUIRE_BACKENDS``, and is not installed
+is a failure; another is skipped, and the reason said.
 """
 
 import functools
@@ -26,7 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--backend", action="append", choices=BACKENDS, default=[], help="an array library to test on; repeatable"
     )
-    group.addoption("--kernel", default=None, help="the kernel to force, as xent.using(kernel=) does")
     group.addoption(
         "--seed", type=int, default=None, help="the seed of the random numbers, as an earlier run printed it"
     )
@@ -93,8 +92,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @functools.cache
-def library(variant: str, kernel: str | None) -> Library:
-    return VARIANTS[variant](variant, kernel)
+def library(variant: str) -> Library:
+    return VARIANTS[variant](variant)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +101,7 @@ def lib(request: pytest.FixtureRequest) -> Library:
     """One library, as tests/libraries.py describes it."""
     backend = backend_of(request.param)
     try:
-        return library(request.param, request.config.option.kernel)
+        return library(request.param)
     except ImportError as error:
         if backend in required(request.config):
             pytest.fail(f"{backend} is required, and cannot be imported: {error}")

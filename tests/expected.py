@@ -4,10 +4,9 @@ from types import SimpleNamespace
 
 import array_api_compat.numpy as xp
 import numpy as np
-from budget import Budget, gradient_budget, k_of, loss_budget
-from golden_cases import compute_dtype
 
 from xent.numerics import reference
+from xent.testing.budget import Budget, compute_dtype, gradient_budget, k_of, loss_budget
 
 
 def same(actual, expected) -> bool:

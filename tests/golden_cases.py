@@ -16,6 +16,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from xent.testing.budget import compute_dtype
+
 path = Path(__file__).parent / "golden" / "cases.json"
 
 # The bit generator's raw words never change between versions of NumPy; its distributions may.
@@ -63,11 +65,6 @@ class Case:
         else:
             targets = (np.arange(self.classes) == self.labels[:, None]).astype(np.float64)
         return (1 - self.label_smoothing) * targets + self.label_smoothing / self.classes
-
-
-def compute_dtype(dtype: Any) -> np.dtype:
-    """What the library computes in and returns: float64 for float64, float32 for all others."""
-    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
 def named_dtype(name: str) -> np.dtype:

@@ -4,21 +4,20 @@ import array_api_compat.numpy as xp
 import ml_dtypes
 import numpy as np
 import pytest
-from budget import (
-    budget_of,
+from budget import budget_of, needed, within_budget
+from golden_cases import Case, case_named, cases
+
+from xent.numerics import reference
+from xent.testing.budget import (
+    compute_dtype,
     distance,
     gradient_budget,
     k_of,
     loss_budget,
     lse_budget,
-    needed,
     smallest,
     ulp,
-    within_budget,
 )
-from golden_cases import Case, case_named, cases, compute_dtype
-
-from xent.numerics import reference
 
 single, double = np.dtype(np.float32), np.dtype(np.float64)
 half, bfloat = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)

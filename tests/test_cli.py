@@ -1,16 +1,20 @@
 """The command line: what it prints where, and its exit codes."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
+import toy_kernels
 from click.testing import CliRunner
 
 import xent
-from xent.cli import ByteSize, main
+from xent.cli import LIBRARIES, ByteSize, main
+from xent.doctor import Diagnosis, Finding
 from xent.evaluation.onepass import evaluate
 from xent.registry import PluginRecord, registry
 from xent.settings import scopes
@@ -319,6 +323,169 @@ def test_plugins_shows_the_traceback_of_a_plugin_that_broke():
 
     assert "broken-one" in shown and "    Traceback (most recent call last):" in shown
     assert "    RuntimeError: no compiler here" in shown
+
+
+def test_explain_says_which_kernel_would_serve_and_why_not_another():
+    first, numpy, generic = run("explain").stdout.splitlines()
+
+    assert first == "sparse loss on numpy/cpu/float32, class axis last -> numpy (schedule: numpy)"
+    assert numpy.split()[:3] == ["*", "numpy", "chosen"] and generic.split()[:2] == ["generic", "eligible,"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["cross_entropy"], "dense loss on numpy/cpu/float32, class axis last"),
+        (["cross_entropy", "--target-dtype", "int8"], "dense loss on numpy/cpu/float32, class axis last"),
+        (["binary_cross_entropy"], "binary loss on numpy/cpu/float32, class axis last"),
+        (["--gradient"], "sparse loss_and_gradient on numpy/cpu/float32, class axis last"),
+        (["--dtype", "float64"], "sparse loss on numpy/cpu/float64, class axis last"),
+        (["--shape", "2,3,4", "--axis", "1"], "sparse loss on numpy/cpu/float32, class axis middle"),
+        (["--shape", "2, 3,4", "--axis", "-3"], "sparse loss on numpy/cpu/float32, class axis middle"),
+    ],
+)
+def test_explain_asks_about_the_call_that_is_described(arguments, problem):
+    result = run("explain", *arguments, "--json")
+
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["problem"] == problem
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_explain_asks_about_the_arrays_of_a_library(library, dtype):
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    result = run("explain", "--array", library, "--dtype", dtype)
+
+    if library == "array_api_strict" and dtype == "bfloat16":
+        assert result.exit_code == 2 and "`dtype` must be one of array_api_strict, got bfloat16" in result.stderr
+    elif library == "cupy" and not importlib.import_module("cupy").cuda.is_available():
+        assert result.exit_code == 4 and f"explain: no {dtype} array of cupy can be made here: " in result.stderr
+    else:
+        assert result.exit_code == 0 and f" on {library}/" in result.stdout and f"/{dtype}," in result.stdout
+
+
+def test_explain_shows_the_decision_for_the_chunks_of_a_dask_array():
+    document = json.loads(run("explain", "--array", "dask", "--json").stdout)
+
+    assert document["backend"] == "dask" and document["inner"]["backend"] == "numpy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kernel"),
+    [
+        (["--kernel", "generic"], "generic"),
+        (["--disable", "numpy"], "generic"),
+        (["--disable", "nobody", "--disable", "numpy"], "generic"),
+        (["--kind", "probabilities"], "generic"),
+        (["--prefer", "plain", "--prefer", "smooth"], "plain"),
+        (["--prefer", "smooth", "--prefer", "plain"], "smooth"),
+        (["--prefer", "plain", "--prefer", "smooth", "--label-smoothing", "0.5"], "smooth"),
+    ],
+)
+def test_explain_says_what_would_be_if_the_user_asked_for_it(arguments, kernel):
+    plain = toy_kernels.spec("plain", opt_in=True, check=lambda problem: not problem.options.label_smoothing or "no")
+    xent.register(toy_kernels.Plugin(plain, toy_kernels.spec("smooth", opt_in=True)), "toy")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", xent.PluginWarning)  # the preferred kernel that cannot serve is told of
+            result = run("explain", *arguments, "--json")
+    finally:
+        xent.unregister("toy")
+
+    assert json.loads(result.stdout)["kernel"] == kernel
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--axis", "2"], "sparse_cross_entropy: `axis` must lie in [-2, 2)"),
+        (["--kernel", "nope"], "`kernel` must be one that serves"),
+        (["--label-smoothing", "2"], "`label_smoothing` must lie in [0, 1], got 2.0"),
+        (["--dtype", "int32"], "`predictions` must be real floating, got int32[4, 10] on numpy"),
+        (["--target-dtype", "float32"], "`labels` must be integers"),
+        (["--dtype", "float31"], "explain: `dtype` must be one of numpy, got float31"),
+        (["--shape", "4,ten"], "explain: `shape` must be lengths of axes, got 4,ten"),
+        (["binary_cross_entropy", "--axis", "0"], "binary_cross_entropy: `axis` must be a keyword of it"),
+        (["softmax"], "softmax"),
+    ],
+)
+def test_a_question_that_makes_no_sense_exits_with_2_and_what_xent_says_of_it(arguments, message):
+    result = run("explain", *arguments)
+
+    assert result.exit_code == 2 and result.stdout == "" and message in result.stderr
+
+
+def test_explaining_for_a_library_that_is_not_installed_exits_with_4_and_one_line(monkeypatch):
+    for name in [name for name in sys.modules if name == "array_api_compat.torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = run("explain", "--array", "torch")
+
+    assert result.exit_code == 4 and result.stdout == "" and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("xent: explain: no float32 array of torch can be made here: ")
+
+
+def test_explain_follows_the_environment(environment):
+    environment("XENT_KERNEL", "generic")
+
+    assert "-> generic" in run("explain").stdout
+
+
+@pytest.fixture
+def diagnosis(monkeypatch):
+    """What the doctor finds: nothing, until a test adds to it."""
+    found = {"versions": {"numpy": "2.0"}, "processors": 2, "variables": {}, "gpus": {}, "plugins": (), "kernels": ()}
+    monkeypatch.setattr("xent.doctor.diagnose", lambda: Diagnosis(**found))
+    return found
+
+
+def test_doctor_prints_what_it_finds_and_exits_with_0_where_all_is_sound(diagnosis):
+    diagnosis["kernels"] = (Finding("numpy", "sparse", "xent.numpy", "xent 1.0", 0.0012, "sound", cases=40),)
+    result = run("doctor")
+
+    assert result.exit_code == 0 and result.stderr == ""
+    assert "numpy       2.0\nprocessors  2" in result.stdout
+    assert "numpy (sparse)  xent.numpy  xent 1.0  imported in 1.2 ms  sound, 40 cases\n" in result.stdout
+
+
+@pytest.mark.parametrize("verdict", ["WRONG", "cannot be imported"])
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_doctor_exits_with_1_where_a_kernel_is_not_sound(diagnosis, verdict, option):
+    diagnosis["kernels"] = (Finding("numba", "sparse", "numba", "xent-numba 1.0", 0.5, verdict, "why"),)
+    result = run("doctor", *option)
+
+    assert result.exit_code == 1 and verdict in result.stdout and "why" in result.stdout
+
+
+def test_doctor_exits_with_1_where_a_plugin_is_broken(diagnosis):
+    diagnosis["plugins"] = (PluginRecord("odd", "odd-kernels", "0.2", "broken", error="Traceback:\nImportError: no\n"),)
+    result = run("doctor")
+
+    assert (
+        result.exit_code == 1 and "odd  odd-kernels 0.2  broken\n    Traceback:\n    ImportError: no" in result.stdout
+    )
+
+
+def test_doctor_writes_one_json_document(diagnosis):
+    document = json.loads(run("doctor", "--json").stdout)
+
+    assert document["is_sound"] is True and document["versions"] == {"numpy": "2.0"}
+
+
+def test_a_doctor_who_is_interrupted_exits_with_130_and_not_as_one_who_found_a_fault(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xent.doctor.diagnose", interrupted)
+
+    assert run("doctor").exit_code == 130
+
+
+def test_doctor_names_the_variable_that_cannot_be():
+    result = in_a_new_process("from xent.cli import main\nmain(['doctor'])", XENT_VALIDATE="foo")
+
+    assert result.returncode == 2 and result.stderr.endswith("The environment sets XENT_VALIDATE=foo.\n")
 
 
 def in_a_new_process(code, **environment):

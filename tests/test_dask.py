@@ -18,12 +18,12 @@ import cloudpickle
 import numpy as np
 import pytest
 import toy_kernels
-from budget import gradient_budget, loss_budget
 from expected import far, gradient_is_off, loss_is_off, near, one_hot, same, same_bits, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xent
+from xent.testing.budget import gradient_budget, loss_budget
 
 dask = pytest.importorskip("dask", reason="dask is not installed")
 da = importlib.import_module("dask.array")

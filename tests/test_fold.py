@@ -12,7 +12,6 @@ import array_api_compat.numpy as xp
 import mpmath
 import numpy as np
 import pytest
-from budget import k_of, loss_budget, lse_budget
 from expected import near, one_hot, same, same_bits, smooth
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from xent.kernels import resolve
 from xent.numerics import fold
 from xent.numerics import statistics as numbers
 from xent.registry import registry
+from xent.testing.budget import k_of, loss_budget, lse_budget
 
 inf, nan = math.inf, math.nan
 EDGES = (-inf, -1.0, 0.0, 2.0, inf, nan)

@@ -292,6 +292,14 @@ CASES = [
     ),
     # -------------------- Dask
     (
+        lambda: dask_call(
+            lambda da: sparse(da.from_array(X, 2).map_blocks(pytest.importorskip("scipy.sparse").csr_array))
+        ),
+        TypeError,
+        ONE + "`predictions` must have chunks of an array library, got dask of others. "
+        "Convert each chunk, to a NumPy array for instance.",
+    ),
+    (
         lambda: dask_call(lambda da: sparse(unknown_rows(da, X.T, (2, 3)), np.zeros(3, np.int64), axis=0)),
         ValueError,
         ONE + "`predictions` must have a known number of classes, got shape (nan, 3). "

@@ -20,12 +20,12 @@ import ml_dtypes
 import numpy as np
 import peers
 import pytest
-from budget import Budget, smallest
 from expected import far
-from golden_cases import compute_dtype, named_dtype
+from golden_cases import named_dtype
 from peers import PEERS, Bound, Peer, gradient_of, labels, loss_of, peer_named, smoothed, targets
 
 import xent
+from xent.testing.budget import Budget, compute_dtype, smallest
 
 FEWEST = 15  # comparisons for each peer
 sparse, dense, binary = xent.sparse_cross_entropy, xent.cross_entropy, xent.binary_cross_entropy

@@ -11,10 +11,10 @@ import array_api_strict
 import golden_cases
 import numpy as np
 import pytest
-from budget import distance
 from golden_cases import Case, case_named, cases
 
 from xent.numerics import reference
+from xent.testing.budget import distance
 
 inf, nan = math.inf, math.nan
 

@@ -25,30 +25,82 @@ def xent_register_kernels():
 """
 BROKEN = {
     "import-error": "raise ImportError('libnothing.so is missing')",
+    "missing-attribute": "",
+    "no-hooks": "def xent_register_kernels():\n    return []",
     "typo-in-hook": "import xent\n@xent.hookimpl\ndef xent_register_kernls():\n    return []",
     "unknown-argument": "import xent\n@xent.hookimpl\ndef xent_register_kernels(api, mood):\n    return []",
     "future-api": GOOD.replace('name="good"', 'name="late", api=99'),
     "half": GOOD.replace('"good"', '"half"') + "    raise RuntimeError('only half')\n",
     "duplicate": GOOD,
     "not-a-spec": "import xent\n@xent.hookimpl\ndef xent_register_kernels():\n    return ['a string']",
+    "bare-name": GOOD.replace('name="good"', 'name="bare", arrays="numpy"'),
     "system-exit": "raise SystemExit(3)",
 }
+KERNEL = """
+import xent
+from xent.backends import generic
+{code}
+@xent.hookimpl
+def xent_register_kernels():
+    return [xent.KernelSpec({facts})]
+"""
+CHECK = "def check(problem):\n    raise KeyError('surprise')"
+FAILING = """
+class Kernel:
+    def partial(self, *arguments, threads):
+        raise ArithmeticError("the kernel broke")
+kernel = Kernel()
+"""
+LOOPBACK = """
+class Kernel:
+    calls = 0
+    def partial(self, *arguments, threads):
+        self.calls += 1
+        return generic.sparse.partial(*arguments, threads=threads)
+kernel = Kernel()
+"""
+ANY = 'arrays={"*"}, devices={"*"}, dtypes={"*"}'
+SPARSE, DENSE = (f'op="{op}", load="xent.backends.generic:{op}"' for op in ("sparse", "dense"))
+LOADED = {
+    "nothing-here": "import xent\n@xent.hookimpl\ndef xent_register_kernels():\n    return None",
+    "calls-xent": "import xent\nxent.plugins()\n" + GOOD.replace('"good"', '"calls", priority=-2'),
+    "check-raises": KERNEL.format(code=CHECK, facts=f'name="curious", {SPARSE}, priority=50, check=check'),
+    "kernel-raises": KERNEL.format(
+        code=FAILING,
+        facts='name="failing", op="sparse", load="kernel_raises_module:kernel", dtypes={"float64"}, priority=9',
+    ),
+    "tied-one": KERNEL.format(code="", facts=f'name="tied-b", {DENSE}'),
+    "tied-two": KERNEL.format(code="", facts=f'name="tied-a", {DENSE}'),
+    "loopback": KERNEL.format(
+        code=LOOPBACK, facts=f'name="loopback", op="sparse", load="loopback_module:kernel", {ANY}, priority=-1'
+    ),
+}
+TWIN = "z-twin:a-good"  # the entry point a-good of another distribution
+INTRUDER = "intruder:xent.numpy"  # an entry point that bears one of xent's own names, and is broken
+LISTED_AS_BROKEN = {*BROKEN, INTRUDER}
 CALL = """
 import json, warnings
 import numpy as np
+import loopback_module
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import xent
-    x = np.zeros((3, 4), "float32")
-    loss = [float(xent.sparse_cross_entropy(x, np.arange(3))[0]) for _ in range(2)]
-    records = [one.to_dict() for one in xent.plugins()]
-found = {"loss": loss, "records": records, "warnings": [str(one.message) for one in caught]}
-found["kernel"] = xent.explain(xent.sparse_cross_entropy, x, np.arange(3)).kernel
+    x, y = np.zeros((3, 4), "float32"), np.arange(3)
+    found = {"loss": [float(xent.sparse_cross_entropy(x, y)[0]) for _ in range(2)]}
+    found["kernel"] = xent.explain(xent.sparse_cross_entropy, x, y).kernel
+    found["dense"] = float(xent.cross_entropy(x, x + 1)[0])
+    found["half"] = float(xent.sparse_cross_entropy(x.astype("float16"), y)[0]), loopback_module.kernel.calls
+    try:
+        found["double"] = float(xent.sparse_cross_entropy(x.astype("float64"), y)[0])
+    except ArithmeticError as error:
+        found["notes"] = error.__notes__
+    found["records"] = [one.to_dict() for one in xent.plugins()]
+found["warnings"] = [str(one.message) for one in caught]
 print(json.dumps(found))
 """
 
 
-def install(folder, plugins):
+def install(folder, plugins, entry=None):
     """Writes each plugin as a distribution of its own, with its entry point."""
     for name, code in plugins.items():
         module = name.replace("-", "_") + "_module"
@@ -56,24 +108,37 @@ def install(folder, plugins):
         info = folder / f"{name.replace('-', '_')}-1.5.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[xent]\n{name} = {module}\n")
+        attribute = ":no_such_name" if name == "missing-attribute" else ""
+        (info / "entry_points.txt").write_text(f"[xent]\n{entry or name} = {module}{attribute}\n")
+
+
+def output_with(folder, *command, **environment):
+    """What a fresh process that finds the distributions of the folder prints."""
+    path = os.pathsep.join([str(folder), *(one for one in sys.path if one)])
+    variables = {**os.environ, "PYTHONPATH": path, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def call_with(folder, **environment):
-    """What a fresh process that finds the distributions of the folder says."""
-    path = os.pathsep.join([str(folder), *(one for one in sys.path if one)])
-    variables = {**os.environ, "PYTHONPATH": path, **environment}
-    done = subprocess.run([sys.executable, "-c", CALL], capture_output=True, text=True, env=variables, timeout=60)
+    """What some calls say in such a process."""
+    return json.loads(output_with(folder, sys.executable, "-c", CALL, **environment))
 
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+
+def command_with(folder, *arguments):
+    """What ``xent plugins`` prints in such a process."""
+    return output_with(folder, pathlib.Path(sys.executable).with_name("xent"), "plugins", *arguments)
 
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory):
-    """One good plugin among the broken ones, in a fresh process."""
+    """Good plugins among broken ones and others that only load, in a fresh process."""
     folder = tmp_path_factory.mktemp("plugins")
-    install(folder, {"a-good": GOOD, **BROKEN})
+    install(folder, {"a-good": GOOD, **BROKEN, **LOADED})
+    install(folder, {"z-twin": GOOD.replace('"good"', '"twin", priority=-3')}, entry="a-good")
+    install(folder, {"intruder": GOOD}, entry="xent.numpy")
     return folder, call_with(folder)
 
 
@@ -83,42 +148,109 @@ def test_xent_works_on_among_broken_plugins(crowd):
     assert found["loss"] == [float(np.float32(np.log(4)))] * 2 and found["kernel"] == "good"
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_plugin_is_named_in_one_warning_with_its_distribution_and_the_way_out(crowd, name):
+@pytest.mark.parametrize("name", [*BROKEN, INTRUDER, "check-raises", TWIN])
+def test_a_plugin_that_is_not_sound_is_named_in_one_warning_with_its_distribution_and_the_way_out(crowd, name):
     about = [text for text in crowd[1]["warnings"] if f"plugin {name!r}" in text]
 
-    assert len(about) == 1 and f"({name} 1.5)" in about[0] and f"XENT_DISABLE={name}" in about[0]
+    assert len(about) == 1 and f"({name.partition(':')[0]} 1.5)" in about[0] and f"XENT_DISABLE={name}" in about[0]
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", [*BROKEN, INTRUDER, "check-raises"])
 def test_a_broken_plugin_is_listed_with_its_traceback_and_registers_nothing(crowd, name):
     (record,) = [one for one in crowd[1]["records"] if one["name"] == name]
 
     assert record["status"] == "broken" and "Traceback" in record["error"] and record["kernels"] == []
 
 
-def test_a_good_plugin_is_listed_with_its_distribution_kernels_and_hooks(crowd):
-    (record,) = [one for one in crowd[1]["records"] if one["name"] == "a-good"]
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("a-good", ["good (sparse)"]),
+        (TWIN, ["twin (sparse)"]),
+        ("nothing-here", []),
+        ("calls-xent", ["calls (sparse)"]),
+    ],
+)
+def test_a_good_plugin_is_listed_with_its_distribution_kernels_and_hooks(crowd, name, kernels):
+    (record,) = [one for one in crowd[1]["records"] if one["name"] == name]
     facts = (record["distribution"], record["version"], record["status"], record["kernels"], record["hooks"])
 
-    assert facts == ("a-good", "1.5", "active", ["good (sparse)"], ["xent_register_kernels"])
+    assert facts == (name.partition(":")[0], "1.5", "active", kernels, ["xent_register_kernels"])
+
+
+def test_only_what_is_not_sound_is_warned_of(crowd):
+    assert len(crowd[1]["warnings"]) == len([*LISTED_AS_BROKEN, "check-raises", TWIN, "the tie"])
+
+
+def test_a_tie_is_told_once_with_both_plugins_and_what_settles_it(crowd):
+    about = [text for text in crowd[1]["warnings"] if "have the same priority" in text]
+
+    assert len(about) == 1 and "XENT_PREFER=tied-a or XENT_PREFER=tied-b" in about[0]
+    for kernel, name in (("tied-a", "tied-two"), ("tied-b", "tied-one")):
+        assert f"'{kernel}' of plugin '{name}' ({name} 1.5)" in about[0]
+
+
+def test_a_kernel_that_takes_everything_computes_what_no_other_plugin_takes(crowd):
+    assert crowd[1]["half"] == [float(np.float32(np.log(4))), 1]
+
+
+def test_an_error_of_a_kernel_names_its_plugin_and_a_way_out_that_works(crowd):
+    folder, found = crowd
+    (note,) = found["notes"]
+
+    assert "kernel 'failing' of plugin 'kernel-raises' (kernel-raises 1.5)" in note and "XENT_DISABLE=failing" in note
+    assert call_with(folder, XENT_DISABLE="failing")["double"] == np.log(4)
+
+
+def test_the_command_lists_every_plugin_with_what_is_known_of_it(crowd):
+    found = json.loads(command_with(crowd[0], "--json"))
+    fields = {"name", "distribution", "version", "status", "kernels", "hooks", "error"}
+
+    assert all(fields <= set(one) for one in found)
+    assert {one["name"] for one in found} >= {"a-good", TWIN, *BROKEN, *LOADED}
+    assert {one["name"] for one in found if one["status"] == "broken"} == LISTED_AS_BROKEN
+
+
+def test_the_command_shows_the_traceback_of_every_broken_plugin(crowd):
+    shown = [line.strip() for line in command_with(crowd[0]).splitlines()]
+    last = [one["error"].splitlines()[-1] for one in crowd[1]["records"] if one["name"] in LISTED_AS_BROKEN]
+
+    assert len(last) == len(LISTED_AS_BROKEN) and set(last) <= set(shown)
 
 
 def test_a_disabled_plugin_is_not_even_imported(crowd):
-    found = call_with(crowd[0], XENT_DISABLE=",".join(BROKEN))
+    unsound = [*LISTED_AS_BROKEN, "check-raises", TWIN, "tied-one"]
+    found = call_with(crowd[0], XENT_DISABLE=",".join(unsound))
     statuses = {one["name"]: one["status"] for one in found["records"]}
 
-    assert found["warnings"] == [] and {statuses[name] for name in BROKEN} == {"blocked"}
+    assert found["warnings"] == [] and {statuses[name] for name in unsound} == {"blocked"}
 
 
-@pytest.mark.parametrize(("wanted", "kernel"), [("none", "numpy"), ("a-good", "good"), ("half", "numpy")])
+def test_disabling_a_name_disables_it_in_every_distribution(crowd):
+    found = call_with(crowd[0], XENT_DISABLE="a-good")
+
+    assert {one["status"] for one in found["records"] if "a-good" in one["name"]} == {"blocked"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kernel"), [("none", "numpy"), ("a-good", "good"), ("half", "numpy"), (TWIN, "twin")]
+)
 def test_the_environment_says_which_plugins_are_loaded(crowd, wanted, kernel):
     assert call_with(crowd[0], XENT_PLUGINS=wanted)["kernel"] == kernel
 
 
-def test_plugin_errors_can_be_made_to_raise(crowd):
-    with pytest.raises(AssertionError, match="is there already, from a-good"):
-        call_with(crowd[0], XENT_PLUGIN_ERRORS="raise")
+def test_plugin_errors_can_be_made_to_raise_and_do_so_at_every_call(crowd):
+    code = """
+import xent
+for _ in range(2):
+    try:
+        xent.plugins()
+    except ValueError as error:
+        print(error)
+"""
+    message = "kernel 'bare': `arrays` must be a frozenset of names, got 'numpy'. See xent.KernelSpec.\n"
+
+    assert output_with(crowd[0], sys.executable, "-c", code, XENT_PLUGIN_ERRORS="raise") == message * 2
 
 
 def test_a_check_that_breaks_sets_its_plugin_aside_and_the_call_goes_on():
@@ -199,7 +331,7 @@ def test_what_is_xents_own_is_not_unregistered():
 
 
 def test_a_kernel_for_an_op_that_is_none_is_not_registered():
-    with pytest.warns(xent.PluginWarning, match="which is neither sparse nor dense"):
+    with pytest.warns(xent.PluginWarning, match='`op` must be "sparse" or "dense", got \'weird\''):
         xent.register(Plugin(spec(op="weird")), "odd")
 
     assert registry.records.pop("odd").status == "broken"

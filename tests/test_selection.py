@@ -1,15 +1,18 @@
 """Which kernel serves a call, why not another, and that asking again costs no decision."""
 
 import concurrent.futures
+import functools
 import pickle
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import numpy as np
 import pytest
 import toy_kernels
+import toy_lazy
 from toy_kernels import Plugin, logits, spec
 from toy_library import Shy
 
@@ -152,7 +155,8 @@ def test_a_tie_between_strangers_is_broken_by_name_with_one_warning_that_names_b
     plugin(spec(name="tied-b"), name="one")
     plugin(spec(name="tied-a"), name="two")
     with pytest.warns(
-        xent.PluginWarning, match="'tied-a' .two. and 'tied-b' .one. have the same priority.*XENT_PREFER"
+        xent.PluginWarning,
+        match="'tied-a' of plugin 'two' .* and 'tied-b' of plugin 'one' .* have the same priority.*XENT_PREFER",
     ):
         first = chosen(*logits())
 
@@ -262,6 +266,33 @@ def test_a_decision_is_plain_data_for_json():
     data = xent.explain(xent.sparse_cross_entropy, *logits()).to_dict()
 
     assert data["kernel"] == "numpy" and data["verdicts"][0]["chosen"] is True
+    assert set(data["verdicts"][0]) == {"kernel", "owner", "chosen", "reasons", "seconds"}
+
+
+def test_a_candidate_that_is_slow_to_say_whether_it_can_serve_shows_it(plugin):
+    plugin(spec(check=lambda problem: time.sleep(0.02) or "not today"))
+    decision = xent.explain(xent.sparse_cross_entropy, *logits())
+    seconds = {one.kernel: one.seconds for one in decision.verdicts}
+
+    assert seconds["loopback"] >= 0.02 > seconds["numpy"] > 0
+    assert f"not today  (toy)  {seconds['loopback'] * 1e6:.1f} µs" in str(decision)
+
+
+def test_decisions_are_equal_whatever_it_took_to_reach_them():
+    first, second = (xent.explain(xent.sparse_cross_entropy, *logits()) for _ in range(2))
+
+    assert [one.seconds for one in first.verdicts] != [one.seconds for one in second.verdicts]
+    assert first == second and hash(first) == hash(second)
+
+
+def test_the_decision_for_a_loss_with_its_gradient_is_explained_too(plugin):
+    plugin(spec(methods=frozenset({"partial"})))
+    with_gradient = xent.value_and_grad(functools.partial(xent.sparse_cross_entropy, label_smoothing=0.5))
+    decision = xent.explain(functools.partial(with_gradient, reduction="sum"), *logits())
+
+    assert decision.kernel == "numpy" and decision.verdicts[-1].reasons == ("method: it has no gradient",)
+    assert (decision.problem.options.label_smoothing, decision.problem.options.reduction) == (0.5, "sum")
+    assert chosen(*logits()) == "loopback"
 
 
 def test_the_trace_holds_what_ran_in_order():
@@ -362,36 +393,137 @@ def test_options_are_equal_to_the_tuple_that_losses_hand_over():
     assert Options() == (-1, "logits", "none", None, 0.0, 0, None)
 
 
-def test_an_array_library_unknown_to_xent_works_through_generic():
-    x, y = logits()
-    loss = xent.sparse_cross_entropy(Shy(x), Shy(y))
+SHY_CALLS = (xent.sparse_cross_entropy, xent.value_and_grad(xent.sparse_cross_entropy), xent.row_statistics)
+
+
+def shy_values(call):
+    """What a call says of arrays of a library unknown to xent, as NumPy arrays."""
+    answer = call(*(Shy(one) for one in logits()))
+    several = answer if isinstance(answer, tuple) else (answer,)
+
+    assert all(isinstance(one, Shy) for one in several)
+    return [one.array for one in several]
+
+
+@pytest.mark.parametrize("call", SHY_CALLS, ids=["loss", "gradient", "statistics"])
+def test_an_array_library_unknown_to_xent_works_through_generic(call):
     with xent.using(kernel="generic"):
-        plain = xent.sparse_cross_entropy(x, y)
-
-    assert isinstance(loss, Shy) and (loss.array == plain).all()
-
-
-def test_a_plugins_kernel_takes_over_for_a_library_unknown_to_xent(plugin):
-    plugin(spec(arrays=frozenset({"toy_library"})))
-    decision = xent.explain(xent.sparse_cross_entropy, *(Shy(one) for one in logits()))
-
-    assert decision.kernel == "loopback"
+        plain = call(*logits())
+    for found, expected in zip(shy_values(call), plain if isinstance(plain, tuple) else (plain,), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
-def test_a_plugins_backend_schedules_a_library_of_its_own():
+@pytest.mark.parametrize("call", SHY_CALLS, ids=["loss", "gradient", "statistics"])
+def test_a_plugins_kernel_computes_for_a_library_unknown_to_xent(plugin, call):
+    before = shy_values(call)
+    methods = frozenset({"partial", "gradient", "statistics"})
+    plugin(spec(arrays=frozenset({"toy_library"}), methods=methods))
+    toy_kernels.loopback.calls = 0
+    after = shy_values(call)
+
+    assert toy_kernels.loopback.calls > 0
+    for one, other in zip(after, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# A plugin's backend for a lazy library of its own (toy_lazy.py).
+
+
+@pytest.fixture
+def lazy():
+    """Logits and labels that are made when they are asked for, and the backend for them."""
+    xent.register(toy_lazy.Plugin(), "toy-lazy")
+    x, y = logits(rows=11)
+    yield toy_lazy.later(x, 4), toy_lazy.later(y, 4)
+    if selection.registry.manager.has_plugin("toy-lazy"):
+        xent.unregister("toy-lazy")
+
+
+def test_a_plugins_backend_builds_a_lazy_result_without_computing_a_chunk(lazy):
+    def refuse():
+        raise AssertionError("computed too early")
+
+    x, y = (toy_lazy.Later([refuse] * 3, one.shape, one.dtype) for one in lazy)
+    loss = xent.sparse_cross_entropy(x, y)
+
+    assert isinstance(loss, toy_lazy.Later)
+    with pytest.raises(AssertionError, match="computed too early"):
+        loss.compute()
+
+
+@pytest.mark.parametrize("weight", [None, np.arange(11) / 7], ids=["unweighted", "weighted"])
+def test_rows_of_a_plugins_lazy_library_are_those_of_numpy_bit_for_bit(lazy, weight):
+    lazy_weight = None if weight is None else toy_lazy.later(weight, 4)
+    found = xent.sparse_cross_entropy(*lazy, sample_weight=lazy_weight).compute()
+
+    assert (found == xent.sparse_cross_entropy(*logits(rows=11), sample_weight=weight)).all()
+
+
+def test_the_decision_for_a_plugins_lazy_library_names_the_kernel_of_its_chunks(lazy):
+    decision = xent.explain(xent.sparse_cross_entropy, *lazy)
+
+    assert (decision.backend, decision.kernel, decision.inner.kernel) == ("later", "numpy", "numpy")
+    assert "numpy/cpu/float32" in str(decision.inner.problem)
+
+
+def test_a_kernel_of_another_plugin_computes_the_chunks_that_its_guard_lets_pass(lazy, plugin):
+    plugin(spec(guard=lambda shape, strides: shape[0] == 4))
+    toy_kernels.loopback.calls = 0
+    found = xent.sparse_cross_entropy(*lazy).compute()
+
+    assert toy_kernels.loopback.calls == 2  # chunks of 4, 4 and 3 rows
+    np.testing.assert_allclose(found, xent.sparse_cross_entropy(*logits(rows=11)), rtol=1e-6)
+
+
+def test_a_lazy_result_of_a_plugins_backend_survives_pickling(lazy):
+    loss = xent.sparse_cross_entropy(*lazy)
+
+    assert (pickle.loads(pickle.dumps(loss)).compute() == loss.compute()).all()
+
+
+@pytest.mark.parametrize("name", ["later", "toy-lazy", "*"])
+def test_a_backend_is_disabled_by_its_name_by_its_plugins_and_with_everything_foreign(lazy, name):
+    with xent.using(disable=name):
+        decision = xent.explain(xent.sparse_cross_entropy, *lazy)
+
+    assert decision.backend == "generic"
+
+
+@pytest.mark.parametrize("load", ["toy_lazy:missing", "toy_kernels:broken_schedule"])
+def test_an_error_in_a_plugins_backend_names_the_plugin(load):
     class Backend:
         @xent.hookimpl
         def xent_register_backends(self):
-            arrays = frozenset({"toy_library"})
-            return [xent.BackendSpec(name="shy", load="toy_kernels:schedule", arrays=arrays)]
+            return [xent.BackendSpec(name="torn", load=load, arrays=frozenset({"toy_library"}))]
 
     xent.register(Backend(), "shy")
     try:
-        answer = xent.sparse_cross_entropy(*(Shy(one) for one in logits()))
+        with pytest.raises((AttributeError, ArithmeticError)) as caught:
+            xent.sparse_cross_entropy(*(Shy(one) for one in logits()))
     finally:
         xent.unregister("shy")
 
-    assert answer == "scheduled"
+    assert caught.value.__notes__ == [
+        "xent: raised while backend 'torn' of plugin 'shy' (no distribution) was at work; "
+        "XENT_DISABLE=torn goes around it."
+    ]
+
+
+def test_a_plugin_is_set_aside_with_all_its_kernels_and_backends_by_a_check_that_breaks():
+    class Two(Plugin, toy_lazy.Plugin):
+        """A plugin of kernels and a backend."""
+
+    def check(problem):
+        raise KeyError("surprise")
+
+    xent.register(Two(spec(name="sound"), spec(name="torn", check=check, priority=-1)), "two")
+    with pytest.warns(xent.PluginWarning, match="plugin 'two' .* is set aside"), xent.using(trace=True) as decisions:
+        for _ in range(2):
+            xent.sparse_cross_entropy(*logits())
+    left = [one for one in (*selection.registry.kernels, *selection.registry.backends) if one.owner == "two"]
+    selection.registry.records.pop("two")
+
+    assert ([one.kernel for one in decisions], left) == (["numpy", "numpy"], [])
 
 
 def test_a_forced_kernel_whose_guard_declines_the_call_raises(plugin):

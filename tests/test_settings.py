@@ -64,6 +64,15 @@ def test_tracing_by_the_environment_prints_each_decision_once(environment, capsy
     assert capsys.readouterr().err.count("-> numpy") == 1
 
 
+def test_a_decision_that_took_another_time_is_not_printed_again(environment, capsys):
+    environment(XENT_TRACE="1")
+    for _ in range(3):
+        settings.forget_plans()
+        xent.sparse_cross_entropy(*logits())
+
+    assert capsys.readouterr().err.count("-> numpy") == 1
+
+
 def test_the_environment_is_read_at_the_first_call_and_not_at_import():
     code = """
 import os, numpy as np, xent

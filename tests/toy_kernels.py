@@ -20,6 +20,10 @@ class Loopback:
         self.calls += 1
         return generic.sparse.gradient(*arguments, threads=threads, out=out)
 
+    def statistics(self, *arguments, threads):
+        self.calls += 1
+        return generic.sparse.statistics(*arguments, threads=threads)
+
 
 class Failing:
     """A kernel that fails while it computes."""
@@ -87,9 +91,9 @@ def logits(rows=7, classes=5, dtype="float32"):
     return x, np.arange(rows) % classes
 
 
-def schedule(plan, predictions, targets, weights):
-    """A backend of a plugin: notes that it was asked, and answers itself."""
-    return "scheduled"
+def broken_schedule(plan, predictions, targets, weights):
+    """A backend that fails while it runs."""
+    raise ArithmeticError("the backend broke")
 
 
 class Whole:

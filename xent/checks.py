@@ -126,7 +126,7 @@ def class_axis(function: str, axis: Any, ndim: int, of: str = "predictions") -> 
 def another(plan: Any, predictions: Array) -> Any:
     """The plan to follow where a guard has said no; a forced kernel has none."""
     if plan.otherwise is None:
-        raise ValueError(
+        raise errors.NotServed(
             f"{plan.problem.function}: `kernel` must be one that serves this call, got {plan.kernel!r}, whose guard "
             f"declines {describe(predictions)}. Choose another, or leave it to xent."
         )
@@ -315,6 +315,15 @@ def known_classes(function: str, predictions: Array, axis: int) -> None:
         raise ValueError(
             f"{function}: `predictions` must have a known number of classes, got shape {tuple(predictions.shape)}. "
             "Call predictions.compute_chunk_sizes() first."
+        )
+
+
+def known_chunks(problem: Any) -> None:
+    """The chunks of a lazy array are arrays."""
+    if not problem.views:
+        raise TypeError(
+            f"{problem.function}: `predictions` must have chunks of an array library, got {problem.array} of others. "
+            "Convert each chunk, to a NumPy array for instance."
         )
 
 

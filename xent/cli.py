@@ -1,8 +1,8 @@
-"""The command line: ``xent evaluate``, ``xent demo``, ``xent plugins``.
+"""The command line: ``xent evaluate``, ``xent demo``, ``xent explain``, ``xent plugins``, ``xent doctor``.
 
-Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 usage, or inputs or an environment
-that do not fit, 3 bad data, 4 a package or a scheduler is missing, 130 interrupted. NumPy and Dask are imported when a
-command runs, not for ``--help``.
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a kernel or a plugin is not sound, 2 usage,
+or inputs or an environment that do not fit, 3 bad data, 4 a package or a scheduler is missing, 130 interrupted. NumPy
+and Dask are imported when a command runs, not for ``--help``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,12 +28,14 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from xent.evaluation.state import Evaluation
 
+LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
+LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
 KINDS = ("logits", "probabilities", "log_probabilities")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 LABEL_REMEDY = (
     "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
 )
-BAD_INPUT, BAD_DATA, UNAVAILABLE, INTERRUPTED = 2, 3, 4, 130
+UNSOUND, BAD_INPUT, BAD_DATA, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 @click.group(name="xent", context_settings={"help_option_names": ["-h", "--help"]})
@@ -137,23 +138,63 @@ def demo(keep: str | None, files: int | None, **run: Any) -> None:
 
 
 @main.command()
+@click.argument("function", type=click.Choice(LOSSES), default=LOSSES[0])
+@click.option(
+    "--array", type=click.Choice(LIBRARIES), default="numpy", show_default=True, help="Library of the arrays."
+)
+@click.option("--dtype", default="float32", show_default=True, help="Dtype of the predictions.")
+@click.option("--shape", default="4,10", show_default=True, help="Shape of the predictions.")
+@click.option("--target-dtype", help="Dtype of the targets.  [default: int64 for labels, else that of the predictions]")
+@click.option("--axis", type=int, help="The class axis.")
+@click.option("--kind", type=click.Choice(KINDS), help="What the predictions are.")
+@click.option("--label-smoothing", type=float, help="Share of the target that is spread over all classes.")
+@click.option("--gradient", is_flag=True, help="Ask for the loss with its gradient (value_and_grad).")
+@click.option("--kernel", help="Force this kernel.")
+@click.option("--prefer", multiple=True, help="Prefer this kernel; may be given several times.")
+@click.option("--disable", multiple=True, help="Leave out this kernel or plugin; may be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
+def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable: tuple[str, ...], **asked: Any) -> None:
+    """Which kernel would serve a call of FUNCTION, and why not another; nothing is computed.
+
+    FUNCTION is sparse_cross_entropy where it is not named. It takes its own defaults for what is left out.
+    """
+    with told_plainly(), input_checked():
+        import xent
+        from xent import question
+
+        asked = {name: value for name, value in asked.items() if value is not None}
+        with xent.using(kernel=kernel, prefer=prefer or None, disable=disable or None):
+            decision = question.ask(**asked)
+    click.echo(json.dumps(decision.to_dict(), indent=2) if as_json else decision)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
+def doctor(as_json: bool) -> None:
+    """Say whether this installation is sound: versions, GPUs, plugins, and a quick test of every kernel."""
+    with told_plainly(), environment_checked():
+        from xent import doctor as examination
+
+        diagnosis = examination.diagnose()
+    click.echo(json.dumps(diagnosis.to_dict(), indent=2) if as_json else diagnosis)
+    if not diagnosis.is_sound:
+        raise SystemExit(UNSOUND)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list instead of lines.")
 def plugins(as_json: bool) -> None:
     """The kernels and hooks that are installed, and what is wrong with those that did not load."""
     import xent
+    from xent.doctor import aligned, plugin_rows
 
     with environment_checked():
         records = xent.plugins()
     if as_json:
         click.echo(json.dumps([record.to_dict() for record in records], indent=2))
         return
-    heads = [(record.name, record.origin, record.status) for record in records]
-    widths = [max(map(len, column)) for column in zip(*heads, strict=True)]
-    for record, head in zip(records, heads, strict=True):
-        columns = [cell.ljust(width) for cell, width in zip(head, widths, strict=True)]
-        click.echo("  ".join([*columns, ", ".join(record.kernels + record.hooks)]).rstrip())
-        if record.error:
-            click.echo(textwrap.indent(record.error.rstrip(), "    "))
+    for line in aligned(plugin_rows(records)):
+        click.echo(line)
 
 
 def _evaluate_and_report(

@@ -18,14 +18,19 @@ KEYWORDS = {loss: tuple(inspect.signature(loss).parameters)[2:] for loss in FUNC
 WEIGHTS = {"sample_weight": "sample", "class_weight": "classes", "pos_weight": "positive"}
 
 
-def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]]:
-    """The loss function, and the keywords that a functools.partial of it has bound."""
+def unbind(caller: str, function: Any) -> tuple[Any, dict[str, Any]]:
+    """The function inside any functools.partial, and the keywords that they have bound."""
     bound: dict[str, Any] = {}
-    function = loss
     while isinstance(function, functools.partial):
         checks.no_positional(caller, function.args)
         bound = {**function.keywords, **bound}
         function = function.func
+    return function, bound
+
+
+def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]]:
+    """The loss function, and the keywords that a functools.partial of it has bound."""
+    function, bound = unbind(caller, loss)
     checks.known_loss(caller, function, losses.ROUTES)
     return function, bound
 
@@ -83,6 +88,7 @@ def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Arr
             route, predictions, targets, options, weights
         )
 
+    with_gradient.gradient_of = loss  # type: ignore[attr-defined]  # where explain finds it
     return with_gradient
 
 
@@ -92,7 +98,7 @@ def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, *
     Parameters
     ----------
     loss : callable
-        As in :func:`value_and_grad`.
+        As in :func:`value_and_grad`, or what that returns: then the decision is for the loss with its gradient.
     predictions, targets : array
         As in the loss.
     **options
@@ -117,6 +123,8 @@ def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, *
     TypeError: sparse_cross_entropy: `predictions` must be real floating, got complex64[1, 4] on numpy. \
 Pass predictions.astype("float32").
     """
-    function, bound = unpack("explain", loss)
-    asked, weights = told(function, {**bound, **options})
-    return selection.explain(losses.ROUTES[function], predictions, targets, asked, weights)
+    outer, late = unbind("explain", loss)
+    routes = GRADIENTS if hasattr(outer, "gradient_of") else losses.ROUTES
+    function, bound = unpack("explain", getattr(outer, "gradient_of", outer))
+    asked, weights = told(function, {**bound, **late, **options})
+    return selection.explain(routes[function], predictions, targets, asked, weights)

@@ -5,10 +5,12 @@ One predicate, :func:`why_not`, both decides and explains. A plugin whose own ch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from . import settings
-from .kernels import KernelSpec, warn_once
+from .errors import NotServed
+from .kernels import BackendSpec, KernelSpec, Verdict, warn_once
 from .problem import Problem
 from .registry import registry
 
@@ -47,8 +49,8 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
         yield from check(spec, problem)
 
 
-def not_wanted(spec: KernelSpec, user: settings.Settings) -> bool:
-    """Whether the user has disabled the kernel, by its name, its plugin's, or with everything from outside."""
+def not_wanted(spec: KernelSpec | BackendSpec, user: settings.Settings) -> bool:
+    """Whether the user has disabled it, by its name, its plugin's, or with everything from outside."""
     foreign = not spec.owner.startswith("xent.")
     return spec.name in user.disable or spec.owner in user.disable or (foreign and "*" in user.disable)
 
@@ -68,18 +70,25 @@ def check(spec: KernelSpec, problem: Problem) -> Iterator[str]:
             yield f"check: {answer}"
 
 
-def candidates(problem: Problem, user: settings.Settings) -> list[tuple[KernelSpec, tuple[str, ...]]]:
-    """Every kernel for the problem's op with the reasons against it; the eligible ones first, best first."""
+def judge(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Verdict:
+    """The verdict on one kernel, none chosen yet, and what it took to reach it."""
+    start = time.perf_counter()
+    reasons = tuple(why_not(spec, problem, user))
+    return Verdict(spec.name, spec.owner, False, reasons, time.perf_counter() - start)
+
+
+def candidates(problem: Problem, user: settings.Settings) -> list[tuple[KernelSpec, Verdict]]:
+    """Every kernel for the problem's op with its verdict; the eligible ones first, best first."""
     specs = [spec for spec in registry.kernels if spec.op == ("dense" if problem.op == "binary" else problem.op)]
     preference = {name: index for index, name in enumerate(user.prefer)}
     specs.sort(key=lambda spec: (preference.get(spec.name, len(preference)), -spec.priority, spec.name))
-    judged = [(spec, tuple(why_not(spec, problem, user))) for spec in specs]
-    eligible = [spec for spec, reasons in judged if not reasons and spec.name != GENERIC]
+    judged = [(spec, judge(spec, problem, user)) for spec in specs]
+    eligible = [spec for spec, verdict in judged if not verdict.reasons and spec.name != GENERIC]
     if len(eligible) > 1:
         eligible = site_order(problem, eligible, preference)
         warn_of_tie(eligible, preference)
     ranks = {spec.name: index for index, spec in enumerate(eligible)}
-    judged.sort(key=lambda one: (bool(one[1]), one[0].name == GENERIC, ranks.get(one[0].name, 0)))
+    judged.sort(key=lambda one: (bool(one[1].reasons), one[0].name == GENERIC, ranks.get(one[0].name, 0)))
     return judged
 
 
@@ -99,19 +108,20 @@ def warn_of_tie(eligible: list[KernelSpec], preference: dict[str, int]) -> None:
     foreign = not (first.owner.startswith("xent.") or second.owner.startswith("xent."))
     if foreign and first.priority == second.priority and not {first.name, second.name} & set(preference):
         warn_once(
-            f"kernels {first.name!r} ({first.owner}) and {second.name!r} ({second.owner}) have the same priority; "
-            f"{first.name!r} is taken, by name. XENT_PREFER={first.name} or XENT_PREFER={second.name} settles it."
+            f"kernels {first.name!r} of {registry.records[first.owner].title} and {second.name!r} of "
+            f"{registry.records[second.owner].title} have the same priority; {first.name!r} is taken, by name. "
+            f"XENT_PREFER={first.name} or XENT_PREFER={second.name} settles it."
         )
 
 
-def refuse(problem: Problem, user: settings.Settings, judged: list[tuple[KernelSpec, tuple[str, ...]]]) -> None:
+def refuse(problem: Problem, user: settings.Settings, verdicts: list[Verdict]) -> None:
     """Raises, with every reason, where the forced kernel cannot serve; warns where a preferred one cannot."""
-    reasons = {spec.name: "; ".join(why) for spec, why in judged if why}
-    served = {spec.name for spec, why in judged if not why}
+    reasons = {one.kernel: "; ".join(one.reasons) for one in verdicts if one.reasons}
+    served = {one.kernel for one in verdicts if not one.reasons}
     if user.kernel is not None and user.kernel not in served:
         lines = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
         known = "cannot serve this call" if user.kernel in reasons else "is not registered"
-        raise ValueError(
+        raise NotServed(
             f"{problem.function}: `kernel` must be one that serves {problem}, got {user.kernel!r}, which {known}.\n"
             f"{lines}\nChoose another, or leave it to xent."
         )

@@ -25,5 +25,9 @@ class LabelError(ValueError, IndexError):
         self.count, self.position, self.value = count, position, value
 
 
+class NotServed(ValueError):
+    """A kernel was forced upon a call that it cannot serve."""
+
+
 class PluginWarning(RuntimeWarning):
     """A plugin or a kernel was set aside, or is not what was asked for."""

@@ -25,12 +25,12 @@ hookimpl = pluggy.HookimplMarker("xent")
 
 @hookspec(historic=True)
 def xent_register_kernels(api: int) -> Iterable[KernelSpec]:  # type: ignore[empty-body]  # a hook has no body
-    """The kernels of a plugin. Import-light: no numba, cupy or torch at the top of the module."""
+    """The kernels of a plugin; None where it has none here. No numba, cupy or torch at the top of its module."""
 
 
 @hookspec(historic=True)
 def xent_register_backends(api: int) -> Iterable[BackendSpec]:  # type: ignore[empty-body]  # a hook has no body
-    """The schedules that a plugin brings for array libraries of its own."""
+    """The schedules that a plugin brings for array libraries of its own; None where it has none here."""
 
 
 @hookspec(firstresult=True)

@@ -9,7 +9,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from . import checks, errors
@@ -89,7 +89,11 @@ class BackendSpec:
     arrays : frozenset of str
         Root modules of the array types it schedules.
     inner : "chunks", "view" or ""
-        Whether it needs a plan for its chunks, for the same memory seen by another library, or none.
+        Whether it needs a plan for its chunks, for the same memory seen by another library, or none: ``plan.inner``,
+        which is called as ``run`` is, without its first argument.
+    views : tuple of str
+        The libraries of its chunks, or those that see the same memory, by their root modules; the first is taken.
+        Needed where xent cannot look into the arrays itself, as it can into those of Dask and torch.
     """
 
     name: str
@@ -97,17 +101,19 @@ class BackendSpec:
     api: int = API_VERSION
     arrays: frozenset[str] = frozenset()
     inner: Literal["", "chunks", "view"] = ""
+    views: tuple[str, ...] = ()
     owner: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One candidate's line in a decision: chosen, or why not."""
+    """One candidate's line in a decision: chosen, or why not, and the wall time that asking it took."""
 
     kernel: str
     owner: str
     chosen: bool
     reasons: tuple[str, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +141,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain data, for JSON."""
-        rows = [
-            {"kernel": one.kernel, "owner": one.owner, "chosen": one.chosen, "reasons": list(one.reasons)}
-            for one in self.verdicts
-        ]
+        rows = [asdict(one) | {"reasons": list(one.reasons)} for one in self.verdicts]
         inner = self.inner.to_dict() if self.inner else None
         return {
             "problem": str(self.problem),
@@ -153,7 +156,8 @@ class Decision:
         width = max((len(one.kernel) for one in self.verdicts), default=0)
         for one in self.verdicts:
             reason = "; ".join(one.reasons) or ("chosen" if one.chosen else "eligible, comes later")
-            lines.append(f"  {'*' if one.chosen else ' '} {one.kernel:<{width}}  {reason}  ({one.owner})")
+            name = f"{'*' if one.chosen else ' '} {one.kernel:<{width}}"
+            lines.append(f"  {name}  {reason}  ({one.owner})  {one.seconds * 1e6:.1f} µs")
         if self.inner is not None:
             lines += ["  " + line for line in str(self.inner).splitlines()]
         return "\n".join(lines)
@@ -180,7 +184,8 @@ class Plan:
     decision: Decision | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, predictions: Any, targets: Any, weights: Weights) -> Any:
-        return self.run(self, predictions, targets, weights)
+        plan = self if self.guard is None else self.for_call(predictions)
+        return plan.run(plan, predictions, targets, weights)
 
     def for_call(
         self,

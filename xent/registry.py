@@ -12,14 +12,15 @@ import os
 import threading
 import traceback
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pluggy
 
-from . import checks, hookspecs, settings
+from . import checks, declarations, hookspecs, settings
 from .errors import PluginWarning
-from .kernels import BackendSpec, KernelSpec
+from .kernels import BackendSpec, KernelSpec, warn_once
 
 OWN = ("generic", "numpy", "dask", "torch", "jax")
 GROUP = "xent"
@@ -52,6 +53,11 @@ class PluginRecord:
         """The distribution and its version, for a message."""
         return f"{self.distribution} {self.version}".strip() or "no distribution"
 
+    @property
+    def title(self) -> str:
+        """The plugin and its origin, for a message."""
+        return f"plugin {self.name!r} ({self.origin})"
+
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data, for JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -62,7 +68,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.loaded = False
+        self.loaded = self.loading = False
         self.manager = pluggy.PluginManager("xent")
         self.manager.add_hookspecs(hookspecs)
         self.kernels: list[KernelSpec] = []
@@ -75,59 +81,67 @@ class Registry:
 
     def collect_kernels(self, result: Any) -> None:
         """Takes over the kernels of the plugin being registered; all of them, or none."""
-        specs = [self.accept(spec, KernelSpec) for spec in result]
-        taken = {(spec.op, spec.name): spec.owner for spec in self.kernels}
-        for spec in specs:
-            if (spec.op, spec.name) in taken:
-                raise ValueError(
-                    f"kernel {spec.name!r} for {spec.op} is there already, from {taken[spec.op, spec.name]}"
-                )
-            taken[spec.op, spec.name] = spec.owner
-        self.kernels += specs
+        self.kernels += self.accepted(result, KernelSpec, self.kernels)
 
     def collect_backends(self, result: Any) -> None:
         """Takes over the backends of the plugin being registered; all of them, or none."""
-        self.backends += [self.accept(spec, BackendSpec) for spec in result]
+        self.backends += self.accepted(result, BackendSpec, self.backends)
 
-    def accept(self, spec: Any, kind: type[Any]) -> Any:
-        """The spec with its owner filled in, if it is one and of a version that is served."""
-        if not isinstance(spec, kind):
-            raise TypeError(f"expected a {kind.__name__}, got {type(spec).__name__}")
-        if kind is KernelSpec and spec.op not in ("sparse", "dense"):
-            raise ValueError(f"kernel {spec.name!r} has op {spec.op!r}, which is neither sparse nor dense")
-        if spec.api not in (hookspecs.API_VERSION, hookspecs.API_VERSION - 1) or spec.api < 1:
-            raise ValueError(f"{spec.name!r} targets api {spec.api}, this xent serves api {hookspecs.API_VERSION}")
-        return replace(spec, owner=self.current[0])
+    def accepted(self, result: Any, kind: type[Any], there: list[Any]) -> list[Any]:
+        """The declarations, with their owner filled in, if each has a meaning and a name of its own."""
+        specs = [replace(declarations.checked(spec, kind), owner=self.current[0]) for spec in result]
+        taken = {(getattr(spec, "op", ""), spec.name): spec.owner for spec in there}
+        for spec in specs:
+            key = getattr(spec, "op", ""), spec.name
+            if key in taken:
+                raise ValueError(f"{declarations.title(spec)} is there already, from {taken[key]}")
+            taken[key] = spec.owner
+        return specs
 
     def load(self) -> None:
-        """Registers xent's own plugins and every entry point that is not blocked; once."""
+        """Registers every plugin; once. One that calls xent while it is imported is served by those before it."""
         if self.loaded:
             return
         with self.lock:
-            if self.loaded:  # another thread may have done it meanwhile
-                return  # type: ignore[unreachable]  # mypy does not know of other threads
-            version = own_version()
-            for name in (name for name in OWN if f"xent.{name}" not in self.records):
-                self.add(importlib.import_module(f"xent.backends.{name}"), f"xent.{name}", "xent", version)
-            wanted, disabled = os.environ.get("XENT_PLUGINS", "auto").strip(), settings.current().settings.disable
-            for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
-                blocked = wanted == "none" or (wanted not in ("auto", "") and entry.name not in settings.names(wanted))
-                self.load_entry_point(entry, blocked or entry.name in disabled or "*" in disabled)
-            self.loaded = True
+            if self.loaded or self.loading:  # by another thread meanwhile, or by this one
+                return
+            self.loading = True
+            try:
+                self.load_all()
+                self.loaded = True
+            finally:
+                self.loading = False
 
-    def load_entry_point(self, entry: importlib.metadata.EntryPoint, blocked: bool) -> None:
-        """Imports and registers one plugin, unless it is blocked."""
-        distribution = entry.dist.name if entry.dist else "unknown"
-        version = entry.dist.version if entry.dist else ""
+    def load_all(self) -> None:
+        """Registers xent's own plugins and every entry point that is not blocked."""
+        version = own_version()
+        for name in (name for name in OWN if f"xent.{name}" not in self.records):
+            self.add(importlib.import_module(f"xent.backends.{name}"), f"xent.{name}", "xent", version)
+        wanted, disabled = os.environ.get("XENT_PLUGINS", "auto").strip(), settings.current().settings.disable
+        for name, entry in by_name(importlib.metadata.entry_points(group=GROUP)).items():
+            names = {name, entry.name}
+            blocked = wanted == "none" or (wanted not in ("auto", "") and names.isdisjoint(settings.names(wanted)))
+            self.load_entry_point(name, entry, blocked or not disabled.isdisjoint({*names, "*"}))
+
+    def load_entry_point(self, name: str, entry: importlib.metadata.EntryPoint, blocked: bool) -> None:
+        """Imports and registers one plugin, unless it is blocked, or there since an error ended an earlier attempt."""
+        distribution, version = origin_of(entry)
         if blocked:
-            self.records[entry.name] = PluginRecord(entry.name, distribution, version, "blocked")
+            self.records[name] = PluginRecord(name, distribution, version, "blocked")
+            return
+        if self.manager.has_plugin(name):
             return
         try:
             plugin = entry.load()
         except (Exception, SystemExit) as error:  # whatever a plugin's import raises, xent works on
-            self.set_aside(entry.name, distribution, version, error)
+            self.set_aside(name, distribution, version, error)
         else:
-            self.add(plugin, entry.name, distribution, version)
+            self.add(plugin, name, distribution, version)
+        if name != entry.name and self.records[name].status == "active":
+            warn_once(
+                f"{self.records[name].title} goes by that name because {entry.name!r} is taken. "
+                f"XENT_DISABLE={name} leaves it out."
+            )
 
     def add(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> None:
         """Registers one plugin; whatever it had registered is taken back if any of its hooks fails."""
@@ -137,13 +151,15 @@ class Registry:
             try:
                 self.manager.register(plugin, name)
                 self.manager.check_pending()
+                hooks = tuple(sorted(caller.name for caller in self.manager.get_hookcallers(plugin) or ()))
+                if not hooks:
+                    raise ValueError("it has no hooks; mark them with xent.hookimpl")
             except (Exception, SystemExit) as error:  # a hook may raise anything
                 if self.manager.get_plugin(name) is plugin:
                     self.manager.unregister(name=name)
                 self.kernels, self.backends = before
                 self.set_aside(name, distribution, version, error)
             else:
-                hooks = tuple(sorted(caller.name for caller in self.manager.get_hookcallers(plugin) or ()))
                 kernels = tuple(f"{spec.name} ({spec.op})" for spec in self.kernels if spec.owner == name)
                 self.records[name] = PluginRecord(name, distribution, version, "active", kernels, hooks)
             settings.forget_plans()
@@ -175,14 +191,15 @@ class Registry:
     def set_aside(self, name: str, distribution: str, version: str, error: BaseException) -> None:
         """Lists a plugin as broken, with its traceback, and warns once; raises under XENT_PLUGIN_ERRORS=raise."""
         self.kernels = [spec for spec in self.kernels if spec.owner != name]
+        self.backends = [spec for spec in self.backends if spec.owner != name]
         text = "".join(traceback.format_exception(error))
         record = self.records[name] = PluginRecord(name, distribution, version, "broken", error=text)
         settings.forget_plans()
         if os.environ.get("XENT_PLUGIN_ERRORS", "warn") == "raise":
             raise error
         warnings.warn(
-            f"xent: plugin {name!r} ({record.origin}) is set aside: "
-            f"{type(error).__name__}: {error}. `xent plugins` shows its traceback; XENT_DISABLE={name} silences this.",
+            f"xent: {record.title} is set aside: {type(error).__name__}: {error}. "
+            f"xent.plugins() has its traceback; XENT_DISABLE={name} silences this.",
             PluginWarning,
             stacklevel=2,
         )
@@ -195,6 +212,20 @@ class Registry:
                 if self.manager.has_plugin(owner):
                     self.manager.unregister(name=owner)
                 self.set_aside(owner, record.distribution, record.version, error)
+
+
+def origin_of(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """The distribution of an entry point and its version."""
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
+
+
+def by_name(entries: Iterable[importlib.metadata.EntryPoint]) -> dict[str, importlib.metadata.EntryPoint]:
+    """The entry points by name; one whose name is taken, or one of xent's own, has its distribution in front."""
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.name, origin_of(entry))):
+        is_taken = entry.name in found or entry.name.startswith("xent.")
+        found[f"{origin_of(entry)[0]}:{entry.name}" if is_taken else entry.name] = entry
+    return found
 
 
 def own_version() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from numpy import ndarray
@@ -16,7 +17,7 @@ from . import arrays, checks, eligibility, settings
 from .arrays import Array
 from .backends import torch
 from .errors import LabelError
-from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve
+from .kernels import BackendSpec, Decision, KernelSpec, Plan, resolve
 from .problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from .registry import registry
 from .settings import scope, scopes
@@ -102,17 +103,19 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
     try:
         return plan.run(plan, predictions, targets, weights)
     except Exception as error:
-        blame(plan, error)
+        blame("kernel", plan.kernel, plan.owner, error)
+        for backend in registry.backends:
+            if plan.decision is not None and backend.name == plan.decision.backend:
+                blame("backend", backend.name, backend.owner, error)
         raise
 
 
-def blame(plan: Plan, error: Exception) -> None:
-    """Notes on an error that a plugin's kernel took part in; it is never tried again on another one."""
-    record = registry.records.get(plan.owner)
+def blame(part: str, name: str, owner: str, error: Exception) -> None:
+    """Notes on an error that a part of a plugin was at work; the call is never tried again without it."""
+    record = registry.records.get(owner)
     if record is not None and record.distribution != "xent" and not isinstance(error, LabelError):
         error.add_note(
-            f"xent: raised while kernel {plan.kernel!r} of plugin {record.name!r} ({record.origin}) was at work; "
-            f"XENT_DISABLE={plan.kernel} goes around it."
+            f"xent: raised while {part} {name!r} of {record.title} was at work; XENT_DISABLE={name} goes around it."
         )
 
 
@@ -187,13 +190,15 @@ def problem_of(
 
 def compose(problem: Problem, user: settings.Settings) -> Plan:
     """The plan of a problem: the one place that knows how schedules nest."""
-    backend = backend_of(problem)
-    if problem.views and (backend.inner == "view" or (backend.inner and problem.uses_fold)):
+    backend = backend_of(problem, user)
+    problem = replace(problem, views=problem.views or backend.views)
+    if backend.inner == "chunks" or (backend.inner and problem.views):
+        checks.known_chunks(problem)
         inner = compose(problem.of_chunks() if backend.inner == "chunks" else problem.seen_as(problem.views[0]), user)
         decision = Decision(problem, backend.name, inner.kernel, (), inner.decision)
         return Plan(
             problem,
-            resolve(backend.load),
+            run_of(backend),
             inner.kernel,
             inner.load,
             inner=inner,
@@ -201,17 +206,17 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             owner=inner.owner,
             decision=decision,
         )
-    if backend.inner == "chunks":
-        inner = compose(problem.of_chunks(), user)
-        return Plan(problem, resolve(backend.load), inner.kernel, inner.load, inner=inner, decision=inner.decision)
+    there = registry.kernels
     judged = eligibility.candidates(problem, user)
-    eligibility.refuse(problem, user, judged)
+    if registry.kernels is not there:  # a check or a policy broke, and its plugin went with all its kernels
+        return compose(problem, user)
+    eligibility.refuse(problem, user, [verdict for _, verdict in judged])
     plan: Plan | None = None
-    for spec in reversed(until_unguarded([spec for spec, reasons in judged if not reasons])):
-        verdicts = tuple(Verdict(one.name, one.owner, one is spec, why) for one, why in judged)
+    for spec in reversed(until_unguarded([spec for spec, verdict in judged if not verdict.reasons])):
+        verdicts = tuple(replace(verdict, chosen=one is spec) for one, verdict in judged)
         plan = Plan(
             problem,
-            resolve(backend.load),
+            run_of(backend),
             spec.name,
             spec.load,
             block_elements=spec.block_elements,
@@ -233,11 +238,22 @@ def until_unguarded(specs: list[KernelSpec]) -> list[KernelSpec]:
     return specs[: last + 1]
 
 
-def backend_of(problem: Problem) -> BackendSpec:
+def backend_of(problem: Problem, user: settings.Settings) -> BackendSpec:
     """The schedule for the arrays of the problem; a plugin's goes before xent's, generic serves the rest."""
     found = [spec for spec in registry.backends if problem.array in spec.arrays]
-    foreign = [spec for spec in found if not spec.owner.startswith("xent.")]
-    return (foreign or found or [BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run")])[0]
+    own = [spec for spec in found if spec.owner.startswith("xent.")]
+    foreign = [spec for spec in found if spec not in own and not eligibility.not_wanted(spec, user)]
+    return (foreign or own or [BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run")])[0]
+
+
+def run_of(backend: BackendSpec) -> Callable[..., Any]:
+    """The function that a backend is; an error while it is imported names its plugin."""
+    try:
+        run: Callable[..., Any] = resolve(backend.load)
+    except Exception as error:
+        blame("backend", backend.name, backend.owner, error)
+        raise
+    return run
 
 
 def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:

@@ -124,13 +124,12 @@ class Printer:
     """A listener that writes each new decision to stderr once (``XENT_TRACE=1``)."""
 
     def __init__(self) -> None:
-        self.seen: set[str] = set()
+        self.seen: set[Any] = set()
 
     def append(self, decision: Any) -> None:
-        text = str(decision)
-        if text not in self.seen:
-            self.seen.add(text)
-            print(text, file=sys.stderr)
+        if decision not in self.seen:
+            self.seen.add(decision)
+            print(decision, file=sys.stderr)
 
 
 def affinity() -> int:

@@ -185,7 +185,8 @@ class SparseNumpy:
         else:
             exps += view.logits == view.max[:, None]
         slope = self.residual(view.logits, exps, logits, (labels, on, off), found, scale, out)
-        return fold.finish(np, found), slope
+        inside = (labels >= 0) & (labels < logits.shape[1])
+        return np.where(inside, fold.finish(np, found), np.asarray(np.nan, found.max.dtype)), slope
 
     @staticmethod
     def residual(

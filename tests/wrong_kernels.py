@@ -1,0 +1,656 @@
+"""A right kernel in plain steps, others in other styles, and many wrong ones: each is the right one with a step spoilt.
+
+``WRONG`` names, beside each, the promise of ``xent.testing`` that it breaks.
+"""
+
+import math
+import random
+import types
+
+import numpy as np
+
+from xent.kernels import Partial, Statistics
+
+WRONG: dict[str, tuple[type, str, dict]] = {}
+"""By name: the class, the promise it breaks, and what its spec declares otherwise."""
+
+
+def breaks(promise, **facts):
+    """Enters a wrong kernel into the table."""
+
+    def enter(cls):
+        WRONG[cls.__name__] = cls, promise, facts
+        return cls
+
+    return enter
+
+
+class Right:
+    """The fold in float64, step by step: a kernel for labels."""
+
+    # -------------------- steps
+
+    def wide(self, logits):
+        return logits.astype(np.float64)
+
+    def highest(self, x):
+        return x.max(axis=1)
+
+    def gaps(self, x, m):
+        return np.where(self.first(x, m) | (m == -math.inf)[:, None], 0.0, m[:, None] - x)
+
+    def exps(self, x, m, gaps):
+        return np.exp(-gaps)
+
+    def first(self, x, m):
+        return np.arange(x.shape[1]) == (x == m[:, None]).argmax(axis=1)[:, None]
+
+    def rest(self, x, m, exps, threads):
+        kept = np.where(self.first(x, m), 0.0, exps)
+        return np.where(m == -math.inf, -1.0, kept.sum(axis=1) + np.where(np.isnan(m), np.nan, 0.0))
+
+    def inside(self, labels, classes):
+        return (labels >= 0) & (labels < classes)
+
+    def at_label(self, gaps, labels, m):
+        safe = np.where(self.inside(labels, gaps.shape[1]), labels, 0)
+        return np.where(m == -math.inf, math.inf, gaps[np.arange(len(labels)), safe])
+
+    def targets(self, gaps, labels, on, off, m):
+        inside = self.inside(labels, gaps.shape[1])
+        gap = np.where(inside & (on != 0), (on or 1.0) * self.at_label(gaps, labels, m), 0.0)
+        mass = np.where(inside, on, 0.0)
+        if off:
+            below = np.where(m == -math.inf, math.inf, gaps.sum(axis=1))
+            gap, mass = gap + off * below, mass + off * gaps.shape[1]
+        return gap, mass
+
+    def residual(self, x, labels, on, off, m, r, w, exps):
+        hit = np.arange(x.shape[1]) == labels[:, None]
+        t = np.where(hit, on, 0.0) + off
+        at_max = ((w - t) - t * r) / (1 + r)
+        return np.where(x == m, at_max, w * exps / (1 + r) - t)
+
+    def scaled(self, gradient, scale):
+        return np.where(scale[:, None] == 0, 0.0, gradient * scale[:, None])
+
+    def put(self, gradient, out, dtype):
+        if out is None:
+            return gradient.astype(dtype)
+        out[...] = gradient
+        return out
+
+    def rank(self, x, labels, label_logit):
+        y = label_logit.astype(np.float64)[:, None]
+        return ((x > y) | ((x == y) & (np.arange(x.shape[1]) < labels[:, None]))).sum(axis=1)
+
+    # -------------------- the methods of the contract
+
+    def narrow(self, logits):
+        return np.float64 if logits.dtype == np.float64 else np.float32
+
+    def fold(self, logits, labels, on, off, threads):
+        x = self.wide(logits)
+        m = self.highest(x)
+        gaps = self.gaps(x, m)
+        exps = self.exps(x, m, gaps)
+        return x, exps, Partial(m, self.rest(x, m, exps, threads), *self.targets(gaps, labels, on, off, m))
+
+    def partial(self, logits, labels, on, off, *, threads):
+        found = self.fold(logits, labels, on, off, threads)[2]
+        return Partial(*(one.astype(self.narrow(logits)) for one in found))
+
+    def finish(self, logits, partial):
+        _, r, gap, mass = partial
+        return gap + mass * np.log1p(np.where(r < 0, np.nan, r))
+
+    def loss(self, logits, labels, on, off, *, threads, out=None):
+        loss = self.finish(logits, self.fold(logits, labels, on, off, threads)[2])
+        loss = np.where(self.inside(labels, logits.shape[1]), loss, np.nan)
+        return self.put(loss, out, self.narrow(logits))
+
+    def gradient(self, logits, labels, on, off, partial, scale, *, threads, out=None):
+        x = self.wide(logits)
+        m, r, _, w = (one.astype(np.float64)[:, None] for one in partial)
+        r = np.where(m == -math.inf, np.nan, r)
+        exps = np.exp(np.where(x == m, 0.0, x - m))
+        return self.put(self.scaled(self.residual(x, labels, on, off, m, r, w, exps), scale), out, logits.dtype)
+
+    def loss_and_gradient(self, logits, labels, on, off, scale, *, threads, out=None):
+        partial = self.partial(logits, labels, on, off, threads=threads)
+        slope = self.gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
+        return self.loss(logits, labels, on, off, threads=threads), slope
+
+    def statistics(self, logits, labels, label_logit, *, threads):
+        x, exps, found = self.fold(logits, labels, 1.0, 0.0, threads)
+        gaps, dtype = self.gaps(x, found.max), self.narrow(logits)
+        spread = np.where(exps == 0, 0.0, gaps * exps).sum(axis=1)
+        sums = ((exps * exps).sum(axis=1).astype(dtype), spread.astype(dtype))
+        partial = Partial(*(one.astype(dtype) for one in found))
+        return Statistics(partial, self.rank(x, labels, label_logit), *sums)
+
+
+class RowByRow(Right):
+    """The same in another style: one row after the other, in Python's own numbers, with a sum that rounds once."""
+
+    def rest(self, x, m, exps, threads):
+        kept = np.where(self.first(x, m), 0.0, exps)
+        sums = [math.nan if np.isnan(row).any() else math.fsum(row.tolist()) for row in kept]
+        return np.where(m == -math.inf, -1.0, np.asarray(sums)) if len(sums) else np.zeros(0)
+
+
+class Online(Right):
+    """The same in a third style: tiles of classes with a running maximum, as streaming softmax has it."""
+
+    tile = 64
+
+    def rest(self, x, m, exps, threads):
+        total, running = np.full(len(x), -1.0), np.full(len(x), -math.inf)
+        for start in range(0, x.shape[1], self.tile):
+            block = x[:, start : start + self.tile]
+            highest = block.max(axis=1)
+            gaps = super().gaps(block, highest)
+            here = super().rest(block, highest, np.exp(-gaps), threads)
+            up = highest > running
+            hi, lo = np.where(up, highest, running), np.where(up, running, highest)
+            step = np.where(lo == -math.inf, math.inf, hi - lo)
+            mine, other = np.where(up, here, total), np.where(up, total, here)
+            total, running = mine + (1 + other) * self.shrink(step), hi
+            total = np.where(np.isnan(here) | np.isnan(highest), np.nan, total)
+        return total
+
+    def shrink(self, step):
+        return np.exp(-step)
+
+
+class RightDense(Right):
+    """The kernel for soft targets."""
+
+    def target_numbers(self, gaps, targets, m):
+        t = targets.astype(np.float64)
+        below = np.where(m[:, None] == -math.inf, math.inf, gaps)
+        return np.where(t == 0, 0.0, np.where(t == 0, 1.0, t) * below).sum(axis=1), t.sum(axis=1)
+
+    def dense_fold(self, logits, targets, threads):
+        x = self.wide(logits)
+        m = self.highest(x)
+        gaps = self.gaps(x, m)
+        rest = self.rest(x, m, self.exps(x, m, gaps), threads)
+        return Partial(m, rest, *self.target_numbers(gaps, targets, m))
+
+    def partial(self, logits, targets, *, threads):
+        return Partial(*(one.astype(self.narrow(logits)) for one in self.dense_fold(logits, targets, threads)))
+
+    def loss(self, logits, targets, *, threads, out=None):
+        return self.put(self.finish(logits, self.dense_fold(logits, targets, threads)), out, self.narrow(logits))
+
+    def mass(self, w):
+        return w
+
+    def gradient(self, logits, targets, partial, scale, *, threads, out=None):
+        x, t = self.wide(logits), targets.astype(np.float64)
+        m, r, _, w = (one.astype(np.float64)[:, None] for one in partial)
+        r, w = np.where(m == -math.inf, np.nan, r), self.mass(w)
+        exps = np.exp(np.where(x == m, 0.0, x - m))
+        at_max = ((w - t) - t * r) / (1 + r)
+        slope = np.where(x == m, at_max, w * exps / (1 + r) - t)
+        return self.put(self.scaled(slope, scale), out, logits.dtype)
+
+    def loss_and_gradient(self, logits, targets, scale, *, threads, out=None):
+        partial = self.partial(logits, targets, threads=threads)
+        slope = self.gradient(logits, targets, partial, scale, threads=threads, out=out)
+        return self.loss(logits, targets, threads=threads), slope
+
+
+# -------------------- wrong numbers
+
+
+@breaks("offsets")
+class NoShift(Right):
+    def exps(self, x, m, gaps):
+        return np.exp(x) / np.exp(m)[:, None]
+
+
+@breaks("tiny_losses")
+class LseMinusLogit(Right):
+    """The textbook's lse − x_y."""
+
+    def finish(self, logits, partial):
+        m, r, gap, mass = partial
+        with np.errstate(invalid="ignore"):
+            lse = (m + np.log(1 + np.where(r < 0, np.nan, r))).astype(self.narrow(logits))
+            return np.where(np.isfinite(m), mass * lse - (mass * m - gap).astype(self.narrow(logits)), np.nan)
+
+
+@breaks("tiny_losses")
+class MaximumInTheSum(Right):
+    """log(Σ) with the maximum's 1 in it."""
+
+    def finish(self, logits, partial):
+        _, r, gap, mass = partial
+        return gap + mass * np.log((1 + np.where(r < 0, np.nan, r)).astype(self.narrow(logits)))
+
+
+@breaks("infinities")
+class OneHotTimes(Right):
+    """0 · ∞ where the one-hot is multiplied instead of selected."""
+
+    def at_label(self, gaps, labels, m):
+        hit = np.arange(gaps.shape[1]) == labels[:, None]
+        return np.where(m == -math.inf, math.inf, (hit * gaps).sum(axis=1))
+
+
+@breaks("infinities")
+class InfinityMinusInfinity(Right):
+    """The maximum is subtracted at +inf too."""
+
+    def gaps(self, x, m):
+        return np.where(m[:, None] == -math.inf, 0.0, m[:, None] - x)
+
+
+@breaks("infinities")
+class TwoInfinities(Right):
+    """Two +inf as if they were one."""
+
+    def rest(self, x, m, exps, threads):
+        return super().rest(x, m, np.where((m == math.inf)[:, None], 0.0, exps), threads)
+
+
+@breaks("every_width")
+class TailOfSeven(Right):
+    """Off by one in the tail: of 8n + 7 classes the last is lost."""
+
+    def exps(self, x, m, gaps):
+        exps = super().exps(x, m, gaps)
+        if x.shape[1] % 8 == 7:
+            exps[:, -1] = np.where(self.first(x, m)[:, -1], exps[:, -1], 0.0)
+        return exps
+
+
+@breaks("every_width", dtypes=frozenset({"float16"}))
+class HalfAccumulates(Right):
+    """Sums in the dtype of the logits."""
+
+    def rest(self, x, m, exps, threads):
+        return super().rest(x, m, exps, threads).astype(np.float16).astype(np.float64)
+
+
+@breaks("many_classes")
+class RunningTotal(Right):
+    """A float32 total that runs on."""
+
+    def rest(self, x, m, exps, threads):
+        kept = np.where(self.first(x, m), 0.0, exps).astype(np.float32)
+        return np.where(m == -math.inf, -1.0, np.cumsum(kept, axis=1, dtype=np.float32)[:, -1])
+
+
+@breaks("every_width", dtypes=frozenset({"float64"}))
+class SingleForDouble(Right):
+    """float64 is declared, and float32 is what exponentials are taken in."""
+
+    def exps(self, x, m, gaps):
+        return np.exp(-gaps.astype(np.float32)).astype(np.float64)
+
+
+@breaks("ties")
+class AllTiesCountedOut(Right):
+    def first(self, x, m):
+        return x == m[:, None]
+
+
+@breaks("ties")
+class RankOfTies(Right):
+    """A label that ties with an earlier class is called the first."""
+
+    def rank(self, x, labels, label_logit):
+        return (x > label_logit.astype(np.float64)[:, None]).sum(axis=1)
+
+
+@breaks("wide_gaps")
+class GapClamped(Right):
+    def at_label(self, gaps, labels, m):
+        gap = super().at_label(gaps, labels, m)
+        return np.where(np.isfinite(gap), np.minimum(gap, 1e3), gap)
+
+
+@breaks("underflow")
+class FlushedEarly(Right):
+    """The exponential is 0 under −87, as fast ones have it."""
+
+    def exps(self, x, m, gaps):
+        return np.where(gaps > 80, 0.0, np.exp(-gaps))
+
+
+@breaks("not_numbers")
+class NaNLeaks(Right):
+    """A row's NaN spoils the row after it."""
+
+    def rest(self, x, m, exps, threads):
+        rest = super().rest(x, m, exps, threads)
+        return np.where(np.concatenate([[False], np.isnan(m)[:-1]]) if len(m) else [], np.nan, rest)
+
+
+@breaks("not_numbers")
+class NaNLost(Right):
+    """A maximum that passes over NaN, and a sum that leaves it out."""
+
+    def highest(self, x):
+        return np.where(np.isnan(x), -math.inf, x).max(axis=1)
+
+    def exps(self, x, m, gaps):
+        return np.nan_to_num(np.exp(-gaps), nan=0.0)
+
+    def gaps(self, x, m):
+        return np.nan_to_num(super().gaps(x, m), nan=math.inf, posinf=math.inf)
+
+
+@breaks("masked_tiles")
+class FirstTileMasked(Online):
+    """−inf − (−inf) in the first step of a streaming softmax."""
+
+    def shrink(self, step):
+        return np.exp(-np.where(step == math.inf, np.nan, step))
+
+
+@breaks("masked_tiles")
+class NothingIsUniform(Right):
+    """A row of −inf counted as so many equal logits."""
+
+    def rest(self, x, m, exps, threads):
+        return np.where(m == -math.inf, x.shape[1] - 1.0, super().rest(x, m, exps, threads))
+
+
+@breaks("strange_labels")
+class WrapsMinusOne(Right):
+    """Python's index −1: the last class."""
+
+    def inside(self, labels, classes):
+        return (labels >= -classes) & (labels < classes)
+
+    def at_label(self, gaps, labels, m):
+        return super().at_label(gaps, np.where(labels < 0, labels + gaps.shape[1], labels), m)
+
+
+@breaks("strange_labels")
+class LabelsIn32Bits(Right):
+    def inside(self, labels, classes):
+        return super().inside(labels.astype(np.int32), classes)
+
+    def at_label(self, gaps, labels, m):
+        return super().at_label(gaps, labels.astype(np.int32), m)
+
+
+@breaks("strange_labels")
+class LabelsClamped(Right):
+    """A gather that clamps, as JAX's does."""
+
+    def targets(self, gaps, labels, on, off, m):
+        return super().targets(gaps, np.clip(labels, 0, gaps.shape[1] - 1), on, off, m)
+
+
+@breaks("smoothed")
+class SmoothingIgnored(Right):
+    def targets(self, gaps, labels, on, off, m):
+        return super().targets(gaps, labels, 1.0, 0.0, m)
+
+
+@breaks("smoothed")
+class ZeroOnTimesInfinity(Right):
+    """on · gap, though on is 0 and the gap infinite."""
+
+    def targets(self, gaps, labels, on, off, m):
+        gap, mass = super().targets(gaps, labels, on, off, m)
+        inside = self.inside(labels, gaps.shape[1])
+        return np.where(inside, on * self.at_label(gaps, labels, m), 0.0) + gap * (on == 0) + 0 * gap, mass
+
+
+@breaks("soft_targets", op="dense")
+class OffTheSimplex(RightDense):
+    """The gradient is p − t, whatever the targets sum to."""
+
+    def mass(self, w):
+        return np.ones_like(w)
+
+
+@breaks("infinities", op="dense")
+class ZeroTargetTimesInfinity(RightDense):
+    """t · (m − x) is not selected."""
+
+    def target_numbers(self, gaps, targets, m):
+        t = targets.astype(np.float64)
+        return (t * gaps).sum(axis=1), t.sum(axis=1)
+
+
+@breaks("scales")
+class ScaleZeroTimesNaN(Right):
+    def scaled(self, gradient, scale):
+        return gradient * scale[:, None]
+
+
+@breaks("scales")
+class ScaleForgotten(Right):
+    def scaled(self, gradient, scale):
+        return np.where(scale[:, None] == 0, 0.0, gradient)
+
+
+@breaks("tiny_losses")
+class GradientCancels(Right):
+    """w p − t at a confident maximum, in float32."""
+
+    def residual(self, x, labels, on, off, m, r, w, exps):
+        hit = np.arange(x.shape[1]) == labels[:, None]
+        return (w * exps / (1 + r)).astype(np.float32) - (np.where(hit, on, 0.0) + off)
+
+
+@breaks("merged_spans")
+class LabelOfTheBlock(Right):
+    """Only a block that holds the label subtracts it; one that does not forgets the mass of the row in the gradient."""
+
+    def residual(self, x, labels, on, off, m, r, w, exps):
+        inside = self.inside(labels, x.shape[1])[:, None]
+        return super().residual(x, labels, on, off, m, r, np.where(inside, w, 0.0), exps)
+
+
+# -------------------- wrong conduct
+
+
+@breaks("nothing_read_beside")
+class OnePastTheEnd(Right):
+    """Reads one logit behind each row."""
+
+    def wide(self, logits):
+        rows, classes = logits.shape
+        longer = np.lib.stride_tricks.as_strided(logits, (rows, classes + 1), logits.strides)
+        if classes > 60 or rows == 0:
+            return super().wide(logits)
+        beside = longer[:, -1:].astype(np.float64)
+        return logits.astype(np.float64) + 0 * beside
+
+
+@breaks("inputs_unchanged")
+class WritesItsInput(Right):
+    def wide(self, logits):
+        if logits.flags.writeable and logits.size:
+            logits.reshape(-1)[:1] += 0 if np.isnan(logits.reshape(-1)[0]) else 1
+        return super().wide(logits)
+
+
+@breaks("forms_in_memory")
+class ContiguousOnly(Right):
+    """Takes the memory behind the first logit for the whole of them."""
+
+    def wide(self, logits):
+        rows, classes = logits.shape
+        step = classes * logits.itemsize, logits.itemsize
+        return np.lib.stride_tricks.as_strided(logits, (rows, classes), step).astype(np.float64)
+
+
+@breaks("out_is_filled")
+class OutIgnored(Right):
+    def put(self, gradient, out, dtype):
+        return gradient.astype(dtype)
+
+
+@breaks("out_is_filled")
+class OutHalfFilled(Right):
+    """What is 0 is not written, for memory is zeroed, is it not."""
+
+    def put(self, gradient, out, dtype):
+        if out is not None:
+            np.copyto(out, gradient, where=gradient != 0)
+            return out
+        return gradient.astype(dtype)
+
+
+@breaks("out_is_filled")
+class WritesBesideOut(Right):
+    def put(self, gradient, out, dtype):
+        if out is not None and out.ndim == 2 and out.size:
+            rows, classes = out.shape
+            np.lib.stride_tricks.as_strided(out, (rows, classes + 1), out.strides)[:, -1] = 0
+        return super().put(gradient, out, dtype)
+
+
+@breaks("far_rows")
+class OffsetsIn32Bits(Right):
+    def wide(self, logits):
+        step = logits.strides[0] // logits.itemsize
+        if step > 2**31:
+            return super().wide(np.broadcast_to(logits[:1], logits.shape))
+        return super().wide(logits)
+
+
+@breaks("row_locality")
+class OrderOfTheTail(Right):
+    """The last rows of a block are summed in another order."""
+
+    def rest(self, x, m, exps, threads):
+        rest = super().rest(x, m, exps, threads)
+        tail = len(x) % 4
+        if tail:
+            rest[-tail:] = super().rest(x, m, exps, threads)[-tail:] * (1 + 2.0**-30)
+        return rest
+
+
+@breaks("threads")
+class ForgetsATile(Right):
+    """The last thread's share of the classes is lost."""
+
+    def rest(self, x, m, exps, threads):
+        if threads > 2:
+            exps = exps.copy()
+            exps[:, -max(1, x.shape[1] // threads) :] *= self.first(x, m)[:, -max(1, x.shape[1] // threads) :]
+        return super().rest(x, m, exps, threads)
+
+
+@breaks("deterministic")
+class AnyOrder(Right):
+    """The sum of whatever thread comes first."""
+
+    def rest(self, x, m, exps, threads):
+        return super().rest(x, m, exps, threads) * (1 + random.choice([0.0, 2.0**-22]))
+
+
+@breaks("concurrent_callers")
+class SharedScratch(Right):
+    """One buffer for every caller."""
+
+    scratch: dict[tuple[int, ...], np.ndarray] = {}  # noqa: RUF012  # shared on purpose: that is what is wrong
+
+    def exps(self, x, m, gaps):
+        shared = self.scratch.setdefault(x.shape, np.empty(x.shape))
+        return np.exp(-gaps, out=shared)
+
+
+@breaks("every_width")
+class WidePartial(Right):
+    """float64 numbers for float32 logits."""
+
+    def partial(self, logits, labels, on, off, *, threads):
+        return self.fold(logits, labels, on, off, threads)[2]
+
+
+@breaks("no_rows")
+class NeedsARow(Right):
+    def highest(self, x):
+        return np.stack([row.max() for row in x])
+
+
+@breaks("every_width", layouts=frozenset({"last", "middle"}))
+class MiddleMistaken(Right):
+    """Takes (outer, classes, inner) for (outer, inner, classes)."""
+
+    def wide(self, logits):
+        return super().wide(logits.reshape(-1, logits.shape[1]) if logits.ndim == 3 else logits)
+
+
+# -------------------- wrong declarations
+
+
+@breaks("declaration", methods=frozenset({"partial", "gradient"}))
+class NoGradient:
+    """Declares a gradient and has none."""
+
+    def partial(self, logits, labels, on, off, *, threads):
+        return RIGHT.partial(logits, labels, on, off, threads=threads)
+
+
+@breaks("declaration", methods=frozenset({"partial"}))
+class NoThreads:
+    """Has no keyword ``threads``."""
+
+    def partial(self, logits, labels, on, off):
+        return RIGHT.partial(logits, labels, on, off, threads=1)
+
+
+def answers_nothing(problem):
+    """A check that forgets to return."""
+
+
+def declines_doubles(problem):
+    return problem.dtype != "float64" or "no doubles today"
+
+
+@breaks("declaration", check=answers_nothing)
+class CheckAnswersNothing(Right):
+    pass
+
+
+@breaks("selected", check=declines_doubles, dtypes=frozenset({"float64"}))
+class DeclinesWhatItDeclares(Right):
+    pass
+
+
+@breaks("declaration", guard=lambda shape, strides: True)
+class GuardDoesNotTravel(Right):
+    """A guard that no pickle takes."""
+
+
+@breaks("selected", dtypes=frozenset({"float32", "float64"}))
+class RaisesOnDoubles(Right):
+    def wide(self, logits):
+        if logits.dtype == np.float64:
+            raise ArithmeticError("no doubles here")
+        return super().wide(logits)
+
+
+@breaks("lazy_on_dask")
+class BlockNumber(Right):
+    """Numbers that depend on the number of rows."""
+
+    def rest(self, x, m, exps, threads):
+        return super().rest(x, m, exps, threads) * (1 + 2.0**-22 * (len(x) % 3))
+
+
+RIGHT = Right()
+kernels = types.SimpleNamespace(
+    Right=RIGHT,
+    RowByRow=RowByRow(),
+    Online=Online(),
+    RightDense=RightDense(),
+    **{name: cls() for name, (cls, _, _) in WRONG.items()},
+)
+METHODS = {
+    "sparse": frozenset({"partial", "loss", "gradient", "loss_and_gradient", "statistics"}),
+    "dense": frozenset({"partial", "loss", "gradient", "loss_and_gradient"}),
+}

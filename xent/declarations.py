@@ -1,0 +1,92 @@
+"""What a plugin may declare: every field of a KernelSpec and of a BackendSpec, checked when it is registered.
+
+Leaves out whether a name is taken already (``registry.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from . import checks
+from .hookspecs import API_VERSION
+from .kernels import BackendSpec
+
+SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
+SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)
+METHODS = ("partial", "loss", "gradient", "loss_and_gradient", "statistics")
+LOOKED_INTO = frozenset({"dask", "torch"})
+"""The libraries whose chunks or memory ``arrays.views`` finds by itself."""
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+
+def one_of(*choices: str) -> Rule:
+    return checks.quoted(choices), lambda value: value in choices
+
+
+def are_names(value: Any, kind: type[Any] = frozenset) -> bool:
+    return isinstance(value, kind) and len(value) > 0 and all(isinstance(one, str) for one in value)
+
+
+def as_names(value: Any) -> Any:
+    """A frozenset of the names in a list, a tuple or a set; anything else as it is."""
+    return frozenset(value) if any(are_names(value, kind) for kind in (list, tuple, set)) else value
+
+
+NAMES: Rule = ("a frozenset of names", are_names)
+SWITCH: Rule = ("True or False", lambda value: isinstance(value, bool))
+FUNCTION: Rule = ("a function or None", lambda value: value is None or callable(value))
+RULES: dict[str, Rule] = {
+    "name": ("a name", lambda value: isinstance(value, str) and value != ""),
+    "load": ('"package.module:name"', lambda value: isinstance(value, str) and all(value.partition(":"))),
+    "api": (" or ".join(map(str, SERVED)), lambda value: value in SERVED),
+    "op": one_of("sparse", "dense"),
+    "arrays": NAMES,
+    "devices": NAMES,
+    "dtypes": NAMES,
+    "layouts": ('a frozenset of "last" and "middle"', lambda value: are_names(value) and value <= {"last", "middle"}),
+    "methods": (
+        f'a frozenset of "partial" and any of {checks.quoted(METHODS[1:])}',
+        lambda value: are_names(value) and {"partial"} <= value <= {*METHODS},
+    ),
+    "priority": ("an int", lambda value: isinstance(value, int)),
+    "opt_in": SWITCH,
+    "deterministic": SWITCH,
+    "block_elements": ("an int ≥ 1 or None", lambda value: value is None or checks.is_count(value)),
+    "check": FUNCTION,
+    "guard": FUNCTION,
+    "inner": one_of("", "chunks", "view"),
+    "views": ("a tuple of names", lambda value: value == () or are_names(value, tuple)),
+}
+
+
+def checked(spec: Any, kind: type[Any]) -> Any:
+    """The declaration, with a frozenset where a list, tuple or set of names was given.
+
+    Raises TypeError where it is of another kind, ValueError where a field of it means nothing.
+    """
+    if not isinstance(spec, kind):
+        raise TypeError(f"expected a {kind.__name__}, got {checks.describe_type(spec)}")
+    spec = replace(spec, **{field: as_names(getattr(spec, field)) for field in SETS if hasattr(spec, field)})
+    for field, (rule, holds) in RULES.items():
+        if hasattr(spec, field) and not holds(getattr(spec, field)):
+            refuse(spec, field, rule)
+    if isinstance(spec, BackendSpec):
+        if spec.inner and not spec.views and not spec.arrays <= LOOKED_INTO:
+            refuse(spec, "views", f'given where `inner` is "{spec.inner}"')
+        if not spec.arrays.isdisjoint(spec.views):
+            refuse(spec, "views", "libraries other than those of `arrays`")
+    return spec
+
+
+def refuse(spec: Any, field: str, rule: str) -> None:
+    """Raises for one field of a declaration."""
+    got = getattr(spec, field)
+    raise ValueError(f"{title(spec)}: `{field}` must be {rule}, got {got!r}. See xent.{type(spec).__name__}.")
+
+
+def title(spec: Any) -> str:
+    """What is declared, for a message."""
+    return f"{type(spec).__name__.removesuffix('Spec').lower()} {spec.name!r}"

@@ -1,0 +1,37 @@
+"""The conformance kit: whether a kernel keeps what is promised of every kernel. See ``docs/plugins.md``.
+
+``check_kernel(spec)`` needs no pytest; ``KernelConformance`` and ``parametrize_with_checks`` are for it, and so is
+``pytest -p xent.testing.plugin --kernel NAME``.
+"""
+
+from ..kernels import resolve as load
+from .calls import Answer, Bench, Call, to_block
+from .cases import Case, case, case_of, cases
+from .conformance import PROMISES, Deviation, Report, Result, check_kernel, registered_specs
+from .memory import ArrayLibrary, array_library, lay
+from .parametrization import KernelConformance, parametrize_with_checks
+from .subject import Failure
+
+__all__ = [
+    "PROMISES",
+    "Answer",
+    "ArrayLibrary",
+    "Bench",
+    "Call",
+    "Case",
+    "Deviation",
+    "Failure",
+    "KernelConformance",
+    "Report",
+    "Result",
+    "array_library",
+    "case",
+    "case_of",
+    "cases",
+    "check_kernel",
+    "lay",
+    "load",
+    "parametrize_with_checks",
+    "registered_specs",
+    "to_block",
+]

@@ -1,0 +1,77 @@
+"""A plugin of pytest: ``pytest -p xent.testing.plugin --kernel NAME`` runs tests on one kernel.
+
+With folders or files, and in a project that names its tests, those tests run with the kernel forced: a test whose call
+it does not serve is skipped with its reasons, and a run in which it served no call is a failure. Without any, every
+promise of the conformance kit is a test (``suite.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import settings
+from ..errors import NotServed
+from .parametrization import KernelConformance, named
+
+SERVED = "xent_served"
+"""The property of a test's report that says whether the kernel served one of its calls."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("xent").addoption(
+        "--kernel", default=None, help="the kernel to run the tests on, as xent.using(kernel=) forces it"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    kernel = config.option.kernel
+    if not kernel:
+        return
+    try:
+        named(kernel)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(Served(kernel), "xent-served")
+    if config.args_source is pytest.Config.ArgsSource.INVOCATION_DIR:
+        config.args = [str(Path(__file__).with_name("suite.py"))]
+
+
+class Served:
+    """Forces the kernel in every test, and counts the tests in which it served."""
+
+    def __init__(self, kernel: str):
+        self.kernel = kernel
+        self.tests = self.served = 0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """Runs one test with the kernel forced; the conformance kit does that itself, where it must."""
+        if issubclass(getattr(item, "cls", None) or object, KernelConformance):
+            item.user_properties.append((SERVED, True))
+            yield
+            return
+        with settings.using(kernel=self.kernel, trace=True) as decisions:
+            try:
+                yield
+            except NotServed as error:
+                lines = str(error).splitlines()
+                pytest.skip(next((line.strip() for line in lines if line.startswith(f"  {self.kernel}: ")), lines[0]))
+            finally:
+                item.user_properties.append((SERVED, any(one.kernel == self.kernel for one in decisions)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.tests += 1
+            self.served += dict(report.user_properties).get(SERVED) is True
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """A run in which nothing was tried is no success."""
+        if self.tests and not self.served and session.exitstatus == 0 and not hasattr(session.config, "workerinput"):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        terminalreporter.write_line(f"xent: kernel {self.kernel!r} served in {self.served} of {self.tests} tests")
