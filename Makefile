@@ -1,5 +1,6 @@
 # make demo   the main job, on data made for it, with the kernels of plugins/xent-numba
-# make test   lint and the whole test suite, on the installed wheel, with every CPU library required; then the plugins
+# make test   lint and the whole test suite, on the installed wheel, with every CPU library required; then the plugins,
+#             and the template in an environment of its own
 # make lint   ruff, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
 # make clean  remove what these made
@@ -30,6 +31,8 @@ PEERS := tensorflow,keras,torch,optax,sklearn,scipy
 # The plugins are installed beside the environment, not in it: xent's own tests see none, those of a plugin see it.
 PLUGINS := $(VENV)/plugins
 PLUGIN_SOURCES := $(shell find plugins -name __pycache__ -prune -o \( -type d -o -name '*.py' -o -name '*.toml' \) -print)
+PLUGIN_WHEELS := $(VENV)/wheels
+TEMPLATE := $(VENV)/template
 KERNEL_BACKENDS := numpy,dask,torch
 KERNEL_FLAGS := --kernel numba --backend numpy --backend dask --backend torch
 
@@ -41,12 +44,12 @@ PYTESTFLAGS ?= -n 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-core test-plugins lint bench clean
+.PHONY: demo test test-core test-plugins test-template lint bench clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) $(BIN)/xent demo
 
-test: test-core test-plugins
+test: test-core test-plugins test-template
 
 test-core: lint
 	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
@@ -54,6 +57,11 @@ test-core: lint
 test-plugins: lint $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) XENT_REQUIRE_BACKENDS=$(KERNEL_BACKENDS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(KERNEL_FLAGS) tests
 	PYTHONPATH=$(PLUGINS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) plugins/xent-numba/tests
+
+# As its author would: nothing but the wheels, and what they ask for.
+test-template: $(TEMPLATE).stamp
+	$(TEMPLATE)/bin/pytest -p no:cacheprovider plugins/xent-template
+	$(TEMPLATE)/bin/xent explain --prefer template
 
 lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/ruff check .
@@ -100,7 +108,12 @@ $(VENV)/wheel.stamp: $(WHEEL)
 
 # The plugins, built into wheels, whenever their sources have changed.
 $(VENV)/plugins.stamp: $(PLUGIN_SOURCES) | $(VENV)/build.stamp
-	rm -rf $(PLUGINS) dist/plugins
-	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist/plugins plugins/xent-numba
-	$(PIP) install --quiet --no-deps --target $(PLUGINS) dist/plugins/*.whl
+	rm -rf $(PLUGINS) $(PLUGIN_WHEELS)
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(PLUGIN_WHEELS) plugins/xent-numba plugins/xent-template
+	$(PIP) install --quiet --no-deps --target $(PLUGINS) $(PLUGIN_WHEELS)/xent_numba-*.whl
+	touch $@
+
+$(TEMPLATE).stamp: $(WHEEL) $(VENV)/plugins.stamp
+	$(PYTHON) -m venv --clear $(TEMPLATE)
+	$(TEMPLATE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) "$(WHEEL)[testing]" $(PLUGIN_WHEELS)/xent_template-*.whl
 	touch $@

@@ -1,22 +1,319 @@
 """The conformance kit: right kernels of any style pass, each wrong one is caught by the promise it breaks, by name."""
 
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
 import pytest
-from wrong_kernels import METHODS, WRONG
+import toy_library
+from wrong_kernels import METHODS, WRONG, Right
 
 import xent
-from xent.testing import check_kernel
+from xent import eligibility
+from xent.registry import registry
+from xent.testing import (
+    PROMISES,
+    ArrayLibrary,
+    Deviation,
+    KernelConformance,
+    case_of,
+    check_kernel,
+    conduct,
+    parametrize_with_checks,
+    registered_specs,
+)
+
+BESIDE = [("ScaleZeroTimesNaN", "ignored_rows"), ("GuardDoesNotTravel", "plan_pickles"), ("NoShift", "random_rows")]
+CAUGHT = [*((name, promise) for name, (_, promise, _) in WRONG.items()), *BESIDE]
+ELSEWHERE = {"declined", "import_light", "extra_cases", "many_elements"}  # each has a test of its own below
+BY_CHANCE = {"threads", "deterministic", "concurrent_callers", "row_locality", "far_rows"}
 
 
-def spec_of(name, **facts):
+def spec_of(name, /, **facts):
     """The spec of one of the kernels of wrong_kernels.py."""
-    op = facts.pop("op", "sparse")
-    told = {"methods": METHODS[op], "dtypes": frozenset({"float32"}), **facts}
-    return xent.KernelSpec(name=name, op=op, load=f"wrong_kernels:kernels.{name}", **told)
+    facts = {**(WRONG[name][2] if name in WRONG else {}), **facts}
+    op = facts.pop("op", "dense" if "Dense" in name else "sparse")
+    told = {"name": name, "op": op, "load": f"wrong_kernels:kernels.{name}", "methods": METHODS[op]}
+    return xent.KernelSpec(**{**told, "dtypes": frozenset({"float32"}), **facts})
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_kernel_is_caught_by_the_promise_it_breaks(name):
-    _, promise, facts = WRONG[name]
-    report = check_kernel(spec_of(name, **facts), checks=promise)
+class TestOwnKernels(KernelConformance):
+    """xent's own kernels keep every promise."""
+
+    kernels = (*registered_specs("numpy"), *registered_specs("generic"))
+
+
+@pytest.mark.parametrize("name", ["Right", "RowByRow", "Online", "RightDense"])
+def test_right_kernels_of_different_styles_pass(name):
+    report = check_kernel(spec_of(name))
+
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(("name", "promise"), CAUGHT)
+def test_a_wrong_kernel_is_caught_by_the_promise_it_breaks(name, promise):
+    report = check_kernel(spec_of(name), checks=promise)
 
     assert not report.ok and report.results[0].broken, str(report)
+
+
+def test_every_promise_has_a_kernel_that_breaks_it():
+    assert {promise for _, promise in CAUGHT} | ELSEWHERE == set(PROMISES)
+
+
+def printed(code):
+    """What the code prints, or the error that it ends with."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), np.errstate(all="ignore"), np.printoptions(precision=17, threshold=10**6):
+        try:
+            exec(code, {})
+        except Exception as error:
+            return repr(error)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", [name for name, promise in CAUGHT if promise not in BY_CHANCE])
+def test_a_failure_is_told_as_code_that_shows_it(name):
+    report = check_kernel(spec_of(name), checks=WRONG[name][1])
+    code = report.failures[0].snippet
+    if not code:
+        assert WRONG[name][1] in ("declaration", "selected", "lazy_on_dask", "inputs_unchanged", "out_is_filled"), name
+        return
+    right = code.replace(f"kernels.{name}", "kernels.RightDense" if "targets =" in code else "kernels.Right")
+
+    assert printed(right) != printed(code) or report.results[0].check in ("out_is_filled", "inputs_unchanged"), code
+
+
+def test_a_failure_names_the_call_what_came_and_what_is_exact():
+    text = str(check_kernel(spec_of("LseMinusLogit"), checks="tiny_losses"))
+
+    assert "BROKEN   tiny_losses" in text and "is 0.0, exact" in text and "from xent.testing import" in text
+
+
+def test_a_kernel_of_which_nothing_can_be_tried_fails():
+    report = check_kernel(spec_of("Right", arrays=frozenset({"nowhere"})))
+
+    assert not report.ok and "NOTHING" in str(report) and "nothing is known of nowhere" in str(report)
+
+
+def test_what_is_declared_and_not_here_is_listed_with_the_reason():
+    report = check_kernel(spec_of("Right", arrays=frozenset({"numpy", "nowhere"})), checks=["tiny_losses"])
+
+    assert report.ok and report.skipped[0].startswith("nowhere: nothing is known of nowhere")
+
+
+def test_arrays_on_a_device_that_is_not_declared_are_not_tried():
+    report = check_kernel(spec_of("Right", devices=frozenset({"cuda"})), checks=["selected"])
+
+    assert not report.ok and "the kit makes its arrays on cpu" in str(report)
+
+
+def test_what_is_not_declared_must_be_declined(monkeypatch):
+    monkeypatch.setattr(eligibility, "why_not", lambda spec, problem, user: [])
+
+    assert not check_kernel(spec_of("Right"), checks="declined").ok
+
+
+def test_the_generic_kernel_may_serve_everything():
+    (spec, _) = registered_specs("generic")
+
+    assert check_kernel(spec, checks="declined").results[0].not_run
+
+
+@pytest.mark.parametrize(("line", "ok"), [("import scipy", False), ("", True)])
+def test_hooks_that_import_a_heavy_library_are_caught(tmp_path, monkeypatch, line, ok):
+    code = f"""
+        {line}
+        import xent
+        @xent.hookimpl
+        def xent_register_kernels(api):
+            return []
+    """
+    (tmp_path / "some_hooks.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    report = check_kernel(spec_of("Right"), checks="import_light", hooks="some_hooks")
+
+    assert report.ok is ok and ("loads scipy" in str(report)) is not ok
+
+
+class CountsIn32Bits(Right):
+    """Nothing of what lies behind 2³¹ elements is looked at."""
+
+    def partial(self, logits, labels, on, off, *, threads):
+        if logits.size < 2**31:
+            return super().partial(logits, labels, on, off, threads=threads)
+        return xent.Partial(*(np.zeros(len(labels), np.float32) for _ in range(4)))
+
+
+counts_in_32_bits = CountsIn32Bits()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="virtual memory that takes none is had on Linux")
+def test_a_kernel_that_counts_its_elements_in_32_bits_is_caught(monkeypatch):
+    monkeypatch.setattr(conduct, "PATIENCE_SECONDS", 1e4)
+    spec = spec_of("Right", load="test_conformance:counts_in_32_bits")
+    report = check_kernel(spec, checks="many_elements")
+
+    assert not report.ok and "32770 rows of 65536 classes" in str(report)
+
+
+# -------------------- what a plugin says of its kernel
+
+
+class Told:
+    """A plugin with something to say of a kernel."""
+
+    def __init__(self, *told):
+        self.told = told
+
+    @xent.hookimpl
+    def xent_conformance(self, spec):
+        return self.told if spec.name in ("Right", "NoShift") else None
+
+
+@pytest.fixture
+def told():
+    """Registers what a plugin says, for one test."""
+
+    def register(*told):
+        xent.register(Told(*told), "told")
+
+    yield register
+    xent.unregister("told")
+
+
+def test_a_deviation_that_the_plugin_declares_is_no_failure(told):
+    told(Deviation("offsets", "it is meant for small logits"))
+    report = check_kernel(spec_of("NoShift"), checks="offsets")
+
+    assert report.ok and "deviates offsets" in str(report) and "small logits" in str(report)
+
+
+def test_a_deviation_that_does_not_occur_is_a_failure(told):
+    told(Deviation("offsets", "it is meant for small logits"))
+    report = check_kernel(spec_of("Right"), checks="offsets")
+
+    assert not report.ok and "Take the Deviation out" in str(report)
+
+
+@pytest.mark.parametrize(("name", "ok"), [("Right", True), ("NoShift", False)])
+def test_the_cases_that_a_plugin_adds_are_tried(told, name, ok):
+    told(case_of("far from 0", np.array([[1e4, 1e4 - 1]]), np.float32))
+    report = check_kernel(spec_of(name), checks="extra_cases")
+
+    assert report.ok is ok and report.cases == 5
+
+
+# -------------------- the call
+
+
+def test_a_check_leaves_no_trace():
+    before = xent.plugins(), list(registry.kernels)
+    check_kernel(spec_of("Right"), checks=["tiny_losses", "selected"])
+
+    assert (xent.plugins(), registry.kernels) == before
+
+
+def test_a_registered_kernel_of_that_name_is_not_mistaken_for_it():
+    with pytest.raises(ValueError, match=r"must be the registered kernel 'numpy' \(sparse\) of xent\.numpy"):
+        check_kernel(spec_of("Right", name="numpy"))
+
+
+def test_a_declaration_that_means_nothing_is_refused():
+    with pytest.raises(ValueError, match="`dtypes` must be a frozenset of names, got 'float32'"):
+        check_kernel(spec_of("Right", dtypes="float32"))
+
+
+def test_an_unknown_promise_is_refused():
+    with pytest.raises(ValueError, match=r"check_kernel: `checks` must be .*, got 'tiny'"):
+        check_kernel(spec_of("Right"), checks="tiny")
+
+
+def test_a_quick_look_takes_a_few_promises():
+    report = check_kernel(spec_of("Right"), quick=True)
+
+    assert report.ok and 3 <= len(report.results) < len(PROMISES) and report.selected == 6
+
+
+def test_a_report_is_plain_data_for_json():
+    data = json.loads(json.dumps(check_kernel(spec_of("NoShift"), checks=["offsets", "ties"]).to_dict()))
+
+    assert (data["ok"], [one["ok"] for one in data["results"]]) == (False, [True, False][::-1])
+
+
+def test_a_library_that_xent_has_never_heard_of_can_be_tried():
+    shy = ArrayLibrary("toy_library", toy_library.Shy, toy_library.unshy)
+    facts = {"arrays": frozenset({"toy_library"}), "methods": frozenset({"partial", "gradient"}), "name": "shy"}
+    spec = spec_of("Right", load="xent.backends.generic:sparse", **facts)
+    report = check_kernel(spec, library=shy, checks=["selected", "tiny_losses", "infinities", "row_locality"])
+
+    assert report.ok and report.selected == 4, str(report)
+
+
+# -------------------- pytest
+
+ran = []
+
+
+@parametrize_with_checks([spec_of("Right")])
+def test_a_test_runs_for_every_promise(spec, check):
+    ran.append((spec.name, check))
+
+    assert spec.name == "Right" and check in PROMISES
+
+
+def test_a_class_for_a_kernel_that_is_not_there_says_so():
+    with pytest.raises(ValueError, match="must name a registered kernel, got 'nobody'"):
+        parametrize_with_checks("nobody")
+
+
+def pytest_in(folder, *arguments):
+    """A run of pytest in a folder of its own."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xent.testing.plugin", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_the_plugin_runs_every_promise_where_no_tests_are_named(tmp_path):
+    done = pytest_in(tmp_path, "--kernel", "numpy", "-k", "tiny_losses or selected", "-v")
+
+    assert done.returncode == 0, done.stdout
+    assert "numpy-sparse-tiny_losses" in done.stdout and "served in 4 of 4 tests" in done.stdout
+
+
+def test_the_plugin_refuses_a_kernel_that_is_not_registered(tmp_path):
+    done = pytest_in(tmp_path, "--kernel", "nobody")
+
+    assert done.returncode == 4 and "must name a registered kernel, got 'nobody'" in done.stderr
+
+
+PROJECT = """
+import numpy as np, xent
+x = np.zeros((2, 3), "float32")
+def test_logits():
+    with xent.using(trace=True) as decisions:
+        xent.sparse_cross_entropy(x, np.array([0, 1]))
+    assert decisions[0].kernel == "generic"
+def test_more_logits():
+    assert xent.sparse_cross_entropy(x, np.array([0, 1])).shape == (2,)
+def test_probabilities():
+    xent.sparse_cross_entropy(x + 1 / 3, np.array([0, 1]), kind="probabilities")
+"""
+
+
+def test_the_plugin_forces_the_kernel_in_the_tests_of_a_project(tmp_path):
+    (tmp_path / "test_project.py").write_text(PROJECT)
+    done = pytest_in(tmp_path, "--kernel", "generic", "test_project.py")
+
+    assert done.returncode == 0 and "kernel 'generic' served in 2 of 3 tests" in done.stdout, done.stdout
+
+
+def test_the_plugin_skips_what_the_kernel_does_not_serve_with_its_reason(tmp_path):
+    (tmp_path / "test_project.py").write_text(PROJECT)
+    done = pytest_in(tmp_path, "--kernel", "numpy", "test_project.py", "-k", "probabilities", "-rs")
+
+    assert "numpy: kind: probabilities have no partition function" in done.stdout
+    assert done.returncode == 1 and "served in 0 of 1 tests" in done.stdout

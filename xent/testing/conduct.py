@@ -7,20 +7,27 @@ import math
 import mmap
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from .. import arrays
+from ..kernels import Partial
 from .calls import Answer, Call
 from .cases import Case, case_of, cases, named_dtype
 from .promises import Promise
 from .snippets import snippet
 from .subject import Failure, NotRun, Outcome, Subject
+from .verdicts import faults
+
+Array = np.ndarray[Any, Any]
 
 FAR = (1 << 31) + 8
 """Elements between rows that stand farther apart than a 32-bit index reaches."""
+PATIENCE_SECONDS = 20
 
 
 def some_cases(subject: Subject) -> list[Case]:
@@ -77,20 +84,22 @@ def out_is_filled(subject: Subject) -> Iterator[Outcome]:
                 yield from subject.judged([Call(method, case, fill=fill, outer=outer, scale=scale)])
 
 
-def far_rows(subject: Subject) -> Iterator[Outcome]:
-    """Rows more than 2³¹ elements apart are found: offsets are 64-bit."""
+def virtual_memory(subject: Subject, size: int, dtype: Any) -> Array:
+    """So many zeros that take no memory until they are written; NotRun where that cannot be had."""
     if subject.library.name != "numpy" or sys.platform != "linux":
         raise NotRun("it takes NumPy's views of virtual memory that is never touched")
-    case = next(one for one in cases("every_width", subject.dtype) if one.logits.shape[1] == 33).rows(0, 3)
-    flags = (
-        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
-    )  # Python 3.11 has no name for it
-    item = case.logits.dtype.itemsize
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.11 has no name for it
     try:
-        memory = mmap.mmap(-1, 3 * FAR * item, flags=flags)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
+        return np.frombuffer(mmap.mmap(-1, size * dtype.itemsize, flags=flags), dtype)
     except (OSError, ValueError) as error:
-        raise NotRun(f"no virtual memory of {3 * FAR * item / 2**30:.0f} GiB can be had: {error}") from None
-    flat = np.frombuffer(memory, case.logits.dtype)
+        raise NotRun(f"no virtual memory of {size * dtype.itemsize / 2**30:.0f} GiB can be had: {error}") from None
+
+
+def far_rows(subject: Subject) -> Iterator[Outcome]:
+    """Rows more than 2³¹ elements apart are found: offsets are 64-bit."""
+    case = next(one for one in cases("every_width", subject.dtype) if one.logits.shape[1] == 33).rows(0, 3)
+    flat, item = virtual_memory(subject, 3 * FAR, case.logits.dtype), case.logits.dtype.itemsize
     block = np.lib.stride_tricks.as_strided(flat, (3, 33), (FAR * item, item))
     block[...] = case.logits
     if subject.spec.guard is not None and not subject.spec.guard(block.shape, block.strides):
@@ -98,10 +107,40 @@ def far_rows(subject: Subject) -> Iterator[Outcome]:
     with arrays.quiet():
         told = [np.array(one) if isinstance(one, np.ndarray) else one for one in case.told(subject.op)]
         found, near = (subject.bench.kernel.partial(one, *told, threads=1) for one in (block, np.array(case.logits)))
-    if any(a.tobytes() != b.tobytes() for a, b in zip(found, near, strict=True)):
-        yield Failure(f"partial of rows {FAR} elements apart", "other numbers than of the same rows side by side")
-    else:
-        yield None
+    same = all(a.tobytes() == b.tobytes() for a, b in zip(found, near, strict=True))
+    what = "other numbers than of the same rows side by side"
+    yield None if same else Failure(f"partial of rows {FAR} elements apart", what)
+
+
+def many_elements(subject: Subject) -> Iterator[Outcome]:
+    """The last rows of more than 2³¹ logits are right: no count of elements is of 32 bits."""
+    if subject.spec.block_elements is not None:
+        raise NotRun(f"it is handed blocks of {subject.spec.block_elements} elements")
+    dtype, classes = named_dtype(subject.dtype), 1 << 16
+    rows = (1 << 31) // classes + 2
+    last = case_of("the last rows", np.round(np.random.default_rng(31).standard_normal((2, classes)) * 8) / 8, dtype)
+    logits = virtual_memory(subject, rows * classes, dtype).reshape(rows, classes)
+    logits[-2:] = last.logits
+    told: list[Any] = [np.zeros(rows, np.int64), 1.0, 0.0]
+    if subject.op == "dense":
+        told = [virtual_memory(subject, rows * classes, last.targets.dtype).reshape(rows, classes)]
+    told[0][-2:] = last.told(subject.op)[0]
+
+    def partial(count: int) -> Partial:
+        with arrays.quiet():
+            some = [one[-count:] if isinstance(one, np.ndarray) else one for one in told]
+            return subject.bench.kernel.partial(logits[-count:], *some, threads=2)  # type: ignore[no-any-return]
+
+    partial(2)  # what it compiles is not its time
+    begin = time.perf_counter()
+    partial(16)
+    needed = (time.perf_counter() - begin) * rows / 16
+    if needed > PATIENCE_SECONDS:
+        raise NotRun(f"it would take {needed:.0f} s")
+    found = Partial(*(field[-2:] for field in partial(rows)))
+    for fault in faults(Call("partial", last), Answer(partial=found), subject.op):
+        yield Failure(f"partial of {rows} rows of {classes} classes", fault.what, fault.excess)
+    yield None
 
 
 # -------------------- the same bits
@@ -231,6 +270,7 @@ CONDUCT: tuple[Promise, ...] = (
     nothing_read_beside,
     out_is_filled,
     far_rows,
+    many_elements,
     row_locality,
     threads,
     deterministic,

@@ -19,7 +19,7 @@ from ..hookspecs import hookimpl
 from ..kernels import KernelSpec
 from ..registry import GROUP, registry
 from .cases import Case, named_dtype
-from .conduct import CONDUCT
+from .conduct import CONDUCT, many_elements
 from .declaration import DECLARATION, DTYPES, declaration, import_light, plan_pickles
 from .memory import ArrayLibrary, array_library
 from .promises import NUMBERS, Promise, infinities, masked_tiles, not_numbers, strange_labels, ties, tiny_losses
@@ -44,7 +44,7 @@ def extra_cases(subject: Subject) -> Iterator[Outcome]:
 
 PROMISES: dict[str, Promise] = {one.__name__: one for one in (*DECLARATION, *NUMBERS, extra_cases, *CONDUCT)}
 """Every promise by its name, in the order in which they are looked at."""
-ONCE = {one.__name__ for one in (declaration, import_light, plan_pickles)}
+ONCE = {one.__name__ for one in (declaration, import_light, plan_pickles, many_elements)}
 """Those that no dtype changes."""
 
 

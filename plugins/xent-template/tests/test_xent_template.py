@@ -1,0 +1,9 @@
+"""Every promise of xent's contract, by the conformance kit; nothing else is needed."""
+
+from xent.testing import KernelConformance
+
+
+class TestTemplate(KernelConformance):
+    """What fails here prints the worst case as code that shows it."""
+
+    kernels = "template"

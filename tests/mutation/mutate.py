@@ -1,0 +1,245 @@
+"""Mutants of the fold and of xent-numba's loops: one operator, number or statement changed each, and whether it shows.
+
+    python tests/mutation/mutate.py --target fold
+    python tests/mutation/mutate.py --target numba --sample 300 --seed 1 --jobs 2
+
+A mutant is imported from a copy of its package and judged in a process of its own, by the conformance kit; one of
+fold.py then by tests/test_fold.py too, whose subject is how partials merge. It is caught where that fails, crashes or
+hangs. Leaves out what a survivor means: README.md has each of them. Slow, and therefore no part of ``make test``.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = "plugins/xent-numba/xent_numba"
+LOOPS = (
+    "rows segments slopes columns column_targets grids targets exponential totals blocks kernels threads lanes memory"
+)
+PACKAGES = {"fold": ROOT / "xent", "numba": ROOT / PLUGIN}
+FILES = {"fold": ["numerics/fold.py"], "numba": [f"{name}.py" for name in LOOPS.split()]}
+CONVERSIONS = {"exponential.py", "totals.py", "lanes.py", "memory.py"}  # these differ from dtype to dtype
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+STAGES = ({"partial"}, {"loss"}, {"gradient"}, {"loss_and_gradient"}, {"statistics"})
+FIRST = ("every_width", "infinities", "smoothed", "soft_targets", "merged_spans")
+PROMISE_SECONDS, MUTANT_SECONDS = 60, 900
+SWAPS = (
+    (ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.FloorDiv, ast.Mult), (ast.Mod, ast.FloorDiv),
+    (ast.BitAnd, ast.BitOr), (ast.LShift, ast.RShift), (ast.And, ast.Or), (ast.Is, ast.IsNot), (ast.Eq, ast.NotEq),
+    (ast.Lt, ast.LtE), (ast.Lt, ast.Gt), (ast.Gt, ast.GtE), (ast.In, ast.NotIn),
+)  # fmt: skip
+SWAPPED = {
+    "where": (1, 2),
+    "choose": (1, 2),
+    "select": (1, 2),
+    "larger": (0, 1),
+    "at_least": (0, 1),
+    "min": (),
+    "max": (),
+}
+Change = Callable[[], None]
+
+
+def others(operator: ast.AST) -> list[ast.AST]:
+    """What an operator is changed to."""
+    pairs = [*SWAPS, *((b, a) for a, b in SWAPS if (a, b) not in ((ast.Lt, ast.Gt), (ast.FloorDiv, ast.Mult)))]
+    return [b() for a, b in pairs if type(operator) is a]
+
+
+def changes(node: ast.AST) -> Iterator[Change]:
+    """Every way to change one node of a tree, in its place."""
+    if isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp):
+        yield from (lambda new=new: setattr(node, "op", new) for new in others(node.op))
+    if isinstance(node, ast.Compare):
+        for at, operator in enumerate(node.ops):
+            yield from (lambda at=at, new=new: node.ops.__setitem__(at, new) for new in others(operator))
+    if isinstance(node, ast.UnaryOp):
+        if isinstance(node.op, ast.USub):
+            yield lambda: setattr(node, "op", ast.UAdd())
+        else:  # not not x is x
+            yield lambda: setattr(node, "operand", ast.UnaryOp(node.op, node.operand))
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
+        value = node.value
+        new = not value if isinstance(value, bool) else type(value)(1 if value == 0 else 0 if value == 1 else value + 1)
+        yield lambda: setattr(node, "value", new)
+    if isinstance(node, ast.If | ast.IfExp) and not is_equality(node.test):  # whose operator is changed already
+        yield lambda: setattr(node, "test", ast.UnaryOp(ast.Not(), node.test))
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in ("min", "max") and isinstance(node.func, ast.Name):
+            yield lambda: setattr(node.func, "id", "min" if name == "max" else "max")
+        elif len(where := SWAPPED.get(name, ())) == 2 and len(node.args) > where[1]:
+            a, b = where
+            yield lambda: node.args.__setitem__(slice(None), swapped(node.args, a, b))
+    for body in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
+        for at, statement in enumerate(body if isinstance(body, list) else ()):
+            is_call = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+            if is_call or isinstance(statement, ast.AugAssign):
+                yield lambda body=body, at=at: body.__setitem__(at, ast.Pass())
+
+
+def is_equality(test: ast.expr) -> bool:
+    """Whether the other operator is the opposite."""
+    opposites = ast.Eq | ast.NotEq | ast.Is | ast.IsNot | ast.In | ast.NotIn
+    return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], opposites)
+
+
+def swapped(arguments: list[ast.expr], a: int, b: int) -> list[ast.expr]:
+    """The same arguments, two of them in each other's place."""
+    found = list(arguments)
+    found[a], found[b] = found[b], found[a]
+    return found
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node of a tree that runs: no annotations."""
+    yield tree
+    for field, value in ast.iter_fields(tree):
+        if field not in ("annotation", "returns"):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from nodes(child)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One change of one file of a target, by its number in the order of the tree."""
+
+    target: str
+    file: str
+    number: int
+
+    def text(self) -> tuple[str, str]:
+        """The whole file changed, and one line that says what and where."""
+        tree = ast.parse((PACKAGES[self.target] / self.file).read_text(encoding="utf-8"))
+        before = ast.unparse(tree)
+        node, change = [(node, change) for node in nodes(tree) for change in changes(node)][self.number]
+        change()
+        after = ast.unparse(ast.fix_missing_locations(tree))
+        pairs = zip(before.splitlines(), after.splitlines(), strict=True)
+        old, new = next((a.strip(), b.strip()) for a, b in pairs if a != b)
+        return after, f"{self.file}:{getattr(node, 'lineno', 0)} #{self.number}: {old}  →  {new}"
+
+
+def mutants(target: str) -> list[Mutant]:
+    """Every mutant of a target."""
+    found = []
+    for file in FILES[target]:
+        tree = ast.parse((PACKAGES[target] / file).read_text(encoding="utf-8"))
+        found += [Mutant(target, file, number) for number in range(sum(1 for one in nodes(tree) for _ in changes(one)))]
+    return found
+
+
+# -------------------- judged
+
+
+def judge(target: str, dtypes: list[str]) -> str:
+    """The first broken promise of the kernels that are imported here; empty where all are kept."""
+    from xent.testing import PROMISES, check_kernel, registered_specs
+
+    if target == "fold":
+        specs = registered_specs("generic")
+    else:
+        specs = list(importlib.import_module("xent_numba.hooks").xent_register_kernels(api=1))
+    module = importlib.import_module("xent.numerics.fold" if target == "fold" else "xent_numba.kernels")
+    assert not Path(str(module.__file__)).is_relative_to(ROOT), f"{module.__file__} is no copy"
+    facts = {"name": "mutant", "arrays": frozenset({"numpy"})}
+    for dtype in dtypes:
+        specs = [dataclasses.replace(spec, **facts, dtypes=frozenset({dtype})) for spec in specs]
+        methods: set[str] = set()
+        for stage in STAGES:  # the loops of one method after the other: to compile them takes longer than to run them
+            methods |= stage
+            for spec in specs:
+                checks = FIRST if methods >= spec.methods else FIRST[:2]
+                few = dataclasses.replace(spec, methods=spec.methods & methods)
+                for promise in checks if stage <= spec.methods else ():
+                    if is_broken(check_kernel, few, promise):
+                        return f"{promise} ({spec.op}, {dtype})"
+        for spec in specs:
+            for promise in (one for one in PROMISES if one not in FIRST):
+                if is_broken(check_kernel, spec, promise):
+                    return f"{promise} ({spec.op}, {dtype})"
+    return ""
+
+
+def is_broken(check_kernel: Callable[..., Any], spec: Any, promise: str) -> bool:
+    """Whether a kernel does not keep a promise; a process that hangs is ended."""
+    faulthandler.dump_traceback_later(PROMISE_SECONDS, exit=True)
+    report = check_kernel(spec, checks=promise)
+    faulthandler.cancel_dump_traceback_later()
+    return not all(one.ok for one in report.results)
+
+
+def verdict(mutant: Mutant | None, target: str, dtypes: list[str], folder: Path) -> str:
+    """What catches a mutant, or the sources as they are where there is none; empty where it survives."""
+    package = folder / PACKAGES[target].name
+    shutil.copytree(PACKAGES[target], package, ignore=shutil.ignore_patterns("__pycache__"))
+    if mutant is not None:
+        (package / mutant.file).write_text(mutant.text()[0], encoding="utf-8")
+    env = os.environ | {
+        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+        "PYTHONSAFEPATH": "1",
+        "NUMBA_CACHE_DIR": str(folder),
+    }
+    commands = [[sys.executable, "-B", __file__, "--target", target, "--judge", "--dtypes", *dtypes]]
+    if target == "fold":
+        options = ["-p", "no:cacheprovider", "-qx", "--seed=1", "--hypothesis-seed=1"]
+        commands.append([sys.executable, "-B", "-m", "pytest", *options, "tests/test_fold.py"])
+    for command in commands:
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=MUTANT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "hangs"
+        if done.returncode:
+            told = [one for one in done.stdout.splitlines() if one.startswith(("FAILED", "ERROR", "broken"))]
+            hang = ["hangs"] if "Timeout (" in done.stderr else []
+            return [f"exit {done.returncode}", *done.stderr.splitlines()[-1:], *hang, *told[:1]][-1][:160]
+    return ""
+
+
+def main() -> None:
+    """Judges the mutants asked for; prints one line each, and the counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", choices=FILES, required=True)
+    parser.add_argument("--sample", type=int, help="how many, drawn at random; all by default")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=[], metavar="FILE#NUMBER", help="these mutants")
+    parser.add_argument("--dtypes", nargs="*", choices=DTYPES, help="float32 by default; more where that matters")
+    parser.add_argument("--judge", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.judge:
+        broken = judge(asked.target, asked.dtypes)
+        print(f"broken: {broken}")
+        sys.exit(bool(broken))
+
+    every = mutants(asked.target)
+    chosen = [one for one in every if f"{one.file}#{one.number}" in asked.only] if asked.only else every
+    if asked.sample:
+        chosen = random.Random(asked.seed).sample(chosen, min(asked.sample, len(chosen)))
+
+    def told(mutant: Mutant | None) -> str:
+        dtypes = (
+            DTYPES if mutant and mutant.file in CONVERSIONS else DTYPES[:2] if asked.target == "fold" else DTYPES[:1]
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            return verdict(mutant, asked.target, asked.dtypes or list(dtypes), Path(folder))
+
+    if broken := told(None):
+        sys.exit(f"without any change: {broken}")
+    print(f"{len(chosen)} of {len(every)} mutants, --seed {asked.seed}", flush=True)
+    survivors = 0
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for mutant, found in zip(chosen, pool.map(told, chosen), strict=True):
+            survivors += not found
+            print(f"{'caught  ' if found else 'SURVIVED'} {mutant.text()[1]}  [{found}]", flush=True)
+    print(f"{len(chosen)} mutants, {len(chosen) - survivors} caught, {survivors} survived")
+
+
+if __name__ == "__main__":
+    main()
