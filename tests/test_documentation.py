@@ -1,6 +1,7 @@
 """What the documentation shows is so: docstrings and the README are run, and no public function goes undescribed."""
 
 import contextlib
+import dataclasses
 import doctest
 import importlib
 import inspect
@@ -13,12 +14,15 @@ from pathlib import Path
 import pytest
 
 import xent
+from xent import hookspecs, settings
+from xent.testing import PROMISES
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(found.name for found in pkgutil.walk_packages(xent.__path__, "xent."))
 FUNCTIONS = [name for name in xent.__all__ if inspect.isfunction(getattr(xent, name))]
 CLASSES = [name for name in xent.__all__ if inspect.isclass(getattr(xent, name))]
-README = ROOT / "README.md"
+README, PLUGINS = ROOT / "README.md", ROOT / "docs" / "plugins.md"
+HOOKS = [name for name in vars(hookspecs) if name.startswith("xent_")]
 
 
 def module(name):
@@ -73,11 +77,45 @@ def test_the_examples_of_the_public_functions_are_among_those_that_run():
     assert {"sparse_cross_entropy", "value_and_grad", "partial", "softmax", "using", "plugins", "evaluate"} <= tried
 
 
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", [README, PLUGINS], ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "readme"}
-    for block in python_blocks(README.read_text()):
+    names = {"__name__": "page"}
+    for block in python_blocks(page.read_text()):
         run_block(block, names)
+
+
+# -------------------- the page for plugins
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_described_with_its_exact_arguments(hook):
+    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+
+    assert f"\n### `{hook}({arguments})`\n" in PLUGINS.read_text()
+
+
+def test_no_hook_is_described_that_is_not_there():
+    assert set(re.findall(r"^### `(\w+)\(", PLUGINS.read_text(), re.MULTILINE)) == set(HOOKS)
+
+
+@pytest.mark.parametrize("kind", [xent.KernelSpec, xent.BackendSpec])
+def test_every_field_of_a_declaration_is_described(kind):
+    tables = re.findall(r"^\| field .*?(?=\n\n)", PLUGINS.read_text(), re.MULTILINE | re.DOTALL)
+    described = [set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]*\|", one, re.MULTILINE)))) for one in tables]
+
+    assert {field.name for field in dataclasses.fields(kind)} - {"owner"} in described
+
+
+def test_the_promises_are_described_in_their_own_words():
+    names = {"__name__": "promise_table", "__file__": str(PLUGINS.with_name("promise_table.py"))}
+    exec(PLUGINS.with_name("promise_table.py").read_text(), names)
+
+    assert names["table"]() in PLUGINS.read_text() and all(PROMISES[name].__doc__ for name in PROMISES)
+
+
+def test_every_variable_of_the_environment_is_described():
+    assert [name for name in settings.VARIABLES if name not in PLUGINS.read_text()] == []
 
 
 def test_a_block_of_the_readme_that_is_wrong_would_be_seen():

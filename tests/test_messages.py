@@ -13,6 +13,7 @@ import pytest
 
 import xent
 from xent import checks
+from xent.errors import NotServed
 
 X, Y, T = np.zeros((3, 5), np.float32), np.asarray([0, 1, 2]), np.zeros((3, 5), np.float32)
 ONE = "sparse_cross_entropy: "
@@ -200,7 +201,7 @@ CASES = [
     ),
     (
         declined_call,
-        ValueError,
+        NotServed,
         ONE + "`kernel` must be one that serves this call, got 'picky', whose guard declines float32[3, 5] on numpy. "
         "Choose another, or leave it to xent.",
     ),

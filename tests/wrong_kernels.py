@@ -520,6 +520,11 @@ class OffsetsIn32Bits(Right):
         return super().wide(logits)
 
 
+@breaks("extra_memory", block_elements=None)
+class CopiesEverything(Right):
+    """Asks for everything at once, and makes arrays of its size."""
+
+
 @breaks("row_locality")
 class OrderOfTheTail(Right):
     """The last rows of a block are summed in another order."""

@@ -6,8 +6,8 @@
 
 from ..kernels import resolve as load
 from .calls import Answer, Bench, Call, to_block
-from .cases import Case, case, case_of, cases
 from .conformance import PROMISES, Deviation, Report, Result, check_kernel, registered_specs
+from .edges import Case, case, case_of, cases
 from .memory import ArrayLibrary, array_library, lay
 from .parametrization import KernelConformance, parametrize_with_checks
 from .subject import Failure

@@ -17,7 +17,7 @@ from ..kernels import Partial, Statistics
 from ..numerics import fold
 from ..numerics import statistics as numbers
 from .budget import compute_dtype
-from .cases import Case
+from .edges import Case
 from .memory import ArrayLibrary, Laid, inside, lay
 
 Array = np.ndarray[Any, Any]

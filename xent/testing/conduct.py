@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import mmap
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from .. import arrays
 from ..kernels import Partial
 from .calls import Answer, Call
-from .cases import Case, case_of, cases, named_dtype
+from .edges import Case, case_of, cases, named_dtype
 from .promises import Promise
 from .snippets import snippet
 from .subject import Failure, NotRun, Outcome, Subject
@@ -112,6 +114,43 @@ def far_rows(subject: Subject) -> Iterator[Outcome]:
     yield None if same else Failure(f"partial of rows {FAR} elements apart", what)
 
 
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """The most memory that Python and NumPy had from the system during a call, above what they had before."""
+    was_tracing = tracemalloc.is_tracing()
+    tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
+
+
+def extra_memory(subject: Subject) -> Iterator[Outcome]:
+    """What a kernel that is handed everything at once takes beside is not of the size of what it is handed."""
+    if subject.spec.block_elements is not None:
+        raise NotRun(f"it is handed blocks of {subject.spec.block_elements} elements")
+    if subject.library.name != "numpy":
+        raise NotRun("only NumPy tells what memory it takes")
+    rows, classes = 128, 1 << 15
+    case = case_of("128 rows of 32768", np.zeros((rows, classes)), named_dtype(subject.dtype))
+    scale, out = np.ones(rows, case.targets.dtype), np.zeros_like(case.logits)
+    told, kernel = case.told(subject.op), subject.bench.kernel
+    partial = kernel.partial(case.logits, *told, threads=1)
+    more: dict[str, tuple[Any, ...]] = {"gradient": (partial, scale), "loss_and_gradient": (scale,)}
+    for method in subject.methods:
+        call = functools.partial(getattr(kernel, method), case.logits, *told, *more.get(method, ()), threads=1)
+        if method == "statistics":
+            call = functools.partial(kernel.statistics, case.logits, case.labels, scale, threads=1)
+        keywords = {"out": out} if "gradient" in method else {}
+        call(**keywords)  # what it compiles is not its memory
+        taken = peak_bytes(functools.partial(call, **keywords))
+        what = f"takes {taken / 1e6:.1f} MB beside logits of {case.logits.nbytes / 1e6:.1f}. Declare block_elements."
+        yield Failure(f"{method} of {case}", what) if taken > case.logits.nbytes / 4 else None
+
+
 def many_elements(subject: Subject) -> Iterator[Outcome]:
     """The last rows of more than 2³¹ logits are right: no count of elements is of 32 bits."""
     if subject.spec.block_elements is not None:
@@ -131,12 +170,12 @@ def many_elements(subject: Subject) -> Iterator[Outcome]:
             some = [one[-count:] if isinstance(one, np.ndarray) else one for one in told]
             return subject.bench.kernel.partial(logits[-count:], *some, threads=2)  # type: ignore[no-any-return]
 
-    partial(2)  # what it compiles is not its time
+    partial(2)  # what it compiles is neither its time nor its memory
     begin = time.perf_counter()
-    partial(16)
+    beside = peak_bytes(lambda: partial(16)) * rows / 16
     needed = (time.perf_counter() - begin) * rows / 16
-    if needed > PATIENCE_SECONDS:
-        raise NotRun(f"it would take {needed:.0f} s")
+    if needed > PATIENCE_SECONDS or beside > 2**31:
+        raise NotRun(f"it would take {needed:.0f} s, and {beside / 2**30:.1f} GiB beside the logits")
     found = Partial(*(field[-2:] for field in partial(rows)))
     for fault in faults(Call("partial", last), Answer(partial=found), subject.op):
         yield Failure(f"partial of {rows} rows of {classes} classes", fault.what, fault.excess)
@@ -271,6 +310,7 @@ CONDUCT: tuple[Promise, ...] = (
     out_is_filled,
     far_rows,
     many_elements,
+    extra_memory,
     row_locality,
     threads,
     deterministic,

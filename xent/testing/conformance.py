@@ -18,9 +18,9 @@ from ..errors import PluginWarning
 from ..hookspecs import hookimpl
 from ..kernels import KernelSpec
 from ..registry import GROUP, registry
-from .cases import Case, named_dtype
 from .conduct import CONDUCT, many_elements
 from .declaration import DECLARATION, DTYPES, declaration, import_light, plan_pickles
+from .edges import Case, named_dtype
 from .memory import ArrayLibrary, array_library
 from .promises import NUMBERS, Promise, infinities, masked_tiles, not_numbers, strange_labels, ties, tiny_losses
 from .subject import Failure, NotRun, Outcome, Subject

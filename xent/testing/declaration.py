@@ -22,7 +22,7 @@ from ..kernels import resolve
 from ..problem import NO_WEIGHTS
 from ..rows import row_statistics
 from .calls import Answer, Call, to_block
-from .cases import Case
+from .edges import Case
 from .memory import array_library
 from .promises import Promise
 from .subject import LOSSES, Failure, NotRun, Outcome, Subject

@@ -8,6 +8,7 @@ infinite logit, are as ``numerics/reference.py`` has them. Targets are t ≥ 0.
 
 from __future__ import annotations
 
+import collections
 import decimal
 import math
 from decimal import Decimal
@@ -51,39 +52,39 @@ def log1p(r: Decimal) -> Decimal:
     return r - r * r / 2 + r**3 / 3 - r**4 / 4  # beyond it r⁵ / 5: under one part in 10⁴⁸
 
 
-def row_of(x: list[float], t: list[float]) -> tuple[Decimal, Decimal, Decimal, list[Decimal], Decimal, Decimal]:
-    """One row's numbers in the order of :class:`Exact`; its logits are finite or −inf, and not all of them −inf."""
+def split(value: Decimal) -> tuple[float, float]:
+    """A decimal as two floats, hi + lo."""
+    hi = float(value)
+    return (hi, float(value - Decimal(hi))) if math.isfinite(hi) else (hi, 0.0)
+
+
+def row_of(x: list[float], t: list[float]) -> list[Any]:
+    """One row's numbers in the order of :class:`Exact`, each split; its logits are finite or −inf, and not all −inf.
+
+    Equal logits and targets are taken once, so that many classes of few values cost little.
+    """
     highest = max(x)
     m, first = Decimal(highest), x.index(highest)
-    gaps = [m - Decimal(one) if one != -math.inf else None for one in x]
-    exps: dict[Decimal | None, Decimal] = {None: Decimal(0)}
-    for gap in gaps:
-        if gap not in exps and gap is not None:
-            exps[gap] = (-gap).exp()
-    besides = [exps[gap] for index, gap in enumerate(gaps) if index != first]
-    targets = [Decimal(one) for one in t]
-    rest, others = sum(besides, Decimal(0)), sum(targets[:first] + targets[first + 1 :], Decimal(0))
-    total, mass, log_total = 1 + rest, others + targets[first], log1p(rest)
-    gradient = [mass * exps[gap] / total - target for gap, target in zip(gaps, targets, strict=True)]
-    gradient[first] = (others - targets[first] * rest) / total
+    pairs = collections.Counter(zip(x, t, strict=True))
+    gaps = {one: m - Decimal(one) if one != -math.inf else None for one in set(x)}
+    exps = {one: Decimal(0) if gap is None else (-gap).exp() for one, gap in gaps.items()}
+    at_first = Decimal(t[first])
+    besides = pairs - collections.Counter([(x[first], t[first])])
+    rest = sum((count * exps[logit] for (logit, _), count in besides.items()), Decimal(0))
+    others = sum((count * Decimal(target) for (_, target), count in besides.items()), Decimal(0))
+    total, mass, log_total = 1 + rest, others + at_first, log1p(rest)
+    slopes = {pair: split(mass * exps[pair[0]] / total - Decimal(pair[1])) for pair in pairs}
+    gradient = [slopes[pair] for pair in zip(x, t, strict=True)]
+    gradient[first] = split((others - at_first * rest) / total)
     at_gaps = Decimal(0)
-    for gap, target in zip(gaps, targets, strict=True):
+    for (logit, target), count in pairs.items():
+        gap = gaps[logit]
         if target != 0:
-            at_gaps += target * (Decimal("Infinity") if gap is None else gap)
-    squares = 1 + sum((one * one for one in besides), Decimal(0))
-    spread = sum((gap * exps[gap] for gap in gaps if gap is not None), Decimal(0))
-    return at_gaps + mass * log_total, m + log_total, log_total, gradient, squares, spread
-
-
-def pair(values: Any) -> tuple[Array, Array]:
-    """Decimals, nested in lists, as two float64 arrays."""
-    decimals = np.asarray(values, dtype=object)
-    hi = decimals.astype(np.float64)
-    rest = [
-        float(one - Decimal(float(top))) if np.isfinite(top) else 0.0
-        for one, top in zip(decimals.flat, hi.flat, strict=True)
-    ]
-    return hi, np.asarray(rest, np.float64).reshape(hi.shape)
+            at_gaps += count * Decimal(target) * (Decimal("Infinity") if gap is None else gap)
+    squares = 1 + sum((count * exps[logit] ** 2 for (logit, _), count in besides.items()), Decimal(0))
+    spread = sum((count * (gaps[one] or 0) * exps[one] for (one, _), count in pairs.items()), Decimal(0))
+    numbers = (at_gaps + mass * log_total, m + log_total, log_total, None, squares, spread)
+    return [gradient if one is None else split(one) for one in numbers]
 
 
 def exact(logits: Array, targets: Array) -> Exact:
@@ -93,17 +94,20 @@ def exact(logits: Array, targets: Array) -> Exact:
     """
     with np.errstate(all="ignore"):  # a signalling NaN is one like any other
         x, t = logits.astype(np.float64), targets.astype(np.float64)
-    limit, nothing = Decimal("NaN"), [Decimal("NaN")] * x.shape[1]
+    unknown: list[Any] = [(math.nan, 0.0)] * 6
+    unknown[3] = [(math.nan, 0.0)] * x.shape[1]
     rows = []
     with decimal.localcontext(CONTEXT):
         for logit, target in zip(x, t, strict=True):
             plain = not (np.isnan(logit).any() or (logit == math.inf).any() or (logit == -math.inf).all())
             known = np.nan_to_num(target, nan=0.0)
-            one = row_of(logit.tolist(), known.tolist()) if plain else (limit, limit, limit, nothing, limit, limit)
-            rows.append(one)
-        found = [pair([row[field] for row in rows]) for field in range(len(Exact._fields))]
-    loss, lse, rest, gradient, squares, spread = found
-    gradient = gradient[0].reshape(x.shape), gradient[1].reshape(x.shape)  # of no rows, too
+            rows.append(row_of(logit.tolist(), known.tolist()) if plain else unknown)
+    shapes = [x.shape if name == "gradient" else x.shape[:1] for name in Exact._fields]
+    found = [
+        np.moveaxis(np.asarray([row[field] for row in rows], np.float64).reshape(*shape, 2), -1, 0)
+        for field, shape in enumerate(shapes)
+    ]
+    loss, lse, rest, gradient, squares, spread = ((hi.copy(), lo.copy()) for hi, lo in found)
     with np.errstate(all="ignore"):
         limits = reference.cross_entropy(xp, x, t), reference.logsumexp(xp, x), reference.gradient(xp, x, t)
     odd = np.isnan(loss[0]) | np.isnan(t).any(axis=1)

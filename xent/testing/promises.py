@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .calls import Call
-from .cases import FOR_ONE_OP, Case, case_of, cases, named_dtype
+from .edges import FOR_ONE_OP, Case, case_of, cases, named_dtype
 from .subject import NotRun, Outcome, Subject
 
 Promise = Callable[[Subject], Iterator[Outcome]]

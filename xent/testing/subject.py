@@ -15,7 +15,7 @@ from ..kernels import KernelSpec, resolve
 from ..losses import cross_entropy, sparse_cross_entropy
 from ..problem import NO_WEIGHTS, Options, Problem, Route
 from .calls import Answer, Bench, Call, Violation, to_block
-from .cases import Case, case_of, named_dtype
+from .edges import Case, case_of, named_dtype
 from .memory import ArrayLibrary, lay
 from .snippets import snippet
 from .verdicts import Fault, faults
@@ -113,11 +113,18 @@ class Subject:
         """Whether it takes smoothed targets."""
         return not self.reasons(self.problem(label_smoothing=0.1))
 
-    def admits(self, call: Call) -> bool:
-        """Whether the kernel would be handed such a block: its guard, and the size it asks for."""
+    def in_its_blocks(self, call: Call) -> Iterator[Call]:
+        """The call, or its rows in turns where the kernel is never handed so many elements."""
         rows, classes = call.case.logits.shape
-        if self.spec.block_elements is not None and rows * classes > max(self.spec.block_elements, classes):
-            return False
+        step = rows if self.spec.block_elements is None else max(1, self.spec.block_elements // classes)
+        if rows <= step:
+            yield call
+            return
+        for first in range(0, rows, step):
+            yield call.rows(first, min(first + step, rows))
+
+    def admits(self, call: Call) -> bool:
+        """Whether the kernel would be handed such a block: its guard, and what it serves."""
         if (call.case.on, call.case.off) != (1.0, 0.0) and (call.method == "statistics" or not self.smooths):
             return False
         if self.spec.guard is None:
@@ -146,7 +153,7 @@ class Subject:
 
     def judged(self, calls: Iterable[Call]) -> Iterator[Outcome]:
         """What comes of each call that the kernel would be handed; what is wrong is shown on one row, if that does."""
-        for call in calls:
+        for call in (part for whole in calls for part in self.in_its_blocks(whole)):
             if not self.admits(call):
                 continue
             found = self.faults(call)

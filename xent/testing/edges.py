@@ -41,7 +41,9 @@ class Case:
     on, off : float
         For labels: the target is ``on`` + ``off`` at the label, ``off`` besides.
     cut : (int, int), optional
-        Which rows of the case of that name these are.
+        Which rows these are of the case that they are cut from.
+    base : Case, optional
+        That case; its exact numbers are computed once for all cuts.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Case:
     on: float = 1.0
     off: float = 0.0
     cut: tuple[int, int] | None = None
+    base: Case | None = None
 
     def __str__(self) -> str:
         return self.name if self.cut is None else f"{self.name}, rows {self.cut[0]} to {self.cut[1] - 1}"
@@ -74,6 +77,9 @@ class Case:
 
     def exact(self, op: str) -> Exact:
         """The exact numbers of every row, computed once."""
+        if self.base is not None and self.cut is not None:
+            whole = self.base.exact(op)
+            return Exact(*(tuple(part[slice(*self.cut)] for part in pair) for pair in whole))  # type: ignore[arg-type]
         if op not in self.answers:
             self.answers[op] = exact(self.logits, self.dense(op))
         return self.answers[op]
@@ -82,7 +88,8 @@ class Case:
         """Some of its rows."""
         cut, first = slice(start, stop), self.cut[0] if self.cut else 0
         logits, labels, targets = self.logits[cut], self.labels[cut], self.targets[cut]
-        return replace(self, cut=(first + start, first + stop), logits=logits, labels=labels, targets=targets)
+        edges, base = (first + start, first + stop), self.base or self
+        return replace(self, cut=edges, base=base, logits=logits, labels=labels, targets=targets)
 
 
 def case_of(

@@ -1,0 +1,21 @@
+"""Writes the table of what the conformance kit looks at into docs/plugins.md, from the promises themselves."""
+
+import re
+from pathlib import Path
+
+from xent.testing import PROMISES
+
+PAGE = Path(__file__).with_name("plugins.md")
+MARKED = re.compile(r"(?<=<!-- promises -->\n).*?(?=<!-- /promises -->)", re.DOTALL)
+
+
+def table() -> str:
+    """One line for each promise."""
+    lines = ["| promise | |", "|---|---|"]
+    for name, promise in PROMISES.items():
+        lines.append(f"| `{name}` | {(promise.__doc__ or '').partition(chr(10))[0].replace('``', '`')} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(MARKED.sub(lambda _: table(), PAGE.read_text()))
