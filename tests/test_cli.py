@@ -62,10 +62,101 @@ def test_json_is_one_document_with_a_schema_version(files):
     assert document["schema_version"] == 1
     assert document["inputs"]["predictions"] == {"path": str(files / "x.npy"), "shape": [123, 7], "dtype": "float32"}
     assert document["metrics"]["loss"] == {"value": expected.mean_loss, "stderr": expected.standard_error, "n": 123}
-    assert set(document["metrics"]) == {"loss", "bits", "perplexity", "accuracy"}
+    assert {"loss", "bits", "perplexity", "accuracy", "brier", "entropy", "confidence"} == set(document["metrics"])
     assert document["counts"]["rows"] == document["counts"]["counted"] == 123
     assert document["options"]["scheduler"] == "sync" and document["options"]["chunks"] == 4
     assert document["timing"]["bytes"] == 123 * 7 * 4 and document["timing"]["wall_seconds"] > 0
+
+
+@pytest.fixture
+def more_files(files):
+    """Beside them another model's predictions, clusters, and slices with a name that rich would take for markup."""
+    np.save("b.npy", np.load("x.npy") * 0.5)
+    np.save("clusters.npy", np.arange(123) // 5)
+    np.save("slices.npy", np.array(["[red]", "plain"])[np.arange(123) % 2])
+    return files
+
+
+def test_every_option_of_an_evaluation_reaches_it(more_files):
+    keys = ("--clusters", "clusters.npy", "--slices", "slices.npy")
+    options = ("--by-class", "--top-k", 2, "--top-k", 3, "--bins", 4, "--predicted-bytes", 77)
+    document = json.loads(run("evaluate", "x.npy", "y.npy", *keys, *options, "--json").stdout)
+    told = {"by_class": True, "top_k": (2, 3), "bins": 4, "predicted_bytes": 77}
+    expected = evaluate("x.npy", "y.npy", clusters="clusters.npy", slices="slices.npy", **told)
+
+    assert document["metrics"]["loss"]["stderr"] == expected.standard_error and document["counts"]["clusters"] == 25
+    assert document["metrics"]["top-3 accuracy"]["value"] == expected.top_k_accuracy[3]
+    assert document["slices"]["[red]"]["mean_loss"] == expected.slices["[red]"].mean_loss
+    assert len(document["classes"]) == 7 and len(document["calibration"]["bins"]) <= 4
+    assert document["bits_per_byte"] == expected.bits_per_byte and document["prior"]["skill"] == expected.skill
+
+
+def test_a_table_shows_classes_and_slices_by_their_own_names(more_files):
+    text = run("evaluate", "x.npy", "y.npy", "--slices", "slices.npy", "--by-class").stdout
+
+    assert "[red]" in text and "plain" in text and "class" in text
+
+
+def test_of_many_slices_the_table_shows_the_first_and_says_so(files):
+    np.save("many.npy", np.arange(123))
+    text = run("evaluate", "x.npy", "y.npy", "--slices", "many.npy").stdout
+
+    assert "The first 20 of 123; --json has them all." in text
+
+
+@pytest.mark.parametrize(("limit", "code"), [(100, 0), (0.5, 1)])
+def test_a_gate_on_the_mean_loss_is_the_exit_code(files, limit, code):
+    result = run("evaluate", "x.npy", "y.npy", "--fail-above", limit)
+
+    assert result.exit_code == code and ("not at most 0.5" in result.stderr) == bool(code)
+    assert "perplexity" in result.stdout  # what was found is shown all the same
+
+
+def test_a_mean_that_is_nan_fails_any_gate(files):
+    x = np.load("x.npy")
+    x[3] = np.nan
+    np.save("x.npy", x)
+
+    assert run("evaluate", "x.npy", "y.npy", "--fail-above", 1e9).exit_code == 1
+
+
+def test_compare_prints_the_difference_and_its_error(more_files):
+    result = run("compare", "x.npy", "b.npy", "y.npy", "--clusters", "clusters.npy", "--slices", "slices.npy")
+
+    assert result.exit_code == 0, result.stderr
+    for word in ("A − B", "95 % interval", "25 clusters", "A is better in", "[red]"):
+        assert word in result.stdout
+
+
+def test_compare_writes_json(more_files):
+    document = json.loads(run("compare", "x.npy", "b.npy", "y.npy", "--json").stdout)
+    expected = xent.compare("x.npy", "b.npy", "y.npy")
+
+    assert document["difference"]["value"] == expected.mean_difference
+    assert document["a"]["metrics"]["loss"]["value"] == expected.a.mean_loss
+    assert document["inputs"]["b"]["path"].endswith("b.npy") and document["difference"]["better"] == expected.better
+
+
+def test_sets_that_cannot_be_compared_are_a_usage_error(files):
+    np.save("b.npy", np.zeros((123, 6), "f4"))
+    result = run("compare", "x.npy", "b.npy", "y.npy")
+
+    assert result.exit_code == 2 and "`b` must have the shape of a, (123, 7)" in result.stderr
+
+
+def test_inspect_tells_the_plan_without_reading(files):
+    result = run("inspect", "x.npy", "--chunk-bytes", "1KiB")
+
+    assert result.exit_code == 0, result.stderr
+    for word in ("123 rows", "7 classes", "float32", "4 chunks", "peak"):
+        assert word in result.stdout
+
+
+def test_inspect_writes_json(files):
+    document = json.loads(run("inspect", "x.npy", "--json", "--chunk-bytes", "1KiB").stdout)
+
+    assert (document["shape"], document["dtype"], document["chunks"]) == ([123, 7], "float32", 4)
+    assert document["projected_peak_bytes"] > 0
 
 
 def test_json_never_holds_a_bare_nan_or_infinity(files):
@@ -217,7 +308,7 @@ def test_a_missing_package_exits_with_4_and_names_the_extra(files, monkeypatch, 
 
 def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr("xent.evaluation.onepass.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("xent.evaluation.engine.CONNECT_SECONDS", 0.5)
     result = run("evaluate", "x.npy", "y.npy", "--scheduler", "tcp://127.0.0.1:9")
 
     assert result.exit_code == 4 and "tcp://127.0.0.1:9" in result.stderr

@@ -30,8 +30,11 @@ from xent.testing import (
 BESIDE = [("ScaleZeroTimesNaN", "ignored_rows"), ("GuardDoesNotTravel", "plan_pickles"), ("NoShift", "random_rows")]
 CAUGHT = [*((name, promise) for name, (_, promise, _) in WRONG.items()), *BESIDE]
 ELSEWHERE = {"declined", "import_light", "extra_cases", "many_elements"}  # each has a test of its own below
-WITHOUT_CODE = {"declaration", "selected", "lazy_on_dask", "inputs_unchanged", "out_is_filled", "extra_memory"}
-BY_CHANCE = {"threads", "deterministic", "concurrent_callers", "row_locality", "far_rows"}
+WITHOUT_CODE = {
+    *("declaration", "selected", "ignored_rows", "plan_pickles", "lazy_on_dask", "inputs_unchanged", "out_is_filled"),
+    *("far_rows", "extra_memory", "new_values"),
+}
+BY_CHANCE = {"threads", "deterministic", "concurrent_callers"}
 
 
 def spec_of(name, /, **facts):
@@ -42,15 +45,42 @@ def spec_of(name, /, **facts):
     return xent.KernelSpec(**{**told, "dtypes": frozenset({"float32"}), "block_elements": 1 << 16, **facts})
 
 
+def multiples_of_eight(shape, strides):
+    return shape[-1] % 8 == 0
+
+
+def only_along_the_last_axis(problem):
+    return problem.layout == "last" or "class axis last only"
+
+
 class TestOwnKernels(KernelConformance):
     """xent's own kernels keep every promise."""
 
     kernels = (*registered_specs("numpy"), *registered_specs("generic"))
 
 
-@pytest.mark.parametrize("name", ["Right", "RowByRow", "Online", "RightDense"])
-def test_right_kernels_of_different_styles_pass(name):
-    report = check_kernel(spec_of(name))
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("Right", {"dtypes": frozenset({"float16", "float64"})}),
+        ("RowByRow", {}),
+        ("Online", {}),
+        ("RightDense", {"dtypes": frozenset({"float64"})}),
+        ("Right", {"guard": multiples_of_eight, "name": "guarded"}),
+        ("Right", {"check": only_along_the_last_axis, "name": "choosy", "opt_in": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_right_kernels_of_different_styles_pass(name, facts):
+    report = check_kernel(spec_of(name, **facts))
+
+    assert report.ok, str(report)
+
+
+def test_a_right_kernel_of_both_layouts_passes():
+    slow = {"many_rows", "row_locality", "many_classes", "many_elements"}
+    facts = {"layouts": frozenset({"last", "middle"}), "block_elements": None}
+    report = check_kernel(spec_of("EveryLayout", **facts), checks=set(PROMISES) - slow)
 
     assert report.ok, str(report)
 
@@ -77,16 +107,19 @@ def printed(code):
     return out.getvalue()
 
 
-@pytest.mark.parametrize("name", [name for name, promise in CAUGHT if promise not in BY_CHANCE])
-def test_a_failure_is_told_as_code_that_shows_it(name):
-    report = check_kernel(spec_of(name), checks=WRONG[name][1])
+@pytest.mark.parametrize(("name", "promise"), CAUGHT)
+def test_a_failure_is_told_as_code_that_shows_it(name, promise):
+    report = check_kernel(spec_of(name), checks=promise)
     code = report.failures[0].snippet
     if not code:
-        assert WRONG[name][1] in WITHOUT_CODE, name
+        assert promise in WITHOUT_CODE, name
         return
-    right = code.replace(f"kernels.{name}", "kernels.RightDense" if "targets =" in code else "kernels.Right")
+    dense, right = "targets = " in code or ", targets = " in code, code
+    style = "EveryLayout" if "to_block(" in code.split("import", 3)[-1].split("\n", 1)[1] else "Right"
+    right = code.replace(f"kernels.{name}", f"kernels.{'RightDense' if dense else style}")
 
-    assert printed(right) != printed(code) or report.results[0].check in ("out_is_filled", "inputs_unchanged"), code
+    assert not printed(right).startswith("StopIteration") and "\n" in printed(right), code
+    assert printed(right) != printed(code) or promise in BY_CHANCE | {"out_is_filled", "inputs_unchanged"}, code
 
 
 def test_a_failure_names_the_call_what_came_and_what_is_exact():
@@ -110,7 +143,7 @@ def test_what_is_declared_and_not_here_is_listed_with_the_reason():
 def test_arrays_on_a_device_that_is_not_declared_are_not_tried():
     report = check_kernel(spec_of("Right", devices=frozenset({"cuda"})), checks=["selected"])
 
-    assert not report.ok and "the kit makes its arrays on cpu" in str(report)
+    assert not report.ok and "its arrays are made on cpu" in str(report)
 
 
 def test_what_is_not_declared_must_be_declined(monkeypatch):

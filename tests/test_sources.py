@@ -4,11 +4,14 @@ import pickle
 
 import dask
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 import zarr
 
-from xent.evaluation.sources import NpySource, ReadError, check_pair, open_source
+from xent.evaluation.mapped import MappedSource
+from xent.evaluation.onepass import evaluate
+from xent.evaluation.sources import ReadError, check_pair, open_source
 
 
 @pytest.fixture
@@ -85,8 +88,125 @@ def test_a_memory_map_in_hand_is_taken_as_an_array(tmp_path, logits):
     np.testing.assert_array_equal(read_whole(source), logits)
 
 
+class Foreign:
+    """An array of a library that NumPy can see by DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_an_array_that_speaks_dlpack_is_read_without_a_copy(logits):
+    source = open_source(Foreign(logits), "predictions")
+
+    np.testing.assert_array_equal(read_whole(source), logits)
+    assert np.shares_memory(source.array, logits)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy", "array_api_strict", "pandas", "pyarrow"])
+def test_an_array_of_any_library_in_hand_gives_the_same_bits(logits, library):
+    made = pytest.importorskip(library, reason=f"{library} is not installed")
+    logits, labels = logits.astype(np.float32), np.random.default_rng(4).integers(0, 7, len(logits))
+    predictions, truth = {
+        "pandas": lambda: (made.DataFrame(logits), made.Series(labels)),
+        "pyarrow": lambda: (logits, made.array(labels)),  # an Arrow array has one dimension
+    }.get(library, lambda: (made.asarray(logits), made.asarray(labels)))()
+
+    assert evaluate(predictions, truth, chunk_bytes=1000) == evaluate(logits, labels)
+
+
+def test_a_bfloat16_array_of_jax_gives_the_same_bits(logits):
+    jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    labels = np.zeros(len(logits), int)
+    narrow = logits.astype(ml_dtypes.bfloat16)
+
+    assert evaluate(jnp.asarray(narrow), labels) == evaluate(narrow, labels)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_xarray_is_what_is_in_it(logits, lazy):
+    xr = pytest.importorskip("xarray", reason="xarray is not installed")
+    inside = da.from_array(logits, chunks=(100, 3)) if lazy else logits
+    source = open_source(xr.DataArray(inside, dims=("row", "class")), "predictions")
+
+    assert type(source).__name__ == ("DaskSource" if lazy else "NumpySource")
+    assert evaluate(source, np.zeros(507, int)) == evaluate(logits, np.zeros(507, int))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What cannot be evaluated
+
+
+def test_a_tensor_that_numpy_cannot_see_is_refused_with_the_reason():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    for tensor in (torch.zeros(3, 2, requires_grad=True), torch.zeros(3, 2, dtype=torch.bfloat16)):
+        with pytest.raises(TypeError, match=r"or one that NumPy can see, got torch\.Tensor \(.*numpy\.asarray"):
+            open_source(tensor, "predictions")
+
+
+def test_an_open_file_of_another_library_is_not_read_whole(tmp_path, logits):
+    stored = zarr.create_array(tmp_path / "x.zarr", data=logits)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for source in (stored, file.create_dataset("x", data=logits)):
+            with pytest.raises(TypeError, match=r"must be read in parts, got an open .*Pass its path"):
+                open_source(source, "predictions")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("#float16,3,7", r"must have the 42 bytes of float16\[3, 7\], got 7098 bytes in .*x\.bin"),
+        (
+            "#float16",
+            r"must name the dtype and shape after a #, as in logits\.bin#float16,1000,256, got .*x\.bin#float16",
+        ),
+        ("#float17,507,7", r"must name the dtype and shape"),
+        ("#float16,-507,-7", r"must name the dtype and shape"),
+        ("#float16,507,seven", r"must name the dtype and shape"),
+        ("#O,507,7", r"must name the dtype and shape"),
+        ("#complex64,507,7", r"must name the dtype and shape"),
+        ("#V2,507,7", r"must name the dtype and shape"),
+        ("", r"must be the path of a \.npy file.*or name the dtype and shape after a #"),
+    ],
+)
+def test_a_raw_file_needs_its_dtype_and_shape(tmp_path, logits, name, message):
+    logits.tofile(tmp_path / "x.bin")
+
+    with pytest.raises(ValueError, match=message):
+        open_source(f"{tmp_path}/x.bin{name}", "predictions")
+
+
+def test_a_raw_file_of_bfloat16_gives_the_same_bits(tmp_path, logits):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    narrow = logits.astype(ml_dtypes.bfloat16)
+    narrow.tofile(tmp_path / "x.bin")
+    labels = np.zeros(507, int)
+
+    assert evaluate(f"{tmp_path}/x.bin#bfloat16,507,7", labels) == evaluate(narrow, labels)
+
+
+def test_an_npy_file_has_no_names(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+
+    with pytest.raises(
+        ValueError, match=r"must name no array of a \.npy file, which has one, got .*x\.npy#a\. Pass .*x\.npy"
+    ):
+        open_source(f"{tmp_path}/x.npy#a", "predictions")
+
+
+def test_a_negative_shape_is_refused(tmp_path):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (-5, 3)})
+
+    with pytest.raises(ValueError, match=r"its shape is \(-5, 3\)"):
+        open_source(tmp_path / "x.npy", "predictions")
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -109,7 +229,9 @@ def test_an_unknown_version_of_the_npy_format_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_no_zarr_array_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"evaluate: `labels` must be the path of .* zarr\.json"):
+    with pytest.raises(
+        ValueError, match=r"evaluate: `labels` must be a folder of shards or a Zarr array, .* zarr\.json"
+    ):
         open_source(tmp_path, "labels")
 
 
@@ -213,6 +335,6 @@ def test_a_message_names_the_file(tmp_path):
     np.save(tmp_path / "y.npy", np.zeros(3))
     labels = open_source(tmp_path / "y.npy", "labels")
 
-    assert isinstance(labels, NpySource)
+    assert isinstance(labels, MappedSource)
     with pytest.raises(TypeError, match=r"float64\[3\] in .*y\.npy"):
         check_pair(open_source(np.zeros((3, 2)), "predictions"), labels)

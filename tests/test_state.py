@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xent.evaluation.state import BLOCK_ROWS, LOSS_BITS, State, exact_moments, finish, merge, merge_all, state_of
+import xent
+from xent.evaluation.metrics import finish
+from xent.evaluation.moments import BLOCK_ROWS, UNIT_BITS, moments_of
+from xent.evaluation.state import State, Wanted, merge, merge_all, state_of
 
 losses = st.floats(allow_nan=False, allow_infinity=False)
 any_losses = st.one_of(losses, st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 5e-324, 1.7976931348623157e308]))
@@ -24,11 +27,25 @@ def prediction_sets(draw):
     return rows, [0, *sorted(cuts), len(rows)]
 
 
+def found_of(loss, rank=None):
+    """Statistics of rows with these losses and ranks; the rest of them is made of the loss."""
+    loss = np.asarray(loss, float)
+    rank = np.zeros(loss.shape, int) if rank is None else np.asarray(rank, int)
+    with np.errstate(all="ignore"):
+        probability = np.exp(-np.abs(loss))
+        return xent.RowStatistics(loss, 0 * loss, probability, 1 - probability / 2, rank, np.abs(loss), probability**2)
+
+
+def state_of_losses(loss, **facts):
+    return state_of(found_of(loss), np.zeros(len(loss), int), **facts)
+
+
 def state_of_rows(rows, first_row=0):
     loss, rank, labels, fate = (np.asarray(column) for column in zip(*rows, strict=True)) if rows else [np.zeros(0)] * 4
-    return state_of(
-        np.asarray(loss, float), rank, labels.astype(int), first_row=first_row, ignored=fate == 1, bad=fate == 2
-    )
+    keys = {"slices": labels.astype(int) % 2, "clusters": (labels.astype(int) // 3).astype(str)}
+    wanted = Wanted(ranks=3, bins=4, by_class=True, are_probabilities=True)
+    facts = {"first_row": first_row, "ignored": fate == 1, "bad": fate == 2, "wanted": wanted}
+    return state_of(found_of(loss, rank), labels.astype(int), **facts, **keys)
 
 
 @given(prediction_sets(), st.randoms())
@@ -46,35 +63,35 @@ def test_plain_sums_of_floats_would_not_pass_the_test_of_splits():
     loss = np.random.default_rng(0).exponential(size=1000)
     plain = {float(sum(loss[i : i + rows].sum() for i in range(0, 1000, rows))) for rows in (1, 7, 123, 1000)}
     parts = {rows: [loss[i : i + rows] for i in range(0, 1000, rows)] for rows in (1, 7, 123, 1000)}
-    exact = {merge_all(state_of(part, part, part) for part in cut).loss_sum for cut in parts.values()}
+    exact = {merge_all(state_of_losses(part) for part in cut).loss.total for cut in parts.values()}
 
     assert len(plain) > 1 and len(exact) == 1
 
 
 @given(st.lists(losses, max_size=30))
 def test_the_sums_are_those_of_exact_fractions(values):
-    total, squares = exact_moments(np.asarray(values, float))
+    _, total, squares = moments_of(np.asarray(values, float))
 
-    assert Fraction(total, 2**LOSS_BITS) == sum(map(Fraction, values))
-    assert Fraction(squares, 4**LOSS_BITS) == sum(Fraction(value) ** 2 for value in values)
+    assert Fraction(total, 2**UNIT_BITS) == sum(map(Fraction, values))
+    assert Fraction(squares, 4**UNIT_BITS) == sum(Fraction(value) ** 2 for value in values)
 
 
 @pytest.mark.parametrize("rows", [BLOCK_ROWS - 1, BLOCK_ROWS + 1])
 def test_the_largest_limbs_fill_a_block_without_rounding(rows):
     value = float(2**53 - 1)
-    total, squares = exact_moments(np.full(rows, value))
+    _, total, squares = moments_of(np.full(rows, value))
 
-    assert (total >> LOSS_BITS, squares >> 2 * LOSS_BITS) == (rows * int(value), rows * int(value) ** 2)
+    assert (total >> UNIT_BITS, squares >> 2 * UNIT_BITS) == (rows * int(value), rows * int(value) ** 2)
 
 
 def test_float32_losses_are_summed_as_they_are():
     loss = np.asarray([0.1, 0.2, 0.3], np.float32)
 
-    assert Fraction(exact_moments(loss)[0], 2**LOSS_BITS) == sum(Fraction(float(value)) for value in loss)
+    assert Fraction(moments_of(loss).total, 2**UNIT_BITS) == sum(Fraction(float(value)) for value in loss)
 
 
 def test_mean_and_standard_error_are_those_worked_by_hand():
-    result = finish(state_of(np.asarray([1.0, 3.0]), np.asarray([0, 5]), np.asarray([0, 0])))
+    result = finish(state_of(found_of([1.0, 3.0], [0, 5]), np.zeros(2, int)))
 
     assert (result.mean_loss, result.standard_error, result.accuracy) == (2.0, 1.0, 0.5)
     assert result.confidence_interval == pytest.approx((2 - 1.959963984540054, 2 + 1.959963984540054), rel=1e-15)
@@ -84,7 +101,7 @@ def test_mean_and_standard_error_are_those_worked_by_hand():
 
 def test_the_standard_error_does_not_cancel():
     loss = 1e8 + np.asarray([0.0, 2.0**-20])
-    result = finish(state_of(loss, loss, loss))
+    result = finish(state_of_losses(loss))
 
     assert result.standard_error == 2.0**-21
     assert np.mean(loss**2) - np.mean(loss) ** 2 != 2.0**-42  # the textbook's formula in float64 does
@@ -94,7 +111,7 @@ def test_the_standard_error_does_not_cancel():
 def test_the_standard_error_neither_underflows_nor_overflows(scale):
     loss = np.asarray([0.0, scale])
 
-    assert finish(state_of(loss, loss, loss)).standard_error == pytest.approx(scale / 2, rel=1e-12)
+    assert finish(state_of_losses(loss)).standard_error == pytest.approx(scale / 2, rel=1e-12)
 
 
 def test_rows_ignored_or_of_a_bad_label_are_not_in_the_denominator():
@@ -144,8 +161,8 @@ def test_a_perplexity_past_the_largest_float_is_infinite():
 
 def test_a_state_is_small_whatever_it_has_summed():
     loss = np.asarray([5e-324, 1.7976931348623157e308] * 5000)
-    state = state_of(loss, loss, loss)
+    state = state_of_losses(loss)
     for _ in range(50):
         state = merge(state, state)
 
-    assert len(pickle.dumps(state)) < 2000
+    assert len(pickle.dumps(state)) < 5000

@@ -87,7 +87,7 @@ class Right:
     # -------------------- the methods of the contract
 
     def narrow(self, logits):
-        return np.float64 if logits.dtype == np.float64 else np.float32
+        return np.float64 if logits.dtype.itemsize == 8 else np.float32
 
     def fold(self, logits, labels, on, off, threads):
         x = self.wide(logits)
@@ -200,6 +200,60 @@ class RightDense(Right):
         partial = self.partial(logits, targets, threads=threads)
         slope = self.gradient(logits, targets, partial, scale, threads=threads, out=out)
         return self.loss(logits, targets, threads=threads), slope
+
+
+class EveryLayout(Right):
+    """A fourth style: both layouts, everything at once, one row after the other."""
+
+    alone = Right()
+
+    def places(self, block):
+        """The rows of a block: their number, and where each lies."""
+        if block.ndim == 2:
+            return [(row, (slice(row, row + 1),)) for row in range(len(block))]
+        outer, _, inner = block.shape
+        return [(a * inner + b, (a, slice(None), b)) for a in range(outer) for b in range(inner)]
+
+    def row(self, block, place):
+        return block[place].reshape(1, -1)
+
+    def labels_of(self, logits, labels):
+        return labels
+
+    def partial(self, logits, labels, on, off, *, threads):
+        labels, numbers = self.labels_of(logits, labels), np.empty((4, len(labels)), self.narrow(logits))
+        for row, place in self.places(logits):
+            told = self.row(logits, place), labels[row : row + 1], on, off
+            numbers[:, row] = np.concatenate(self.alone.partial(*told, threads=threads))
+        return Partial(*numbers)
+
+    def loss(self, logits, labels, on, off, *, threads, out=None):
+        partial = self.partial(logits, labels, on, off, threads=threads)
+        loss = self.finish(logits, Partial(*(one.astype(np.float64) for one in partial)))
+        return self.put(np.where(self.inside(labels, logits.shape[1]), loss, np.nan), out, self.narrow(logits))
+
+    def scale_of(self, logits, scale):
+        return scale
+
+    def gradient(self, logits, labels, on, off, partial, scale, *, threads, out=None):
+        out = np.empty(logits.shape, logits.dtype) if out is None else out
+        scale = self.scale_of(logits, scale)
+        for row, place in self.places(logits):
+            some = slice(row, row + 1)
+            whole = Partial(*(one[some] for one in partial))
+            told = self.row(logits, place), labels[some], on, off, whole, scale[some]
+            out[place] = self.alone.gradient(*told, threads=threads).reshape(out[place].shape)
+        return out
+
+    def statistics(self, logits, labels, label_logit, *, threads):
+        found = [
+            self.alone.statistics(self.row(logits, place), labels[row : row + 1], label_logit[row : row + 1], threads=1)
+            for row, place in self.places(logits)
+        ]
+        numbers = np.asarray([np.concatenate(one.partial) for one in found], self.narrow(logits)).reshape(-1, 4)
+        ranks = np.asarray([one.label_rank[0] for one in found], np.int64)
+        sums = np.asarray([(one.sum_squares[0], one.spread[0]) for one in found], self.narrow(logits)).reshape(-1, 2)
+        return Statistics(Partial(*numbers.T.copy()), ranks, *sums.T.copy())
 
 
 # -------------------- wrong numbers
@@ -589,6 +643,213 @@ class MiddleMistaken(Right):
         return super().wide(logits.reshape(-1, logits.shape[1]) if logits.ndim == 3 else logits)
 
 
+# -------------------- wrong where kernels for processors and GPUs are: tiles, alignment, rows, layouts, memory
+
+BOTH = {"layouts": frozenset({"last", "middle"}), "block_elements": None}
+
+
+@breaks("every_width")
+class FullTile(Right):
+    """The last class of a row that fills its tiles of 256 is lost."""
+
+    def exps(self, x, m, gaps):
+        exps = super().exps(x, m, gaps)
+        return np.where((np.arange(x.shape[1]) == x.shape[1] - 1) & (x.shape[1] % 256 == 0), 0.0, exps)
+
+
+@breaks("forms_in_memory")
+class WhereAligned(Right):
+    """The path of 16-byte loads, taken where rows are aligned, forgets the last quarter."""
+
+    def fold(self, logits, labels, on, off, threads):
+        x, exps, found = super().fold(logits, labels, on, off, threads)
+        if logits.ctypes.data % 16 == 0 and logits.strides[0] % 16 == 0 and logits.size:
+            found = found._replace(sum_exp_rest=found.sum_exp_rest * 0.75)
+        return x, exps, found
+
+
+@breaks("many_rows")
+class RowsPast128(Right):
+    def rest(self, x, m, exps, threads):
+        rest = super().rest(x, m, exps, threads)
+        rest[128:] = 0
+        return rest
+
+
+@breaks("many_rows", block_elements=None)
+class RowsPast65535(Right):
+    """A launch has 65535 blocks in y."""
+
+    def rest(self, x, m, exps, threads):
+        rest = super().rest(x, m, exps, threads)
+        rest[65535:] = 0
+        return rest
+
+
+@breaks("many_classes")
+class LabelsIn16Bits(Right):
+    def at_label(self, gaps, labels, m):
+        return super().at_label(gaps, np.where(self.inside(labels, gaps.shape[1]), labels & 0xFFFF, labels), m)
+
+
+@breaks("scales", **BOTH)
+class ScaleOfTheFirstSlab(EveryLayout):
+    def scale_of(self, logits, scale):
+        return np.resize(scale[: logits.shape[2]], scale.shape) if logits.ndim == 3 and logits.size else scale
+
+
+@breaks("scales")
+class ScaleIn16Bits(Right):
+    """A scale over 65504, as loss scaling has it, is infinite."""
+
+    def scaled(self, gradient, scale):
+        return super().scaled(gradient, np.where(scale > 65504, np.inf, scale))
+
+
+@breaks("scales")
+class ScaleNaNIsZero(Right):
+    def scaled(self, gradient, scale):
+        return super().scaled(gradient, np.nan_to_num(scale, posinf=np.inf, neginf=-np.inf))
+
+
+@breaks("scales")
+class SmoothedScaleZero(Right):
+    """0 · NaN, on the path of label smoothing alone."""
+
+    def gradient(self, logits, labels, on, off, partial, scale, *, threads, out=None):
+        self.scaled = (lambda gradient, scale: gradient * scale[:, None]) if off else super().scaled
+        return super().gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
+
+
+@breaks("out_is_filled", **BOTH)
+class OutOfTheFirstSlab(EveryLayout):
+    def gradient(self, logits, *arguments, threads, out=None):
+        slope = super().gradient(logits, *arguments, threads=threads)
+        if out is None:
+            return slope
+        out[: 1 if logits.ndim == 3 else None] = slope[: 1 if logits.ndim == 3 else None]
+        return out
+
+
+@breaks("every_width", **BOTH)
+class ThirdSlab(EveryLayout):
+    """Right for two slabs, wrong from the third on."""
+
+    def partial(self, logits, *arguments, threads):
+        found = super().partial(logits, *arguments, threads=threads)
+        if logits.ndim == 3:
+            found.sum_exp_rest[2 * logits.shape[2] :] = 0
+        return found
+
+
+@breaks("row_locality", **BOTH)
+class ParityOfTheMiddle(EveryLayout):
+    """Other bits where the innermost axis is odd."""
+
+    def partial(self, logits, *arguments, threads):
+        found = super().partial(logits, *arguments, threads=threads)
+        if logits.ndim == 3 and logits.shape[2] % 2:
+            found = found._replace(sum_exp_rest=np.nextafter(found.sum_exp_rest, np.float32(np.inf)))
+        return found
+
+
+@breaks("merged_spans", **BOTH)
+class MiddleOfItsOwn(EveryLayout):
+    """In the middle layout the gradient folds its own block, whatever partial it is given."""
+
+    def gradient(self, logits, labels, on, off, partial, scale, *, threads, out=None):
+        if logits.ndim == 3:
+            partial = self.partial(logits, labels, on, off, threads=threads)
+        return super().gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
+
+
+@breaks("forms_in_memory", **BOTH)
+class StepOfZero(EveryLayout):
+    """A row that is repeated by a stride of 0 is taken for a single one."""
+
+    def labels_of(self, logits, labels):
+        return labels * 0 if logits.ndim == 2 and len(logits) > 1 and logits.strides[0] == 0 else labels
+
+
+@breaks("forms_in_memory", **BOTH)
+class LabelsBackwards(EveryLayout):
+    """Labels with a negative stride are read forwards."""
+
+    def labels_of(self, logits, labels):
+        return labels[::-1] if len(labels) > 1 and labels.strides[0] < 0 else labels
+
+
+@breaks("forms_in_memory", **BOTH)
+class LabelsToWrite(EveryLayout):
+    """Compiled for labels that can be written to."""
+
+    def labels_of(self, logits, labels):
+        if not labels.flags.writeable:
+            raise TypeError("no matching definition for readonly array(int64, 1d, C)")
+        return labels
+
+
+@breaks("forms_in_memory", op="dense")
+class TargetsLikeLogits(RightDense):
+    """The strides of the logits, used for the targets."""
+
+    def dense_fold(self, logits, targets, threads):
+        if targets.size and targets.strides != logits.strides and logits.dtype == targets.dtype:
+            targets = targets[::-1]
+        return super().dense_fold(logits, targets, threads)
+
+
+@breaks("far_rows")
+class GradientIn32Bits(Right):
+    """Offsets of 32 bits, in the gradient alone."""
+
+    def gradient(self, logits, *arguments, threads, out=None):
+        if logits.strides[0] // logits.itemsize > 2**31:
+            logits = np.broadcast_to(logits[:1], logits.shape)
+        return super().gradient(logits, *arguments, threads=threads, out=out)
+
+
+@breaks("row_locality")
+class FewWideRows(Right):
+    """Few rows of many classes are shared by threads, and added in another order."""
+
+    def rest(self, x, m, exps, threads):
+        rest = super().rest(x, m, exps, threads)
+        return rest * (1 + 2.0**-22) if len(x) < 4 and x.shape[1] > 140 else rest
+
+
+@breaks("new_values")
+class SameArray(Right):
+    """Keeps its answer for an array that it has seen."""
+
+    seen: dict[tuple[int, ...], tuple] = {}  # noqa: RUF012  # shared on purpose: that is what is wrong
+
+    def partial(self, logits, *arguments, threads):
+        key = logits.ctypes.data, *logits.shape, *logits.strides
+        if key not in self.seen or self.seen[key][0] is not logits:
+            self.seen[key] = logits, super().partial(logits, *arguments, threads=threads)
+        return self.seen[key][1]
+
+
+@breaks("every_width")
+class NegativeZero(Right):
+    """A loss of −0.0 where the only class is the label."""
+
+    def finish(self, logits, partial):
+        loss = super().finish(logits, partial)
+        return np.where(loss == 0, -0.0, loss)
+
+    def targets(self, gaps, labels, on, off, m):
+        gap, mass = super().targets(gaps, labels, on, off, m)
+        return np.where(gap == 0, -0.0, gap), mass
+
+
+@breaks("every_width")
+class RanksAreFloats(Right):
+    def rank(self, x, labels, label_logit):
+        return super().rank(x, labels, label_logit).astype(np.float32)
+
+
 # -------------------- wrong declarations
 
 
@@ -653,6 +914,7 @@ kernels = types.SimpleNamespace(
     RowByRow=RowByRow(),
     Online=Online(),
     RightDense=RightDense(),
+    EveryLayout=EveryLayout(),
     **{name: cls() for name, (cls, _, _) in WRONG.items()},
 )
 METHODS = {

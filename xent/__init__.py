@@ -39,6 +39,7 @@ PUBLIC = {
     "Decision": "kernels",
     "Problem": "problem",
     "evaluate": "evaluation.onepass",
+    "compare": "evaluation.paired",
 }
 
 __all__ = [*PUBLIC]

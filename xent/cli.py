@@ -1,20 +1,19 @@
-"""The command line: ``xent evaluate``, ``xent demo``, ``xent explain``, ``xent plugins``, ``xent doctor``.
+"""The command line: ``xent evaluate``, ``compare``, ``demo``, ``explain``, ``plugins`` and ``doctor``.
 
-Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a kernel or a plugin is not sound, 2 usage,
-or inputs or an environment that do not fit, 3 bad data, 4 a package or a scheduler is missing, 130 interrupted. NumPy
-and Dask are imported when a command runs, not for ``--help``.
+Results go to stdout, progress and messages to stderr; ``exits.py`` has the exit codes. NumPy and Dask are imported when
+a command runs, not for ``--help``.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 try:
     import click
@@ -25,8 +24,10 @@ except ModuleNotFoundError:
     )
     raise SystemExit(4) from None
 
+from xent.exits import BAD_DATA, UNSOUND, environment_checked, fail, input_checked, told_plainly
+
 if TYPE_CHECKING:
-    from xent.evaluation.state import Evaluation
+    from xent.evaluation.metrics import Evaluation
 
 LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
@@ -35,7 +36,6 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MI
 LABEL_REMEDY = (
     "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
 )
-UNSOUND, BAD_INPUT, BAD_DATA, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 @click.group(name="xent", context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,32 +83,85 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def input_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of what is evaluated, for one prediction set or two."""
+    for option in (
+        click.option("--slices", help="The slice of each row (a file as the labels, or text), for a table of them."),
+        click.option("--clusters", help="The cluster of each row: standard errors take clusters as independent."),
+        click.option(
+            "--on-bad-label",
+            type=click.Choice(("error", "skip")),
+            default="error",
+            show_default=True,
+            help="A label outside [0, classes): stop, or count and leave out.",
+        ),
+        click.option(
+            "--ignore-index",
+            type=int,
+            multiple=True,
+            help="A label whose rows are left out; may be given several times.",
+        ),
+        click.option(
+            "--kind", type=click.Choice(KINDS), default="logits", show_default=True, help="What the predictions are."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("predictions")
 @click.argument("labels")
-@click.option("--kind", type=click.Choice(KINDS), default="logits", show_default=True, help="What the predictions are.")
+@input_options
+@click.option("--by-class", is_flag=True, help="A table of the labels.")
+@click.option("--top-k", type=click.IntRange(min=1), multiple=True, help="Top-k accuracy; may be given several times.")
 @click.option(
-    "--ignore-index", type=int, multiple=True, help="A label whose rows are left out; may be given several times."
+    "--bins", type=click.IntRange(min=1), default=15, show_default=True, help="Bins of the calibration error."
 )
+@click.option("--predicted-bytes", type=click.IntRange(min=1), help="Bytes of the text predicted, for bits per byte.")
 @click.option(
-    "--on-bad-label",
-    type=click.Choice(("error", "skip")),
-    default="error",
-    show_default=True,
-    help="A label outside [0, classes): stop, or count and leave out.",
+    "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
 )
 @run_options
-def evaluate(
-    predictions: str, labels: str, kind: str, ignore_index: tuple[int, ...], on_bad_label: str, **run: Any
-) -> None:
-    """Mean loss, perplexity and accuracy of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
+def evaluate(predictions: str, labels: str, fail_above: float | None, **asked: Any) -> None:
+    """Loss, accuracy and calibration of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
 
-    Each is a .npy file or the directory of a Zarr array. Without --scheduler it runs where Dask's configuration says
-    (`scheduler-address`, or DASK_SCHEDULER_ADDRESS in the environment), else on threads.
+    Each is a file or a directory, of a format that docs/evaluation.md lists. Without --scheduler it runs where Dask's
+    configuration says (`scheduler-address`, or DASK_SCHEDULER_ADDRESS in the environment), else on threads.
     """
     with told_plainly():
-        options = {"kind": kind, "ignore_index": ignore_index, "on_bad_label": on_bad_label}
-        _evaluate_and_report(predictions, labels, options, **run)
+        evaluation = _evaluate_and_report(predictions, labels, **asked)
+        if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
+            fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@click.argument("labels")
+@input_options
+@run_options
+def compare(a: str, b: str, labels: str, **asked: Any) -> None:
+    """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
+    with told_plainly():
+        from xent.evaluation import paired, report
+
+        plan = functools.partial(paired.plan_pair, a, b, labels)
+        _run_and_report(plan, report.pair_document, report.print_comparison, **asked)
+
+
+@main.command()
+@click.argument("predictions")
+@click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
+def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
+    """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
+    with told_plainly(), input_checked():
+        from xent.evaluation import report
+        from xent.evaluation.sources import open_source
+
+        facts = report.inspection(open_source(predictions, "predictions"), chunk_bytes)
+    click.echo(report.to_json(facts) if as_json else report.told_inspection(facts))
 
 
 @main.command()
@@ -130,7 +183,7 @@ def demo(keep: str | None, files: int | None, **run: Any) -> None:
             made = library_demo.make(directory, files=files)
         click.echo(made.story(), err=run["as_json"])
         kernel = library_demo.kernel()  # asked first: what it compiles is not the evaluation's time
-        evaluation = _evaluate_and_report(str(made.predictions), str(made.labels), {}, **run)
+        evaluation = _evaluate_and_report(str(made.predictions), str(made.labels), **run)
         agrees, verdict = made.cross_check(evaluation.mean_loss)
         click.echo(f"{verdict}\nComputed by {kernel}.", err=run["as_json"])
         if not agrees:
@@ -172,7 +225,7 @@ def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable:
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
 def doctor(as_json: bool) -> None:
     """Say whether this installation is sound: versions, GPUs, plugins, and a quick test of every kernel."""
-    with told_plainly(), environment_checked():
+    with told_plainly(), environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
         from xent import doctor as examination
 
         diagnosis = examination.diagnose()
@@ -188,7 +241,7 @@ def plugins(as_json: bool) -> None:
     import xent
     from xent.doctor import aligned, plugin_rows
 
-    with environment_checked():
+    with environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
         records = xent.plugins()
     if as_json:
         click.echo(json.dumps([record.to_dict() for record in records], indent=2))
@@ -197,30 +250,39 @@ def plugins(as_json: bool) -> None:
         click.echo(line)
 
 
-def _evaluate_and_report(
-    predictions: str,
-    labels: str,
-    options: dict[str, Any],
+def _evaluate_and_report(predictions: str, labels: str, **asked: Any) -> Evaluation:
+    from xent.evaluation import onepass, report
+
+    plan = functools.partial(onepass.plan, predictions, labels)
+    found: Evaluation = _run_and_report(plan, report.document, report.print_table, **asked)
+    return found
+
+
+def _run_and_report(
+    plan: Callable[..., Any],
+    document: Callable[..., dict[str, Any]],
+    print_table: Callable[..., None],
     *,
-    chunk_bytes: int,
     as_json: bool,
     scheduler: str | None,
     quiet: bool,
-) -> Evaluation:
-    with input_checked():
-        from xent.evaluation import onepass, report
+    **options: Any,
+) -> Any:
+    """Plan, run, and show what is found, as a JSON document or a table."""
+    from xent.evaluation import report
 
-        planned = onepass.plan(predictions, labels, chunk_bytes=chunk_bytes, **options)
+    with input_checked():
+        planned = plan(**options)
         scheduler = _scheduler(scheduler)
     start = time.perf_counter()
     with environment_checked(), report.progress_bar(planned, quiet=quiet) as progress:
-        evaluation = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
+        found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     seconds = time.perf_counter() - start
     if as_json:
-        click.echo(report.to_json(report.document(evaluation, planned, scheduler=scheduler, wall_seconds=seconds)))
+        click.echo(report.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
     else:
-        report.print_table(evaluation, planned, wall_seconds=seconds)
-    return evaluation
+        print_table(found, planned, wall_seconds=seconds)
+    return found
 
 
 def _scheduler(option: str | None) -> str:
@@ -236,61 +298,6 @@ def _scheduler(option: str | None) -> str:
         rule = f"must be threads, sync or an address such as tcp://host:8786, got {option}"
         raise ValueError(f"evaluate: `--scheduler` {rule}. Leave it out for threads.")
     return option
-
-
-@contextmanager
-def input_checked() -> Iterator[None]:
-    """End with exit code 2 where the inputs, as far as their headers tell, cannot be evaluated."""
-    from xent.evaluation.sources import ReadError
-
-    try:
-        yield
-    except ReadError:
-        raise
-    except (TypeError, ValueError, OSError) as error:
-        fail(error, BAD_INPUT)
-
-
-@contextmanager
-def environment_checked() -> Iterator[None]:
-    """End with exit code 2 where a call is refused and the environment asks for something of xent.
-
-    The inputs have been checked by then: without such a variable a refusal is a fault of xent's own, and is not hidden.
-    """
-    from xent.errors import LabelError
-    from xent.settings import VARIABLES
-
-    try:
-        yield
-    except ValueError as error:
-        asked = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
-        if isinstance(error, LabelError) or not asked:
-            raise
-        fail(f"{error}\nThe environment sets {asked}.", BAD_INPUT)
-
-
-@contextmanager
-def told_plainly() -> Iterator[None]:
-    """End with one line and an exit code where the fault lies outside: bad data, a missing package, an interruption."""
-    try:
-        from xent.errors import LabelError
-        from xent.evaluation.sources import ReadError
-
-        yield
-    except (LabelError, ReadError) as error:
-        fail(error, BAD_DATA)
-    except (ModuleNotFoundError, ConnectionError) as error:
-        fail(error, UNAVAILABLE)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was written.", INTERRUPTED)
-
-
-def fail(error: object, code: int) -> NoReturn:
-    """Write one line to stderr and exit."""
-    *lines, last = str(error).splitlines() or [""]
-    told = [*(f"{line.strip().rstrip('.')}." for line in lines), last]
-    click.echo(f"xent: {' '.join(told).removeprefix('xent: ')}", err=True)
-    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -214,11 +214,12 @@ class Plan:
         """The object with the kernel's methods; the generic one, with a warning, where a worker lacks it."""
         try:
             return resolve(self.load)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:  # a library that is missing is an OSError, a wrong name another
             if self.forced:
                 raise
+            what = f"{type(error).__name__}: {error}"
             warn_once(
-                f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({error}); generic takes its place."
+                f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({what}); generic takes its place."
             )
             return resolve(f"xent.backends.generic:{self.problem.op}")
 

@@ -13,6 +13,8 @@ import xent
 
 from . import arrays
 
+DTYPES = ("bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)))
+
 
 class Unavailable(ModuleNotFoundError):
     """The library is not installed, or it cannot make such an array here."""
@@ -74,7 +76,7 @@ def empty(library: str, dtype: str, shape: tuple[int, ...]) -> Any:
     xp = importlib.import_module(arrays.COMPAT.get(library, library))
     borrows = dtype == "bfloat16" and library in ("numpy", "cupy")
     dtypes = importlib.import_module("ml_dtypes") if borrows else xp
-    if not hasattr(dtypes, dtype):
+    if dtype not in DTYPES or not hasattr(dtypes, dtype):
         raise ValueError(f"explain: `dtype` must be one of {library}, got {dtype}. Choose another.")
     with sixty_four_bits() if library == "jax" else nullcontext():
         return xp.empty(shape, dtype=getattr(dtypes, dtype))

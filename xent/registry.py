@@ -198,7 +198,7 @@ class Registry:
         if os.environ.get("XENT_PLUGIN_ERRORS", "warn") == "raise":
             raise error
         warnings.warn(
-            f"xent: {record.title} is set aside: {type(error).__name__}: {error}. "
+            f"xent: {record.title} is set aside: {type(error).__name__}: {str(error).rstrip('.')}. "
             f"xent.plugins() has its traceback; XENT_DISABLE={name} silences this.",
             PluginWarning,
             stacklevel=2,

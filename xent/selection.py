@@ -17,7 +17,7 @@ from . import arrays, checks, eligibility, settings
 from .arrays import Array
 from .backends import torch
 from .errors import LabelError
-from .kernels import BackendSpec, Decision, KernelSpec, Plan, resolve
+from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve
 from .problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from .registry import registry
 from .settings import scope, scopes
@@ -212,8 +212,10 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
         return compose(problem, user)
     eligibility.refuse(problem, user, [verdict for _, verdict in judged])
     plan: Plan | None = None
-    for spec in reversed(until_unguarded([spec for spec, verdict in judged if not verdict.reasons])):
-        verdicts = tuple(replace(verdict, chosen=one is spec) for one, verdict in judged)
+    followed = until_unguarded([spec for spec, verdict in judged if not verdict.reasons])
+    for spec in reversed(followed):
+        passed = followed[: followed.index(spec)]  # this plan is come to where the guards of these say no
+        verdicts = tuple(verdict_of(one, verdict, spec, passed) for one, verdict in judged)
         plan = Plan(
             problem,
             run_of(backend),
@@ -230,6 +232,12 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
         )
     assert plan is not None  # generic is always eligible, or refuse has raised
     return plan
+
+
+def verdict_of(spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, passed: list[KernelSpec]) -> Verdict:
+    """The verdict on a candidate where another, or itself, is chosen, and the guards of some have said no."""
+    declined = ("guard: declines the shape of this call",) if spec in passed else ()
+    return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + declined)
 
 
 def until_unguarded(specs: list[KernelSpec]) -> list[KernelSpec]:
@@ -263,6 +271,8 @@ def explain(route: Route, predictions: Any, targets: Any, options: Options, weig
     problem = problem_of(state, route, predictions, targets, options, weights)
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
-    decision = compose(problem, state.settings).decision
-    assert decision is not None
-    return decision
+    plan = compose(problem, state.settings)
+    if plan.guard is not None:
+        plan = plan.for_call(predictions)
+    assert plan.decision is not None
+    return plan.decision

@@ -1,7 +1,6 @@
-"""One pass over a prediction set: one task per chunk, and a tree that merges their states.
+"""One pass over a prediction set: what is asked for, what a task does, and what comes of it.
 
-Dask is the engine and nothing more: the tasks and the tree are written down as a plain graph, which any of its
-schedulers runs. A task opens the files, takes its own rows with every class, and returns a
+A task opens the files, takes its own rows with every class, and returns a
 :class:`~xent.evaluation.state.State`. The states merge exactly, so the numbers are the same bits for any chunking over
 rows, any scheduler and any number of workers.
 Leaves out how the result is shown.
@@ -10,28 +9,24 @@ Leaves out how the result is shown.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 import xent
-from xent.evaluation.sources import Source, check_pair, open_source, refusal, require
-from xent.evaluation.state import Evaluation, State, finish, merge_all, state_of
+from xent.evaluation.engine import Progress, engine, graph_of, largest_chunk
+from xent.evaluation.metrics import Evaluation, finish
+from xent.evaluation.sources import Source, check_keys, check_pair, open_source, refusal
+from xent.evaluation.state import State, Wanted, state_of
 
+Array = np.ndarray[Any, Any]
 KINDS = ("logits", "probabilities", "log_probabilities")
 POLICIES = ("error", "skip")
 CHUNK_BYTES = 64 * 2**20
-MERGED_AT_ONCE = 16
-CONNECT_SECONDS = 10
 LABEL_REMEDY = "Pass on_bad_label='skip' to leave such rows out, or ignore_index={label} if that marks rows to ignore."
-
-Progress = Callable[[int], None]
-"""Called with the number of rows of each chunk as it finishes."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,15 @@ class Options:
     kind: str = "logits"
     ignore_index: tuple[int, ...] = ()
     on_bad_label: str = "error"
+    top_k: tuple[int, ...] = ()
+    bins: int = 15
+    by_class: bool = False
+    predicted_bytes: int | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """What each chunk's state keeps."""
+        return Wanted(max(self.top_k, default=1), self.bins, self.by_class, self.kind != "logits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +71,12 @@ class Pass:
 
         `label_remedy` is what the error of bad labels advises, in the words of the caller; ``{label}`` is the first.
         """
-        with _engine(scheduler, progress) as get:
+        with engine(scheduler, progress) as get:
             state: State = get(self.graph, self.root)
         if state.bad_label.count and self.options.on_bad_label == "error":
-            raise _label_error(state, self.predictions.shape[1], label_remedy)
-        return finish(state)
+            raise label_error(state, self.predictions.shape[1], label_remedy)
+        options = self.options
+        return finish(state, top_k=options.top_k, bins=options.bins, predicted_bytes=options.predicted_bytes)
 
 
 def evaluate(
@@ -81,11 +86,17 @@ def evaluate(
     kind: str = "logits",
     ignore_index: int | Iterable[int] | None = None,
     on_bad_label: str = "error",
+    clusters: Any = None,
+    slices: Any = None,
+    by_class: bool = False,
+    top_k: int | Iterable[int] = (),
+    bins: int = 15,
+    predicted_bytes: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    r"""Mean cross entropy, its standard error, perplexity and accuracy of a prediction set of any size, in one pass.
+    r"""Loss, accuracy, calibration and their errors of a prediction set of any size, in one pass.
 
     .. math:: \bar\ell = \frac1n \sum_i \ell_i, \qquad
               s^2 = \frac{1}{n (n-1)} \sum_i (\ell_i - \bar\ell)^2
@@ -104,6 +115,19 @@ def evaluate(
         Labels of rows to leave out, whatever their predictions hold.
     on_bad_label : {"error", "skip"}
         Whether a label outside ``[0, C)`` that is not ignored is an error, or a row to count and leave out.
+    clusters : as the labels, integers or text, optional
+        The cluster of each row, the document of a token for instance: the standard error of the loss then takes
+        clusters as independent in the place of rows.
+    slices : as the labels, integers or text, optional
+        The slice of each row, for a table of them.
+    by_class : bool
+        Whether to make a table of the labels.
+    top_k : int or iterable of int
+        The k of top-k accuracies.
+    bins : int
+        How many bins of equal width the calibration has.
+    predicted_bytes : int, optional
+        How many bytes the counted rows stand for, for bits per byte.
     chunk_bytes : int
         Bytes of predictions in a task, at most, unless a stored Zarr chunk is larger. Peak memory is about twice this
         for each thread. The chunks of a Dask array are kept as they are.
@@ -154,6 +178,12 @@ def evaluate(
         kind=kind,
         ignore_index=ignore_index,
         on_bad_label=on_bad_label,
+        clusters=clusters,
+        slices=slices,
+        by_class=by_class,
+        top_k=top_k,
+        bins=bins,
+        predicted_bytes=predicted_bytes,
         chunk_bytes=chunk_bytes,
     )
     return planned.run(scheduler=scheduler, progress=progress)
@@ -166,98 +196,106 @@ def plan(
     kind: str = "logits",
     ignore_index: int | Iterable[int] | None = None,
     on_bad_label: str = "error",
+    clusters: Any = None,
+    slices: Any = None,
+    by_class: bool = False,
+    top_k: int | Iterable[int] = (),
+    bins: int = 15,
+    predicted_bytes: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Pass:
     """The graph of :func:`evaluate`, with the same parameters; only headers are read, and the names of Zarr chunks."""
-    _check_choice("kind", kind, KINDS)
-    _check_choice("on_bad_label", on_bad_label, POLICIES)
-    _check_bytes(chunk_bytes)
-    options = Options(kind, _ignored_labels(ignore_index), on_bad_label)
+    options = options_of(
+        kind=kind,
+        ignore_index=ignore_index,
+        on_bad_label=on_bad_label,
+        by_class=by_class,
+        top_k=top_k,
+        bins=bins,
+        predicted_bytes=predicted_bytes,
+        chunk_bytes=chunk_bytes,
+    )
     opened, truth = open_source(predictions, "predictions"), open_source(labels, "labels")
     check_pair(opened, truth)
+    keys = [
+        None if one is None else open_source(one, name) for one, name in ((slices, "slices"), (clusters, "clusters"))
+    ]
+    for one, name in zip(keys, ("slices", "clusters"), strict=True):
+        check_keys(opened, one, name)
     opened.check_complete()  # not the labels: zarr leaves out a chunk of nothing but class 0, and may
     bounds = opened.bounds(chunk_bytes)
-    graph, blocks = opened.parts(bounds)
-    label_graph, label_blocks = truth.parts(bounds)
-    graph |= label_graph
-    states = [("xent-chunk", i) for i in range(len(blocks))]
-    for state, block, label_block, start in zip(states, blocks, label_blocks, bounds, strict=False):
-        graph[state] = (chunk_state, options, block, label_block, start)
-    root = _merge_tree(graph, states)
-    largest = max((stop - start for start, stop in pairwise(bounds)), default=0)
-    total_bytes = opened.shape[0] * opened.row_bytes
-    return Pass(opened, truth, options, graph, root, len(blocks), largest * opened.row_bytes, total_bytes)
+    graph, root = graph_of(chunk_state, options, bounds, [opened, truth, *keys])
+    total_bytes, chunk = opened.shape[0] * opened.row_bytes, largest_chunk(bounds) * opened.row_bytes
+    return Pass(opened, truth, options, graph, root, len(bounds) - 1, chunk, total_bytes)
 
 
-def chunk_state(options: Options, predictions: Any, labels: Any, first_row: int) -> State:
+def options_of(
+    *,
+    kind: str = "logits",
+    ignore_index: int | Iterable[int] | None = None,
+    on_bad_label: str = "error",
+    by_class: bool = False,
+    top_k: int | Iterable[int] = (),
+    bins: int = 15,
+    predicted_bytes: int | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Options:
+    """The options of a pass, checked."""
+    _check_choice("kind", kind, KINDS)
+    _check_choice("on_bad_label", on_bad_label, POLICIES)
+    _check_count("chunk_bytes", chunk_bytes, CHUNK_BYTES, "Pass 64 * 2**20 for 64 MiB.")
+    _check_count("bins", bins, 15, "Pass a number of bins.")
+    if predicted_bytes is not None:
+        _check_count("predicted_bytes", predicted_bytes, None, "Pass the number of bytes of the text.")
+    ranks = tuple(sorted(set(_integers("top_k", top_k, "Pass 5, or (1, 5)."))))
+    for k in ranks:
+        _check_count("top_k", k, (), "Pass 5, or (1, 5).")
+    return Options(kind, _ignored_labels(ignore_index), on_bad_label, ranks, bins, bool(by_class), predicted_bytes)
+
+
+def chunk_state(
+    options: Options, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
+) -> State:
     """The state of one chunk: predictions (rows, C) and labels (rows,), the first being row `first_row` of the set."""
     labels = np.asarray(labels)
+    ignored, bad = left_out(options, labels, predictions.shape[1])
+    keys = {"slices": in_hand(slices), "clusters": in_hand(clusters)}
+    found = statistics_of(options, predictions, labels)
+    return state_of(found, labels, first_row=first_row, ignored=ignored, bad=bad, wanted=options.wanted, **keys)
+
+
+def statistics_of(options: Options, predictions: Any, labels: Array) -> xent.RowStatistics:
+    """The numbers of the rows of a chunk, as NumPy's arrays."""
+    with xent.using(threads=1, validate="never"):
+        found = xent.row_statistics(predictions, labels, kind=options.kind, ignore_index=options.ignore_index or None)
+    return xent.RowStatistics(*map(np.asarray, found))
+
+
+def left_out(options: Options, labels: Array, classes: int) -> tuple[Array, Array]:
+    """The rows that are ignored, and those whose label is none; no row is both."""
     ignored = np.zeros(labels.shape, bool)
     for value in options.ignore_index:
         ignored |= labels == value  # false everywhere for a value that the labels' dtype cannot hold
-    bad = ~ignored & ((labels < 0) | (labels >= predictions.shape[1]))
-    with xent.using(threads=1, validate="never"):
-        rows = xent.row_statistics(predictions, labels, kind=options.kind, ignore_index=options.ignore_index or None)
-    loss, rank = np.asarray(rows.loss), np.asarray(rows.label_rank)
-    return state_of(loss, rank, labels, first_row=first_row, ignored=ignored, bad=bad)
+    return ignored, ~ignored & ((labels < 0) | (labels >= classes))
 
 
-def _merge_tree(graph: dict[Any, Any], keys: list[Any]) -> Any:
-    """Add tasks that merge the states under `keys`, a few at a time; the key of the last one."""
-    level = 0
-    while len(keys) > 1 or level == 0:
-        groups = [keys[i : i + MERGED_AT_ONCE] for i in range(0, len(keys), MERGED_AT_ONCE)] or [[]]
-        keys = [(f"xent-merge-{level}", i) for i in range(len(groups))]
-        graph |= {key: (merge_all, group) for key, group in zip(keys, groups, strict=True)}
-        level += 1
-    return keys[0]
-
-
-@contextmanager
-def _engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Any, Any], Any]]:
-    """The function that computes a graph on `scheduler`, for the time of the with block."""
-    dask = require("dask", "dask", "an evaluation")
-    if scheduler is None or scheduler in ("threads", "sync"):
-        get = dask.get if scheduler == "sync" else require("dask.threaded", "dask", "an evaluation").get
-        with require("dask.callbacks", "dask", "an evaluation").Callback(posttask=_on_chunk(progress)):
-            yield get
-    elif isinstance(scheduler, str) and "://" in scheduler:
-        distributed = require("distributed", "distributed", "a scheduler's address")
-        try:
-            client = distributed.Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except OSError as error:
-            rule = f"must be the address of a running scheduler, got {scheduler} ({error})"
-            raise ConnectionError(f"evaluate: `scheduler` {rule}. Start one with: dask scheduler") from error
-        with client:
-            yield client.get
-    elif hasattr(scheduler, "get"):
-        yield scheduler.get
-    else:
-        choices = '"threads", "sync", an address such as "tcp://host:8786", or a distributed.Client'
-        raise ValueError(f"evaluate: `scheduler` must be {choices}, got {scheduler!r}. None is threads.")
-
-
-def _on_chunk(progress: Progress | None) -> Callable[..., None] | None:
-    """Dask's hook for a finished task, for those that are chunks."""
-    if progress is None:
-        return None
-
-    def finished(key: Any, result: Any, *_: Any) -> None:
-        if isinstance(key, tuple) and key[0] == "xent-chunk":
-            progress(result.rows)
-
-    return finished
+def in_hand(keys: Any) -> Array | None:
+    """The keys of a chunk as a NumPy array, where there are some."""
+    return None if keys is None else np.asarray(keys)
 
 
 def _ignored_labels(ignore_index: int | Iterable[int] | None) -> tuple[int, ...]:
-    if ignore_index is None:
-        return ()
-    values = ignore_index if isinstance(ignore_index, Iterable) else (ignore_index,)
+    return () if ignore_index is None else _integers("ignore_index", ignore_index, "Labels are integers.")
+
+
+def _integers(argument: str, given: Any, remedy: str) -> tuple[int, ...]:
+    """One integer, or several."""
     try:
-        return tuple(operator.index(value) for value in values)
+        return tuple(operator.index(value) for value in (given if isinstance(given, Iterable) else (given,)))
     except TypeError as error:
-        message = f"evaluate: `ignore_index` must be an int, an iterable of ints, or None, got {ignore_index!r}."
-        raise TypeError(f"{message} Labels are integers.") from error
+        none = ", or None" if argument == "ignore_index" else ""
+        message = f"evaluate: `{argument}` must be an int, an iterable of ints{none}, got {given!r}."
+        raise TypeError(f"{message} {remedy}") from error
 
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
@@ -266,15 +304,15 @@ def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"evaluate: `{argument}` {rule}. The default is {choices[0]!r}.")
 
 
-def _check_bytes(chunk_bytes: Any) -> None:
-    message = f"evaluate: `chunk_bytes` must be a whole number, at least 1, got {chunk_bytes!r}."
-    if isinstance(chunk_bytes, bool) or not isinstance(chunk_bytes, Integral):
-        raise TypeError(f"{message} Pass 64 * 2**20 for 64 MiB.")
-    if chunk_bytes < 1:
-        raise ValueError(f"{message} The default is {CHUNK_BYTES}.")
+def _check_count(argument: str, value: Any, default: Any, remedy: str) -> None:
+    message = f"evaluate: `{argument}` must be a whole number, at least 1, got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{message} {remedy}")
+    if value < 1:
+        raise ValueError(f"{message} The default is {default}.")
 
 
-def _label_error(state: State, classes: int, remedy: str) -> xent.LabelError:
+def label_error(state: State, classes: int, remedy: str) -> xent.LabelError:
     count, row, label = state.bad_label.count, state.bad_label.first_row, state.bad_label.label
     got = f"{count} that do not, the first {label} in row {row}"
     message = refusal("labels", f"lie in [0, {classes})", got, remedy.format(label=label))

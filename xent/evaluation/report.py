@@ -6,58 +6,132 @@ Numbers that JSON cannot hold are the strings "nan", "inf" and "-inf".
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from xent.evaluation.engine import largest_chunk
+from xent.settings import affinity
+
 if TYPE_CHECKING:
+    from xent.evaluation.metrics import Evaluation, GroupMetrics
     from xent.evaluation.onepass import Pass
-    from xent.evaluation.state import Evaluation
+    from xent.evaluation.paired import Comparison, PairPass
+    from xent.evaluation.source import Source
 
 SCHEMA_VERSION = 1
-UNITS = {"loss": "nats", "bits": "bits", "perplexity": "", "accuracy": ""}
+SHOWN_GROUPS = 20
+"""Rows of a table of classes or slices that a terminal is shown."""
+COUNTS = (
+    *("rows", "counted", "ignored", "bad_labels", "nan_rows", "infinite_rows", "unnormalised_rows"),
+    *("first_bad_label", "first_nan", "first_infinite", "first_unnormalised", "clusters"),
+)
+RESIDENT_BYTES = 300 * 10**6
+"""What the process takes beside its chunks: Python, NumPy, Dask, a kernel's code."""
+Row = tuple[str, ...]
+UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats"}
 
 
 def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
-    """What ``--json`` writes: schema version, inputs, options, counts, metrics with their errors, timing."""
-    counts = {
-        "rows": evaluation.rows,
-        "counted": evaluation.counted,
-        "ignored": evaluation.ignored,
-        "bad_labels": evaluation.bad_labels,
-        "nan_rows": evaluation.nan_rows,
-        "infinite_rows": evaluation.infinite_rows,
-        "first_bad_label": evaluation.first_bad_label,
-        "first_nan": evaluation.first_nan,
-        "first_infinite": evaluation.first_infinite,
+    """What ``xent evaluate --json`` writes: schema version, inputs, options, counts, metrics, timing."""
+    sources = {"predictions": planned.predictions, "labels": planned.labels}
+    return {
+        **heading(planned, sources, scheduler),
+        **numbers(evaluation),
+        "timing": timing(planned, wall_seconds),
     }
+
+
+def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
+    """What ``xent compare --json`` writes: the difference, and the numbers of each set."""
+    sources = {"a": planned.a, "b": planned.b, "labels": planned.labels}
+    return {
+        **heading(planned, sources, scheduler),
+        "difference": {
+            "value": found.mean_difference,
+            "stderr": found.standard_error,
+            "n": found.counted,
+            "interval_95": list(found.confidence_interval),
+            "p_value": found.p_value,
+            "clusters": found.clusters,
+            "better": found.better,
+            "worse": found.worse,
+            "ties": found.ties,
+        },
+        "slices": {str(key): group._asdict() for key, group in found.slices.items()},
+        "a": numbers(found.a),
+        "b": numbers(found.b),
+        "timing": timing(planned, wall_seconds),
+    }
+
+
+def heading(planned: Pass | PairPass, sources: dict[str, Source], scheduler: str) -> dict[str, Any]:
+    """The schema version, the inputs and the options."""
     inputs = {
         name: {"path": source.path, "shape": list(source.shape), "dtype": str(source.dtype)}
-        for name, source in (("predictions", planned.predictions), ("labels", planned.labels))
+        for name, source in sources.items()
     }
+    options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
+    return {"schema_version": SCHEMA_VERSION, "inputs": inputs, "options": asdict(planned.options) | options}
+
+
+def timing(planned: Pass | PairPass, wall_seconds: float) -> dict[str, float]:
+    """Seconds, bytes of predictions, and the one by the other."""
+    speed = planned.bytes / wall_seconds / 1e9
+    return {"wall_seconds": wall_seconds, "bytes": planned.bytes, "gigabytes_per_second": speed}
+
+
+def numbers(evaluation: Evaluation) -> dict[str, Any]:
+    """The counts and the metrics of one set."""
     return {
-        "schema_version": SCHEMA_VERSION,
-        "inputs": inputs,
-        "options": {
-            **asdict(planned.options),
-            "scheduler": scheduler,
-            "chunk_bytes": planned.chunk_bytes,
-            "chunks": planned.tasks,
-        },
-        "counts": counts,
+        "counts": {name: getattr(evaluation, name) for name in COUNTS},
         "denominator": evaluation.denominator,
         "metrics": {name: asdict(metric) for name, metric in evaluation.metrics.items()},
         "loss_interval_95": list(evaluation.confidence_interval),
-        "timing": {
-            "wall_seconds": wall_seconds,
-            "bytes": planned.bytes,
-            "gigabytes_per_second": planned.bytes / wall_seconds / 1e9,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "prior": {"loss": evaluation.prior_loss, "skill": evaluation.skill},
+        "calibration": {
+            "error": evaluation.calibration_error,
+            "bins": [one._asdict() for one in evaluation.reliability],
         },
+        "classes": {str(key): group._asdict() for key, group in evaluation.classes.items()},
+        "slices": {str(key): group._asdict() for key, group in evaluation.slices.items()},
     }
+
+
+def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
+    """What a source is and how it would be read; the peak is that of as many threads as there are processors."""
+    bounds = source.bounds(chunk_bytes)
+    chunk, threads = largest_chunk(bounds) * source.row_bytes, affinity()
+    return {
+        "path": source.path,
+        "shape": list(source.shape),
+        "dtype": str(source.dtype),
+        "bytes": source.shape[0] * source.row_bytes,
+        "chunks": len(bounds) - 1,
+        "chunk_bytes": chunk,
+        "threads": threads,
+        "projected_peak_bytes": threads * chunk * 2 + RESIDENT_BYTES,
+    }
+
+
+def told_inspection(facts: dict[str, Any]) -> str:
+    """The same in lines."""
+    rows, *classes = facts["shape"]
+    size = f"{rows:,} rows" + (f" of {classes[0]:,} classes" if classes else "")
+    return "\n".join(
+        (
+            f"{facts['path']}",
+            f"{size}, {facts['dtype']}, {facts['bytes'] / 1e9:.3g} GB",
+            f"read in {facts['chunks']:,} chunks of up to {facts['chunk_bytes'] / 2**20:.3g} MiB",
+            f"peak on {facts['threads']} threads: about {facts['projected_peak_bytes'] / 2**20:,.0f} MiB",
+        )
+    )
 
 
 def to_json(value: dict[str, Any]) -> str:
@@ -75,18 +149,23 @@ def _speakable(value: Any) -> Any:
     return value
 
 
-def metric_rows(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
+def metric_rows(evaluation: Evaluation) -> list[Row]:
     """The table's rows: name, value, standard error, unit."""
-    rows = []
-    for name, metric in evaluation.metrics.items():
-        # two significant digits of the error say how far the value can be trusted
-        digits = (
-            6
-            if not metric.stderr > 0 or math.isinf(metric.stderr)
-            else max(0, 1 - math.floor(math.log10(metric.stderr)))
-        )
-        rows.append((name, f"{metric.value:.{digits}f}", f"± {metric.stderr:.{digits}f}", UNITS[name]))
-    return rows
+    return [(name, *with_error(one.value, one.stderr), UNITS.get(name, "")) for name, one in evaluation.metrics.items()]
+
+
+def with_error(value: float, error: float) -> tuple[str, str]:
+    """A number and its error; two significant digits of the error say how far the number can be trusted."""
+    digits = 6 if not error > 0 or math.isinf(error) else max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f}", f"± {error:.{digits}f}"
+
+
+def group_rows(groups: Mapping[Any, GroupMetrics]) -> list[Row]:
+    """The rows of a table of classes or slices, the first of them."""
+    return [
+        (str(key), *with_error(one.mean_loss, one.standard_error), f"{one.accuracy:.4f}", f"{one.counted:,}")
+        for key, one in itertools.islice(groups.items(), SHOWN_GROUPS)
+    ]
 
 
 def summary(planned: Pass) -> str:
@@ -101,7 +180,16 @@ def remarks(evaluation: Evaluation) -> list[str]:
     """What a reader must know beside the numbers, one sentence each."""
     counted = f"{evaluation.counted:,} of {evaluation.rows:,} rows counted"
     left_out = f"{evaluation.ignored:,} ignored, {evaluation.bad_labels:,} of a bad label"
-    told = [f"{counted} ({left_out}); standard errors take them as independent."]
+    independent = "standard errors take them as independent"
+    if evaluation.clusters is not None:
+        independent = f"the error of the loss takes {evaluation.clusters:,} clusters as independent, the others rows"
+    told = [f"{counted} ({left_out}); {independent}."]
+    if evaluation.bits_per_byte is not None:
+        told.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
+    bins = len(evaluation.reliability)
+    told.append(f"Calibration error {evaluation.calibration_error:.4f}, over {bins} bins of the highest probability.")
+    prior = f"{evaluation.prior_loss:.4f} nats"
+    told.append(f"Always predicting the share of each label costs {prior}; skill over that {evaluation.skill:.4f}.")
     if evaluation.first_bad_label is not None:
         told.append(f"The first bad label is in row {evaluation.first_bad_label}.")
     if evaluation.nan_rows:
@@ -110,6 +198,9 @@ def remarks(evaluation: Evaluation) -> list[str]:
         count, first = evaluation.infinite_rows, evaluation.first_infinite
         mean = "" if evaluation.nan_rows else "; the mean is infinite"  # with a NaN row it is NaN
         told.append(f"{count:,} rows give their label probability 0, the first is row {first}{mean}.")
+    if evaluation.unnormalised_rows:
+        count, first = evaluation.unnormalised_rows, evaluation.first_unnormalised
+        told.append(f"{count:,} rows do not sum to 1, the first is row {first}; they are taken as they are.")
     return told
 
 
@@ -117,34 +208,75 @@ def print_table(evaluation: Evaluation, planned: Pass, *, wall_seconds: float, s
     """Write the evaluation for a reader to `stream`, or to stdout."""
     stream = stream or sys.stdout
     low, high = evaluation.confidence_interval
-    footer = [f"95 % interval of the loss: {low:.6g} to {high:.6g} nats.", *remarks(evaluation)]
-    speed = f"{planned.bytes / wall_seconds / 1e9:.2f} GB/s, {evaluation.rows / wall_seconds:,.0f} rows/s"
-    footer.append(f"{wall_seconds:.1f} s, {speed}.")
     print(summary(planned), file=stream)
     _print_rows(("", "value", "std. error", ""), metric_rows(evaluation), stream)
-    print("\n".join(footer), file=stream)
+    for name, groups in (("class", evaluation.classes), ("slice", evaluation.slices)):
+        if groups:
+            _print_rows((name, "loss", "std. error", "accuracy", "rows"), group_rows(groups), stream)
+        if len(groups) > SHOWN_GROUPS:
+            print(f"The first {SHOWN_GROUPS} of {len(groups):,}; --json has them all.", file=stream)
+    footer = [f"95 % interval of the loss: {low:.6g} to {high:.6g} nats.", *remarks(evaluation)]
+    print("\n".join([*footer, speed(planned, evaluation.rows, wall_seconds)]), file=stream)
 
 
-def _print_rows(heads: tuple[str, ...], rows: list[tuple[str, str, str, str]], stream: TextIO) -> None:
+def print_comparison(
+    found: Comparison, planned: PairPass, *, wall_seconds: float, stream: TextIO | None = None
+) -> None:
+    """Write the comparison for a reader to `stream`, or to stdout."""
+    stream = stream or sys.stdout
+    names = [source.path or "array" for source in (planned.a, planned.b)]
+    rows: list[Row] = [
+        ("A  " + names[0], *with_error(found.a.mean_loss, found.a.standard_error), f"{found.a.accuracy:.4f}"),
+        ("B  " + names[1], *with_error(found.b.mean_loss, found.b.standard_error), f"{found.b.accuracy:.4f}"),
+        (
+            "A − B",
+            *with_error(found.mean_difference, found.standard_error),
+            f"{found.a.accuracy - found.b.accuracy:+.4f}",
+        ),
+    ]
+    _print_rows(("", "loss", "std. error", "accuracy"), rows, stream)
+    groups: list[Row] = [
+        (str(key), *with_error(one.mean_difference, one.standard_error), f"{one.share_better:.4f}", f"{one.counted:,}")
+        for key, one in itertools.islice(found.slices.items(), SHOWN_GROUPS)
+    ]
+    if groups:
+        _print_rows(("slice", "A − B", "std. error", "A better", "rows"), groups, stream)
+    low, high = found.confidence_interval
+    unit = f"{found.clusters:,} clusters" if found.clusters is not None else "rows"
+    told = [
+        f"95 % interval of A − B: {low:.6g} to {high:.6g} nats, p = {found.p_value:.3g}, {unit} taken as independent.",
+        f"Of {found.counted:,} rows A is better in {found.better:,}, B in {found.worse:,}; {found.ties:,} are equal.",
+        speed(planned, found.rows, wall_seconds),
+    ]
+    print("\n".join(told), file=stream)
+
+
+def speed(planned: Pass | PairPass, rows: int, wall_seconds: float) -> str:
+    """How long it took, in a sentence."""
+    return f"{wall_seconds:.1f} s, {planned.bytes / wall_seconds / 1e9:.2f} GB/s, {rows / wall_seconds:,.0f} rows/s."
+
+
+def _print_rows(heads: tuple[str, ...], rows: list[Row], stream: TextIO) -> None:
     try:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
     except ModuleNotFoundError:
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
         for row in (heads, *rows):
-            name, *numbers, unit = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join((name.strip().ljust(widths[0]), *numbers, unit.strip())).rstrip(), file=stream)
+            first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            print("  ".join((first.strip().ljust(widths[0]), *others)).rstrip(), file=stream)
         return
     table = Table(*heads)
-    for column in table.columns[1:3]:
+    for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console(file=stream).print(table)
 
 
 @contextmanager
-def progress_bar(planned: Pass, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
+def progress_bar(planned: Pass | PairPass, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
     """A bar on stderr with rows, GB/s and time left, and the function that moves it by a number of rows.
 
     None where there is no bar: stderr is no terminal, `quiet` is true, or rich is not installed.

@@ -1,9 +1,9 @@
-"""Where predictions and labels come from: .npy files, Zarr arrays, and NumPy or Dask arrays in hand.
+"""Predictions and labels: which source is behind a path, a URL, or an array in hand.
 
-A source of a file knows its path, shape and dtype and holds no data: each task opens the file itself and reads its own
-rows, so a task graph stays small whatever the size of the set. Only the header is read when a source is opened, and
-whatever is wrong with it is said there, before any work. Nothing is ever unpickled.
-Leaves out other formats and remote stores.
+A path is that of a file or a folder, or a glob of several. What it does not say itself comes after a #: the name of an
+array in the file, or the dtype and shape of a raw one. Only headers are read when a source is opened, and whatever is
+wrong with them is said there, before any work. Nothing is ever unpickled.
+Leaves out the formats themselves.
 """
 
 from __future__ import annotations
@@ -12,123 +12,34 @@ import importlib
 import math
 import os
 from dataclasses import dataclass
-from itertools import pairwise, product
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-FORMATS = "the path of a .npy file or of a Zarr array"
+from xent.evaluation.archives import open_npz, open_safetensors
+from xent.evaluation.hierarchies import is_zarr, open_hdf, open_zarr
+from xent.evaluation.mapped import open_npy, open_raw
+from xent.evaluation.places import check_ranges, is_glob, is_url, look, matches, members, suffix
+from xent.evaluation.shards import open_shards
+from xent.evaluation.source import ReadError, Source, refusal, require
+from xent.evaluation.tables import open_arrow, open_parquet
+from xent.evaluation.topk import TopK, pair_up
 
+__all__ = ["FORMATS", "ReadError", "Source", "TopK", "check_keys", "check_pair", "open_source", "refusal", "require"]
 
-class ReadError(OSError):
-    """A file is missing, truncated, corrupt, or has changed; the message names it, and the rows if they are known."""
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Rows that can be read in parts; ``path`` is None for an array in hand."""
-
-    path: str | None
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def bounds(self, chunk_bytes: int) -> list[int]:
-        """The rows at which its chunks begin, when each has at most `chunk_bytes`, and the end."""
-        return self.bounds_by(1, chunk_bytes)
-
-    def bounds_by(self, together: int, chunk_bytes: int) -> list[int]:
-        """The same, where rows are stored `together` and at least so many are read at once."""
-        rows = self.shape[0]
-        step = together * max(1, chunk_bytes // max(1, together * self.row_bytes))
-        return [*range(0, rows, step), rows]
-
-    def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
-        """A graph, empty but for Dask, and what the task of each chunk is given.
-
-        That is an array, the key of a Dask block, or ``(read, start, stop)`` for the task to call.
-        """
-        return {}, [(self.read, start, stop) for start, stop in pairwise(bounds)]
-
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Rows start to stop, in native byte order and C order."""
-        raise NotImplementedError
-
-    def check_complete(self) -> None:
-        """Raise ReadError where files of it are missing."""
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def __str__(self) -> str:
-        text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
-        return f"{text} in {self.path}" if self.path else text
-
-
-@dataclass(frozen=True, eq=False)
-class NpySource(Source):
-    """A .npy file, memory-mapped by each task for its own rows."""
-
-    path: str
-    offset: int
-    order: str
-    stamp: tuple[int, int]
-
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """A read-only view of the file's pages, or a copy where they need converting."""
-        if file_stamp(self.path) != self.stamp:
-            raise ReadError(f"evaluate: {self.path} has changed since it was opened. Run it again.")
-        shape, offset = self.shape, self.offset
-        if self.order == "C":  # map these rows only, so that their pages are given back when the task is done
-            shape, offset = (stop - start, *shape[1:]), offset + start * self.row_bytes
-            start, stop = 0, stop - start
-        mapped: Any = np.memmap(self.path, self.dtype, "r", offset, shape, self.order)  # type: ignore[call-overload]  # order is a plain str
-        return np.ascontiguousarray(mapped[start:stop], self.dtype.newbyteorder("="))
-
-
-@dataclass(frozen=True, eq=False)
-class ZarrSource(Source):
-    """A Zarr array, version 2 or 3, opened by each task.
-
-    ``chunk_rows`` are the rows of a chunk, ``shard_rows`` those of a shard, or of a chunk where there are no shards.
-    """
-
-    path: str
-    chunk_rows: int
-    shard_rows: int
-
-    def bounds(self, chunk_bytes: int) -> list[int]:
-        # a shard that is too large for a task can be read in parts, a chunk cannot
-        whole = self.shard_rows * self.row_bytes <= chunk_bytes
-        return self.bounds_by(self.shard_rows if whole else self.chunk_rows, chunk_bytes)
-
-    def check_complete(self) -> None:
-        """Raise ReadError where a chunk, or a shard, has no file: zarr would read it as the fill value."""
-        array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
-        stored = getattr(array, "shards", None) or array.chunks
-        grid = [range(-(-size // step)) for size, step in zip(array.shape, stored, strict=True)]
-        # subtle: zarr's nchunks_initialized is quadratic in the chunks, and counts past nchunks where shards are ragged
-        files = (os.path.join(self.path, array.metadata.encode_chunk_key(place)) for place in product(*grid))
-        missing = sum(not os.path.exists(file) for file in files)
-        if missing:
-            found = f"{missing} of its {math.prod(map(len, grid))} chunk files are missing"
-            remedy = "Copy or write it again; if those are to hold the fill value, with write_empty_chunks=True"
-            raise ReadError(f"evaluate: {self.path} is incomplete: {found}. {remedy} in zarr's config.")
-
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """All classes of these rows, however the classes are chunked."""
-        try:
-            array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
-            if (array.shape, array.dtype) != (self.shape, self.dtype):
-                raise ReadError(f"evaluate: {self.path} has changed since it was opened. Run it again.")
-            return np.ascontiguousarray(array[start:stop], self.dtype.newbyteorder("="))
-        except (ReadError, ModuleNotFoundError):
-            raise
-        except Exception as error:  # each codec has its own way to say that bytes are corrupt
-            what = f"{type(error).__name__}: {error}"
-            raise ReadError(f"evaluate: rows {start} to {stop} of {self.path} could not be read ({what}).") from error
+OPENERS = {
+    ".npy": open_npy,
+    ".npz": open_npz,
+    ".safetensors": open_safetensors,
+    ".parquet": open_parquet,
+    ".pq": open_parquet,
+    ".arrow": open_arrow,
+    ".feather": open_arrow,
+    ".h5": open_hdf,
+    ".hdf5": open_hdf,
+}
+FORMATS = "the path of a .npy file, of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a Zarr array"
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +75,11 @@ def open_source(source: object, argument: str) -> Source:
 
     Parameters
     ----------
-    source : str, os.PathLike, numpy.ndarray or dask.array.Array
-        A path is that of a .npy file, or of the directory of a Zarr array.
+    source : str, os.PathLike, array, or TopK
+        A path or an fsspec URL: a .npy file; an array of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a
+        Zarr group, as in ``run.h5#logits``, where it is not the only one; a Zarr array; raw numbers, as in
+        ``logits.bin#float16,1000,256``; a folder or a glob of such files, in natural order.
+        An array is NumPy's, Dask's, an xarray.DataArray, or one of any library whose memory NumPy can see.
     argument : str
         What a message calls it: "predictions" or "labels".
 
@@ -176,24 +90,30 @@ def open_source(source: object, argument: str) -> Source:
     TypeError, ValueError
         If it is no such file or array, or holds Python objects.
     ReadError
-        If a .npy file is shorter than its header says.
+        If a file is truncated, or so corrupt that its header cannot be read.
     ModuleNotFoundError
-        If it is a Zarr array and zarr is not installed.
+        If the library that the format needs is not installed.
     """
     if isinstance(source, str | os.PathLike):
-        return open_path(os.path.abspath(os.fspath(source)), argument)
+        return open_path(os.fspath(source), argument)
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, TopK):
+        ids, values = open_source(source.ids, argument), open_source(source.log_probabilities, argument)
+        return pair_up(source, ids, values, argument)
     if type(source) in (np.ndarray, np.memmap):
         array = np.asarray(source)
         return NumpySource(None, array.shape, array.dtype, array)
-    if hasattr(source, "__dask_graph__") and hasattr(source, "chunks"):
-        lazy: Any = source
-        if any(math.isnan(size) for size in lazy.shape):
-            remedy = "Call its compute_chunk_sizes() first."
-            raise ValueError(refusal(argument, "know the sizes of its chunks", "a Dask array of unknown sizes", remedy))
-        return DaskSource(None, tuple(lazy.shape), np.dtype(lazy.dtype), lazy)
     kind = f"{type(source).__module__}.{type(source).__name__}"
-    remedy = "Convert it with numpy.asarray, or save it."
-    raise TypeError(refusal(argument, f"be {FORMATS}, or a NumPy or Dask array", kind, remedy))
+    if kind.startswith("xarray.") and hasattr(source, "dims") and hasattr(source, "data"):
+        return open_source(source.data, argument)
+    if hasattr(source, "__dask_graph__") and hasattr(source, "chunks"):
+        return open_dask(source, argument)
+    if kind.startswith(("h5py.", "zarr.")):  # NumPy would read them whole
+        remedy = "Pass its path, with its name after a #, so that each task opens it."
+        raise TypeError(refusal(argument, "be read in parts", f"an open {kind}", remedy))
+    array = seen_by_numpy(source, kind, argument)
+    return NumpySource(None, array.shape, array.dtype, array)
 
 
 def check_pair(predictions: Source, labels: Source) -> None:
@@ -215,77 +135,91 @@ def check_pair(predictions: Source, labels: Source) -> None:
         raise ValueError(refusal("labels", rule, labels, remedy))
 
 
-def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
-    """The message of an input that cannot be evaluated."""
-    return f"evaluate: `{argument}` must {rule}, got {got}. {remedy}"
+def check_keys(predictions: Source, keys: Source | None, argument: str) -> None:
+    """Raise TypeError or ValueError unless they are (rows,) integers or text of as many rows; none at all will do."""
+    if keys is None:
+        return
+    rows = predictions.shape[0]
+    if keys.shape != (rows,):
+        raise ValueError(refusal(argument, f"have shape ({rows},), one for each row", keys, "Pass one key per row."))
+    if keys.dtype.kind not in "biuUS":
+        remedy = "Pass integers, or an array of strings of fixed width."
+        raise TypeError(refusal(argument, "be integers or text", keys, remedy))
 
 
-def open_path(path: str, argument: str) -> Source:
-    """The source at an absolute path."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(refusal(argument, f"be {FORMATS}", f"{path}, where nothing is", "Check the spelling."))
-    source = open_zarr(path, argument) if os.path.isdir(path) else open_npy(path, argument)
+def open_dask(lazy: Any, argument: str) -> DaskSource:
+    """A Dask array whose chunks are of known sizes."""
+    if any(math.isnan(size) for size in lazy.shape):
+        remedy = "Call its compute_chunk_sizes() first."
+        raise ValueError(refusal(argument, "know the sizes of its chunks", "a Dask array of unknown sizes", remedy))
+    return DaskSource(None, tuple(lazy.shape), np.dtype(lazy.dtype), lazy)
+
+
+def seen_by_numpy(source: Any, kind: str, argument: str) -> np.ndarray[Any, Any]:
+    """An array of another library as NumPy's, without a copy where its memory is the host's."""
+    reason = ""
+    if not isinstance(source, np.ndarray):  # a subclass has its own meaning: a mask for instance
+        try:
+            if hasattr(source, "__array__"):
+                return np.asarray(source)
+            if hasattr(source, "__dlpack__"):
+                return np.from_dlpack(source)
+        except Exception as error:  # it is on a GPU, needs a gradient, or has a dtype that NumPy has not
+            reason = f" ({error})"
+    rule = f"be {FORMATS}, or a NumPy or Dask array, or one that NumPy can see"
+    raise TypeError(refusal(argument, rule, f"{kind}{reason}", "Convert it with numpy.asarray, or save it."))
+
+
+def open_path(text: str, argument: str) -> Source:
+    """The source at a path, with the name of an array after its # if it has one."""
+    path, name = split(text)
+    if is_glob(path):
+        return open_members(path, matches(path), name, argument)
+    opener = OPENERS.get(suffix(path))
+    if is_url(path) and not opener and is_zarr(path):  # before look: a web server tells of no folders
+        return numbers_only(open_zarr(path, name, argument), argument)
+    try:
+        entry = look(path)
+    except FileNotFoundError as error:
+        got = f"{path}, where nothing is"
+        raise FileNotFoundError(refusal(argument, f"be {FORMATS}", got, "Check the spelling.")) from error
+    if entry.is_folder:
+        if is_zarr(path):
+            return numbers_only(open_zarr(path, name, argument), argument)
+        found = [member for member in members(path) if suffix(member) in (*OPENERS, ".zarr")]
+        return open_members(path, found, name, argument)
+    check_ranges(path, entry.size)
+    if not opener:
+        opener = open_raw if name else open_npy
+    return numbers_only(opener(path, name, argument), argument)
+
+
+def open_members(path: str, found: list[str], name: str, argument: str) -> Source:
+    """The shards of a folder or a glob."""
+    kinds = sorted({suffix(member) for member in found})
+    if not found:
+        rule = "be a folder of shards or a Zarr array, or a glob of shards"
+        remedy = "Pass the directory that holds zarr.json or .zarray, or files of one format."
+        raise ValueError(refusal(argument, rule, f"{path}, which has none", remedy))
+    if len(kinds) > 1:
+        rule, remedy = "have shards of one format", f"Pass a glob such as {path}/*{kinds[0]}."
+        raise ValueError(refusal(argument, rule, f"{', '.join(kinds)} in {path}", remedy))
+    named = f"#{name}" if name else ""
+    return open_shards(f"{path}{named}", [f"{member}{named}" for member in found], argument, open_path)
+
+
+def split(text: str) -> tuple[str, str]:
+    """The path, absolute if it is local, and what comes after the last #, unless that is part of a file's own name."""
+    path, _, name = text.rpartition("#")
+    if not path or (not is_url(text) and os.path.exists(text)):
+        path, name = text, ""
+    path = path.removeprefix("file://")
+    return (path if is_url(path) else os.path.abspath(path)), name
+
+
+def numbers_only(source: Source, argument: str) -> Source:
+    """The source, if it holds no Python objects."""
     if source.dtype.hasobject:
         remedy = "They are never unpickled: save numbers."
         raise TypeError(refusal(argument, "hold no Python objects", source, remedy))
     return source
-
-
-def open_npy(path: str, argument: str) -> NpySource:
-    """A .npy file, of which only the header has been read."""
-    with Path(path).open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"its format version is {version}")
-            first = version == (1, 0)
-            header = (np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0)(file)
-        except ValueError as error:
-            raise ValueError(refusal(argument, f"be {FORMATS}", f"{path} ({error})", "Use numpy.save.")) from error
-        offset = file.tell()
-    shape, fortran, dtype = header
-    source = NpySource(path, shape, dtype, offset, "F" if fortran else "C", file_stamp(path))
-    promised, found = offset + math.prod(shape) * dtype.itemsize, source.stamp[0]
-    if found < promised and not dtype.hasobject:
-        sizes = f"its header promises {promised} bytes and it has {found}"
-        raise ReadError(f"evaluate: {path} is truncated: {sizes}. Copy or write it again.")
-    return source
-
-
-def open_zarr(path: str, argument: str) -> ZarrSource:
-    """A Zarr array, of which only the metadata has been read."""
-    zarr = require("zarr", "zarr", "a Zarr array")
-    try:
-        array = zarr.open(path, mode="r")
-    except Exception as error:  # what zarr raises where nothing is differs between its versions
-        remedy = "Pass the directory that holds zarr.json or .zarray."
-        raise ValueError(refusal(argument, f"be {FORMATS}", f"{path} ({error})", remedy)) from error
-    if not hasattr(array, "dtype"):
-        inside = ", ".join(sorted(array.array_keys())) or "no arrays"
-        remedy = "Pass the path of one array."
-        raise ValueError(refusal(argument, "be one Zarr array", f"the group {path} of {inside}", remedy))
-    chunk_rows = array.chunks[0] if array.chunks else 1
-    shards = getattr(array, "shards", None)
-    shard_rows = shards[0] if shards else chunk_rows
-    return ZarrSource(path, tuple(array.shape), np.dtype(array.dtype), chunk_rows, shard_rows)
-
-
-def require(module: str, extra: str, what: str) -> Any:
-    """The module, or a ModuleNotFoundError that names the extra to install."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        message = (
-            f"evaluate: {what} needs {module}, which is not installed. Install it with: pip install 'xent[{extra}]'"
-        )
-        raise ModuleNotFoundError(message, name=module) from error
-
-
-def file_stamp(path: str) -> tuple[int, int]:
-    """The size and time of a file, by which a change is noticed."""
-    try:
-        status = Path(path).stat()
-    except OSError as error:
-        message = f"evaluate: {path} could not be opened ({error.strerror}). Every worker must see it at this path."
-        raise ReadError(message) from error
-    return status.st_size, status.st_mtime_ns

@@ -6,10 +6,12 @@
 
 from ..kernels import resolve as load
 from .calls import Answer, Bench, Call, to_block
-from .conformance import PROMISES, Deviation, Report, Result, check_kernel, registered_specs
-from .edges import Case, case, case_of, cases
+from .conformance import PROMISES, check_kernel
+from .edges import Case, case, case_of, cases, odd_neighbours
 from .memory import ArrayLibrary, array_library, lay
 from .parametrization import KernelConformance, parametrize_with_checks
+from .registration import Deviation, registered_specs
+from .reports import Report, Result
 from .subject import Failure
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "check_kernel",
     "lay",
     "load",
+    "odd_neighbours",
     "parametrize_with_checks",
     "registered_specs",
     "to_block",

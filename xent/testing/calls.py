@@ -18,11 +18,11 @@ from ..numerics import fold
 from ..numerics import statistics as numbers
 from .budget import compute_dtype
 from .edges import Case
-from .memory import ArrayLibrary, Laid, inside, lay
+from .memory import ArrayLibrary, Laid, lay
 
 Array = np.ndarray[Any, Any]
-WRITTEN_OUT = 40
-"""The most numbers of a case that are written out where it is told; a larger one is told by its name."""
+LABEL_FORMS = ("every other row", "reversed", "read-only")
+"""The forms of the logits that labels take too; they are int64 of this machine, and lie in order, in all others."""
 
 
 class Violation(Exception):
@@ -39,7 +39,9 @@ class Call:
         Of the kernel.
     case : Case
     form : str
-        How the logits, and soft targets, lie in memory.
+        How the logits lie in memory, and soft targets unless they are ``apart``; labels too where they can.
+    apart : bool
+        Whether soft targets lie plainly, whatever the form of the logits.
     outer : int
         0 for a block (rows, classes); else (outer, classes, rows / outer), the rows in C order.
     threads : int
@@ -56,6 +58,7 @@ class Call:
     method: str
     case: Case
     form: str = "plain"
+    apart: bool = False
     outer: int = 0
     threads: int = 1
     scale: Array | None = None
@@ -141,25 +144,25 @@ class _Made:
         self.inputs.append(lay(values, form, self.library, self.call.poison))
         return self.inputs[-1].array
 
-    def block(self, rows: Array) -> Any:
+    def block(self, rows: Array, form: str) -> Any:
         """Rows (rows, classes) as a block."""
-        return self.laid(to_block(rows, self.call.outer), self.call.form)
+        return self.laid(to_block(rows, self.call.outer), form)
 
     def arguments(self, start: int, stop: int) -> list[Any]:
         """The logits and the targets of some of the classes."""
-        block = self.block(self.case.logits[:, start:stop])
+        block = self.block(self.case.logits[:, start:stop], self.call.form)
         if self.bench.op == "dense":
-            return [block, self.block(self.case.targets[:, start:stop])]
+            form = "plain" if self.call.apart or self.call.form == "one row repeated" else self.call.form
+            return [block, self.block(self.case.targets[:, start:stop], form)]
         with np.errstate(over="ignore"):
             labels = self.case.labels - start if start else self.case.labels
-        apart = "every other row" if self.call.form == "every other row" else "plain"
-        return [block, self.laid(labels, apart), self.case.on, self.case.off]
+        return [block, self.laid(labels, labels_form(self.call.form)), self.case.on, self.case.off]
 
     def ask(self, method: str, arguments: list[Any], **keywords: Any) -> Any:
         return getattr(self.bench.kernel, method)(*arguments, threads=self.call.threads, **keywords)
 
     def answer(self) -> Answer:
-        parts = [self.arguments(*span) for span in self.call.spans]
+        self.handed_over = parts = [self.arguments(*span) for span in self.call.spans]
         found: Answer = getattr(self, self.call.method)(parts)
         for one in self.inputs:
             if not same_bytes(self.library.to_numpy(one.base), one.before):
@@ -185,7 +188,7 @@ class _Made:
 
     def gradient(self, parts: list[list[Any]]) -> Answer:
         whole = self.merged([self.ask("partial", one) for one in parts])
-        partial = Partial(*(self.library.asarray(np.array(one)) for one in whole))
+        partial = Partial(*(self.laid(one, "plain") for one in whole))
         scale = self.laid(self.call.scales, "plain")
         slopes = []
         for arguments, (start, stop) in zip(parts, self.call.spans, strict=True):
@@ -207,7 +210,10 @@ class _Made:
         found = [self.ask("statistics", [logits, labels, label_logit]) for logits, labels, *_ in parts]
         plain = []
         for partial, ranks, squares, spread in found:
-            ranks = self.library.to_numpy(ranks).astype(np.int64)
+            ranks = self.library.to_numpy(ranks)
+            if ranks.dtype.kind not in "iu" or ranks.shape != self.case.labels.shape:
+                raise Violation(f"label_rank must be integers {list(self.case.labels.shape)}, got {ranks.dtype.name}")
+            ranks = ranks.astype(np.int64)
             sums = (self.rows_of(one, "statistics") for one in (squares, spread))
             plain.append(Statistics(self.merged([partial]), ranks, *sums))
         whole: Statistics = fold.merge_tree(xp, plain, numbers.merge_statistics)
@@ -228,8 +234,7 @@ class _Made:
             return returned
         if returned is not out["out"]:
             raise Violation("`out` was given, and something else was returned")
-        beside = ~inside(tuple(returned.shape), self.call.fill)
-        after = self.library.to_numpy(self.handed.base)
+        after, beside = self.library.to_numpy(self.handed.base), self.handed.beside
         if not same_bytes(after[beside], self.handed.before[beside]):
             raise Violation("memory beside `out` was written to")
         return returned
@@ -253,9 +258,31 @@ class _Made:
         return values
 
 
+class Rewritten(_Made):
+    """A call that is made twice in the same memory, with other values the second time."""
+
+    def again(self, case: Case) -> Answer:
+        """The second answer; the values are those of a case of the same shape."""
+        with arrays.quiet():
+            self.answer()
+            for name in ("logits", "labels", "targets"):
+                for one in self.inputs:
+                    given = getattr(self.case, name)
+                    if one.array.shape == given.shape and same_bytes(self.library.to_numpy(one.array), given):
+                        one.array[...] = self.library.asarray(np.array(getattr(case, name)))
+            self.case = case
+            found: Answer = getattr(self, self.call.method)(self.handed_over)
+        return found
+
+
 def to_block(rows: Array, outer: int) -> Array:
     """Rows (rows, classes) as a block, (outer, classes, rows / outer) where ``outer`` is not 0."""
     return np.swapaxes(rows.reshape(outer, -1, rows.shape[1]), 1, 2) if outer else rows
+
+
+def labels_form(form: str) -> str:
+    """How the labels lie beside logits of a form."""
+    return form if form in LABEL_FORMS else "plain"
 
 
 def one_nan(array: Array) -> Array:

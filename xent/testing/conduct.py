@@ -1,4 +1,4 @@
-"""What a kernel does to memory, and beside other calls: promises that are not about digits."""
+"""What a kernel does to memory: which views it reads, what it writes, how far it reaches, what it takes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import itertools
 import math
 import mmap
 import sys
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from ..kernels import Partial
 from .calls import Answer, Call
 from .edges import Case, case_of, cases, named_dtype
 from .promises import Promise
-from .snippets import snippet
 from .subject import Failure, NotRun, Outcome, Subject
 from .verdicts import faults
 
@@ -30,6 +27,8 @@ Array = np.ndarray[Any, Any]
 FAR = (1 << 31) + 8
 """Elements between rows that stand farther apart than a 32-bit index reaches."""
 PATIENCE_SECONDS = 20
+UNWRITABLE = ("read-only", "byte-swapped", "misaligned", "one row repeated")
+"""Forms of memory that no kernel is handed to write to."""
 
 
 def some_cases(subject: Subject) -> list[Case]:
@@ -40,19 +39,31 @@ def some_cases(subject: Subject) -> list[Case]:
 
 
 def forms_in_memory(subject: Subject) -> Iterator[Outcome]:
-    """Strided, transposed, reversed, misaligned, read-only and byte-swapped views are read as the arrays they are."""
-    for form in subject.library.forms:
-        for case, outer in itertools.product(some_cases(subject), subject.outers[:2]):
-            yield from subject.judged(Call(method, case, form=form, outer=outer) for method in subject.methods)
+    """Aligned, strided, transposed, reversed, repeated, misaligned, read-only, byte-swapped views are read right."""
+    for form, case in itertools.product(subject.library.forms, some_cases(subject)):
+        if form == "one row repeated":
+            case = repeated(subject, case)
+        outers = (0,) if form == "one row repeated" else subject.outers_of(case)
+        for outer, apart in itertools.product(outers, (False, True)[: 1 + (subject.op == "dense")]):
+            yield from subject.judged(
+                Call(method, case, form=form, outer=outer, apart=apart) for method in subject.methods
+            )
+
+
+def repeated(subject: Subject, case: Case) -> Case:
+    """The first row of a case, six times, with labels of their own."""
+    logits, targets = (np.resize(one[:1], (6, one.shape[1])) for one in (case.logits, case.targets))
+    labels = np.arange(6) % case.logits.shape[1]
+    return Case(f"{case}, its first row repeated", logits, labels, np.array(targets), case.on, case.off)
 
 
 def inputs_unchanged(subject: Subject) -> Iterator[Outcome]:
     """No input is written to, nor memory beside it."""
-    for case, method in itertools.product(some_cases(subject), subject.methods):
+    for case, method, outer in itertools.product(some_cases(subject), subject.methods, subject.outers[:2]):
         if subject.op == "sparse" and subject.smooths:
             smooth = Case(str(case), case.logits, case.labels, case.targets, 0.9, 0.1 / case.logits.shape[1])
-            yield from kept(subject, Call(method, smooth))
-        yield from kept(subject, Call(method, case, scale=np.resize([0.0, 2.0], len(case.labels))))
+            yield from kept(subject, Call(method, smooth, outer=outer))
+        yield from kept(subject, Call(method, case, scale=np.resize([0.0, 2.0], len(case.labels)), outer=outer))
 
 
 def kept(subject: Subject, call: Call) -> Iterator[Outcome]:
@@ -69,8 +80,9 @@ def nothing_read_beside(subject: Subject) -> Iterator[Outcome]:
     largest = 6e4 if subject.dtype == "float16" else 1e38
     for case, poison in itertools.product(group, (math.nan, math.inf, largest)):
         for form in ("plain", "rows apart") if "rows apart" in subject.library.forms else ("plain",):
-            calls = (Call(method, case, form=form, poison=poison) for method in subject.methods)
-            yield from subject.judged(calls)
+            for outer in subject.outers[:2]:
+                calls = (Call(method, case, form=form, poison=poison, outer=outer) for method in subject.methods)
+                yield from subject.judged(calls)
 
 
 def out_is_filled(subject: Subject) -> Iterator[Outcome]:
@@ -78,12 +90,13 @@ def out_is_filled(subject: Subject) -> Iterator[Outcome]:
     methods = [one for one in subject.methods if one in ("loss", "gradient", "loss_and_gradient")]
     if not methods or not subject.library.is_mutable:
         raise NotRun("no method takes `out`" if not methods else f"{subject.library.name} has no mutable arrays")
-    fills = [form for form in subject.library.forms if form not in ("read-only", "byte-swapped", "misaligned")]
-    for case, fill, outer in itertools.product(some_cases(subject), fills, subject.outers[:2]):
-        for method in methods:
-            if method != "loss" or fill in ("plain", "every other row"):
-                scale = None if method == "loss" else np.resize([1.0, 0.0, 2.0], len(case.labels))
-                yield from subject.judged([Call(method, case, fill=fill, outer=outer, scale=scale)])
+    fills = [form for form in subject.library.forms if form not in UNWRITABLE]
+    for case, fill, method in itertools.product(some_cases(subject), fills, methods):
+        if method == "loss" and fill not in ("plain", "every other row"):
+            continue
+        scale = None if method == "loss" else np.resize([1.0, 0.0, 2.0], len(case.labels))
+        for outer in subject.outers_of(case):
+            yield from subject.judged([Call(method, case, fill=fill, outer=outer, scale=scale)])
 
 
 def virtual_memory(subject: Subject, size: int, dtype: Any) -> Array:
@@ -106,12 +119,34 @@ def far_rows(subject: Subject) -> Iterator[Outcome]:
     block[...] = case.logits
     if subject.spec.guard is not None and not subject.spec.guard(block.shape, block.strides):
         raise NotRun("its guard declines such a view")
-    with arrays.quiet():
-        told = [np.array(one) if isinstance(one, np.ndarray) else one for one in case.told(subject.op)]
-        found, near = (subject.bench.kernel.partial(one, *told, threads=1) for one in (block, np.array(case.logits)))
-    same = all(a.tobytes() == b.tobytes() for a, b in zip(found, near, strict=True))
-    what = "other numbers than of the same rows side by side"
-    yield None if same else Failure(f"partial of rows {FAR} elements apart", what)
+    near = np.array(case.logits)
+    for method in subject.methods:
+        if method not in ("partial", "loss", "gradient", "loss_and_gradient"):
+            continue
+        with arrays.quiet():
+            found, expected = (Answered(subject, method, one, case).fields() for one in (block, near))
+        same = all(a.tobytes() == b.tobytes() for a, b in zip(found, expected, strict=True))
+        what = "other numbers than of the same rows side by side"
+        yield None if same else Failure(f"{method} of rows {FAR} elements apart", what)
+
+
+class Answered:
+    """A call of a method on a block as it is, without copies."""
+
+    def __init__(self, subject: Subject, method: str, block: Array, case: Case):
+        self.kernel = subject.bench.kernel
+        self.told = [np.array(one) if isinstance(one, np.ndarray) else one for one in case.told(subject.op)]
+        self.block, self.method, self.scale = block, method, np.ones(len(case.labels), case.targets.dtype)
+
+    def fields(self) -> list[Array]:
+        """What comes back, array by array."""
+        arguments = [self.block, *self.told]
+        if self.method == "gradient":
+            arguments.append(self.kernel.partial(*arguments, threads=1))
+        if "gradient" in self.method:
+            arguments.append(self.scale)
+        found = getattr(self.kernel, self.method)(*arguments, threads=1)
+        return [np.array(one) for one in (found if isinstance(found, tuple) else (found,))]
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
@@ -182,127 +217,6 @@ def many_elements(subject: Subject) -> Iterator[Outcome]:
     yield None
 
 
-# -------------------- the same bits
-
-
-def differ(subject: Subject, what: str, a: Call, b: Call) -> Failure:
-    """The failure that two calls do not agree."""
-    return Failure(f"{a} and {b}", what, snippet=snippet(subject.spec, subject.library, a, b))
-
-
-def answers(subject: Subject, *calls: Call) -> list[Answer] | Failure:
-    """The answers to some calls, or the first failure."""
-    found = []
-    for call in calls:
-        answer = subject.answered(call)
-        if isinstance(answer, Failure):
-            return answer
-        found.append(answer)
-    return found
-
-
-def block_of_rows(subject: Subject, rows: int, classes: int, seed: int = 0) -> Case:
-    """Rows with many kinds of neighbours: ordinary, confident, masked, NaN, infinite."""
-    x = np.random.default_rng([rows, classes, seed]).standard_normal((rows, classes)) * 3
-    x[::5] -= 30 * (np.arange(classes) != classes // 2)
-    x[1::7, 0] = np.nan
-    x[2::7, : classes // 2] = -np.inf
-    x[3::11, classes - 1] = np.inf
-    return case_of(f"{rows} rows with odd neighbours", x, named_dtype(subject.dtype))
-
-
-def promised_bits(subject: Subject) -> None:
-    """Ends a promise about bits where none is made."""
-    if not subject.spec.deterministic:
-        raise NotRun("it is declared deterministic=False")
-
-
-def row_locality(subject: Subject) -> Iterator[Outcome]:
-    """A row's numbers are the same bits in every block of 1 to 33 rows, at every place in it."""
-    promised_bits(subject)
-    for classes, method in itertools.product((3, 7, 33, 130), subject.methods):
-        call = Call(method, block_of_rows(subject, 40, classes))
-        whole = answers(subject, call)
-        if isinstance(whole, Failure):
-            yield whole
-            continue
-        for size in range(1, 34):
-            for first in range(0, 40 - size, 1 if classes == 7 else 1 + size // 3):
-                part = answers(subject, call.rows(first, first + size))
-                if isinstance(part, Failure):
-                    yield part
-                    break
-                same = part[0].bits() == whole[0].bits(first, first + size)
-                what = f"rows {first} to {first + size - 1} have other bits by themselves than in a block of 40"
-                yield None if same else differ(subject, what, call, call.rows(first, first + size))
-
-
-def threads(subject: Subject) -> Iterator[Outcome]:
-    """The same bits for any number of threads."""
-    promised_bits(subject)
-    for (rows, classes), method in itertools.product(((67, 130), (5, 5000), (2, 40_001), (400, 1000)), subject.methods):
-        case = block_of_rows(subject, rows, classes)
-        for outer in subject.outers[:2]:
-            one, *others = (Call(method, case, threads=count, outer=outer) for count in (1, 2, 3, 8))
-            if not subject.admits(one):
-                continue
-            for other in others:
-                found = answers(subject, one, other)
-                if isinstance(found, Failure):
-                    yield found
-                else:
-                    same = found[0].bits() == found[1].bits()
-                    yield None if same else differ(subject, "other bits than on one thread", one, other)
-
-
-def deterministic(subject: Subject) -> Iterator[Outcome]:
-    """The same bits run after run."""
-    promised_bits(subject)
-    for (rows, classes), method in itertools.product(((9, 70), (300, 1000)), subject.methods):
-        call = Call(method, block_of_rows(subject, rows, classes), threads=2)
-        if subject.admits(call):
-            found = answers(subject, *[call] * 5)
-            if isinstance(found, Failure):
-                yield found
-            else:
-                same = all(one.bits() == found[0].bits() for one in found)
-                yield None if same else differ(subject, "other bits in another run", call, call)
-
-
-def concurrent_callers(subject: Subject) -> Iterator[Outcome]:
-    """Eight threads that call at once get what one gets."""
-    promised_bits(subject)
-    calls = [
-        Call(method, block_of_rows(subject, rows, classes, seed))
-        for rows, classes in ((64, 700), (64, 33), (3, 9000), (40, 7))
-        for seed in (0, 1)  # others of the same shape, in whatever memory is shared
-        for method in subject.methods
-    ]
-    calls = [call for call in calls if subject.admits(call)] * 4
-    alone = [subject.answered(call) for call in calls[: len(calls) // 4]] * 4
-    gate, interval = threading.Barrier(8), sys.getswitchinterval()
-
-    def turn(number: int) -> list[Answer | Failure]:
-        gate.wait()
-        return [subject.answered(call) for call in calls[number:] + calls[:number]]
-
-    sys.setswitchinterval(1e-5)  # so that whatever two calls share is met halfway
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            rounds = list(pool.map(turn, range(8)))
-    finally:
-        sys.setswitchinterval(interval)
-    for number, found in enumerate(rounds):
-        expected = alone[number:] + alone[:number]
-        asked = calls[number:] + calls[:number]
-        for call, here, there in zip(asked, found, expected, strict=True):
-            if isinstance(here, Failure):
-                yield here
-            elif not isinstance(there, Failure):
-                same = here.bits() == there.bits()
-                yield None if same else differ(subject, "other bits while other threads call", call, call)
-
-
 CONDUCT: tuple[Promise, ...] = (
     forms_in_memory,
     inputs_unchanged,
@@ -311,8 +225,4 @@ CONDUCT: tuple[Promise, ...] = (
     far_rows,
     many_elements,
     extra_memory,
-    row_locality,
-    threads,
-    deterministic,
-    concurrent_callers,
 )

@@ -22,7 +22,10 @@ from .exact import Exact, exact
 
 Array = np.ndarray[Any, Any]
 inf, nan = math.inf, math.nan
-WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 63, 64, 65, 97, 127, 129, 255, 507, 1025)
+WIDTHS = (
+    *(1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 127, 128, 129, 255, 256, 507),
+    *(512, 1024, 1025, 2048, 4096),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,8 @@ class Case:
         Which rows these are of the case that they are cut from.
     base : Case, optional
         That case; its exact numbers are computed once for all cuts.
+    source : str
+        Code that makes it again; empty where there is none shorter than its numbers.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Case:
     off: float = 0.0
     cut: tuple[int, int] | None = None
     base: Case | None = None
+    source: str = ""
 
     def __str__(self) -> str:
         return self.name if self.cut is None else f"{self.name}, rows {self.cut[0]} to {self.cut[1] - 1}"
@@ -120,12 +126,20 @@ def every_width(dtype: Any) -> Iterator[Case]:
         yield case_of(f"{classes} classes", normal(6, classes), dtype)
 
 
+def many_rows(dtype: Any) -> Iterator[Case]:
+    for rows, classes in ((129, 5), (257, 33), (1025, 3), (4099, 7), (70_001, 2)):
+        few = np.resize(normal(12, classes), (rows, classes))  # the same few rows, so that the exact answer is quick
+        targets = np.resize(np.abs(normal(12, classes, 0.3)), (rows, classes))
+        yield case_of(f"{rows} rows of {classes}", few, dtype, np.arange(rows) % classes, targets=targets)
+
+
 def many_classes(dtype: Any) -> Iterator[Case]:
     x = np.round(normal(3, 40_001) * 8) / 8  # few values, so that the exact answer is quick
     yield case_of("40001 classes", x, dtype)
-    yield case_of(
-        "70001 equal logits", np.full((2, 70_001), 0.5), dtype, [0, 70_000], targets=np.full((2, 70_001), 1e-5)
-    )
+    equal = np.full((2, 70_001), 0.5)
+    equal[1, 70_000] = 0.75  # whose number is 4464 in 16 bits
+    labels, targets = [0, 70_000], np.full((2, 70_001), 1e-5)
+    yield case_of("70001 logits, equal but for one", equal, dtype, labels, targets=targets)
     for size in (0.3, 0.7):  # equal terms repeat the same rounding
         equal = np.zeros((3, 20_011))
         equal[:, 1:] = -size
@@ -228,10 +242,14 @@ def strange_labels(dtype: Any) -> Iterator[Case]:
 
 def smoothed(dtype: Any) -> Iterator[Case]:
     for classes, smoothing in itertools.product((2, 7, 64, 65, 300), (0.1, 0.5, 1.0)):
-        x = normal(5, classes)
+        x = normal(6, classes)
         x[3, 1] = -inf
         name = f"smoothed by {smoothing} over {classes}"
         yield case_of(name, x, dtype, on=1 - smoothing, off=smoothing / classes)
+    for group in (infinities, not_numbers, masked_tiles, strange_labels, offsets, ties):
+        for one in list(group(dtype))[-3:]:
+            off = 0.1 / one.logits.shape[1]
+            yield replace(one, name=f"{one.name}, smoothed", on=0.9, off=off)
 
 
 def soft_targets(dtype: Any) -> Iterator[Case]:
@@ -246,8 +264,30 @@ def soft_targets(dtype: Any) -> Iterator[Case]:
         yield case_of(f"soft targets over {classes}", x, dtype, targets=targets)
 
 
+def random_rows(dtype: Any) -> Iterator[Case]:
+    rng = np.random.default_rng(20261121)
+    for number in range(25):
+        rows, classes = int(rng.integers(1, 9)), int(rng.integers(1, 200))
+        spread, offset = 10.0 ** rng.uniform(-3, 2), rng.choice([0.0, 0.0, 10.0, -1000.0])
+        x = rng.standard_normal((rows, classes)) * spread + offset
+        x[rng.random(x.shape) < rng.choice([0.0, 0.0, 0.2])] = -inf
+        yield case_of(f"random rows {number}", x, dtype)
+
+
+def odd_neighbours(dtype: str, rows: int, classes: int, seed: int = 0) -> Case:
+    """Rows with many kinds of neighbours: ordinary, confident, masked, NaN, infinite."""
+    x = np.random.default_rng([rows, classes, seed]).standard_normal((rows, classes)) * 3
+    x[::5] -= 30 * (np.arange(classes) != classes // 2)
+    x[1::7, 0] = nan
+    x[2::7, : classes // 2] = -inf
+    x[3::11, classes - 1] = inf
+    found = case_of(f"{rows} rows with odd neighbours", x, named_dtype(dtype))
+    return replace(found, source=f'odd_neighbours("{dtype}", {rows}, {classes}, {seed})')
+
+
 GROUPS: dict[str, Callable[[Any], Iterator[Case]]] = {
     "every_width": every_width,
+    "many_rows": many_rows,
     "many_classes": many_classes,
     "tiny_losses": tiny_losses,
     "offsets": offsets,
@@ -260,6 +300,7 @@ GROUPS: dict[str, Callable[[Any], Iterator[Case]]] = {
     "strange_labels": strange_labels,
     "smoothed": smoothed,
     "soft_targets": soft_targets,
+    "random_rows": random_rows,
 }
 FOR_ONE_OP = {"strange_labels": "sparse", "smoothed": "sparse", "soft_targets": "dense"}
 
@@ -267,7 +308,8 @@ FOR_ONE_OP = {"strange_labels": "sparse", "smoothed": "sparse", "soft_targets": 
 @functools.lru_cache(maxsize=64)
 def cases(group: str, dtype: str) -> tuple[Case, ...]:
     """The cases of a group in a dtype; their arrays must not be written to."""
-    found = tuple(GROUPS[group](named_dtype(dtype)))
+    made = GROUPS[group](named_dtype(dtype))
+    found = tuple(replace(one, source=f'case("{dtype}", "{one.name}")') for one in made)
     for one in found:
         for array in (one.logits, one.labels, one.targets):
             array.flags.writeable = False

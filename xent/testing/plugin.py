@@ -7,7 +7,7 @@ promise of the conformance kit is a test (``suite.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from .. import settings
 from ..errors import NotServed
-from .parametrization import KernelConformance, named
+from .parametrization import named
 
 SERVED = "xent_served"
 """The property of a test's report that says whether the kernel served one of its calls."""
@@ -46,22 +46,32 @@ class Served:
     def __init__(self, kernel: str):
         self.kernel = kernel
         self.tests = self.served = 0
+        self.decisions: list[Any] = []
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Runs one test with the kernel forced; the conformance kit does that itself, where it must."""
-        if issubclass(getattr(item, "cls", None) or object, KernelConformance):
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Runs one test and its fixtures with the kernel forced; the conformance kit does that itself where it must."""
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if {"spec", "check"} <= set(parameters):
             item.user_properties.append((SERVED, True))
-            yield
-            return
-        with settings.using(kernel=self.kernel, trace=True) as decisions:
-            try:
-                yield
-            except NotServed as error:
-                lines = str(error).splitlines()
-                pytest.skip(next((line.strip() for line in lines if line.startswith(f"  {self.kernel}: ")), lines[0]))
-            finally:
-                item.user_properties.append((SERVED, any(one.kernel == self.kernel for one in decisions)))
+            return (yield)
+        with settings.using(kernel=self.kernel, trace=True) as self.decisions:
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """A test that the kernel does not serve is skipped, with the reason against it."""
+        report = yield
+        if call.when == "call" and SERVED not in dict(item.user_properties):
+            served = any(one.kernel == self.kernel for one in self.decisions)
+            report.user_properties.append((SERVED, served))
+        if call.excinfo is not None and isinstance(call.excinfo.value, NotServed):
+            lines = str(call.excinfo.value).splitlines()
+            reason = next((line.strip() for line in lines if line.startswith(f"  {self.kernel}: ")), lines[0])
+            report.outcome, report.longrepr = "skipped", (str(item.path), item.location[1] or 0, f"Skipped: {reason}")
+        return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
@@ -74,4 +84,6 @@ class Served:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        terminalreporter.write_line(f"xent: kernel {self.kernel!r} served in {self.served} of {self.tests} tests")
+        failure = "" if self.served or not self.tests else ": a run that tries nothing is a failure"
+        told = f"xent: kernel {self.kernel!r} served in {self.served} of {self.tests} tests{failure}"
+        terminalreporter.write_line(told)

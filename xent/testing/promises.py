@@ -1,8 +1,8 @@
 """What is promised of every kernel, one function a promise; its name is the check's, its first line says it.
 
 A promise takes a :class:`~xent.testing.subject.Subject` and gives an outcome for each case that it tries. What a kernel
-answers about numbers is here; what it does to memory and beside other calls is in ``conduct.py``, what it declares in
-``declaration.py``.
+answers about numbers is here; what it does to memory is in ``conduct.py``, what must be the same bits in ``bits.py``,
+what it declares in ``declaration.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .calls import Call
-from .edges import FOR_ONE_OP, Case, case_of, cases, named_dtype
+from .edges import FOR_ONE_OP, Case, cases
 from .subject import NotRun, Outcome, Subject
 
 Promise = Callable[[Subject], Iterator[Outcome]]
@@ -30,6 +30,11 @@ def of_group(subject: Subject, group: str) -> Iterator[Outcome]:
 def every_width(subject: Subject) -> Iterator[Outcome]:
     """Ordinary rows of 1 to 1025 classes are right: no tail of a loop is lost."""
     yield from of_group(subject, "every_width")
+
+
+def many_rows(subject: Subject) -> Iterator[Outcome]:
+    """The last of 129 to 70001 rows are as right as the first."""
+    yield from of_group(subject, "many_rows")
 
 
 def many_classes(subject: Subject) -> Iterator[Outcome]:
@@ -94,7 +99,7 @@ def soft_targets(subject: Subject) -> Iterator[Outcome]:
 
 def no_rows(subject: Subject) -> Iterator[Outcome]:
     """A block without rows gives answers without rows."""
-    empty = subject.example(rows=6).rows(0, 0)
+    empty = subject.ordinary(6, 7).rows(0, 0)
     for outer in subject.outers[:2]:
         yield from subject.judged(Call(method, empty, outer=outer) for method in subject.methods)
 
@@ -106,11 +111,12 @@ def merged_spans(subject: Subject) -> Iterator[Outcome]:
     group += [*cases("smoothed" if subject.op == "sparse" else "soft_targets", subject.dtype)[:6]]
     group += cases("masked_tiles", subject.dtype)[:3]
     yield from subject.judged(
-        Call(method, case, cuts=cuts)
+        Call(method, case, cuts=cuts, outer=outer)
         for case in group
         for method in subject.methods
         if method in ("partial", "gradient", "statistics")
         for cuts in spans_of(case)
+        for outer in subject.outers_of(case)[:3]
     )
 
 
@@ -122,36 +128,31 @@ def spans_of(case: Case) -> Iterable[tuple[int, ...]]:
 
 
 def scales(subject: Subject) -> Iterator[Outcome]:
-    """The gradient is multiplied by the row's scale; a scale of 0 gives exactly 0, whatever the row holds."""
+    """The gradient is multiplied by the row's scale, NaN too; a scale of 0 gives exactly 0, whatever the row holds."""
     methods = [one for one in subject.methods if "gradient" in one]
     if not methods:
         raise NotRun("it declares no gradient")
     group = [*cases("not_numbers", subject.dtype), *cases("infinities", subject.dtype)[-4:]]
     group += [*cases("every_width", subject.dtype)[4::4], *cases("masked_tiles", subject.dtype)[-4:]]
-    steps = np.asarray([0.0, 1.0, -0.5, 3.0, 1e-3, 0.0, 0.25])
+    if subject.op == "sparse" and subject.smooths:
+        group += [one for one in cases("smoothed", subject.dtype) if one.name.endswith("smoothed")]
+    large = (1.0, 2.0) if subject.dtype == "float16" else (1e5, 1e30)
+    steps = np.asarray([0.0, 1.0, -0.5, 3.0, 1e-3, 0.0, 0.25, np.nan, *large])
     for case in group:
-        for chosen in (np.zeros(len(case.labels)), np.resize(steps, len(case.labels))):
-            for outer in subject.outers[:2]:
+        for some in ([0.0], steps, steps[::-1]):
+            chosen = np.resize(some, len(case.labels))
+            for outer in subject.outers_of(case):
                 yield from subject.judged(Call(method, case, scale=chosen, outer=outer) for method in methods)
 
 
 def random_rows(subject: Subject) -> Iterator[Outcome]:
     """Rows of random widths, spreads and offsets are right."""
-    rng, dtype = np.random.default_rng(20261121), named_dtype(subject.dtype)
-
-    def drawn() -> Iterator[Case]:
-        for number in range(25):
-            rows, classes = int(rng.integers(1, 9)), int(rng.integers(1, 200))
-            spread, offset = 10.0 ** rng.uniform(-3, 2), rng.choice([0.0, 0.0, 10.0, -1000.0])
-            x = rng.standard_normal((rows, classes)) * spread + offset
-            x[rng.random(x.shape) < rng.choice([0.0, 0.0, 0.2])] = -np.inf
-            yield case_of(f"random rows {number}", x, dtype)
-
-    yield from subject.judged(subject.in_every_way(drawn()))
+    yield from of_group(subject, "random_rows")
 
 
 NUMBERS: tuple[Promise, ...] = (
     every_width,
+    many_rows,
     many_classes,
     tiny_losses,
     offsets,

@@ -84,10 +84,27 @@ class Subject:
     @cached_property
     def outers(self) -> tuple[int, ...]:
         """The layouts, as calls have them."""
-        return (0, 1, 2) if "middle" in self.spec.layouts else (0,)
+        return (0, 1, 2, 3) if "middle" in self.spec.layouts else (0,)
 
-    def example(self, rows: int = 6, classes: int = 7) -> Case:
-        """Some ordinary rows."""
+    @cached_property
+    def example(self) -> Case:
+        """Some ordinary rows, of the first shape that the guard lets pass."""
+        for rows, classes in ((6, 7), (6, 8), (6, 64), (6, 1024), (128, 64), (128, 4096), (1024, 128)):
+            case = self.ordinary(rows, classes)
+            if self.spec.guard is None or self.passes(to_block(case.logits, 0)):
+                return case
+        raise NotRun("its guard lets no ordinary shape pass")
+
+    def passes(self, block: Array) -> bool:
+        """Whether the guard lets such a block pass; one that breaks does not."""
+        try:
+            array = lay(block, library=self.library).array
+            return bool(self.spec.guard(tuple(array.shape), tuple(getattr(array, "strides", ()) or ())))  # type: ignore[misc]
+        except Exception:  # a plugin's guard may raise anything; `declaration` tells
+            return False
+
+    def ordinary(self, rows: int, classes: int) -> Case:
+        """So many ordinary rows."""
         x = np.random.default_rng([rows, classes]).standard_normal((rows, classes)) * 3
         return case_of(f"{rows} ordinary rows", x, named_dtype(self.dtype))
 
@@ -101,7 +118,7 @@ class Subject:
         """The facts of a call on ordinary rows, in this dtype and library unless others are named."""
         other = replace(self, dtype=dtype or self.dtype, library=library or self.library)
         route = Route(LOSSES[self.op].__name__, self.op, method)
-        logits, target = other.arguments(other.example())
+        logits, target = other.arguments(other.ordinary(*self.example.logits.shape))
         return selection.problem_of(settings.current(), route, logits, target, Options(**options), NO_WEIGHTS)
 
     def reasons(self, problem: Problem) -> list[str]:
@@ -132,6 +149,10 @@ class Subject:
         block = lay(to_block(call.case.logits, call.outer), call.form, self.library).array
         return bool(self.spec.guard(tuple(block.shape), tuple(getattr(block, "strides", ()) or ())))
 
+    def outers_of(self, case: Case) -> tuple[int, ...]:
+        """The layouts in which the rows of a case can lie."""
+        return tuple(one for one in self.outers if not one or len(case.labels) % one == 0)
+
     def failure(self, call: Call, what: str, excess: float = np.inf) -> Failure:
         return Failure(str(call), what, excess, snippet(self.spec, self.library, call))
 
@@ -149,7 +170,7 @@ class Subject:
     def faults(self, call: Call) -> list[Fault] | Failure:
         """What is wrong with the answer to a call."""
         answer = self.answered(call)
-        return answer if isinstance(answer, Failure) else list(faults(call, answer, self.op))
+        return answer if isinstance(answer, Failure) else list(faults(call, answer, self.op, self.library.flushes))
 
     def judged(self, calls: Iterable[Call]) -> Iterator[Outcome]:
         """What comes of each call that the kernel would be handed; what is wrong is shown on one row, if that does."""
@@ -173,6 +194,5 @@ class Subject:
         """Each case by every method in every layout."""
         for case in cases:
             for method in self.methods:
-                for outer in self.outers:
-                    if not outer or len(case.labels) % outer == 0:
-                        yield Call(method, case, outer=outer)
+                for outer in self.outers_of(case):
+                    yield Call(method, case, outer=outer)

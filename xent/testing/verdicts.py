@@ -58,14 +58,14 @@ def worst(
     )
 
 
-def faults(call: Call, answer: Answer, op: str) -> Iterator[Fault]:
-    """Everything that is wrong in the answer to a call."""
+def faults(call: Call, answer: Answer, op: str, flushes: bool = False) -> Iterator[Fault]:
+    """Everything that is wrong in the answer to a call; ``flushes``: the library takes subnormal numbers for 0."""
     with np.errstate(all="ignore"):
         found = [
-            *(partial_faults(call, answer.partial, op) if answer.partial is not None else ()),
-            loss_fault(call, answer.loss, op) if answer.loss is not None else None,
-            gradient_fault(call, answer.gradient, op) if answer.gradient is not None else None,
-            *(statistics_faults(call, answer.statistics, op) if answer.statistics is not None else ()),
+            *(partial_faults(call, answer.partial, op, flushes) if answer.partial is not None else ()),
+            loss_fault(call, answer.loss, op, flushes) if answer.loss is not None else None,
+            gradient_fault(call, answer.gradient, op, flushes) if answer.gradient is not None else None,
+            *(statistics_faults(call, answer.statistics, op, flushes) if answer.statistics is not None else ()),
         ]
     yield from (one for one in found if one is not None)
 
@@ -76,18 +76,23 @@ def is_inside(call: Call, op: str) -> Array:
     return np.asarray((op == "dense") | ((labels >= 0) & (labels < call.case.logits.shape[1])))
 
 
-def loss_fault(call: Call, loss: Array, op: str, what: str = "the loss") -> Fault | None:
+def loss_fault(call: Call, loss: Array, op: str, flushes: bool) -> Fault | None:
     """Losses of whole rows; NaN where a label is none of the classes."""
     case = call.case
     inside = is_inside(call, op)
-    exact = tuple(
-        np.where(inside, part, limit) for part, limit in zip(case.exact(op).loss, (math.nan, 0.0), strict=True)
-    )
-    budget = loss_budget(case.logits, np.nan_to_num(case.dense(op), nan=0.0))
-    return worst(what, loss, exact, budget, k_of["loss"])  # type: ignore[arg-type]  # a pair
+    hi, lo = case.exact(op).loss
+    exact = np.where(inside, hi, math.nan), np.where(inside, lo, 0.0)
+    budget = loss_budget(case.logits, np.nan_to_num(case.dense(op), nan=0.0), flushes=flushes)
+    return negative_zero(loss, "the loss") or worst("the loss", loss, exact, budget, k_of["loss"])
 
 
-def partial_faults(call: Call, partial: Partial, op: str) -> Iterator[Fault | None]:
+def negative_zero(loss: Array, what: str) -> Fault | None:
+    """A loss of −0.0, which no distribution has."""
+    rows = np.flatnonzero((loss == 0) & np.signbit(loss))
+    return Fault(f"{what} of row {rows[0]} is -0.0", int(rows[0]), math.inf) if len(rows) else None
+
+
+def partial_faults(call: Call, partial: Partial, op: str, flushes: bool) -> Iterator[Fault | None]:
     """The four numbers, by what is made of them: the loss, the log-sum-exp, and the loss of a label at the maximum."""
     case, exact, inside = call.case, call.case.exact(op), is_inside(call, op)
     plain = case.logits.astype(np.float64)
@@ -100,11 +105,14 @@ def partial_faults(call: Call, partial: Partial, op: str) -> Iterator[Fault | No
         "the loss made of the partial", loss, exact.loss, loss_budget(case.logits, targets), k_of["loss"], inside
     )
     lse = fold.log_partition(xp, partial)
-    yield worst("the log-sum-exp made of the partial", lse, exact.lse, lse_budget(case.logits), k_of["lse"])
+    yield worst(
+        "the log-sum-exp made of the partial", lse, exact.lse, lse_budget(case.logits, flushes=flushes), k_of["lse"]
+    )
     at_max = np.arange(plain.shape[1]) == plain.argmax(axis=1)[:, None]
     rest = np.log1p(partial.sum_exp_rest)
     usable = ~np.isnan(exact.rest[0])
-    yield worst("log1p(sum_exp_rest)", rest, exact.rest, loss_budget(case.logits, at_max), k_of["loss"], usable)
+    budget = loss_budget(case.logits, at_max, flushes=flushes)
+    yield worst("log1p(sum_exp_rest)", rest, exact.rest, budget, k_of["loss"], usable)
     yield from mass_faults(call, partial, op, inside & ~is_nan, ~inside)
     nothing = (plain == -math.inf).all(axis=1)
     for row in np.flatnonzero(nothing & (partial.sum_exp_rest != -1))[:1]:
@@ -129,12 +137,12 @@ def mass_faults(call: Call, partial: Partial, op: str, inside: Array, outside: A
     yield worst("target_gap, of a row of −inf,", partial.target_gap, (limit, 0 * mass), budget, 0, masked)
 
 
-def gradient_fault(call: Call, gradient: Array, op: str) -> Fault | None:
+def gradient_fault(call: Call, gradient: Array, op: str, flushes: bool) -> Fault | None:
     """Gradients times the rows' scales; exactly 0 where the scale is 0; anything where the label is none."""
     case, scale = call.case, call.scales.astype(np.float64)[:, None]
     targets = np.nan_to_num(case.dense(op), nan=0.0)
     is_sparse = op == "sparse" and (case.on, case.off) == (1.0, 0.0)
-    budget = gradient_budget(case.logits, targets, is_sparse=is_sparse)
+    budget = gradient_budget(case.logits, targets, is_sparse=is_sparse, flushes=flushes)
     hi, lo = (np.where(scale == 0, 0.0, part * scale) for part in case.exact(op).gradient)
     narrow = 0.5 * ulp(hi, case.logits.dtype) if case.logits.dtype != compute_dtype(case.logits.dtype) else 0.0
     rounding = np.where(scale == 1, 0.0, 2 * np.finfo(compute_dtype(case.logits.dtype)).eps * np.abs(hi) + narrow)
@@ -144,14 +152,15 @@ def gradient_fault(call: Call, gradient: Array, op: str) -> Fault | None:
     return worst("the gradient", gradient, (hi, lo), allowed, k_of["gradient"], mask)
 
 
-def statistics_faults(call: Call, statistics: Statistics, op: str) -> Iterator[Fault | None]:
+def statistics_faults(call: Call, statistics: Statistics, op: str, flushes: bool) -> Iterator[Fault | None]:
     """The partial, the ranks exactly, and the sums."""
     case = call.case
-    yield from partial_faults(call, statistics.partial, op)
+    yield from partial_faults(call, statistics.partial, op, flushes)
     x, ours = case.logits.astype(np.float64), label_logits(case).astype(np.float64)[:, None]
     before = (x > ours) | ((x == ours) & (np.arange(x.shape[1]) < case.labels[:, None]))
     lost = np.isnan(x).any(axis=1) | (x == -math.inf).all(axis=1)
-    for row in np.flatnonzero((statistics.label_rank != before.sum(axis=1)) & ~lost)[:1]:
+    ranked = is_inside(call, op) & ~lost  # of no label there is no rank
+    for row in np.flatnonzero((statistics.label_rank != before.sum(axis=1)) & ranked)[:1]:
         got, wanted = int(statistics.label_rank[row]), int(before[row].sum())
         yield Fault(f"label_rank of row {row} is {got}, exact {wanted}", int(row), math.inf)
     exact, of = case.exact(op), terms(case.logits, np.zeros(x.shape))

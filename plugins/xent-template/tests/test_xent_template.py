@@ -3,7 +3,7 @@
 from xent.testing import KernelConformance
 
 
-class TestTemplate(KernelConformance):
+class TestConformance(KernelConformance):
     """What fails here prints the worst case as code that shows it."""
 
     kernels = "template"

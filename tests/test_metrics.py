@@ -1,0 +1,275 @@
+"""Every statistic of a prediction set, against scikit-learn, statsmodels, or its definition written out in NumPy."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import sklearn.metrics
+import statsmodels.api
+
+import xent
+from xent.evaluation.onepass import evaluate
+from xent.evaluation.paired import compare
+
+ROWS, CLASSES = 507, 7
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return np.random.default_rng(1).standard_normal((ROWS, CLASSES)) * 2
+
+
+@pytest.fixture(scope="module")
+def labels(logits):
+    rng = np.random.default_rng(2)
+    return np.where(rng.random(ROWS) < 0.4, logits.argmax(axis=1), rng.integers(0, CLASSES, ROWS))
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    return np.random.default_rng(3).integers(0, 40, ROWS)
+
+
+@pytest.fixture(scope="module")
+def probabilities(logits):
+    return scipy.special.softmax(logits, axis=1)
+
+
+@pytest.fixture(scope="module")
+def losses(probabilities, labels):
+    return -np.log(probabilities[np.arange(ROWS), labels])
+
+
+@pytest.fixture(scope="module")
+def found(logits, labels, clusters):
+    keys = {"clusters": clusters, "slices": np.array(["b", "a", "ü"])[np.arange(ROWS) % 3]}
+    return evaluate(logits, labels, by_class=True, top_k=(1, 2, 3), bins=10, predicted_bytes=1000, **keys)
+
+
+def test_the_loss_is_that_of_scikit_learn(found, probabilities, labels):
+    assert found.mean_loss == pytest.approx(sklearn.metrics.log_loss(labels, probabilities), rel=1e-13)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_top_k_accuracies_are_those_of_scikit_learn(found, probabilities, labels, k):
+    expected = sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=k, labels=range(CLASSES))
+
+    assert found.top_k_accuracy[k] == expected
+    assert found.metrics[f"top-{k} accuracy"].value == expected and found.top_k_accuracy[1] == found.accuracy
+
+
+def test_the_brier_score_is_that_of_scikit_learn(found, probabilities, labels):
+    expected = sklearn.metrics.brier_score_loss(labels, probabilities, labels=range(CLASSES), scale_by_half=False)
+
+    assert found.brier == pytest.approx(expected, rel=1e-13)
+
+
+def test_entropy_and_confidence_are_those_of_scipy(found, probabilities):
+    entropy = scipy.stats.entropy(probabilities, axis=1)
+
+    assert found.entropy == pytest.approx(entropy.mean(), rel=1e-13)
+    assert found.metrics["entropy"].stderr == pytest.approx(scipy.stats.sem(entropy), rel=1e-12)
+    assert found.confidence == pytest.approx(probabilities.max(axis=1).mean(), rel=1e-13)
+
+
+def test_the_calibration_error_is_its_definition(found, probabilities, labels):
+    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    edges, gaps = np.linspace(0, 1, 11), []
+    for low, high in pairwise(edges):
+        inside = (top > low) & (top <= high)
+        if inside.any():
+            gaps.append(inside.mean() * abs(right[inside].mean() - top[inside].mean()))
+
+    assert found.calibration_error == pytest.approx(sum(gaps), rel=1e-12)
+    assert [one.counted for one in found.reliability] == [
+        n for n in np.histogram(top, edges)[0].tolist() if n
+    ]  # no probability lies on an edge
+
+
+def test_a_confidence_of_zero_has_a_bin():
+    found = evaluate(np.full((2, 4), 0.0), np.array([0, 1]), kind="probabilities")
+
+    assert found.reliability[0].low == 0.0 and found.reliability[0].counted == 2
+
+
+def test_prior_and_skill_are_those_of_the_labels(found, labels):
+    share = np.bincount(labels) / ROWS
+    prior = scipy.stats.entropy(share)
+
+    assert found.prior_loss == pytest.approx(prior, rel=1e-13)
+    assert found.skill == pytest.approx(1 - found.mean_loss / prior, rel=1e-13)
+
+
+def test_bits_per_byte_divide_the_whole_loss_by_the_bytes(found, losses):
+    assert found.bits_per_byte == pytest.approx(losses.sum() / math.log(2) / 1000, rel=1e-13)
+
+
+def test_the_clustered_error_is_that_of_statsmodels(found, losses, clusters):
+    groups = {"groups": clusters, "use_correction": True}
+    fit = statsmodels.api.OLS(losses, np.ones(ROWS)).fit(cov_type="cluster", cov_kwds=groups)
+
+    assert found.standard_error == pytest.approx(fit.bse[0], rel=1e-10) and found.clusters == 40
+    assert found.confidence_interval == pytest.approx(tuple(fit.conf_int()[0]), rel=1e-9)
+
+
+def test_clusters_of_one_row_are_rows(logits, labels):
+    alone, none = evaluate(logits, labels, clusters=np.arange(ROWS)), evaluate(logits, labels)
+
+    assert alone.standard_error == pytest.approx(none.standard_error, rel=1e-14)
+
+
+def test_one_cluster_has_no_error(logits, labels):
+    assert math.isnan(evaluate(logits, labels, clusters=np.zeros(ROWS, int)).standard_error)
+
+
+def test_tables_of_classes_and_slices_are_those_of_their_rows(found, logits, labels, losses):
+    for label, group in found.classes.items():
+        mine = losses[labels == label]
+
+        assert (group.counted, group.mean_loss) == (len(mine), pytest.approx(mine.mean(), rel=1e-13))
+        assert group.standard_error == pytest.approx(scipy.stats.sem(mine), rel=1e-12)
+    part = evaluate(logits[1::3], labels[1::3])
+
+    assert found.slices["a"] == (part.counted, part.mean_loss, part.standard_error, part.accuracy)
+    assert list(found.slices) == ["a", "b", "ü"] and list(found.classes) == sorted(set(labels.tolist()))
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 700, 10**6])
+def test_any_chunks_leave_every_statistic_the_same_bits(found, logits, labels, clusters, chunk_bytes):
+    keys = {"clusters": clusters, "slices": np.array(["b", "a", "ü"])[np.arange(ROWS) % 3]}
+    options = {"by_class": True, "top_k": (1, 2, 3), "bins": 10, "predicted_bytes": 1000}
+
+    assert evaluate(logits, labels, chunk_bytes=chunk_bytes, **options, **keys) == found
+
+
+def test_rows_that_are_ignored_or_of_a_bad_label_are_in_no_statistic(logits, labels):
+    marked = labels.copy()
+    marked[::5], marked[1::5] = -100, 99
+    keep = np.arange(ROWS) % 5 > 1
+    some = {"by_class": True, "top_k": 2}
+    found = evaluate(logits, marked, ignore_index=-100, on_bad_label="skip", clusters=labels, **some)
+    part = evaluate(logits[keep], labels[keep], clusters=labels[keep], **some)
+
+    for name in ("mean_loss", "standard_error", "brier", "entropy", "calibration_error", "classes", "prior_loss"):
+        assert getattr(found, name) == getattr(part, name), name
+    assert found.top_k_accuracy == part.top_k_accuracy
+
+
+def test_rows_that_do_not_sum_to_one_are_counted_and_the_first_is_named(probabilities, labels):
+    spoilt = probabilities.copy()
+    spoilt[[17, 40]] *= 1.1
+    found = evaluate(spoilt, labels, kind="probabilities", chunk_bytes=500)
+    logs = evaluate(np.log(spoilt), labels, kind="log_probabilities")
+
+    assert (found.unnormalised_rows, found.first_unnormalised) == (2, 17)
+    assert (logs.unnormalised_rows, logs.first_unnormalised) == (2, 17)
+    assert evaluate(probabilities.astype("f2"), labels, kind="probabilities").unnormalised_rows == 0
+
+
+def test_a_row_that_is_nan_makes_every_mean_nan_that_it_is_in(logits, labels):
+    spoilt = logits.copy()
+    spoilt[3, 0] = np.nan
+    found = evaluate(spoilt, labels, by_class=True)
+
+    assert all(math.isnan(one) for one in (found.brier, found.entropy, found.calibration_error, found.confidence))
+    assert math.isnan(found.classes[int(labels[3])].mean_loss) and found.nan_rows == 1
+    assert not math.isnan(found.classes[int(labels[3] + 1) % CLASSES].mean_loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"top_k": 0}, ValueError, "`top_k` must be a whole number, at least 1, got 0"),
+        ({"top_k": "ab"}, TypeError, "`top_k` must be an int, an iterable of ints, got 'ab'"),
+        ({"bins": 0}, ValueError, "`bins` must be a whole number, at least 1, got 0"),
+        ({"predicted_bytes": -1}, ValueError, "`predicted_bytes` must be a whole number, at least 1, got -1"),
+        ({"clusters": np.zeros(3)}, ValueError, r"`clusters` must have shape \(507,\), one for each row, got float64"),
+        ({"slices": np.zeros(ROWS)}, TypeError, r"`slices` must be integers or text, got float64\[507\]"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_any_work(logits, labels, options, kind, message):
+    with pytest.raises(kind, match=message):
+        evaluate(logits, labels, **options)
+
+
+# -------------------- two sets
+
+
+@pytest.fixture(scope="module")
+def other(logits):
+    return logits + np.random.default_rng(4).standard_normal(logits.shape) * 0.3
+
+
+def test_the_difference_is_that_of_the_rows(logits, other, labels):
+    mine, theirs = (np.asarray(xent.sparse_cross_entropy(one, labels)) for one in (logits, other))
+    found = compare(logits, other, labels)
+    test = scipy.stats.ttest_rel(mine, theirs)
+
+    assert found.mean_difference == pytest.approx((mine - theirs).mean(), rel=1e-12)
+    assert found.standard_error == pytest.approx(scipy.stats.sem(mine - theirs), rel=1e-12)
+    assert found.mean_difference / found.standard_error == pytest.approx(test.statistic, rel=1e-12)
+    assert found.p_value == pytest.approx(2 * scipy.stats.norm.sf(abs(test.statistic)), rel=1e-12)
+    assert (found.better, found.worse, found.ties) == (
+        np.sum(mine < theirs),
+        np.sum(mine > theirs),
+        np.sum(mine == theirs),
+    )
+
+
+def test_the_clustered_error_of_a_difference_is_that_of_statsmodels(logits, other, labels, clusters):
+    mine, theirs = (np.asarray(xent.sparse_cross_entropy(one, labels)) for one in (logits, other))
+    groups = {"groups": clusters, "use_correction": True}
+    fit = statsmodels.api.OLS(mine - theirs, np.ones(ROWS)).fit(cov_type="cluster", cov_kwds=groups)
+
+    assert compare(logits, other, labels, clusters=clusters).standard_error == pytest.approx(fit.bse[0], rel=1e-10)
+
+
+def test_each_set_of_a_comparison_has_the_numbers_it_has_by_itself(logits, other, labels, clusters):
+    found = compare(logits, other, labels, clusters=clusters, chunk_bytes=900)
+
+    assert found.a == evaluate(logits, labels, clusters=clusters)
+    assert found.b == evaluate(other, labels, clusters=clusters)
+
+
+def test_any_chunks_leave_a_comparison_the_same_bits(logits, other, labels):
+    slices = np.arange(ROWS) % 4
+
+    found = [compare(logits, other, labels, slices=slices, chunk_bytes=size) for size in (1, 800, 10**7)]
+
+    assert found[0] == found[1] == found[2]
+
+
+def test_slices_of_a_comparison_are_those_of_their_rows(logits, other, labels):
+    found = compare(logits, other, labels, slices=np.arange(ROWS) % 4).slices[3]
+    part = compare(logits[3::4], other[3::4], labels[3::4])
+
+    assert found == (part.counted, part.mean_difference, part.standard_error, part.better / part.counted)
+
+
+def test_a_set_against_itself_is_no_different(logits, labels):
+    found = compare(logits, logits, labels)
+
+    assert (found.mean_difference, found.standard_error, found.p_value, found.ties) == (0.0, 0.0, 1.0, ROWS)
+
+
+def test_sets_of_other_shapes_are_refused(logits, labels):
+    with pytest.raises(ValueError, match=r"`b` must have the shape of a, \(507, 7\), got float64\[507, 6\]"):
+        compare(logits, logits[:, :6], labels)
+
+
+def test_bad_labels_of_a_comparison_are_an_error_that_names_the_first(logits, other, labels):
+    spoilt = labels.copy()
+    spoilt[100] = 7
+    with pytest.raises(xent.LabelError, match="the first 7 in row 100"):
+        compare(logits, other, spoilt)
+
+    assert compare(logits, other, spoilt, on_bad_label="skip").counted == ROWS - 1
+
+
+def test_a_comparison_of_no_rows_has_no_numbers():
+    found = compare(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, int))
+
+    assert found.counted == 0 and math.isnan(found.mean_difference)

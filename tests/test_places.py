@@ -1,0 +1,257 @@
+"""Files at URLs: in fsspec's memory, and on a web server that is asked for ranges."""
+
+import http.server
+import re
+import threading
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import cloudpickle
+import formats
+import fsspec
+import numpy as np
+import pytest
+from formats import CLASSES, ROWS
+
+from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.places import natural_order
+from xent.evaluation.sources import ReadError, open_source
+
+REMOTE = [name for name in formats.NAMES if "arrow" not in name and "feather" not in name]
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return formats.some_logits()
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return formats.some_labels()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory, logits, labels):
+    """The set in every format in a folder, and the paths in it."""
+    folder = tmp_path_factory.mktemp("set")
+    return folder, formats.write_all(folder, logits, labels)
+
+
+@pytest.fixture
+def memory(local):
+    """The same in fsspec's memory; the base of its URLs."""
+    system = fsspec.filesystem("memory")
+    system.put(f"{local[0]}/", "/set/", recursive=True)
+    yield "memory://set"
+    system.rm("/set", recursive=True)
+
+
+class Ranges(http.server.SimpleHTTPRequestHandler):
+    """Serves ranges of files, as real servers do and http.server does not."""
+
+    def __init__(self, *arguments, seen, **options):
+        self.seen = seen
+        super().__init__(*arguments, **options)
+
+    def do_GET(self):
+        file = Path(self.translate_path(self.path))
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if not asked or not file.is_file():
+            return super().do_GET()
+        whole = file.read_bytes()
+        start = int(asked[1]) if asked[1] else len(whole) - int(asked[2])
+        data = whole[start : int(asked[2]) + 1] if asked[1] and asked[2] else whole[start:]
+        self.seen[file.name] += len(data)
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{len(whole)}")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+class Whole(http.server.SimpleHTTPRequestHandler):
+    """Serves whole files only."""
+
+    def log_message(self, *_):
+        pass
+
+
+def serve(folder, handler):
+    """A server in a thread."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_address[1]}"
+
+
+@pytest.fixture(scope="module")
+def web(local):
+    """The same on a web server; the base of its URLs, and how many bytes of each file it has sent."""
+    seen = Counter()
+    server, base = serve(local[0], partial(Ranges, seen=seen))
+    yield base, seen
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_a_file_in_memory_gives_the_same_bits(memory, local, logits, labels, name):
+    predictions, truth = local[1][name]
+    made = evaluate(f"{memory}/{predictions}", f"{memory}/{truth}", chunk_bytes=14 * 61)
+
+    assert made == evaluate(logits, labels)
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_a_file_on_a_web_server_gives_the_same_bits(web, local, logits, labels, name):
+    predictions, truth = local[1][name]
+    made = evaluate(f"{web[0]}/{predictions}", f"{web[0]}/{truth}", chunk_bytes=14 * 200)
+
+    assert made == evaluate(logits, labels)
+
+
+@pytest.mark.parametrize("name", ["npy", "raw", "npz", "safetensors"])
+def test_a_task_asks_for_its_own_range(web, local, name):
+    base, seen = web
+    path = local[1][name][0]
+    source = open_source(f"{base}/{path}", "predictions")
+    seen.clear()
+    source.read(100, 200)
+
+    assert seen == {path.partition("#")[0]: 100 * CLASSES * 2}
+
+
+def test_a_parquet_task_asks_for_no_more_than_its_row_groups(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    logits = np.random.default_rng(1).normal(size=(20_000, 10)).astype(np.float32)
+    table = formats.list_table(logits, np.zeros(20_000, int))
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=2000, use_dictionary=False)
+    seen = Counter()
+    server, base = serve(tmp_path, partial(Ranges, seen=seen))
+    source = open_source(f"{base}/x.parquet#logits", "predictions")
+    seen.clear()
+    made = source.read(4000, 6000)
+    server.shutdown()
+    server.server_close()
+
+    np.testing.assert_array_equal(made, logits[4000:6000])
+    assert isinstance(table, pa.Table) and seen["x.parquet"] < 2 * 2000 * 40 + 2 * 2**16
+
+
+def test_no_graph_of_urls_holds_data(web, local):
+    for name in REMOTE:
+        planned = plan(*(f"{web[0]}/{path}" for path in local[1][name]), chunk_bytes=14)
+
+        assert len(cloudpickle.dumps(planned.graph)) <= 10_000 + 500 * planned.tasks
+
+
+def test_a_server_that_sends_no_ranges_is_an_error_before_any_work(tmp_path):
+    written = formats.write_all(tmp_path, formats.some_logits(), formats.some_labels())
+    server, base = serve(tmp_path, Whole)
+    for name in ("npy", "raw", "npz", "safetensors", "parquet of columns", "hdf5"):
+        with pytest.raises(ReadError, match=r"could not be read in parts \(its server sends files whole.* Download it"):
+            open_source(f"{base}/{written[name][0]}", "predictions")
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("url", ["memory://nope/x.npy", "memory://nope", "memory://nope/x.parquet#a"])
+def test_a_url_at_which_nothing_is_is_named(url):
+    with pytest.raises(
+        FileNotFoundError, match=r"evaluate: `labels` must be the path of .* got memory://nope.*, where"
+    ):
+        open_source(url, "labels")
+
+
+def test_the_query_of_a_url_is_not_part_of_its_name(web, logits):
+    source = open_source(f"{web[0]}/xy.npz?token=a.b/c#logits", "predictions")
+
+    np.testing.assert_array_equal(source.read(0, ROWS), logits)
+
+
+def test_a_web_page_that_is_not_there_is_named(web):
+    with pytest.raises(FileNotFoundError, match=r"got http://127\.0\.0\.1:\d+/nope\.npy, where nothing is"):
+        open_source(f"{web[0]}/nope.npy", "predictions")
+
+
+def test_a_file_at_a_url_that_changes_after_it_was_opened_is_not_read(memory):
+    source = open_source(f"{memory}/x.npy", "predictions")
+    fsspec.filesystem("memory").pipe("/set/x.npy", b"other")
+
+    with pytest.raises(ReadError, match=r"x\.npy has changed since it was opened"):
+        source.read(0, 10)
+
+
+def test_a_file_at_a_url_that_is_gone_is_named(memory):
+    source = open_source(f"{memory}/x.npy", "predictions")
+    fsspec.filesystem("memory").rm("/set/x.npy")
+
+    with pytest.raises(ReadError, match=r"x\.npy could not be opened"):
+        source.read(0, 10)
+
+
+def test_an_answer_that_is_too_short_is_named_by_file(memory, monkeypatch):
+    source = open_source(f"{memory}/x.npy", "predictions")
+    monkeypatch.setattr("xent.evaluation.mapped.check_unchanged", lambda *_: None)
+    fsspec.filesystem("memory").pipe("/set/x.npy", fsspec.filesystem("memory").cat("/set/x.npy")[:-100])
+
+    with pytest.raises(ReadError, match=r"x\.npy is truncated: it ended 100 bytes before byte"):
+        source.read(ROWS - 10, ROWS)
+
+
+def test_a_zarr_array_at_a_url_that_lacks_a_chunk_is_refused_before_any_work(memory, labels):
+    fsspec.filesystem("memory").rm("/set/xy.zarr/logits/c/3/0")
+
+    with pytest.raises(ReadError, match=r"logits is incomplete: 1 of its 9 chunk files are missing"):
+        plan(f"{memory}/xy.zarr#logits", labels)
+
+
+def test_columns_that_are_spread_over_a_file_at_a_url_are_refused(memory, logits):
+    with fsspec.open("memory://set/f.npy", "wb") as file:
+        np.save(file, np.asfortranarray(logits))
+
+    with pytest.raises(ValueError, match=r"must be stored by rows \(in C order\) at a URL, got .*f\.npy\. Download it"):
+        open_source("memory://set/f.npy", "predictions")
+
+
+@pytest.mark.parametrize("pattern", ["memory://set/parts/*.npy", "memory://set/parts"])
+def test_shards_at_a_url_are_listed_in_natural_order(memory, logits, labels, pattern):
+    for i, rows in enumerate(np.array_split(logits, 11)):
+        with fsspec.open(f"memory://set/parts/part-{i}.npy", "wb") as file:
+            np.save(file, rows)
+
+    assert evaluate(pattern, labels) == evaluate(logits, labels)
+
+
+def test_a_url_needs_fsspec(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
+
+    with pytest.raises(ModuleNotFoundError, match=r"the URL memory://x\.npy needs fsspec\.core, .*'xent\[remote\]'"):
+        open_source("memory://x.npy", "predictions")
+
+
+def test_a_url_whose_package_is_not_installed_is_told_of_it():
+    with pytest.raises(ModuleNotFoundError, match=r"s3://b/x\.npy needs a package that is not installed \(.*s3fs"):
+        open_source("s3://b/x.npy", "predictions")
+
+
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(ValueError, match=r"evaluate: nope://x\.npy is not a URL that fsspec knows"):
+        open_source("nope://x.npy", "predictions")
+
+
+def test_a_file_url_is_a_local_path(local, logits):
+    source = open_source(f"file://{local[0]}/x.npy", "predictions")
+
+    assert source.path == f"{local[0]}/x.npy" and source.shape == logits.shape
+
+
+def test_people_count_the_parts():
+    names = ["part-10", "part-2", "part-1", "other", "part-2-b", "10", "9"]
+
+    assert sorted(names, key=natural_order) == ["9", "10", "other", "part-1", "part-2", "part-2-b", "part-10"]

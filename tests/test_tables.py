@@ -1,0 +1,219 @@
+"""Columns of Parquet and Arrow files: which ones they are, and what they may not hold."""
+
+import formats
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from formats import CLASSES, ROWS
+
+from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.sources import ReadError, open_source
+
+
+@pytest.fixture
+def logits():
+    return formats.some_logits()
+
+
+@pytest.fixture
+def labels():
+    return formats.some_labels()
+
+
+def write(folder, table, suffix, **options):
+    """The table in a file, in groups of 60 rows."""
+    path = folder / f"x{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=60, **options)
+    else:
+        formats.write_arrow(path, table, **options)
+    return path
+
+
+both = pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+
+
+@both
+def test_columns_that_are_numbered_are_classes_in_the_order_of_their_numbers(tmp_path, logits, labels, suffix):
+    wide = np.tile(logits, 2)  # twelve and more: p_10 comes after p_9
+    path = write(tmp_path, formats.wide_table(wide, labels), suffix)
+
+    assert evaluate(f"{path}#p_*", f"{path}#label") == evaluate(wide, labels)
+
+
+@both
+def test_columns_without_numbers_are_classes_in_the_order_of_the_file(tmp_path, suffix):
+    path = write(tmp_path, pa.table({"p_dog": [1.0], "p_ant": [2.0], "p_cat": [3.0]}), suffix)
+
+    np.testing.assert_array_equal(open_source(f"{path}#p_*", "predictions").read(0, 1), [[1.0, 2.0, 3.0]])
+
+
+@both
+def test_a_gap_in_the_numbers_of_columns_is_refused(tmp_path, suffix):
+    path = write(tmp_path, pa.table({"p_0": [1.0], "p_1": [2.0], "p_3": [3.0]}), suffix)
+
+    with pytest.raises(ValueError, match=r"must have columns that are numbered without a gap, got p_0 to p_3 in .*x\."):
+        open_source(f"{path}#p_*", "predictions")
+
+
+@both
+def test_one_column_of_a_glob_is_one_class(tmp_path, suffix):
+    path = write(tmp_path, pa.table({"p_0": [1.0, 2.0]}), suffix)
+
+    assert open_source(f"{path}#p_*", "predictions").shape == (2, 1)
+
+
+@both
+def test_a_column_whose_own_name_is_a_glob_is_found(tmp_path, suffix):
+    path = write(tmp_path, pa.table({"p*": [1, 2], "p.1": [3, 4]}), suffix)
+
+    assert open_source(f"{path}#p*", "labels").read(0, 2).tolist() == [1, 2]
+    assert open_source(f"{path}#p.1", "labels").read(0, 2).tolist() == [3, 4]
+
+
+@both
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (["a", "b"], "got x of type string"),
+        ([True, False], "got x of type bool"),
+        ([{"a": 1}, {"a": 2}], r"got x of type struct<a: int64>"),
+        ([["a"], ["b"]], r"got x of type list<.*string>"),
+        ([None, None], "got x of type null"),
+    ],
+)
+def test_a_column_of_anything_but_numbers_is_refused(tmp_path, suffix, column, message):
+    path = write(tmp_path, pa.table({"x": column}), suffix)
+
+    with pytest.raises(TypeError, match=rf"must be columns of one type of number, or one column of lists.*{message}"):
+        open_source(path, "predictions")
+
+
+@both
+def test_columns_of_different_types_are_refused_by_name(tmp_path, suffix):
+    path = write(tmp_path, pa.table({"p_0": [1.0], "p_1": pa.array([2.0], pa.float32())}), suffix)
+
+    with pytest.raises(TypeError, match=r"one type of number.* got p_1 of type float in .*Cast it"):
+        open_source(f"{path}#p_*", "predictions")
+
+
+@both
+def test_two_columns_of_one_name_are_refused(tmp_path, suffix):
+    path = write(tmp_path, pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"]), suffix)
+
+    with pytest.raises(ValueError, match=r"must name columns that are there once, got .*#x"):
+        open_source(f"{path}#x", "predictions")
+
+
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_any_arrow_file_gives_the_same_bits(tmp_path, logits, labels, compression, stream):
+    table = formats.list_table(logits, labels, "variable").append_column(
+        "text", pa.array(["a"] * ROWS).dictionary_encode()
+    )
+    path = write(tmp_path, table, ".arrow", compression=compression, stream=stream)
+
+    assert evaluate(f"{path}#logits", f"{path}#label", chunk_bytes=500) == evaluate(logits, labels)
+
+
+@both
+def test_lists_of_other_lengths_are_named_by_file_and_row(tmp_path, logits, labels, suffix):
+    lists = [*logits.tolist()]
+    lists[123], lists[124] = lists[123][:-1], lists[124] + [0.0]  # subtle: a footer cannot see it, the sum is the same
+    path = write(tmp_path, pa.table({"x": pa.array(lists, pa.list_(pa.float32()))}), suffix)
+
+    with pytest.raises(
+        ReadError, match=r"rows \d+ to \d+ of .*#x could not be read .*row 123 is a list of 6 where others have 7"
+    ):
+        evaluate(path, labels, chunk_bytes=28 * 60)
+
+
+def test_a_footer_that_tells_of_lists_of_other_lengths_is_refused_before_any_work(tmp_path, logits, labels):
+    lists = [*logits.tolist()]
+    lists[123] = lists[123][:-1]
+    path = write(tmp_path, pa.table({"x": pa.array(lists, pa.list_(pa.float32()))}), ".parquet")
+
+    with pytest.raises(
+        ValueError, match=r"lists of one length, which is 7 in the first rows, got 419 values in rows 120 to 180"
+    ):
+        plan(path, labels)
+
+
+@both
+@pytest.mark.parametrize("kind", ["fixed", "variable"])
+@pytest.mark.parametrize("level", ["a list", "a number"])
+def test_nulls_in_lists_are_named_by_file_and_row(tmp_path, logits, labels, suffix, kind, level):
+    lists = [*logits.tolist()]
+    lists[123] = None if level == "a list" else [*lists[123][:-1], None]
+    column = pa.array(lists, pa.list_(pa.float32(), CLASSES) if kind == "fixed" else pa.list_(pa.float32()))
+    path = write(tmp_path, pa.table({"x": column}), suffix)
+
+    with pytest.raises((ReadError, ValueError), match=r"row 123 (is null|holds a null)|values in rows 120 to 180"):
+        evaluate(path, labels, chunk_bytes=28 * 60)
+
+
+@both
+def test_nulls_in_plain_columns_are_named_by_file_and_row(tmp_path, logits, labels, suffix):
+    path = write(tmp_path, pa.table({"y": [None if i == 123 else int(y) for i, y in enumerate(labels)]}), suffix)
+
+    with pytest.raises(ReadError, match=r"of .*#y could not be read .*row 123 is null"):
+        evaluate(logits, path)
+
+
+def test_a_corrupt_page_is_named_by_file_and_rows(tmp_path, logits, labels):
+    table = formats.list_table(logits, labels)
+    path = write(tmp_path, table, ".parquet", compression="none", write_page_checksum=True, use_dictionary=False)
+    start = pq.read_metadata(path).row_group(3).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start + 300] ^= 0x01
+    path.write_bytes(data)
+
+    with pytest.raises(ReadError, match=r"rows 180 to 240 of .*x\.parquet#logits could not be read"):
+        evaluate(f"{path}#logits", labels, chunk_bytes=14 * 60)
+
+
+def test_a_corrupt_batch_is_named_by_file_and_rows(tmp_path, logits, labels):
+    path = write(tmp_path, formats.list_table(logits, labels), ".arrow", compression="zstd")
+    data = path.read_bytes()
+    frames = [i for i in range(len(data)) if data.startswith(b"\x28\xb5\x2f\xfd", i)]  # of zstd
+    spoilt = bytearray(data)
+    spoilt[frames[6]] ^= 0xFF
+    path.write_bytes(spoilt)
+
+    with pytest.raises(ReadError, match=r"rows 133 to 193 of .*x\.arrow#logits could not be read"):
+        evaluate(f"{path}#logits", labels, chunk_bytes=14 * 60)
+
+
+@both
+def test_a_table_without_rows_has_lists_of_no_length(tmp_path, suffix):
+    fixed = pa.table({"x": pa.array([], pa.list_(pa.float32(), 5))})
+    variable = pa.table({"x": pa.array([], pa.list_(pa.float32()))})
+
+    assert open_source(write(tmp_path, fixed, suffix), "predictions").shape == (0, 5)
+    assert open_source(write(tmp_path, variable, suffix), "predictions").shape == (0, 0)
+
+
+def test_an_arrow_file_at_a_url_is_refused_with_the_remedy():
+    with pytest.raises(
+        ValueError, match=r"must lie on a local disk .* got memory://x\.arrow\. Download it, or save it as Parquet"
+    ):
+        import fsspec
+
+        fsspec.filesystem("memory").pipe("/x.arrow", b"ARROW1\0\0")
+        open_source("memory://x.arrow", "predictions")
+
+
+def test_a_parquet_task_reads_its_own_row_groups_and_columns(tmp_path, logits, labels, monkeypatch):
+    path = write(tmp_path, formats.wide_table(logits, labels), ".parquet")
+    asked = []
+    read = pq.ParquetFile.read_row_groups
+
+    def spied(self, groups, columns, **options):
+        asked.append(([*groups], sorted(columns)))
+        return read(self, groups, columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spied)
+    open_source(f"{path}#p_*", "predictions").read(120, 240)
+
+    assert asked == [([2, 3], [f"p_{i}" for i in range(CLASSES)])]

@@ -1,0 +1,172 @@
+"""Chunked arrays in hierarchies of groups: Zarr, version 2 or 3, and HDF5.
+
+Chunks are read whole, and each is decoded by one task. Both libraries read a chunk that was never written as the fill
+value, so that chunks are counted before any work. A codec that unpickles is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from xent.evaluation.places import Stamp, check_unchanged, exists, is_url, join, look, native, open_file
+from xent.evaluation.source import ReadError, Source, broken, chosen, reading, refusal, require
+
+ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+CONNECTIONS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class ZarrSource(Source):
+    """A Zarr array, opened by each task.
+
+    ``chunk_rows`` are the rows of a chunk, ``shard_rows`` those of a shard, or of a chunk where there are no shards.
+    ``marker`` is the file that describes the array, ``stamp`` that file's.
+    """
+
+    path: str
+    chunk_rows: int
+    shard_rows: int
+    marker: str
+    stamp: Stamp
+
+    def bounds(self, chunk_bytes: int) -> list[int]:
+        # a shard that is too large for a task can be read in parts, a chunk cannot
+        whole = self.shard_rows * self.row_bytes <= chunk_bytes
+        return self.bounds_by(self.shard_rows if whole else self.chunk_rows, chunk_bytes)
+
+    def check_complete(self) -> None:
+        """Raise ReadError where a chunk, or a shard, has no file."""
+        array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
+        stored = getattr(array, "shards", None) or array.chunks
+        grid = [range(-(-size // step)) for size, step in zip(array.shape, stored, strict=True)]
+        # subtle: zarr's nchunks_initialized is quadratic in the chunks, and counts past nchunks where shards are ragged
+        files = (join(self.path, array.metadata.encode_chunk_key(place)) for place in product(*grid))
+        if is_url(self.path):
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                found = sum(pool.map(exists, files))
+        else:
+            found = sum(map(os.path.exists, files))
+        check_count(self.path, found, math.prod(map(len, grid)), "chunk files are missing", ZARR_REMEDY)
+
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """All classes of these rows, however the classes are chunked."""
+        check_unchanged(join(self.path, self.marker), self.stamp)
+        with reading(self.path, start, stop):
+            array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
+            return np.ascontiguousarray(array[start:stop], self.dtype.newbyteorder("="))
+
+
+ZARR_REMEDY = "if those are to hold the fill value, with write_empty_chunks=True in zarr's config"
+
+
+@dataclass(frozen=True, eq=False)
+class HdfSource(Source):
+    """A dataset of an HDF5 file, opened by each task; ``chunk_rows`` is 1 where it is not chunked."""
+
+    path: str
+    file: str
+    name: str
+    chunk_rows: int
+    stamp: Stamp
+
+    def bounds(self, chunk_bytes: int) -> list[int]:
+        return self.bounds_by(self.chunk_rows, chunk_bytes)
+
+    def check_complete(self) -> None:
+        """Raise ReadError where a chunk was never written."""
+        h5py = require("h5py", "hdf5", "an HDF5 file")
+        with native(self.file) as file, h5py.File(file, "r") as hierarchy:
+            dataset = hierarchy[self.name]
+            chunks = dataset.chunks or self.shape
+            sizes = zip(self.shape, chunks, strict=True)
+            expected = math.prod(-(-size // step) if size else 0 for size, step in sizes)
+            if dataset.chunks:
+                found = dataset.id.get_num_chunks()
+            else:
+                found = int(expected == 0 or dataset.id.get_storage_size() > 0)
+        check_count(self.path, found, expected, "chunks were never written", "with all its rows")
+
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """All classes of these rows."""
+        check_unchanged(self.file, self.stamp)
+        with reading(self.path, start, stop):
+            h5py = require("h5py", "hdf5", "an HDF5 file")
+            with native(self.file) as file, h5py.File(file, "r") as hierarchy:
+                return np.ascontiguousarray(hierarchy[self.name][start:stop], self.dtype.newbyteorder("="))
+
+
+def check_count(path: str, found: int, expected: int, flaw: str, remedy: str) -> None:
+    """Raise ReadError where fewer chunks are found than expected."""
+    if found < expected:
+        message = f"{path} is incomplete: {expected - found} of its {expected} {flaw}"
+        raise ReadError(f"evaluate: {message}. Copy or write it again; {remedy}.")
+
+
+def is_zarr(path: str) -> bool:
+    """Whether a folder is a Zarr array or group; on a web server, which has no folders, whether its name says so."""
+    if path.startswith(("http://", "https://")):
+        return ".zarr" in path
+    return any(exists(join(path, marker)) for marker in ZARR_MARKERS)
+
+
+def open_zarr(path: str, name: str, argument: str) -> ZarrSource:
+    """A Zarr array, of which only the metadata has been read."""
+    zarr = require("zarr", "zarr", "a Zarr array")
+    path = join(path, name) if name else path
+    try:
+        array = zarr.open(path, mode="r")
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # what zarr raises where nothing is differs between its versions
+        remedy = "Pass the directory that holds zarr.json or .zarray."
+        raise ValueError(refusal(argument, "be the path of a Zarr array", f"{path} ({error})", remedy)) from error
+    if not hasattr(array, "dtype"):
+        inside = ", ".join(sorted(array.array_keys())) or "no arrays"
+        remedy = "Pass the path of one array."
+        raise ValueError(refusal(argument, "be one Zarr array", f"the group {path} of {inside}", remedy))
+    check_codecs(array, path, argument)
+    chunk_rows = array.chunks[0] if array.chunks else 1
+    shards = getattr(array, "shards", None)
+    shard_rows = shards[0] if shards else chunk_rows
+    marker = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+    stamp = look(join(path, marker)).stamp
+    return ZarrSource(path, tuple(array.shape), np.dtype(array.dtype), chunk_rows, shard_rows, marker, stamp)
+
+
+def check_codecs(array: Any, path: str, argument: str) -> None:
+    """Raise TypeError where a codec would unpickle what the file holds, which can be any program."""
+    metadata = array.metadata.to_dict()
+    codecs = str([metadata.get(key) for key in ("codecs", "compressor", "filters")])
+    if "pickle" in codecs.lower():
+        remedy = "They are never unpickled: save numbers, without that codec."
+        raise TypeError(refusal(argument, "hold no pickled objects", f"a pickle codec in {path}", remedy))
+
+
+def open_hdf(path: str, name: str, argument: str) -> HdfSource:
+    """A dataset of an HDF5 file, of which only the metadata has been read."""
+    h5py = require("h5py", "hdf5", "an HDF5 file")
+    stamp = look(path).stamp
+    with open_file(path) as file:
+        known = file.read(8) == HDF5_MAGIC
+    with native(path) as file:
+        try:
+            hierarchy = h5py.File(file, "r")
+        except Exception as error:  # OSError, and what a truncated tree makes h5py raise
+            raise broken(path, argument, error, known=known, what="an HDF5 file") from error
+        with hierarchy:
+            name = name.strip("/")
+            if not isinstance(hierarchy.get(name) if name else None, h5py.Dataset):
+                found: list[str] = []
+                hierarchy.visititems(lambda key, item: found.append(key) if isinstance(item, h5py.Dataset) else None)
+                name = chosen(found, name, path, argument)
+            dataset = hierarchy[name]
+            chunk_rows = dataset.chunks[0] if dataset.chunks else 1
+            return HdfSource(f"{path}#{name}", dataset.shape or (), dataset.dtype, path, name, chunk_rows, stamp)

@@ -1,0 +1,281 @@
+r"""Two prediction sets of the same rows, compared row by row, in one pass.
+
+.. math:: d_i = \ell^A_i - \ell^B_i, \qquad \bar d = \frac1n \sum_i d_i
+
+The rows of two models are right and wrong together, so the error of the mean difference is far smaller than the errors
+of the two means suggest. Leaves out how the result is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xent.evaluation.engine import Graph, Progress, engine, graph_of, largest_chunk
+from xent.evaluation.metrics import NORMAL_95, Evaluation, clustered_error, finish, independent_error, mean_loss
+from xent.evaluation.moments import moments_of, ratio
+from xent.evaluation.onepass import (
+    CHUNK_BYTES,
+    LABEL_REMEDY,
+    Options,
+    in_hand,
+    label_error,
+    left_out,
+    options_of,
+    statistics_of,
+)
+from xent.evaluation.sources import Source, check_keys, check_pair, open_source, refusal
+from xent.evaluation.state import Group, State, Table, state_of, tally_of
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The sums of some rows of two sets: each one's, and those of the difference of their losses.
+
+    ``difference`` is a state whose loss is d; ``better``, ``worse`` and ``ties`` count the rows in which A's loss is
+    under B's, over it, and the same. A group's "correct" rows are those in which A's is under.
+    """
+
+    a: State = field(default_factory=State)
+    b: State = field(default_factory=State)
+    difference: State = field(default_factory=State)
+    better: int = 0
+    worse: int = 0
+    ties: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.difference.rows
+
+
+class SliceDifference(NamedTuple):
+    """The rows of one slice: the mean of A's loss less B's, its standard error, and the share in which A's is under."""
+
+    counted: int
+    mean_difference: float
+    standard_error: float
+    share_better: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What tells two prediction sets of the same rows apart.
+
+    Attributes
+    ----------
+    mean_difference : float
+        Mean of A's loss less B's over counted rows, in nats: negative where A is better. NaN where a difference is.
+    standard_error : float
+        Of it: rows, or clusters where they are given, taken as independent.
+    confidence_interval : tuple of float
+        95 %: mean_difference ± 1.96 standard errors.
+    p_value : float
+        Of a difference at least so large, either way, if there were none: by the normal distribution.
+    better, worse, ties : int
+        The counted rows in which A's loss is under B's, over it, the same.
+    counted, rows : int
+        Rows neither ignored nor of a bad label; all rows.
+    clusters : int or None
+    slices : mapping to SliceDifference
+    a, b : Evaluation
+        The numbers of each set by itself.
+    """
+
+    mean_difference: float
+    standard_error: float
+    confidence_interval: tuple[float, float]
+    p_value: float
+    better: int
+    worse: int
+    ties: int
+    counted: int
+    rows: int
+    clusters: int | None
+    slices: Mapping[Any, SliceDifference]
+    a: Evaluation
+    b: Evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class PairPass:
+    """A planned comparison, as :class:`~xent.evaluation.onepass.Pass` is a planned evaluation."""
+
+    a: Source
+    b: Source
+    labels: Source
+    options: Options
+    graph: Graph
+    root: Any
+    tasks: int
+    chunk_bytes: int
+    bytes: int
+
+    @property
+    def predictions(self) -> Source:
+        """The first of the two."""
+        return self.a
+
+    def run(
+        self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
+    ) -> Comparison:
+        """Compute the graph; parameters, result and errors are those of :func:`compare`."""
+        with engine(scheduler, progress) as get:
+            found = get(self.graph, self.root)
+        pair = found if isinstance(found, Pair) else Pair()  # of no chunks
+        if pair.a.bad_label.count and self.options.on_bad_label == "error":
+            raise label_error(pair.a, self.a.shape[1], label_remedy)
+        return comparison(pair, self.options)
+
+
+def compare(
+    a: Any,
+    b: Any,
+    labels: Any,
+    *,
+    kind: str = "logits",
+    ignore_index: int | Iterable[int] | None = None,
+    on_bad_label: str = "error",
+    clusters: Any = None,
+    slices: Any = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    scheduler: Any = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """The difference of the losses of two prediction sets on the same labels, and its error, in one pass.
+
+    Parameters
+    ----------
+    a, b : as the predictions of :func:`xent.evaluate`, shape (rows, C)
+        Of one kind; their dtypes and formats may differ.
+    labels, kind, ignore_index, on_bad_label, clusters, slices, chunk_bytes, scheduler, progress
+        As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError, LabelError, ReadError, ConnectionError, ModuleNotFoundError
+        As :func:`xent.evaluate` does; ValueError too where the two have not the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sure, unsure = np.array([[3.0, 0.0], [0.0, 3.0]]), np.zeros((2, 2))
+    >>> found = compare(sure, unsure, np.array([0, 1]))
+    >>> found.better, round(found.mean_difference, 4)
+    (2, -0.6446)
+    """
+    planned = plan_pair(
+        a,
+        b,
+        labels,
+        kind=kind,
+        ignore_index=ignore_index,
+        on_bad_label=on_bad_label,
+        clusters=clusters,
+        slices=slices,
+        chunk_bytes=chunk_bytes,
+    )
+    return planned.run(scheduler=scheduler, progress=progress)
+
+
+def plan_pair(
+    a: Any,
+    b: Any,
+    labels: Any,
+    *,
+    clusters: Any = None,
+    slices: Any = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    **asked: Any,
+) -> PairPass:
+    """The graph of :func:`compare`, with the same parameters; only headers are read."""
+    options = options_of(chunk_bytes=chunk_bytes, **asked)
+    first, second, truth = (open_source(one, name) for one, name in ((a, "a"), (b, "b"), (labels, "labels")))
+    for one in (first, second):
+        check_pair(one, truth)
+        one.check_complete()
+    if first.shape != second.shape:
+        raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
+    keys = [
+        None if one is None else open_source(one, name) for one, name in ((slices, "slices"), (clusters, "clusters"))
+    ]
+    for given, name in zip(keys, ("slices", "clusters"), strict=True):
+        check_keys(first, given, name)
+    bounds = first.bounds(chunk_bytes)
+    graph, root = graph_of(chunk_pair, options, bounds, [first, second, truth, *keys])
+    row_bytes = first.row_bytes + second.row_bytes
+    chunk, total = largest_chunk(bounds) * row_bytes, first.shape[0] * row_bytes
+    return PairPass(first, second, truth, options, graph, root, len(bounds) - 1, chunk, total)
+
+
+def chunk_pair(
+    options: Options, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None
+) -> Pair:
+    """The sums of one chunk of both sets."""
+    labels = np.asarray(labels)
+    ignored, bad = left_out(options, labels, a.shape[1])
+    slices, clusters = in_hand(slices), in_hand(clusters)
+    facts: dict[str, Any] = {"first_row": first_row, "ignored": ignored, "bad": bad, "clusters": clusters}
+    found = [statistics_of(options, one, labels) for one in (a, b)]
+    mine, theirs = (np.asarray(one.loss, np.float64) for one in found)
+    with np.errstate(invalid="ignore"):
+        difference = mine - theirs
+    counted = ~(ignored | bad)
+    finite = counted & np.isfinite(difference)
+    table = Table(difference, counted, finite, mine < theirs)
+    sums = State(
+        rows=len(labels),
+        ignored=int(np.count_nonzero(ignored)),
+        bad_label=tally_of(bad, first_row),
+        nan=tally_of(counted & ~finite, first_row),
+        loss=moments_of(difference[finite]),
+        slices=table.by(slices),
+        clusters=table.by(clusters),
+    )
+    orders = (mine < theirs, mine > theirs, mine == theirs)
+    better, worse, ties = (int(np.count_nonzero(counted & one)) for one in orders)
+    first, second = (state_of(one, labels, wanted=options.wanted, **facts) for one in found)
+    return Pair(first, second, sums, better, worse, ties)
+
+
+def comparison(pair: Pair, options: Options) -> Comparison:
+    """What is told of two sets, from their sums."""
+    sums = pair.difference
+    mean, error = mean_loss(sums), clustered_error(sums) if sums.clusters else independent_error(sums)
+    a, b = (finish(one, top_k=options.top_k, bins=options.bins) for one in (pair.a, pair.b))
+    return Comparison(
+        mean_difference=mean,
+        standard_error=error,
+        confidence_interval=(mean - NORMAL_95 * error, mean + NORMAL_95 * error),
+        p_value=p_value(mean, error),
+        better=pair.better,
+        worse=pair.worse,
+        ties=pair.ties,
+        counted=sums.counted,
+        rows=sums.rows,
+        clusters=len(sums.clusters) or None,
+        slices={key: slice_difference(sums.slices[key]) for key in sorted(sums.slices)},
+        a=a,
+        b=b,
+    )
+
+
+def p_value(mean: float, error: float) -> float:
+    """The chance of a mean so far from 0 if it were 0, by the normal distribution; of an error of 0 it is 1 or 0."""
+    if error == 0:
+        return float(mean == 0)
+    return math.erfc(abs(mean) / error / math.sqrt(2))
+
+
+def slice_difference(group: Group) -> SliceDifference:
+    """The numbers of one slice; NaN where one of its differences is not finite."""
+    is_whole = group.loss.n == group.counted
+    mean, error = (group.loss.mean, group.loss.standard_error) if is_whole else (math.nan, math.nan)
+    return SliceDifference(group.counted, mean, error, ratio(group.correct, group.counted))

@@ -1,0 +1,127 @@
+"""A source: rows that can be read in parts, and the messages of one that cannot.
+
+A source of a file knows its path, shape and dtype and holds no data: each task opens the file itself and reads its own
+rows, so a task graph stays small whatever the size of the set.
+Leaves out the formats, and how one is told from another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+SHOWN_NAMES = 10
+
+
+class ReadError(OSError):
+    """A file is missing, truncated, corrupt, or has changed; the message names it, and the rows if they are known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Rows that can be read in parts; ``path`` is None for an array in hand."""
+
+    path: str | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def bounds(self, chunk_bytes: int) -> list[int]:
+        """The rows at which its chunks begin, when each has at most `chunk_bytes`, and the end."""
+        return self.bounds_by(1, chunk_bytes)
+
+    def bounds_by(self, together: int, chunk_bytes: int) -> list[int]:
+        """The same, where rows are stored `together` and at least so many are read at once."""
+        rows = self.shape[0]
+        step = together * max(1, chunk_bytes // max(1, together * self.row_bytes))
+        return [*range(0, rows, step), rows]
+
+    def bounds_along(self, edges: Sequence[int], chunk_bytes: int) -> list[int]:
+        """The same, where rows are stored between `edges`, of which the first is 0 and the last the end."""
+        most = chunk_bytes // max(1, self.row_bytes)
+        kept = [0]
+        for start, stop in pairwise(edges):
+            if stop - kept[-1] > most and start > kept[-1]:
+                kept.append(start)
+        return kept if kept[-1] == edges[-1] else [*kept, edges[-1]]
+
+    def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
+        """A graph, empty but for Dask, and what the task of each chunk is given.
+
+        That is an array, the key of a Dask block, or a task: ``(read, start, stop)``.
+        """
+        carried = self.carried()
+        return {}, [(carried.read, start, stop) for start, stop in pairwise(bounds)]
+
+    def carried(self) -> Source:
+        """The source as a task carries it: without what only its bounds need."""
+        return self
+
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Rows start to stop, in native byte order and C order."""
+        raise NotImplementedError
+
+    def check_complete(self) -> None:
+        """Raise ReadError where parts of it were never written, or are lost."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"{text} in {self.path}" if self.path else text
+
+
+def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
+    """The message of an input that cannot be evaluated."""
+    return f"evaluate: `{argument}` must {rule}, got {got}. {remedy}"
+
+
+def chosen(names: Collection[str], name: str, path: str, argument: str) -> str:
+    """The array of a file that `name` asks for, or the only one."""
+    if name in names:
+        return name
+    if not name and len(names) == 1:
+        return next(iter(names))
+    shown = [*names][:SHOWN_NAMES] + ["…"] * (len(names) > SHOWN_NAMES)
+    got = f"{name!r} of {path}, which holds {', '.join(shown) or 'none'}"
+    remedy = f"Pass {path}#{shown[0]}" if shown else "Write it again"
+    raise ValueError(refusal(argument, "name one array of its file after a #", got, f"{remedy}."))
+
+
+def broken(path: str, argument: str, error: Exception, *, known: bool, what: str) -> Exception:
+    """The error of a file that its reader refuses: a ReadError if its first bytes are those of its format (`known`)."""
+    if known:
+        return ReadError(f"evaluate: {path} is truncated or corrupt ({error}). Copy or write it again.")
+    return ValueError(refusal(argument, f"be {what} where its name says so", f"{path} ({error})", "Rename it."))
+
+
+@contextmanager
+def reading(path: str, start: int, stop: int) -> Iterator[None]:
+    """Name the file and the rows in what a reader raises: each codec has its own way to say that bytes are bad."""
+    try:
+        yield
+    except (ReadError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ReadError(f"evaluate: rows {start} to {stop} of {path} could not be read ({what}).") from error
+
+
+def require(module: str, extra: str, what: str) -> Any:
+    """The module, or a ModuleNotFoundError that names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        message = (
+            f"evaluate: {what} needs {module}, which is not installed. Install it with: pip install 'xent[{extra}]'"
+        )
+        raise ModuleNotFoundError(message, name=module) from error
