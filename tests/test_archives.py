@@ -115,6 +115,23 @@ def test_a_header_that_promises_more_than_is_compressed_is_corrupt(tmp_path, log
         source.read(0, 10)
 
 
+def test_a_header_that_promises_less_than_is_compressed_is_corrupt(tmp_path, logits):
+    np.save(tmp_path / "x.npy", logits)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", (tmp_path / "x.npy").read_bytes() + b"!")
+    source = open_source(tmp_path / "x.npz", "predictions")
+
+    with pytest.raises(ReadError, match=r"x\.npz#x is corrupt: its array and its header differ in size"):
+        source.read(0, 10)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_columns_one_after_the_other_are_read_by_rows(tmp_path, logits, labels, save):
+    save(tmp_path / "x.npz", np.asfortranarray(logits))
+
+    assert evaluate(tmp_path / "x.npz", labels, chunk_bytes=100) == evaluate(logits, labels)
+
+
 def test_corrupt_bytes_of_a_compressed_array_are_named_by_file_and_rows(tmp_path, logits):
     np.savez_compressed(tmp_path / "x.npz", x=logits)
     data = bytearray((tmp_path / "x.npz").read_bytes())

@@ -352,3 +352,71 @@ def test_the_plugin_skips_what_the_kernel_does_not_serve_with_its_reason(tmp_pat
 
     assert "numpy: kind: probabilities have no partition function" in done.stdout
     assert done.returncode == 1 and "served in 0 of 1 tests" in done.stdout
+
+
+# -------------------- what must not end in a traceback
+
+
+@pytest.mark.parametrize("load", ["no_such_module:kernel", "wrong_kernels:nothing", "exits_at_once:kernel"])
+def test_a_kernel_that_cannot_be_imported_is_reported(load, tmp_path, monkeypatch):
+    (tmp_path / "exits_at_once.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    report = check_kernel(spec_of("Right", load=load), checks=["declaration", "tiny_losses"])
+
+    assert not report.ok and "cannot be had" in str(report.results[0])
+
+
+def test_a_guard_that_breaks_is_reported():
+    report = check_kernel(spec_of("Right", guard=breaks_down), checks="declaration")
+
+    assert not report.ok and "KeyError" in str(report)
+
+
+def breaks_down(shape, strides):
+    raise KeyError("surprise")
+
+
+def test_a_test_class_for_a_kernel_that_cannot_be_tried_here_skips_with_the_reason():
+    with pytest.raises(pytest.skip.Exception, match="nothing is known of nowhere"):
+        KernelConformance().test_a_promise_is_kept(spec_of("Right", arrays={"nowhere"}), "tiny_losses")
+
+
+class Rude:
+    """A plugin whose ``xent_conformance`` breaks."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    @xent.hookimpl
+    def xent_conformance(self, spec):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [KeyError("surprise"), 5, ["a string"]], ids=str)
+def test_what_a_plugin_says_of_kernels_may_break_and_they_are_looked_at_all_the_same(answer):
+    xent.register(Rude(answer), f"rude {answer}")
+    try:
+        with pytest.warns(xent.PluginWarning, match="says nothing of kernel 'Right'"):
+            report = check_kernel(spec_of("Right"), checks="ties")
+    finally:
+        xent.unregister(f"rude {answer}")
+
+    assert report.ok
+
+
+def test_a_deviation_from_what_is_no_promise_is_a_failure(told):
+    told(Deviation("tinylosses", "misspelt"))
+    report = check_kernel(spec_of("Right"), checks="ties")
+
+    assert not report.ok and "'tinylosses', which is no promise" in str(report)
+
+
+def test_a_kernel_for_jax_is_held_to_what_jax_can_do():
+    pytest.importorskip("jax", reason="JAX is not installed")
+    facts = {"arrays": {"jax"}, "methods": {"partial", "gradient"}, "name": "on jax", "dtypes": {"float32", "float64"}}
+    spec = spec_of("Right", load="xent.backends.generic:sparse", **facts)
+    report = check_kernel(spec, checks=["selected", "declined", "tiny_losses", "underflow", "plan_pickles"])
+
+    assert report.ok and report.skipped == ("float64 on jax: TypeError: its arrays are not of float64",), str(report)

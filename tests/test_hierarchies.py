@@ -11,7 +11,6 @@ import pytest
 import zarr
 from formats import CLASSES, ROWS
 
-from xent.evaluation.hierarchies import check_codecs
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.sources import ReadError, open_source
 
@@ -140,16 +139,21 @@ def test_a_zarr_array_whose_codec_unpickles_is_refused(tmp_path, labels, place, 
 
 
 @pytest.mark.parametrize("place", ["filters", "compressor", "codecs"])
-def test_a_pickle_codec_is_refused_wherever_it_is_named(place):
+def test_a_pickle_codec_that_zarr_lets_pass_is_refused(tmp_path, logits, monkeypatch, place):
     class Metadata:
+        zarr_format = 2
+
         def to_dict(self):
             return {"shape": [3], place: [numcodecs.Pickle()], "attributes": {}}
 
     class Array:
-        metadata = Metadata()
+        metadata, dtype, shape, chunks = Metadata(), logits.dtype, logits.shape, logits.shape
 
-    with pytest.raises(TypeError, match=r"must hold no pickled objects, got a pickle codec in x\.zarr"):
-        check_codecs(Array(), "x.zarr", "predictions")
+    zarr.create_array(tmp_path / "x.zarr", data=logits, zarr_format=2)
+    monkeypatch.setattr(zarr, "open", lambda *_, **__: Array())
+
+    with pytest.raises(TypeError, match=r"must hold no pickled objects, got a pickle codec in .*x\.zarr"):
+        open_source(tmp_path / "x.zarr", "predictions")
 
 
 def test_an_array_may_speak_of_pickles(tmp_path, logits, labels):

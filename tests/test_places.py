@@ -204,6 +204,18 @@ def test_an_answer_that_is_too_short_is_named_by_file(memory, monkeypatch):
         source.read(ROWS - 10, ROWS)
 
 
+def test_a_request_that_fails_is_named_by_file_and_rows(memory, monkeypatch):
+    source = open_source(f"{memory}/x.npy", "predictions")
+
+    def fails(*_):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr("xent.evaluation.mapped.read_range", fails)
+
+    with pytest.raises(ReadError, match=r"rows 100 to 200 of .*x\.npy could not be read \(ConnectionResetError: reset"):
+        source.read(100, 200)
+
+
 def test_a_zarr_array_at_a_url_that_lacks_a_chunk_is_refused_before_any_work(memory, labels):
     fsspec.filesystem("memory").rm("/set/xy.zarr/logits/c/3/0")
 

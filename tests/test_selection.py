@@ -123,6 +123,27 @@ def test_a_call_that_the_guard_declines_is_traced_with_the_kernel_that_ran(plugi
     assert decisions[0].kernel == "numpy"
 
 
+def test_an_explanation_asks_the_guard_as_the_call_does(plugin):
+    plugin(spec(guard=lambda shape, strides: shape[0] > 10))
+    x, y = logits()
+    with xent.using(trace=True) as decisions:
+        xent.sparse_cross_entropy(x, y)
+    decision = xent.explain(xent.sparse_cross_entropy, x, y)
+
+    assert decision.kernel == decisions[0].kernel == "numpy" and chosen(*logits(11)) == "loopback"
+    assert "guard: declines the shape of this call" in str(decision) and str(decision).count("chosen") == 1
+
+
+def test_a_kernel_whose_library_is_missing_gives_way_to_generic_with_a_warning(plugin, tmp_path, monkeypatch):
+    (tmp_path / "needs_cuda.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugin(spec(name="cuda", load="needs_cuda:kernel"))
+    with pytest.warns(xent.PluginWarning, match=r"'cuda' of toy cannot be imported here \(OSError: libcudart"):
+        loss = xent.sparse_cross_entropy(*logits())
+
+    assert loss.shape == (7,)
+
+
 def test_opt_in_kernels_wait_to_be_asked_for(plugin):
     plugin(spec(opt_in=True))
     alone = chosen(*logits())

@@ -171,6 +171,16 @@ def test_a_shard_that_is_not_like_the_others_is_named(tmp_path, logits, other):
         open_source(tmp_path, "predictions")
 
 
+def test_a_shard_of_labels_that_is_one_number_is_named(tmp_path, labels):
+    np.save(tmp_path / "0.npy", labels)
+    np.save(tmp_path / "1.npy", labels[0])
+
+    with pytest.raises(
+        ValueError, match=r"shards of one dtype and number of classes, got .* and int64\[\] in .*1\.npy"
+    ):
+        open_source(tmp_path, "labels")
+
+
 def test_shards_may_differ_in_byte_order(tmp_path, logits, labels):
     np.save(tmp_path / "0.npy", logits[:100])
     np.save(tmp_path / "1.npy", logits[100:].astype(">f2"))

@@ -1,5 +1,7 @@
 """Columns of Parquet and Arrow files: which ones they are, and what they may not hold."""
 
+import pickle
+
 import formats
 import numpy as np
 import pyarrow as pa
@@ -202,6 +204,20 @@ def test_an_arrow_file_at_a_url_is_refused_with_the_remedy():
 
         fsspec.filesystem("memory").pipe("/x.arrow", b"ARROW1\0\0")
         open_source("memory://x.arrow", "predictions")
+
+
+@both
+def test_a_task_does_not_carry_what_only_the_bounds_need(tmp_path, suffix):
+    table = formats.list_table(np.zeros((30_000, 2), np.float16), np.zeros(30_000, int))
+    path = write(tmp_path, table, suffix, compression="lz4")
+    (tmp_path / "shards").mkdir()
+    path.rename(tmp_path / "shards" / path.name)
+    for source in (tmp_path / "shards" / path.name, tmp_path / "shards"):
+        opened = open_source(f"{source}#logits", "predictions")
+        bounds = opened.bounds(1)
+        _, tasks = opened.parts(bounds)
+
+        assert len(bounds) > 500 and max(len(pickle.dumps(task)) for task in tasks) < 700
 
 
 def test_a_parquet_task_reads_its_own_row_groups_and_columns(tmp_path, logits, labels, monkeypatch):

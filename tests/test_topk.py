@@ -86,7 +86,11 @@ def test_a_graph_holds_no_data_and_a_task_no_more_than_its_chunk(tmp_path, full,
     source = TopK(tmp_path / "ids.npy", tmp_path / "values.npy", CLASSES)
     planned = plan(source, tmp_path / "y.npy", chunk_bytes=8 * CLASSES)
 
+    np.savez_compressed(tmp_path / "x.npz", values)  # stored as one chunk
+    stored_as_one = TopK(tmp_path / "ids.npy", tmp_path / "x.npz", CLASSES)
+
     assert planned.tasks == ROWS and planned.chunk_bytes == 8 * CLASSES
+    assert plan(stored_as_one, tmp_path / "y.npy", chunk_bytes=8 * CLASSES).tasks == ROWS
     assert len(cloudpickle.dumps(planned.graph)) <= 10_000 + 500 * planned.tasks
 
 

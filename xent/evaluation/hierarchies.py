@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xent.evaluation.places import Stamp, check_unchanged, exists, is_url, join, look, native, open_file
+from xent.evaluation.places import Stamp, check_unchanged, exists, is_url, join, look, native, open_file, suffix
 from xent.evaluation.source import ReadError, Source, broken, chosen, reading, refusal, require
 
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
@@ -111,10 +111,10 @@ def check_count(path: str, found: int, expected: int, flaw: str, remedy: str) ->
 
 
 def is_zarr(path: str) -> bool:
-    """Whether a folder is a Zarr array or group; on a web server, which has no folders, whether its name says so."""
+    """Whether a folder is a Zarr array or group: its name says so, or on a web server, which has no folders, its path."""
     if path.startswith(("http://", "https://")):
         return ".zarr" in path
-    return any(exists(join(path, marker)) for marker in ZARR_MARKERS)
+    return suffix(path) == ".zarr" or any(exists(join(path, marker)) for marker in ZARR_MARKERS)
 
 
 def open_zarr(path: str, name: str, argument: str) -> ZarrSource:
@@ -162,7 +162,6 @@ def open_hdf(path: str, name: str, argument: str) -> HdfSource:
         except Exception as error:  # OSError, and what a truncated tree makes h5py raise
             raise broken(path, argument, error, known=known, what="an HDF5 file") from error
         with hierarchy:
-            name = name.strip("/")
             if not isinstance(hierarchy.get(name) if name else None, h5py.Dataset):
                 found: list[str] = []
                 hierarchy.visititems(lambda key, item: found.append(key) if isinstance(item, h5py.Dataset) else None)

@@ -189,7 +189,6 @@ def batch_edges(path: str, stamp: Stamp) -> tuple[tuple[int, ...], bool]:
     pyarrow = arrow()
     rows, compressed = [0], False
     with pyarrow.memory_map(path) as mapped:
-        open_batches(mapped)  # says what is wrong with the file's end, which a walk from its start does not see
         mapped.seek(8 if mapped.read(8) == ARROW_MAGIC else 0)  # subtle: a file holds a stream after its first bytes
         for message in pyarrow.ipc.MessageReader.open_stream(mapped):
             if message.type == "record batch":

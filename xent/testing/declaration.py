@@ -53,7 +53,7 @@ def declaration(subject: Subject) -> Iterator[Outcome]:
     spec, where = subject.spec, f"kernel {subject.spec.name!r}"
     try:
         kernel = resolve(spec.load)
-    except Exception as error:  # the import of a module may raise anything
+    except (Exception, SystemExit) as error:  # the import of a module may raise anything
         yield Failure(where, f"load={spec.load!r} cannot be had: {type(error).__name__}: {error}")
         return
     for method in sorted(spec.methods):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kernels import Partial, Statistics
 from ..numerics import fold
-from .budget import Budget, compute_dtype, distance, gradient_budget, k_of, loss_budget, lse_budget, terms, ulp
+from .budget import Budget, compute_dtype, distance, gradient_budget, k_of, limits, loss_budget, lse_budget, terms, ulp
 from .calls import Answer, Call, label_logits
 
 Array = np.ndarray[Any, Any]
@@ -97,17 +97,18 @@ def partial_faults(call: Call, partial: Partial, op: str, flushes: bool) -> Iter
     case, exact, inside = call.case, call.case.exact(op), is_inside(call, op)
     plain = case.logits.astype(np.float64)
     is_nan = np.isnan(plain).any(axis=1)
-    for row in np.flatnonzero((partial.max != plain.max(axis=1)) & ~is_nan)[:1]:
-        yield Fault(f"the max of row {row} is {partial.max[row]!r}, exact {plain[row].max()!r}", int(row), math.inf)
+    largest = plain.max(axis=1)
+    if flushes:
+        largest = np.where(np.abs(largest) < limits(case.logits.dtype).smallest_normal, 0.0, largest)
+    for row in np.flatnonzero((partial.max != largest) & (partial.max != plain.max(axis=1)) & ~is_nan)[:1]:
+        got, wanted = float(partial.max[row]), float(plain[row].max())
+        yield Fault(f"the max of row {row} is {got!r}, exact {wanted!r}", int(row), math.inf)
     targets = np.nan_to_num(case.dense(op), nan=0.0)
-    loss = fold.finish(xp, partial)
-    yield worst(
-        "the loss made of the partial", loss, exact.loss, loss_budget(case.logits, targets), k_of["loss"], inside
-    )
-    lse = fold.log_partition(xp, partial)
-    yield worst(
-        "the log-sum-exp made of the partial", lse, exact.lse, lse_budget(case.logits, flushes=flushes), k_of["lse"]
-    )
+    loss, budget = fold.finish(xp, partial), loss_budget(case.logits, targets, flushes=flushes)
+    yield negative_zero(np.where(inside, loss, 1.0), "the loss made of the partial")
+    yield worst("the loss made of the partial", loss, exact.loss, budget, k_of["loss"], inside)
+    lse, budget = fold.log_partition(xp, partial), lse_budget(case.logits, flushes=flushes)
+    yield worst("the log-sum-exp made of the partial", lse, exact.lse, budget, k_of["lse"])
     at_max = np.arange(plain.shape[1]) == plain.argmax(axis=1)[:, None]
     rest = np.log1p(partial.sum_exp_rest)
     usable = ~np.isnan(exact.rest[0])
@@ -116,9 +117,8 @@ def partial_faults(call: Call, partial: Partial, op: str, flushes: bool) -> Iter
     yield from mass_faults(call, partial, op, inside & ~is_nan, ~inside)
     nothing = (plain == -math.inf).all(axis=1)
     for row in np.flatnonzero(nothing & (partial.sum_exp_rest != -1))[:1]:
-        yield Fault(
-            f"sum_exp_rest of row {row}, all −inf, is {partial.sum_exp_rest[row]!r}, not -1", int(row), math.inf
-        )
+        got = float(partial.sum_exp_rest[row])
+        yield Fault(f"sum_exp_rest of row {row}, all −inf, is {got!r}, not -1", int(row), math.inf)
 
 
 def mass_faults(call: Call, partial: Partial, op: str, inside: Array, outside: Array) -> Iterator[Fault | None]:
