@@ -132,7 +132,7 @@ class SparseNumpy:
         here = np.ones_like(gap)
         if among is not None:
             gap[~among] = here[~among] = 0
-        if off != 0.0:
+        if (on, off) != (1.0, 0.0):
             gap, here = self.smoothed(view, gap, here, on, off)
         rest, exps = sum_exp_rest(view)
         found = Partial(view.max, rest.astype(gap.dtype, copy=False), gap, here)
@@ -144,9 +144,9 @@ class SparseNumpy:
     @staticmethod
     def smoothed(view: Look, gap: Array, here: Array, on: float, off: float) -> tuple[Array, Array]:
         """target_gap and target_sum of the two-valued target, from those of the label alone."""
-        spread = -off * row_sums(view.below)
-        if on != 0.0:
-            spread += on * gap
+        spread = on * gap if on != 0.0 else np.zeros_like(gap)  # subtle: 0 · inf is NaN
+        if off != 0.0:
+            spread = spread - off * row_sums(view.below)
         return spread.astype(gap.dtype, copy=False), (on * here + off * view.logits.shape[1]).astype(gap.dtype)
 
     def gradient(

@@ -21,6 +21,7 @@ from xent.evaluation.source import ReadError, Source, broken, chosen, reading, r
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 CONNECTIONS = 16
+ZARR_REMEDY = "if those are to hold the fill value, with write_empty_chunks=True in zarr's config"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,6 @@ class ZarrSource(Source):
         with reading(self.path, start, stop):
             array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
             return np.ascontiguousarray(array[start:stop], self.dtype.newbyteorder("="))
-
-
-ZARR_REMEDY = "if those are to hold the fill value, with write_empty_chunks=True in zarr's config"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +109,7 @@ def check_count(path: str, found: int, expected: int, flaw: str, remedy: str) ->
 
 
 def is_zarr(path: str) -> bool:
-    """Whether a folder is a Zarr array or group: its name says so, or on a web server, which has no folders, its path."""
+    """Whether a folder is a Zarr array or group; on a web server, which has no folders, whether its path says so."""
     if path.startswith(("http://", "https://")):
         return ".zarr" in path
     return suffix(path) == ".zarr" or any(exists(join(path, marker)) for marker in ZARR_MARKERS)

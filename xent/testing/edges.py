@@ -246,6 +246,7 @@ def smoothed(dtype: Any) -> Iterator[Case]:
         x[3, 1] = -inf
         name = f"smoothed by {smoothing} over {classes}"
         yield case_of(name, x, dtype, on=1 - smoothing, off=smoothing / classes)
+    yield case_of("half a target over 7", normal(6, 7), dtype, on=0.5)
     for group in (infinities, not_numbers, masked_tiles, strange_labels, offsets, ties):
         for one in list(group(dtype))[-3:]:
             off = 0.1 / one.logits.shape[1]
