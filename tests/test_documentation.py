@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted(found.name for found in pkgutil.walk_packages(xent.__path__, "xent."))
 FUNCTIONS = [name for name in xent.__all__ if inspect.isfunction(getattr(xent, name))]
 CLASSES = [name for name in xent.__all__ if inspect.isclass(getattr(xent, name))]
-README, PLUGINS = ROOT / "README.md", ROOT / "docs" / "plugins.md"
+README, PLUGINS, EVALUATION = ROOT / "README.md", ROOT / "docs" / "plugins.md", ROOT / "docs" / "evaluation.md"
 HOOKS = [name for name in vars(hookspecs) if name.startswith("xent_")]
 
 
@@ -77,7 +77,7 @@ def test_the_examples_of_the_public_functions_are_among_those_that_run():
     assert {"sparse_cross_entropy", "value_and_grad", "partial", "softmax", "using", "plugins", "evaluate"} <= tried
 
 
-@pytest.mark.parametrize("page", [README, PLUGINS], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [README, PLUGINS, EVALUATION], ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}

@@ -1,57 +1,62 @@
-"""Mutants of the fold and of xent-numba's loops: one operator, number or statement changed each, and whether it shows.
+"""Mutants of the fold and of xent-numba's loops: one operator, number or statement changed, and whether that shows.
 
     python tests/mutation/mutate.py --target fold
-    python tests/mutation/mutate.py --target numba --sample 300 --seed 1 --jobs 2
+    python tests/mutation/mutate.py --target numba --sample 150 --seed 1 --jobs 2
 
-A mutant is imported from a copy of its package and judged in a process of its own, by the conformance kit; one of
+A mutant is imported from a copy of its package and judged in a process of its own by the conformance kit; one of
 fold.py then by tests/test_fold.py too, whose subject is how partials merge. It is caught where that fails, crashes or
 hangs. Leaves out what a survivor means: README.md has each of them. Slow, and therefore no part of ``make test``.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
+import faulthandler
+import importlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PLUGIN = "plugins/xent-numba/xent_numba"
+PACKAGES = {"fold": ROOT / "xent", "numba": ROOT / "plugins/xent-numba/xent_numba"}
 LOOPS = (
     "rows segments slopes columns column_targets grids targets exponential totals blocks kernels threads lanes memory"
 )
-PACKAGES = {"fold": ROOT / "xent", "numba": ROOT / PLUGIN}
 FILES = {"fold": ["numerics/fold.py"], "numba": [f"{name}.py" for name in LOOPS.split()]}
-CONVERSIONS = {"exponential.py", "totals.py", "lanes.py", "memory.py"}  # these differ from dtype to dtype
 DTYPES = ("float32", "float64", "float16", "bfloat16")
-STAGES = ({"partial"}, {"loss"}, {"gradient"}, {"loss_and_gradient"}, {"statistics"})
+CONVERSIONS = ("exponential.py", "totals.py", "lanes.py", "memory.py")  # these differ from dtype to dtype
+STAGES = ({"partial"}, {"loss_and_gradient"}, {"gradient"}, {"loss"}, {"statistics"})
 FIRST = ("every_width", "infinities", "smoothed", "soft_targets", "merged_spans")
-PROMISE_SECONDS, MUTANT_SECONDS = 60, 900
-SWAPS = (
-    (ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.FloorDiv, ast.Mult), (ast.Mod, ast.FloorDiv),
-    (ast.BitAnd, ast.BitOr), (ast.LShift, ast.RShift), (ast.And, ast.Or), (ast.Is, ast.IsNot), (ast.Eq, ast.NotEq),
-    (ast.Lt, ast.LtE), (ast.Lt, ast.Gt), (ast.Gt, ast.GtE), (ast.In, ast.NotIn),
-)  # fmt: skip
-SWAPPED = {
-    "where": (1, 2),
-    "choose": (1, 2),
-    "select": (1, 2),
-    "larger": (0, 1),
-    "at_least": (0, 1),
-    "min": (),
-    "max": (),
-}
-Change = Callable[[], None]
+CPU_SECONDS, WALL_SECONDS = 30, 300  # for one promise
+OTHERS = {
+    "Add": "Sub", "Sub": "Add", "Mult": "Div", "Div": "Mult", "FloorDiv": "Mult", "Mod": "FloorDiv",
+    "BitAnd": "BitOr", "BitOr": "BitAnd", "LShift": "RShift", "RShift": "LShift", "And": "Or", "Or": "And",
+    "Lt": "LtE Gt", "LtE": "Lt", "Gt": "GtE Lt", "GtE": "Gt", "Eq": "NotEq", "NotEq": "Eq",
+    "Is": "IsNot", "IsNot": "Is", "In": "NotIn", "NotIn": "In",
+}  # fmt: skip
+"""What an operator is changed to."""
+SWAPPED = {"where": (1, 2), "choose": (1, 2), "select": (1, 2), "larger": (0, 1), "at_least": (0, 1)}
+"""Which arguments of a call change places."""
 
 
 def others(operator: ast.AST) -> list[ast.AST]:
     """What an operator is changed to."""
-    pairs = [*SWAPS, *((b, a) for a, b in SWAPS if (a, b) not in ((ast.Lt, ast.Gt), (ast.FloorDiv, ast.Mult)))]
-    return [b() for a, b in pairs if type(operator) is a]
+    return [getattr(ast, name)() for name in OTHERS.get(type(operator).__name__, "").split()]
 
 
-def changes(node: ast.AST) -> Iterator[Change]:
+def changes(node: ast.AST) -> Iterator[Callable[[], None]]:
     """Every way to change one node of a tree, in its place."""
     if isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp):
         yield from (lambda new=new: setattr(node, "op", new) for new in others(node.op))
@@ -73,9 +78,8 @@ def changes(node: ast.AST) -> Iterator[Change]:
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if name in ("min", "max") and isinstance(node.func, ast.Name):
             yield lambda: setattr(node.func, "id", "min" if name == "max" else "max")
-        elif len(where := SWAPPED.get(name, ())) == 2 and len(node.args) > where[1]:
-            a, b = where
-            yield lambda: node.args.__setitem__(slice(None), swapped(node.args, a, b))
+        elif name in SWAPPED:
+            yield lambda: swap(node.args, *SWAPPED[name])
     for body in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
         for at, statement in enumerate(body if isinstance(body, list) else ()):
             is_call = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
@@ -89,11 +93,9 @@ def is_equality(test: ast.expr) -> bool:
     return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], opposites)
 
 
-def swapped(arguments: list[ast.expr], a: int, b: int) -> list[ast.expr]:
-    """The same arguments, two of them in each other's place."""
-    found = list(arguments)
-    found[a], found[b] = found[b], found[a]
-    return found
+def swap(arguments: list[ast.expr], a: int, b: int) -> None:
+    """Two arguments change places."""
+    arguments[a], arguments[b] = arguments[b], arguments[a]
 
 
 def nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -108,7 +110,7 @@ def nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """One change of one file of a target, by its number in the order of the tree."""
+    """One change of one file of a target, by its number in the order of the tree; number −1 changes nothing."""
 
     target: str
     file: str
@@ -118,12 +120,19 @@ class Mutant:
         """The whole file changed, and one line that says what and where."""
         tree = ast.parse((PACKAGES[self.target] / self.file).read_text(encoding="utf-8"))
         before = ast.unparse(tree)
+        if self.number < 0:
+            return before, "as it is"
         node, change = [(node, change) for node in nodes(tree) for change in changes(node)][self.number]
         change()
         after = ast.unparse(ast.fix_missing_locations(tree))
         pairs = zip(before.splitlines(), after.splitlines(), strict=True)
         old, new = next((a.strip(), b.strip()) for a, b in pairs if a != b)
         return after, f"{self.file}:{getattr(node, 'lineno', 0)} #{self.number}: {old}  →  {new}"
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """What it is judged on, unless that is said."""
+        return DTYPES if self.file in CONVERSIONS else DTYPES[:2] if self.target == "fold" else DTYPES[:1]
 
 
 def mutants(target: str) -> list[Mutant]:
@@ -140,7 +149,7 @@ def mutants(target: str) -> list[Mutant]:
 
 def judge(target: str, dtypes: list[str]) -> str:
     """The first broken promise of the kernels that are imported here; empty where all are kept."""
-    from xent.testing import PROMISES, check_kernel, registered_specs
+    from xent.testing import PROMISES, registered_specs
 
     if target == "fold":
         specs = registered_specs("generic")
@@ -154,51 +163,48 @@ def judge(target: str, dtypes: list[str]) -> str:
         methods: set[str] = set()
         for stage in STAGES:  # the loops of one method after the other: to compile them takes longer than to run them
             methods |= stage
-            for spec in specs:
-                checks = FIRST if methods >= spec.methods else FIRST[:2]
+            for spec in (one for one in specs if stage <= one.methods):
                 few = dataclasses.replace(spec, methods=spec.methods & methods)
-                for promise in checks if stage <= spec.methods else ():
-                    if is_broken(check_kernel, few, promise):
+                for promise in FIRST if methods >= spec.methods else FIRST[:2]:
+                    if is_broken(few, promise):
                         return f"{promise} ({spec.op}, {dtype})"
         for spec in specs:
             for promise in (one for one in PROMISES if one not in FIRST):
-                if is_broken(check_kernel, spec, promise):
+                if is_broken(spec, promise):
                     return f"{promise} ({spec.op}, {dtype})"
     return ""
 
 
-def is_broken(check_kernel: Callable[..., Any], spec: Any, promise: str) -> bool:
+def is_broken(spec: Any, promise: str) -> bool:
     """Whether a kernel does not keep a promise; a process that hangs is ended."""
-    faulthandler.dump_traceback_later(PROMISE_SECONDS, exit=True)
+    from xent.testing import check_kernel
+
+    resource.setrlimit(resource.RLIMIT_CPU, (round(time.process_time()) + CPU_SECONDS, resource.RLIM_INFINITY))
+    faulthandler.dump_traceback_later(WALL_SECONDS, exit=True)  # threads that wait for each other take no time
     report = check_kernel(spec, checks=promise)
     faulthandler.cancel_dump_traceback_later()
     return not all(one.ok for one in report.results)
 
 
-def verdict(mutant: Mutant | None, target: str, dtypes: list[str], folder: Path) -> str:
-    """What catches a mutant, or the sources as they are where there is none; empty where it survives."""
-    package = folder / PACKAGES[target].name
-    shutil.copytree(PACKAGES[target], package, ignore=shutil.ignore_patterns("__pycache__"))
-    if mutant is not None:
+def verdict(mutant: Mutant, dtypes: list[str]) -> str:
+    """What catches a mutant; empty where it survives."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / PACKAGES[mutant.target].name
+        shutil.copytree(PACKAGES[mutant.target], package, ignore=shutil.ignore_patterns("__pycache__"))
         (package / mutant.file).write_text(mutant.text()[0], encoding="utf-8")
-    env = os.environ | {
-        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
-        "PYTHONSAFEPATH": "1",
-        "NUMBA_CACHE_DIR": str(folder),
-    }
-    commands = [[sys.executable, "-B", __file__, "--target", target, "--judge", "--dtypes", *dtypes]]
-    if target == "fold":
-        options = ["-p", "no:cacheprovider", "-qx", "--seed=1", "--hypothesis-seed=1"]
-        commands.append([sys.executable, "-B", "-m", "pytest", *options, "tests/test_fold.py"])
-    for command in commands:
-        try:
-            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=MUTANT_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "hangs"
-        if done.returncode:
-            told = [one for one in done.stdout.splitlines() if one.startswith(("FAILED", "ERROR", "broken"))]
-            hang = ["hangs"] if "Timeout (" in done.stderr else []
-            return [f"exit {done.returncode}", *done.stderr.splitlines()[-1:], *hang, *told[:1]][-1][:160]
+        paths = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONSAFEPATH": "1", "NUMBA_CACHE_DIR": folder}
+        commands = [[__file__, "--target", mutant.target, "--judge", "--dtypes", *(dtypes or mutant.dtypes)]]
+        if mutant.target == "fold":
+            options = ["-p", "no:cacheprovider", "-qx", "--seed=1", "--hypothesis-seed=1"]
+            commands.append(["-m", "pytest", *options, "tests/test_fold.py"])
+        for command in commands:
+            command = [sys.executable, "-B", *command]
+            done = subprocess.run(command, cwd=ROOT, env=os.environ | paths, capture_output=True, text=True)
+            if done.returncode:
+                told = [one for one in done.stdout.splitlines() if one.startswith(("FAILED", "ERROR", "broken"))]
+                hangs = "Timeout (" in done.stderr or done.returncode == -signal.SIGXCPU
+                how = ["hangs"] if hangs else [*done.stderr.splitlines()[-1:], f"exit {done.returncode}"]
+                return [*told, *how][0][:160]
     return ""
 
 
@@ -210,7 +216,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[], metavar="FILE#NUMBER", help="these mutants")
-    parser.add_argument("--dtypes", nargs="*", choices=DTYPES, help="float32 by default; more where that matters")
+    parser.add_argument("--dtypes", nargs="*", choices=DTYPES, default=[], help="by default those its file is about")
     parser.add_argument("--judge", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.judge:
@@ -219,23 +225,15 @@ def main() -> None:
         sys.exit(bool(broken))
 
     every = mutants(asked.target)
-    chosen = [one for one in every if f"{one.file}#{one.number}" in asked.only] if asked.only else every
+    chosen = [one for one in every if not asked.only or f"{one.file}#{one.number}" in asked.only]
     if asked.sample:
         chosen = random.Random(asked.seed).sample(chosen, min(asked.sample, len(chosen)))
-
-    def told(mutant: Mutant | None) -> str:
-        dtypes = (
-            DTYPES if mutant and mutant.file in CONVERSIONS else DTYPES[:2] if asked.target == "fold" else DTYPES[:1]
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            return verdict(mutant, asked.target, asked.dtypes or list(dtypes), Path(folder))
-
-    if broken := told(None):
+    if broken := verdict(Mutant(asked.target, FILES[asked.target][0], -1), asked.dtypes):
         sys.exit(f"without any change: {broken}")
     print(f"{len(chosen)} of {len(every)} mutants, --seed {asked.seed}", flush=True)
     survivors = 0
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for mutant, found in zip(chosen, pool.map(told, chosen), strict=True):
+        for mutant, found in zip(chosen, pool.map(lambda one: verdict(one, asked.dtypes), chosen), strict=True):
             survivors += not found
             print(f"{'caught  ' if found else 'SURVIVED'} {mutant.text()[1]}  [{found}]", flush=True)
     print(f"{len(chosen)} mutants, {len(chosen) - survivors} caught, {survivors} survived")

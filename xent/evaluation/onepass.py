@@ -107,10 +107,12 @@ def evaluate(
     Parameters
     ----------
     predictions : str, os.PathLike, numpy.ndarray or dask.array.Array, shape (rows, C), real floating
-        A path is a .npy file or a Zarr array (version 2 or 3), opened by each task for its own rows.
+        A path or URL is that of a .npy, .npz, safetensors, Parquet, Arrow, HDF5 or raw file, of a Zarr array (version
+        2 or 3), of a folder of such files or a glob of them, opened by each task for its own rows; what it does not
+        say itself comes after a ``#``: docs/evaluation.md.
     labels : the same, shape (rows,), integer, in ``[0, C)``
     kind : {"logits", "probabilities", "log_probabilities"}
-        What the predictions are. That probabilities sum to 1 is not checked.
+        What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are.
     ignore_index : int, iterable of int, or None
         Labels of rows to leave out, whatever their predictions hold.
     on_bad_label : {"error", "skip"}

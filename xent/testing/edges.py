@@ -136,6 +136,13 @@ def many_rows(dtype: Any) -> Iterator[Case]:
 def many_classes(dtype: Any) -> Iterator[Case]:
     x = np.round(normal(3, 40_001) * 8) / 8  # few values, so that the exact answer is quick
     yield case_of("40001 classes", x, dtype)
+    edges = np.resize(x[0], (6, 40_001))
+    edges[0], edges[1] = -inf, -inf
+    edges[0, 39_000] = 1.0
+    edges[2, 7] = edges[4, 7] = edges[4, 40_000] = inf
+    edges[3, 40_000] = nan
+    edges[5, :32_768] = -inf
+    yield case_of("infinities among 40001", edges, dtype, [39_000, 1, 7, 0, 7, 40_000])
     equal = np.full((2, 70_001), 0.5)
     equal[1, 70_000] = 0.75  # whose number is 4464 in 16 bits
     labels, targets = [0, 70_000], np.full((2, 70_001), 1e-5)
