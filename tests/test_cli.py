@@ -610,3 +610,25 @@ def test_the_command_runs_as_a_program(files):
 
     assert result.returncode == 0 and result.stderr == ""
     assert json.loads(result.stdout)["counts"]["rows"] == 123
+
+
+@pytest.mark.parametrize("dtype", ["zeros", "__name__", "float8"])
+def test_what_is_no_dtype_is_a_usage_error(dtype):
+    result = run("explain", "--dtype", dtype)
+
+    assert result.exit_code == 2 and f"`dtype` must be one of numpy, got {dtype}" in result.stderr
+
+
+def test_what_a_plugin_prints_does_not_spoil_json(tmp_path):
+    (tmp_path / "talks.py").write_text(
+        "print('hello')\nimport xent\n@xent.hookimpl\ndef xent_register_kernels():\n    return []"
+    )
+    info = tmp_path / "talks-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: talks\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[xent]\ntalks = talks\n")
+    path = os.pathsep.join([str(tmp_path), *(one for one in sys.path if one)])
+    command = [sys.executable, "-m", "xent.cli", "plugins", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
+
+    assert "talks" in [one["name"] for one in json.loads(done.stdout)] and "hello" in done.stderr
