@@ -68,7 +68,7 @@ def alike(subject: Subject, whole: Call, part: Call, answer: Answer, start: int,
 def threads(subject: Subject) -> Iterator[Outcome]:
     """The same bits for any number of threads."""
     promised_bits(subject)
-    for (rows, classes), method in itertools.product(((67, 130), (5, 5000), (2, 40_001), (400, 1000)), subject.methods):
+    for (rows, classes), method in itertools.product(((67, 130), (5, 5000), (5, 40_001), (400, 1000)), subject.methods):
         case = odd_neighbours(subject.dtype, rows, classes)
         for outer in subject.outers[:2]:
             one, *others = (Call(method, case, threads=count, outer=outer) for count in (1, 2, 3, 8))

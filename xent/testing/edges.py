@@ -253,7 +253,13 @@ def smoothed(dtype: Any) -> Iterator[Case]:
         x[3, 1] = -inf
         name = f"smoothed by {smoothing} over {classes}"
         yield case_of(name, x, dtype, on=1 - smoothing, off=smoothing / classes)
-    yield case_of("half a target over 7", normal(6, 7), dtype, on=0.5)
+    yield case_of("three quarters of a target over 7", normal(6, 7), dtype, [-1, 7, 0, 6, 0, 3], on=0.75)
+    for classes in (2, 7, 64, 65, 300):
+        x, labels = normal(5, classes), np.arange(5) % classes
+        x[np.arange(5), labels] = -inf
+        yield case_of(
+            f"all of it smoothed over {classes}, −inf at the label", x, dtype, labels, on=0.0, off=1 / classes
+        )
     for group in (infinities, not_numbers, masked_tiles, strange_labels, offsets, ties):
         for one in list(group(dtype))[-3:]:
             off = 0.1 / one.logits.shape[1]

@@ -101,7 +101,9 @@ def no_rows(subject: Subject) -> Iterator[Outcome]:
     """A block without rows gives answers without rows."""
     empty = subject.ordinary(6, 7).rows(0, 0)
     for outer in subject.outers[:2]:
-        yield from subject.judged(Call(method, empty, outer=outer) for method in subject.methods)
+        for count in (1, 2):
+            calls = (Call(method, empty, outer=outer, threads=count) for method in subject.methods)
+            yield from subject.judged(calls)
 
 
 def merged_spans(subject: Subject) -> Iterator[Outcome]:
