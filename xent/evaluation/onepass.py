@@ -19,7 +19,7 @@ import numpy as np
 import xent
 from xent.evaluation.engine import Progress, engine, graph_of, largest_chunk
 from xent.evaluation.metrics import Evaluation, finish
-from xent.evaluation.sources import Source, check_keys, check_pair, open_source, refusal
+from xent.evaluation.sources import Source, check_pair, open_keys, open_source, refusal
 from xent.evaluation.state import State, Wanted, state_of
 
 Array = np.ndarray[Any, Any]
@@ -219,11 +219,7 @@ def plan(
     )
     opened, truth = open_source(predictions, "predictions"), open_source(labels, "labels")
     check_pair(opened, truth)
-    keys = [
-        None if one is None else open_source(one, name) for one, name in ((slices, "slices"), (clusters, "clusters"))
-    ]
-    for one, name in zip(keys, ("slices", "clusters"), strict=True):
-        check_keys(opened, one, name)
+    keys = open_keys(opened, slices=slices, clusters=clusters)
     opened.check_complete()  # not the labels: zarr leaves out a chunk of nothing but class 0, and may
     bounds = opened.bounds(chunk_bytes)
     graph, root = graph_of(chunk_state, options, bounds, [opened, truth, *keys])

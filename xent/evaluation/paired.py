@@ -28,7 +28,7 @@ from xent.evaluation.onepass import (
     options_of,
     statistics_of,
 )
-from xent.evaluation.sources import Source, check_keys, check_pair, open_source, refusal
+from xent.evaluation.sources import Source, check_pair, open_keys, open_source, refusal
 from xent.evaluation.state import Group, State, Table, state_of, tally_of
 
 
@@ -203,11 +203,7 @@ def plan_pair(
         one.check_complete()
     if first.shape != second.shape:
         raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
-    keys = [
-        None if one is None else open_source(one, name) for one, name in ((slices, "slices"), (clusters, "clusters"))
-    ]
-    for given, name in zip(keys, ("slices", "clusters"), strict=True):
-        check_keys(first, given, name)
+    keys = open_keys(first, slices=slices, clusters=clusters)
     bounds = first.bounds(chunk_bytes)
     graph, root = graph_of(chunk_pair, options, bounds, [first, second, truth, *keys])
     row_bytes = first.row_bytes + second.row_bytes

@@ -26,7 +26,7 @@ from xent.evaluation.source import ReadError, Source, refusal, require
 from xent.evaluation.tables import open_arrow, open_parquet
 from xent.evaluation.topk import TopK, pair_up
 
-__all__ = ["FORMATS", "ReadError", "Source", "TopK", "check_keys", "check_pair", "open_source", "refusal", "require"]
+__all__ = ["FORMATS", "ReadError", "Source", "TopK", "check_pair", "open_keys", "open_source", "refusal", "require"]
 
 OPENERS = {
     ".npy": open_npy,
@@ -135,16 +135,24 @@ def check_pair(predictions: Source, labels: Source) -> None:
         raise ValueError(refusal("labels", rule, labels, remedy))
 
 
-def check_keys(predictions: Source, keys: Source | None, argument: str) -> None:
-    """Raise TypeError or ValueError unless they are (rows,) integers or text of as many rows; none at all will do."""
-    if keys is None:
-        return
+def open_keys(predictions: Source, **given: Any) -> list[Source | None]:
+    """The sources of each row's slice and cluster, by the names of the arguments; None where there is none.
+
+    Raise TypeError or ValueError unless they are (rows,) integers or text of as many rows.
+    """
+    found: list[Source | None] = []
     rows = predictions.shape[0]
-    if keys.shape != (rows,):
-        raise ValueError(refusal(argument, f"have shape ({rows},), one for each row", keys, "Pass one key per row."))
-    if keys.dtype.kind not in "biuUS":
-        remedy = "Pass integers, or an array of strings of fixed width."
-        raise TypeError(refusal(argument, "be integers or text", keys, remedy))
+    for argument, one in given.items():
+        keys = None if one is None else open_source(one, argument)
+        if keys is not None and keys.shape != (rows,):
+            raise ValueError(
+                refusal(argument, f"have shape ({rows},), one for each row", keys, "Pass one key per row.")
+            )
+        if keys is not None and keys.dtype.kind not in "biuUS":
+            remedy = "Pass integers, or an array of strings of fixed width."
+            raise TypeError(refusal(argument, "be integers or text", keys, remedy))
+        found.append(keys)
+    return found
 
 
 def open_dask(lazy: Any, argument: str) -> DaskSource:

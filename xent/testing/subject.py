@@ -91,16 +91,18 @@ class Subject:
         """Some ordinary rows, of the first shape that the guard lets pass."""
         for rows, classes in ((6, 7), (6, 8), (6, 64), (6, 1024), (128, 64), (128, 4096), (1024, 128)):
             case = self.ordinary(rows, classes)
-            if self.spec.guard is None or self.passes(to_block(case.logits, 0)):
+            if self.passes(case.logits):
                 return case
         raise NotRun("its guard lets no ordinary shape pass")
 
-    def passes(self, block: Array) -> bool:
-        """Whether the guard lets such a block pass; one that breaks does not."""
+    def passes(self, block: Array, form: str = "plain") -> bool:
+        """Whether the guard, where there is one, lets a block pass; one that breaks does not: `declaration` tells."""
+        if self.spec.guard is None:
+            return True
+        array = lay(block, form, self.library).array
         try:
-            array = lay(block, library=self.library).array
-            return bool(self.spec.guard(tuple(array.shape), tuple(getattr(array, "strides", ()) or ())))  # type: ignore[misc]
-        except Exception:  # a plugin's guard may raise anything; `declaration` tells
+            return bool(self.spec.guard(tuple(array.shape), tuple(getattr(array, "strides", ()) or ())))
+        except Exception:  # a plugin's guard may raise anything
             return False
 
     def ordinary(self, rows: int, classes: int) -> Case:
@@ -144,10 +146,7 @@ class Subject:
         """Whether the kernel would be handed such a block: its guard, and what it serves."""
         if (call.case.on, call.case.off) != (1.0, 0.0) and (call.method == "statistics" or not self.smooths):
             return False
-        if self.spec.guard is None:
-            return True
-        block = lay(to_block(call.case.logits, call.outer), call.form, self.library).array
-        return bool(self.spec.guard(tuple(block.shape), tuple(getattr(block, "strides", ()) or ())))
+        return self.passes(to_block(call.case.logits, call.outer), call.form)
 
     def outers_of(self, case: Case) -> tuple[int, ...]:
         """The layouts in which the rows of a case can lie."""
