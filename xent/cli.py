@@ -144,10 +144,10 @@ def evaluate(predictions: str, labels: str, fail_above: float | None, **asked: A
 def compare(a: str, b: str, labels: str, **asked: Any) -> None:
     """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
     with told_plainly():
-        from xent.evaluation import paired, report
+        from xent.evaluation import documents, paired, report
 
         plan = functools.partial(paired.plan_pair, a, b, labels)
-        _run_and_report(plan, report.pair_document, report.print_comparison, **asked)
+        _run_and_report(plan, documents.pair_document, report.print_comparison, **asked)
 
 
 @main.command()
@@ -157,11 +157,11 @@ def compare(a: str, b: str, labels: str, **asked: Any) -> None:
 def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
     with told_plainly(), input_checked():
-        from xent.evaluation import report
+        from xent.evaluation import documents, report
         from xent.evaluation.sources import open_source
 
-        facts = report.inspection(open_source(predictions, "predictions"), chunk_bytes)
-    click.echo(report.to_json(facts) if as_json else report.told_inspection(facts))
+        facts = documents.inspection(open_source(predictions, "predictions"), chunk_bytes)
+    click.echo(documents.to_json(facts) if as_json else report.told_inspection(facts))
 
 
 @main.command()
@@ -251,10 +251,10 @@ def plugins(as_json: bool) -> None:
 
 
 def _evaluate_and_report(predictions: str, labels: str, **asked: Any) -> Evaluation:
-    from xent.evaluation import onepass, report
+    from xent.evaluation import documents, onepass, report
 
     plan = functools.partial(onepass.plan, predictions, labels)
-    found: Evaluation = _run_and_report(plan, report.document, report.print_table, **asked)
+    found: Evaluation = _run_and_report(plan, documents.document, report.print_table, **asked)
     return found
 
 
@@ -269,7 +269,7 @@ def _run_and_report(
     **options: Any,
 ) -> Any:
     """Plan, run, and show what is found, as a JSON document or a table."""
-    from xent.evaluation import report
+    from xent.evaluation import documents, report
 
     with input_checked():
         planned = plan(**options)
@@ -279,7 +279,7 @@ def _run_and_report(
         found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     seconds = time.perf_counter() - start
     if as_json:
-        click.echo(report.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
+        click.echo(documents.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
     else:
         print_table(found, planned, wall_seconds=seconds)
     return found

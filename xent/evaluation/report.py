@@ -1,127 +1,31 @@
-"""What an evaluation looks like: a table, a JSON document, and a progress bar.
+"""What an evaluation looks like on a terminal: tables, remarks, and a progress bar.
 
 rich draws the table and the bar where it is installed; without it the table is plain text and there is no bar.
-Numbers that JSON cannot hold are the strings "nan", "inf" and "-inf".
+Leaves out JSON (``documents.py``).
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
-
-from xent.evaluation.engine import largest_chunk
-from xent.settings import affinity
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation, GroupMetrics
     from xent.evaluation.onepass import Pass
     from xent.evaluation.paired import Comparison, PairPass
-    from xent.evaluation.source import Source
 
-SCHEMA_VERSION = 1
 SHOWN_GROUPS = 20
 """Rows of a table of classes or slices that a terminal is shown."""
-COUNTS = (
-    *("rows", "counted", "ignored", "bad_labels", "nan_rows", "infinite_rows", "unnormalised_rows"),
-    *("first_bad_label", "first_nan", "first_infinite", "first_unnormalised", "clusters"),
-)
-RESIDENT_BYTES = 300 * 10**6
-"""What the process takes beside its chunks: Python, NumPy, Dask, a kernel's code."""
 Row = tuple[str, ...]
 UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats"}
 
 
-def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
-    """What ``xent evaluate --json`` writes: schema version, inputs, options, counts, metrics, timing."""
-    sources = {"predictions": planned.predictions, "labels": planned.labels}
-    return {
-        **heading(planned, sources, scheduler),
-        **numbers(evaluation),
-        "timing": timing(planned, wall_seconds),
-    }
-
-
-def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
-    """What ``xent compare --json`` writes: the difference, and the numbers of each set."""
-    sources = {"a": planned.a, "b": planned.b, "labels": planned.labels}
-    return {
-        **heading(planned, sources, scheduler),
-        "difference": {
-            "value": found.mean_difference,
-            "stderr": found.standard_error,
-            "n": found.counted,
-            "interval_95": list(found.confidence_interval),
-            "p_value": found.p_value,
-            "clusters": found.clusters,
-            "better": found.better,
-            "worse": found.worse,
-            "ties": found.ties,
-        },
-        "slices": {str(key): group._asdict() for key, group in found.slices.items()},
-        "a": numbers(found.a),
-        "b": numbers(found.b),
-        "timing": timing(planned, wall_seconds),
-    }
-
-
-def heading(planned: Pass | PairPass, sources: dict[str, Source], scheduler: str) -> dict[str, Any]:
-    """The schema version, the inputs and the options."""
-    inputs = {
-        name: {"path": source.path, "shape": list(source.shape), "dtype": str(source.dtype)}
-        for name, source in sources.items()
-    }
-    options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
-    return {"schema_version": SCHEMA_VERSION, "inputs": inputs, "options": asdict(planned.options) | options}
-
-
-def timing(planned: Pass | PairPass, wall_seconds: float) -> dict[str, float]:
-    """Seconds, bytes of predictions, and the one by the other."""
-    speed = planned.bytes / wall_seconds / 1e9
-    return {"wall_seconds": wall_seconds, "bytes": planned.bytes, "gigabytes_per_second": speed}
-
-
-def numbers(evaluation: Evaluation) -> dict[str, Any]:
-    """The counts and the metrics of one set."""
-    return {
-        "counts": {name: getattr(evaluation, name) for name in COUNTS},
-        "denominator": evaluation.denominator,
-        "metrics": {name: asdict(metric) for name, metric in evaluation.metrics.items()},
-        "loss_interval_95": list(evaluation.confidence_interval),
-        "bits_per_byte": evaluation.bits_per_byte,
-        "prior": {"loss": evaluation.prior_loss, "skill": evaluation.skill},
-        "calibration": {
-            "error": evaluation.calibration_error,
-            "bins": [one._asdict() for one in evaluation.reliability],
-        },
-        "classes": {str(key): group._asdict() for key, group in evaluation.classes.items()},
-        "slices": {str(key): group._asdict() for key, group in evaluation.slices.items()},
-    }
-
-
-def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
-    """What a source is and how it would be read; the peak is that of as many threads as there are processors."""
-    bounds = source.bounds(chunk_bytes)
-    chunk, threads = largest_chunk(bounds) * source.row_bytes, affinity()
-    return {
-        "path": source.path,
-        "shape": list(source.shape),
-        "dtype": str(source.dtype),
-        "bytes": source.shape[0] * source.row_bytes,
-        "chunks": len(bounds) - 1,
-        "chunk_bytes": chunk,
-        "threads": threads,
-        "projected_peak_bytes": threads * chunk * 2 + RESIDENT_BYTES,
-    }
-
-
 def told_inspection(facts: dict[str, Any]) -> str:
-    """The same in lines."""
+    """What ``documents.inspection`` says of a source, in lines."""
     rows, *classes = facts["shape"]
     size = f"{rows:,} rows" + (f" of {classes[0]:,} classes" if classes else "")
     return "\n".join(
@@ -132,21 +36,6 @@ def told_inspection(facts: dict[str, Any]) -> str:
             f"peak on {facts['threads']} threads: about {facts['projected_peak_bytes'] / 2**20:,.0f} MiB",
         )
     )
-
-
-def to_json(value: dict[str, Any]) -> str:
-    """The document as JSON text, without a bare NaN or Infinity."""
-    return json.dumps(_speakable(value), indent=2, allow_nan=False)
-
-
-def _speakable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _speakable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_speakable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def metric_rows(evaluation: Evaluation) -> list[Row]:
