@@ -7,11 +7,18 @@ integer times a power of two, so its sum and the sum of its squares are kept as 
 
 which no split of the rows and no order of the merges can change, and from which mean and variance follow without
 cancellation, rounded once. S never passes 2200 bits and Q 4400, for up to 2**64 numbers.
+
+The numbers of a block are cut at places that all of them share, as ExtractVector [1]_ does, so that the pieces at one
+place add up in float64 without rounding.
+
+.. [1] Rump, Ogita & Oishi, "Accurate floating-point summation, part I: faithful rounding", SIAM J. Sci. Comput. 31(1),
+   2008, section 3.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +26,11 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 UNIT_BITS = 1126  # a number is an integer times 2**-1126: frexp's lowest exponent, -1073, less 53 bits of mantissa
 ROOT_BITS = 1138  # a standard error is rounded at 2**-1138, below the smallest subnormal
-LIMB_BITS = 18
-LIMB_MASK = 2**LIMB_BITS - 1
-BLOCK_ROWS = 2**14  # 16384 products of two limbs, 2**37 at most, add up in a float64 without rounding
+BLOCK_ROWS = 2**14
+PIECE_BITS = 38  # a float64 adds up 2**14 pieces of 38 bits and a sign without rounding
+SPLITTER = 2.0**27 + 1  # Veltkamp's, which cuts 53 bits into two halves
+ORDINARY = 2.0**400  # the squares of numbers between this and its inverse are far from the ends of float64
+RESCALE = 600
 
 
 class Moments(NamedTuple):
@@ -62,52 +71,62 @@ def root(numerator: int, denominator: int) -> float:
 
 def moments_of(values: Array) -> Moments:
     """The moments of finite numbers."""
-    return grouped_moments(values, np.zeros(len(values), np.int64), 1)[0]
+    return grouped_moments(values, None, 1)[0]
 
 
-def grouped_moments(values: Array, group: Array, groups: int) -> list[Moments]:
+def grouped_moments(values: Array, group: Array | None, groups: int) -> list[Moments]:
     """The moments of each group of finite numbers.
 
     Parameters
     ----------
     values : array, shape (rows,), float32 or float64
-    group : array, shape (rows,), integer, in [0, groups)
+    group : array, shape (rows,), integer, in [0, groups), or None for a single group
     groups : int
-
-    Notes
-    -----
-    Each number is cut into three limbs of 18 bits. The limbs, and the products of two limbs, are added per group and
-    exponent in float64, where so few of them leave no rounding, and the totals are shifted into place as integers.
     """
     totals, squares = [0] * groups, [0] * groups
     for start in range(0, len(values), BLOCK_ROWS):
-        fraction, exponent = np.frexp(values[start : start + BLOCK_ROWS].astype(np.float64))
-        mantissa = np.ldexp(fraction, 53).astype(np.int64)  # value = mantissa * 2**(exponent - 53)
-        lowest = int(exponent.min())
-        places = int(exponent.max()) - lowest + 1
-        place = group[start : start + BLOCK_ROWS] * places + (exponent - lowest)
-        # subtle: >> rounds a negative mantissa down, so `high` alone carries the sign and the sum of the limbs is exact
-        high, middle, low = (
-            (limb & mask).astype(np.float64)
-            for limb, mask in (
-                (mantissa >> 2 * LIMB_BITS, -1),
-                (mantissa >> LIMB_BITS, LIMB_MASK),
-                (mantissa, LIMB_MASK),
-            )
-        )
-        add_placed(totals, place, places, (low, middle, high), lowest - 53 + UNIT_BITS, 1)
-        products = (low * low, 2 * (low * middle), 2 * (low * high) + middle * middle, 2 * (middle * high), high * high)
-        add_placed(squares, place, places, products, lowest - 53 + UNIT_BITS, 2)
-    counts = np.bincount(group, minlength=groups).tolist()
+        block = values[start : start + BLOCK_ROWS]
+        place = None if group is None else group[start : start + BLOCK_ROWS]
+        for part, scale in ordinary_parts(block.astype(np.float64)):
+            add_exactly(totals, part, place, scale + UNIT_BITS)
+            for product in square(part, is_short=values.dtype.itemsize < 8):
+                add_exactly(squares, product, place, 2 * (scale + UNIT_BITS))
+    counts = [len(values)] if group is None else np.bincount(group, minlength=groups).tolist()
     return [Moments(*one) for one in zip(counts, totals, squares, strict=True)]
 
 
-def add_placed(sums: list[int], place: Array, places: int, limbs: tuple[Array, ...], shift: int, power: int) -> None:
-    """Adds to each group's sum, exactly, that over its rows and the limbs i of
-    limbs[i] · 2**(18 i) · 2**(power · (place + shift))."""
-    for i, limb in enumerate(limbs):
-        added = np.bincount(place, weights=limb)
-        where = np.flatnonzero(added)
-        for at, value in zip(where.tolist(), added[where].tolist(), strict=True):
-            group, exponent = divmod(at, places)
-            sums[group] += int(value) << (LIMB_BITS * i + power * (exponent + shift))
+def ordinary_parts(block: Array) -> Iterator[tuple[Array, int]]:
+    """Pairs (part, scale) of which the parts times 2**scale sum to the block, each number being in one part only.
+
+    The squares of the parts neither overflow nor lose bits; there is one part unless a number is beyond any loss.
+    """
+    size = np.abs(block)
+    small, large = (size < 1 / ORDINARY) & (size > 0), size > ORDINARY
+    if not (small.any() or large.any()):
+        yield block, 0
+        return
+    for scale, where in ((-RESCALE, small), (0, ~(small | large)), (RESCALE, large)):
+        yield np.ldexp(np.where(where, block, 0.0), -scale), scale
+
+
+def square(part: Array, *, is_short: bool) -> tuple[Array, ...]:
+    """Products that sum to the squares exactly; the numbers have 24 bits where `is_short`, else 53."""
+    if is_short:
+        return (part * part,)
+    scaled = SPLITTER * part
+    high = scaled - (scaled - part)
+    low = part - high
+    return high * high, 2 * (high * low), low * low
+
+
+def add_exactly(sums: list[int], part: Array, group: Array | None, shift: int) -> None:
+    """Adds the sum of a block over each group, times 2**shift, to that group's."""
+    while (top := max(part.max(), -part.min())) > 0:
+        exponent = math.frexp(top)[1]  # nothing is over 2**exponent
+        cut = math.ldexp(1.0, exponent + 15)
+        piece = (part + cut) - cut  # multiples of 2**(exponent - 38)
+        part = part - piece
+        added = piece.sum(keepdims=True) if group is None else np.bincount(group, weights=piece)
+        lift = shift + exponent - PIECE_BITS
+        for at, units in enumerate(np.ldexp(added, PIECE_BITS - exponent).astype(np.int64).tolist()):
+            sums[at] += units << lift
