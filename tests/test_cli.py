@@ -3,10 +3,12 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
 
+import dask
 import numpy as np
 import pytest
 import toy_kernels
@@ -38,7 +40,7 @@ def test_evaluate_prints_a_table_on_stdout(files):
     result = run("evaluate", "x.npy", "y.npy")
 
     assert result.exit_code == 0, result.stderr
-    assert "123 × 7  float32" in result.stdout and result.stderr == ""
+    assert "123 × 7  float32" in result.stdout
     for word in ("loss", "nats", "bits", "perplexity", "accuracy", "95 % interval", "123 of 123 rows counted", "GB/s"):
         assert word in result.stdout
 
@@ -238,7 +240,7 @@ def test_bad_labels_exit_with_3_and_one_line(files):
     labels = np.load("y.npy")
     labels[[8, 100]] = -1
     np.save("y.npy", labels)
-    result = run("evaluate", "x.npy", "y.npy")
+    result = run("evaluate", "x.npy", "y.npy", "-q")
 
     assert result.exit_code == 3 and result.stdout == "" and result.stderr.count("\n") == 1
     assert "got 2 that do not, the first -1 in row 8" in result.stderr
@@ -269,7 +271,7 @@ def environment(monkeypatch):
 )
 def test_an_environment_that_cannot_be_exits_with_2_and_one_line(files, environment, variable, value):
     environment(variable, value)
-    result = run("evaluate", "x.npy", "y.npy", "--kind", "probabilities")
+    result = run("evaluate", "x.npy", "y.npy", "--kind", "probabilities", "-q")
 
     assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
     assert result.stderr.endswith(f"The environment sets {variable}={value}.\n")
@@ -339,9 +341,40 @@ def test_an_interruption_exits_with_130_and_one_line(files, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("xent.evaluation.onepass.Pass.run", interrupted)
-    result = run("evaluate", "x.npy", "y.npy")
+    result = run("evaluate", "x.npy", "y.npy", "-q")
 
-    assert result.exit_code == 130 and result.stderr == "xent: interrupted; nothing was written.\n"
+    assert result.exit_code == 130 and result.stderr.startswith("xent: interrupted; nothing was written. With --state ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_what_an_interrupted_run_has_done_is_told_and_gone_on_with(files, monkeypatch):
+    plain = run("evaluate", "x.npy", "y.npy", "--json", "-q", "--chunk-bytes", "280")  # ten rows of a chunk
+
+    def interrupted(self, *_, **__):
+        chunks, _ = self.graph()
+        for key in [key for key in chunks if key[0] == "xent-chunk"][:4]:
+            dask.get(chunks, key)
+        raise KeyboardInterrupt
+
+    command = ("evaluate", "x.npy", "y.npy", "--json", "--chunk-bytes", "280", "--state", "kept")
+    with monkeypatch.context() as patch:
+        patch.setattr("xent.evaluation.onepass.Pass.run", interrupted)
+        stopped = run(*command)
+    resumed = run(*command)
+
+    assert stopped.exit_code == 130 and "40 of 123 rows are done and kept in" in stopped.stderr
+    assert resumed.exit_code == 0 and "40 of 123 rows are done" in resumed.stderr
+    assert json.loads(resumed.stdout)["metrics"] == json.loads(plain.stdout)["metrics"]
+
+
+def test_the_plan_and_its_memory_are_told_before_the_run(files):
+    assert run("evaluate", "x.npy", "y.npy", "-q").stderr == ""
+    for scheduler, memory in (
+        ("sync", r"1 threads take up to 300 MB"),
+        ("threads", r"\d+ threads take up to 300 MB"),
+    ):
+        told = run("evaluate", "x.npy", "y.npy", "--scheduler", scheduler, "--chunk-bytes", "1KiB").stderr
+        assert re.fullmatch(rf"3.44e-06 GB in 4 chunks of up to 0.000961 MiB; {memory}\.\n", told), told
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -605,7 +638,7 @@ def test_a_command_line_without_click_says_what_to_install():
 
 
 def test_the_command_runs_as_a_program(files):
-    code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json'])"
+    code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json', '-q'])"
     result = in_a_new_process(code)
 
     assert result.returncode == 0 and result.stderr == ""

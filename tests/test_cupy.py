@@ -295,6 +295,18 @@ def test_chunks_of_cupy_are_computed_on_the_gpu_and_stay_there(rng, classes):
 
 @pytest.mark.gpu
 @on_a_gpu
+@pytest.mark.parametrize("classes", [7, 3], ids=["whole", "cut"])
+def test_an_evaluation_of_chunks_of_cupy_is_that_of_the_host(rng, classes):
+    logits, labels = rng.normal(size=(103, 7)).astype("float32"), rng.integers(0, 7, 103)
+    lazy = dask_of(cupy.asarray(logits), (20, classes))
+    found, expected = xent.evaluate(lazy, labels), xent.evaluate(logits, labels)
+
+    assert found.accuracy == expected.accuracy
+    assert found.mean_loss == pytest.approx(expected.mean_loss, rel=1e-6)
+    assert [one.row for one in found.worst] == [one.row for one in expected.worst]
+
+
+@on_a_gpu
 def test_a_row_has_the_same_bits_whatever_its_neighbours(rng):
     logits, labels = rng.standard_normal((507, 123)).astype(np.float32), rng.integers(0, 123, 507)
     whole = sparse_with_grad(cupy.asarray(logits), cupy.asarray(labels))

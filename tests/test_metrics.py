@@ -13,6 +13,7 @@ import statsmodels.api
 import xent
 from xent.evaluation.onepass import evaluate
 from xent.evaluation.paired import compare
+from xent.evaluation.state import edges_of, place_of
 
 ROWS, CLASSES = 507, 7
 
@@ -273,3 +274,64 @@ def test_a_comparison_of_no_rows_has_no_numbers():
     found = compare(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, int))
 
     assert found.counted == 0 and math.isnan(found.mean_difference)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where the loss is: histogram, position, worst rows
+
+
+def test_the_histogram_counts_every_finite_loss_in_its_bin(found, losses):
+    assert sum(one.counted for one in found.histogram) == len(losses)
+    for one in found.histogram:
+        assert one.counted == np.count_nonzero((losses >= one.low) & (losses < one.high))
+        assert one.low == 0 or one.high in (math.inf, pytest.approx(one.low + 2 ** math.floor(math.log2(one.low)) / 4))
+
+
+@pytest.mark.parametrize(
+    ("loss", "low", "high"),
+    [
+        (0.0, 0, 1.25 * 2**-25),
+        (5e-324, 0, 1.25 * 2**-25),
+        (1.0, 1.0, 1.25),
+        (1.9999, 1.75, 2.0),
+        (2.0, 2.0, 2.5),
+        (1e9, 1.75 * 2**11, math.inf),
+    ],
+)
+def test_a_loss_is_in_a_bin_of_a_quarter_octave(loss, low, high):
+    assert edges_of(int(place_of(np.asarray([loss]))[0])) == (low, high)
+
+
+@pytest.mark.parametrize("rows", [7, 100, 123, 507])
+def test_the_loss_over_position_is_that_of_its_rows(logits, labels, losses, rows):
+    found = evaluate(logits[:rows], labels[:rows], chunk_bytes=100)
+
+    assert found.positions[0].first_row == 0 and found.positions[-1].stop_row == rows
+    assert [a.stop_row for a in found.positions[:-1]] == [b.first_row for b in found.positions[1:]]
+    assert len(found.positions) == min(rows, 100)
+    for one in found.positions:
+        assert one.counted == one.stop_row - one.first_row
+        assert one.mean_loss == pytest.approx(losses[one.first_row : one.stop_row].mean(), rel=1e-6)
+
+
+def test_the_worst_rows_are_those_of_the_highest_loss(found, logits, labels, losses):
+    order = np.lexsort((np.arange(len(losses)), -losses))[:10]
+
+    assert [one.row for one in found.worst] == order.tolist()
+    assert [one.label for one in found.worst] == labels[order].tolist()
+    assert [one.predicted for one in found.worst] == logits[order].argmax(axis=1).tolist()
+    assert [one.loss for one in found.worst] == pytest.approx(losses[order], rel=1e-6)
+
+
+def test_of_equal_losses_the_first_rows_are_the_worst():
+    found = evaluate(np.zeros((100, 3)), np.zeros(100, int), chunk_bytes=70)
+
+    assert [one.row for one in found.worst] == list(range(10))
+
+
+def test_an_infinite_loss_is_worse_than_any_and_a_nan_is_none():
+    logits = np.zeros((4, 2))
+    logits[1], logits[2] = [-np.inf, 0], np.nan
+    found = evaluate(logits, np.zeros(4, int))
+
+    assert [one.row for one in found.worst] == [1, 0, 3]

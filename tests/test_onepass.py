@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from dataclasses import astuple
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -76,14 +77,37 @@ def test_chunk_size_scheduler_and_format_leave_the_same_bits(
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, ROWS), max_size=5), st.integers(1, CLASSES), st.integers(1, ROWS))
-def test_any_chunks_of_a_dask_array_leave_the_same_bits(logits, labels, cuts, classes, label_rows):
+@given(st.lists(st.integers(0, ROWS), max_size=5), st.integers(1, ROWS))
+def test_any_chunks_of_rows_of_a_dask_array_leave_the_same_bits(logits, labels, cuts, label_rows):
     edges = [0, *sorted(cuts), ROWS]
     rows = tuple(b - a for a, b in pairwise(edges))
-    lazy = da.from_array(logits, chunks=(rows, classes))
+    lazy = da.from_array(logits, chunks=(rows, -1))
     result = evaluate(lazy, da.from_array(labels, chunks=label_rows), scheduler="sync")
 
     assert result == evaluate(logits, labels)
+
+
+@pytest.mark.parametrize("classes", [1, 3, CLASSES - 1])
+@pytest.mark.parametrize("kind", ["logits", "log_probabilities"])
+def test_predictions_cut_along_their_classes_are_folded_and_never_joined(logits, labels, classes, kind, monkeypatch):
+    whole = evaluate(logits, labels, kind=kind, ignore_index=2, top_k=3)
+    lazy = da.from_array(logits, chunks=(100, classes))
+    if kind == "logits":
+        monkeypatch.setattr(da.Array, "rechunk", None)
+    cut = evaluate(lazy, labels, kind=kind, ignore_index=2, top_k=3)
+
+    assert (cut.counted, cut.accuracy, cut.top_k_accuracy) == (whole.counted, whole.accuracy, whole.top_k_accuracy)
+    for name, metric in whole.metrics.items():
+        assert astuple(cut.metrics[name]) == pytest.approx(astuple(metric), rel=1e-6), name
+    assert [one._replace(predicted=None) for one in whole.worst] == [
+        one._replace(loss=pytest.approx(one.loss, rel=1e-6)) for one in cut.worst
+    ]
+
+
+@pytest.mark.parametrize("asked", [{"classwise": True}, {"fit_temperature": True}])
+def test_what_needs_whole_rows_is_refused_where_classes_are_cut(logits, labels, asked):
+    with pytest.raises(ValueError, match=r"must have every class of a row in one piece, .* Call rechunk\(\{1: -1\}\)"):
+        evaluate(da.from_array(logits, chunks=(100, 3)), labels, **asked)
 
 
 def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
@@ -114,29 +138,29 @@ def test_a_graph_holds_no_data_whatever_the_size_of_the_file(tmp_path, rows, tas
     planned = plan(tmp_path / "x.npy", tmp_path / "y.npy", chunk_bytes=400 * rows // tasks)
 
     assert planned.tasks == tasks
-    assert len(cloudpickle.dumps(planned.graph)) <= 10_000 + 500 * tasks
+    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * tasks
 
 
 def test_a_zarr_graph_holds_no_data(folder):
     planned = plan(folder / "x.zarr", folder / "y.zarr", chunk_bytes=1)
 
-    assert len(cloudpickle.dumps(planned.graph)) <= 10_000 + 500 * planned.tasks
+    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
 def test_arrays_embedded_in_the_graph_would_not_pass_the_test_of_its_size():
     planned = plan(np.zeros((10_000, 100), np.float32), np.zeros(10_000, int))
 
-    assert len(cloudpickle.dumps(planned.graph)) > 10_000 + 500 * planned.tasks
+    assert len(cloudpickle.dumps(planned.graph()[0])) > 10_000 + 500 * planned.tasks
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 16, 17, 300])
 def test_there_is_one_task_for_each_chunk_and_a_tree(tasks):
     planned = plan(np.zeros((tasks, 2)), np.zeros(tasks, int), chunk_bytes=16)
-    chunks = [key for key in planned.graph if key[0] == "xent-chunk"]
+    chunks = [key for key in planned.graph()[0] if key[0] == "xent-chunk"]
 
     assert len(chunks) == planned.tasks == tasks
-    assert len(planned.graph) - tasks <= 1 + tasks // 15 + 2
-    assert all(len(task[1]) <= 16 for key, task in planned.graph.items() if key[0] != "xent-chunk")
+    assert len(planned.graph()[0]) - tasks <= 1 + tasks // 15 + 2
+    assert all(len(task[1]) <= 16 for key, task in planned.graph()[0].items() if key[0] != "xent-chunk")
 
 
 def test_planning_reads_and_computes_nothing(folder, labels, monkeypatch):
@@ -361,8 +385,11 @@ def test_labels_of_which_a_whole_chunk_is_class_0_are_taken_though_zarr_does_not
         ),
         ({"on_bad_label": "warn"}, ValueError, r"evaluate: `on_bad_label` must be one of 'error', 'skip', got 'warn'"),
         ({"chunk_bytes": 0}, ValueError, r"evaluate: `chunk_bytes` must be a whole number, at least 1, got 0\."),
+        ({"on_error": "pass"}, ValueError, r"evaluate: `on_error` must be one of 'error', 'skip', got 'pass'"),
+        ({"scheduler": "processes:0"}, ValueError, r"evaluate: `scheduler` must be None, .* got 'processes:0'"),
+        ({"scheduler": 3}, ValueError, r"evaluate: `scheduler` must be None, .* got 3"),
         ({"ignore_index": 1.5}, TypeError, r"evaluate: `ignore_index` must be an int, .* got 1\.5"),
-        ({"scheduler": "process"}, ValueError, r"evaluate: `scheduler` must be \"threads\", .* got 'process'"),
+        ({"scheduler": "process"}, ValueError, r"evaluate: `scheduler` must be None, .* got 'process'"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(logits, labels, options, error, message):

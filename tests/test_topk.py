@@ -1,10 +1,13 @@
 """The k largest log-probabilities with their ids: the dense block that they stand for, and what they may not be."""
 
+from dataclasses import astuple
+
 import cloudpickle
 import dask.array as da
 import numpy as np
 import pytest
 
+import xent
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.sources import ReadError, TopK
 
@@ -14,12 +17,13 @@ ROWS, CLASSES, K = 123, 11, 4
 @pytest.fixture
 def full():
     """Log-probabilities whose tail is shared equally, as if by the formula."""
-    logits = 3 * np.random.default_rng(1).normal(size=(ROWS, CLASSES))
+    return spread_tail(3 * np.random.default_rng(1).normal(size=(ROWS, CLASSES)), K)
+
+
+def spread_tail(logits, k):
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    order = np.argsort(-log_p, axis=1)
-    for row, ids in enumerate(order):
-        tail = ids[K:]
-        log_p[row, tail] = np.log1p(-np.exp(log_p[row, ids[:K]]).sum()) - np.log(CLASSES - K)
+    for row, ids in enumerate(np.argsort(-log_p, axis=1)):
+        log_p[row, ids[k:]] = np.log1p(-np.exp(log_p[row, ids[:k]]).sum()) - np.log(CLASSES - k)
     return log_p
 
 
@@ -51,9 +55,73 @@ def test_two_classes_beside_one_half_have_a_quarter_each():
 
 
 def test_all_classes_leave_no_tail(full, labels):
-    made = evaluate(TopK(*top(full, CLASSES), CLASSES), labels, kind="log_probabilities")
+    made = evaluate(TopK(*top(full, CLASSES), CLASSES), labels, top_k=(1, 3))
 
-    assert made == evaluate(full, labels, kind="log_probabilities")
+    assert_same_numbers(made, evaluate(full, labels, kind="log_probabilities", top_k=(1, 3)))
+
+
+def assert_same_numbers(made, expected):
+    assert (made.counted, made.nan_rows, made.worst[0].row) == (
+        expected.counted,
+        expected.nan_rows,
+        expected.worst[0].row,
+    )
+    assert [one.predicted for one in made.worst] == [one.predicted for one in expected.worst]
+    for name, metric in expected.metrics.items():
+        assert astuple(made.metrics[name]) == pytest.approx(astuple(metric), rel=1e-11), name
+    np.testing.assert_allclose(made.reliability, expected.reliability, rtol=1e-11)
+
+
+@pytest.mark.parametrize("k", [1, K, CLASSES - 1])
+def test_the_numbers_are_those_of_the_dense_log_probabilities(k, labels):
+    full = spread_tail(3 * np.random.default_rng(5).normal(size=(ROWS, CLASSES)), k)
+    made = evaluate(TopK(*top(full, k), CLASSES), labels, top_k=(1, 2, 9))
+
+    assert_same_numbers(made, evaluate(full, labels, kind="log_probabilities", top_k=(1, 2, 9)))
+
+
+def test_equal_log_probabilities_are_ranked_by_their_class():
+    full = np.log(np.full((6, 6), 1 / 6))
+    ids = np.asarray([[4, 1]] * 6)
+    made = evaluate(TopK(ids, np.take_along_axis(full, ids, axis=1), 6), np.arange(6), top_k=range(1, 7))
+
+    assert made.top_k_accuracy == pytest.approx({k: k / 6 for k in range(1, 7)})
+    assert {one.predicted for one in made.worst} == {1}
+
+
+def test_a_tail_above_what_is_stored_is_ranked_above_it():
+    made = evaluate(TopK(np.asarray([[0, 2]]), np.log([[0.1, 0.1]]), 4), np.asarray([2]), top_k=(3, 4))
+
+    assert made.top_k_accuracy == {3: 0.0, 4: 1.0}
+    assert (made.worst[0].predicted, made.confidence) == (1, pytest.approx(0.4))
+
+
+def test_a_label_of_which_nothing_is_known_is_an_error_that_names_the_first_row(full, labels):
+    ids, values = top(full)
+    outside = ~(ids == labels[:, None]).any(axis=1)
+    message = rf"must be among the ids of their rows, got {outside.sum()} that do not, .* row {outside.argmax()}\."
+
+    with pytest.raises(xent.LabelError, match=message):
+        evaluate(TopK(ids, values, CLASSES, tail="error"), labels, chunk_bytes=700)
+
+
+def test_a_label_of_which_nothing_is_known_may_be_counted_and_left_out(full, labels):
+    ids, values = top(full)
+    outside = ~(ids == labels[:, None]).any(axis=1)
+    made = evaluate(TopK(ids, values, CLASSES, tail="skip"), labels, top_k=K, chunk_bytes=700)
+    rows = np.flatnonzero(~outside)
+
+    assert (made.beyond_rows, made.first_beyond, made.counted) == (outside.sum(), outside.argmax(), len(rows))
+    assert made.mean_loss == pytest.approx(-full[rows, labels[rows]].mean(), rel=1e-13)
+    assert made.top_k_accuracy[K] == 1 and np.isnan(made.entropy) and np.isnan(made.brier)
+
+
+def test_a_row_whose_log_probabilities_are_nan_is_nan(full, labels):
+    ids, values = top(full)
+    values[7] = np.nan
+    made = evaluate(TopK(ids, values, CLASSES), labels)
+
+    assert (made.nan_rows, made.first_nan) == (1, 7) and np.isnan(made.mean_loss)
 
 
 def test_nothing_left_for_the_tail_is_an_infinite_loss():
@@ -84,14 +152,14 @@ def test_a_graph_holds_no_data_and_a_task_no_more_than_its_chunk(tmp_path, full,
     np.save(tmp_path / "values.npy", values)
     np.save(tmp_path / "y.npy", labels)
     source = TopK(tmp_path / "ids.npy", tmp_path / "values.npy", CLASSES)
-    planned = plan(source, tmp_path / "y.npy", chunk_bytes=8 * CLASSES)
+    planned = plan(source, tmp_path / "y.npy", chunk_bytes=16 * K)
 
     np.savez_compressed(tmp_path / "x.npz", values)  # stored as one chunk
     stored_as_one = TopK(tmp_path / "ids.npy", tmp_path / "x.npz", CLASSES)
 
-    assert planned.tasks == ROWS and planned.chunk_bytes == 8 * CLASSES
-    assert plan(stored_as_one, tmp_path / "y.npy", chunk_bytes=8 * CLASSES).tasks == ROWS
-    assert len(cloudpickle.dumps(planned.graph)) <= 10_000 + 500 * planned.tasks
+    assert planned.tasks == ROWS and planned.chunk_bytes == 16 * K
+    assert plan(stored_as_one, tmp_path / "y.npy", chunk_bytes=16 * K).tasks == 1
+    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
 @pytest.mark.parametrize(
@@ -122,7 +190,8 @@ def test_an_id_twice_in_a_row_is_named(full, labels):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"tail": "skip"}, ValueError, r"`predictions` must have the tail 'uniform', got 'skip'"),
+        ({"tail": "none"}, ValueError, r"`predictions` must have the tail 'uniform', 'error' or 'skip', got 'none'"),
+        ({"ids": np.zeros((ROWS, 0), int), "log_probabilities": np.zeros((ROWS, 0))}, ValueError, r"at least one id"),
         ({"classes": 3}, ValueError, r"must have at least 4 classes, as many as ids in a row, got 3"),
         ({"ids": np.zeros((ROWS, K))}, TypeError, r"must have ids that are integers, got float64\[123, 4\]"),
         ({"ids": np.zeros((ROWS, 3), int)}, ValueError, r"must have ids and log-probabilities of one shape"),

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -24,7 +27,7 @@ except ModuleNotFoundError:
     )
     raise SystemExit(4) from None
 
-from xent.exits import BAD_DATA, UNSOUND, environment_checked, fail, input_checked, told_plainly
+from xent.exits import BAD_DATA, INTERRUPTED, UNSOUND, environment_checked, fail, input_checked, told_plainly
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation
@@ -67,9 +70,12 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-q", "--quiet", is_flag=True, help="No progress bar."),
         click.option(
             "--scheduler",
-            help="threads, sync, or the address of a Dask scheduler (tcp://…).  [default: DASK_SCHEDULER_ADDRESS where "
-            "it is set, else threads]",
+            help="threads, sync, processes:2 (of this machine), the address of a Dask scheduler (tcp://…), or its "
+            "scheduler file.  [default: DASK_SCHEDULER_ADDRESS where it is set, else threads]",
         ),
+        click.option("--html", type=click.Path(), help="Write a page with plots to this file."),
+        click.option("--overwrite", is_flag=True, help="Outputs may be there already."),
+        click.option("--state", type=click.Path(), help="Keep finished chunks here, to go on after an interruption."),
         click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of a table."),
         click.option(
             "--chunk-bytes",
@@ -96,6 +102,13 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
             help="A label outside [0, classes): stop, or count and leave out.",
         ),
         click.option(
+            "--on-error",
+            type=click.Choice(("error", "skip")),
+            default="error",
+            show_default=True,
+            help="Rows that cannot be read: stop, or count and leave out.",
+        ),
+        click.option(
             "--ignore-index",
             type=int,
             multiple=True,
@@ -118,18 +131,45 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--bins", type=click.IntRange(min=1), default=15, show_default=True, help="Bins of the calibration error."
 )
+@click.option("--classwise", is_flag=True, help="The classwise calibration error too.")
+@click.option("--fit-temperature", is_flag=True, help="The temperature of the least loss too, in a few more passes.")
+@click.option("--ids", help="PREDICTIONS are the largest log-probabilities of each row; these are their classes.")
+@click.option("--classes", type=click.IntRange(min=1), help="With --ids: how many classes there are.")
+@click.option(
+    "--tail",
+    type=click.Choice(("uniform", "error", "skip")),
+    default="error",
+    show_default=True,
+    help="With --ids: what of a label that is not among them: it shares what is left, stop, or leave out.",
+)
+@click.option("--per-example", type=click.Path(), help="Write the loss of every row to this .npy, .parquet or .zarr.")
+@click.option("--tables", type=click.Path(), help="Write the tables to this folder, as Parquet files.")
 @click.option("--predicted-bytes", type=click.IntRange(min=1), help="Bytes of the text predicted, for bits per byte.")
 @click.option(
     "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
 )
 @run_options
-def evaluate(predictions: str, labels: str, fail_above: float | None, **asked: Any) -> None:
+def evaluate(
+    predictions: Any,
+    labels: str,
+    fail_above: float | None,
+    ids: str | None,
+    classes: int | None,
+    tail: str,
+    **asked: Any,
+) -> None:
     """Loss, accuracy and calibration of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
 
     Each is a file or a directory, of a format that docs/evaluation.md lists. Without --scheduler it runs where Dask's
     configuration says (`scheduler-address`, or DASK_SCHEDULER_ADDRESS in the environment), else on threads.
     """
     with told_plainly():
+        if (ids is None) != (classes is None):
+            raise click.UsageError("--ids and --classes go together.")
+        if ids is not None:
+            from xent.evaluation.sources import TopK
+
+            predictions = TopK(ids, predictions, classes, tail)
         evaluation = _evaluate_and_report(predictions, labels, **asked)
         if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
             fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
@@ -250,11 +290,17 @@ def plugins(as_json: bool) -> None:
         click.echo(line)
 
 
-def _evaluate_and_report(predictions: str, labels: str, **asked: Any) -> Evaluation:
+def _evaluate_and_report(predictions: Any, labels: Any, *, tables: str | None = None, **asked: Any) -> Evaluation:
     from xent.evaluation import documents, onepass, report
 
+    with input_checked():
+        folder = _output("--tables", tables, (), **asked)
     plan = functools.partial(onepass.plan, predictions, labels)
     found: Evaluation = _run_and_report(plan, documents.document, report.print_table, **asked)
+    if folder:
+        from xent.evaluation.tablefiles import write_tables
+
+        write_tables(found, folder)
     return found
 
 
@@ -266,18 +312,30 @@ def _run_and_report(
     as_json: bool,
     scheduler: str | None,
     quiet: bool,
+    html: str | None,
+    overwrite: bool,
     **options: Any,
 ) -> Any:
-    """Plan, run, and show what is found, as a JSON document or a table."""
+    """Plan, run, and show what is found, as a JSON document or a table, and as a page."""
     from xent.evaluation import documents, report
 
     with input_checked():
-        planned = plan(**options)
+        page = _output("--html", html, (".html",), overwrite=overwrite)
+        planned = plan(overwrite=overwrite, **options)
         scheduler = _scheduler(scheduler)
+        if not quiet:
+            click.echo(report.told_plan(planned, scheduler), err=True)
     start = time.perf_counter()
-    with environment_checked(), report.progress_bar(planned, quiet=quiet) as progress:
-        found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
+    try:
+        with environment_checked(), report.progress_bar(planned, quiet=quiet) as progress:
+            found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
+    except KeyboardInterrupt:
+        fail(report.told_interruption(planned), INTERRUPTED)
     seconds = time.perf_counter() - start
+    if page:
+        from xent.evaluation.page import write_page
+
+        write_page(page, found, planned, scheduler=scheduler, wall_seconds=seconds)
     if as_json:
         click.echo(documents.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
     else:
@@ -294,10 +352,19 @@ def _scheduler(option: str | None) -> str:
         if not address:
             return "threads"
         return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
-    if option not in ("threads", "sync") and "://" not in option:
-        rule = f"must be threads, sync or an address such as tcp://host:8786, got {option}"
-        raise ValueError(f"evaluate: `--scheduler` {rule}. Leave it out for threads.")
+    if not re.fullmatch(r"threads|sync|processes(:[1-9]\d*)?|.*://.*", option) and not os.path.isfile(option):
+        rule = "must be threads, sync, processes:2, an address such as tcp://host:8786, or a scheduler file"
+        raise ValueError(f"evaluate: `--scheduler` {rule}, got {option}. Leave it out for threads.")
     return option
+
+
+def _output(option: str, path: str | None, suffixes: tuple[str, ...], *, overwrite: bool, **_: Any) -> Path | None:
+    """The path of an output, if one is asked for and can be written."""
+    if path is None:
+        return None
+    from xent.evaluation.perexample import output_path
+
+    return output_path(option, path, suffixes, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import platform
+from contextlib import suppress
 from dataclasses import asdict
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from xent.evaluation.engine import largest_chunk
@@ -15,14 +18,16 @@ from xent.settings import affinity
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation
-    from xent.evaluation.onepass import Pass
+    from xent.evaluation.onepass import Pass, Planned
     from xent.evaluation.paired import Comparison, PairPass
     from xent.evaluation.source import Source
 
 SCHEMA_VERSION = 1
 COUNTS = (
-    *("rows", "counted", "ignored", "bad_labels", "nan_rows", "infinite_rows", "unnormalised_rows"),
-    *("first_bad_label", "first_nan", "first_infinite", "first_unnormalised", "clusters"),
+    *("rows", "counted", "ignored", "bad_labels", "beyond_rows", "unread_rows"),
+    *("nan_rows", "infinite_rows", "unnormalised_rows"),
+    *("first_bad_label", "first_beyond", "first_unread", "first_nan", "first_infinite", "first_unnormalised"),
+    "clusters",
 )
 RESIDENT_BYTES = 300 * 10**6
 """What the process takes beside its chunks: Python, NumPy, Dask, a kernel's code."""
@@ -40,7 +45,7 @@ def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seco
 
 def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
     """What ``xent compare --json`` writes: the difference, and the numbers of each set."""
-    sources = {"a": planned.a, "b": planned.b, "labels": planned.labels}
+    sources = {"a": planned.predictions, "b": planned.b, "labels": planned.labels}
     return {
         **heading(planned, sources, scheduler),
         "difference": {
@@ -61,17 +66,32 @@ def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_
     }
 
 
-def heading(planned: Pass | PairPass, sources: dict[str, Source], scheduler: str) -> dict[str, Any]:
+def heading(planned: Planned, sources: dict[str, Source], scheduler: str) -> dict[str, Any]:
     """The schema version, the inputs and the options."""
     inputs = {
         name: {"path": source.path, "shape": list(source.shape), "dtype": str(source.dtype)}
         for name, source in sources.items()
     }
     options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
-    return {"schema_version": SCHEMA_VERSION, "inputs": inputs, "options": asdict(planned.options) | options}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "inputs": inputs,
+        "options": asdict(planned.options) | options,
+        "environment": environment(),
+    }
 
 
-def timing(planned: Pass | PairPass, wall_seconds: float) -> dict[str, float]:
+def environment() -> dict[str, str]:
+    """The machine, and the versions of what computed."""
+    names = ("xent", "numpy", "dask", "distributed", "zarr", "pyarrow", "h5py")
+    found = {"python": platform.python_version(), "platform": platform.platform(), "processors": str(affinity())}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def timing(planned: Planned, wall_seconds: float) -> dict[str, float]:
     """Seconds, bytes of predictions, and the one by the other."""
     speed = planned.bytes / wall_seconds / 1e9
     return {"wall_seconds": wall_seconds, "bytes": planned.bytes, "gigabytes_per_second": speed}
@@ -88,8 +108,13 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
         "prior": {"loss": evaluation.prior_loss, "skill": evaluation.skill},
         "calibration": {
             "error": evaluation.calibration_error,
+            "classwise_error": evaluation.classwise_calibration_error,
             "bins": [one._asdict() for one in evaluation.reliability],
         },
+        "temperature": None if evaluation.temperature is None else evaluation.temperature._asdict(),
+        "histogram": [one._asdict() for one in evaluation.histogram],
+        "positions": [one._asdict() for one in evaluation.positions],
+        "worst": [one._asdict() for one in evaluation.worst],
         "classes": {str(key): group._asdict() for key, group in evaluation.classes.items()},
         "slices": {str(key): group._asdict() for key, group in evaluation.slices.items()},
     }
@@ -107,8 +132,13 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
         "chunks": len(bounds) - 1,
         "chunk_bytes": chunk,
         "threads": threads,
-        "projected_peak_bytes": threads * chunk * 2 + RESIDENT_BYTES,
+        "projected_peak_bytes": projected_peak(threads, chunk),
     }
+
+
+def projected_peak(threads: int, chunk_bytes: int) -> int:
+    """The most memory that a process takes, in bytes: each thread its chunk and as much again, beside the libraries."""
+    return threads * chunk_bytes * 2 + RESIDENT_BYTES
 
 
 def to_json(value: dict[str, Any]) -> str:

@@ -6,29 +6,37 @@ schedulers runs. Leaves out what a task computes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
+from xent.evaluation.chunks import Work, run_chunk
 from xent.evaluation.sources import Source, require
 from xent.evaluation.state import merge_all
+from xent.settings import affinity
 
 MERGED_AT_ONCE = 16
 CONNECT_SECONDS = 10
+RETRIES = 2
+"""How often a cluster runs a task again that failed."""
 CHUNK = "xent-chunk"
+PROCESSES = "processes"
+SCHEDULERS = (
+    'None, "threads", "sync", "processes", "processes:4", an address such as "tcp://host:8786", '
+    "the path of a scheduler file, or a distributed.Client"
+)
 
 Progress = Callable[[int], None]
 """Called with the number of rows of each chunk as it finishes."""
 Graph = dict[Any, Any]
 
 
-def graph_of(
-    task: Callable[..., Any], options: Any, bounds: list[int], sources: Sequence[Source | None]
-) -> tuple[Graph, Any]:
-    """A Dask graph and the key of its root: the sum of ``task(options, first_row, *parts)`` over all chunks.
+def graph_of(work: Work, bounds: list[int], sources: Sequence[Source | None]) -> tuple[Graph, Any]:
+    """A Dask graph and the key of its root: the merged states of all chunks.
 
-    The chunks begin at ``bounds``; a part is what a source gives of the rows of one, None where there is no source.
+    The chunks begin at ``bounds``; a task is given what each source has of its rows, None where there is no source.
     """
     graph: Graph = {}
     columns = []
@@ -37,8 +45,8 @@ def graph_of(
         graph |= needed
         columns.append(parts)
     keys = [(CHUNK, index) for index in range(len(bounds) - 1)]
-    for key, first_row, *parts in zip(keys, bounds[:-1], *columns, strict=True):
-        graph[key] = (task, options, first_row, *parts)
+    for key, rows, *parts in zip(keys, pairwise(bounds), *columns, strict=True):
+        graph[key] = (run_chunk, work, *rows, *parts)
     level = 0
     while len(keys) > 1 or level == 0:
         groups = [keys[i : i + MERGED_AT_ONCE] for i in range(0, len(keys), MERGED_AT_ONCE)] or [[]]
@@ -53,37 +61,118 @@ def largest_chunk(bounds: list[int]) -> int:
     return max((stop - start for start, stop in pairwise(bounds)), default=0)
 
 
+def threads_of(scheduler: Any) -> int | None:
+    """How many chunks are in hand at once on `scheduler`; None where a cluster knows."""
+    if scheduler is None or scheduler == "threads":
+        return affinity()
+    if isinstance(scheduler, str) and scheduler.partition(":")[0] == PROCESSES:
+        return process_count(scheduler)
+    return 1 if scheduler == "sync" else None
+
+
 @contextmanager
-def engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Any, Any], Any]]:
-    """The function that computes a graph on `scheduler`, for the time of the with block."""
+def engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Graph, Any, list[int]], Any]]:
+    """The function that computes a graph of chunks with these bounds on `scheduler`, for the time of the with block.
+
+    Raises
+    ------
+    ConnectionError
+        If a scheduler does not answer, or is gone before the work is done.
+    """
+    with ExitStack() as stack:
+        if scheduler is None or scheduler in ("threads", "sync"):
+            compute = local(scheduler, progress)
+        else:
+            client = scheduler if hasattr(scheduler, "scheduler_info") else stack.enter_context(connected(scheduler))
+            compute = distributed(client, progress)
+        yield compute
+
+
+def local(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
+    """The function that computes a graph in this process."""
     dask = require("dask", "dask", "an evaluation")
-    if scheduler is None or scheduler in ("threads", "sync"):
-        get = dask.get if scheduler == "sync" else require("dask.threaded", "dask", "an evaluation").get
-        with require("dask.callbacks", "dask", "an evaluation").Callback(posttask=on_chunk(progress)):
-            yield get
-    elif isinstance(scheduler, str) and "://" in scheduler:
-        distributed = require("distributed", "distributed", "a scheduler's address")
+    get = dask.get if scheduler == "sync" else require("dask.threaded", "dask", "an evaluation").get
+    callback = require("dask.callbacks", "dask", "an evaluation").Callback
+
+    def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
+        def finished(key: Any, *_: Any) -> None:
+            if progress is not None and isinstance(key, tuple) and key[0] == CHUNK:
+                progress(bounds[key[1] + 1] - bounds[key[1]])
+
+        with callback(posttask=finished):
+            return get(graph, root, num_workers=affinity())
+
+    return compute
+
+
+def distributed(client: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
+    """The function that computes a graph on a cluster."""
+    library = require("distributed", "distributed", "a cluster")
+
+    def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
+        keys = [(CHUNK, index) for index in range(len(bounds) - 1)]
         try:
-            client = distributed.Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except OSError as error:
-            rule = f"must be the address of a running scheduler, got {scheduler} ({error})"
-            raise ConnectionError(f"evaluate: `scheduler` {rule}. Start one with: dask scheduler") from error
-        with client:
-            yield client.get
-    elif hasattr(scheduler, "get"):
-        yield scheduler.get
+            total, chunks = client.get(graph, [root, keys], sync=False, retries=RETRIES)
+            rows = {future.key: bounds[key[1] + 1] - bounds[key[1]] for future, key in zip(chunks, keys, strict=True)}
+            finished = library.as_completed(chunks, loop=client.loop)
+            del chunks  # a state is let go when it has been merged
+            for future in finished:
+                if future.status == "finished" and progress is not None:
+                    progress(rows[future.key])
+            return total.result()
+        except (library.client.FutureCancelledError, library.scheduler.KilledWorker, OSError, TimeoutError) as error:
+            if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+                raise  # of the task itself: a file that could not be read
+            raise lost(error) from error
+
+    return compute
+
+
+def lost(error: Exception) -> ConnectionError:
+    """The error of a cluster that went away."""
+    what = str(error).splitlines()[0] if str(error) else type(error).__name__
+    remedy = "Run it again; with a state directory it goes on where it was."
+    return ConnectionError(f"evaluate: the cluster did not finish ({what}). {remedy}")
+
+
+@contextmanager
+def connected(scheduler: Any) -> Iterator[Any]:
+    """A client of the scheduler at an address or of a scheduler file, or of processes started here."""
+    if not isinstance(scheduler, str | os.PathLike):
+        raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {scheduler!r}. None is threads.")
+    text = os.fspath(scheduler)
+    library = require("distributed", "distributed", "a cluster")
+    if text.partition(":")[0] == PROCESSES:
+        # no dashboard: its port may be taken, and there is nothing to watch that the bar does not show
+        with (
+            library.LocalCluster(process_count(text), threads_per_worker=1, dashboard_address=None) as cluster,
+            library.Client(cluster, set_as_default=False) as client,
+        ):
+            yield client
+        return
+    if "://" in text:
+        where = {"address": text}
+    elif os.path.isfile(text):
+        where = {"scheduler_file": text}
     else:
-        choices = '"threads", "sync", an address such as "tcp://host:8786", or a distributed.Client'
-        raise ValueError(f"evaluate: `scheduler` must be {choices}, got {scheduler!r}. None is threads.")
+        raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {text!r}. None is threads.")
+    try:
+        client = library.Client(**where, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        rule = f"must be the address or the file of a running scheduler, got {text} ({error})"
+        raise ConnectionError(f"evaluate: `scheduler` {rule}. Start one with: dask scheduler") from error
+    try:
+        yield client
+    finally:
+        with suppress(OSError):  # it may be gone
+            client.close()
 
 
-def on_chunk(progress: Progress | None) -> Callable[..., None] | None:
-    """Dask's hook for a finished task, for those that are chunks."""
-    if progress is None:
-        return None
-
-    def finished(key: Any, result: Any, *_: Any) -> None:
-        if isinstance(key, tuple) and key[0] == CHUNK:
-            progress(result.rows)
-
-    return finished
+def process_count(text: str) -> int:
+    """The number in "processes:4"; without one, that of the processors."""
+    _, colon, number = text.partition(":")
+    if not colon:
+        return affinity()
+    if not number.isdigit() or int(number) < 1:
+        raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {text!r}. Pass processes:2 for two.")
+    return int(number)

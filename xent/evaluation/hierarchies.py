@@ -6,8 +6,9 @@ value, so that chunks are counted before any work. A codec that unpickles is ref
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from xent.evaluation.places import Stamp, check_unchanged, exists, is_url, join, look, native, open_file, suffix
-from xent.evaluation.source import ReadError, Source, broken, chosen, reading, refusal, require
+from xent.evaluation.source import ReadError, Source, broken, chosen, nearest_multiple, reading, refusal, require
 
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -43,24 +44,45 @@ class ZarrSource(Source):
         whole = self.shard_rows * self.row_bytes <= chunk_bytes
         return self.bounds_by(self.shard_rows if whole else self.chunk_rows, chunk_bytes)
 
+    def edge(self, start: int, stop: int) -> int | None:
+        return nearest_multiple(self.chunk_rows, start, stop)
+
     def check_complete(self) -> None:
         """Raise ReadError where a chunk, or a shard, has no file."""
+        files = self.files()
+        found = sum(self.of_each(files, exists))
+        check_count(self.path, found, len(files), "chunk files are missing", ZARR_REMEDY)
+
+    def fingerprint(self) -> Any:
+        """With the size and the time, or the tag, of every chunk file in one digest."""
+        stamps = self.of_each(self.files(), stamp_of)
+        digest = hashlib.sha256(repr(list(stamps)).encode()).hexdigest()
+        return [*super().fingerprint(), digest]
+
+    def files(self, start: int = 0, stop: int | None = None) -> list[str]:
+        """The paths of the chunks, or shards, in which these rows are, whether they are there or not."""
         array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
         stored = getattr(array, "shards", None) or array.chunks
         grid = [range(-(-size // step)) for size, step in zip(array.shape, stored, strict=True)]
+        if stop is not None:
+            grid[0] = range(start // stored[0], -(-stop // stored[0]))
         # subtle: zarr's nchunks_initialized is quadratic in the chunks, and counts past nchunks where shards are ragged
-        files = (join(self.path, array.metadata.encode_chunk_key(place)) for place in product(*grid))
-        if is_url(self.path):
-            with ThreadPoolExecutor(CONNECTIONS) as pool:
-                found = sum(pool.map(exists, files))
-        else:
-            found = sum(map(os.path.exists, files))
-        check_count(self.path, found, math.prod(map(len, grid)), "chunk files are missing", ZARR_REMEDY)
+        return [join(self.path, array.metadata.encode_chunk_key(place)) for place in product(*grid)]
+
+    def of_each(self, files: list[str], ask: Callable[[str], Any]) -> Iterable[Any]:
+        """What `ask` says of each file, several at a time where they are far."""
+        if not is_url(self.path):
+            return map(ask, files)
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            return list(pool.map(ask, files))
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """All classes of these rows, however the classes are chunked."""
         check_unchanged(join(self.path, self.marker), self.stamp)
         with reading(self.path, start, stop):
+            for file, stamp in zip(files := self.files(start, stop), self.of_each(files, stamp_of), strict=True):
+                if stamp is not None and stamp[0] == 0:  # which zarr reads as the fill value
+                    raise ValueError(f"{file} is empty")
             array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
             return np.ascontiguousarray(array[start:stop], self.dtype.newbyteorder("="))
 
@@ -77,6 +99,9 @@ class HdfSource(Source):
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_by(self.chunk_rows, chunk_bytes)
+
+    def edge(self, start: int, stop: int) -> int | None:
+        return nearest_multiple(self.chunk_rows, start, stop) if self.chunk_rows > 1 else None
 
     def check_complete(self) -> None:
         """Raise ReadError where a chunk was never written."""
@@ -99,6 +124,14 @@ class HdfSource(Source):
             h5py = require("h5py", "hdf5", "an HDF5 file")
             with native(self.file) as file, h5py.File(file, "r") as hierarchy:
                 return np.ascontiguousarray(hierarchy[self.name][start:stop], self.dtype.newbyteorder("="))
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """The stamp of a file, None where there is none."""
+    try:
+        return look(path).stamp
+    except FileNotFoundError:
+        return None
 
 
 def check_count(path: str, found: int, expected: int, flaw: str, remedy: str) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from xent.evaluation.moments import UNIT_BITS, Moments, ratio, root
-from xent.evaluation.state import Group, State
+from xent.evaluation.options import Options
+from xent.evaluation.state import SEGMENTS, Example, Group, State, edges_of
 
 NORMAL_95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 LARGEST_EXPONENT = 709.78
@@ -45,6 +46,36 @@ class ReliabilityBin(NamedTuple):
     accuracy: float
 
 
+class LossBin(NamedTuple):
+    """The rows whose loss lies in [low, high), in nats."""
+
+    low: float
+    high: float
+    counted: int
+
+
+class Segment(NamedTuple):
+    """The rows from `first_row` to the one before `stop_row`: how many count, and their mean loss."""
+
+    first_row: int
+    stop_row: int
+    counted: int
+    mean_loss: float
+
+
+class Temperature(NamedTuple):
+    """The temperature T of logits / T with the least mean loss, and the numbers at it.
+
+    `is_bounded` is false where the loss still fell at the end of the range that was searched, 2**-10 to 2**10.
+    """
+
+    value: float
+    mean_loss: float
+    calibration_error: float
+    passes: int
+    is_bounded: bool
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The numbers of a prediction set.
@@ -74,20 +105,31 @@ class Evaluation:
         Mean −Σ p log p, in nats, and mean of the highest probability.
     calibration_error : float
         Σ_b (n_b / n) |accuracy_b − confidence_b| over the bins of `reliability` (the expected calibration error).
+    classwise_calibration_error : float or None
+        The same gap for the probability of each class in every row, and their mean over classes, where asked for.
     reliability : tuple of ReliabilityBin
         The bins of equal width in which there are rows.
     prior_loss, skill : float
         The loss of always predicting how often each label occurs in this set, and 1 − mean_loss / prior_loss: 0 for
         a model that knows no more than that, 1 for one that is certain and right.
-    rows, counted, ignored, bad_labels, nan_rows, infinite_rows, unnormalised_rows : int
-        counted = rows − ignored − bad_labels is the denominator of every mean; NaN and infinite rows are counted, and
-        so are those whose probabilities do not sum to 1.
-    first_bad_label, first_nan, first_infinite, first_unnormalised : int or None
+    histogram : tuple of LossBin
+        The bins of finite losses in which there are rows, four to the octave.
+    positions : tuple of Segment
+        The mean loss over the rows' position, in up to 100 parts of the set.
+    worst : tuple of Example
+        The rows of the highest loss, the highest first.
+    rows, counted, ignored, bad_labels, beyond_rows, unread_rows, nan_rows, infinite_rows, unnormalised_rows : int
+        counted = rows − ignored − bad_labels − beyond_rows − unread_rows is the denominator of every mean. Beyond are
+        rows whose label is not among the k classes that are known of a row. NaN and infinite rows are counted, and so
+        are those whose probabilities do not sum to 1.
+    first_bad_label, first_beyond, first_unread, first_nan, first_infinite, first_unnormalised : int or None
         The row of the first one.
     clusters : int or None
         How many clusters of counted rows there are, where they are given.
     classes, slices : mapping to GroupMetrics
         The tables that were asked for, by label and by slice.
+    temperature : Temperature or None
+        The temperature of the least loss, where asked for.
     denominator : str
         What the means divide by, in words.
 
@@ -109,17 +151,25 @@ class Evaluation:
     entropy: float
     confidence: float
     calibration_error: float
+    classwise_calibration_error: float | None
     reliability: tuple[ReliabilityBin, ...]
     prior_loss: float
     skill: float
+    histogram: tuple[LossBin, ...]
+    positions: tuple[Segment, ...]
+    worst: tuple[Example, ...]
     rows: int
     counted: int
     ignored: int
     bad_labels: int
+    beyond_rows: int
+    unread_rows: int
     nan_rows: int
     infinite_rows: int
     unnormalised_rows: int
     first_bad_label: int | None
+    first_beyond: int | None
+    first_unread: int | None
     first_nan: int | None
     first_infinite: int | None
     first_unnormalised: int | None
@@ -127,15 +177,12 @@ class Evaluation:
     classes: Mapping[int, GroupMetrics]
     slices: Mapping[Any, GroupMetrics]
     metrics: Mapping[str, Metric]
-    denominator: str = "rows neither ignored nor of a bad label"
+    temperature: Temperature | None = None
+    denominator: str = "rows that were read, are not ignored, and have a label with a loss"
 
 
-def finish(
-    state: State, *, top_k: tuple[int, ...] = (), bins: int = 15, predicted_bytes: int | None = None
-) -> Evaluation:
-    """The numbers of a prediction set, from its sums.
-
-    ``bins`` are as many as the state was made with, and ``top_k`` no more than its ranks.
+def finish(state: State, options: Options = Options()) -> Evaluation:  # noqa: B008  # it cannot be changed
+    """The numbers of a prediction set, from its sums, which were made with the same options.
 
     Examples
     --------
@@ -144,7 +191,7 @@ def finish(
     >>> finish(State(rows=2, loss=moments_of(np.asarray([1.0, 3.0])))).standard_error
     1.0
     """
-    n, mean = state.counted, mean_loss(state)
+    n, mean, predicted_bytes = state.counted, mean_loss(state), options.predicted_bytes
     error = clustered_error(state) if state.clusters else independent_error(state)
     prior = prior_loss(state.labels, n)
     accuracy = share(state.correct, n)
@@ -156,7 +203,7 @@ def finish(
         "bits": Metric(mean / math.log(2), error / math.log(2), n),
         "perplexity": Metric(perplexity, perplexity * error, n),
         "accuracy": Metric(accuracy.value, accuracy.stderr, n),
-        **{f"top-{k} accuracy": share(sum(state.ranks.get(rank, 0) for rank in range(k)), n) for k in top_k},
+        **{f"top-{k} accuracy": share(sum(state.ranks.get(rank, 0) for rank in range(k)), n) for k in options.top_k},
         "brier": brier,
         "entropy": entropy,
         "confidence": confidence,
@@ -169,22 +216,30 @@ def finish(
         bits=mean / math.log(2),
         bits_per_byte=per_byte,
         accuracy=accuracy.value,
-        top_k_accuracy={k: metrics[f"top-{k} accuracy"].value for k in top_k},
+        top_k_accuracy={k: metrics[f"top-{k} accuracy"].value for k in options.top_k},
         brier=brier.value,
         entropy=entropy.value,
         confidence=confidence.value,
         calibration_error=calibration_error(state),
-        reliability=reliability(state, bins),
+        classwise_calibration_error=classwise_error(state),
+        reliability=reliability(state, options.bins),
         prior_loss=prior,
         skill=1 - mean / prior if prior else math.nan,
+        histogram=tuple(LossBin(*edges_of(place), count) for place, count in sorted(state.histogram.items())),
+        positions=positions(state),
+        worst=state.worst.examples,
         rows=state.rows,
         counted=n,
         ignored=state.ignored,
         bad_labels=state.bad_label.count,
+        beyond_rows=state.beyond.count,
+        unread_rows=state.unread.count,
         nan_rows=state.nan.count,
         infinite_rows=state.infinite.count,
         unnormalised_rows=state.unnormalised.count,
         first_bad_label=state.bad_label.first_row,
+        first_beyond=state.beyond.first_row,
+        first_unread=state.unread.first_row,
         first_nan=state.nan.first_row,
         first_infinite=state.infinite.first_row,
         first_unnormalised=state.unnormalised.first_row,
@@ -244,11 +299,28 @@ def reliability(state: State, bins: int) -> tuple[ReliabilityBin, ...]:
     )
 
 
+def positions(state: State) -> tuple[Segment, ...]:
+    """The mean loss of each part of the set in which rows count."""
+    parts = min(SEGMENTS, state.rows)
+    told = []
+    for part, one in sorted(state.segments.items()):
+        first, stop = (-(-at * state.rows // parts) for at in (part, part + 1))
+        told.append(Segment(first, stop, one.counted, metrics_of(one).mean_loss))
+    return tuple(told)
+
+
 def calibration_error(state: State) -> float:
     """The gap between confidence and accuracy, bin by bin, weighted by their rows; exact until the last division."""
     rows = sum(one.confidence.n for one in state.bins.values())
     gaps = sum(abs((one.correct << UNIT_BITS) - one.confidence.total) for one in state.bins.values())
     return ratio(gaps, rows << UNIT_BITS) if rows == state.counted else math.nan
+
+
+def classwise_error(state: State) -> float | None:
+    """NaN where a counted row has no probabilities."""
+    if state.classwise is None:
+        return None
+    return state.classwise.error() if state.classwise.rows == state.counted else math.nan
 
 
 def group_metrics(groups: Mapping[Any, Group]) -> dict[Any, GroupMetrics]:

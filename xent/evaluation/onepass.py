@@ -1,68 +1,101 @@
-"""One pass over a prediction set: what is asked for, what a task does, and what comes of it.
+"""One pass over a prediction set: what is asked for, and what comes of it.
 
 A task opens the files, takes its own rows with every class, and returns a
 :class:`~xent.evaluation.state.State`. The states merge exactly, so the numbers are the same bits for any chunking over
 rows, any scheduler and any number of workers.
-Leaves out how the result is shown.
+Leaves out what a task does (``chunks.py``) and how the result is shown.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 import xent
-from xent.evaluation.engine import Progress, engine, graph_of, largest_chunk
-from xent.evaluation.metrics import Evaluation, finish
-from xent.evaluation.sources import Source, check_pair, open_keys, open_source, refusal
-from xent.evaluation.state import State, Wanted, state_of
+from xent.evaluation.chunks import Work, chunk_state, unread_state
+from xent.evaluation.engine import Graph, Progress, engine, graph_of, largest_chunk
+from xent.evaluation.metrics import Evaluation, Temperature, finish
+from xent.evaluation.options import CHUNK_BYTES, Options, options_of
+from xent.evaluation.perexample import LossFile, writing
+from xent.evaluation.sources import Source, check_pair, cut_statistics, open_keys, open_source, refusal
+from xent.evaluation.state import State, Tally
+from xent.evaluation.store import Store, open_store
+from xent.evaluation.temperature import fit
 
-Array = np.ndarray[Any, Any]
-KINDS = ("logits", "probabilities", "log_probabilities")
-POLICIES = ("error", "skip")
-CHUNK_BYTES = 64 * 2**20
 LABEL_REMEDY = "Pass on_bad_label='skip' to leave such rows out, or ignore_index={label} if that marks rows to ignore."
-
-
-@dataclass(frozen=True)
-class Options:
-    """What travels to every task."""
-
-    kind: str = "logits"
-    ignore_index: tuple[int, ...] = ()
-    on_bad_label: str = "error"
-    top_k: tuple[int, ...] = ()
-    bins: int = 15
-    by_class: bool = False
-    predicted_bytes: int | None = None
-
-    @property
-    def wanted(self) -> Wanted:
-        """What each chunk's state keeps."""
-        return Wanted(max(self.top_k, default=1), self.bins, self.by_class, self.kind != "logits")
+BEYOND_REMEDY = "Pass tail='skip' to leave such rows out, or tail='uniform' if the other classes share what is left."
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
-    """A planned evaluation: its graph is built and nothing has been read but the headers.
+class Planned:
+    """A pass over the rows of which nothing has been read but headers.
 
-    ``graph`` is a Dask graph whose value at ``root`` is the state of the whole set; ``tasks`` is its number of chunks,
-    ``chunk_bytes`` the size of the largest one's predictions, ``bytes`` that of all predictions.
+    Attributes
+    ----------
+    work : Work
+    bounds : list of int
+        The rows at which chunks begin, and the end.
+    predictions, labels : Source
+    keys : the sources of slices and clusters, None where there are none
     """
 
+    work: Work
+    bounds: list[int]
     predictions: Source
     labels: Source
-    options: Options
-    graph: dict[Any, Any]
-    root: Any
-    tasks: int
-    chunk_bytes: int
-    bytes: int
+    keys: Sequence[Source | None]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of the predictions."""
+        return self.predictions.row_bytes
+
+    @property
+    def options(self) -> Options:
+        return self.work.options
+
+    @property
+    def tasks(self) -> int:
+        """The number of chunks."""
+        return len(self.bounds) - 1
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest chunk's predictions."""
+        return largest_chunk(self.bounds) * self.row_bytes
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all predictions."""
+        return self.work.rows * self.row_bytes
+
+    @property
+    def kept_rows(self) -> int:
+        """Rows of the chunks that an earlier run has finished."""
+        store = self.work.store
+        return 0 if store is None else sum(b - a for a, b in pairwise(self.bounds) if store.path(a, b).exists())
+
+
+@dataclass(frozen=True, eq=False)
+class Pass(Planned):
+    """A planned evaluation.
+
+    Attributes
+    ----------
+    losses : LossFile or None
+        Where the loss of every row goes.
+    fits_temperature : bool
+    """
+
+    losses: LossFile | None = None
+    fits_temperature: bool = False
+
+    def graph(self) -> tuple[Graph, Any]:
+        """A Dask graph and the key of its root, the state of the whole set."""
+        source = cut_statistics(self.predictions, self.labels, self.bounds, self.options)
+        return graph_of(self.work, self.bounds, [source, self.labels, *self.keys])
 
     def run(
         self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
@@ -71,12 +104,24 @@ class Pass:
 
         `label_remedy` is what the error of bad labels advises, in the words of the caller; ``{label}`` is the first.
         """
-        with engine(scheduler, progress) as get:
-            state: State = get(self.graph, self.root)
-        if state.bad_label.count and self.options.on_bad_label == "error":
-            raise label_error(state, self.predictions.shape[1], label_remedy)
-        options = self.options
-        return finish(state, top_k=options.top_k, bins=options.bins, predicted_bytes=options.predicted_bytes)
+        with engine(scheduler, progress) as compute, writing(self.losses):
+            state: State = compute(*self.graph(), self.bounds)
+            check_labels(state, self.options, self.predictions, label_remedy)
+        found = finish(state, self.options)
+        if not self.fits_temperature:
+            return found
+        with engine(scheduler, None) as compute:
+            return replace(found, temperature=self.temperature(compute, found))
+
+    def temperature(self, compute: Any, found: Evaluation) -> Temperature:
+        """The temperature of the least loss, and the numbers at it."""
+        plain = replace(self.options, by_class=False, on_bad_label="skip")
+
+        def at(inverse: float) -> Evaluation:
+            work = replace(self.work, options=plain, inverse_temperature=inverse, store=None, losses=None)
+            return finish(compute(*graph_of(work, self.bounds, [self.predictions, self.labels]), self.bounds), plain)
+
+        return fit(at, found)
 
 
 def evaluate(
@@ -86,12 +131,18 @@ def evaluate(
     kind: str = "logits",
     ignore_index: int | Iterable[int] | None = None,
     on_bad_label: str = "error",
+    on_error: str = "error",
     clusters: Any = None,
     slices: Any = None,
     by_class: bool = False,
     top_k: int | Iterable[int] = (),
     bins: int = 15,
+    classwise: bool = False,
+    fit_temperature: bool = False,
     predicted_bytes: int | None = None,
+    per_example: Any = None,
+    overwrite: bool = False,
+    state: Any = None,
     chunk_bytes: int = CHUNK_BYTES,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -109,7 +160,8 @@ def evaluate(
     predictions : str, os.PathLike, numpy.ndarray or dask.array.Array, shape (rows, C), real floating
         A path or URL is that of a .npy, .npz, safetensors, Parquet, Arrow, HDF5 or raw file, of a Zarr array (version
         2 or 3), of a folder of such files or a glob of them, opened by each task for its own rows; what it does not
-        say itself comes after a ``#``: docs/evaluation.md.
+        say itself comes after a ``#``: docs/evaluation.md. Also arrays of other libraries that NumPy can see, and
+        :class:`~xent.evaluation.sources.TopK`. :func:`~xent.evaluation.blocks.evaluate_blocks` takes a stream.
     labels : the same, shape (rows,), integer, in ``[0, C)``
     kind : {"logits", "probabilities", "log_probabilities"}
         What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are.
@@ -117,6 +169,8 @@ def evaluate(
         Labels of rows to leave out, whatever their predictions hold.
     on_bad_label : {"error", "skip"}
         Whether a label outside ``[0, C)`` that is not ignored is an error, or a row to count and leave out.
+    on_error : {"error", "skip"}
+        Whether rows that cannot be read are an error, or are counted and left out.
     clusters : as the labels, integers or text, optional
         The cluster of each row, the document of a token for instance: the standard error of the loss then takes
         clusters as independent in the place of rows.
@@ -128,16 +182,27 @@ def evaluate(
         The k of top-k accuracies.
     bins : int
         How many bins of equal width the calibration has.
+    classwise : bool
+        Whether to find the classwise calibration error too, which takes each probability a second time.
+    fit_temperature : bool
+        Whether to find the temperature that minimises the loss, in some five to ten more passes.
     predicted_bytes : int, optional
         How many bytes the counted rows stand for, for bits per byte.
     chunk_bytes : int
         Bytes of predictions in a task, at most, unless a stored Zarr chunk is larger. Peak memory is about twice this
         for each thread. The chunks of a Dask array are kept as they are.
-    scheduler : None, "threads", "sync", an address such as "tcp://host:8786", or a distributed.Client
+    per_example : path, optional
+        Where to write the loss of every row, NaN where it is left out: a .npy or .parquet file, or a .zarr array.
+    overwrite : bool
+        Whether `per_example` may be there already.
+    state : path, optional
+        A directory in which finished chunks are kept, so that the same call goes on where an interrupted one was.
+    scheduler : None, "threads", "sync", "processes", "tcp://host:8786", the path of a scheduler file, or a Client
         Where the tasks run. None is threads of this process, whatever Dask's configuration says; the command line
-        takes the address of a scheduler from there (DASK_SCHEDULER_ADDRESS) where no option names one.
+        takes the address of a scheduler from there (DASK_SCHEDULER_ADDRESS) where no option names one. "processes:2"
+        starts two processes on this machine.
     progress : callable, optional
-        Called with the number of rows of each chunk as it finishes, in the calling thread; not on a cluster.
+        Called with the number of rows of each chunk as it finishes, in the calling thread.
 
     Returns
     -------
@@ -146,14 +211,14 @@ def evaluate(
 
     Raises
     ------
-    FileNotFoundError, TypeError, ValueError
-        Before any work: a missing file, or a shape, dtype or option that cannot be.
+    FileNotFoundError, FileExistsError, TypeError, ValueError
+        Before any work: a missing file, an output that is there, or a shape, dtype, option or state that cannot be.
     LabelError
         After the pass, if labels are bad and `on_bad_label` is "error": how many, the first row and its label.
     ReadError
         If a file is truncated, corrupt, or changes while it is read, or, before any work, if a Zarr array lacks chunks.
     ConnectionError
-        If no scheduler answers at the address.
+        If no scheduler answers, or the cluster is gone before the work is done.
     ModuleNotFoundError
         If dask, or zarr for a Zarr array, is not installed.
 
@@ -177,14 +242,20 @@ def evaluate(
     planned = plan(
         predictions,
         labels,
+        clusters=clusters,
+        slices=slices,
+        fit_temperature=fit_temperature,
+        per_example=per_example,
+        overwrite=overwrite,
+        state=state,
         kind=kind,
         ignore_index=ignore_index,
         on_bad_label=on_bad_label,
-        clusters=clusters,
-        slices=slices,
+        on_error=on_error,
         by_class=by_class,
         top_k=top_k,
         bins=bins,
+        classwise=classwise,
         predicted_bytes=predicted_bytes,
         chunk_bytes=chunk_bytes,
     )
@@ -195,123 +266,62 @@ def plan(
     predictions: Any,
     labels: Any,
     *,
-    kind: str = "logits",
-    ignore_index: int | Iterable[int] | None = None,
-    on_bad_label: str = "error",
     clusters: Any = None,
     slices: Any = None,
-    by_class: bool = False,
-    top_k: int | Iterable[int] = (),
-    bins: int = 15,
-    predicted_bytes: int | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    fit_temperature: bool = False,
+    per_example: Any = None,
+    overwrite: bool = False,
+    state: Any = None,
+    **asked: Any,
 ) -> Pass:
-    """The graph of :func:`evaluate`, with the same parameters; only headers are read, and the names of Zarr chunks."""
-    options = options_of(
-        kind=kind,
-        ignore_index=ignore_index,
-        on_bad_label=on_bad_label,
-        by_class=by_class,
-        top_k=top_k,
-        bins=bins,
-        predicted_bytes=predicted_bytes,
-        chunk_bytes=chunk_bytes,
-    )
+    """The plan of :func:`evaluate`, with the same parameters; only headers are read, and the names of Zarr chunks."""
+    options = options_of(**asked)
     opened, truth = open_source(predictions, "predictions"), open_source(labels, "labels")
     check_pair(opened, truth)
+    check_whole_rows(opened, options, fit_temperature=fit_temperature)
     keys = open_keys(opened, slices=slices, clusters=clusters)
     opened.check_complete()  # not the labels: zarr leaves out a chunk of nothing but class 0, and may
-    bounds = opened.bounds(chunk_bytes)
-    graph, root = graph_of(chunk_state, options, bounds, [opened, truth, *keys])
-    total_bytes, chunk = opened.shape[0] * opened.row_bytes, largest_chunk(bounds) * opened.row_bytes
-    return Pass(opened, truth, options, graph, root, len(bounds) - 1, chunk, total_bytes)
+    bounds = opened.bounds(options.chunk_bytes)
+    store = store_of(state, {"predictions": opened, "labels": truth, "slices": keys[0], "clusters": keys[1]}, options)
+    losses = LossFile.plan(per_example, opened, store, overwrite=overwrite)
+    rows, classes = opened.shape
+    scratch = None if losses is None else losses.scratch
+    work = Work(chunk_state, unread_state, options, rows, classes, store=store, losses=scratch)
+    return Pass(work, bounds, opened, truth, keys, losses, fit_temperature)
 
 
-def options_of(
-    *,
-    kind: str = "logits",
-    ignore_index: int | Iterable[int] | None = None,
-    on_bad_label: str = "error",
-    by_class: bool = False,
-    top_k: int | Iterable[int] = (),
-    bins: int = 15,
-    predicted_bytes: int | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> Options:
-    """The options of a pass, checked."""
-    _check_choice("kind", kind, KINDS)
-    _check_choice("on_bad_label", on_bad_label, POLICIES)
-    _check_count("chunk_bytes", chunk_bytes, CHUNK_BYTES, "Pass 64 * 2**20 for 64 MiB.")
-    _check_count("bins", bins, 15, "Pass a number of bins.")
-    if predicted_bytes is not None:
-        _check_count("predicted_bytes", predicted_bytes, None, "Pass the number of bytes of the text.")
-    ranks = tuple(sorted(set(_integers("top_k", top_k, "Pass 5, or (1, 5)."))))
-    for k in ranks:
-        _check_count("top_k", k, (), "Pass 5, or (1, 5).")
-    return Options(kind, _ignored_labels(ignore_index), on_bad_label, ranks, bins, bool(by_class), predicted_bytes)
+def store_of(directory: Any, sources: dict[str, Source | None], options: Options) -> Store | None:
+    """Where finished chunks are kept, if they are to be."""
+    if directory is None:
+        return None
+    inputs = {name: one.fingerprint() for name, one in sources.items() if one is not None}
+    for name, mark in inputs.items():
+        if mark is None:
+            got, remedy = f"an array in hand as `{name}`", "Save it, and pass its path."
+            raise ValueError(refusal("state", "be of files alone, whose change is seen", got, remedy))
+    return open_store(directory, {**inputs, "options": asdict(options), "version": xent.__version__})
 
 
-def chunk_state(
-    options: Options, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
-) -> State:
-    """The state of one chunk: predictions (rows, C) and labels (rows,), the first being row `first_row` of the set."""
-    labels = np.asarray(labels)
-    ignored, bad = left_out(options, labels, predictions.shape[1])
-    keys = {"slices": in_hand(slices), "clusters": in_hand(clusters)}
-    found = statistics_of(options, predictions, labels)
-    return state_of(found, labels, first_row=first_row, ignored=ignored, bad=bad, wanted=options.wanted, **keys)
+def check_whole_rows(predictions: Source, options: Options, *, fit_temperature: bool) -> None:
+    """Raise ValueError where something is asked for that needs every class of a row at once, and they are not."""
+    for name, asked in (("classwise", options.classwise), ("fit_temperature", fit_temperature)):
+        if asked and not predictions.has_whole_rows:
+            rule = "have every class of a row in one piece"
+            remedy = f"Call rechunk({{1: -1}}) of a Dask array, or leave out {name}."
+            raise ValueError(refusal("predictions", rule, predictions, remedy))
 
 
-def statistics_of(options: Options, predictions: Any, labels: Array) -> xent.RowStatistics:
-    """The numbers of the rows of a chunk, as NumPy's arrays."""
-    with xent.using(threads=1, validate="never"):
-        found = xent.row_statistics(predictions, labels, kind=options.kind, ignore_index=options.ignore_index or None)
-    return xent.RowStatistics(*map(np.asarray, found))
+def check_labels(state: State, options: Options, predictions: Source, remedy: str) -> None:
+    """Raise LabelError where labels are bad, and that is an error."""
+    classes = predictions.shape[1]
+    if state.bad_label.count and options.on_bad_label == "error":
+        raise label_error(state.bad_label, f"lie in [0, {classes})", remedy)
+    if state.beyond.count and getattr(predictions, "tail", None) == "error":
+        raise label_error(state.beyond, "be among the ids of their rows", BEYOND_REMEDY)
 
 
-def left_out(options: Options, labels: Array, classes: int) -> tuple[Array, Array]:
-    """The rows that are ignored, and those whose label is none; no row is both."""
-    ignored = np.zeros(labels.shape, bool)
-    for value in options.ignore_index:
-        ignored |= labels == value  # false everywhere for a value that the labels' dtype cannot hold
-    return ignored, ~ignored & ((labels < 0) | (labels >= classes))
-
-
-def in_hand(keys: Any) -> Array | None:
-    """The keys of a chunk as a NumPy array, where there are some."""
-    return None if keys is None else np.asarray(keys)
-
-
-def _ignored_labels(ignore_index: int | Iterable[int] | None) -> tuple[int, ...]:
-    return () if ignore_index is None else _integers("ignore_index", ignore_index, "Labels are integers.")
-
-
-def _integers(argument: str, given: Any, remedy: str) -> tuple[int, ...]:
-    """One integer, or several."""
-    try:
-        return tuple(operator.index(value) for value in (given if isinstance(given, Iterable) else (given,)))
-    except TypeError as error:
-        none = ", or None" if argument == "ignore_index" else ""
-        message = f"evaluate: `{argument}` must be an int, an iterable of ints{none}, got {given!r}."
-        raise TypeError(f"{message} {remedy}") from error
-
-
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        rule = f"must be one of {', '.join(map(repr, choices))}, got {value!r}"
-        raise ValueError(f"evaluate: `{argument}` {rule}. The default is {choices[0]!r}.")
-
-
-def _check_count(argument: str, value: Any, default: Any, remedy: str) -> None:
-    message = f"evaluate: `{argument}` must be a whole number, at least 1, got {value!r}."
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{message} {remedy}")
-    if value < 1:
-        raise ValueError(f"{message} The default is {default}.")
-
-
-def label_error(state: State, classes: int, remedy: str) -> xent.LabelError:
-    count, row, label = state.bad_label.count, state.bad_label.first_row, state.bad_label.label
+def label_error(tally: Tally, rule: str, remedy: str) -> xent.LabelError:
+    count, row, label = tally.count, tally.first_row, tally.label
     got = f"{count} that do not, the first {label} in row {row}"
-    message = refusal("labels", f"lie in [0, {classes})", got, remedy.format(label=label))
+    message = refusal("labels", rule, got, remedy.format(label=label))
     return xent.LabelError(message, count, () if row is None else (row,), label)

@@ -15,20 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xent.evaluation.engine import Graph, Progress, engine, graph_of, largest_chunk
+from xent.evaluation.chunks import (
+    Work,
+    beyond_of,
+    host,
+    left_out,
+    prediction_of,
+    statistics_of,
+    unread_state,
+)
+from xent.evaluation.engine import Graph, Progress, engine, graph_of
 from xent.evaluation.metrics import NORMAL_95, Evaluation, clustered_error, finish, independent_error, mean_loss
 from xent.evaluation.moments import moments_of, ratio
-from xent.evaluation.onepass import (
-    CHUNK_BYTES,
-    LABEL_REMEDY,
-    Options,
-    in_hand,
-    label_error,
-    left_out,
-    options_of,
-    statistics_of,
-)
-from xent.evaluation.sources import Source, check_pair, open_keys, open_source, refusal
+from xent.evaluation.onepass import LABEL_REMEDY, Planned, check_labels, store_of
+from xent.evaluation.options import CHUNK_BYTES, Options, options_of
+from xent.evaluation.sources import Source, check_pair, cut_statistics, open_keys, open_source, refusal
 from xent.evaluation.state import Group, State, Table, state_of, tally_of
 
 
@@ -101,33 +102,29 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class PairPass:
-    """A planned comparison, as :class:`~xent.evaluation.onepass.Pass` is a planned evaluation."""
+class PairPass(Planned):
+    """A planned comparison of the predictions, A, and of those of ``b``."""
 
-    a: Source
     b: Source
-    labels: Source
-    options: Options
-    graph: Graph
-    root: Any
-    tasks: int
-    chunk_bytes: int
-    bytes: int
 
     @property
-    def predictions(self) -> Source:
-        """The first of the two."""
-        return self.a
+    def row_bytes(self) -> int:
+        return self.predictions.row_bytes + self.b.row_bytes
+
+    def graph(self) -> tuple[Graph, Any]:
+        """A Dask graph and the key of its root, the sums of both sets."""
+        whole = (cut_statistics(one, self.labels, self.bounds, self.options) for one in (self.predictions, self.b))
+        return graph_of(self.work, self.bounds, [*whole, self.labels, *self.keys])
 
     def run(
         self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
     ) -> Comparison:
         """Compute the graph; parameters, result and errors are those of :func:`compare`."""
-        with engine(scheduler, progress) as get:
-            found = get(self.graph, self.root)
+        with engine(scheduler, progress) as compute:
+            found = compute(*self.graph(), self.bounds)
         pair = found if isinstance(found, Pair) else Pair()  # of no chunks
-        if pair.a.bad_label.count and self.options.on_bad_label == "error":
-            raise label_error(pair.a, self.a.shape[1], label_remedy)
+        for one, source in ((pair.a, self.predictions), (pair.b, self.b)):
+            check_labels(one, self.options, source, label_remedy)
         return comparison(pair, self.options)
 
 
@@ -139,8 +136,10 @@ def compare(
     kind: str = "logits",
     ignore_index: int | Iterable[int] | None = None,
     on_bad_label: str = "error",
+    on_error: str = "error",
     clusters: Any = None,
     slices: Any = None,
+    state: Any = None,
     chunk_bytes: int = CHUNK_BYTES,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -151,7 +150,7 @@ def compare(
     ----------
     a, b : as the predictions of :func:`xent.evaluate`, shape (rows, C)
         Of one kind; their dtypes and formats may differ.
-    labels, kind, ignore_index, on_bad_label, clusters, slices, chunk_bytes, scheduler, progress
+    labels, kind, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes, scheduler, progress
         As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
 
     Returns
@@ -177,26 +176,22 @@ def compare(
         labels,
         kind=kind,
         ignore_index=ignore_index,
-        on_bad_label=on_bad_label,
         clusters=clusters,
         slices=slices,
+        state=state,
+        on_bad_label=on_bad_label,
+        on_error=on_error,
         chunk_bytes=chunk_bytes,
     )
     return planned.run(scheduler=scheduler, progress=progress)
 
 
 def plan_pair(
-    a: Any,
-    b: Any,
-    labels: Any,
-    *,
-    clusters: Any = None,
-    slices: Any = None,
-    chunk_bytes: int = CHUNK_BYTES,
-    **asked: Any,
+    a: Any, b: Any, labels: Any, *, clusters: Any = None, slices: Any = None, state: Any = None, **asked: Any
 ) -> PairPass:
-    """The graph of :func:`compare`, with the same parameters; only headers are read."""
-    options = options_of(chunk_bytes=chunk_bytes, **asked)
+    """The plan of :func:`compare`, with the same parameters; only headers are read."""
+    asked.pop("overwrite", None)  # a comparison writes no losses
+    options = options_of(**asked)
     first, second, truth = (open_source(one, name) for one, name in ((a, "a"), (b, "b"), (labels, "labels")))
     for one in (first, second):
         check_pair(one, truth)
@@ -204,32 +199,33 @@ def plan_pair(
     if first.shape != second.shape:
         raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
     keys = open_keys(first, slices=slices, clusters=clusters)
-    bounds = first.bounds(chunk_bytes)
-    graph, root = graph_of(chunk_pair, options, bounds, [first, second, truth, *keys])
-    row_bytes = first.row_bytes + second.row_bytes
-    chunk, total = largest_chunk(bounds) * row_bytes, first.shape[0] * row_bytes
-    return PairPass(first, second, truth, options, graph, root, len(bounds) - 1, chunk, total)
+    inputs = {"a": first, "b": second, "labels": truth, "slices": keys[0], "clusters": keys[1]}
+    rows, classes = first.shape
+    work = Work(chunk_pair, unread_pair, options, rows, classes, store=store_of(state, inputs, options))
+    return PairPass(work, first.bounds(options.chunk_bytes), first, truth, keys, second)
 
 
 def chunk_pair(
-    options: Options, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None
+    work: Work, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None
 ) -> Pair:
-    """The sums of one chunk of both sets."""
-    labels = np.asarray(labels)
-    ignored, bad = left_out(options, labels, a.shape[1])
-    slices, clusters = in_hand(slices), in_hand(clusters)
-    facts: dict[str, Any] = {"first_row": first_row, "ignored": ignored, "bad": bad, "clusters": clusters}
-    found = [statistics_of(options, one, labels) for one in (a, b)]
+    """The sums of some rows of both sets."""
+    labels, slices, clusters = host(labels), host(slices), host(clusters)
+    ignored, bad = left_out(work, labels)
+    beyond = (beyond_of(a, labels) | beyond_of(b, labels)) & ~(ignored | bad)
+    facts: dict[str, Any] = {"first_row": first_row, "ignored": ignored, "bad": bad, "beyond": beyond}
+    wanted = work.options.wanted(work.rows)
+    found = [statistics_of(work, one, labels) for one in (a, b)]
     mine, theirs = (np.asarray(one.loss, np.float64) for one in found)
     with np.errstate(invalid="ignore"):
         difference = mine - theirs
-    counted = ~(ignored | bad)
+    counted = ~(ignored | bad | beyond)
     finite = counted & np.isfinite(difference)
     table = Table(difference, counted, finite, mine < theirs)
     sums = State(
         rows=len(labels),
         ignored=int(np.count_nonzero(ignored)),
         bad_label=tally_of(bad, first_row),
+        beyond=tally_of(beyond, first_row),
         nan=tally_of(counted & ~finite, first_row),
         loss=moments_of(difference[finite]),
         slices=table.by(slices),
@@ -237,15 +233,24 @@ def chunk_pair(
     )
     orders = (mine < theirs, mine > theirs, mine == theirs)
     better, worse, ties = (int(np.count_nonzero(counted & one)) for one in orders)
-    first, second = (state_of(one, labels, wanted=options.wanted, **facts) for one in found)
+    first, second = (
+        state_of(stats, labels, wanted=wanted, clusters=clusters, predicted=prediction_of(one), **facts)
+        for stats, one in zip(found, (a, b), strict=True)
+    )
     return Pair(first, second, sums, better, worse, ties)
+
+
+def unread_pair(first_row: int, rows: int) -> Pair:
+    """The sums of rows of which either set could not be read."""
+    lost = unread_state(first_row, rows)
+    return Pair(lost, lost, lost)
 
 
 def comparison(pair: Pair, options: Options) -> Comparison:
     """What is told of two sets, from their sums."""
     sums = pair.difference
     mean, error = mean_loss(sums), clustered_error(sums) if sums.clusters else independent_error(sums)
-    a, b = (finish(one, top_k=options.top_k, bins=options.bins) for one in (pair.a, pair.b))
+    a, b = (finish(one, options) for one in (pair.a, pair.b))
     return Comparison(
         mean_difference=mean,
         standard_error=error,

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from xent.evaluation.documents import projected_peak
+from xent.evaluation.engine import PROCESSES, threads_of
+
 if TYPE_CHECKING:
-    from xent.evaluation.metrics import Evaluation, GroupMetrics
-    from xent.evaluation.onepass import Pass
+    from xent.evaluation.metrics import Evaluation, GroupMetrics, Temperature
+    from xent.evaluation.onepass import Pass, Planned
     from xent.evaluation.paired import Comparison, PairPass
 
 SHOWN_GROUPS = 20
@@ -65,10 +68,36 @@ def summary(planned: Pass) -> str:
     return f"{source.path or 'array'}  {rows:,} × {classes:,}  {source.dtype}  {size}"
 
 
+def told_plan(planned: Planned, scheduler: Any) -> str:
+    """What is about to be done, and the memory that it takes, in a line."""
+    size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks:,} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
+    threads, each = threads_of(scheduler), projected_peak(1, planned.chunk_bytes)
+    if threads is None:
+        memory = f"a worker of one thread takes up to {each / 1e6:,.0f} MB"
+    elif str(scheduler).startswith(PROCESSES):
+        memory = f"{threads} processes take up to {each / 1e6:,.0f} MB each"
+    else:
+        memory = f"{threads} threads take up to {projected_peak(threads, planned.chunk_bytes) / 1e6:,.0f} MB"
+    kept = f"; {planned.kept_rows:,} of {planned.work.rows:,} rows are done" if planned.kept_rows else ""
+    return f"{size}; {memory}{kept}."
+
+
+def told_interruption(planned: Planned) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    if planned.work.store is None:
+        return "interrupted; nothing was written. With --state DIR a run can be gone on with."
+    done = f"{planned.kept_rows:,} of {planned.work.rows:,} rows are done"
+    return f"interrupted; {done} and kept in {planned.work.store.directory}. Run it again as it was to go on."
+
+
 def remarks(evaluation: Evaluation) -> list[str]:
     """What a reader must know beside the numbers, one sentence each."""
     counted = f"{evaluation.counted:,} of {evaluation.rows:,} rows counted"
     left_out = f"{evaluation.ignored:,} ignored, {evaluation.bad_labels:,} of a bad label"
+    if evaluation.beyond_rows:
+        left_out += f", {evaluation.beyond_rows:,} of a label beyond the ids"
+    if evaluation.unread_rows:
+        left_out += f", {evaluation.unread_rows:,} not read"
     independent = "standard errors take them as independent"
     if evaluation.clusters is not None:
         independent = f"the error of the loss takes {evaluation.clusters:,} clusters as independent, the others rows"
@@ -77,10 +106,16 @@ def remarks(evaluation: Evaluation) -> list[str]:
         told.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
     bins = len(evaluation.reliability)
     told.append(f"Calibration error {evaluation.calibration_error:.4f}, over {bins} bins of the highest probability.")
+    if evaluation.classwise_calibration_error is not None:
+        told.append(f"Classwise calibration error {evaluation.classwise_calibration_error:.3g}.")
+    if (best := evaluation.temperature) is not None:
+        told.append(told_temperature(best))
     prior = f"{evaluation.prior_loss:.4f} nats"
     told.append(f"Always predicting the share of each label costs {prior}; skill over that {evaluation.skill:.4f}.")
     if evaluation.first_bad_label is not None:
         told.append(f"The first bad label is in row {evaluation.first_bad_label}.")
+    if evaluation.first_unread is not None:
+        told.append(f"{evaluation.unread_rows:,} rows could not be read, the first is row {evaluation.first_unread}.")
     if evaluation.nan_rows:
         told.append(f"{evaluation.nan_rows:,} rows are NaN, the first is row {evaluation.first_nan}; so is the mean.")
     if evaluation.infinite_rows:
@@ -91,6 +126,14 @@ def remarks(evaluation: Evaluation) -> list[str]:
         count, first = evaluation.unnormalised_rows, evaluation.first_unnormalised
         told.append(f"{count:,} rows do not sum to 1, the first is row {first}; they are taken as they are.")
     return told
+
+
+def told_temperature(best: Temperature) -> str:
+    """The best temperature, in a sentence."""
+    numbers = f"{best.mean_loss:.6g} nats, calibration error {best.calibration_error:.4f}"
+    if not best.is_bounded:
+        return f"No temperature is best: the loss still falls at {best.value:.4g} ({numbers})."
+    return f"Temperature {best.value:.4f} is best: {numbers}, in {best.passes} passes."
 
 
 def print_table(evaluation: Evaluation, planned: Pass, *, wall_seconds: float, stream: TextIO | None = None) -> None:
@@ -113,7 +156,7 @@ def print_comparison(
 ) -> None:
     """Write the comparison for a reader to `stream`, or to stdout."""
     stream = stream or sys.stdout
-    names = [source.path or "array" for source in (planned.a, planned.b)]
+    names = [source.path or "array" for source in (planned.predictions, planned.b)]
     rows: list[Row] = [
         ("A  " + names[0], *with_error(found.a.mean_loss, found.a.standard_error), f"{found.a.accuracy:.4f}"),
         ("B  " + names[1], *with_error(found.b.mean_loss, found.b.standard_error), f"{found.b.accuracy:.4f}"),
@@ -140,7 +183,7 @@ def print_comparison(
     print("\n".join(told), file=stream)
 
 
-def speed(planned: Pass | PairPass, rows: int, wall_seconds: float) -> str:
+def speed(planned: Planned, rows: int, wall_seconds: float) -> str:
     """How long it took, in a sentence."""
     return f"{wall_seconds:.1f} s, {planned.bytes / wall_seconds / 1e9:.2f} GB/s, {rows / wall_seconds:,.0f} rows/s."
 
@@ -165,7 +208,7 @@ def _print_rows(heads: tuple[str, ...], rows: list[Row], stream: TextIO) -> None
 
 
 @contextmanager
-def progress_bar(planned: Pass | PairPass, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
+def progress_bar(planned: Planned, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
     """A bar on stderr with rows, GB/s and time left, and the function that moves it by a number of rows.
 
     None where there is no bar: stderr is no terminal, `quiet` is true, or rich is not installed.
@@ -187,7 +230,7 @@ def progress_bar(planned: Pass | PairPass, *, quiet: bool = False) -> Iterator[C
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("rows", total=rows, rate="")
+        task = bar.add_task("rows", total=rows, rate="", completed=planned.kept_rows)
 
         def advance(rows: int) -> None:
             speed = bar.tasks[0].speed

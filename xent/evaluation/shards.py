@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xent.evaluation.source import Source, refusal
+from xent.evaluation.source import Part, Source, nearest_edge, refusal
 
 OPENED_AT_ONCE = 16
 
@@ -36,13 +36,23 @@ class ShardedSource(Source):
         carried = ShardedSource(self.path, self.shape, self.dtype, tuple(s.carried() for s in self.shards), self.starts)
         return {}, [carried.part(start, stop) for start, stop in pairwise(bounds)]
 
-    def part(self, start: int, stop: int) -> tuple[Any, int, int]:
-        """The task that reads these rows, which knows the files that they are in and no others."""
+    def part(self, start: int, stop: int) -> Part:
+        """These rows, as a source that knows the files that they are in and no others."""
         first = bisect_right(self.starts, start) - 1
         last = max(bisect_left(self.starts, stop), first + 1)
-        shards, start, stop = self.shards[first:last], start - self.starts[first], stop - self.starts[first]
-        source = shards[0] if len(shards) == 1 else together(self.path, shards)
-        return source.read, start, stop
+        shards = self.shards[first:last]
+        return Part(shards[0] if len(shards) == 1 else together(self.path, shards), start - self.starts[first])
+
+    def edge(self, start: int, stop: int) -> int | None:
+        edge = nearest_edge(self.starts, start, stop)
+        if edge is not None:
+            return edge
+        first = bisect_right(self.starts, start) - 1
+        inside = self.shards[first].edge(start - self.starts[first], stop - self.starts[first])
+        return None if inside is None else inside + self.starts[first]
+
+    def fingerprint(self) -> Any:
+        return [shard.fingerprint() for shard in self.shards]
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Rows of several files."""

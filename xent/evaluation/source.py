@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,10 +55,10 @@ class Source:
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         """A graph, empty but for Dask, and what the task of each chunk is given.
 
-        That is an array, the key of a Dask block, or a task: ``(read, start, stop)``.
+        That is a :class:`Part`, an array, or the key of a Dask block.
         """
         carried = self.carried()
-        return {}, [(carried.read, start, stop) for start, stop in pairwise(bounds)]
+        return {}, [Part(carried, start) for start in bounds[:-1]]
 
     def carried(self) -> Source:
         """The source as a task carries it: without what only its bounds need."""
@@ -67,6 +68,15 @@ class Source:
         """Rows start to stop, in native byte order and C order."""
         raise NotImplementedError
 
+    def edge(self, start: int, stop: int) -> int | None:
+        """The row between the two, near the middle, at which one part of what is stored ends and the next begins."""
+        return None
+
+    def fingerprint(self) -> Any:
+        """What tells whether it is the set that it was, for JSON; None for an array in hand, of which nothing tells."""
+        stamp = getattr(self, "stamp", None)
+        return None if stamp is None else [self.path, list(self.shape), str(self.dtype), *stamp]
+
     def check_complete(self) -> None:
         """Raise ReadError where parts of it were never written, or are lost."""
 
@@ -75,9 +85,55 @@ class Source:
         """Bytes of one row."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
+    @property
+    def has_whole_rows(self) -> bool:
+        """Whether a task is given every class of a row at once."""
+        return True
+
     def __str__(self) -> str:
         text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
         return f"{text} in {self.path}" if self.path else text
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a source from `first` on, as a task is given them."""
+
+    source: Source
+    first: int
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Rows start to stop, counted from the first."""
+        return self.source.read(self.first + start, self.first + stop)
+
+    def edge(self, start: int, stop: int) -> int | None:
+        """Where :meth:`Source.edge` cuts these rows, counted from the first."""
+        edge = self.source.edge(self.first + start, self.first + stop)
+        return None if edge is None else edge - self.first
+
+
+def take(part: Any, start: int, stop: int) -> Any:
+    """Rows of what a task is given: they are read, or cut from those in hand; of statistics all are taken."""
+    if hasattr(part, "rows"):
+        return part.rows(start, stop)
+    return part[start:stop] if hasattr(part, "shape") else part
+
+
+def is_on_a_gpu(array: Any) -> bool:
+    """Whether it is an array of CuPy."""
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def nearest_multiple(step: int, start: int, stop: int) -> int | None:
+    """The multiple of `step` between the two that is nearest to the middle, if there is one."""
+    low, high = (start // step + 1) * step, (stop - 1) // step * step
+    return min(max((start + stop) // 2 // step * step, low), high) if low <= high else None
+
+
+def nearest_edge(edges: Sequence[int], start: int, stop: int) -> int | None:
+    """That of `edges` between the two that is nearest to the middle, if there is one."""
+    inside = edges[bisect_right(edges, start) : bisect_left(edges, stop)]
+    return min(inside, key=lambda edge: abs(2 * edge - start - stop), default=None)
 
 
 def refusal(argument: str, rule: str, got: object, remedy: str) -> str:

@@ -11,18 +11,22 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import uuid
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
+import xent
 from xent.evaluation.archives import open_npz, open_safetensors
 from xent.evaluation.hierarchies import is_zarr, open_hdf, open_zarr
 from xent.evaluation.mapped import open_npy, open_raw
+from xent.evaluation.options import Options
 from xent.evaluation.places import check_ranges, is_glob, is_url, look, matches, members, suffix
 from xent.evaluation.shards import open_shards
-from xent.evaluation.source import ReadError, Source, refusal, require
+from xent.evaluation.source import ReadError, Source, is_on_a_gpu, refusal, require, take
 from xent.evaluation.tables import open_arrow, open_parquet
 from xent.evaluation.topk import TopK, pair_up
 
@@ -68,6 +72,28 @@ class DaskSource(Source):
         return dict(array.__dask_graph__()), [
             (array.name, i, *(0 for _ in self.shape[1:])) for i in range(len(chunks[0]))
         ]
+
+    @property
+    def has_whole_rows(self) -> bool:
+        """Whether its classes are in one chunk."""
+        return len(self.shape) < 2 or self.array.numblocks[1] == 1
+
+
+@dataclass(frozen=True, eq=False)
+class StatisticsSource(Source):
+    """The statistics of the rows of a Dask array that is cut along its classes, of which none is joined.
+
+    ``fields`` are Dask arrays (rows,), those of ``xent.RowStatistics``.
+    """
+
+    fields: tuple[Any, ...]
+
+    def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
+        fields = importlib.import_module("dask").optimize(*self.fields)
+        graph: dict[Any, Any] = {}
+        for one in fields:
+            graph |= dict(one.__dask_graph__())
+        return graph, [(xent.RowStatistics, *((one.name, i) for one in fields)) for i in range(len(bounds) - 1)]
 
 
 def open_source(source: object, argument: str) -> Source:
@@ -133,6 +159,25 @@ def check_pair(predictions: Source, labels: Source) -> None:
     if labels.shape[0] != shape[0]:
         rule, remedy = f"have shape ({shape[0]},), one for each row", "Pass the labels of these predictions."
         raise ValueError(refusal("labels", rule, labels, remedy))
+
+
+def cut_statistics(predictions: Source, labels: Source, bounds: list[int], options: Options) -> Source:
+    """The statistics of predictions whose classes lie in several chunks; other predictions as they are."""
+    if not isinstance(predictions, DaskSource) or predictions.has_whole_rows:
+        return predictions
+    dask_array = importlib.import_module("dask.array")
+    graph, parts = labels.parts(bounds)
+    name, sizes = f"xent-labels-{uuid.uuid4().hex}", [stop - start for start, stop in pairwise(bounds)]
+    graph |= {(name, i): (take, part, 0, size) for i, (part, size) in enumerate(zip(parts, sizes, strict=True))}
+    lazy = dask_array.Array(graph, name, (tuple(sizes),), labels.dtype.newbyteorder("="))
+    meta = predictions.array._meta
+    if is_on_a_gpu(meta):
+        xp = array_namespace(meta)
+        lazy = lazy.map_blocks(xp.asarray, dtype=lazy.dtype, meta=xp.empty((0,), dtype=lazy.dtype))
+    with xent.using(validate="never"):
+        ignored = options.ignore_index or None
+        found = xent.row_statistics(predictions.array, lazy, kind=options.kind, ignore_index=ignored)
+    return StatisticsSource(predictions.path, predictions.shape, predictions.dtype, tuple(found))
 
 
 def open_keys(predictions: Source, **given: Any) -> list[Source | None]:

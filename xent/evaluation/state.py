@@ -7,7 +7,8 @@ and errors that are made of the sums (``metrics.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from typing import Any, NamedTuple
@@ -15,11 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import xent
+from xent.evaluation.classwise import Classwise
 from xent.evaluation.moments import Moments, grouped_moments, moments_of
 
 Array = np.ndarray[Any, Any]
 NORMALISED_WITHIN = 1e-3
 """How far log Σp may lie from 0 in a row that is a distribution; float16 probabilities come within half of it."""
+SEGMENTS = 100
+"""Into how many parts the rows are cut, for the loss over their position."""
+WORST = 10
+"""How many rows of the highest loss are kept."""
+OCTAVES = (-24, 12)
+"""Losses under 2**-24 nats and over 2**12 share a bin of the histogram each; there are four bins in an octave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,26 @@ class Bin(NamedTuple):
         return Bin(self.correct + other.correct, self.confidence.merge(other.confidence))
 
 
+class Example(NamedTuple):
+    """A row of high loss; `predicted` is the class of its highest prediction, None where the classes are cut."""
+
+    row: int
+    label: int
+    predicted: int | None
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The rows of the highest loss, the highest first; of equal ones those that come first."""
+
+    examples: tuple[Example, ...] = ()
+
+    def merge(self, other: Worst) -> Worst:
+        """The worst of both."""
+        return Worst(tuple(sorted(self.examples + other.examples, key=lambda one: (-one.loss, one.row))[:WORST]))
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """The sums of some rows of a prediction set; ``State()`` is that of no rows.
@@ -67,6 +95,10 @@ class State:
     Attributes
     ----------
     rows, ignored : int
+    unread : Tally
+        Rows that could not be read and were passed over; nothing else of them is known.
+    beyond : Tally
+        Rows whose label is not among the k classes that are known of a row, and its label where that is an error.
     bad_label, nan, infinite, unnormalised : Tally
         A row whose loss is NaN or −inf (no distribution has one) is in ``nan``, one of loss +inf in ``infinite``, one
         of probabilities that do not sum to 1 in ``unnormalised``; all these are counted rows. Rows ignored or of a bad
@@ -79,13 +111,22 @@ class State:
         How many counted rows have each label.
     bins : mapping of int to Bin
         The rows by their highest probability.
+    histogram : mapping of int to int
+        The rows of a finite loss by :func:`place_of`.
+    segments : mapping of int to Group
+        The rows by the part of the set that they lie in.
+    worst : Worst
     classes, slices, clusters : mapping to Group
         The tables that are asked for.
+    classwise : Classwise or None
+        Where it is asked for.
     """
 
     rows: int = 0
     ignored: int = 0
+    unread: Tally = field(default_factory=Tally)
     bad_label: Tally = field(default_factory=Tally)
+    beyond: Tally = field(default_factory=Tally)
     nan: Tally = field(default_factory=Tally)
     infinite: Tally = field(default_factory=Tally)
     unnormalised: Tally = field(default_factory=Tally)
@@ -96,14 +137,18 @@ class State:
     ranks: Mapping[int, int] = field(default_factory=dict)
     labels: Mapping[int, int] = field(default_factory=dict)
     bins: Mapping[int, Bin] = field(default_factory=dict)
+    histogram: Mapping[int, int] = field(default_factory=dict)
+    segments: Mapping[int, Group] = field(default_factory=dict)
+    worst: Worst = field(default_factory=Worst)
     classes: Mapping[int, Group] = field(default_factory=dict)
     slices: Mapping[Any, Group] = field(default_factory=dict)
     clusters: Mapping[Any, Group] = field(default_factory=dict)
+    classwise: Classwise | None = None
 
     @property
     def counted(self) -> int:
-        """The denominator of every mean: all rows but the ignored ones and those of a bad label."""
-        return self.rows - self.ignored - self.bad_label.count
+        """The denominator of every mean: all rows but those ignored, of a bad label, beyond the k, or not read."""
+        return self.rows - self.ignored - self.bad_label.count - self.beyond.count - self.unread.count
 
     @property
     def correct(self) -> int:
@@ -120,6 +165,8 @@ def merge(a: Any, b: Any) -> Any:
     >>> merge(small, large).loss.total == small.loss.total + large.loss.total != large.loss.total
     True
     """
+    if a is None or b is None:
+        return b if a is None else a
     if isinstance(a, int):
         return a + b
     if isinstance(a, Mapping):
@@ -147,12 +194,15 @@ class Wanted(NamedTuple):
         Whether there is a table of the classes.
     are_probabilities : bool
         Whether rows must sum to 1.
+    rows : int
+        The rows of the whole set, which :data:`SEGMENTS` cut; 0 where they are not known, and not cut.
     """
 
     ranks: int = 1
     bins: int = 15
     by_class: bool = False
     are_probabilities: bool = False
+    rows: int = 0
 
 
 def state_of(
@@ -162,9 +212,12 @@ def state_of(
     first_row: int = 0,
     ignored: Array | None = None,
     bad: Array | None = None,
+    beyond: Array | None = None,
     wanted: Wanted = Wanted(),  # noqa: B008  # a NamedTuple cannot be changed
     slices: Array | None = None,
     clusters: Array | None = None,
+    classwise: Classwise | None = None,
+    predicted: Callable[[Array], Array] | None = None,
 ) -> State:
     """The state of one block of rows.
 
@@ -175,48 +228,57 @@ def state_of(
     labels : array, shape (rows,), integer
     first_row : int
         Where the block begins in the whole set.
-    ignored, bad : array, shape (rows,), bool, or None
-        The rows to leave out; no row is both. None is none.
+    ignored, bad, beyond : array, shape (rows,), bool, or None
+        The rows to leave out; no row is two of them. None is none.
     wanted : Wanted
     slices, clusters : array, shape (rows,), or None
         The slice and the cluster of each row, integers or text.
+    classwise : Classwise, optional
+        Theirs.
+    predicted : callable, optional
+        Given the indices of some rows of the block, the classes of their highest predictions.
     """
     loss = np.asarray(found.loss)
-    ignored = np.zeros(len(loss), bool) if ignored is None else ignored
-    bad = np.zeros(len(loss), bool) if bad is None else bad
-    counted = ~(ignored | bad)
+    ignored, bad, beyond = (np.zeros(len(loss), bool) if one is None else one for one in (ignored, bad, beyond))
+    counted = ~(ignored | bad | beyond)
     infinite, finite = counted & np.isposinf(loss), counted & np.isfinite(loss)
-    tally = tally_of(bad, first_row)
-    if tally.first_row is not None:
-        tally = Tally(tally.count, tally.first_row, int(labels[tally.first_row - first_row]))
     strange = counted & ~(np.abs(found.lse) <= NORMALISED_WITHIN) if wanted.are_probabilities else np.zeros_like(bad)
     rank, top = np.asarray(found.label_rank), np.asarray(found.top_probability, np.float64)
     probability, squares = (np.asarray(one, np.float64) for one in (found.label_probability, found.sum_p_squared))
     table = Table(loss, counted, finite, rank == 0)
+    bins = bins_of(top, rank == 0, counted & np.isfinite(top), wanted.bins)
     return State(
         rows=len(loss),
         ignored=int(np.count_nonzero(ignored)),
-        bad_label=tally,
+        bad_label=tally_of(bad, first_row, labels),
+        beyond=tally_of(beyond, first_row, labels),
         nan=tally_of(counted & ~finite & ~infinite, first_row),
         infinite=tally_of(infinite, first_row),
         unnormalised=tally_of(strange, first_row),
         loss=moments_of(loss[finite]),
         brier=finite_moments((1 - 2 * probability + squares)[counted]),
         entropy=finite_moments(np.asarray(found.entropy)[counted]),
-        confidence=finite_moments(top[counted]),
+        confidence=reduce(Moments.merge, (one.confidence for one in bins.values()), Moments()),
         ranks=counts_of(rank[counted & (rank >= 0) & (rank < wanted.ranks)]),
         labels=counts_of(labels[counted]),
-        bins=bins_of(top, rank == 0, counted & np.isfinite(top), wanted.bins),
+        bins=bins,
+        histogram=counts_of(place_of(loss[finite])),
+        segments=table.by_segment(first_row, wanted.rows),
+        worst=worst_of(np.where(finite | infinite, loss, -np.inf), labels, first_row, predicted),
         classes=table.by(labels) if wanted.by_class else {},
         slices=table.by(slices),
         clusters=table.by(clusters),
+        classwise=classwise,
     )
 
 
-def tally_of(flawed: Array, first_row: int) -> Tally:
-    """The tally of the rows where `flawed` is true."""
+def tally_of(flawed: Array, first_row: int, labels: Array | None = None) -> Tally:
+    """The tally of the rows where `flawed` is true, with the label of the first where labels are given."""
     count = int(np.count_nonzero(flawed))
-    return Tally(count, first_row + int(flawed.argmax())) if count else Tally()
+    if not count:
+        return Tally()
+    first = int(flawed.argmax())
+    return Tally(count, first_row + first, None if labels is None else int(labels[first]))
 
 
 def finite_moments(values: Array) -> Moments:
@@ -226,8 +288,44 @@ def finite_moments(values: Array) -> Moments:
 
 def counts_of(values: Array) -> dict[int, int]:
     """How often each integer occurs."""
-    keys, counts = np.unique(values, return_counts=True)
-    return dict(zip(keys.tolist(), counts.tolist(), strict=True))
+    if not values.size:
+        return {}
+    low = int(values.min())
+    if int(values.max()) - low < 4 * len(values):  # quicker than sorting them
+        counts = np.bincount((values - values.dtype.type(low)).astype(np.intp, copy=False))
+        keys = np.flatnonzero(counts)
+        return dict(zip((keys + low).tolist(), counts[keys].tolist(), strict=True))
+    names, times = np.unique(values, return_counts=True)
+    return dict(zip(names.tolist(), times.tolist(), strict=True))
+
+
+def place_of(loss: Array) -> Array:
+    """The bin of each loss in the histogram, four to the octave: exact, so the same on every machine."""
+    fraction, exponent = np.frexp(loss)  # a fraction is in [1/2, 1)
+    lowest, highest = OCTAVES
+    place = 4 * exponent + np.floor(8 * fraction - 4).astype(np.int64)
+    return np.clip(np.where(loss > 0, place, 4 * lowest), 4 * lowest, 4 * highest + 3)
+
+
+def edges_of(place: int) -> tuple[float, float]:
+    """The losses between which a bin of the histogram lies; those at the ends take whatever is beyond them."""
+    low, high = (math.ldexp(4 + one % 4, one // 4 - 3) for one in (place, place + 1))
+    lowest, highest = OCTAVES
+    return (0.0 if place <= 4 * lowest else low), (math.inf if place >= 4 * highest + 3 else high)
+
+
+def worst_of(loss: Array, labels: Array, first_row: int, predicted: Callable[[Array], Array] | None) -> Worst:
+    """The rows of the highest loss; one of −inf is none."""
+    count = min(WORST, len(loss))
+    if not count:
+        return Worst()
+    least = np.partition(loss, -count)[-count]
+    high, equal = np.flatnonzero(loss > least), np.flatnonzero(loss == least)
+    rows = np.concatenate([high, equal[: count - len(high)]])  # of equal losses the first
+    rows = rows[loss[rows] > -np.inf]
+    classes = [None] * len(rows) if predicted is None else predicted(rows).tolist()
+    columns = ((rows + first_row).tolist(), labels[rows].tolist(), classes, loss[rows].tolist())
+    return Worst(tuple(Example(*one) for one in zip(*columns, strict=True))).merge(Worst())
 
 
 def bins_of(top: Array, correct: Array, counted: Array, bins: int) -> dict[int, Bin]:
@@ -252,9 +350,21 @@ class Table(NamedTuple):
         if keys is None:
             return {}
         names, place = np.unique(keys[self.counted], return_inverse=True)
+        return dict(zip(names.tolist(), self.groups(place, len(names)), strict=True))
+
+    def by_segment(self, first_row: int, rows: int) -> dict[int, Group]:
+        """The counted rows by the part of the whole set that they lie in."""
+        if not rows:
+            return {}
+        where = (np.flatnonzero(self.counted) + first_row) * min(SEGMENTS, rows) // rows
+        first = int(where[0]) if where.size else 0
+        found = self.groups(where - first, int(where[-1]) - first + 1) if where.size else []
+        return {first + i: one for i, one in enumerate(found) if one.counted}
+
+    def groups(self, place: Array, groups: int) -> list[Group]:
+        """The groups of the counted rows; `place` says in which each of them is."""
         finite = self.finite[self.counted]
-        sums = grouped_moments(self.loss[self.finite], place[finite], len(names))
-        counted = np.bincount(place, minlength=len(names))
-        correct = np.bincount(place, self.correct[self.counted], minlength=len(names))
-        groups = (Group(int(n), int(right), one) for n, right, one in zip(counted, correct, sums, strict=True))
-        return dict(zip(names.tolist(), groups, strict=True))
+        sums = grouped_moments(self.loss[self.finite], place[finite], groups)
+        counted = np.bincount(place, minlength=groups)
+        correct = np.bincount(place, self.correct[self.counted], minlength=groups)
+        return [Group(int(n), int(right), one) for n, right, one in zip(counted, correct, sums, strict=True)]

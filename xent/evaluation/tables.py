@@ -18,7 +18,7 @@ import numpy as np
 
 from xent.evaluation.columns import arrow, block, choose, dtype_of, is_list, matching, shape_of
 from xent.evaluation.places import Stamp, check_unchanged, is_url, look, native, open_file
-from xent.evaluation.source import Source, broken, reading, refusal, require
+from xent.evaluation.source import Source, broken, nearest_edge, reading, refusal, require
 
 ARROW_MAGIC = b"ARROW1\0\0"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -39,6 +39,9 @@ class ParquetSource(Source):
 
     def carried(self) -> Source:
         return replace(self, edges=())
+
+    def edge(self, start: int, stop: int) -> int | None:
+        return nearest_edge(group_edges(parquet_footer(self.file, self.stamp)), start, stop)
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """The rows, of row groups that have been read whole."""
@@ -74,6 +77,10 @@ class ArrowSource(Source):
 
     def carried(self) -> Source:
         return replace(self, edges=())
+
+    def edge(self, start: int, stop: int) -> int | None:
+        edges, compressed = batch_edges(self.file, self.stamp)
+        return nearest_edge(edges, start, stop) if compressed else None
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """The rows: views of the file's pages, or of batches that have been decompressed whole."""

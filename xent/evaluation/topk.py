@@ -4,19 +4,21 @@ What the other classes have together is known, but not how they share it. Where 
 
 .. math:: \ell_c = \log\left(1 - \sum_{j=1}^{k} e^{\ell_j}\right) - \log(C - k)
 
-for each class c that is not among the ids. Each task makes its dense block of rows × C; nothing dense is stored.
+for each class c that is not among the ids. The numbers of a row follow from its k values; nothing of C classes is made.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from xent.evaluation.source import ReadError, Source, refusal
+import xent
+from xent.evaluation.source import Part, ReadError, Source, refusal, take
+
+Array = np.ndarray[Any, Any]
+TAILS = ("uniform", "error", "skip")
 
 SLACK = 0.01  # of a row's total probability, for what float16 and the writer's own softmax round
 
@@ -33,8 +35,10 @@ class TopK:
         Theirs, in nats.
     classes : int
         How many classes there are.
-    tail : {"uniform"}
-        How the other classes share what is left: equally.
+    tail : {"uniform", "error", "skip"}
+        What is known of the other classes: that they share what is left equally, or nothing, so that a row whose label
+        is not among its ids is an error, or a row to count and leave out. Where nothing is known of them the entropy
+        and the Brier score are NaN.
     """
 
     ids: Any
@@ -45,21 +49,34 @@ class TopK:
 
 @dataclass(frozen=True, eq=False)
 class TopKSource(Source):
-    """Dense log-probabilities, of which ``ids`` and ``values`` are stored."""
+    """Log-probabilities of (rows, C), of which ``ids`` and ``values`` (rows, k) are stored."""
 
     ids: Source
     values: Source
+    tail: str
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row as it is stored."""
+        return self.ids.row_bytes + self.values.row_bytes
+
+    @property
+    def has_whole_rows(self) -> bool:
+        """A task is given k of them."""
+        return False
 
     def bounds(self, chunk_bytes: int) -> list[int]:
-        most = max(1, chunk_bytes // self.row_bytes)
-        stored = self.values.bounds(most * self.values.row_bytes)  # may be more, where they are stored so
-        return [*(row for start, stop in pairwise(stored) for row in range(start, stop, most)), self.shape[0]]
+        return self.values.bounds(max(1, chunk_bytes // self.row_bytes) * self.values.row_bytes)
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         (graph, ids), (more, values) = self.ids.parts(bounds), self.values.parts(bounds)
-        classes, path = self.shape[1], self.path
-        tasks = zip(ids, values, bounds, strict=False)
-        return graph | more, [(dense, *stored, classes, start, path) for *stored, start in tasks]
+        facts = self.shape[1], self.tail, self.path
+        stored = zip(ids, values, bounds, strict=False)
+        return graph | more, [(TopKPart, *both, start, *facts) for *both, start in stored]
+
+    def fingerprint(self) -> Any:
+        both = [self.ids.fingerprint(), self.values.fingerprint()]
+        return None if None in both else [*both, self.shape[1], self.tail]
 
     def check_complete(self) -> None:
         """Raise ReadError where parts of either were never written, or are lost."""
@@ -67,11 +84,108 @@ class TopKSource(Source):
         self.values.check_complete()
 
 
+@dataclass(frozen=True)
+class TopKPart:
+    """The rows of a chunk, as a task is given them: parts of both, or their arrays."""
+
+    ids: Any
+    values: Any
+    first: int
+    classes: int
+    tail: str
+    path: str | None
+
+    def rows(self, start: int, stop: int) -> TopKRows:
+        """Rows start to stop, counted from the first."""
+        ids, values = (take(one, start, stop) for one in (self.ids, self.values))
+        wide = np.asarray(values).astype(np.float64)
+        return TopKRows(np.asarray(ids), wide, self.classes, self.tail, self.first + start, self.path)
+
+    def edge(self, start: int, stop: int) -> int | None:
+        """Where either is cut."""
+        edges = (one.edge(start, stop) for one in (self.ids, self.values) if isinstance(one, Part))
+        return next((edge for edge in edges if edge is not None), None)
+
+
+@dataclass(frozen=True)
+class TopKRows:
+    """Some rows: ids, and log-probabilities in float64, both (rows, k); they begin at row `first` of the set."""
+
+    ids: Array
+    values: Array
+    classes: int
+    tail: str
+    first: int
+    path: str | None
+
+    @property
+    def share(self) -> Array:
+        """The log-probability of each class that is not among the ids, shape (rows,); NaN where it is not known."""
+        others = self.classes - self.ids.shape[1]
+        if not others:
+            return np.full(len(self.ids), -np.inf)
+        if self.tail != "uniform":
+            return np.full(len(self.ids), np.nan)
+        with np.errstate(divide="ignore"):  # nothing is left: −inf
+            return np.log(np.maximum(1 - np.exp(self.values).sum(axis=1), 0)) - np.log(others)  # type: ignore[no-any-return]
+
+    def beyond(self, labels: Array) -> Array:
+        """The rows whose label is not among the ids, where nothing is known of it."""
+        outside = ~(self.ids == labels[:, None]).any(axis=1)
+        return outside if self.tail != "uniform" else np.zeros_like(outside)
+
+    def check(self) -> None:
+        """Raise ReadError for the first row that cannot be."""
+        in_order = np.sort(self.ids, axis=1)
+        for flaw, bad in (
+            ("an id outside its classes", ((self.ids < 0) | (self.ids >= self.classes)).any(axis=1)),
+            ("an id twice", (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)),
+            ("log-probabilities of more than 1 together", np.exp(self.values).sum(axis=1) > 1 + SLACK),
+        ):
+            if bad.any():
+                row = self.first + int(np.argmax(bad))
+                raise ReadError(f"evaluate: row {row} of {self.path or 'the ids'} has {flaw}.")
+
+    def statistics(self, labels: Array) -> xent.RowStatistics:
+        """What :func:`xent.row_statistics` says of the log-probabilities of all classes."""
+        self.check()
+        values, others, share = self.values, self.classes - self.ids.shape[1], self.share
+        at_label = self.ids == labels[:, None]
+        label_value = np.where(at_label.any(axis=1), np.where(at_label, values, 0.0).sum(axis=1), share)
+        ahead = (values > label_value[:, None]) | ((values == label_value[:, None]) & (self.ids < labels[:, None]))
+        others_before = labels - (self.ids < labels[:, None]).sum(axis=1)
+        tied = np.where(share == label_value, others_before, 0)
+        rank = ahead.sum(axis=1) + np.where(share > label_value, others, tied)
+        top = np.fmax(values.max(axis=1), share)
+        p, q = np.exp(values), np.exp(share)
+        with np.errstate(invalid="ignore"):  # 0 · −inf, which is selected out
+            entropy = np.where(p == 0, 0.0, -values * p).sum(axis=1) + others * np.where(q == 0, 0.0, -share * q)
+        total = p.sum(axis=1) + others * (q if self.tail == "uniform" else 0.0)
+        return xent.RowStatistics(
+            loss=0.0 - label_value,
+            lse=np.log(total),
+            label_probability=np.exp(label_value),
+            top_probability=np.exp(top),
+            label_rank=np.where(np.isnan(label_value) | np.isnan(values).any(axis=1), -1, rank),
+            entropy=entropy,
+            sum_p_squared=(p * p).sum(axis=1) + others * q * q,
+        )
+
+    def highest(self, rows: Array) -> Array:
+        """The class of the highest log-probability of these rows; of equal ones the first."""
+        values, ids, share = self.values[rows], self.ids[rows], self.share[rows]
+        top = values.max(axis=1, keepdims=True)
+        best: Array = np.where(values == top, ids, self.classes).min(axis=1)
+        for at in np.flatnonzero(share > top[:, 0]):
+            best[at] = next(one for one in range(self.classes) if one not in ids[at])
+        return best
+
+
 def pair_up(top: TopK, ids: Source, values: Source, argument: str) -> TopKSource:
     """The source of both; TypeError or ValueError where they do not fit."""
-    if top.tail != "uniform":
-        remedy = "A row whose label is not among its ids has no loss without it."
-        raise ValueError(refusal(argument, "have the tail 'uniform'", repr(top.tail), remedy))
+    if top.tail not in TAILS:
+        rule, remedy = "have the tail 'uniform', 'error' or 'skip'", "It says what is known of the other classes."
+        raise ValueError(refusal(argument, rule, repr(top.tail), remedy))
     if len(values.shape) != 2 or ids.shape != values.shape:
         rule = "have ids and log-probabilities of one shape (rows, k)"
         raise ValueError(refusal(argument, rule, f"{ids} and {values}", "Save one of each for each id."))
@@ -82,27 +196,6 @@ def pair_up(top: TopK, ids: Source, values: Source, argument: str) -> TopKSource
     if not values.shape[1] <= top.classes:
         rule = f"have at least {values.shape[1]} classes, as many as ids in a row"
         raise ValueError(refusal(argument, rule, top.classes, "Pass the size of the whole vocabulary."))
-    dtype = np.dtype(np.float64 if values.dtype.itemsize == 8 else np.float32)
-    return TopKSource(values.path, (values.shape[0], top.classes), dtype, ids, values)
-
-
-def dense(ids: Any, values: Any, classes: int, first: int, path: str | None) -> np.ndarray[Any, Any]:
-    """Log-probabilities of all classes, shape (rows, C), of rows that begin at row `first` of the set."""
-    rows, k = values.shape
-    ids, wide = np.asarray(ids), np.asarray(values).astype(np.float64)
-    in_order = np.sort(ids, axis=1)
-    total = np.exp(wide).sum(axis=1)
-    for flaw, bad in (
-        ("an id outside its classes", ((ids < 0) | (ids >= classes)).any(axis=1)),
-        ("an id twice", (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)),
-        ("log-probabilities of more than 1 together", total > 1 + SLACK),
-    ):
-        if bad.any():
-            raise ReadError(f"evaluate: row {first + int(np.argmax(bad))} of {path or 'the ids'} has {flaw}.")
-    dtype = np.float64 if np.asarray(values).dtype.itemsize == 8 else np.float32
-    with np.errstate(divide="ignore"):  # nothing is left: −inf
-        share = np.log(np.maximum(1 - total, 0)) - math.log(max(classes - k, 1))
-    made = np.empty((rows, classes), dtype)
-    made[:] = share[:, None]
-    np.put_along_axis(made, ids.astype(np.int64), wide.astype(dtype), axis=1)
-    return made
+    if not values.shape[1]:
+        raise ValueError(refusal(argument, "have at least one id in a row", ids, "Save the k largest."))
+    return TopKSource(values.path, (values.shape[0], top.classes), values.dtype, ids, values, top.tail)

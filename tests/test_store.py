@@ -1,0 +1,123 @@
+"""Finished chunks, kept in a directory: they are taken for this very run, and for no other."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+
+from xent.evaluation import chunks
+from xent.evaluation.moments import Moments
+from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.paired import compare
+from xent.evaluation.sources import ReadError
+from xent.evaluation.state import State
+from xent.evaluation.store import from_plain, to_plain
+
+ROWS, CLASSES = 300, 7
+CALL = {"chunk_bytes": 28 * 40, "state": "kept"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(8)
+    for name in ("a", "b"):
+        np.save(f"{name}.npy", rng.normal(size=(ROWS, CLASSES)).astype(np.float32))
+    np.save("y.npy", rng.integers(0, CLASSES, ROWS))
+    np.save("slices.npy", rng.choice(["ä", "b<c", "10"], ROWS))
+    np.save("clusters.npy", rng.integers(-5, 5, ROWS))
+    stored = zarr.create_array("a.zarr", shape=(ROWS, CLASSES), dtype="f4", chunks=(50, CLASSES))
+    stored[:] = np.load("a.npy")
+    return tmp_path
+
+
+def everything(**call):
+    keys = {"slices": "slices.npy", "clusters": "clusters.npy"}
+    return evaluate("a.npy", "y.npy", **keys, by_class=True, classwise=True, top_k=(1, 3), ignore_index=2, **call)
+
+
+def test_what_is_kept_leaves_the_same_bits(folder, monkeypatch):
+    expected = everything()
+    first = everything(**CALL)
+    monkeypatch.setattr(chunks, "measured", None)  # nothing is computed again
+    again = everything(**CALL)
+
+    assert first == again == expected
+    assert len(list((folder / "kept").glob("rows-*.json"))) == 8
+
+
+def test_a_comparison_is_kept_too(folder, monkeypatch):
+    first = compare("a.npy", "b.npy", "y.npy", slices="slices.npy", **CALL)
+    monkeypatch.setattr(chunks, "measured", None)
+
+    assert compare("a.npy", "b.npy", "y.npy", slices="slices.npy", **CALL) == first
+
+
+def test_a_state_is_the_same_after_it_was_kept():
+    state = State(rows=3, loss=Moments(1, -(2**2200), 2**4399), slices={"1": (), 1: ()}, labels={0: 1})
+    plain = json.loads(json.dumps(to_plain(replace(state, slices={}))))
+
+    assert from_plain(plain) == replace(state, slices={})
+    assert from_plain(to_plain({"1": 2, 1: 3})) == {"1": 2, 1: 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda: np.save("a.npy", np.load("b.npy")), "predictions"),
+        (lambda: np.save("y.npy", np.load("y.npy")[::-1]), "labels"),
+        (lambda: np.save("slices.npy", np.load("slices.npy")[::-1]), "slices"),
+    ],
+)
+def test_inputs_that_have_changed_are_refused_by_their_name(folder, change, named):
+    evaluate("a.npy", "y.npy", slices="slices.npy", **CALL)
+    change()
+
+    with pytest.raises(
+        ValueError, match=rf"`state` must be .* of this very run, got .*kept, whose {named} have changed"
+    ):
+        plan("a.npy", "y.npy", slices="slices.npy", **CALL)
+
+
+def test_a_chunk_of_a_zarr_array_that_has_changed_is_refused(folder):
+    evaluate("a.zarr", "y.npy", **CALL)
+    zarr.open_array("a.zarr")[120] = 0
+
+    with pytest.raises(ValueError, match="whose predictions have changed since"):
+        plan("a.zarr", "y.npy", **CALL)
+
+
+@pytest.mark.parametrize("change", [{"chunk_bytes": 28 * 41}, {"ignore_index": 3}, {"kind": "log_probabilities"}])
+def test_another_option_is_refused(folder, change):
+    evaluate("a.npy", "y.npy", **CALL)
+
+    with pytest.raises(ValueError, match="whose options have changed since"):
+        plan("a.npy", "y.npy", **{**CALL, **change})
+
+
+def test_arrays_in_hand_are_refused_for_nothing_tells_whether_they_change(folder):
+    with pytest.raises(ValueError, match=r"of files alone, .* got an array in hand as `predictions`\. Save it"):
+        plan(np.load("a.npy"), "y.npy", **CALL)
+
+
+def test_a_directory_of_other_files_is_refused_and_left_alone(folder):
+    (folder / "kept").mkdir()
+    (folder / "kept" / "thesis.tex").write_text("…")
+
+    with pytest.raises(ValueError, match=r"which holds other files\. Choose another one"):
+        plan("a.npy", "y.npy", **CALL)
+    assert [path.name for path in (folder / "kept").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"State": [1]', '{"os": ["system"]}', '{"Store": ["x"]}', "[1, 2]"])
+def test_a_part_that_is_broken_is_an_error_that_names_it_and_runs_nothing(folder, text):
+    evaluate("a.npy", "y.npy", **CALL)
+    broken = folder / "kept" / "rows-40-80.json"
+    broken.write_text(text)
+
+    with pytest.raises(ReadError, match=r"rows-40-80\.json is corrupt .* Delete it, and its rows are read again"):
+        evaluate("a.npy", "y.npy", **CALL)
+    broken.unlink()
+    assert evaluate("a.npy", "y.npy", **CALL) == evaluate("a.npy", "y.npy")

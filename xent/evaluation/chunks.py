@@ -1,0 +1,196 @@
+"""What a task does: it reads the rows of its chunk and returns their state.
+
+A chunk that cannot be read is an error that names the file and the rows, or, where that is asked for, cut where what
+is stored is cut, so that the rows that are lost are the same for any chunking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+import xent
+from xent.evaluation.classwise import classwise_of
+from xent.evaluation.options import Options
+from xent.evaluation.perexample import write_losses
+from xent.evaluation.source import ReadError, is_on_a_gpu, take
+from xent.evaluation.state import State, Tally, merge, state_of
+from xent.evaluation.store import Store
+from xent.evaluation.topk import TopKRows
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks of a pass have in common.
+
+    Attributes
+    ----------
+    measure : callable
+        ``measure(work, first_row, *arrays)`` is the state of some rows, the first being row `first_row` of the set.
+    passed_over : callable
+        ``passed_over(first_row, rows)`` is the state of rows that could not be read.
+    options : Options
+    rows, classes : int
+        Of the whole set.
+    inverse_temperature : float
+        What logits are multiplied by.
+    store : Store or None
+        Where finished states are kept.
+    losses : str or None
+        The scratch file into which the loss of each row is written.
+    """
+
+    measure: Callable[..., Any]
+    passed_over: Callable[[int, int], Any]
+    options: Options
+    rows: int
+    classes: int
+    inverse_temperature: float = 1.0
+    store: Store | None = None
+    losses: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the predictions are once they are divided by the temperature."""
+        return self.options.kind if self.inverse_temperature == 1 else "logits"
+
+
+def run_chunk(work: Work, start: int, stop: int, *parts: Any) -> Any:
+    """The state of rows start to stop, kept in the store, or taken from there; each part is of these rows, or None."""
+    if work.store is None:
+        return measured(work, start, 0, stop - start, parts)
+    kept = work.store.load(start, stop)
+    if kept is None:
+        kept = measured(work, start, 0, stop - start, parts)
+        work.store.save(start, stop, kept)
+    return kept
+
+
+def measured(work: Work, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
+    """The state of some rows of a chunk that begins at `first_row` of the set."""
+    taken = []
+    for part in parts:
+        try:
+            taken.append(take(part, start, stop))
+        except ReadError:
+            if work.options.on_error != "skip":
+                raise
+            middle = part.edge(start, stop)
+            if middle is None:
+                if work.losses:
+                    write_losses(work.losses, first_row + start, np.nan, stop - start)
+                return work.passed_over(first_row + start, stop - start)
+            before, after = (
+                measured(work, first_row, start, middle, parts),
+                measured(work, first_row, middle, stop, parts),
+            )
+            return merge(before, after)
+    return work.measure(work, first_row + start, *taken)
+
+
+def chunk_state(
+    work: Work, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
+) -> State:
+    """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
+    labels = host(labels)
+    ignored, bad = left_out(work, labels)
+    predictions = tempered(work, predictions)
+    found = statistics_of(work, predictions, labels)
+    keys = {"slices": host(slices), "clusters": host(clusters)}
+    beyond = beyond_of(predictions, labels) & ~(ignored | bad)
+    if work.losses:
+        write_losses(work.losses, first_row, np.where(ignored | bad | beyond, np.nan, found.loss), len(labels))
+    classwise = None
+    if work.options.classwise:
+        probabilities = probabilities_of(work, predictions, found.lse)
+        classwise = classwise_of(probabilities, labels, ~(ignored | bad), work.classes, work.options.bins)
+    return state_of(
+        found,
+        labels,
+        first_row=first_row,
+        ignored=ignored,
+        bad=bad,
+        beyond=beyond,
+        wanted=work.options.wanted(work.rows),
+        classwise=classwise,
+        predicted=prediction_of(predictions),
+        **keys,
+    )
+
+
+def tempered(work: Work, predictions: Any) -> Any:
+    """The predictions as logits over the temperature, where there is one."""
+    if work.inverse_temperature == 1:
+        return predictions
+    wide = host(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
+    if work.options.kind == "probabilities":
+        with np.errstate(divide="ignore"):
+            wide = np.log(wide)
+    return wide * wide.dtype.type(work.inverse_temperature)
+
+
+def unread_state(first_row: int, rows: int) -> State:
+    """The state of rows that could not be read."""
+    return State(rows=rows, unread=Tally(rows, first_row))
+
+
+def statistics_of(work: Work, predictions: Any, labels: Array) -> xent.RowStatistics:
+    """The numbers of some rows, as NumPy's arrays."""
+    if isinstance(predictions, TopKRows):
+        return predictions.statistics(labels)
+    if not isinstance(predictions, xent.RowStatistics):
+        if is_on_a_gpu(predictions):
+            labels = array_namespace(predictions).asarray(labels)
+        with xent.using(threads=1, validate="never"):
+            ignored = work.options.ignore_index or None
+            predictions = xent.row_statistics(predictions, labels, kind=work.kind, ignore_index=ignored)
+    return xent.RowStatistics(*map(host, predictions))
+
+
+def prediction_of(predictions: Any) -> Callable[[Array], Array] | None:
+    """The class of the highest prediction of rows that are asked for, where the predictions are at hand."""
+    if isinstance(predictions, xent.RowStatistics):
+        return None
+    if isinstance(predictions, TopKRows):
+        return predictions.highest
+    return lambda rows: np.asarray([int(host(predictions[row]).argmax()) for row in rows.tolist()], np.int64)
+
+
+def probabilities_of(work: Work, predictions: Any, lse: Array) -> Callable[[slice], Array]:
+    """The probabilities of some rows, in float64."""
+
+    def probabilities(rows: slice) -> Array:
+        block: Array = host(predictions[rows]).astype(np.float64)
+        if work.kind == "probabilities":
+            return block
+        with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
+            p: Array = np.exp(block if work.kind == "log_probabilities" else block - lse[rows, None])
+        return p
+
+    return probabilities
+
+
+def left_out(work: Work, labels: Array) -> tuple[Array, Array]:
+    """The rows that are ignored, and those whose label is none; no row is both."""
+    ignored = np.zeros(labels.shape, bool)
+    for value in work.options.ignore_index:
+        ignored |= labels == value  # false everywhere for a value that the labels' dtype cannot hold
+    return ignored, ~ignored & ((labels < 0) | (labels >= work.classes))
+
+
+def beyond_of(predictions: Any, labels: Array) -> Array:
+    """The rows whose label has no loss, for nothing is known of its class."""
+    return predictions.beyond(labels) if isinstance(predictions, TopKRows) else np.zeros(labels.shape, bool)
+
+
+def host(array: Any) -> Any:
+    """The array as NumPy's, from a GPU too; None is None."""
+    if array is None:
+        return None
+    return array.get() if is_on_a_gpu(array) else np.asarray(array)
