@@ -138,7 +138,7 @@ def test_an_xarray_is_what_is_in_it(logits, lazy):
     inside = da.from_array(logits, chunks=(100, 7)) if lazy else logits
     source = open_source(xr.DataArray(inside, dims=("row", "class")), "predictions")
 
-    assert type(source).__name__ == ("DaskSource" if lazy else "NumpySource")
+    assert type(source).__name__ == ("DaskSource" if lazy else "InHand")
     assert evaluate(source, np.zeros(507, int)) == evaluate(logits, np.zeros(507, int))
 
 

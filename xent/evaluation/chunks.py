@@ -15,6 +15,7 @@ from array_api_compat import array_namespace
 
 import xent
 from xent.evaluation.classwise import classwise_of
+from xent.evaluation.labels import beyond_of, left_out
 from xent.evaluation.options import Options
 from xent.evaluation.perexample import write_losses
 from xent.evaluation.source import ReadError, is_on_a_gpu, take
@@ -44,6 +45,8 @@ class Work:
         Where finished states are kept.
     losses : str or None
         The scratch file into which the loss of each row is written.
+    threads : int or None
+        How many a kernel may use; None is all that it is given elsewhere.
     """
 
     measure: Callable[..., Any]
@@ -54,6 +57,7 @@ class Work:
     inverse_temperature: float = 1.0
     store: Store | None = None
     losses: str | None = None
+    threads: int | None = 1
 
     @property
     def kind(self) -> str:
@@ -99,7 +103,7 @@ def chunk_state(
 ) -> State:
     """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
     labels = host(labels)
-    ignored, bad = left_out(work, labels)
+    ignored, bad = left_out(work.options, work.classes, labels)
     predictions = tempered(work, predictions)
     found = statistics_of(work, predictions, labels)
     keys = {"slices": host(slices), "clusters": host(clusters)}
@@ -146,8 +150,8 @@ def statistics_of(work: Work, predictions: Any, labels: Array) -> xent.RowStatis
         return predictions.statistics(labels)
     if not isinstance(predictions, xent.RowStatistics):
         if is_on_a_gpu(predictions):
-            labels = array_namespace(predictions).asarray(labels)
-        with xent.using(threads=1, validate="never"):
+            labels = array_namespace(predictions).asarray(labels, device=predictions.device)
+        with xent.using(threads=work.threads, validate="never"):
             ignored = work.options.ignore_index or None
             predictions = xent.row_statistics(predictions, labels, kind=work.kind, ignore_index=ignored)
     return xent.RowStatistics(*map(host, predictions))
@@ -176,21 +180,10 @@ def probabilities_of(work: Work, predictions: Any, lse: Array) -> Callable[[slic
     return probabilities
 
 
-def left_out(work: Work, labels: Array) -> tuple[Array, Array]:
-    """The rows that are ignored, and those whose label is none; no row is both."""
-    ignored = np.zeros(labels.shape, bool)
-    for value in work.options.ignore_index:
-        ignored |= labels == value  # false everywhere for a value that the labels' dtype cannot hold
-    return ignored, ~ignored & ((labels < 0) | (labels >= work.classes))
-
-
-def beyond_of(predictions: Any, labels: Array) -> Array:
-    """The rows whose label has no loss, for nothing is known of its class."""
-    return predictions.beyond(labels) if isinstance(predictions, TopKRows) else np.zeros(labels.shape, bool)
-
-
 def host(array: Any) -> Any:
     """The array as NumPy's, from a GPU too; None is None."""
     if array is None:
         return None
-    return array.get() if is_on_a_gpu(array) else np.asarray(array)
+    if not is_on_a_gpu(array):
+        return np.asarray(array)
+    return array.get() if hasattr(array, "get") else np.asarray(array.cpu())  # CuPy's, torch's

@@ -15,7 +15,7 @@ from typing import Any
 from xent.evaluation.chunks import Work, run_chunk
 from xent.evaluation.sources import Source, require
 from xent.evaluation.state import merge_all
-from xent.settings import affinity
+from xent.settings import affinity, current
 
 MERGED_AT_ONCE = 16
 CONNECT_SECONDS = 10
@@ -61,10 +61,16 @@ def largest_chunk(bounds: list[int]) -> int:
     return max((stop - start for start, stop in pairwise(bounds)), default=0)
 
 
+def local_threads() -> int:
+    """How many threads of this process take chunks: as xent.using, XENT_THREADS or Dask's configuration say, or all."""
+    asked = current().settings.threads or require("dask", "dask", "an evaluation").config.get("num_workers", None)
+    return asked or affinity()
+
+
 def threads_of(scheduler: Any) -> int | None:
     """How many chunks are in hand at once on `scheduler`; None where a cluster knows."""
     if scheduler is None or scheduler == "threads":
-        return affinity()
+        return local_threads()
     if isinstance(scheduler, str) and scheduler.partition(":")[0] == PROCESSES:
         return process_count(scheduler)
     return 1 if scheduler == "sync" else None
@@ -100,7 +106,7 @@ def local(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, li
                 progress(bounds[key[1] + 1] - bounds[key[1]])
 
         with callback(posttask=finished):
-            return get(graph, root, num_workers=affinity())
+            return get(graph, root, num_workers=local_threads())
 
     return compute
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import xent
+from xent.evaluation.blocks import evaluate_blocks
 from xent.evaluation.chunks import Work, chunk_state, unread_state
 from xent.evaluation.engine import Graph, Progress, engine, graph_of, largest_chunk
 from xent.evaluation.metrics import Evaluation, Temperature, finish
@@ -126,7 +127,7 @@ class Pass(Planned):
 
 def evaluate(
     predictions: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     kind: str = "logits",
     ignore_index: int | Iterable[int] | None = None,
@@ -161,7 +162,8 @@ def evaluate(
         A path or URL is that of a .npy, .npz, safetensors, Parquet, Arrow, HDF5 or raw file, of a Zarr array (version
         2 or 3), of a folder of such files or a glob of them, opened by each task for its own rows; what it does not
         say itself comes after a ``#``: docs/evaluation.md. Also arrays of other libraries that NumPy can see, and
-        :class:`~xent.evaluation.sources.TopK`. :func:`~xent.evaluation.blocks.evaluate_blocks` takes a stream.
+        :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of blocks, pairs of predictions and labels
+        that are taken as they come: what needs to know the rows beforehand, or to see them twice, cannot be asked.
     labels : the same, shape (rows,), integer, in ``[0, C)``
     kind : {"logits", "probabilities", "log_probabilities"}
         What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are.
@@ -235,10 +237,27 @@ def evaluate(
     --------
     Uniform logits over four classes cost log 4 nats, every time.
 
+    >>> import numpy as np
     >>> result = evaluate(np.zeros((3, 4), np.float32), np.asarray([0, 1, 2]))
     >>> round(result.perplexity, 6), result.standard_error, result.counted
     (4.0, 0.0, 3)
     """
+    asked = {
+        "kind": kind,
+        "ignore_index": ignore_index,
+        "on_bad_label": on_bad_label,
+        "on_error": on_error,
+        "by_class": by_class,
+        "top_k": top_k,
+        "bins": bins,
+        "classwise": classwise,
+        "predicted_bytes": predicted_bytes,
+        "chunk_bytes": chunk_bytes,
+    }
+    if labels is None:
+        keys = {"clusters": clusters, "slices": slices, "per_example": per_example, "state": state}
+        check_stream(predictions, **keys, scheduler=scheduler, fit_temperature=fit_temperature or None)
+        return evaluate_blocks(predictions, options_of(**asked), progress)
     planned = plan(
         predictions,
         labels,
@@ -248,16 +267,7 @@ def evaluate(
         per_example=per_example,
         overwrite=overwrite,
         state=state,
-        kind=kind,
-        ignore_index=ignore_index,
-        on_bad_label=on_bad_label,
-        on_error=on_error,
-        by_class=by_class,
-        top_k=top_k,
-        bins=bins,
-        classwise=classwise,
-        predicted_bytes=predicted_bytes,
-        chunk_bytes=chunk_bytes,
+        **asked,
     )
     return planned.run(scheduler=scheduler, progress=progress)
 
@@ -288,6 +298,16 @@ def plan(
     scratch = None if losses is None else losses.scratch
     work = Work(chunk_state, unread_state, options, rows, classes, store=store, losses=scratch)
     return Pass(work, bounds, opened, truth, keys, losses, fit_temperature)
+
+
+def check_stream(blocks: Any, **asked: Any) -> None:
+    """Raise TypeError or ValueError unless it is an iterable of blocks of which no more is asked than can be told."""
+    if not isinstance(blocks, Iterable) or isinstance(blocks, str | bytes) or hasattr(blocks, "shape"):
+        raise TypeError("evaluate: `labels` must be given, got None. Pass the labels of these predictions.")
+    named = [name for name, one in asked.items() if one is not None]
+    if named:
+        rule = f"be stored, or in hand, where `{named[0]}` is given"
+        raise ValueError(refusal("predictions", rule, "an iterable of blocks", f"Leave out {named[0]}."))
 
 
 def store_of(directory: Any, sources: dict[str, Source | None], options: Options) -> Store | None:

@@ -17,17 +17,16 @@ import numpy as np
 
 from xent.evaluation.chunks import (
     Work,
-    beyond_of,
     host,
-    left_out,
     prediction_of,
     statistics_of,
     unread_state,
 )
 from xent.evaluation.engine import Graph, Progress, engine, graph_of
+from xent.evaluation.labels import LABEL_REMEDY, beyond_of, check_labels, left_out
 from xent.evaluation.metrics import NORMAL_95, Evaluation, clustered_error, finish, independent_error, mean_loss
 from xent.evaluation.moments import moments_of, ratio
-from xent.evaluation.onepass import LABEL_REMEDY, Planned, check_labels, store_of
+from xent.evaluation.onepass import Planned, store_of
 from xent.evaluation.options import CHUNK_BYTES, Options, options_of
 from xent.evaluation.sources import Source, check_pair, cut_statistics, open_keys, open_source, refusal
 from xent.evaluation.state import Group, State, Table, state_of, tally_of
@@ -210,7 +209,7 @@ def chunk_pair(
 ) -> Pair:
     """The sums of some rows of both sets."""
     labels, slices, clusters = host(labels), host(slices), host(clusters)
-    ignored, bad = left_out(work, labels)
+    ignored, bad = left_out(work.options, work.classes, labels)
     beyond = (beyond_of(a, labels) | beyond_of(b, labels)) & ~(ignored | bad)
     facts: dict[str, Any] = {"first_row": first_row, "ignored": ignored, "bad": bad, "beyond": beyond}
     wanted = work.options.wanted(work.rows)

@@ -120,7 +120,7 @@ def take(part: Any, start: int, stop: int) -> Any:
 
 
 def is_on_a_gpu(array: Any) -> bool:
-    """Whether it is an array of CuPy."""
+    """Whether it is an array of CuPy, or a tensor on a GPU."""
     return hasattr(array, "__cuda_array_interface__")
 
 

@@ -22,7 +22,7 @@ from array_api_compat import array_namespace
 import xent
 from xent.evaluation.archives import open_npz, open_safetensors
 from xent.evaluation.hierarchies import is_zarr, open_hdf, open_zarr
-from xent.evaluation.mapped import open_npy, open_raw
+from xent.evaluation.mapped import named_dtype, open_npy, open_raw
 from xent.evaluation.options import Options
 from xent.evaluation.places import check_ranges, is_glob, is_url, look, matches, members, suffix
 from xent.evaluation.shards import open_shards
@@ -47,10 +47,10 @@ FORMATS = "the path of a .npy file, of a .npz, safetensors, Parquet, Arrow or HD
 
 
 @dataclass(frozen=True, eq=False)
-class NumpySource(Source):
-    """A NumPy array in hand; each task gets a view of its rows."""
+class InHand(Source):
+    """An array in hand, NumPy's or on a GPU; each task gets a view of its rows."""
 
-    array: np.ndarray[Any, Any]
+    array: Any
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         return {}, [self.array[start:stop] for start, stop in pairwise(bounds)]
@@ -96,7 +96,7 @@ class StatisticsSource(Source):
         return graph, [(xent.RowStatistics, *((one.name, i) for one in fields)) for i in range(len(bounds) - 1)]
 
 
-def open_source(source: object, argument: str) -> Source:
+def open_source(source: Any, argument: str) -> Source:
     """The source behind a path or an array.
 
     Parameters
@@ -129,17 +129,19 @@ def open_source(source: object, argument: str) -> Source:
         return pair_up(source, ids, values, argument)
     if type(source) in (np.ndarray, np.memmap):
         array = np.asarray(source)
-        return NumpySource(None, array.shape, array.dtype, array)
+        return InHand(None, array.shape, array.dtype, array)
     kind = f"{type(source).__module__}.{type(source).__name__}"
     if kind.startswith("xarray.") and hasattr(source, "dims") and hasattr(source, "data"):
         return open_source(source.data, argument)
+    if is_on_a_gpu(source):
+        return InHand(None, tuple(source.shape), named_dtype(str(source.dtype).removeprefix("torch.")), source)
     if hasattr(source, "__dask_graph__") and hasattr(source, "chunks"):
         return open_dask(source, argument)
     if kind.startswith(("h5py.", "zarr.")):  # NumPy would read them whole
         remedy = "Pass its path, with its name after a #, so that each task opens it."
         raise TypeError(refusal(argument, "be read in parts", f"an open {kind}", remedy))
     array = seen_by_numpy(source, kind, argument)
-    return NumpySource(None, array.shape, array.dtype, array)
+    return InHand(None, array.shape, array.dtype, array)
 
 
 def check_pair(predictions: Source, labels: Source) -> None:

@@ -1,0 +1,108 @@
+"""A stream of blocks has the numbers of the same rows in one piece."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import xent
+from xent.evaluation.onepass import evaluate
+
+ROWS, CLASSES = 507, 7
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return np.random.default_rng(2).normal(size=(ROWS, CLASSES)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.random.default_rng(3).integers(0, CLASSES, ROWS)
+
+
+def blocks(logits, labels, rows, of=lambda array: array):
+    for start in range(0, ROWS, rows):
+        yield of(logits[start : start + rows]), of(labels[start : start + rows])
+
+
+@pytest.mark.parametrize("rows", [1, 50, ROWS])
+def test_a_stream_leaves_the_same_bits_but_for_positions_which_it_does_not_know(logits, labels, rows):
+    asked = {"by_class": True, "top_k": (2, 3), "bins": 7, "classwise": True, "ignore_index": 4, "predicted_bytes": 999}
+    made, told = evaluate(blocks(logits, labels, rows), **asked, progress=(told := []).append), told
+
+    assert made == replace(evaluate(logits, labels, **asked), positions=())
+    assert sum(told) == ROWS and len(told) == -(-ROWS // rows)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_the_blocks_may_be_of_any_library(logits, labels, library):
+    made = pytest.importorskip(library, reason=f"{library} is not installed")
+
+    found = evaluate(blocks(logits, labels, 100, made.asarray))
+
+    assert found == replace(evaluate(logits, labels), positions=())
+
+
+def test_a_block_is_let_go_before_the_next_is_made(logits, labels):
+    import weakref
+
+    living = []
+
+    def made():
+        for start in range(0, ROWS, 100):
+            assert not any(one() is not None for one in living)
+            block = logits[start : start + 100].copy()
+            living.append(weakref.ref(block))
+            pair = block, labels[start : start + 100]
+            del block
+            yield pair
+            del pair
+
+    assert evaluate(made()).rows == ROWS
+
+
+def test_an_empty_stream_has_no_mean():
+    assert np.isnan(evaluate(iter(())).mean_loss) and evaluate([]).rows == 0
+
+
+def test_a_bad_label_stops_the_stream_at_its_block(logits, labels):
+    marked = labels.copy()
+    marked[[120, 400]] = CLASSES
+    stream = blocks(logits, marked, 100)
+
+    with pytest.raises(xent.LabelError, match=r"got 1 that do not, the first 7 in row 120"):
+        evaluate(stream)
+    assert next(stream)[0].shape == (100, CLASSES)  # the third block was never asked for
+    assert evaluate(blocks(logits, marked, 100), on_bad_label="skip").bad_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("stream", "error", "message"),
+    [
+        (
+            [np.zeros((3, 2))],
+            TypeError,
+            r"must be an iterable of pairs \(predictions, labels\) .*, got ndarray at row 0",
+        ),
+        ([(np.zeros((3, 2)), np.zeros(4, int))], ValueError, r"`labels` must have shape \(3,\)"),
+        (
+            [(np.zeros((3, 2)), np.zeros(3, int)), (np.zeros((3, 5)), np.zeros(3, int))],
+            ValueError,
+            r"as many classes in every block, 2, got float64\[3, 5\] at row 3",
+        ),
+        (np.zeros((3, 2)), TypeError, r"`labels` must be given, got None"),
+        ("x.npy", TypeError, r"`labels` must be given, got None"),
+    ],
+)
+def test_a_stream_that_cannot_be_is_refused(stream, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(stream)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"clusters": [1]}, {"state": "x"}, {"per_example": "x.npy"}, {"fit_temperature": True}]
+)
+def test_what_a_stream_cannot_tell_is_refused_before_it_is_begun(asked):
+    with pytest.raises(ValueError, match=rf"must be stored, or in hand, where `{next(iter(asked))}` is given"):
+        evaluate(iter(()), **asked)
