@@ -1,14 +1,25 @@
-"""The demo: a real prediction set, made from the standard library; ranges, because libraries differ."""
+"""The demos: sets made on the spot, with another way to the loss of each; ranges where Python's libraries differ."""
 
 import math
+import pickle
+import subprocess
+import sys
 
+import mpmath
 import numpy as np
 import pytest
 import zarr
+from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
 
 import xent
-from xent.demo import interpolated, kernel, library_texts, make, model
-from xent.evaluation.onepass import evaluate
+from xent.demo import digits, kernel, make, vocabulary
+from xent.demo.stdlib import interpolated, library_texts, model
+from xent.demo.vocabulary import Zipf
+from xent.evaluation.onepass import evaluate, plan
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The standard library
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +102,7 @@ def test_the_model_counts_every_three_bytes_whatever_the_batch(monkeypatch, batc
     train = np.frombuffer(b"abracadabra abracadabra", np.uint8)
     contexts = np.unique(train[:-2].astype(np.int32) * 256 + train[1:-1])
     whole = model(train, contexts)
-    monkeypatch.setattr("xent.demo.BATCH_BYTES", batch)
+    monkeypatch.setattr("xent.demo.stdlib.BATCH_BYTES", batch)
 
     np.testing.assert_array_equal(model(train, contexts), whole)
     np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-12)
@@ -103,3 +114,227 @@ def model_lower(train):
     """p(a | r) as the module's equation has it: a follows r 4 times, of 4, and 1 byte of its own."""
     first = (np.bincount(train, minlength=256) + 1) / (len(train) + 256)
     return (4 + first[ord("a")]) / 5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Digits
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("digits") / "new", name="digits")
+
+
+def test_the_digits_are_files_of_logits_labels_and_quarters(drawn):
+    logits, labels, slices = (np.load(path) for path in (drawn.predictions, drawn.labels, drawn.slices))
+    images, truth = load_digits(return_X_y=True)
+
+    assert logits.shape == (1797, 10) and logits.dtype == np.float32
+    np.testing.assert_array_equal(labels, truth)
+    assert (
+        images.sum(axis=1)[slices == digits.QUARTERS[0]].max() < images.sum(axis=1)[slices == digits.QUARTERS[1]].min()
+    )
+    assert all(400 < np.count_nonzero(slices == quarter) < 500 for quarter in digits.QUARTERS)
+
+
+def test_the_loss_of_the_digits_is_the_one_scikit_learn_finds(drawn):
+    result = evaluate(drawn.predictions, drawn.labels, slices=drawn.slices)
+    wide = np.load(drawn.predictions).astype(np.float64)
+    peer = log_loss(np.load(drawn.labels), digits.probabilities(wide))  # of the rounded logits
+    agrees, verdict = drawn.cross_check(result.mean_loss)
+
+    assert agrees and "within" in verdict and "scikit-learn" in verdict
+    assert abs(peer - drawn.peer_loss) <= drawn.bound
+    assert result.accuracy > 0.93
+    assert list(result.slices) == list(digits.QUARTERS)
+
+
+def test_a_wrong_loss_of_the_digits_does_not_pass(drawn):
+    for wrong in (drawn.peer_loss + 1e-5, drawn.peer_loss - 1e-5, math.nan):
+        agrees, verdict = drawn.cross_check(wrong)
+
+        assert not agrees and "OUTSIDE" in verdict
+
+
+def test_the_digits_are_the_same_bits_every_time(drawn, tmp_path):
+    again = make(tmp_path, name="digits")
+
+    assert (again.peer_loss, again.bound) == (drawn.peer_loss, drawn.bound)
+    for name in ("predictions", "labels", "slices"):
+        assert getattr(again, name).read_bytes() == getattr(drawn, name).read_bytes()
+
+
+def test_no_digit_is_predicted_by_a_model_that_has_seen_it(monkeypatch):
+    monkeypatch.setattr("xent.demo.digits.STEPS", 5)
+    images, truth = load_digits(return_X_y=True)
+    fold = np.arange(len(truth)) % 5 == 3
+    whole = digits.held_out_logits(images, truth)
+    spoilt = digits.held_out_logits(images, np.where(fold, 0, truth))
+
+    np.testing.assert_array_equal(spoilt[fold], whole[fold])
+    assert (spoilt[~fold] != whole[~fold]).all(axis=1).all()
+
+
+def test_the_story_of_the_digits_tells_what_was_done(drawn):
+    assert "1,797 handwritten digits" in drawn.story() and "predictions.npy, labels.npy" in drawn.story()
+
+
+def test_no_digits_are_overwritten(tmp_path):
+    (tmp_path / "slices.npy").write_text("mine")
+
+    with pytest.raises(FileExistsError, match=r"must be a directory without slices\.npy"):
+        make(tmp_path, name="digits")
+    assert [path.name for path in tmp_path.iterdir()] == ["slices.npy"]
+
+
+def test_without_scikit_learn_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+
+    with pytest.raises(ModuleNotFoundError, match=r"the demo of digits needs sklearn.*xent\[demo\]"):
+        make(tmp_path / "new", name="digits")
+    assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A vocabulary
+
+ROWS, CLASSES = 123, 507
+
+
+def described(**sizes):
+    """A small vocabulary."""
+    return make(None, name="vocabulary", **{"rows": ROWS, "classes": CLASSES, "chunk_rows": 50, **sizes})
+
+
+def found(**sizes):
+    """What an evaluation of it finds."""
+    small = described(**sizes)
+    return evaluate(small.predictions, small.labels)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 1.5])
+def test_the_closed_form_is_the_mean_of_what_the_definition_gives(exponent):
+    mpmath.mp.dps = 50
+    zipf = Zipf(7, exponent)
+    labels, losses = zipf.labels(range(11)).tolist(), []
+    for row, label in enumerate(labels):
+        logits = [-exponent * mpmath.log(1 + (j + vocabulary.SHIFT * row) % 7) for j in range(7)]
+        losses.append(mpmath.log(mpmath.fsum(map(mpmath.exp, logits))) - logits[label])
+
+    assert abs(zipf.mean_loss(range(11)) - mpmath.fsum(losses) / 11) < 1e-15
+
+
+def test_every_row_is_the_law_shifted_and_offset():
+    logits = described().predictions.compute()
+    offsets = np.where(np.arange(ROWS) % 2, -1000, 1000)[:, None]
+    ranks = (np.arange(CLASSES) + 50_021 * np.arange(ROWS)[:, None]) % CLASSES
+
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, (offsets - np.log(1.0 + ranks)).astype(np.float32))
+    np.testing.assert_array_equal(np.sort(ranks, axis=1), np.broadcast_to(np.arange(CLASSES), ranks.shape))
+
+
+def test_the_labels_follow_the_law():
+    zipf = Zipf(CLASSES)
+    ranks, labels = zipf.ranks(range(10_000)), zipf.labels(range(10_000))
+    law = 1 / np.arange(1, CLASSES + 1) / math.fsum(1 / k for k in range(1, CLASSES + 1))
+
+    np.testing.assert_array_equal((labels + 50_021 * np.arange(10_000)) % CLASSES, ranks)
+    # a sequence of low discrepancy: every share is right to a few rows, where chance would miss by a hundred
+    assert np.abs(np.cumsum(np.bincount(ranks, minlength=CLASSES)) - 10_000 * np.cumsum(law)).max() < 5
+    assert abs(zipf.mean_loss(range(10_000)) + law @ np.log(law)) < 0.001
+
+
+def test_every_row_costs_what_the_closed_form_says():
+    small, zipf = described(), Zipf(CLASSES)
+    losses = np.asarray(xent.sparse_cross_entropy(small.predictions, small.labels))
+
+    assert np.abs(losses - np.log1p(zipf.ranks(range(ROWS))) - zipf.log_partition()).max() <= small.bound
+
+
+def test_the_evaluation_is_the_closed_form():
+    small = described()
+    agrees, verdict = small.cross_check(evaluate(small.predictions, small.labels).mean_loss)
+
+    assert agrees and "in closed form" in verdict and "within" in verdict
+
+
+def test_a_wrong_loss_of_a_vocabulary_does_not_pass():
+    small = described()
+    for wrong in (small.closed_form + 1e-4, small.closed_form - 1e-4, math.nan, math.inf):
+        agrees, verdict = small.cross_check(wrong)
+
+        assert not agrees and "OUTSIDE" in verdict
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 122, 1000])
+def test_a_vocabulary_has_the_same_bits_for_any_row_chunks(chunk_rows):
+    assert found(chunk_rows=chunk_rows) == found()
+
+
+@pytest.mark.parametrize("class_chunks", [1, 2, 7, 100])
+def test_a_vocabulary_costs_the_same_but_for_the_budget_however_its_classes_are_cut(class_chunks):
+    difference = abs(found(class_chunks=class_chunks).mean_loss - found().mean_loss)
+
+    assert difference <= 2 * 4 * np.spacing(np.float32(16))  # no row costs 16 nats; 4 ulp for either way
+
+
+def test_no_task_has_a_whole_row(monkeypatch):
+    asked, logits = [], Zipf.logits
+    monkeypatch.setattr(Zipf, "logits", lambda law, *where: asked.append(where) or logits(law, *where))
+    found(chunk_rows=40, class_chunks=4)
+    once = [(range(i, min(i + 40, ROWS)), j * CLASSES // 4) for i in range(0, ROWS, 40) for j in range(4)]
+
+    assert max(len(classes) for _, classes in asked) == 127
+    assert sorted(((rows, classes.start) for rows, classes in asked), key=str) == sorted(once, key=str)
+
+
+def test_the_graph_of_a_vocabulary_holds_nothing_but_numbers():
+    small = described(rows=2000, chunk_rows=20, classes=100_000)
+    graph, _ = plan(small.predictions, small.labels).graph()
+
+    assert len(pickle.dumps(graph)) <= 10_000 + 500 * len(graph)
+
+
+def test_the_story_of_a_vocabulary_tells_what_it_is():
+    assert "over 507 classes in 123 rows" in described().story()
+    assert "50 rows and 64 classes" in described().story()
+
+
+MEASURE = """
+import resource, sys
+import dask
+import xent
+from xent.demo import make
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def run(rows):
+    made = make(None, name="vocabulary", rows=rows, chunk_rows=16)
+    xent.evaluate(made.predictions, made.labels)
+    return made.predictions.nbytes
+
+with dask.config.set(num_workers=2):
+    run(1)
+    before = peak()
+    print(run(1000), peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module to measure with")
+def test_a_vocabulary_is_evaluated_in_the_memory_of_its_chunks():
+    told = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=100)
+
+    assert told.returncode == 0, told.stderr
+    generated, grown = map(int, told.stdout.split())
+    assert grown < 2 * 2 * 16 * vocabulary.CLASSES * 4 + 50e6 < generated / 4
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All of them
+
+
+def test_the_kernel_of_each_demo_is_named(made, drawn):
+    with xent.using(kernel="generic"):
+        assert {kernel(one) for one in (None, made, drawn, described())} == {"kernel generic of xent.generic"}

@@ -36,6 +36,7 @@ LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
 KINDS = ("logits", "probabilities", "log_probabilities")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+DEMO_OPTIONS = {"digits": ("keep",), "stdlib": ("keep", "files"), "vocabulary": ("rows", "class_chunks")}
 LABEL_REMEDY = (
     "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
 )
@@ -205,25 +206,42 @@ def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("name", type=click.Choice(tuple(DEMO_OPTIONS)), default="stdlib")
 @click.option(
-    "--keep", type=click.Path(file_okay=False), help="Write the predictions and labels to this directory and keep them."
+    "--keep",
+    type=click.Path(file_okay=False),
+    help="Of digits and stdlib: write the predictions and labels to this directory and keep them.",
 )
-@click.option("--files", type=click.IntRange(min=20), help="Take only so many files of the library.")
+@click.option("--files", type=click.IntRange(min=20), help="Of stdlib: take only so many files of the library.")
+@click.option("--rows", type=click.IntRange(min=1), help="Of vocabulary: so many rows.  [default: 32768]")
+@click.option(
+    "--class-chunks",
+    type=click.IntRange(min=1, max=128_256),
+    help="Of vocabulary: cut the classes into so many chunks.  [default: 8]",
+)
 @run_options
-def demo(keep: str | None, files: int | None, **run: Any) -> None:
-    """Evaluate a language model of bytes on Python's own standard library.
+def demo(
+    name: str, keep: str | None, files: int | None, rows: int | None, class_chunks: int | None, **run: Any
+) -> None:
+    """Make a prediction set, evaluate it as `xent evaluate` does, and check its loss in another way.
 
-    Trains an order-3 model on nine files of ten, writes its predictions for the others, and evaluates them as
-    `xent evaluate` does.
+    stdlib trains an order-3 language model of bytes on nine files of ten of Python's own standard library and predicts
+    the others. digits trains a softmax regression on scikit-learn's handwritten digits. vocabulary generates logits of
+    Zipf's law over 128,256 classes in the tasks, and knows the loss in closed form.
     """
+    given = {"keep": keep, "files": files, "rows": rows, "class_chunks": class_chunks}
+    asked = {option: value for option, value in given.items() if value is not None}
+    for option in asked.keys() - set(DEMO_OPTIONS[name]):
+        raise click.UsageError(f"--{option.replace('_', '-')} is not an option of the demo of {name}.")
+    asked.pop("keep", None)
     with told_plainly(), nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="xent-demo-") as directory:
         with input_checked():
-            from xent import demo as library_demo
+            from xent import demo as demos
 
-            made = library_demo.make(directory, files=files)
+            made = demos.make(directory, name=name, **asked)
         click.echo(made.story(), err=run["as_json"])
-        kernel = library_demo.kernel()  # asked first: what it compiles is not the evaluation's time
-        evaluation = _evaluate_and_report(str(made.predictions), str(made.labels), **run)
+        kernel = demos.kernel(made)  # asked first: what it compiles is not the evaluation's time
+        evaluation = _evaluate_and_report(made.predictions, made.labels, slices=made.slices, **run)
         agrees, verdict = made.cross_check(evaluation.mean_loss)
         click.echo(f"{verdict}\nComputed by {kernel}.", err=run["as_json"])
         if not agrees:

@@ -89,11 +89,13 @@ class StatisticsSource(Source):
     fields: tuple[Any, ...]
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
-        fields = importlib.import_module("dask").optimize(*self.fields)
-        graph: dict[Any, Any] = {}
-        for one in fields:
-            graph |= dict(one.__dask_graph__())
-        return graph, [(xent.RowStatistics, *((one.name, i) for one in fields)) for i in range(len(bounds) - 1)]
+        # subtle: dask.optimize would optimise the graph of all fields once for each of them
+        merged = importlib.import_module("dask.highlevelgraph").HighLevelGraph.merge
+        keys = [key for one in self.fields for key in one.__dask_keys__()]
+        graph = self.fields[0].__dask_optimize__(merged(*(one.__dask_graph__() for one in self.fields)), keys)
+        return dict(graph), [
+            (xent.RowStatistics, *((one.name, i) for one in self.fields)) for i in range(len(bounds) - 1)
+        ]
 
 
 def open_source(source: Any, argument: str) -> Source:

@@ -22,12 +22,12 @@ import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-import xent
+from xent.demo.made import compared, unused
 from xent.evaluation.sources import require
 
 HELD_OUT = 10  # every tenth file
@@ -43,6 +43,10 @@ class Demo:
 
     ``model_loss`` is the mean of −log p over the held-out bytes, in nats, from float64 probabilities.
     """
+
+    dtype: ClassVar[str] = "float16"
+    classes: ClassVar[int] = 256
+    slices: ClassVar[Path | None] = None
 
     predictions: Path
     labels: Path
@@ -67,23 +71,13 @@ class Demo:
         # Rounding moves a logit log p by at most HALF_ULP |log p|: the label's by HALF_ULP times the row's loss, and
         # the log-sum-exp by HALF_ULP times an entropy, which is never above log 256.
         bound = HALF_ULP * (self.model_loss + math.log(256))
-        difference = abs(mean_loss - self.model_loss)
-        agrees = difference <= bound
+        agrees, words = compared(mean_loss, self.model_loss, bound)
         verdict = (
             f"{mean_loss / math.log(2):.4f} bits per byte.\n"
             f"Cross-check: from its float64 probabilities the model's own loss is {self.model_loss:.6f} nats;\n"
-            f"the difference {difference:.1e} is {'within' if agrees else 'OUTSIDE'} the {bound:.1e} "
-            "that rounding the logits to float16 allows."
+            f"{words} that rounding the logits to float16 allows."
         )
         return agrees, verdict
-
-
-def kernel() -> str:
-    """The kernel that takes the demo's chunks here, and the plugin it comes from."""
-    with xent.using(trace=True) as decisions:
-        xent.row_statistics(np.zeros((1, 256), np.float16), np.zeros(1, np.uint8))
-    (chosen,) = (one for one in decisions[0].verdicts if one.chosen)
-    return f"kernel {chosen.kernel} of {chosen.owner}"
 
 
 def make(directory: str | os.PathLike[str], *, files: int | None = None) -> Demo:
@@ -104,13 +98,7 @@ def make(directory: str | os.PathLike[str], *, files: int | None = None) -> Demo
         If this Python has no library of source files.
     """
     start = time.perf_counter()
-    target = Path(directory)
-    predictions, labels = target / "predictions.zarr", target / "labels.npy"
-    for path in (predictions, labels):
-        if path.exists():
-            raise FileExistsError(
-                f"demo: `--keep` must be a directory without {path.name}, got {target}. Choose another one."
-            )
+    predictions, labels = unused(directory, "predictions.zarr", "labels.npy")
     texts = library_texts(files)
     train = np.frombuffer(b"".join(text for i, text in enumerate(texts) if i % HELD_OUT), np.uint8)
     test = np.frombuffer(b"".join(texts[::HELD_OUT]), np.uint8)
@@ -118,7 +106,7 @@ def make(directory: str | os.PathLike[str], *, files: int | None = None) -> Demo
     answer = test[2:]  # (rows,)
     contexts, row_of = np.unique(context, return_inverse=True)
     probability = model(train, contexts)  # (contexts, 256)
-    target.mkdir(parents=True, exist_ok=True)
+    predictions.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, np.log(probability).astype(np.float16), row_of)
     np.save(labels, answer)
     loss = -float(np.log(probability[row_of, answer]).mean())
