@@ -267,7 +267,7 @@ def environment(monkeypatch):
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("XENT_VALIDATE", "foo"), ("XENT_THREADS", "0"), ("XENT_KERNEL", "nope"), ("XENT_KERNEL", "numpy")],
+    [("XENT_VALIDATE", "foo"), ("XENT_THREADS", "0"), ("XENT_KERNEL", "nope"), ("XENT_KERNEL", "foreign")],
 )
 def test_an_environment_that_cannot_be_exits_with_2_and_one_line(files, environment, variable, value):
     environment(variable, value)

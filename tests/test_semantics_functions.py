@@ -301,6 +301,42 @@ def test_row_statistics_take_all_three_kinds(lib, rows, kind):
     assert same(found.label_rank, reference.label_rank(np_xp, *rows))
 
 
+def test_probabilities_are_ranked_by_themselves_and_not_by_their_logarithms(lib):
+    low = np.float32(1e-5)
+    p = np.asarray([[low, np.nextafter(low, np.float32(1)), 0.5]], np.float32)
+    found = lib.call(xent.row_statistics, p, np.asarray([0]), kind="probabilities")
+
+    assert np.log(p[0, 0]) == np.log(p[0, 1])
+    assert same(found.label_rank, [2])
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
+def test_a_nan_beside_the_label_spoils_the_statistics_of_its_row(lib, kind):
+    p = np.asarray([[0.5, np.nan, 0.25], [0.5, 0.25, 0.25]])
+    found = lib.call(xent.row_statistics, p if kind == "probabilities" else np.log(p), np.asarray([0, 0]), kind=kind)
+
+    assert np.isnan(found.loss).tolist() == [True, False]
+    assert same(found.label_rank, [-1, 0]) and np.isnan(found.entropy[0]) and not np.isnan(found.entropy[1])
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
+def test_a_row_without_probability_has_no_rank_and_an_infinite_loss(lib, kind):
+    p = np.zeros((1, 3))
+    with np.errstate(divide="ignore"):
+        given = p if kind == "probabilities" else np.log(p)
+    found = lib.call(xent.row_statistics, given, np.asarray([1]), kind=kind)
+
+    assert same(found.loss, [np.inf]) and same(found.label_rank, [-1])
+    assert same(found.entropy, [0.0]) and same(found.sum_p_squared, [0.0]) and same(found.top_probability, [0.0])
+
+
+def test_statistics_of_probabilities_are_a_kernels_work_too():
+    p, labels = np.full((2, 4), 0.25, np.float16), np.asarray([0, 1])
+
+    assert xent.explain(xent.row_statistics, p, labels, kind="probabilities").kernel == "numpy"
+    assert xent.explain(xent.sparse_cross_entropy, p, labels, kind="probabilities").kernel == "generic"
+
+
 # -------------------- explain
 
 

@@ -19,6 +19,7 @@ GENERIC = "generic"
 
 def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iterator[str]:
     """Every reason against a kernel, cheap ones first; none means that it is eligible."""
+    problem = problem.handed
     if spec.name == GENERIC:
         if user.kernel not in (None, GENERIC):
             yield f"forced: kernel={user.kernel!r}"

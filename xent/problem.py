@@ -110,6 +110,14 @@ class Problem:
         return self.op != "binary" and self.options.kind == "logits"
 
     @property
+    def handed(self) -> Problem:
+        """What a kernel is handed: for statistics of probabilities their logarithms, by blocks of whole rows."""
+        if self.method != "statistics" or self.options.kind == "logits":
+            return self
+        dtype = "float64" if self.dtype == "float64" else "float32"
+        return replace(self, dtype=dtype, ndim=2, axis=1, options=self.options._replace(kind="logits"))
+
+    @property
     def raises(self) -> bool:
         """Whether a bad label raises; else its row is NaN."""
         return self.validate == "always" or (self.validate == "auto" and self.device == "cpu")

@@ -152,7 +152,7 @@ def work_of(xp: Any, plan: Plan, predictions: Array, given: Array | None) -> Wor
     problem = plan.problem
     walk = Walk(xp, plan, predictions)
     kernel, methods = EXPRESSIONS.get((problem.op, problem.options.kind)), frozenset({"loss", "loss_and_gradient"})
-    if kernel is None:
+    if kernel is None or problem.method == "statistics":
         kernel, methods = plan.resolve_kernel(), plan.methods
     else:
         walk.limit = max(walk.limit, walk.classes)  # these take whole rows: their blocks do not merge as the fold does
@@ -248,11 +248,17 @@ def run_statistics(work: Work, rows: Rows) -> numbers.RowStatistics:
     if kind == "logits":
         found = numbers.finish_statistics(xp, blocks.statistics(work, dtype), rows)
     else:
-        parts = []
-        for tile in work.walk.tiles():
-            block, labels, _, _ = work.arguments(tile, (0, work.walk.classes))
+        walk, parts = work.walk.in_blocks(), []
+        walk.limit = max(walk.limit, walk.classes)  # whole rows
+        for tile in walk.tiles():
+            block, labels = walk.block(work.logits, tile, (0, walk.classes)), work.targets.values[tile.rows]
             block = xp.astype(block, dtype, copy=False)
-            parts.append(numbers.of_log_probabilities(xp, block if kind.startswith("log") else xp.log(block), labels))
+            logs = block if kind.startswith("log") else xp.log(block)
+            at_label, _ = fold.gather(xp, logs, labels)
+            found = work.kernel.statistics(logs, labels, at_label, threads=work.threads)
+            if logs is not block:  # probabilities that differ may have one logarithm
+                found = found._replace(label_rank=numbers.rank(xp, block, labels, fold.gather(xp, block, labels)[0]))
+            parts.append(numbers.of_log_probabilities(xp, found, at_label))
         joined = (blocks.joined(xp, list(field), dtype) for field in zip(*parts, strict=True))
         found = numbers.without_label(xp, numbers.RowStatistics(*joined), rows)
     return numbers.RowStatistics(*(batched(work, field) for field in found))

@@ -209,12 +209,13 @@ def run_statistics(call: Call) -> RowStatistics:
         log_p, lse, loss = pieces.log_softmax(x), pieces.logsumexp(x), pieces.loss(x, call.told, 1.0, 0.0)
     else:
         log_p = x if kind.startswith("log") else xp.log(x)
-        lse, loss = pieces.logsumexp(log_p), 0.0 - fold.gather(xp, log_p, call.told)[0]
+        spoilt = xp.any(xp.isnan(pieces.constant(log_p)), axis=-1)
+        lse, loss = pieces.logsumexp(log_p), xp.where(spoilt, math.nan, 0.0 - fold.gather(xp, log_p, call.told)[0])
     p = xp.exp(log_p)
     held = xp.where(p == 0, 0.0, log_p)  # subtle: 0 · −inf, and its derivative, are to be 0
     first = xp.argmax(pieces.constant(x), axis=-1)
     order = statistics.statistics(xp, pieces.constant(x), call.told, fold.gather(xp, pieces.constant(x), call.told)[0])
-    lost = xp.any(xp.isnan(pieces.constant(log_p)), axis=-1)
+    lost = xp.any(xp.isnan(pieces.constant(log_p)), axis=-1) | (xp.max(pieces.constant(log_p), axis=-1) == -math.inf)
     found = RowStatistics(
         loss,
         lse,

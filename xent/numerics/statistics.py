@@ -76,13 +76,18 @@ def statistics(xp: Any, logits: Array, labels: Array, label_logit: Array) -> Sta
     partial = Partial(
         block.max, block.sum_exp_rest, xp.where(inside, at_label, 0.0), xp.astype(inside, block.max.dtype)
     )
-    label_logit = xp.astype(label_logit, block.logits.dtype, copy=False)[:, None]
-    classes = xp.arange(logits.shape[-1], device=getattr(logits, "device", None))
-    before = (block.logits > label_logit) | ((block.logits == label_logit) & (classes < labels[:, None]))
     exps = xp.exp(-block.below)
     spread = total(xp, xp.where(exps == 0, 0.0, block.below * exps))
     squares, spread = (xp.astype(one, block.max.dtype, copy=False) for one in (total(xp, exps * exps), spread))
-    return Statistics(partial, xp.sum(xp.astype(before, labels.dtype), axis=-1), squares, spread)
+    return Statistics(partial, rank(xp, block.logits, labels, label_logit), squares, spread)
+
+
+def rank(xp: Any, logits: Array, labels: Array, label_logit: Array) -> Array:
+    """How many classes come before the label, (rows, classes) to (rows,): those above it, and equal ones before it."""
+    label_logit = xp.astype(label_logit, logits.dtype, copy=False)[:, None]
+    classes = xp.arange(logits.shape[-1], device=getattr(logits, "device", None))
+    before = (logits > label_logit) | ((logits == label_logit) & (classes < labels[:, None]))
+    return xp.sum(xp.astype(before, labels.dtype), axis=-1)
 
 
 def merge_statistics(xp: Any, a: Statistics, b: Statistics) -> Statistics:
@@ -135,20 +140,22 @@ def without_label(xp: Any, found: RowStatistics, rows: Rows) -> RowStatistics:
     return found._replace(loss=loss, label_probability=probability, label_rank=rank)
 
 
-def of_log_probabilities(xp: Any, block: Array, labels: Array) -> RowStatistics:
-    """The statistics of rows of log-probabilities (rows, classes), which are taken as they are."""
-    at_label, _ = gather(xp, block, labels)
-    dtype, probabilities = block.dtype, xp.exp(block)
-    order = statistics(xp, block, labels, at_label)
-    lost = (order.partial.max == -math.inf) | xp.isnan(order.partial.sum_exp_rest)
-    terms = xp.where(probabilities == 0, 0.0, -block * probabilities)
-    entropy, squares = (xp.astype(total(xp, one), dtype, copy=False) for one in (terms, probabilities * probabilities))
+def of_log_probabilities(xp: Any, found: Statistics, at_label: Array) -> RowStatistics:
+    """The statistics of rows of log-probabilities, which are taken as they are, from theirs as logits.
+
+    ``at_label`` (rows,) is the log-probability of the label.
+    """
+    partial, total_exp = found.partial, 1 + found.partial.sum_exp_rest
+    spoilt, empty = xp.isnan(partial.sum_exp_rest), partial.max == -math.inf
+    top = xp.exp(partial.max)
+    # Σ p (−log p) with p = top · exp(−below) and −log p = below − max
+    entropy = top * (found.spread - partial.max * total_exp)
     return RowStatistics(
-        0.0 - at_label,
-        log_partition(xp, order.partial),
+        xp.where(spoilt & (partial.max != math.inf), math.nan, 0.0 - at_label),
+        log_partition(xp, partial),
         xp.exp(at_label),
-        xp.exp(order.partial.max),
-        xp.where(lost, -1, order.label_rank),
-        entropy,
-        squares,
+        top,
+        xp.where(empty | spoilt, -1, found.label_rank),
+        xp.where(empty, 0.0, entropy),
+        xp.where(empty, 0.0, top * top * found.sum_squares),
     )
