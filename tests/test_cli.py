@@ -12,6 +12,7 @@ import dask
 import numpy as np
 import pytest
 import toy_kernels
+import zarr
 from click.testing import CliRunner
 
 import xent
@@ -365,6 +366,45 @@ def test_what_an_interrupted_run_has_done_is_told_and_gone_on_with(files, monkey
     assert stopped.exit_code == 130 and "40 of 123 rows are done and kept in" in stopped.stderr
     assert resumed.exit_code == 0 and "40 of 123 rows are done" in resumed.stderr
     assert json.loads(resumed.stdout)["metrics"] == json.loads(plain.stdout)["metrics"]
+
+
+def test_outputs_are_written_beside_what_is_printed(files):
+    outputs = ("--html", "r.html", "--tables", "tables", "--per-example", "loss.parquet")
+    result = run("evaluate", "x.npy", "y.npy", "--json", "--by-class", *outputs)
+    again = run("evaluate", "x.npy", "y.npy", *outputs)
+    compared = run("compare", "x.npy", "x.npy", "y.npy", "--html", "c.html", "-q")
+
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["counts"]["rows"] == 123
+    assert sorted(os.listdir()) == ["c.html", "loss.parquet", "r.html", "tables", "x.npy", "y.npy"]
+    assert "classes.parquet" in os.listdir("tables") and (files / "r.html").read_text().startswith("<!DOCTYPE html>")
+    assert again.exit_code == 2 and "`--tables` must be a new file" in again.stderr
+    assert run("evaluate", "x.npy", "y.npy", *outputs, "--overwrite").exit_code == 0
+    assert compared.exit_code == 0, compared.stderr
+
+
+def test_log_probabilities_of_some_classes_are_evaluated(files):
+    np.save("p.npy", np.log(np.full((123, 2), 0.25, np.float32)))
+    np.save("ids.npy", np.tile([3, 5], (123, 1)))
+    command = ("evaluate", "p.npy", "y.npy", "--ids", "ids.npy", "--classes", "7", "--json", "-q")
+    uniform, skipped = (json.loads(run(*command, "--tail", tail).stdout) for tail in ("uniform", "skip"))
+    inside = np.isin(np.load("y.npy"), [3, 5])
+
+    assert run(*command).exit_code == 3 and "among the ids of their rows" in run(*command).stderr
+    assert skipped["counts"]["beyond_rows"] == np.count_nonzero(~inside)
+    assert skipped["metrics"]["loss"]["value"] == pytest.approx(np.log(4))
+    assert uniform["metrics"]["loss"]["value"] == pytest.approx(np.where(inside, np.log(4), np.log(10)).mean())
+    assert run("evaluate", "p.npy", "y.npy", "--ids", "ids.npy").exit_code == 2
+
+
+def test_rows_that_cannot_be_read_are_counted_where_that_is_asked_for(files):
+    stored = zarr.create_array("x.zarr", shape=(123, 7), dtype="f4", chunks=(10, 7))
+    stored[:] = np.load("x.npy")
+    (files / "x.zarr" / "c" / "2" / "0").write_bytes(b"?")
+    stopped, skipped = run("evaluate", "x.zarr", "y.npy"), run("evaluate", "x.zarr", "y.npy", "--on-error", "skip")
+
+    assert stopped.exit_code == 3 and "rows 0 to 123 of" in stopped.stderr
+    assert skipped.exit_code == 0 and "10 rows could not be read, the first is row 20." in skipped.stdout
 
 
 def test_the_plan_and_its_memory_are_told_before_the_run(files):

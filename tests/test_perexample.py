@@ -101,6 +101,12 @@ def test_an_output_that_cannot_be_finished_leaves_what_was_there(logits, labels,
     np.testing.assert_array_equal(read(name), xent.row_statistics(logits, labels).loss)
 
 
+def test_the_predictions_are_never_overwritten(logits, labels):
+    np.save("x.npy", logits)
+    with pytest.raises(ValueError, match="`per_example` must be another file than the predictions"):
+        plan("x.npy", labels, per_example="x.npy", overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

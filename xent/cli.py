@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -167,7 +166,7 @@ def evaluate(
     with told_plainly():
         if (ids is None) != (classes is None):
             raise click.UsageError("--ids and --classes go together.")
-        if ids is not None:
+        if ids is not None and classes is not None:
             from xent.evaluation.sources import TopK
 
             predictions = TopK(ids, predictions, classes, tail)
@@ -308,17 +307,17 @@ def plugins(as_json: bool) -> None:
         click.echo(line)
 
 
-def _evaluate_and_report(predictions: Any, labels: Any, *, tables: str | None = None, **asked: Any) -> Evaluation:
-    from xent.evaluation import documents, onepass, report
+def _evaluate_and_report(
+    predictions: Any, labels: Any, *, overwrite: bool, tables: str | None = None, **asked: Any
+) -> Evaluation:
+    from xent.evaluation import documents, onepass, report, tablefiles
 
     with input_checked():
-        folder = _output("--tables", tables, (), **asked)
-    plan = functools.partial(onepass.plan, predictions, labels)
-    found: Evaluation = _run_and_report(plan, documents.document, report.print_table, **asked)
+        folder = tablefiles.tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
+    plan = functools.partial(onepass.plan, predictions, labels, overwrite=overwrite)
+    found: Evaluation = _run_and_report(plan, documents.document, report.print_table, overwrite=overwrite, **asked)
     if folder:
-        from xent.evaluation.tablefiles import write_tables
-
-        write_tables(found, folder)
+        tablefiles.write_tables(found, folder)
     return found
 
 
@@ -338,8 +337,11 @@ def _run_and_report(
     from xent.evaluation import documents, report
 
     with input_checked():
-        page = _output("--html", html, (".html",), overwrite=overwrite)
-        planned = plan(overwrite=overwrite, **options)
+        if html:
+            from xent.evaluation.page import page_path, write_page
+
+            target = page_path(html, overwrite=overwrite, argument="--html")
+        planned = plan(**options)
         scheduler = _scheduler(scheduler)
         if not quiet:
             click.echo(report.told_plan(planned, scheduler), err=True)
@@ -350,14 +352,12 @@ def _run_and_report(
     except KeyboardInterrupt:
         fail(report.told_interruption(planned), INTERRUPTED)
     seconds = time.perf_counter() - start
-    if page:
-        from xent.evaluation.page import write_page
-
-        write_page(page, found, planned, scheduler=scheduler, wall_seconds=seconds)
     if as_json:
         click.echo(documents.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
     else:
         print_table(found, planned, wall_seconds=seconds)
+    if html:
+        write_page(target, found, planned, scheduler=scheduler, wall_seconds=seconds)
     return found
 
 
@@ -374,15 +374,6 @@ def _scheduler(option: str | None) -> str:
         rule = "must be threads, sync, processes:2, an address such as tcp://host:8786, or a scheduler file"
         raise ValueError(f"evaluate: `--scheduler` {rule}, got {option}. Leave it out for threads.")
     return option
-
-
-def _output(option: str, path: str | None, suffixes: tuple[str, ...], *, overwrite: bool, **_: Any) -> Path | None:
-    """The path of an output, if one is asked for and can be written."""
-    if path is None:
-        return None
-    from xent.evaluation.perexample import output_path
-
-    return output_path(option, path, suffixes, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def evaluate(
     >>> round(result.perplexity, 6), result.standard_error, result.counted
     (4.0, 0.0, 3)
     """
-    asked = {
+    asked: dict[str, Any] = {
         "kind": kind,
         "ignore_index": ignore_index,
         "on_bad_label": on_bad_label,

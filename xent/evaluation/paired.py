@@ -189,7 +189,6 @@ def plan_pair(
     a: Any, b: Any, labels: Any, *, clusters: Any = None, slices: Any = None, state: Any = None, **asked: Any
 ) -> PairPass:
     """The plan of :func:`compare`, with the same parameters; only headers are read."""
-    asked.pop("overwrite", None)  # a comparison writes no losses
     options = options_of(**asked)
     first, second, truth = (open_source(one, name) for one, name in ((a, "a"), (b, "b"), (labels, "labels")))
     for one in (first, second):

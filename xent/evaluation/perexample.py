@@ -42,6 +42,8 @@ class LossFile:
         if path is None:
             return None
         target = output_path("per_example", path, SUFFIXES, overwrite=overwrite)
+        if predictions.path and os.path.realpath(target) == os.path.realpath(predictions.path):
+            raise ValueError(refusal("per_example", "be another file than the predictions", target, "Rename it."))
         wide = predictions.dtype.itemsize == 8 or not predictions.has_whole_rows
         scratch = Path(store.directory, SCRATCH) if store else target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         dtype = np.dtype(np.float64 if wide else np.float32)
