@@ -90,7 +90,8 @@ def test_what_is_there_is_kept_unless_it_may_be_overwritten(logits, labels, name
 def test_an_output_that_cannot_be_finished_leaves_what_was_there(logits, labels, name, monkeypatch):
     evaluate(logits, labels, per_example=name)
 
-    def full(*_):
+    def full(draft, _):
+        draft.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(perexample.WRITERS, os.path.splitext(name)[1], full)
