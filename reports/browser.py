@@ -1,0 +1,132 @@
+"""A headless Chromium that opens pages of a small server, and what it tells of them.
+
+A page stands in a frame as wide as the screen that is asked for, since a window of Chromium's has a least width. The
+document around it measures it from outside: a page runs nothing itself.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from html import unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MISSING = f"make test-report needs a Chromium, and none of {', '.join(NAMES)} is on PATH. Debian: apt install chromium"
+SCHEMES = {"dark": 0, "light": 1}  # as Blink counts them
+FRAME = """<!DOCTYPE html><style>body { margin: 0 } iframe { border: 0; display: block }</style>
+<iframe src="/%s" style="width: %dpx; height: %dpx"></iframe><script>%s</script>"""
+MEASURE = """
+function box(element) {
+  const { left, top, right, bottom } = element.getBoundingClientRect();
+  return [left, top, right, bottom];
+}
+onload = () => {
+  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
+  const view = page.defaultView;
+  const told = {
+    title: page.title,
+    scripts: page.querySelectorAll("script").length,
+    width: root.scrollWidth, seen: root.clientWidth, height: page.body.scrollHeight,
+    background: view.getComputedStyle(page.querySelector("figure")).backgroundColor,
+    plots: [...page.querySelectorAll("svg")].map((svg) => ({
+      title: svg.querySelector("title").textContent,
+      card: box(svg.closest("figure")),
+      box: box(svg),
+      texts: [...svg.querySelectorAll("text")].map((text) => ({
+        text: text.textContent, box: box(text), colour: view.getComputedStyle(text).fill,
+        size: parseFloat(view.getComputedStyle(text).fontSize) * svg.getBoundingClientRect().width /
+          svg.viewBox.baseVal.width,
+      })),
+      paints: [...new Set([...svg.querySelectorAll("path, use")].flatMap((one) =>
+        [view.getComputedStyle(one).fill, view.getComputedStyle(one).stroke]))],
+    })),
+  };
+  const out = document.createElement("pre");
+  out.textContent = JSON.stringify(told);
+  document.body.replaceChildren(out);
+};
+"""
+
+
+@dataclass
+class Look:
+    """What was seen: the measures of the frame, what the console said, and what was asked of the server."""
+
+    measures: dict
+    console: list[str]
+    requests: list[str]
+
+
+@dataclass
+class Browser:
+    """Pages by their names, and a Chromium that opens them."""
+
+    command: str
+    profile: Path
+    pages: dict[str, str] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    address: str = ""
+
+    @contextlib.contextmanager
+    def serving(self):
+        """The server is there inside the with block."""
+        browser = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                browser.requests.append(self.path)
+                text = browser.pages.get(self.path.lstrip("/"))
+                self.send_response(404 if text is None else 200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.end_headers()
+                self.wfile.write((text or "").encode())
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def run(self, name: str, *options: str, width: int = 1200, height: int = 900, scheme: str = "light"):
+        """Open a page with some options; the finished process."""
+        command = (
+            *(self.command, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
+            *("--enable-logging=stderr", "--v=0", "--disable-background-networking"),
+            *(f"--user-data-dir={self.profile}", f"--window-size={max(width, 500)},{height}"),
+            *(f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}", *options, f"{self.address}/{name}"),
+        )
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+    def dom(self, name: str) -> str:
+        """The document that the browser has made of a page, as HTML."""
+        return self.run(name, "--dump-dom").stdout
+
+    def look(self, name: str, width: int, scheme: str) -> Look:
+        """Open a page in a frame of this width."""
+        self.pages["frame.html"] = FRAME % (name, width, 900, MEASURE)
+        self.requests.clear()
+        done = self.run("frame.html", "--dump-dom", width=width, scheme=scheme)
+        measures = json.loads(unescape(re.search(r"<pre>(.*)</pre>", done.stdout, re.S)[1]))
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return Look(measures, console, list(self.requests))
+
+    def picture(self, name: str, width: int, height: int, scheme: str, path: Path) -> None:
+        """Write a picture of a whole page."""
+        self.pages["frame.html"] = FRAME % (name, width, height, "")
+        self.run("frame.html", f"--screenshot={path}", width=width, height=height, scheme=scheme)
+
+
+def find() -> str | None:
+    """The path of a Chromium, if there is one."""
+    return next(filter(None, map(shutil.which, NAMES)), None)

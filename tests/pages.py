@@ -1,0 +1,116 @@
+"""Sets whose pages are hard to write, and an HTML page read back as a tree: for the tests of pages."""
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+import numpy as np
+
+from xent.evaluation.onepass import plan
+from xent.evaluation.paired import plan_pair
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\"&'",
+    "$x_1$ costs $5",
+    "]]>",
+    "日本語のスライス",
+    "éàü — ünïcode",
+    "العربية",
+    "🎈",
+    "@0000",
+    "</title></style></svg>",
+    "x" * 300,
+)
+
+
+@dataclass
+class Element:
+    name: str
+    attributes: dict[str, str]
+    children: list = field(default_factory=list)
+
+    def every(self, name=None):
+        """This element and those in it, in the page's order."""
+        if name in (None, self.name):
+            yield self
+        for child in self.children:
+            if isinstance(child, Element):
+                yield from child.every(name)
+
+    @property
+    def text(self):
+        return "".join(child if isinstance(child, str) else child.text for child in self.children)
+
+    def one(self, name, **attributes):
+        """The only element of that name with these attributes."""
+        (found,) = (
+            each
+            for each in self.every(name)
+            if all(each.attributes.get(key.rstrip("_")) == value for key, value in attributes.items())
+        )
+        return found
+
+    def table(self, caption):
+        """The rows of the table with this caption, each cell as its element."""
+        (found,) = (one for one in self.every("table") if next(one.every("caption")).children[0] == caption)
+        body = found.one("tbody")
+        return [[cell for cell in row.children if isinstance(cell, Element)] for row in body.every("tr")]
+
+
+class Reader(HTMLParser):
+    """Refuses a tag that is not closed where it should be."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.root = Element("", {})
+        self.stack = [self.root]
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} is there twice"
+        element = Element(tag, dict(attrs))
+        self.stack[-1].children.append(element)
+        if tag not in VOID:
+            self.stack.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop().name == tag, f"{tag} is closed where another is open"
+
+    def handle_data(self, data):
+        self.stack[-1].children.append(data)
+
+
+def read(text):
+    """The html element of a page."""
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.stack == [reader.root], "an element is not closed"
+    return reader.root.one("html")
+
+
+def value_of(cell):
+    """The number that a cell holds, or its text."""
+    found = next(cell.every("data"), None)
+    return cell.text if found is None else float(found.attributes["value"])
+
+
+def some_set(rows=507, classes=7, seed=2):
+    random = np.random.default_rng(seed)
+    return 3 * random.normal(size=(rows, classes)), random.integers(0, classes, rows)
+
+
+def evaluated(logits, labels, **options):
+    planned = plan(logits, labels, **options)
+    return planned.run(scheduler="sync"), planned
+
+
+def compared(a, b, labels, **options):
+    planned = plan_pair(a, b, labels, **options)
+    return planned.run(scheduler="sync"), planned
+
+
+def hostile_slices(rows):
+    """The hostile names, in turn."""
+    return np.asarray(HOSTILE)[np.arange(rows) % len(HOSTILE)]
