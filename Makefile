@@ -1,8 +1,12 @@
 # make demo   the main job, on data made for it, with the kernels of plugins/xent-numba
 # make test   lint and the whole test suite, on the installed wheel, with every CPU library required; then the plugins,
 #             and the template in an environment of its own
+# make test-report   the HTML pages in a headless Chromium, which must be on PATH (Debian: apt install chromium);
+#             pictures of them go to build/report
+# make test-peers   xent.compat beside the peers themselves, and the peers' own tests of it; not a part of make test
 # make lint   ruff, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
+# make bench-scale   evaluations of sets larger than memory; takes 50 GB of disk
 # make clean  remove what these made
 #
 # Everything goes into .venv; Python 3.11 and make are all that must be there before.
@@ -24,7 +28,8 @@ INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINTS)
 # torch is pinned here: the wheels that an open requirement finds bring gigabytes of CUDA.
 # cupy comes without its ctk extra: without a GPU only its dispatch is tested, on arrays in host memory.
 TORCH := torch==2.13.0
-LIBRARIES := $(TORCH) jax cupy-cuda13x tensorflow-cpu keras optax numba
+# expecttest is what torch.testing asks for, whose samples make test-peers computes.
+LIBRARIES := $(TORCH) jax cupy-cuda13x tensorflow-cpu keras optax numba expecttest
 BACKENDS := numpy,array-api-strict,dask,torch,jax,cupy
 PEERS := tensorflow,keras,torch,optax,sklearn,scipy
 
@@ -44,7 +49,7 @@ PYTESTFLAGS ?= -n 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-core test-plugins test-template lint bench clean
+.PHONY: demo test test-core test-plugins test-template test-report test-peers lint bench bench-scale clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) $(BIN)/xent demo
@@ -63,14 +68,27 @@ test-template: $(TEMPLATE).stamp
 	$(TEMPLATE)/bin/pytest -p no:cacheprovider plugins/xent-template
 	$(TEMPLATE)/bin/xent explain --prefer template
 
+# In a real browser, and so not among the tests of every day.
+test-report: $(VENV)/test.stamp $(VENV)/wheel.stamp
+	$(BIN)/pytest -p no:cacheprovider reports
+
+test-peers: $(VENV)/test.stamp $(VENV)/wheel.stamp
+	XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) peers
+
 lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+FUSED_BENCHES := $(wildcard benchmarks/bench_*numba.py)
+SCALE_BENCH := benchmarks/bench_scale.py
+
 bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
-	set -e; for script in $(filter-out %_numba.py,$(wildcard benchmarks/bench_*.py)); do PYTHONPATH=benchmarks $(BIN)/python $$script; done
-	PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python benchmarks/bench_numba.py
+	set -e; for script in $(filter-out $(FUSED_BENCHES) $(SCALE_BENCH),$(wildcard benchmarks/bench_*.py)); do PYTHONPATH=benchmarks $(BIN)/python $$script; done
+	set -e; for script in $(FUSED_BENCHES); do PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python $$script; done
+
+bench-scale: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
+	PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python $(SCALE_BENCH)
 
 clean:
 	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

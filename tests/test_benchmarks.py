@@ -26,6 +26,12 @@ ROWS = {
         *(f"| 300 distributions more, {plugins} plugins | " for plugins in (0, 1, 20)),
     ),
     "bench_import": ("| `import xent` | ", "| optional libraries loaded by any of them | 0 | 0.000"),
+    "bench_evaluate_numba": (
+        "| xent.evaluate of .npy | 2 | ",
+        "| floor: reading and decoding Zarr | 1 | ",
+        "| sklearn.metrics.log_loss | ",
+    ),
+    "bench_scale": ("| x16.zarr | processes:2 | ", "| x32.npy | threads | ", "| 100 | threads | ", "the same bits"),
     "bench_evaluate": ("| xent.evaluate | 1 | ", "| xent.evaluate | 2 | ", "| np.load and SciPy by chunks | 1 | "),
 }
 

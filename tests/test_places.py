@@ -16,7 +16,7 @@ from formats import CLASSES, ROWS
 
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.places import natural_order
-from xent.evaluation.sources import ReadError, open_source
+from xent.evaluation.sources import ReadError, Source, open_source
 
 REMOTE = [name for name in formats.NAMES if "arrow" not in name and "feather" not in name]
 
@@ -261,6 +261,20 @@ def test_a_file_url_is_a_local_path(local, logits):
     source = open_source(f"file://{local[0]}/x.npy", "predictions")
 
     assert source.path == f"{local[0]}/x.npy" and source.shape == logits.shape
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("https://me:secret@host/x.npy?X-Signature=abc", "https://host/x.npy?…"),
+        ("https://host/x.npz?token=abc#logits", "https://host/x.npz?…#logits"),
+        ("s3://bucket/x.zarr", "s3://bucket/x.zarr"),
+        ("/data/a@b?c.npy", "/data/a@b?c.npy"),
+        (None, None),
+    ],
+)
+def test_what_a_url_keeps_secret_is_not_shown(path, shown):
+    assert Source(path, (3, 2), np.dtype("f4")).shown == shown
 
 
 def test_people_count_the_parts():

@@ -69,7 +69,7 @@ def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_
 def heading(planned: Planned, sources: dict[str, Source], scheduler: str) -> dict[str, Any]:
     """The schema version, the inputs and the options."""
     inputs = {
-        name: {"path": source.path, "shape": list(source.shape), "dtype": str(source.dtype)}
+        name: {"path": source.shown, "shape": list(source.shape), "dtype": str(source.dtype)}
         for name, source in sources.items()
     }
     options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
@@ -125,7 +125,7 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
     bounds = source.bounds(chunk_bytes)
     chunk, threads = largest_chunk(bounds) * source.row_bytes, affinity()
     return {
-        "path": source.path,
+        "path": source.shown,
         "shape": list(source.shape),
         "dtype": str(source.dtype),
         "bytes": source.shape[0] * source.row_bytes,

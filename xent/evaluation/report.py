@@ -65,7 +65,7 @@ def summary(planned: Pass) -> str:
     source = planned.predictions
     rows, classes = source.shape
     size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
-    return f"{source.path or 'array'}  {rows:,} × {classes:,}  {source.dtype}  {size}"
+    return f"{source.shown or 'array'}  {rows:,} × {classes:,}  {source.dtype}  {size}"
 
 
 def told_plan(planned: Planned, scheduler: Any) -> str:
@@ -156,7 +156,7 @@ def print_comparison(
 ) -> None:
     """Write the comparison for a reader to `stream`, or to stdout."""
     stream = stream or sys.stdout
-    names = [source.path or "array" for source in (planned.predictions, planned.b)]
+    names = [source.shown or "array" for source in (planned.predictions, planned.b)]
     rows: list[Row] = [
         ("A  " + names[0], *with_error(found.a.mean_loss, found.a.standard_error), f"{found.a.accuracy:.4f}"),
         ("B  " + names[1], *with_error(found.b.mean_loss, found.b.standard_error), f"{found.b.accuracy:.4f}"),

@@ -33,7 +33,7 @@ def header(kind: str, title: str, sources: Mapping[str, Source], written: dateti
     """What the page is of, and of when."""
     now = written or datetime.now().astimezone()
     date = tag("time", now.strftime("%d %B %Y, %H:%M %Z").strip(), datetime=now.isoformat(timespec="seconds"))
-    shapes = [(name, one.path or "array in hand", " × ".join(map(told, one.shape)), str(one.dtype))
+    shapes = [(name, one.shown or "array in hand", " × ".join(map(told, one.shape)), str(one.dtype))
               for name, one in sources.items()]  # fmt: skip
     inputs = Sheet({"input": str, "path": str, "shape": str, "dtype": str}, shapes)
     kicker = tag("p", f"{kind} · ", date, class_="kicker")
@@ -48,7 +48,7 @@ def with_keys(sources: Mapping[str, Source], planned: Planned) -> dict[str, Sour
 
 def title_of(source: Source) -> str:
     """The last part of a path."""
-    path = (source.path or "array in hand").rstrip("/")
+    path = (source.shown or "array in hand").rstrip("/")
     return path.rpartition("/")[2] or path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class Source:
     def fingerprint(self) -> Any:
         """What tells whether it is the set that it was, for JSON; None for an array in hand, of which nothing tells."""
         stamp = getattr(self, "stamp", None)
-        return None if stamp is None else [self.path, list(self.shape), str(self.dtype), *stamp]
+        return None if stamp is None else [self.shown, list(self.shape), str(self.dtype), *stamp]
 
     def check_complete(self) -> None:
         """Raise ReadError where parts of it were never written, or are lost."""
@@ -89,6 +90,15 @@ class Source:
     def has_whole_rows(self) -> bool:
         """Whether a task is given every class of a row at once."""
         return True
+
+    @property
+    def shown(self) -> str | None:
+        """The path as it may be printed: a URL without its user's name and password, and without its query."""
+        if self.path is None or "://" not in self.path:
+            return self.path
+        address, query, rest = re.sub("://[^/@]*@", "://", self.path).partition("?")
+        _, mark, name = rest.rpartition("#")
+        return f"{address}{query and '?…'}{mark}{name if mark else ''}"
 
     def __str__(self) -> str:
         text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
