@@ -1,0 +1,120 @@
+"""xent.compat.keras without Keras: every array library gives one answer, lazily where it is lazy.
+
+That the answers are Keras': peers/test_keras.py.
+"""
+
+import numpy as np
+import pytest
+from expected import near, same
+
+import xent
+from xent.compat import keras
+
+X = np.float32([[0.3, -1.2, 2.0], [1.0, 0.0, -3.0], [2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+P = np.float32([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.5, 0.5, 1.0], [0.25, 0.5, 0.25]])
+T = np.float32([[0.0, 0.25, 0.75], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+Y = np.asarray([2, -1, 0, 1])
+W = np.float32([1.0, 3.0, 0.5, 2.0])
+
+CALLS = {
+    "targets": (lambda p, t: keras.categorical_crossentropy(t, p, label_smoothing=0.1), P, T),
+    "targets from logits": (lambda x, t: keras.categorical_crossentropy(t, x, True, axis=0), X, T),
+    "labels": (lambda p, y: keras.sparse_categorical_crossentropy(y, p, ignore_class=-1), P, Y),
+    "labels from logits": (lambda x, y: keras.sparse_categorical_crossentropy(y, x, True, ignore_class=-1), X, Y),
+    "yes or no": (lambda p, t: keras.binary_crossentropy(t, p), P, T),
+    "yes or no from logits": (lambda x, t: keras.binary_crossentropy(t, x, True, label_smoothing=0.2, axis=0), X, T),
+    "focal": (lambda x, t: keras.categorical_focal_crossentropy(t, x, [0.1, 0.2, 0.3], from_logits=True), X, T),
+    "binary focal": (lambda x, t: keras.binary_focal_crossentropy(t, x, True, from_logits=True), X, T),
+    "generalised": (lambda p, y: keras.categorical_generalized_cross_entropy(y, p, 0.5), P, Y),
+    "ops": (lambda p, t: keras.ops.binary_crossentropy(t, p), P, T),
+    "Keras 1": (lambda p, t: keras.keras1_categorical_crossentropy(p, t), P, T),
+    "an object": (lambda p, t: keras.CategoricalCrossentropy()(t, p, W.tolist()), P, T),
+    "an object with ignored labels": (
+        lambda x, y: keras.SparseCategoricalCrossentropy(True, -1, "mean_with_sample_weight")(y, x, W.tolist()),
+        X,
+        Y,
+    ),
+    "an object without a reduction": (lambda x, t: keras.BinaryFocalCrossentropy(reduction=None)(t, x), P, T),
+}
+
+
+@pytest.mark.variants(but=("jax",))  # as jax-jit, and slower
+@pytest.mark.parametrize("name", CALLS)
+def test_every_library_gives_numpys_answer_and_dask_computes_nothing_before_it_is_asked(lib, name):
+    call, given, told = CALLS[name]
+    expected, found = call(given, told), lib.call(call, given, told)
+
+    assert found.dtype == expected.dtype == np.float32 and near(found, expected, ulps=16)
+
+
+@pytest.mark.variants("dask", "dask-split")
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_lazy_stays_lazy(lib, name):
+    call, given, told = CALLS[name]
+
+    assert isinstance(lib.apply(call, given, told), lib.array_type)
+
+
+@pytest.mark.variants("dask")
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum", "none"])
+def test_a_number_of_rows_that_is_not_known_is_counted_when_it_is_computed(lib, reduction):
+    x, y = lib.asarray(X), lib.asarray(np.maximum(Y, 0))
+    some = x[:, 2] < 1.5
+    loss = keras.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    wanted = loss(np.maximum(Y, 0)[X[:, 2] < 1.5], X[X[:, 2] < 1.5])
+
+    assert near(lib.to_numpy(loss(y[some], x[some])), wanted, ulps=16)
+
+
+def test_predictions_may_be_read_only_and_stay_as_they_are():
+    for call, given, told in CALLS.values():
+        copy = given.copy()
+        copy.flags.writeable = False
+        call(copy, told)
+
+        assert same(copy, given)
+
+
+def test_an_ignored_row_costs_0_whatever_it_holds():
+    p = np.where((Y == -1)[:, None], np.nan, P)
+
+    assert same(keras.sparse_categorical_crossentropy(Y, p, ignore_class=-1)[1], 0.0)
+    assert np.isfinite(keras.SparseCategoricalCrossentropy(ignore_class=-1)(Y, p))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_functions_keep_the_dtype_of_the_predictions_and_objects_have_their_own(dtype):
+    for name, (call, given, told) in CALLS.items():
+        found = call(given.astype(dtype), told)
+
+        assert found.dtype == (np.float32 if "object" in name else dtype), name
+
+
+def test_an_object_can_be_made_again_from_its_configuration():
+    loss = keras.SparseCategoricalCrossentropy(ignore_class=-1, reduction="sum", axis=1)
+    again = type(loss).from_config(loss.get_config())
+
+    assert again.get_config() == loss.get_config() == {
+        "name": "sparse_categorical_crossentropy",
+        "reduction": "sum",
+        "from_logits": False,
+        "ignore_class": -1,
+        "axis": 1,
+    }  # fmt: skip
+
+
+def test_bad_input_gives_an_error_that_says_what_to_pass():
+    with pytest.raises(xent.LabelError, match=r"must lie in \[0, 3\), got 1 outside"):
+        keras.sparse_categorical_crossentropy(Y, P)
+    with pytest.raises(ValueError, match=r"must have the same shape as the predictions, \(4, 3\), got \(4,\)"):
+        keras.categorical_crossentropy(Y, P)
+    with pytest.raises(TypeError, match="binary_crossentropy: the predictions must be real floating, got int64"):
+        keras.binary_crossentropy(T, np.zeros((4, 3), int))
+    with pytest.raises(ValueError, match="`axis` must be an integer, got True"):
+        keras.categorical_crossentropy(T, P, axis=True)
+    with pytest.raises(ValueError, match=r"CategoricalCrossentropy: `reduction` must be one of .*, got 'median'"):
+        keras.CategoricalCrossentropy(reduction="median")
+    with pytest.raises(ValueError, match=r"`q` must lie in \(0, 1\), got 1.0"):
+        keras.CategoricalGeneralizedCrossEntropy(q=1.0)
+    with pytest.warns(SyntaxWarning, match="one class only"):
+        keras.categorical_crossentropy(T[:, :1], P[:, :1])

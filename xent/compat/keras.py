@@ -1,0 +1,763 @@
+r"""Keras' cross entropies on any array: the functions and classes of ``keras.losses``, and ``keras.ops``' three.
+
+Names, signatures, defaults and answers are those of Keras 3.15 with ``floatx`` float32 and ``epsilon`` 1e-7. Its four
+backends answer differently; kept is TensorFlow's answer, the default's, on every library:
+
+| case | numpy, torch, jax | tensorflow, and here |
+|---|---|---|
+| sparse, from probabilities | p / Σp, then clipped | clipped, then p / Σp |
+| gradient of soft targets from logits | (Σt) p − t | p − t |
+| label out of range | numpy, jax: −0.0; torch: IndexError, and 0 for −100 | an error |
+| sparse, −inf logit beside the label | numpy, jax: NaN | contributes 0 |
+| binary, from logits | numpy: clips the probability | as ``tf.nn`` |
+| sparse, class axis not the last | torch: served | an error; here served |
+
+Where Keras and xent disagree:
+
+| case | xent | Keras, and here |
+|---|---|---|
+| probabilities | as they are; 0 costs +inf | clipped to [1e-7, 1 − 1e-7], with gradient 0 outside |
+| probabilities of soft targets | need not sum to 1 | p / Σp, then clipped |
+| float16, bfloat16 | float32 | functions: the dtype of ``y_pred``; there 1 − 1e-7 is 1 |
+| binary, half precision, p = 1 for a yes | 0 | NaN: 0 · log 0 |
+| float64 | float64 | functions: float64; classes: float32 |
+| ``y_true`` | any real; labels are integers | cast to the dtype of ``y_pred``, labels to integers |
+| ``y_true`` of the classes | | cast to float32 first: labels above 2²⁴ are other labels |
+| ``label_smoothing`` | in [0, 1]; a / C | any number; divided by the size of the last axis, whatever ``axis`` is |
+| focal, from logits | | the probabilities are clipped too, so that no loss is over 16.2 α |
+| generalised, label out of range | LabelError | 1 / q, as if its probability were 0 |
+| mean | Σ w ℓ / Σ w | Σ w ℓ / N; ``mean_with_sample_weight`` is xent's, but one number w is itself the divisor |
+| mean of no counted rows | NaN | 0; an empty array where there are no rows at all |
+| ``sample_weight`` of other shapes | ValueError | spread over the losses; (N, 1) makes (N,) losses (N, 1) |
+| ``sample_weight`` 0 | the row is ignored | 0 times its loss: NaN if that is not finite |
+| labels (N, 1) | ValueError | squeezed |
+| lists | TypeError | taken, Python's floats for float32 |
+
+From logits, see also :mod:`xent.compat.tensorflow`, whose functions serve. Not followed, besides what is not there:
+
+| case | Keras | here |
+|---|---|---|
+| tiny losses | 0 | to full relative accuracy |
+| ``_keras_mask``, ``_keras_logits``, replicas of a distribution strategy | looked at | not looked at |
+| ``set_floatx``, ``set_epsilon`` | obeyed | not known here; classes take ``dtype=`` |
+| configuration of the sparse class | forgets ``axis`` | has it |
+| ``keras.saving``, subclasses of ``Loss``, trees of predictions | served | not known |
+| labels with a fraction | compared with ``ignore_class``, then cut | cut, then compared |
+| ``ops``, target of another dtype than the output | an error | taken |
+| integer ``y_pred`` of the functions | an error, or by backend | TypeError |
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+import xent
+from xent.compat import tensorflow as tf
+
+__all__ = [
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
+    "SparseCategoricalCrossentropy",
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_generalized_cross_entropy",
+    "keras1_categorical_crossentropy",
+    "ops",
+    "sparse_categorical_crossentropy",
+]
+
+Array = Any
+EPSILON = 1e-7
+FLOATX = "float32"
+REDUCTIONS = ("sum_over_batch_size", "sum", None, "none", "mean", "mean_with_sample_weight")
+
+
+def categorical_crossentropy(
+    y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+) -> Array:
+    r"""``keras.losses.categorical_crossentropy``: the loss of soft targets, row by row, in nats.
+
+    .. math:: \ell = -\sum_j t_j \log \operatorname{clip}\Bigl(\frac{p_j}{\sum_k p_k}, \epsilon, 1 - \epsilon\Bigr)
+
+    Parameters
+    ----------
+    y_true : array, shape (\*batch, C), real
+    y_pred : array, shape (\*batch, C), real floating
+        Probabilities, or logits where ``from_logits``: then there is neither a division nor a clip.
+    from_logits : bool, default False
+    label_smoothing : float, default 0
+        The share a of the target that is spread evenly: t = (1 − a) t + a / (size of the last axis).
+    axis : int, default -1
+
+    Returns
+    -------
+    array, shape (\*batch,), dtype of ``y_pred``
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`xent.cross_entropy`.
+
+    Warns
+    -----
+    SyntaxWarning
+        If the last axis has one class.
+
+    References
+    ----------
+    .. [1] Keras 3.15, src/losses/losses.py and src/backend/tensorflow/nn.py.
+
+    Examples
+    --------
+    The loss never exceeds −log ε.
+
+    >>> from xent.compat import keras
+    >>> keras.categorical_crossentropy([[0, 1]], [[1.0, 0.0]]).tolist()
+    [16.11809539794922]
+    """
+    y_true, y_pred = soft_targets("categorical_crossentropy", y_true, y_pred, label_smoothing, axis)
+    return ops.categorical_crossentropy(y_true, y_pred, from_logits, axis)
+
+
+def sparse_categorical_crossentropy(
+    y_true: Array, y_pred: Array, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
+) -> Array:
+    r"""``keras.losses.sparse_categorical_crossentropy``: the loss of labels, row by row, in nats.
+
+    .. math:: \ell = \log \sum_j q_j - \log q_y, \qquad q = \operatorname{clip}(p, \epsilon, 1 - \epsilon)
+
+    Parameters
+    ----------
+    y_true : array, shape (\*batch,) or with the class axis of size 1, real
+        Labels in ``[0, C)``; floats are cut to integers.
+    y_pred : array, shape (\*batch, C), real floating
+        Probabilities, or logits where ``from_logits``: then x is the logarithm of q.
+    from_logits : bool, default False
+    ignore_class : int, optional
+        The label whose rows have loss and gradient exactly 0, whatever they hold.
+    axis : int, default -1
+
+    Returns
+    -------
+    array, shape (\*batch,), dtype of ``y_pred``
+
+    Raises
+    ------
+    LabelError, TypeError, ValueError
+        As :func:`xent.sparse_cross_entropy`.
+
+    References
+    ----------
+    .. [1] Keras 3.15, src/losses/losses.py and src/backend/tensorflow/nn.py.
+
+    Examples
+    --------
+    >>> from xent.compat import keras
+    >>> keras.sparse_categorical_crossentropy([1, -1], [[0.5, 0.5], [1.0, 0.0]], ignore_class=-1).tolist()
+    [0.6931471824645996, 0.0]
+    """
+    y_true, y_pred = pair("sparse_categorical_crossentropy", y_true, y_pred)
+    if ignore_class is None:
+        return ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits, axis)
+    xp, labels = array_namespace(y_pred), whole_labels(y_true, y_pred, axis)
+    valid, nothing = labels != ignore_class, tf.number(0.0, y_pred)
+    y_pred = xp.where(xp.expand_dims(valid, axis=axis), y_pred, nothing)
+    loss = ops.sparse_categorical_crossentropy(xp.where(valid, labels, 0), y_pred, from_logits, axis)
+    return xp.where(valid, loss, nothing)
+
+
+def binary_crossentropy(
+    y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: Any = -1
+) -> Array:
+    r"""``keras.losses.binary_crossentropy``: the mean over an axis of the losses of yes-or-no targets, in nats.
+
+    .. math:: \ell = -z \log p - (1 - z) \log(1 - p), \qquad p \in [\epsilon, 1 - \epsilon]
+
+    Parameters
+    ----------
+    y_true : array, shape (\*batch, D), real
+    y_pred : array, shape (\*batch, D), real floating
+        Probabilities of yes, or logits where ``from_logits``.
+    from_logits : bool, default False
+    label_smoothing : float, default 0
+        The share a of the target that is spread evenly: z = (1 − a) z + a / 2.
+    axis : int, tuple of int or None, default -1
+        Over which the mean is taken.
+
+    Returns
+    -------
+    array, shape (\*batch,), dtype of ``y_pred``
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`xent.binary_cross_entropy`.
+
+    References
+    ----------
+    .. [1] Keras 3.15, src/losses/losses.py and src/backend/tensorflow/nn.py.
+
+    Examples
+    --------
+    >>> from xent.compat import keras
+    >>> keras.binary_crossentropy([[1, 0]], [[0.5, 0.5]]).tolist()
+    [0.6931471824645996]
+    """
+    y_true, y_pred = yes_or_no("binary_crossentropy", y_true, y_pred, label_smoothing)
+    return tf.narrow(array_namespace(y_pred).mean(binary(y_true, y_pred, from_logits), axis=axis), y_pred)
+
+
+@np.errstate(all="ignore")
+def categorical_focal_crossentropy(
+    y_true: Array,
+    y_pred: Array,
+    alpha: Any = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Array:
+    r"""``keras.losses.categorical_focal_crossentropy``: with rows that are right already weighed down, in nats.
+
+    .. math:: \ell = -\sum_j \alpha (1 - p_j)^\gamma\, t_j \log p_j
+
+    Parameters
+    ----------
+    y_true, y_pred, from_logits, label_smoothing, axis
+        As in :func:`categorical_crossentropy`; here logits become probabilities, which are clipped.
+    alpha : number, or C of them, default 0.25
+        A factor on each class, along the last axis.
+    gamma : float, default 2
+
+    Returns
+    -------
+    array, shape (\*batch,), dtype of ``y_pred``
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`xent.softmax`, or if the shapes do not fit.
+
+    References
+    ----------
+    .. [1] Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
+
+    Examples
+    --------
+    >>> from xent.compat import keras
+    >>> keras.categorical_focal_crossentropy([[0, 1]], [[0.5, 0.5]]).tolist()
+    [0.043321698904037476]
+    """
+    y_true, y_pred = soft_targets("categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis)
+    xp = array_namespace(y_pred)
+    p = tf.narrow(xent.softmax(y_pred, axis=axis), y_pred) if from_logits else y_pred
+    p = tf.wide(clipped(p / xp.sum(p, axis=axis, keepdims=True)))
+    factor = alpha if isinstance(alpha, int | float) else xp.astype(tf.as_array(alpha, p), p.dtype)
+    return tf.narrow(xp.sum(factor * (1 - p) ** gamma * -tf.wide(y_true) * xp.log(p), axis=axis), y_pred)
+
+
+@np.errstate(all="ignore")
+def binary_focal_crossentropy(
+    y_true: Array,
+    y_pred: Array,
+    apply_class_balancing: bool = False,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: Any = -1,
+) -> Array:
+    r"""``keras.losses.binary_focal_crossentropy``: with outputs that are right already weighed down, in nats.
+
+    .. math:: (1 - p_z)^\gamma\, \ell, \qquad p_z = z p + (1 - z)(1 - p)
+
+    where ℓ is :func:`binary_crossentropy` of an element; only its p is clipped.
+
+    Parameters
+    ----------
+    y_true, y_pred, from_logits, label_smoothing, axis
+        As in :func:`binary_crossentropy`; here logits become probabilities.
+    apply_class_balancing : bool, default False
+        Whether a yes is weighed by alpha, and a no by 1 − alpha.
+    alpha : float, default 0.25
+    gamma : float, default 2
+
+    Returns
+    -------
+    array, shape (\*batch,), dtype of ``y_pred``
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`xent.binary_cross_entropy`.
+
+    References
+    ----------
+    .. [1] Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
+
+    Examples
+    --------
+    >>> from xent.compat import keras
+    >>> keras.binary_focal_crossentropy([[1, 0]], [[0.5, 0.5]]).tolist()
+    [0.1732867956161499]
+    """
+    y_true, y_pred = yes_or_no("binary_focal_crossentropy", y_true, y_pred, label_smoothing)
+    p = sigmoid(y_pred) if from_logits else y_pred
+    loss = binary(y_true, p, False)
+    z, p = tf.wide(y_true), tf.wide(p)
+    loss = (1 - (z * p + (1 - z) * (1 - p))) ** gamma * loss
+    if apply_class_balancing:
+        loss = (z * alpha + (1 - z) * (1 - alpha)) * loss
+    return tf.narrow(array_namespace(y_pred).mean(loss, axis=axis), y_pred)
+
+
+@np.errstate(all="ignore")
+def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float) -> Array:
+    r"""``keras.losses.categorical_generalized_cross_entropy``: between cross entropy (q to 0) and 1 − p_y (q = 1).
+
+    .. math:: \ell = (1 - p_y^q) / q
+
+    Parameters
+    ----------
+    y_true : array, shape (\*batch,), real
+        Labels; floats are cut to integers. Outside ``[0, C)`` the probability is 0.
+    y_pred : array, shape (\*batch, C), real floating
+        Probabilities, neither clipped nor normalised.
+    q : float in (0, 1)
+
+    Returns
+    -------
+    array, shape (\*batch,), dtype of ``y_pred``
+
+    References
+    ----------
+    .. [1] Zhang & Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels",
+       NeurIPS 2018, equation 6.
+
+    Examples
+    --------
+    >>> from xent.compat import keras
+    >>> keras.categorical_generalized_cross_entropy([1], [[0.75, 0.25]], 0.5).tolist()
+    [1.0]
+    """
+    y_true, y_pred = pair("categorical_generalized_cross_entropy", y_true, y_pred)
+    xp, p = array_namespace(y_pred), tf.wide(y_pred)
+    hot = xent.one_hot(whole(y_true), p.shape[-1], dtype=p.dtype)
+    return tf.narrow((1 - xp.sum(p * hot, axis=-1) ** q) / q, y_pred)
+
+
+def keras1_categorical_crossentropy(output: Array, target: Array, from_logits: bool = False) -> Array:
+    r"""``keras.backend.categorical_crossentropy`` as Keras 1 had it: the predictions come first.
+
+    Parameters
+    ----------
+    output, target, from_logits
+        As in :meth:`ops.categorical_crossentropy`; the class axis is the last.
+
+    Returns
+    -------
+    array, shape (\*batch,), dtype of the output
+
+    Examples
+    --------
+    >>> from xent.compat import keras
+    >>> keras.keras1_categorical_crossentropy([[1.0, 3.0]], [[1, 0]]).tolist()
+    [1.3862943649291992]
+    """
+    return ops.categorical_crossentropy(target, output, from_logits)
+
+
+class ops:
+    """``keras.ops``: the losses under those of ``keras.losses``, without smoothing, ignored labels and means."""
+
+    @staticmethod
+    @np.errstate(all="ignore")
+    def categorical_crossentropy(target: Array, output: Array, from_logits: bool = False, axis: int = -1) -> Array:
+        r"""``keras.ops.categorical_crossentropy``: see :func:`categorical_crossentropy`.
+
+        Parameters
+        ----------
+        target : array, shape (\*batch, C), real
+        output : array, shape (\*batch, C), real floating
+        from_logits : bool, default False
+        axis : int, default -1
+
+        Returns
+        -------
+        array, shape (\*batch,), dtype of the output
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :func:`xent.cross_entropy`.
+        """
+        target, output = pair("categorical_crossentropy", target, output, alike=True)
+        if from_logits:
+            return tf.softmax_cross_entropy_with_logits(target, output, axis)
+        p = clipped(output / array_namespace(output).sum(output, axis=axis, keepdims=True))
+        return tf.narrow(xent.cross_entropy(p, target, axis=axis, kind="probabilities"), output)
+
+    @staticmethod
+    def sparse_categorical_crossentropy(
+        target: Array, output: Array, from_logits: bool = False, axis: int = -1
+    ) -> Array:
+        r"""``keras.ops.sparse_categorical_crossentropy``: see :func:`sparse_categorical_crossentropy`.
+
+        Parameters
+        ----------
+        target : array, shape (\*batch,) or with the class axis of size 1, real
+        output : array, shape (\*batch, C), real floating
+        from_logits : bool, default False
+        axis : int, default -1
+
+        Returns
+        -------
+        array, shape (\*batch,), dtype of the output
+
+        Raises
+        ------
+        LabelError, TypeError, ValueError
+            As :func:`xent.sparse_cross_entropy`.
+        """
+        target, output = pair("sparse_categorical_crossentropy", target, output)
+        labels = whole_labels(target, output, axis)
+        logits = output if from_logits else array_namespace(output).log(tf.wide(clipped(output)))
+        return tf.narrow(tf.sparse(labels, logits, axis), output)
+
+    @staticmethod
+    def binary_crossentropy(target: Array, output: Array, from_logits: bool = False) -> Array:
+        r"""``keras.ops.binary_crossentropy``: element by element, see :func:`binary_crossentropy`.
+
+        Parameters
+        ----------
+        target : array, any shape, real
+        output : array, the same shape, real floating
+        from_logits : bool, default False
+
+        Returns
+        -------
+        array, shape and dtype of the output
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :func:`xent.binary_cross_entropy`.
+        """
+        target, output = pair("binary_crossentropy", target, output, alike=True)
+        return tf.narrow(binary(target, output, from_logits), output)
+
+
+class Loss:
+    """A loss function with its keywords, and how its values are reduced: what the classes below are.
+
+    Parameters
+    ----------
+    reduction : "sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none" or None
+        "mean" is another name of the first: the sum of the weighted losses, divided by their number.
+    name : str
+    dtype : str, default "float32"
+        What predictions, targets and weights are cast to, labels included.
+    """
+
+    def __init__(self, function: Any, reduction: str | None, name: str, dtype: str | None, **options: Any) -> None:
+        if reduction not in REDUCTIONS:
+            choices = ", ".join(repr(one) for one in REDUCTIONS)
+            raise ValueError(
+                f"{type(self).__name__}: `reduction` must be one of {choices}, got {reduction!r}. Choose one."
+            )
+        self.function, self.reduction, self.name, self.dtype = function, reduction, name, dtype or FLOATX
+        self.options = options
+
+    def __call__(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
+        """The losses of the rows, weighted and reduced.
+
+        Parameters
+        ----------
+        y_true, y_pred : array
+            As in the function.
+        sample_weight : array or number, optional
+            Of a shape that spreads over the losses.
+
+        Returns
+        -------
+        array, shape () or that of the losses, of the ``dtype`` of this object
+
+        Raises
+        ------
+        LabelError, TypeError, ValueError
+            As the function.
+        """
+        y_true, y_pred = tf.arrays_of(y_true, y_pred)
+        xp = array_namespace(y_pred)
+        dtype = tf.dtype_named(xp, self.dtype)
+        y_true, y_pred = same_rank(*(xp.astype(one, dtype, copy=False) for one in (y_true, y_pred)))
+        values, mask = self.call(y_true, y_pred), self.mask(y_true, y_pred)
+        if sample_weight is not None:
+            sample_weight = xp.astype(tf.as_array(sample_weight, values), dtype)
+        if mask is not None:
+            mask = xp.astype(mask, dtype)
+        return reduced(values, sample_weight, mask, self.reduction)
+
+    def call(self, y_true: Array, y_pred: Array) -> Array:
+        """The losses of the rows."""
+        return self.function(y_true, y_pred, **self.options)
+
+    def mask(self, y_true: Array, y_pred: Array) -> Array | None:
+        """Whether each row counts; None where all do."""
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this object again, the dtype apart."""
+        return {"name": self.name, "reduction": self.reduction, **self.options}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Loss:
+        """The object of a configuration."""
+        return cls(**config)
+
+
+class CategoricalCrossentropy(Loss):
+    """``keras.losses.CategoricalCrossentropy``: :func:`categorical_crossentropy`, reduced as :class:`Loss` says.
+
+    Examples
+    --------
+    >>> from xent.compat import keras
+    >>> float(keras.CategoricalCrossentropy()([[0, 1], [1, 0]], [[0.5, 0.5], [0.5, 0.5]], sample_weight=[1, 3]))
+    1.3862943649291992
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "categorical_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        super().__init__(categorical_crossentropy, reduction, name, dtype, **options)
+
+
+class CategoricalFocalCrossentropy(Loss):
+    """``keras.losses.CategoricalFocalCrossentropy``: :func:`categorical_focal_crossentropy`, reduced."""
+
+    def __init__(
+        self,
+        alpha: Any = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "categorical_focal_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        super().__init__(categorical_focal_crossentropy, reduction, name, dtype, alpha=alpha, gamma=gamma, **options)
+
+
+class SparseCategoricalCrossentropy(Loss):
+    """``keras.losses.SparseCategoricalCrossentropy``: :func:`sparse_categorical_crossentropy`, reduced.
+
+    The means are over the rows that ``ignore_class`` leaves.
+    """
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        axis: int = -1,
+        name: str = "sparse_categorical_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        options = {"from_logits": from_logits, "ignore_class": ignore_class, "axis": axis}
+        super().__init__(sparse_categorical_crossentropy, reduction, name, dtype, **options)
+
+    def mask(self, y_true: Array, y_pred: Array) -> Array | None:
+        """Whether each row's label is not the ignored one."""
+        ignored, axis = self.options["ignore_class"], self.options["axis"]
+        return None if ignored is None else whole_labels(y_true, y_pred, axis) != ignored
+
+
+class BinaryCrossentropy(Loss):
+    """``keras.losses.BinaryCrossentropy``: :func:`binary_crossentropy`, reduced."""
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: Any = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "binary_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        super().__init__(binary_crossentropy, reduction, name, dtype, **options)
+
+
+class BinaryFocalCrossentropy(Loss):
+    """``keras.losses.BinaryFocalCrossentropy``: :func:`binary_focal_crossentropy`, reduced."""
+
+    def __init__(
+        self,
+        apply_class_balancing: bool = False,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: Any = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "binary_focal_crossentropy",
+        dtype: str | None = None,
+    ) -> None:
+        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        options |= {"apply_class_balancing": apply_class_balancing, "alpha": alpha, "gamma": gamma}
+        super().__init__(binary_focal_crossentropy, reduction, name, dtype, **options)
+
+
+class CategoricalGeneralizedCrossEntropy(Loss):
+    """``keras.losses.CategoricalGeneralizedCrossEntropy``: :func:`categorical_generalized_cross_entropy`, reduced."""
+
+    def __init__(
+        self,
+        q: float = 0.5,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "categorical_generalized_cross_entropy",
+        dtype: str | None = None,
+    ) -> None:
+        if not 0 < q < 1:
+            raise ValueError(
+                f"CategoricalGeneralizedCrossEntropy: `q` must lie in (0, 1), got {q!r}. Choose between them."
+            )
+        super().__init__(categorical_generalized_cross_entropy, reduction, name, dtype, q=q)
+
+
+# -------------------- what is computed alike, in float32 or float64
+
+
+@np.errstate(all="ignore")
+def binary(target: Array, output: Array, from_logits: bool) -> Array:
+    """The loss of every yes-or-no target."""
+    if from_logits:
+        return tf.sigmoid(target, output)
+    p = clipped(output)
+    loss = xent.binary_cross_entropy(p, target, kind="probabilities")
+    return loss * (1 + tf.nan_where((p == 1) & (target == 1), loss))
+
+
+def sigmoid(logits: Array) -> Array:
+    """The probability of yes, in the dtype of the logits: the loss of a certain yes is −log of it."""
+    xp = array_namespace(logits)
+    return tf.narrow(xp.exp(-xent.binary_cross_entropy(logits, xp.ones_like(logits))), logits)
+
+
+def clipped(p: Array) -> Array:
+    """The probabilities in [ε, 1 − ε], in their own dtype; the gradient is 0 outside, and for NaN."""
+    xp = array_namespace(p)
+    least, most, unknown = (tf.number(value, p) for value in (EPSILON, 1 - EPSILON, math.nan))
+    outside = xp.where(p < least, least, xp.where(p > most, most, unknown))
+    return xp.where((p >= least) & (p <= most), p, outside)
+
+
+def whole(labels: Array) -> Array:
+    """The labels as signed integers; floats are cut."""
+    xp = array_namespace(labels)
+    with np.errstate(invalid="ignore"):
+        return xp.astype(labels, xp.arange(1).dtype, copy=False)
+
+
+def whole_labels(labels: Array, predictions: Array, axis: int) -> Array:
+    """The same without a class axis of size 1."""
+    alone = labels.ndim == predictions.ndim and labels.shape[axis] == 1
+    return whole(array_namespace(labels).squeeze(labels, axis=axis) if alone else labels)
+
+
+def soft_targets(function: str, y_true: Array, y_pred: Array, label_smoothing: float, axis: Any) -> tuple[Array, Array]:
+    """Soft targets in the dtype of the predictions, smoothed, and the predictions."""
+    if isinstance(axis, bool):
+        raise ValueError(f"{function}: `axis` must be an integer, got {axis}. Pass the one class axis.")
+    y_true, y_pred = pair(function, y_true, y_pred, alike=True)
+    if y_pred.shape[-1:] == (1,):
+        text = f"{function}: one class only, got y_pred of shape {tuple(y_pred.shape)}. Is it binary_crossentropy?"
+        warnings.warn(text, SyntaxWarning, stacklevel=3)
+    y_true = array_namespace(y_pred).astype(y_true, y_pred.dtype, copy=False)
+    if label_smoothing:
+        y_true = y_true * (1 - label_smoothing) + label_smoothing / y_true.shape[-1]
+    return y_true, y_pred
+
+
+def yes_or_no(function: str, y_true: Array, y_pred: Array, label_smoothing: float) -> tuple[Array, Array]:
+    """Yes-or-no targets in the dtype of the predictions, smoothed, and the predictions."""
+    y_true, y_pred = pair(function, y_true, y_pred, alike=True)
+    y_true = array_namespace(y_pred).astype(y_true, y_pred.dtype, copy=False)
+    return (y_true * (1 - label_smoothing) + 0.5 * label_smoothing if label_smoothing else y_true), y_pred
+
+
+def pair(function: str, targets: Array, predictions: Array, alike: bool = False) -> tuple[Array, Array]:
+    """Both as arrays, the predictions floating, and of one shape where asked: xent would spread, or divide, first."""
+    targets, predictions = tf.arrays_of(targets, predictions)
+    if "float" not in str(predictions.dtype):
+        raise TypeError(
+            f"{function}: the predictions must be real floating, got {predictions.dtype}. Cast them to float32."
+        )
+    if alike and not tf.is_shaped_as(targets, predictions):
+        raise ValueError(
+            f"{function}: the targets must have the same shape as the predictions, {tuple(predictions.shape)}, "
+            f"got {tuple(targets.shape)}. For labels call sparse_categorical_crossentropy."
+        )
+    return targets, predictions
+
+
+# -------------------- reductions
+
+
+def same_rank(first: Array, second: Array) -> tuple[Array, Array]:
+    """Both of one rank, if all that differs is a last axis of size 1: it goes, or comes to an array of rank 1."""
+    if second.ndim == first.ndim + 1:
+        second, first = same_rank(second, first)
+    elif first.ndim == second.ndim + 1 and first.shape[-1] == 1:
+        xp = array_namespace(first)
+        if second.ndim == 1:
+            second = xp.expand_dims(second, axis=-1)
+        else:
+            first = xp.squeeze(first, axis=-1)
+    return first, second
+
+
+@np.errstate(all="ignore")
+def reduced(values: Array, sample_weight: Array | None, mask: Array | None, reduction: str | None) -> Array:
+    """The losses times their weights and their mask, reduced."""
+    xp = array_namespace(values)
+    weight = mask if sample_weight is None else sample_weight
+    if mask is not None and sample_weight is not None:
+        mask, sample_weight = same_rank(mask, sample_weight)
+        weight = mask * sample_weight
+    if weight is not None:
+        values, weight = same_rank(values, weight)
+        values = values * weight
+    if reduction in (None, "none") or values.shape in ((), (0,)):
+        return values
+    if reduction == "mean_with_sample_weight" and weight is not None:
+        return ratio(xp.sum(values), xp.sum(weight))
+    if reduction == "sum" or 0 in values.shape:
+        return xp.sum(values)
+    return xp.mean(values) if mask is None else ratio(xp.sum(values), xp.sum(mask))
+
+
+def ratio(total: Array, divisor: Array) -> Array:
+    """total / divisor, 0 where the divisor is 0."""
+    xp = array_namespace(total)
+    nothing = divisor == 0
+    return xp.where(nothing, xp.zeros_like(total), total / xp.where(nothing, xp.ones_like(divisor), divisor))
