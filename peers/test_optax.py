@@ -1,0 +1,463 @@
+"""xent.compat.optax against optax itself, in one process: values, gradients, dtypes and quirks."""
+
+import inspect
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.losses as peer
+import pytest
+
+from peers.grid import Edge, compared, inf, nan, textbook
+from peers.tf_grid import Case, gradients, labels, outcome, targets, values
+from xent.compat import optax as compat
+
+NAMES = (
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+    "safe_softmax_cross_entropy",
+    "poly_loss_cross_entropy",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+)
+SOFT, INTEGER, SAFE, POLY, SIGMOID, FOCAL = NAMES
+
+
+def called(name: str, *given: str, **options: Any) -> dict[str, Any]:
+    """Both sides' calls of one function with the arrays of those names; an option may be one too."""
+
+    def call(functions: Any, a: SimpleNamespace) -> Any:
+        named = {key: getattr(a, value[1:]) if str(value).startswith("@") else value for key, value in options.items()}
+        return getattr(functions, name)(*(getattr(a, one) for one in given), **named)
+
+    return {"theirs": lambda p, a: call(p.optax.losses, a), "ours": lambda a: call(compat, a)}
+
+
+# -------------------- the grid
+
+
+def some_classes(a: SimpleNamespace) -> None:
+    """A mask that leaves out two classes of each row but not the label's, and one row."""
+    rows = np.arange(len(a.y))[:, None]
+    a.m = ((np.arange(a.classes) + rows) % 4 != 1) | (np.arange(a.classes) == a.y[:, None])
+    a.m[3] = False
+
+
+def some_rows(a: SimpleNamespace) -> None:
+    a.m = a.w > 1
+
+
+def shown(a: SimpleNamespace) -> SimpleNamespace:
+    """What takes part: the rest far below, and without a target."""
+    mask = np.broadcast_to(a.m if a.m.ndim == 2 else a.m[:, None], a.x.shape)
+    return SimpleNamespace(**{**vars(a), "x": np.where(mask, a.x, -1e3), "t": np.where(mask, a.t, 0)})
+
+
+def of_shown(bound: Any) -> Any:
+    return lambda a, u: bound(shown(a), u)
+
+
+def one_row(a: SimpleNamespace) -> SimpleNamespace:
+    """All axes as one: a row of all classes."""
+    flat = {name: getattr(a, name).reshape(1, -1) for name in ("x", "t")}
+    return SimpleNamespace(**{**vars(a), **flat, "y": np.zeros(1, int), "axis": -1, "classes": a.x.size})
+
+
+def over_all(bound: Any, a_row: bool) -> Any:
+    """The bound of one row that is all of the array, in the answer's shape."""
+    return lambda a, u: bound(one_row(a), u).reshape(() if a_row else a.x.shape)
+
+
+def poly(bound: Any) -> Any:
+    """Of 1 − p beside the loss: 2 Σt times p's error, and C + 8 units of that."""
+
+    def told(a: SimpleNamespace, u: float) -> np.ndarray:
+        book, t = textbook.Textbook(textbook.rows(a, "x"), u), targets(a)
+        return bound(a, u) + 4 * (t * (book.p * book.error + (a.classes + 8) * u)).sum(axis=-1)
+
+    return told
+
+
+def poly_gradient(a: SimpleNamespace, u: float) -> np.ndarray:
+    """Of (1 + 2 p) ((Σt) p − t), with sums over the classes of p t."""
+    total = targets(a).sum(axis=-1, keepdims=True)
+    return 16 * textbook.gradient_of(targets)(a, u) + 4 * (a.classes + 8) * u * total
+
+
+def focal(a: SimpleNamespace, u: float) -> np.ndarray:
+    """Of the binary loss; and of its weight's logarithm, 8 FUNCTION units and those of x, times γ = 2 and the loss."""
+    size = np.abs(a.x.astype(np.float64)) + np.log(2)
+    return textbook.binary(a, u) + 2 * size * u * (8 * textbook.FUNCTION + 2 * size)
+
+
+CASES = [
+    Case(
+        "targets",
+        bound=textbook.loss_of(targets),
+        gradients={"x": textbook.gradient_of(targets), "t": textbook.log_softmax},
+        **called(SOFT, "x", "t"),
+    ),
+    Case(
+        "targets along a middle axis",
+        bound=textbook.loss_of(targets),
+        gradients={"x": textbook.gradient_of(targets)},
+        **called(SOFT, "x", "t", axis=1),
+        given={"shape": (2, 7, 3, 5), "axis": 1},
+    ),
+    Case(
+        "targets that sum to 3",
+        bound=textbook.loss_of(targets),
+        gradients={"x": textbook.gradient_of(targets)},
+        **called(SOFT, "x", "t"),
+        given={"target_sum": 3.0},
+    ),
+    Case(
+        "targets along all axes",
+        bound=over_all(textbook.loss_of(targets), True),
+        gradients={"x": over_all(textbook.gradient_of(targets), False)},
+        **called(SOFT, "x", "t", axis=None),
+        given={"shape": (3, 4)},
+    ),
+    Case(
+        "targets along two axes",
+        bound=over_all(textbook.loss_of(targets), True),
+        gradients={"x": over_all(textbook.gradient_of(targets), False)},
+        **called(SOFT, "x", "t", axis=(1, 0)),
+        given={"shape": (3, 4)},
+    ),
+    Case(
+        "targets of some classes",
+        bound=of_shown(textbook.loss_of(targets)),
+        gradients={"x": of_shown(textbook.gradient_of(targets))},
+        **called(SOFT, "x", "t", where="@m"),
+        given={"change": some_classes},
+    ),
+    Case(
+        "targets of some rows",
+        bound=of_shown(textbook.loss_of(targets)),
+        gradients={"x": of_shown(textbook.gradient_of(targets))},
+        **called(SOFT, "x", "t", where="@m"),
+        given={"change": some_rows},
+    ),
+    Case(
+        "labels",
+        bound=textbook.loss_of(labels, unshifted=True),
+        gradients={"x": textbook.gradient_of(labels)},
+        **called(INTEGER, "x", "y"),
+    ),
+    Case(
+        "labels along a middle axis",
+        bound=textbook.loss_of(labels, unshifted=True),
+        gradients={"x": textbook.gradient_of(labels)},
+        **called(INTEGER, "x", "y", axis=1),
+        given={"shape": (2, 7, 3, 5), "axis": 1},
+    ),
+    Case(
+        "labels of some classes",
+        bound=of_shown(textbook.loss_of(labels, unshifted=True)),
+        gradients={"x": of_shown(textbook.gradient_of(labels))},
+        **called(INTEGER, "x", "y", where="@m"),
+        given={"change": some_classes},
+    ),
+    Case(
+        "labels of some rows",
+        bound=of_shown(textbook.loss_of(labels, unshifted=True)),
+        gradients={"x": of_shown(textbook.gradient_of(labels))},
+        **called(INTEGER, "x", "y", where="@m"),
+        given={"change": some_rows},
+    ),
+    Case(
+        "no rows",
+        bound=textbook.exactly,
+        gradients={"x": textbook.exactly},
+        **called(INTEGER, "x", "y"),
+        given={"shape": (0, 7)},
+    ),
+    Case(
+        "safe targets",
+        bound=textbook.loss_of(targets),
+        gradients={"x": textbook.gradient_of(targets), "t": textbook.log_softmax},
+        **called(SAFE, "x", "t"),
+    ),
+    Case(
+        "poly",
+        bound=poly(textbook.loss_of(targets)),
+        gradients={"x": poly_gradient},
+        **called(POLY, "x", "t"),
+    ),
+    Case(
+        "poly of some classes",
+        bound=of_shown(poly(textbook.loss_of(targets))),
+        gradients={"x": of_shown(poly_gradient)},
+        **called(POLY, "x", "t", where="@m", epsilon=-1.0),
+        given={"change": some_classes},
+    ),
+    Case(
+        "yes or no",
+        bound=textbook.binary,
+        gradients={"x": textbook.binary_gradient, "z": lambda a, u: 2 * textbook.binary(a, u)},
+        **called(SIGMOID, "x", "z"),
+    ),
+    Case(
+        "focal",
+        bound=focal,
+        gradients={"x": lambda a, u: 4 * focal(a, u) + 4 * textbook.binary_gradient(a, u)},
+        **called(FOCAL, "x", "z"),
+    ),
+    Case(
+        "focal with α",
+        bound=focal,
+        gradients={"x": lambda a, u: 4 * focal(a, u) + 4 * textbook.binary_gradient(a, u)},
+        **called(FOCAL, "x", "z", alpha=0.25),
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "dtype", "on"), values(CASES))
+def test_a_value_is_that_of_optax_in_its_dtype(case: Case, dtype: str, on: str) -> None:
+    difference = outcome(case, "optax", dtype, on)
+
+    assert not difference, difference
+
+
+@pytest.mark.parametrize(("case", "dtype", "on", "at"), gradients(CASES))
+def test_a_gradient_is_that_of_optax_in_its_dtype(case: Case, dtype: str, on: str, at: str) -> None:
+    difference = outcome(case, "optax", dtype, on, at)
+
+    assert not difference, difference
+
+
+# -------------------- quirks that are kept
+
+# Finite logits, −inf, −inf first, only −inf, NaN; +inf by itself.
+ROWS = [[0.0, 1, 2], [0, -inf, 1.0], [-inf, 0, 1.0], [-inf, -inf, -inf], [0, nan, 1.0]]
+INFINITE = [[0, inf, 1.0]]
+TARGETS = {"a one-hot": [1.0, 0, 0], "a half": [0.5, 0.5, 0], "no target": [0.0, 0, 0], "two targets": [1.0, 1, 0]}
+CLASSES = [[True, False, True], [False, False, False], [True, True, True]]
+MASKED = [[0.0, 1, 2], [nan, 1, 2.0], [1, 2, 3.0]]
+GRID = np.sqrt(np.arange(12.0)).reshape(2, 2, 3)
+HELD = (np.arange(12) % 5 != 2).reshape(2, 2, 3)
+
+
+def edge(words: str, name: str, *arrays: Any, gradient: bool = True, **options: Any) -> Edge:
+    def call(functions: Any, *given: Any) -> Any:
+        named = {key: like(given[0], value) if isinstance(value, list) else value for key, value in options.items()}
+        return getattr(functions, name)(*given, **named)
+
+    return Edge(words, call, arrays, gradient=gradient)
+
+
+def like(array: Any, values: Any) -> Any:
+    """The values in the library of an array."""
+    return textbook.peer_named("torch").asarray(np.asarray(values)) if type(array).__module__ == "torch" else (
+        np.asarray(values) if isinstance(array, np.ndarray) else jnp.asarray(values)
+    )  # fmt: skip
+
+
+EDGES = [
+    *(
+        edge(f"{name}: {words}, rows of every kind", name, ROWS + INFINITE, [target] * 6)
+        for name, (words, target) in itertools.product((SOFT, SAFE), TARGETS.items())
+        if (name, words) != (SAFE, "no target")
+    ),
+    edge(f"{SAFE}: no target costs 0 whatever the row", SAFE, ROWS + INFINITE, [[0.0, 0, 0]] * 6, gradient=False),
+    *(
+        edge(f"label {label}, rows of every kind", INTEGER, ROWS, np.asarray([label] * 5))
+        for label in (0, 1, -1, -3, 3, -4, -100, 100)
+    ),
+    *(
+        edge(f"label {label} on +inf", INTEGER, INFINITE, np.asarray([label]), gradient=False)
+        for label in (0, 1, -1, 3)
+    ),
+    edge("a narrow label counts from the end of many classes", INTEGER, np.zeros((1, 300)), np.int8([-1])),
+    edge("label 255 in bytes is out of range", INTEGER, [[0.0, 1, 2]], np.uint8([255])),
+    edge("−inf among the classes left out", SOFT, [[0.0, -inf, 2]] * 3, [[0.5, 0, 0.5]] * 3, where=CLASSES),
+    edge("classes left out", SOFT, MASKED, [[0.2, 0.3, 0.5]] * 3, where=CLASSES),
+    edge("examples left out", SOFT, MASKED, [[0.2, 0.3, 0.5]] * 3, where=[True, False, True]),
+    edge(
+        "−inf under a target, beside what is left out",
+        SOFT,
+        [[0.0, nan, 2], [1, 1, 2.0], [1, -inf, 3.0]],
+        [[0.2, 0.3, 0.5]] * 3,
+        where=CLASSES,
+    ),
+    edge(
+        "the label's class left out makes a loss that may be negative",
+        INTEGER,
+        MASKED,
+        np.asarray([1, 1, 1]),
+        where=CLASSES,
+    ),
+    edge("bad labels beside classes left out", INTEGER, MASKED, np.asarray([0, -1, 3]), where=CLASSES),
+    edge(
+        "NaN that is left out", INTEGER, [[0, nan, 1.0], [1, 1, 1], [1, 1, 1.0]], np.asarray([0, -1, 2]), where=CLASSES
+    ),
+    edge("labels of examples left out", INTEGER, MASKED, np.asarray([0, 1, 2]), where=[True, False, True]),
+    edge("poly with classes left out", POLY, MASKED, [[0.2, 0.3, 0.5]] * 3, where=CLASSES),
+    edge("poly with −inf at target 0", POLY, [[0.0, -inf, 2]], [[1.0, 0, 0]]),
+    edge("poly with +inf", POLY, [[0.0, inf, 2]], [[1.0, 0, 0]]),
+    edge("a label counts along two axes, in their order", INTEGER, GRID, np.asarray([5, 2]), axis=(2, 0)),
+    edge("or in the other order", INTEGER, GRID, np.asarray([5, 2]), axis=(0, 2)),
+    edge("two axes with classes left out", INTEGER, GRID, np.asarray([5, 2]), axis=(0, 2), where=HELD.tolist()),
+    edge(
+        "targets along two axes with classes left out",
+        SOFT,
+        GRID,
+        np.full((2, 2, 3), 1 / 6),
+        axis=(0, 2),
+        where=HELD.tolist(),
+    ),
+    edge(
+        "targets along two axes with examples left out",
+        SOFT,
+        GRID,
+        np.full((2, 2, 3), 1 / 6),
+        axis=(0, 2),
+        where=[True, False],
+    ),
+    edge("labels along the first axis", INTEGER, GRID[0], np.asarray([0, 1, 1]), axis=0),
+    edge("targets spread over the rows", SOFT, [[0.0, 1, 2]] * 3, [0.2, 0.3, 0.5]),
+    edge("logits spread over the targets", SOFT, [0.0, 1, 2], [[0.2, 0.3, 0.5]] * 3),
+    edge("a label spread over the rows", INTEGER, [[0.0, 1, 2]] * 2, np.asarray([0])),
+    edge("logits spread over the labels", INTEGER, [[0.0, 1, 2]], np.asarray([0, 1])),
+    edge("targets of integers", SOFT, [[0.0, 1, 2]], np.asarray([[0, 0, 1]])),
+    edge("targets of bools", SOFT, [[0.0, 1, 2]], np.asarray([[False, False, True]])),
+    *(
+        edge(f"yes or no at infinities, target {t}", SIGMOID, [0.0, 3, -50, inf, -inf, nan], np.float64(t))
+        for t in (0, 0.3, 1, 2, -1)
+    ),
+    edge("logits spread over yes and no", SIGMOID, [1.0, 2], np.asarray([[0, 1], [1, 1]])),
+    *(
+        edge(f"focal at infinities, target {t}", FOCAL, [0.0, inf, -inf, nan], np.float64(t), gradient=False)
+        for t in (0, 0.3, 1)
+    ),
+    *(
+        edge(f"focal far out, target {t}", FOCAL, [0.0, 3, -50, 200, -200], np.float64(t), alpha=0.25, gamma=0.5)
+        for t in (0, 0.3, 1)
+    ),
+    *(
+        edge(f"focal with γ = 0, target {t}", FOCAL, [0.0, 3, -50, 200, -200], np.float64(t), gamma=0.0)
+        for t in (0, 0.3, 1)
+    ),
+    edge("focal with α for each", FOCAL, [1.0, 2], [0.0, 1], alpha=[0.2, 0.3]),
+]
+
+
+@pytest.mark.parametrize("on", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("edge", EDGES, ids=str)
+def test_an_edge_is_optax_s(edge: Edge, on: str) -> None:
+    agreed = compared(edge, "optax", peer, compat, on)
+
+    assert all(agreed), agreed
+
+
+# -------------------- what is not followed
+
+NOT_FOLLOWED = [
+    (edge("a label's gradient at +inf is NaN there alone", INTEGER, [[inf, 0, 1.0]], np.asarray([1])), [True, False]),
+    (edge("a label beside two +inf costs +inf", INTEGER, [[inf, inf, 1.0]], np.asarray([2]), gradient=False), [False]),
+    (
+        edge(
+            "an offset of 1e6 costs a third of a small loss", INTEGER, [[1e6 + 3, 1e6]], np.asarray([0]), gradient=False
+        ),
+        [False],
+    ),
+]
+
+
+@pytest.mark.parametrize(("edge", "expected"), NOT_FOLLOWED, ids=[edge.name for edge, _ in NOT_FOLLOWED])
+def test_what_is_not_followed_is_still_otherwise(edge: Edge, expected: list[bool]) -> None:
+    agreed = compared(edge, "optax", peer, compat, "jax")
+
+    assert agreed == expected
+
+
+def test_a_tiny_loss_is_0_in_optax_only() -> None:
+    logits, label = jnp.asarray([[0.0, -20.0]]), jnp.asarray([0])
+
+    assert float(peer.softmax_cross_entropy_with_integer_labels(logits, label)[0]) == 0
+    found = compat.softmax_cross_entropy_with_integer_labels(logits, label)
+    assert float(found[0]) == pytest.approx(2.0611536e-9, rel=1e-6)
+
+
+def test_many_classes_overflow_in_optax_s_float16_only() -> None:
+    logits, label = jnp.zeros((1, 100_000), jnp.float16), jnp.asarray([0])
+
+    assert jnp.isinf(peer.softmax_cross_entropy_with_integer_labels(logits, label)[0])
+    found = compat.softmax_cross_entropy_with_integer_labels(logits, label)
+    assert found[0] == np.float16(np.log(100_000))
+
+
+def test_no_classes_are_an_error_here_only() -> None:
+    logits, label = jnp.zeros((1, 0)), jnp.asarray([0])
+
+    assert float(peer.softmax_cross_entropy_with_integer_labels(logits, label)[0]) == -inf
+    with pytest.raises(ValueError, match="at least one class"):
+        compat.softmax_cross_entropy_with_integer_labels(logits, label)
+
+
+def test_logits_of_one_class_are_not_spread_over_the_classes() -> None:
+    logits, target = jnp.zeros((1, 1)), jnp.asarray([[0.5, 0.5]])
+
+    assert float(peer.softmax_cross_entropy(logits, target)[0]) == 0
+    with pytest.raises(ValueError, match="as many classes"):
+        compat.softmax_cross_entropy(logits, target)
+
+
+def test_the_forward_mode_of_the_safe_loss_is_right_here_only() -> None:
+    logits, target = jnp.asarray([0.0, -inf, 1.0]), jnp.asarray([1.0, 0, 0])
+    tangents = [
+        jax.jvp(lambda x, f=functions: f.safe_softmax_cross_entropy(x, target), (logits,), (jnp.ones(3),))[1]
+        for functions in (peer, compat)
+    ]
+
+    assert np.isfinite(tangents[1])
+    assert not np.isfinite(tangents[0])
+
+
+# -------------------- signatures and errors
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_signature_is_optax_s(name: str) -> None:
+    def plain(function: Any) -> list[tuple[str, Any, Any]]:
+        return [(one.name, one.kind, one.default) for one in inspect.signature(function).parameters.values()]
+
+    assert plain(getattr(compat, name)) == plain(getattr(peer, name))
+
+
+def test_every_cross_entropy_of_optax_is_here() -> None:
+    found = {name for name in dir(peer) if "cross_entropy" in name or "focal" in name}
+
+    assert found == set(NAMES)
+
+
+REFUSED = {
+    "logits of integers": lambda f: f.softmax_cross_entropy(jnp.asarray([[1, 2]]), jnp.asarray([[0.0, 1]])),
+    "labels of floats": lambda f: getattr(f, INTEGER)(jnp.zeros((1, 2)), jnp.zeros(1)),
+    "labels of bools": lambda f: getattr(f, INTEGER)(jnp.zeros((1, 2)), jnp.zeros(1, bool)),
+    "labels with a class axis": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3)), jnp.zeros((2, 1), int)),
+    "labels along all axes": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3)), jnp.zeros((), int), axis=None),
+    "poly targets of integers": lambda f: f.poly_loss_cross_entropy(jnp.zeros((1, 2)), jnp.asarray([[0, 1]])),
+    "yes or no from integers": lambda f: f.sigmoid_binary_cross_entropy(jnp.asarray([1]), jnp.asarray([1])),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
+def test_what_optax_refuses_is_refused_with_its_type_of_error(call: Any) -> None:
+    with pytest.raises(Exception) as theirs:
+        call(peer)
+
+    with pytest.raises(theirs.type):
+        call(compat)
+
+
+def test_a_traced_call_is_that_of_optax() -> None:
+    logits, label = jnp.asarray([[0.0, 1, 2], [3, 1, 2]]), jnp.asarray([1, -1])
+
+    found = jax.jit(compat.softmax_cross_entropy_with_integer_labels)(logits, label)
+
+    np.testing.assert_allclose(found, peer.softmax_cross_entropy_with_integer_labels(logits, label), rtol=1e-6)

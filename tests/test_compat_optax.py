@@ -1,0 +1,108 @@
+"""xent.compat.optax without optax beside it: every library, laziness, and errors."""
+
+import math
+
+import numpy as np
+import pytest
+from libraries import Library
+
+from xent.compat import optax as compat
+
+LOGITS = np.asarray([[0.0, 1, -1], [2, 0, -np.inf], [0, np.inf, 1], [1, 1, 1]], np.float32)
+SOFT = np.asarray([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1], [0.2, 0.3, 0.5]], np.float32)
+FINITE = np.where(np.isfinite(LOGITS), LOGITS, 0.5).astype(np.float32)
+HELD = np.asarray([[True, True, False], [False, False, False], [True, True, True], [True, False, True]])
+
+
+def costs(rows: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """−log of the softmax over what is not masked, in float64."""
+    shown = np.exp(rows.astype(np.float64)) * (1 if mask is None else mask)
+    return np.log(shown.sum(axis=-1, keepdims=True)) - rows
+
+
+def test_targets_meet_infinities_as_in_optax(lib: Library) -> None:
+    found = lib.call(compat.softmax_cross_entropy, LOGITS, SOFT)
+    expected = [costs(LOGITS[:1])[0, :2].mean(), np.nan, np.nan, math.log(3)]
+
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_safe_loss_takes_nothing_times_infinity_for_nothing(lib: Library) -> None:
+    found = lib.call(compat.safe_softmax_cross_entropy, LOGITS[:2], SOFT[:2])
+
+    np.testing.assert_allclose(found, [costs(LOGITS[:1])[0, :2].mean(), math.log1p(math.exp(-2))], rtol=1e-6)
+
+
+def test_negative_labels_count_from_the_end_and_others_are_nan(lib: Library) -> None:
+    found = lib.call(compat.softmax_cross_entropy_with_integer_labels, FINITE, np.asarray([-1, 3, 0, -4]))
+    every = costs(FINITE)
+
+    np.testing.assert_allclose(found, [every[0, 2], np.nan, every[2, 0], np.nan], rtol=1e-6)
+
+
+def test_what_is_left_out_takes_no_part(lib: Library) -> None:
+    found = lib.call(lambda x, t, m: compat.softmax_cross_entropy(x, t, where=m), FINITE, SOFT, HELD)
+    terms = SOFT * np.where(HELD, costs(FINITE, HELD + (HELD.sum(axis=1) == 0)[:, None]), 0)
+
+    np.testing.assert_allclose(found, terms.sum(axis=1), rtol=1e-6)
+
+
+def test_a_label_that_is_left_out_still_counts(lib: Library) -> None:
+    labels = np.asarray([2, 0, 1, 0])
+    found = lib.call(
+        lambda x, y, m: compat.softmax_cross_entropy_with_integer_labels(x, y, where=m), FINITE, labels, HELD
+    )
+    every = costs(FINITE, HELD + (HELD.sum(axis=1) == 0)[:, None])
+
+    np.testing.assert_allclose(found, [every[0, 2], 0, every[2, 1], every[3, 0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [(0, 1), (1, 0), None], ids=str)
+def test_several_axes_are_one(lib: Library, axis) -> None:
+    found = lib.call(lambda x, t: compat.softmax_cross_entropy(x, t, axis=axis), FINITE, SOFT)
+    whole = costs(FINITE.reshape(1, -1))[0]
+
+    np.testing.assert_allclose(found, (whole * SOFT.ravel()).sum(), rtol=1e-6)
+
+
+def test_poly_adds_what_is_missed(lib: Library) -> None:
+    found = lib.call(lambda x, t: compat.poly_loss_cross_entropy(x, t, epsilon=3.0), FINITE, SOFT)
+    every = costs(FINITE)
+    expected = (SOFT * (every + 3 * (1 - np.exp(-every)))).sum(axis=1)
+
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_focal_weighs_by_what_is_wrong(lib: Library) -> None:
+    found = lib.call(lambda x, t: compat.sigmoid_focal_loss(x, t, alpha=0.25), FINITE, SOFT)
+    yes, no = np.log1p(np.exp(-FINITE.astype(np.float64))), np.log1p(np.exp(FINITE.astype(np.float64)))
+    wrong = (1 - SOFT) * np.exp(-yes) + SOFT * np.exp(-no)
+    expected = (0.25 * SOFT + 0.75 * (1 - SOFT)) * wrong**2 * (SOFT * yes + (1 - SOFT) * no)
+
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_yes_or_no_at_infinities_is_nan_where_it_is_right(lib: Library) -> None:
+    logits, answers = np.asarray([np.inf, np.inf, -np.inf, -np.inf]), np.asarray([0, 1, 0, 1])
+    found = lib.call(compat.sigmoid_binary_cross_entropy, logits, answers)
+
+    np.testing.assert_array_equal(found, [np.inf, np.nan, np.nan, np.inf])
+
+
+ERRORS = {
+    "labels of floats": (TypeError, "must be integers", lambda: integer(FINITE, SOFT[:, 0])),
+    "labels of bools": (TypeError, "must be integers", lambda: integer(FINITE, SOFT[:, 0] > 0)),
+    "all axes for labels": (ValueError, "an int or a tuple", lambda: integer(FINITE, np.zeros((), int), axis=None)),
+    "labels with a class axis": (ValueError, "one label an example", lambda: integer(FINITE, np.zeros((4, 1), int))),
+    "poly targets of integers": (TypeError, "must be floating", lambda: poly(FINITE, SOFT > 0)),
+    "logits of one class": (ValueError, "as many classes", lambda: compat.softmax_cross_entropy(FINITE[:, :1], SOFT)),
+    "logits of integers": (TypeError, "real floating", lambda: compat.softmax_cross_entropy(SOFT > 0, SOFT)),
+}
+integer, poly = compat.softmax_cross_entropy_with_integer_labels, compat.poly_loss_cross_entropy
+
+
+@pytest.mark.parametrize(("error", "words", "call"), ERRORS.values(), ids=ERRORS)
+def test_bad_input_has_its_message(error: type[Exception], words: str, call) -> None:
+    with pytest.raises(error, match=words):
+        call()

@@ -1,0 +1,120 @@
+"""xent.compat.torch without torch's own functions beside it: every library, laziness, and errors."""
+
+import math
+
+import numpy as np
+import pytest
+from libraries import Library
+
+from xent.compat import torch as compat
+
+LOGITS = np.asarray([[0.0, 1, -1], [2, 0, -np.inf], [0, np.inf, 1], [1, 1, 1]], np.float32)
+LABELS = np.asarray([0, 1, -100, 2])
+SOFT = np.asarray([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1], [0.2, 0.3, 0.5]], np.float32)
+WEIGHT = np.asarray([2.0, 3.0, 5.0], np.float32)
+
+
+def shares(values: list[float]) -> np.ndarray:
+    """Minus the log-softmax of finite logits, in float64."""
+    return np.log(np.sum(np.exp(values))) - np.asarray(values)
+
+
+def test_labels_cost_the_same_on_every_library(lib: Library) -> None:
+    found = lib.call(lambda x, y: compat.cross_entropy(x, y, reduction="none"), LOGITS, LABELS)
+    expected = [shares([0, 1, -1])[0], shares([2, 0])[1], 0, math.log(3)]
+
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_mean_is_over_the_weights_of_the_labels(lib: Library) -> None:
+    found = lib.call(lambda x, y, w: compat.cross_entropy(x, y, w), LOGITS, LABELS, WEIGHT)
+    expected = (2 * shares([0, 1, -1])[0] + 3 * shares([2, 0])[1] + 5 * math.log(3)) / 10
+
+    assert found.shape == ()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_probabilities_meet_infinities_as_in_torch(lib: Library) -> None:
+    found = lib.call(lambda x, t: compat.cross_entropy(x, t, reduction="none"), LOGITS, SOFT)
+    expected = [shares([0, 1, -1])[:2].mean(), np.nan, np.nan, math.log(3)]
+
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_nll_loss_looks_at_the_label_alone(lib: Library) -> None:
+    logits = np.asarray([[-1.0, np.nan], [-2.0, -3.0]], np.float32)
+    found = lib.call(lambda x, y: compat.nll_loss(x, y, reduction="sum"), logits, np.asarray([0, 1]))
+
+    assert float(found) == 4.0
+
+
+def test_a_certain_mistake_costs_100(lib: Library) -> None:
+    p, t = np.asarray([0.0, 1.0, 0.5], np.float32), np.asarray([1.0, 1.0, 0.0], np.float32)
+    found = lib.call(lambda p, t: compat.binary_cross_entropy(p, t, reduction="none"), p, t)
+
+    np.testing.assert_allclose(found, [100, 0, math.log(2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 1), ()], ids=str)
+def test_a_positive_weight_may_have_any_shape(lib: Library, shape: tuple[int, ...]) -> None:
+    logits = np.where(np.isfinite(LOGITS), LOGITS, 0)
+    c = np.arange(1, 1 + math.prod(shape), dtype=np.float32).reshape(shape)
+    found = lib.call(
+        lambda x, t, c: compat.binary_cross_entropy_with_logits(x, t, pos_weight=c, reduction="none"), logits, SOFT, c
+    )
+    wide = logits.astype(np.float64)
+    expected = SOFT * c * np.log1p(np.exp(-wide)) + (1 - SOFT) * np.log1p(np.exp(wide))
+
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.variants("dask")
+def test_probabilities_out_of_range_are_nan_where_they_are_lazy(lib: Library) -> None:
+    found = lib.call(lambda p: compat.binary_cross_entropy(p, p, reduction="none"), np.asarray([0.5, 1.5]))
+
+    assert found[0] == pytest.approx(math.log(2))
+    assert np.isnan(found[1])
+
+
+@pytest.mark.variants("dask")
+def test_rows_may_be_unknown_where_they_are_lazy(lib: Library) -> None:
+    def kept(x, y, w):
+        mask = y >= 0
+        return compat.cross_entropy(x[mask], y[mask], w)
+
+    found = lib.call(kept, LOGITS, LABELS, WEIGHT)
+
+    assert found == lib.call(lambda x, y, w: compat.cross_entropy(x, y, w), LOGITS, LABELS, WEIGHT)
+
+
+ERRORS = {
+    "an unknown reduction": (ValueError, "not a valid value", lambda: compat.nll_loss(LOGITS, LABELS, reduction="x")),
+    "no class axis": (ValueError, "class axis", lambda: compat.nll_loss(LOGITS[0, 0], LABELS[0])),
+    "smoothing above 1": (RuntimeError, "at most 1", lambda: compat.cross_entropy(LOGITS, LABELS, label_smoothing=2.0)),
+    "integers for probabilities": (
+        RuntimeError,
+        "must be floating",
+        lambda: compat.cross_entropy(SOFT, SOFT.astype(int)),
+    ),
+    "too few class weights": (
+        RuntimeError,
+        "one for each class",
+        lambda: compat.cross_entropy(SOFT, LABELS, WEIGHT[:2]),
+    ),
+    "too few labels": (ValueError, "one label a row", lambda: compat.nll_loss(SOFT, LABELS[:1])),
+    "targets of another shape": (ValueError, "shape of `input`", lambda: compat.binary_cross_entropy(SOFT, SOFT[0])),
+    "a number out of range": (RuntimeError, "between 0 and 1", lambda: compat.binary_cross_entropy(SOFT + 1, SOFT)),
+    "integers for input": (TypeError, "real floating", lambda: compat.binary_cross_entropy(LABELS, LABELS)),
+    "a weight that is larger": (
+        RuntimeError,
+        "must broadcast",
+        lambda: compat.binary_cross_entropy(SOFT, SOFT, SOFT[None]),
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "words", "call"), ERRORS.values(), ids=ERRORS)
+def test_bad_input_has_its_message(error: type[Exception], words: str, call) -> None:
+    with pytest.raises(error, match=words):
+        call()
