@@ -73,7 +73,7 @@ test-report: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/pytest -p no:cacheprovider reports
 
 test-peers: $(VENV)/test.stamp $(VENV)/wheel.stamp
-	XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) peers
+	XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) compat_tests
 
 lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/ruff check .

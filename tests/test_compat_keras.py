@@ -1,6 +1,6 @@
 """xent.compat.keras without Keras: every array library gives one answer, lazily where it is lazy.
 
-That the answers are Keras': peers/test_keras.py.
+That the answers are Keras': compat_tests/test_keras.py.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """xent.compat.tensorflow without TensorFlow: every array library gives one answer, lazily where it is lazy.
 
-That the answers are TensorFlow's: peers/test_tensorflow.py.
+That the answers are TensorFlow's: compat_tests/test_tensorflow.py.
 """
 
 import numpy as np

@@ -9,10 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from expected import same
-
-import xent
-from peers.tf_grid import (
+from cases import (
     HALVES,
     Case,
     answer,
@@ -27,6 +24,9 @@ from peers.tf_grid import (
     textbook,
     values,
 )
+from expected import same
+
+import xent
 from xent.compat import tensorflow as compat
 
 inf, nan = np.inf, np.nan

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax.losses as peer
 import pytest
+from cases import Case, gradients, labels, outcome, targets, values
+from grid import Edge, compared, inf, nan, textbook
 
-from peers.grid import Edge, compared, inf, nan, textbook
-from peers.tf_grid import Case, gradients, labels, outcome, targets, values
 from xent.compat import optax as compat
 
 NAMES = (

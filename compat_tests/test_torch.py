@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as peer
+from cases import Case, gradients, labels, outcome, targets, values
+from grid import Edge, class_weight, compared, inf, nan, shared, textbook, weighed
 
 import xent
-from peers.grid import Edge, class_weight, compared, inf, nan, shared, textbook, weighed
-from peers.tf_grid import Case, gradients, labels, outcome, targets, values
 from xent.compat import torch as compat
 
 NAMES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")

@@ -15,10 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from expected import same
-
-import xent
-from peers.tf_grid import (
+from cases import (
     HALVES,
     Case,
     answer,
@@ -39,6 +36,9 @@ from peers.tf_grid import (
     textbook,
     values,
 )
+from expected import same
+
+import xent
 from xent.compat import keras as compat
 
 inf, nan = np.inf, np.nan

@@ -1,4 +1,4 @@
-"""What the comparisons with TensorFlow and with Keras share: a case, and how far the two answers may lie apart.
+"""What the comparisons share: a case, and how far the two answers may lie apart.
 
 A case is one function of the peer beside ours. It is run on every dtype, on arrays of NumPy, torch and JAX, for its
 value, and on those of torch and JAX for its gradient in each of its arguments. The bounds are first-order sums of the
@@ -8,32 +8,20 @@ here state their multiples. What is not finite must be met exactly.
 
 import dataclasses
 import functools
-import importlib.util
 import zlib
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import peers as textbook
 import pytest
 from expected import far
 from golden_cases import named_dtype
 
 from xent.testing.budget import Budget, compute_dtype, smallest
 
-
-def the_other_peers() -> ModuleType:
-    """The module tests/peers.py, whose name this folder has too."""
-    path = Path(__file__).parents[1] / "tests" / "peers.py"
-    spec = importlib.util.spec_from_file_location("textbook", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-textbook = the_other_peers()
 labels, targets, rows, FUNCTION = textbook.labels, textbook.targets, textbook.rows, textbook.FUNCTION
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 HALVES = {"float16": "float32", "bfloat16": "float32"}

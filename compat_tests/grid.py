@@ -1,6 +1,6 @@
 """What the comparisons with torch, optax and scikit-learn share: bounds of weighed losses, and edges met exactly.
 
-The grid's cases and their tolerance, the first-order sum of the textbook's roundings, are those of ``tf_grid``. An edge
+The grid's cases and their tolerance, the first-order sum of the textbook's roundings, are those of ``cases``. An edge
 is one call with values at which a peer has an answer of its own: the answers must agree, value and gradient, but for
 64 units of rounding of the larger of the two and 1, and infinities and NaN are met exactly. An edge that xent.compat
 does not follow is held to disagree, so that it cannot outlive its reason.
@@ -13,9 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from cases import Bound, dtype_of, library, textbook, unit_roundoff
 from golden_cases import named_dtype
-
-from peers.tf_grid import Bound, dtype_of, library, textbook, unit_roundoff
 
 inf, nan = np.inf, np.nan
 UNITS = 64  # of rounding, at an edge: a peer's C + 2 FUNCTION for a few classes

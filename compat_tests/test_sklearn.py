@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics as peer
+from cases import library, unit_roundoff
 from golden_cases import named_dtype
 
-from peers.tf_grid import library, unit_roundoff
 from xent.compat import dask_ml
 from xent.compat import sklearn as compat
 
