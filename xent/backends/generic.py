@@ -21,6 +21,8 @@ from . import blocks
 from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, Labels, Soft, Walk, Work
 
 METHODS = frozenset({"partial", "gradient", "statistics"})
+LOGARITHMS = 2**20
+"""How many logarithms of probabilities are made at once for a fused kernel."""
 
 
 class SparseFold:
@@ -248,7 +250,9 @@ def run_statistics(work: Work, rows: Rows) -> numbers.RowStatistics:
     if kind == "logits":
         found = numbers.finish_statistics(xp, blocks.statistics(work, dtype), rows)
     else:
-        walk, parts = work.walk.in_blocks(), []
+        # a kernel that walks by itself is quicker than expressions, and what is made of the logarithms is all it takes
+        is_fused = work.plan.block_elements is None
+        walk, parts = work.walk.in_blocks(LOGARITHMS if is_fused else None), []
         walk.limit = max(walk.limit, walk.classes)  # whole rows
         for tile in walk.tiles():
             block, labels = walk.block(work.logits, tile, (0, walk.classes)), work.targets.values[tile.rows]
@@ -257,7 +261,10 @@ def run_statistics(work: Work, rows: Rows) -> numbers.RowStatistics:
             at_label, _ = fold.gather(xp, logs, labels)
             found = work.kernel.statistics(logs, labels, at_label, threads=work.threads)
             if logs is not block:  # probabilities that differ may have one logarithm
-                found = found._replace(label_rank=numbers.rank(xp, block, labels, fold.gather(xp, block, labels)[0]))
+                p, _ = fold.gather(xp, block, labels)
+                again = work.kernel.statistics(block, labels, p, threads=work.threads) if is_fused else None
+                rank = numbers.rank(xp, block, labels, p) if again is None else again.label_rank
+                found = found._replace(label_rank=rank)
             parts.append(numbers.of_log_probabilities(xp, found, at_label))
         joined = (blocks.joined(xp, list(field), dtype) for field in zip(*parts, strict=True))
         found = numbers.without_label(xp, numbers.RowStatistics(*joined), rows)
