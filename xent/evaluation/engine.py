@@ -6,6 +6,7 @@ schedulers runs. Leaves out what a task computes.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -149,9 +150,11 @@ def connected(scheduler: Any) -> Iterator[Any]:
     text = os.fspath(scheduler)
     library = require("distributed", "distributed", "a cluster")
     if text.partition(":")[0] == PROCESSES:
-        # no dashboard: its port may be taken, and there is nothing to watch that the bar does not show
+        # no dashboard: its port may be taken, and there is nothing to watch that the bar does not show; no log of a
+        # worker that lost its scheduler while both are closed: what goes wrong in the run is raised
+        options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
         with (
-            library.LocalCluster(process_count(text), threads_per_worker=1, dashboard_address=None) as cluster,
+            library.LocalCluster(process_count(text), **options) as cluster,
             library.Client(cluster, set_as_default=False) as client,
         ):
             yield client
