@@ -44,6 +44,14 @@ def test_the_blocks_may_be_of_any_library(logits, labels, library):
     assert found == replace(evaluate(logits, labels), positions=())
 
 
+def test_the_blocks_may_be_lazy(logits, labels):
+    import dask.array as da
+
+    lazy = blocks(logits, labels, 100, lambda array: da.from_array(array, chunks=40))
+
+    assert evaluate(lazy).mean_loss == pytest.approx(evaluate(logits, labels).mean_loss, rel=1e-6)
+
+
 def test_a_block_is_let_go_before_the_next_is_made(logits, labels):
     import weakref
 

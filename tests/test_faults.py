@@ -1,6 +1,7 @@
 """Faults, made for real: killed processes, broken files. The numbers are the same, or the error is clear."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,12 +9,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 import zarr
 
 import xent
-from xent.evaluation.onepass import evaluate
+from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.paired import compare
+from xent.evaluation.report import told_plan
 from xent.evaluation.sources import ReadError, Source, open_source
 
 ROWS, CLASSES, ROW_BYTES = 1000, 7, 28
@@ -202,6 +206,47 @@ def test_rows_that_cannot_be_read_are_counted_and_are_the_same_for_any_chunks(fo
     assert (made.unread_rows, made.first_unread, made.counted, made.rows) == (80, 120, ROWS - 80, ROWS)
     assert (made.mean_loss, made.standard_error, made.classes) == (rest.mean_loss, rest.standard_error, rest.classes)
     np.testing.assert_array_equal(np.isnan(np.load("loss.npy")), lost)
+
+
+def test_a_chunk_that_a_shard_lacks_is_refused_before_any_work(folder, logits):
+    stored = zarr.create_array("y.zarr", shape=logits.shape, dtype="f4", chunks=(20, CLASSES), shards=(60, CLASSES))
+    stored[:130] = logits[:130]
+    stored[180:] = logits[180:]
+
+    with pytest.raises(ReadError, match=r"is incomplete: 2 of its 3 chunks in .*c/2/0 were never written"):
+        evaluate("y.zarr", "y.npy")
+
+
+def test_a_chunk_that_is_lost_in_the_run_is_an_error_that_names_it(folder):
+    def progress(rows):
+        shutil.rmtree(folder / "x.zarr" / "c", ignore_errors=True)
+
+    with pytest.raises(ReadError, match=r"rows \d+ to \d+ of .*x\.zarr could not be read .*/0 is not there"):
+        evaluate("x.zarr", "y.npy", chunk_bytes=60 * ROW_BYTES, scheduler="sync", progress=progress)
+
+
+def test_labels_that_are_not_stored_are_told_before_the_run(folder, labels):
+    stored = zarr.create_array("l.zarr", shape=labels.shape, dtype="i8", chunks=(100,))
+    stored[:] = labels
+    (folder / "l.zarr" / "c" / "3").unlink()
+
+    assert "1 chunks of the labels are not stored, and are read as the fill value" in told_plan(
+        plan("x.npy", "l.zarr"), "threads"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("chunk_bytes", [1600, 16_000])
+def test_a_null_is_lost_with_what_is_stored_beside_it_whatever_the_chunks(folder, logits, suffix, chunk_bytes):
+    table = pyarrow.table({"label": pyarrow.array([None if row == 250 else 0 for row in range(ROWS)], pyarrow.int64())})
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(table, "l.parquet", row_group_size=200)
+    else:
+        with pyarrow.ipc.new_file("l.arrow", table.schema) as file:
+            file.write_table(table, max_chunksize=200)
+    made = evaluate("x.npy", f"l.{suffix}", on_error="skip", chunk_bytes=chunk_bytes)
+
+    assert (made.unread_rows, made.first_unread) == (200, 200)
 
 
 def test_a_truncated_shard_is_an_error_that_names_it_and_its_rows(folder):

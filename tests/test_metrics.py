@@ -126,13 +126,13 @@ def test_one_cluster_has_no_error(logits, labels):
     assert math.isnan(evaluate(logits, labels, clusters=np.zeros(ROWS, int)).standard_error)
 
 
-def test_tables_of_classes_and_slices_are_those_of_their_rows(found, logits, labels, losses):
+def test_tables_of_classes_and_slices_are_those_of_their_rows(found, logits, labels, losses, clusters):
     for label, group in found.classes.items():
         mine = losses[labels == label]
 
         assert (group.counted, group.mean_loss) == (len(mine), pytest.approx(mine.mean(), rel=1e-13))
         assert group.standard_error == pytest.approx(scipy.stats.sem(mine), rel=1e-12)
-    part = evaluate(logits[1::3], labels[1::3])
+    part = evaluate(logits[1::3], labels[1::3], clusters=clusters[1::3])
 
     assert found.slices["a"] == (part.counted, part.mean_loss, part.standard_error, part.accuracy)
     assert list(found.slices) == ["a", "b", "ü"] and list(found.classes) == sorted(set(labels.tolist()))
@@ -254,6 +254,38 @@ def test_a_set_against_itself_is_no_different(logits, labels):
     found = compare(logits, logits, labels)
 
     assert (found.mean_difference, found.standard_error, found.p_value, found.ties) == (0.0, 0.0, 1.0, ROWS)
+
+
+def test_a_slice_of_a_comparison_has_the_clustered_error_of_its_rows(logits, other, labels, clusters):
+    slices = np.arange(ROWS) % 2
+    found = compare(logits, other, labels, clusters=clusters, slices=slices).slices[1]
+    part = compare(logits[1::2], other[1::2], labels[1::2], clusters=clusters[1::2])
+
+    assert (found.mean_difference, found.standard_error) == (part.mean_difference, part.standard_error)
+    assert found.standard_error != compare(logits[1::2], other[1::2], labels[1::2]).standard_error
+
+
+@pytest.mark.parametrize(("a", "b", "mean"), [(0, 1, -math.inf), (1, 0, math.inf), (1, 1, math.nan)])
+def test_a_loss_that_is_infinite_makes_the_difference_infinite(logits, labels, a, b, mean):
+    sets = []
+    for is_infinite, row in ((a, 3), (b, 9)):
+        one = logits.copy()
+        one[row, labels[row]] = -math.inf if is_infinite else 0
+        sets.append(one)
+
+    assert compare(*sets, labels).mean_difference == pytest.approx(mean, nan_ok=True)
+
+
+def test_many_clusters_cost_no_more_than_they_are():
+    labels, rng = np.zeros(60_000, int), np.random.default_rng(0)
+    logits, clusters = rng.normal(size=(60_000, 2)), rng.permutation(60_000) // 2
+    found = evaluate(logits, labels, clusters=clusters)
+    sums = np.zeros(30_000)
+    losses = np.log1p(np.exp(logits[:, 1] - logits[:, 0]))
+    np.add.at(sums, clusters, losses - losses.mean())
+
+    assert found.clusters == 30_000
+    assert found.standard_error == pytest.approx(np.sqrt(30_000 / 29_999 * (sums**2).sum()) / 60_000, rel=1e-9)
 
 
 def test_sets_of_other_shapes_are_refused(logits, labels):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import xent
 from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.source import MOST_ROWS
 from xent.evaluation.sources import ReadError, Source
 
 ROWS, CLASSES = 507, 7
@@ -120,6 +121,33 @@ def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
     assert by_address == by_client == evaluate(logits, labels)
 
 
+def test_two_runs_on_one_cluster_do_not_take_each_others_chunks(folder, logits, labels):
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    graphs = [plan(folder / "x.npy", folder / "y.npy", chunk_bytes=500).graph()[0] for _ in range(2)]
+    with distributed.LocalCluster(1, processes=False, dashboard_address=None) as local, distributed.Client(local) as it:
+        kept = it.get(*plan(-logits, labels, chunk_bytes=500).graph(), sync=False)  # another run's, still held
+        assert evaluate(logits, labels, chunk_bytes=500, scheduler=it) == evaluate(logits, labels)
+        del kept
+
+    assert not graphs[0].keys() & graphs[1].keys()
+
+
+def test_a_forced_kernel_is_forced_on_a_cluster_too(folder):
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    with distributed.LocalCluster(1, processes=False, dashboard_address=None) as local, distributed.Client(local) as it:
+        with xent.using(kernel="nope"), pytest.raises(ValueError, match="'nope', which is not registered"):
+            evaluate(folder / "x.npy", folder / "y.npy", scheduler=it)
+        with xent.using(kernel="generic"):
+            assert evaluate(folder / "x.npy", folder / "y.npy", scheduler=it).rows == ROWS
+
+
+def test_a_comparison_of_chunks_cut_otherwise_is_that_of_the_arrays(logits, labels):
+    a, b = da.from_array(logits, chunks=(100, -1)), da.from_array(-logits, chunks=(77, 3))
+    found, expected = (xent.compare(*pair, labels) for pair in ((a, b), (logits, -logits)))
+
+    assert found.mean_difference == pytest.approx(expected.mean_difference, rel=1e-6)
+
+
 def test_a_file_in_fortran_order_leaves_the_same_bits(logits, labels, tmp_path):
     np.save(tmp_path / "x.npy", np.asfortranarray(logits))
 
@@ -137,7 +165,7 @@ def test_a_graph_holds_no_data_whatever_the_size_of_the_file(tmp_path, rows, tas
         np.lib.format.open_memmap(tmp_path / name, "w+", dtype, shape)  # a hole in the disk until it is written
     planned = plan(tmp_path / "x.npy", tmp_path / "y.npy", chunk_bytes=400 * rows // tasks)
 
-    assert planned.tasks == tasks
+    assert planned.tasks == max(tasks, -(-rows // MOST_ROWS))
     assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * tasks
 
 

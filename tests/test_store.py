@@ -11,7 +11,7 @@ from xent.evaluation import chunks
 from xent.evaluation.moments import Moments
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.paired import compare
-from xent.evaluation.sources import ReadError
+from xent.evaluation.sources import ReadError, open_source
 from xent.evaluation.state import State
 from xent.evaluation.store import from_plain, to_plain
 
@@ -98,8 +98,31 @@ def test_another_option_is_refused(folder, change):
 
 
 def test_arrays_in_hand_are_refused_for_nothing_tells_whether_they_change(folder):
-    with pytest.raises(ValueError, match=r"of files alone, .* got an array in hand as `predictions`\. Save it"):
+    with pytest.raises(ValueError, match=r"of files alone, .* got float32\[300, 7\] as `predictions`\. Save it"):
         plan(np.load("a.npy"), "y.npy", **CALL)
+
+
+def test_a_run_that_writes_losses_does_not_take_what_one_kept_that_wrote_none(folder):
+    evaluate("a.npy", "y.npy", **CALL)
+
+    with pytest.raises(ValueError, match="whose per_example have changed since"):
+        evaluate("a.npy", "y.npy", **CALL, per_example="loss.npy")
+    assert not (folder / "loss.npy").exists()
+
+
+def test_what_was_kept_is_gone_on_with_where_faults_are_now_skipped(folder, monkeypatch):
+    first = evaluate("a.npy", "y.npy", **CALL)
+    monkeypatch.setattr(chunks, "measured", None)
+
+    assert evaluate("a.npy", "y.npy", **CALL, on_error="skip", on_bad_label="skip") == first
+    assert evaluate("a.npy", "y.npy", **CALL, predicted_bytes=np.int64(5)).bits_per_byte > 0
+
+
+def test_a_server_that_does_not_tell_of_changes_is_refused(folder):
+    source = open_source("a.npy", "predictions")
+
+    assert source.fingerprint() is not None
+    assert replace(source, stamp=(source.stamp[0], "")).fingerprint() is None
 
 
 def test_a_directory_of_other_files_is_refused_and_left_alone(folder):

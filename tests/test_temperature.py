@@ -117,6 +117,12 @@ def test_rows_that_do_not_count_are_in_no_bin(logits, labels):
     )
 
 
+def test_what_is_no_probability_has_no_classwise_calibration_error(labels):
+    found = evaluate(np.full((ROWS, CLASSES), 1e6), labels, kind="probabilities", classwise=True)
+
+    assert np.isnan(found.classwise_calibration_error) and found.unnormalised_rows == ROWS
+
+
 def test_a_row_that_is_nan_has_no_classwise_calibration_error(logits, labels):
     spoilt = logits.copy()
     spoilt[5] = np.nan

@@ -32,6 +32,10 @@ def labels():
     return np.random.default_rng(2).integers(0, CLASSES, ROWS)
 
 
+def uniform(ids, log_probabilities, classes):
+    return TopK(ids, log_probabilities, classes, tail="uniform")
+
+
 def top(full, k=K):
     ids = np.argsort(-full, axis=1)[:, :k]
     return ids, np.take_along_axis(full, ids, axis=1)
@@ -41,21 +45,23 @@ def top(full, k=K):
 @pytest.mark.parametrize("chunk_bytes", [1, 1000, 10**6])
 def test_a_uniform_tail_is_that_of_the_formula(full, labels, dtype, chunk_bytes):
     ids, values = top(full)
-    made = evaluate(TopK(ids, values.astype(dtype), CLASSES), labels, kind="log_probabilities", chunk_bytes=chunk_bytes)
+    made = evaluate(
+        uniform(ids, values.astype(dtype), CLASSES), labels, kind="log_probabilities", chunk_bytes=chunk_bytes
+    )
     loss = -full[np.arange(ROWS), labels]
 
     assert made.mean_loss == pytest.approx(loss.mean(), rel=1e-13 if dtype is np.float64 else 1e-6)
-    assert made == evaluate(TopK(ids, values.astype(dtype), CLASSES), labels, kind="log_probabilities")
+    assert made == evaluate(uniform(ids, values.astype(dtype), CLASSES), labels, kind="log_probabilities")
 
 
 def test_two_classes_beside_one_half_have_a_quarter_each():
-    made = evaluate(TopK(np.asarray([[1]]), np.log([[0.5]]), 3), np.asarray([2]), kind="log_probabilities")
+    made = evaluate(uniform(np.asarray([[1]]), np.log([[0.5]]), 3), np.asarray([2]), kind="log_probabilities")
 
     assert made.mean_loss == pytest.approx(np.log(4), rel=1e-15)
 
 
 def test_all_classes_leave_no_tail(full, labels):
-    made = evaluate(TopK(*top(full, CLASSES), CLASSES), labels, top_k=(1, 3))
+    made = evaluate(uniform(*top(full, CLASSES), CLASSES), labels, top_k=(1, 3))
 
     assert_same_numbers(made, evaluate(full, labels, kind="log_probabilities", top_k=(1, 3)))
 
@@ -75,7 +81,7 @@ def assert_same_numbers(made, expected):
 @pytest.mark.parametrize("k", [1, K, CLASSES - 1])
 def test_the_numbers_are_those_of_the_dense_log_probabilities(k, labels):
     full = spread_tail(3 * np.random.default_rng(5).normal(size=(ROWS, CLASSES)), k)
-    made = evaluate(TopK(*top(full, k), CLASSES), labels, top_k=(1, 2, 9))
+    made = evaluate(uniform(*top(full, k), CLASSES), labels, top_k=(1, 2, 9))
 
     assert_same_numbers(made, evaluate(full, labels, kind="log_probabilities", top_k=(1, 2, 9)))
 
@@ -83,14 +89,14 @@ def test_the_numbers_are_those_of_the_dense_log_probabilities(k, labels):
 def test_equal_log_probabilities_are_ranked_by_their_class():
     full = np.log(np.full((6, 6), 1 / 6))
     ids = np.asarray([[4, 1]] * 6)
-    made = evaluate(TopK(ids, np.take_along_axis(full, ids, axis=1), 6), np.arange(6), top_k=range(1, 7))
+    made = evaluate(uniform(ids, np.take_along_axis(full, ids, axis=1), 6), np.arange(6), top_k=range(1, 7))
 
     assert made.top_k_accuracy == pytest.approx({k: k / 6 for k in range(1, 7)})
     assert {one.predicted for one in made.worst} == {1}
 
 
 def test_a_tail_above_what_is_stored_is_ranked_above_it():
-    made = evaluate(TopK(np.asarray([[0, 2]]), np.log([[0.1, 0.1]]), 4), np.asarray([2]), top_k=(3, 4))
+    made = evaluate(uniform(np.asarray([[0, 2]]), np.log([[0.1, 0.1]]), 4), np.asarray([2]), top_k=(3, 4))
 
     assert made.top_k_accuracy == {3: 0.0, 4: 1.0}
     assert (made.worst[0].predicted, made.confidence) == (1, pytest.approx(0.4))
@@ -116,16 +122,28 @@ def test_a_label_of_which_nothing_is_known_may_be_counted_and_left_out(full, lab
     assert made.top_k_accuracy[K] == 1 and np.isnan(made.entropy) and np.isnan(made.brier)
 
 
+def test_an_ignored_row_may_hold_anything(full, labels):
+    ids, values = top(full)
+    ids[5], labels = -1, np.where(np.arange(ROWS) == 5, -1, labels)
+
+    assert evaluate(uniform(ids, values, CLASSES), labels, ignore_index=-1).counted == ROWS - 1
+
+
+def test_log_probabilities_are_not_taken_for_probabilities(full, labels):
+    with pytest.raises(ValueError, match="must be log-probabilities, of the largest classes, got probabilities"):
+        evaluate(uniform(*top(full), CLASSES), labels, kind="probabilities")
+
+
 def test_a_row_whose_log_probabilities_are_nan_is_nan(full, labels):
     ids, values = top(full)
-    values[7] = np.nan
-    made = evaluate(TopK(ids, values, CLASSES), labels)
+    values[7, 0 if labels[7] != ids[7, 0] else 1] = np.nan  # beside the label
+    made = evaluate(uniform(ids, values, CLASSES), labels)
 
     assert (made.nan_rows, made.first_nan) == (1, 7) and np.isnan(made.mean_loss)
 
 
 def test_nothing_left_for_the_tail_is_an_infinite_loss():
-    made = evaluate(TopK(np.asarray([[1]]), np.zeros((1, 1)), 3), np.asarray([2]), kind="log_probabilities")
+    made = evaluate(uniform(np.asarray([[1]]), np.zeros((1, 1)), 3), np.asarray([2]), kind="log_probabilities")
 
     assert (made.mean_loss, made.first_infinite) == (np.inf, 0)
 
@@ -137,13 +155,13 @@ def test_ids_and_values_come_from_any_source(tmp_path, full, labels, stored):
     np.save(tmp_path / "values.npy", values)
     np.savez(tmp_path / "x.npz", ids=ids, values=values)
     source = {
-        "npy": TopK(tmp_path / "ids.npy", tmp_path / "values.npy", CLASSES),
-        "npz": TopK(f"{tmp_path}/x.npz#ids", f"{tmp_path}/x.npz#values", CLASSES),
-        "dask": TopK(da.from_array(ids, chunks=(7, 2)), da.from_array(values, chunks=(50, 3)), CLASSES),
+        "npy": uniform(tmp_path / "ids.npy", tmp_path / "values.npy", CLASSES),
+        "npz": uniform(f"{tmp_path}/x.npz#ids", f"{tmp_path}/x.npz#values", CLASSES),
+        "dask": uniform(da.from_array(ids, chunks=(7, 2)), da.from_array(values, chunks=(50, 3)), CLASSES),
     }[stored]
     made = evaluate(source, labels, kind="log_probabilities", chunk_bytes=700)
 
-    assert made == evaluate(TopK(ids, values, CLASSES), labels, kind="log_probabilities")
+    assert made == evaluate(uniform(ids, values, CLASSES), labels, kind="log_probabilities")
 
 
 def test_a_graph_holds_no_data_and_a_task_no_more_than_its_chunk(tmp_path, full, labels):
@@ -151,11 +169,11 @@ def test_a_graph_holds_no_data_and_a_task_no_more_than_its_chunk(tmp_path, full,
     np.save(tmp_path / "ids.npy", ids)
     np.save(tmp_path / "values.npy", values)
     np.save(tmp_path / "y.npy", labels)
-    source = TopK(tmp_path / "ids.npy", tmp_path / "values.npy", CLASSES)
+    source = uniform(tmp_path / "ids.npy", tmp_path / "values.npy", CLASSES)
     planned = plan(source, tmp_path / "y.npy", chunk_bytes=16 * K)
 
     np.savez_compressed(tmp_path / "x.npz", values)  # stored as one chunk
-    stored_as_one = TopK(tmp_path / "ids.npy", tmp_path / "x.npz", CLASSES)
+    stored_as_one = uniform(tmp_path / "ids.npy", tmp_path / "x.npz", CLASSES)
 
     assert planned.tasks == ROWS and planned.chunk_bytes == 16 * K
     assert plan(stored_as_one, tmp_path / "y.npy", chunk_bytes=16 * K).tasks == 1
@@ -176,7 +194,7 @@ def test_rows_that_cannot_be_are_named(full, labels, change, message):
         {"ids": ids, "values": values}[name][row, column] = value
 
     with pytest.raises(ReadError, match=message):
-        evaluate(TopK(ids, values, CLASSES), labels, chunk_bytes=700)
+        evaluate(uniform(ids, values, CLASSES), labels, chunk_bytes=700)
 
 
 def test_an_id_twice_in_a_row_is_named(full, labels):
@@ -184,7 +202,7 @@ def test_an_id_twice_in_a_row_is_named(full, labels):
     ids[50, 3] = ids[50, 1]
 
     with pytest.raises(ReadError, match="row 50 of the ids has an id twice"):
-        evaluate(TopK(ids, values, CLASSES), labels, chunk_bytes=700)
+        evaluate(uniform(ids, values, CLASSES), labels, chunk_bytes=700)
 
 
 @pytest.mark.parametrize(

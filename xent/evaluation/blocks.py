@@ -14,7 +14,7 @@ from xent.evaluation.engine import Progress
 from xent.evaluation.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.metrics import Evaluation, finish
 from xent.evaluation.options import Options
-from xent.evaluation.sources import Source, check_pair, open_source, refusal
+from xent.evaluation.sources import Source, check_pair, open_source, refusal, require
 from xent.evaluation.state import State, merge
 
 PAIRS = "be an iterable of pairs (predictions, labels) where no labels are given"
@@ -30,13 +30,19 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
         predictions, labels = opened(pair, state.rows, classes)
         rows, classes = predictions.shape
         work = Work(chunk_state, unread_state, options, 0, classes, threads=None)
-        parts = [one.parts([0, rows])[1][0] for one in (predictions, labels)]
+        parts = [in_hand(one) for one in (predictions, labels)]
         state = merge(state, run_chunk(work, state.rows, state.rows + rows, *parts))
         check_labels(state, options, predictions, LABEL_REMEDY)
         if progress is not None:
             progress(rows)
         del pair, predictions, labels, parts  # before the next block is made
     return finish(state, options)
+
+
+def in_hand(block: Source) -> Any:
+    """The rows of a block, computed if they are Dask's."""
+    graph, (part,) = block.parts([0, block.shape[0]])
+    return require("dask", "dask", "a block of Dask").get(graph, part) if graph else part
 
 
 def opened(pair: Any, first_row: int, classes: int | None) -> tuple[Source, Source]:

@@ -6,8 +6,8 @@ is stored is cut, so that the rows that are lost are the same for any chunking.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,19 @@ from xent.evaluation.labels import beyond_of, left_out
 from xent.evaluation.options import Options
 from xent.evaluation.perexample import write_losses
 from xent.evaluation.source import ReadError, is_on_a_gpu, take
-from xent.evaluation.state import State, Tally, merge, state_of
+from xent.evaluation.state import State, Tally, merge, merge_all, state_of
 from xent.evaluation.store import Store
 from xent.evaluation.topk import TopKRows
+from xent.settings import current
 
 Array = np.ndarray[Any, Any]
+TEMPERED_ELEMENTS = 2**20
+
+
+def wishes_here() -> dict[str, Any]:
+    """What ``xent.using`` and the environment say of kernels here, to be said again where a task runs."""
+    settings = current().settings
+    return {"prefer": settings.prefer or None, "disable": settings.disable or None, "kernel": settings.kernel}
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Work:
         Where finished states are kept.
     losses : str or None
         The scratch file into which the loss of each row is written.
+    wishes : mapping
+        What ``xent.using`` says of kernels where the pass was planned.
     threads : int or None
         How many a kernel may use; None is all that it is given elsewhere.
     """
@@ -58,11 +68,7 @@ class Work:
     store: Store | None = None
     losses: str | None = None
     threads: int | None = 1
-
-    @property
-    def kind(self) -> str:
-        """What the predictions are once they are divided by the temperature."""
-        return self.options.kind if self.inverse_temperature == 1 else "logits"
+    wishes: Mapping[str, Any] = field(default_factory=wishes_here)
 
 
 def run_chunk(work: Work, start: int, stop: int, *parts: Any) -> Any:
@@ -103,8 +109,15 @@ def chunk_state(
 ) -> State:
     """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
     labels = host(labels)
+    if work.inverse_temperature != 1:
+        plain = replace(work, options=replace(work.options, kind="logits"), inverse_temperature=1.0)
+        step = max(1, TEMPERED_ELEMENTS // work.classes)
+        blocks = [slice(start, start + step) for start in range(0, len(labels), step)]
+        logits = (tempered(work, predictions[rows]) for rows in blocks)
+        states = zip(blocks, logits, strict=True)
+        state: State = merge_all(chunk_state(plain, first_row + rows.start, one, labels[rows]) for rows, one in states)
+        return state
     ignored, bad = left_out(work.options, work.classes, labels)
-    predictions = tempered(work, predictions)
     found = statistics_of(work, predictions, labels)
     keys = {"slices": host(slices), "clusters": host(clusters)}
     beyond = beyond_of(predictions, labels) & ~(ignored | bad)
@@ -129,9 +142,7 @@ def chunk_state(
 
 
 def tempered(work: Work, predictions: Any) -> Any:
-    """The predictions as logits over the temperature, where there is one."""
-    if work.inverse_temperature == 1:
-        return predictions
+    """The predictions of a block as logits over the temperature."""
     wide = host(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
     if work.options.kind == "probabilities":
         with np.errstate(divide="ignore"):
@@ -147,13 +158,14 @@ def unread_state(first_row: int, rows: int) -> State:
 def statistics_of(work: Work, predictions: Any, labels: Array) -> xent.RowStatistics:
     """The numbers of some rows, as NumPy's arrays."""
     if isinstance(predictions, TopKRows):
+        predictions.check(left_out(work.options, work.classes, labels)[0])
         return predictions.statistics(labels)
     if not isinstance(predictions, xent.RowStatistics):
         if is_on_a_gpu(predictions):
             labels = array_namespace(predictions).asarray(labels, device=predictions.device)
-        with xent.using(threads=work.threads, validate="never"):
+        with xent.using(**work.wishes, threads=work.threads, validate="never"):
             ignored = work.options.ignore_index or None
-            predictions = xent.row_statistics(predictions, labels, kind=work.kind, ignore_index=ignored)
+            predictions = xent.row_statistics(predictions, labels, kind=work.options.kind, ignore_index=ignored)
     return xent.RowStatistics(*map(host, predictions))
 
 
@@ -171,10 +183,10 @@ def probabilities_of(work: Work, predictions: Any, lse: Array) -> Callable[[slic
 
     def probabilities(rows: slice) -> Array:
         block: Array = host(predictions[rows]).astype(np.float64)
-        if work.kind == "probabilities":
+        if work.options.kind == "probabilities":
             return block
         with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
-            p: Array = np.exp(block if work.kind == "log_probabilities" else block - lse[rows, None])
+            p: Array = np.exp(block if work.options.kind == "log_probabilities" else block - lse[rows, None])
         return p
 
     return probabilities

@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 UNIT = 2.0**40
 LOW_BITS = 20
 BLOCK_ELEMENTS = 2**18
+LARGEST = 1 + 1e-3  # what float16 makes of 1; a larger one is no probability
 LEAST_ROWS, MOST_ROWS = 8, 2**12  # 2**12 probabilities of 40 bits add up in a float64 without rounding
 
 
@@ -64,7 +65,7 @@ class Classwise:
 def classwise_of(
     probabilities: Callable[[slice], Array], labels: Array, counted: Array, classes: int, bins: int
 ) -> Classwise:
-    """The sums of the counted rows whose probabilities are finite.
+    """The sums of the counted rows that hold probabilities.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ def classwise_of(
     for start in range(0, len(labels), step):
         block = slice(start, start + step)
         p = probabilities(block)
-        kept = counted[block] & np.isfinite(p).all(axis=1)
+        with np.errstate(invalid="ignore"):
+            kept = counted[block] & ((p >= 0) & (p <= LARGEST)).all(axis=1)
         p, label = p[kept], labels[block][kept].astype(np.int64)
         place = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
         place += np.arange(classes) * bins

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
@@ -41,17 +42,18 @@ def graph_of(work: Work, bounds: list[int], sources: Sequence[Source | None]) ->
     """
     graph: Graph = {}
     columns = []
+    run = uuid.uuid4().hex  # subtle: a cluster takes equal keys for the same task, whoever sends them
     for source in sources:
         needed, parts = ({}, [None] * (len(bounds) - 1)) if source is None else source.parts(bounds)
         graph |= needed
         columns.append(parts)
-    keys = [(CHUNK, index) for index in range(len(bounds) - 1)]
+    keys = [(CHUNK, run, index) for index in range(len(bounds) - 1)]
     for key, rows, *parts in zip(keys, pairwise(bounds), *columns, strict=True):
         graph[key] = (run_chunk, work, *rows, *parts)
     level = 0
     while len(keys) > 1 or level == 0:
         groups = [keys[i : i + MERGED_AT_ONCE] for i in range(0, len(keys), MERGED_AT_ONCE)] or [[]]
-        keys = [(f"xent-merge-{level}", i) for i in range(len(groups))]
+        keys = [(f"xent-merge-{level}", run, i) for i in range(len(groups))]
         graph |= {key: (merge_all, group) for key, group in zip(keys, groups, strict=True)}
         level += 1
     return graph, keys[0]
@@ -104,7 +106,7 @@ def local(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, li
     def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
         def finished(key: Any, *_: Any) -> None:
             if progress is not None and isinstance(key, tuple) and key[0] == CHUNK:
-                progress(bounds[key[1] + 1] - bounds[key[1]])
+                progress(bounds[key[-1] + 1] - bounds[key[-1]])
 
         with callback(posttask=finished):
             return get(graph, root, num_workers=local_threads())
@@ -117,10 +119,10 @@ def distributed(client: Any, progress: Progress | None) -> Callable[[Graph, Any,
     library = require("distributed", "distributed", "a cluster")
 
     def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
-        keys = [(CHUNK, index) for index in range(len(bounds) - 1)]
+        keys = [key for key in graph if isinstance(key, tuple) and key[0] == CHUNK]
+        total, chunks = client.get(graph, [root, keys], sync=False, retries=RETRIES)
         try:
-            total, chunks = client.get(graph, [root, keys], sync=False, retries=RETRIES)
-            rows = {future.key: bounds[key[1] + 1] - bounds[key[1]] for future, key in zip(chunks, keys, strict=True)}
+            rows = {one.key: bounds[key[-1] + 1] - bounds[key[-1]] for one, key in zip(chunks, keys, strict=True)}
             finished = library.as_completed(chunks, loop=client.loop)
             del chunks  # a state is let go when it has been merged
             for future in finished:
@@ -131,6 +133,8 @@ def distributed(client: Any, progress: Progress | None) -> Callable[[Graph, Any,
             if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
                 raise  # of the task itself: a file that could not be read
             raise lost(error) from error
+        finally:
+            total.cancel()
 
     return compute
 

@@ -22,6 +22,7 @@ from xent.evaluation.source import ReadError, Source, broken, chosen, nearest_mu
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 CONNECTIONS = 16
+NEVER_WRITTEN = 2**64 - 1  # the length of such a chunk in the index of its shard
 ZARR_REMEDY = "if those are to hold the fill value, with write_empty_chunks=True in zarr's config"
 
 
@@ -30,7 +31,7 @@ class ZarrSource(Source):
     """A Zarr array, opened by each task.
 
     ``chunk_rows`` are the rows of a chunk, ``shard_rows`` those of a shard, or of a chunk where there are no shards.
-    ``marker`` is the file that describes the array, ``stamp`` that file's.
+    ``marker`` is the file that describes the array, ``stamp`` that file's. ``is_complete`` once it was found to be so.
     """
 
     path: str
@@ -38,6 +39,7 @@ class ZarrSource(Source):
     shard_rows: int
     marker: str
     stamp: Stamp
+    is_complete: bool = False
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         # a shard that is too large for a task can be read in parts, a chunk cannot
@@ -48,10 +50,18 @@ class ZarrSource(Source):
         return nearest_multiple(self.chunk_rows, start, stop)
 
     def check_complete(self) -> None:
-        """Raise ReadError where a chunk, or a shard, has no file."""
+        """Raise ReadError where a chunk, or a shard, has no file, or a shard lacks a chunk; and from now on so too."""
         files = self.files()
         found = sum(self.of_each(files, exists))
         check_count(self.path, found, len(files), "chunk files are missing", ZARR_REMEDY)
+        check_shards(self.path, files)
+        object.__setattr__(self, "is_complete", True)
+
+    def missing(self) -> int:
+        """How many of its chunk files are not there, and are read as the fill value."""
+        files = self.files()
+        found: int = sum(self.of_each(files, exists))
+        return len(files) - found
 
     def fingerprint(self) -> Any:
         """With the size and the time, or the tag, of every chunk file in one digest."""
@@ -81,8 +91,8 @@ class ZarrSource(Source):
         check_unchanged(join(self.path, self.marker), self.stamp)
         with reading(self.path, start, stop):
             for file, stamp in zip(files := self.files(start, stop), self.of_each(files, stamp_of), strict=True):
-                if stamp is not None and stamp[0] == 0:  # which zarr reads as the fill value
-                    raise ValueError(f"{file} is empty")
+                if stamp[0] == 0 if stamp is not None else self.is_complete:  # zarr reads both as the fill value
+                    raise ValueError(f"{file} is {'not there' if stamp is None else 'empty'}")
             array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
             return np.ascontiguousarray(array[start:stop], self.dtype.newbyteorder("="))
 
@@ -124,6 +134,36 @@ class HdfSource(Source):
             h5py = require("h5py", "hdf5", "an HDF5 file")
             with native(self.file) as file, h5py.File(file, "r") as hierarchy:
                 return np.ascontiguousarray(hierarchy[self.name][start:stop], self.dtype.newbyteorder("="))
+
+
+def check_shards(path: str, files: list[str]) -> None:
+    """Raise ReadError where a chunk inside a shard was never written: the shard's index says so.
+
+    An index that its array encodes otherwise than zarr does by default is not looked at.
+    """
+    array = require("zarr", "zarr", "a Zarr array").open_array(path, mode="r")
+    codecs = array.metadata.to_dict().get("codecs") or ()
+    shard = next((one for one in codecs if one.get("name") == "sharding_indexed"), None)
+    if shard is None:
+        return
+    told = shard["configuration"]
+    if [one["name"] for one in told["index_codecs"]] != ["bytes", "crc32c"]:
+        return
+    checksum = require("google_crc32c", "zarr", "a sharded Zarr array").value
+    inner, outer = tuple(told["chunk_shape"]), array.shards
+    grid = [-(-size // step) for size, step in zip(array.shape, outer, strict=True)]
+    size = 16 * math.prod(size // step for size, step in zip(outer, inner, strict=True))
+    for file, place in zip(files, product(*map(range, grid)), strict=True):
+        with open_file(file) as opened:
+            opened.seek(0 if told.get("index_location") == "start" else max(0, look(file).size - size - 4))
+            data = opened.read(size + 4)
+        if len(data) < size + 4 or data[size:] != checksum(data[:size]).to_bytes(4, "little"):
+            continue  # the shard is truncated or corrupt: reading it says so
+        index = np.frombuffer(data[:size], "<u8")
+        lengths = [min(step, whole - at * step) for at, step, whole in zip(place, outer, array.shape, strict=True)]
+        expected = math.prod(-(-length // step) for length, step in zip(lengths, inner, strict=True))
+        found = int(np.count_nonzero(index[1::2] != NEVER_WRITTEN))
+        check_count(path, found, expected, f"chunks in {file} were never written", ZARR_REMEDY)
 
 
 def stamp_of(path: str) -> Stamp | None:

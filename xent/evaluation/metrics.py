@@ -6,7 +6,7 @@ Leaves out the sums (``state.py``) and how they are shown (``report.py``).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -192,7 +192,8 @@ def finish(state: State, options: Options = Options()) -> Evaluation:  # noqa: B
     1.0
     """
     n, mean, predicted_bytes = state.counted, mean_loss(state), options.predicted_bytes
-    error = clustered_error(state) if state.clusters else independent_error(state)
+    groups = state.clusters.values()
+    error = clustered_error(state.loss, state.counted, groups) if groups else independent_error(state)
     prior = prior_loss(state.labels, n)
     accuracy = share(state.correct, n)
     per_byte = None if predicted_bytes is None else mean * n / math.log(2) / predicted_bytes
@@ -245,7 +246,7 @@ def finish(state: State, options: Options = Options()) -> Evaluation:  # noqa: B
         first_unnormalised=state.unnormalised.first_row,
         clusters=len(state.clusters) if state.clusters else None,
         classes=group_metrics(state.classes),
-        slices=group_metrics(state.slices),
+        slices=group_metrics(state.slices, clusters_by_slice(state)),
         metrics=metrics,
     )
 
@@ -262,13 +263,13 @@ def independent_error(state: State) -> float:
     return state.loss.standard_error if state.loss.n == state.counted else math.nan
 
 
-def clustered_error(state: State) -> float:
-    """The standard error of the mean loss, clusters taken as independent."""
-    groups, n, total = len(state.clusters), state.counted, state.loss.total
-    if groups < 2 or state.loss.n != n:
+def clustered_error(loss: Moments, n: int, clusters: Collection[Group]) -> float:
+    """The standard error of the mean of n losses, their clusters taken as independent."""
+    groups, total = len(clusters), loss.total
+    if groups < 2 or loss.n != n:
         return math.nan
     # exactly: the sum of a cluster less its share of the mean is (n S_g − n_g S) / n
-    scatter = sum((n * one.loss.total - one.counted * total) ** 2 for one in state.clusters.values())
+    scatter = sum((n * one.loss.total - one.counted * total) ** 2 for one in clusters)
     return root(groups * scatter, (groups - 1) * n**4 << 2 * UNIT_BITS)
 
 
@@ -323,13 +324,25 @@ def classwise_error(state: State) -> float | None:
     return state.classwise.error() if state.classwise.rows == state.counted else math.nan
 
 
-def group_metrics(groups: Mapping[Any, Group]) -> dict[Any, GroupMetrics]:
-    """The numbers of each group, in the order of its keys."""
-    return {key: metrics_of(groups[key]) for key in sorted(groups)}
+def clusters_by_slice(state: State) -> dict[Any, list[Group]]:
+    """The clusters of each slice, where there are both."""
+    found: dict[Any, list[Group]] = {}
+    for (key, _), group in state.slice_clusters.items():
+        found.setdefault(key, []).append(group)
+    return found
 
 
-def metrics_of(group: Group) -> GroupMetrics:
+def group_metrics(
+    groups: Mapping[Any, Group], clusters: Mapping[Any, Sequence[Group]] | None = None
+) -> dict[Any, GroupMetrics]:
+    """The numbers of each group, in the order of its keys; of slices with the clusters of each."""
+    return {key: metrics_of(groups[key], (clusters or {}).get(key)) for key in sorted(groups)}
+
+
+def metrics_of(group: Group, clusters: Sequence[Group] | None = None) -> GroupMetrics:
     """The numbers of one group; NaN where one of its losses is not finite."""
     is_whole = group.loss.n == group.counted
     mean, error = (group.loss.mean, group.loss.standard_error) if is_whole else (math.nan, math.nan)
+    if clusters is not None:
+        error = clustered_error(group.loss, group.counted, clusters)
     return GroupMetrics(group.counted, mean, error, ratio(group.correct, group.counted))

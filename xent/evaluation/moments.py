@@ -18,7 +18,7 @@ place add up in float64 without rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,13 +86,25 @@ def grouped_moments(values: Array, group: Array | None, groups: int) -> list[Mom
     totals, squares = [0] * groups, [0] * groups
     for start in range(0, len(values), BLOCK_ROWS):
         block = values[start : start + BLOCK_ROWS]
-        place = None if group is None else group[start : start + BLOCK_ROWS]
+        present, place = present_groups(group, start)
         for part, scale in ordinary_parts(block.astype(np.float64)):
-            add_exactly(totals, part, place, scale + UNIT_BITS)
+            add_exactly(totals, part, present, place, scale + UNIT_BITS)
             for product in square(part, is_short=values.dtype.itemsize < 8):
-                add_exactly(squares, product, place, 2 * (scale + UNIT_BITS))
+                add_exactly(squares, product, present, place, 2 * (scale + UNIT_BITS))
     counts = [len(values)] if group is None else np.bincount(group, minlength=groups).tolist()
     return [Moments(*one) for one in zip(counts, totals, squares, strict=True)]
+
+
+def present_groups(group: Array | None, start: int) -> tuple[Sequence[int], Array | None]:
+    """The groups that may occur in the block of rows from `start` on, and where among them each row's is."""
+    if group is None:
+        return (0,), None
+    block = group[start : start + BLOCK_ROWS]
+    low, high = int(block.min()), int(block.max())
+    if high - low < BLOCK_ROWS:
+        return range(low, high + 1), block - low
+    names, place = np.unique(block, return_inverse=True)
+    return names.tolist(), place
 
 
 def ordinary_parts(block: Array) -> Iterator[tuple[Array, int]]:
@@ -119,14 +131,14 @@ def square(part: Array, *, is_short: bool) -> tuple[Array, ...]:
     return high * high, 2 * (high * low), low * low
 
 
-def add_exactly(sums: list[int], part: Array, group: Array | None, shift: int) -> None:
-    """Adds the sum of a block over each group, times 2**shift, to that group's."""
+def add_exactly(sums: list[int], part: Array, present: Sequence[int], place: Array | None, shift: int) -> None:
+    """Adds the sum of a block over each of its groups, times 2**shift, to that group's."""
     while (top := max(part.max(), -part.min())) > 0:
         exponent = math.frexp(top)[1]  # nothing is over 2**exponent
         cut = math.ldexp(1.0, exponent + 15)
         piece = (part + cut) - cut  # multiples of 2**(exponent - 38)
         part = part - piece
-        added = piece.sum(keepdims=True) if group is None else np.bincount(group, weights=piece)
-        lift = shift + exponent - PIECE_BITS
-        for at, units in enumerate(np.ldexp(added, PIECE_BITS - exponent).astype(np.int64).tolist()):
-            sums[at] += units << lift
+        added = piece.sum(keepdims=True) if place is None else np.bincount(place, weights=piece)
+        lift, units = shift + exponent - PIECE_BITS, np.ldexp(added, PIECE_BITS - exponent).astype(np.int64)
+        for at in np.flatnonzero(units).tolist():
+            sums[present[at]] += int(units[at]) << lift

@@ -17,16 +17,18 @@ import xent
 from xent.evaluation.blocks import evaluate_blocks
 from xent.evaluation.chunks import Work, chunk_state, unread_state
 from xent.evaluation.engine import Graph, Progress, engine, graph_of, largest_chunk
+from xent.evaluation.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.metrics import Evaluation, Temperature, finish
 from xent.evaluation.options import CHUNK_BYTES, Options, options_of
 from xent.evaluation.perexample import LossFile, writing
 from xent.evaluation.sources import Source, check_pair, cut_statistics, open_keys, open_source, refusal
-from xent.evaluation.state import State, Tally
+from xent.evaluation.state import State
 from xent.evaluation.store import Store, open_store
 from xent.evaluation.temperature import fit
+from xent.evaluation.topk import TopKSource
 
-LABEL_REMEDY = "Pass on_bad_label='skip' to leave such rows out, or ignore_index={label} if that marks rows to ignore."
-BEYOND_REMEDY = "Pass tail='skip' to leave such rows out, or tail='uniform' if the other classes share what is left."
+SAME_STATES = ("on_bad_label", "on_error", "predicted_bytes")
+"""Options that leave the state of a chunk as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,12 +290,14 @@ def plan(
     options = options_of(**asked)
     opened, truth = open_source(predictions, "predictions"), open_source(labels, "labels")
     check_pair(opened, truth)
+    check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
     keys = open_keys(opened, slices=slices, clusters=clusters)
     opened.check_complete()  # not the labels: zarr leaves out a chunk of nothing but class 0, and may
     bounds = opened.bounds(options.chunk_bytes)
-    store = store_of(state, {"predictions": opened, "labels": truth, "slices": keys[0], "clusters": keys[1]}, options)
-    losses = LossFile.plan(per_example, opened, store, overwrite=overwrite)
+    inputs = {"predictions": opened, "labels": truth, "slices": keys[0], "clusters": keys[1]}
+    store = store_of(state, inputs, options, per_example=per_example is not None)
+    losses = LossFile.plan(per_example, [opened, truth, *keys], store, overwrite=overwrite)
     rows, classes = opened.shape
     scratch = None if losses is None else losses.scratch
     work = Work(chunk_state, unread_state, options, rows, classes, store=store, losses=scratch)
@@ -310,16 +314,26 @@ def check_stream(blocks: Any, **asked: Any) -> None:
         raise ValueError(refusal("predictions", rule, "an iterable of blocks", f"Leave out {named[0]}."))
 
 
-def store_of(directory: Any, sources: dict[str, Source | None], options: Options) -> Store | None:
-    """Where finished chunks are kept, if they are to be."""
+def store_of(
+    directory: Any, sources: dict[str, Source | None], options: Options, *, per_example: bool = False
+) -> Store | None:
+    """Where finished chunks are kept, if they are to be; those of a run that wrote no losses are of another run."""
     if directory is None:
         return None
     inputs = {name: one.fingerprint() for name, one in sources.items() if one is not None}
     for name, mark in inputs.items():
         if mark is None:
-            got, remedy = f"an array in hand as `{name}`", "Save it, and pass its path."
+            got, remedy = f"{sources[name]} as `{name}`", "Save it as a file, and pass its path."
             raise ValueError(refusal("state", "be of files alone, whose change is seen", got, remedy))
-    return open_store(directory, {**inputs, "options": asdict(options), "version": xent.__version__})
+    asked = {key: one for key, one in asdict(options).items() if key not in SAME_STATES}
+    return open_store(directory, {**inputs, "options": asked, "per_example": per_example, "version": xent.__version__})
+
+
+def check_kind(predictions: Source, options: Options) -> None:
+    """Raise ValueError where log-probabilities are said to be something else."""
+    if isinstance(predictions, TopKSource) and options.kind == "probabilities":
+        rule, remedy = "be log-probabilities, of the largest classes", "Leave out the kind, and save logarithms."
+        raise ValueError(refusal("predictions", rule, options.kind, remedy))
 
 
 def check_whole_rows(predictions: Source, options: Options, *, fit_temperature: bool) -> None:
@@ -329,19 +343,3 @@ def check_whole_rows(predictions: Source, options: Options, *, fit_temperature: 
             rule = "have every class of a row in one piece"
             remedy = f"Call rechunk({{1: -1}}) of a Dask array, or leave out {name}."
             raise ValueError(refusal("predictions", rule, predictions, remedy))
-
-
-def check_labels(state: State, options: Options, predictions: Source, remedy: str) -> None:
-    """Raise LabelError where labels are bad, and that is an error."""
-    classes = predictions.shape[1]
-    if state.bad_label.count and options.on_bad_label == "error":
-        raise label_error(state.bad_label, f"lie in [0, {classes})", remedy)
-    if state.beyond.count and getattr(predictions, "tail", None) == "error":
-        raise label_error(state.beyond, "be among the ids of their rows", BEYOND_REMEDY)
-
-
-def label_error(tally: Tally, rule: str, remedy: str) -> xent.LabelError:
-    count, row, label = tally.count, tally.first_row, tally.label
-    got = f"{count} that do not, the first {label} in row {row}"
-    message = refusal("labels", rule, got, remedy.format(label=label))
-    return xent.LabelError(message, count, () if row is None else (row,), label)

@@ -65,11 +65,11 @@ def options_of(
         on_bad_label=on_bad_label,
         on_error=on_error,
         top_k=ranks,
-        bins=bins,
+        bins=int(bins),
         by_class=bool(by_class),
         classwise=bool(classwise),
-        predicted_bytes=predicted_bytes,
-        chunk_bytes=chunk_bytes,
+        predicted_bytes=None if predicted_bytes is None else int(predicted_bytes),
+        chunk_bytes=int(chunk_bytes),
     )
 
 

@@ -9,7 +9,7 @@ of the two means suggest. Leaves out how the result is shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,25 +24,37 @@ from xent.evaluation.chunks import (
 )
 from xent.evaluation.engine import Graph, Progress, engine, graph_of
 from xent.evaluation.labels import LABEL_REMEDY, beyond_of, check_labels, left_out
-from xent.evaluation.metrics import NORMAL_95, Evaluation, clustered_error, finish, independent_error, mean_loss
-from xent.evaluation.moments import moments_of, ratio
+from xent.evaluation.metrics import (
+    NORMAL_95,
+    Evaluation,
+    clustered_error,
+    clusters_by_slice,
+    finish,
+    independent_error,
+    mean_loss,
+    metrics_of,
+)
+from xent.evaluation.moments import moments_of
 from xent.evaluation.onepass import Planned, store_of
 from xent.evaluation.options import CHUNK_BYTES, Options, options_of
 from xent.evaluation.sources import Source, check_pair, cut_statistics, open_keys, open_source, refusal
-from xent.evaluation.state import Group, State, Table, state_of, tally_of
+from xent.evaluation.state import Group, State, Table, Tally, state_of, tally_of
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """The sums of some rows of two sets: each one's, and those of the difference of their losses.
 
-    ``difference`` is a state whose loss is d; ``better``, ``worse`` and ``ties`` count the rows in which A's loss is
-    under B's, over it, and the same. A group's "correct" rows are those in which A's is under.
+    ``difference`` is a state whose loss is d, ``above`` and ``below`` are the rows in which d is +inf or −inf;
+    ``better``, ``worse`` and ``ties`` count the rows in which A's loss is under B's, over it, and the same. A group's
+    "correct" rows are those in which A's is under.
     """
 
     a: State = field(default_factory=State)
     b: State = field(default_factory=State)
     difference: State = field(default_factory=State)
+    above: Tally = field(default_factory=Tally)
+    below: Tally = field(default_factory=Tally)
     better: int = 0
     worse: int = 0
     ties: int = 0
@@ -224,10 +236,11 @@ def chunk_pair(
         ignored=int(np.count_nonzero(ignored)),
         bad_label=tally_of(bad, first_row),
         beyond=tally_of(beyond, first_row),
-        nan=tally_of(counted & ~finite, first_row),
+        nan=tally_of(counted & np.isnan(difference), first_row),
         loss=moments_of(difference[finite]),
         slices=table.by(slices),
         clusters=table.by(clusters),
+        slice_clusters=table.by_both(slices, clusters),
     )
     orders = (mine < theirs, mine > theirs, mine == theirs)
     better, worse, ties = (int(np.count_nonzero(counted & one)) for one in orders)
@@ -235,7 +248,8 @@ def chunk_pair(
         state_of(stats, labels, wanted=wanted, clusters=clusters, predicted=prediction_of(one), **facts)
         for stats, one in zip(found, (a, b), strict=True)
     )
-    return Pair(first, second, sums, better, worse, ties)
+    above, below = (tally_of(counted & (difference == end), first_row) for end in (np.inf, -np.inf))
+    return Pair(first, second, sums, above, below, better, worse, ties)
 
 
 def unread_pair(first_row: int, rows: int) -> Pair:
@@ -247,7 +261,9 @@ def unread_pair(first_row: int, rows: int) -> Pair:
 def comparison(pair: Pair, options: Options) -> Comparison:
     """What is told of two sets, from their sums."""
     sums = pair.difference
-    mean, error = mean_loss(sums), clustered_error(sums) if sums.clusters else independent_error(sums)
+    mean, groups = mean_difference(pair), sums.clusters.values()
+    error = clustered_error(sums.loss, sums.counted, groups) if groups else independent_error(sums)
+    by_slice = clusters_by_slice(sums)
     a, b = (finish(one, options) for one in (pair.a, pair.b))
     return Comparison(
         mean_difference=mean,
@@ -260,10 +276,18 @@ def comparison(pair: Pair, options: Options) -> Comparison:
         counted=sums.counted,
         rows=sums.rows,
         clusters=len(sums.clusters) or None,
-        slices={key: slice_difference(sums.slices[key]) for key in sorted(sums.slices)},
+        slices={key: slice_difference(sums.slices[key], by_slice.get(key)) for key in sorted(sums.slices)},
         a=a,
         b=b,
     )
+
+
+def mean_difference(pair: Pair) -> float:
+    """NaN where a row's is, or where one is +inf and another −inf."""
+    if pair.difference.nan.count:
+        return math.nan
+    ends = (math.inf if pair.above.count else 0.0) - (math.inf if pair.below.count else 0.0)
+    return ends or mean_loss(pair.difference)
 
 
 def p_value(mean: float, error: float) -> float:
@@ -273,8 +297,6 @@ def p_value(mean: float, error: float) -> float:
     return math.erfc(abs(mean) / error / math.sqrt(2))
 
 
-def slice_difference(group: Group) -> SliceDifference:
+def slice_difference(group: Group, clusters: Sequence[Group] | None) -> SliceDifference:
     """The numbers of one slice; NaN where one of its differences is not finite."""
-    is_whole = group.loss.n == group.counted
-    mean, error = (group.loss.mean, group.loss.standard_error) if is_whole else (math.nan, math.nan)
-    return SliceDifference(group.counted, mean, error, ratio(group.correct, group.counted))
+    return SliceDifference(*metrics_of(group, clusters))

@@ -20,10 +20,20 @@ from typing import Any
 import numpy as np
 
 SHOWN_NAMES = 10
+MOST_ROWS = 2**18
+"""Of a chunk: what is found of a row takes some hundred bytes, which of few classes is more than the predictions."""
+URL = re.compile(r"""[\w.+-]+://[^\s'"<>]+?(?=[,;.:)\]]*(?:[\s'"<>]|$))""")
+"""A URL in a message, without the punctuation that follows it."""
 
 
 class ReadError(OSError):
-    """A file is missing, truncated, corrupt, or has changed; the message names it, and the rows if they are known."""
+    """A file is missing, truncated, corrupt, or has changed; the message names it, and the rows if they are known.
+
+    What a URL keeps secret is not in the message, whatever the error was made of.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown_text(message))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +51,13 @@ class Source:
     def bounds_by(self, together: int, chunk_bytes: int) -> list[int]:
         """The same, where rows are stored `together` and at least so many are read at once."""
         rows = self.shape[0]
-        step = together * max(1, chunk_bytes // max(1, together * self.row_bytes))
+        most = min(chunk_bytes // max(1, self.row_bytes), MOST_ROWS)
+        step = together * max(1, most // together)
         return [*range(0, rows, step), rows]
 
     def bounds_along(self, edges: Sequence[int], chunk_bytes: int) -> list[int]:
         """The same, where rows are stored between `edges`, of which the first is 0 and the last the end."""
-        most = chunk_bytes // max(1, self.row_bytes)
+        most = min(chunk_bytes // max(1, self.row_bytes), MOST_ROWS)
         kept = [0]
         for start, stop in pairwise(edges):
             if stop - kept[-1] > most and start > kept[-1]:
@@ -76,10 +87,16 @@ class Source:
     def fingerprint(self) -> Any:
         """What tells whether it is the set that it was, for JSON; None for an array in hand, of which nothing tells."""
         stamp = getattr(self, "stamp", None)
-        return None if stamp is None else [self.shown, list(self.shape), str(self.dtype), *stamp]
+        if stamp is None or stamp[1] == "":  # a server need not tell of changes
+            return None
+        return [self.shown, list(self.shape), str(self.dtype), *stamp]
 
     def check_complete(self) -> None:
         """Raise ReadError where parts of it were never written, or are lost."""
+
+    def missing(self) -> int:
+        """How many parts of it are not stored, and are read as a fill value."""
+        return 0
 
     @property
     def row_bytes(self) -> int:
@@ -93,16 +110,12 @@ class Source:
 
     @property
     def shown(self) -> str | None:
-        """The path as it may be printed: a URL without its user's name and password, and without its query."""
-        if self.path is None or "://" not in self.path:
-            return self.path
-        address, query, rest = re.sub("://[^/@]*@", "://", self.path).partition("?")
-        _, mark, name = rest.rpartition("#")
-        return f"{address}{query and '?…'}{mark}{name if mark else ''}"
+        """The path as it may be printed."""
+        return None if self.path is None else shown_path(self.path)
 
     def __str__(self) -> str:
         text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
-        return f"{text} in {self.path}" if self.path else text
+        return f"{text} in {self.shown}" if self.path else text
 
 
 @dataclass(frozen=True)
@@ -146,9 +159,23 @@ def nearest_edge(edges: Sequence[int], start: int, stop: int) -> int | None:
     return min(inside, key=lambda edge: abs(2 * edge - start - stop), default=None)
 
 
+def shown_path(path: str) -> str:
+    """A path as it may be printed: a URL without its user's name and password, and without its query."""
+    if "://" not in path:
+        return path
+    address, query, rest = re.sub("://[^/?#]*@", "://", path).partition("?")
+    _, mark, name = rest.rpartition("#")
+    return f"{address}{query and '?…'}{mark}{name if mark else ''}"
+
+
+def shown_text(message: str) -> str:
+    """A message with each URL in it as it may be printed."""
+    return URL.sub(lambda found: shown_path(found[0]), message)
+
+
 def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
-    """The message of an input that cannot be evaluated."""
-    return f"evaluate: `{argument}` must {rule}, got {got}. {remedy}"
+    """The message of an input that cannot be evaluated; what a URL keeps secret is not in it."""
+    return shown_text(f"evaluate: `{argument}` must {rule}, got {got}. {remedy}")
 
 
 def chosen(names: Collection[str], name: str, path: str, argument: str) -> str:

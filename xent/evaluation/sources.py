@@ -174,13 +174,16 @@ def cut_statistics(predictions: Source, labels: Source, bounds: list[int], optio
     name, sizes = f"xent-labels-{uuid.uuid4().hex}", [stop - start for start, stop in pairwise(bounds)]
     graph |= {(name, i): (take, part, 0, size) for i, (part, size) in enumerate(zip(parts, sizes, strict=True))}
     lazy = dask_array.Array(graph, name, (tuple(sizes),), labels.dtype.newbyteorder("="))
-    meta = predictions.array._meta
+    array = predictions.array
+    if array.chunks[0] != tuple(sizes):
+        array = array.rechunk({0: tuple(sizes)})
+    meta = array._meta
     if is_on_a_gpu(meta):
         xp = array_namespace(meta)
         lazy = lazy.map_blocks(xp.asarray, dtype=lazy.dtype, meta=xp.empty((0,), dtype=lazy.dtype))
     with xent.using(validate="never"):
         ignored = options.ignore_index or None
-        found = xent.row_statistics(predictions.array, lazy, kind=options.kind, ignore_index=ignored)
+        found = xent.row_statistics(array, lazy, kind=options.kind, ignore_index=ignored)
     return StatisticsSource(predictions.path, predictions.shape, predictions.dtype, tuple(found))
 
 

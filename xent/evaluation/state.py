@@ -118,6 +118,8 @@ class State:
     worst : Worst
     classes, slices, clusters : mapping to Group
         The tables that are asked for.
+    slice_clusters : mapping to Group
+        The rows by (slice, cluster), where both are given.
     classwise : Classwise or None
         Where it is asked for.
     """
@@ -143,6 +145,7 @@ class State:
     classes: Mapping[int, Group] = field(default_factory=dict)
     slices: Mapping[Any, Group] = field(default_factory=dict)
     clusters: Mapping[Any, Group] = field(default_factory=dict)
+    slice_clusters: Mapping[Any, Group] = field(default_factory=dict)
     classwise: Classwise | None = None
 
     @property
@@ -268,6 +271,7 @@ def state_of(
         classes=table.by(labels) if wanted.by_class else {},
         slices=table.by(slices),
         clusters=table.by(clusters),
+        slice_clusters=table.by_both(slices, clusters),
         classwise=classwise,
     )
 
@@ -351,6 +355,17 @@ class Table(NamedTuple):
             return {}
         names, place = np.unique(keys[self.counted], return_inverse=True)
         return dict(zip(names.tolist(), self.groups(place, len(names)), strict=True))
+
+    def by_both(self, first: Array | None, second: Array | None) -> dict[Any, Group]:
+        """The counted rows by their pair of keys; no groups where there is only one key."""
+        if first is None or second is None:
+            return {}
+        (ones, one), (others, other) = (np.unique(keys[self.counted], return_inverse=True) for keys in (first, second))
+        if not len(others):
+            return {}
+        pairs, place = np.unique(one * len(others) + other, return_inverse=True)
+        names = zip(*(keys.tolist() for keys in (ones[pairs // len(others)], others[pairs % len(others)])), strict=True)
+        return dict(zip(names, self.groups(place, len(pairs)), strict=True))
 
     def by_segment(self, first_row: int, rows: int) -> dict[int, Group]:
         """The counted rows by the part of the whole set that they lie in."""

@@ -95,13 +95,17 @@ def write_whole(path: Path, text: str) -> None:
 def to_plain(value: Any) -> Any:
     """A state as what JSON has: a record as its class's name and its fields, a mapping as pairs."""
     if isinstance(value, Mapping):
-        return {"": [[key, to_plain(item)] for key, item in value.items()]}
+        return {"": [[to_plain(key), to_plain(item)] for key, item in value.items()]}
     if is_dataclass(value):
         return {type(value).__name__: [to_plain(getattr(value, one.name)) for one in fields(value)]}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {type(value).__name__: [to_plain(item) for item in value]}
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return to_plain(value.item())
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
     if isinstance(value, float):
         return {"float": value.hex()}
     if isinstance(value, np.ndarray):
@@ -118,10 +122,12 @@ def from_plain(plain: Any) -> Any:
     ((name, inside),) = plain.items()
     if name == "float":
         return float.fromhex(inside)
+    if name == "bytes":
+        return bytes.fromhex(inside)
     if name == "array":
         return np.asarray(inside[1], np.int64).reshape(inside[0])
     if name == "":
-        return {key: from_plain(item) for key, item in inside}
+        return {from_plain(key): from_plain(item) for key, item in inside}
     return record(name)(*map(from_plain, inside))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from xent.evaluation.columns import arrow, block, choose, dtype_of, is_list, matching, shape_of
+from xent.evaluation.columns import arrow, block, check_whole, choose, dtype_of, is_list, matching, shape_of
 from xent.evaluation.places import Stamp, check_unchanged, is_url, look, native, open_file
 from xent.evaluation.source import Source, broken, nearest_edge, reading, refusal, require
 
@@ -55,6 +55,7 @@ class ParquetSource(Source):
             first, last = bisect_right(edges, start) - 1, bisect_left(edges, stop)
             found = matching(opened.schema_arrow.names, self.name)
             table = opened.read_row_groups(range(first, last), found, use_threads=False)
+            check_whole(table, found, edges[first])
             table = table.slice(start - edges[first], stop - start)
             return np.ascontiguousarray(block(table, found, self.shape, start))
 
@@ -79,8 +80,7 @@ class ArrowSource(Source):
         return replace(self, edges=())
 
     def edge(self, start: int, stop: int) -> int | None:
-        edges, compressed = batch_edges(self.file, self.stamp)
-        return nearest_edge(edges, start, stop) if compressed else None
+        return nearest_edge(batch_edges(self.file, self.stamp)[0], start, stop)
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """The rows: views of the file's pages, or of batches that have been decompressed whole."""
@@ -97,7 +97,9 @@ class ArrowSource(Source):
                 batches = [reader.get_batch(i) for i in range(first, last)]
             else:
                 batches = [batch for _, batch in zip(range(last), reader, strict=False)][first:]
-            table = pyarrow.Table.from_batches(batches).slice(start - edges[first], stop - start)
+            table = pyarrow.Table.from_batches(batches)
+            check_whole(table, found, edges[first])
+            table = table.slice(start - edges[first], stop - start)
             return np.ascontiguousarray(block(table, found, self.shape, start))
 
 

@@ -35,16 +35,16 @@ class TopK:
         Theirs, in nats.
     classes : int
         How many classes there are.
-    tail : {"uniform", "error", "skip"}
-        What is known of the other classes: that they share what is left equally, or nothing, so that a row whose label
-        is not among its ids is an error, or a row to count and leave out. Where nothing is known of them the entropy
+    tail : {"error", "skip", "uniform"}
+        What is known of the other classes: nothing, so that a row whose label is not among its ids is an error, or a
+        row to count and leave out; or that they share what is left equally. Where nothing is known of them the entropy
         and the Brier score are NaN.
     """
 
     ids: Any
     log_probabilities: Any
     classes: int
-    tail: str = "uniform"
+    tail: str = "error"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,24 +134,25 @@ class TopKRows:
         outside = ~(self.ids == labels[:, None]).any(axis=1)
         return outside if self.tail != "uniform" else np.zeros_like(outside)
 
-    def check(self) -> None:
-        """Raise ReadError for the first row that cannot be."""
+    def check(self, ignored: Array) -> None:
+        """Raise ReadError for the first row that cannot be, of those that are not ignored."""
         in_order = np.sort(self.ids, axis=1)
         for flaw, bad in (
             ("an id outside its classes", ((self.ids < 0) | (self.ids >= self.classes)).any(axis=1)),
             ("an id twice", (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)),
             ("log-probabilities of more than 1 together", np.exp(self.values).sum(axis=1) > 1 + SLACK),
         ):
+            bad &= ~ignored
             if bad.any():
                 row = self.first + int(np.argmax(bad))
                 raise ReadError(f"evaluate: row {row} of {self.path or 'the ids'} has {flaw}.")
 
     def statistics(self, labels: Array) -> xent.RowStatistics:
         """What :func:`xent.row_statistics` says of the log-probabilities of all classes."""
-        self.check()
         values, others, share = self.values, self.classes - self.ids.shape[1], self.share
         at_label = self.ids == labels[:, None]
         label_value = np.where(at_label.any(axis=1), np.where(at_label, values, 0.0).sum(axis=1), share)
+        label_value = np.where(np.isnan(values).any(axis=1), np.nan, label_value)
         ahead = (values > label_value[:, None]) | ((values == label_value[:, None]) & (self.ids < labels[:, None]))
         others_before = labels - (self.ids < labels[:, None]).sum(axis=1)
         tied = np.where(share == label_value, others_before, 0)
