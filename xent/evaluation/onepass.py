@@ -189,7 +189,7 @@ def evaluate(
     classwise : bool
         Whether to find the classwise calibration error too, which takes each probability a second time.
     fit_temperature : bool
-        Whether to find the temperature that minimises the loss, in some five to ten more passes.
+        Whether to find the temperature that minimises the loss, in some six to twelve more passes.
     predicted_bytes : int, optional
         How many bytes the counted rows stand for, for bits per byte.
     chunk_bytes : int
@@ -233,7 +233,8 @@ def evaluate(
     tokens of one text are not.
 
     zarr does not write a chunk of nothing but the fill value unless told to, so a chunk left out on purpose looks like
-    one that was lost; both are refused.
+    one that was lost. Of predictions both are refused; of labels, slices and clusters both are read as the fill value,
+    and the command line says how many there are.
 
     Examples
     --------
