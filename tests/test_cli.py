@@ -1,6 +1,7 @@
 """The command line: what it prints where, and its exit codes."""
 
 import importlib
+import io
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import warnings
 
 import dask
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import toy_kernels
 import zarr
@@ -18,7 +21,8 @@ from click.testing import CliRunner
 import xent
 from xent.cli import LIBRARIES, ByteSize, main
 from xent.doctor import Diagnosis, Finding
-from xent.evaluation.onepass import evaluate
+from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.report import progress_bar
 from xent.registry import PluginRecord, registry
 from xent.settings import scopes
 
@@ -278,7 +282,7 @@ def test_an_environment_that_cannot_be_exits_with_2_and_one_line(files, environm
     assert result.stderr.endswith(f"The environment sets {variable}={value}.\n")
 
 
-def test_a_fault_that_no_environment_explains_is_not_hidden(files, environment, monkeypatch):
+def test_a_fault_of_its_own_leaves_its_traceback_and_exits_with_70(files, environment, monkeypatch):
     for name in [name for name in os.environ if name.startswith("XENT_")]:
         monkeypatch.delenv(name)
 
@@ -287,7 +291,10 @@ def test_a_fault_that_no_environment_explains_is_not_hidden(files, environment, 
 
     monkeypatch.setattr("xent.evaluation.onepass.Pass.run", faulty)
 
-    assert isinstance(run("evaluate", "x.npy", "y.npy").exception, ValueError)
+    result = run("evaluate", "x.npy", "y.npy")
+
+    assert result.exit_code == 70 and "Traceback" in result.stderr
+    assert result.stderr.endswith("ValueError: operands could not be broadcast\n")
 
 
 def test_a_truncated_file_exits_with_3_and_names_it(files):
@@ -383,6 +390,61 @@ def test_outputs_are_written_beside_what_is_printed(files):
     assert compared.exit_code == 0, compared.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "x.npy", "y.npy", "--slices", "keys.html#int64,123", "--html", "keys.html"),
+        ("compare", "x.npy", "b.html#float32,123,7", "y.npy", "--html", "b.html"),
+        ("evaluate", "x.npy", "y.npy", "--slices", "in/counts.parquet", "--tables", "in"),
+        ("evaluate", "x.npy", "y.npy", "--slices", "in/counts.parquet", "--tables", "link"),
+    ],
+)
+def test_what_is_read_is_no_output(files, arguments):
+    np.arange(123).tofile("keys.html")
+    np.load("x.npy").tofile("b.html")
+    os.mkdir("in")
+    os.symlink("in", "link")
+    pyarrow.parquet.write_table(pyarrow.table({"slice": np.arange(123)}), "in/counts.parquet")
+    result = run(*arguments, "--overwrite", "-q")
+
+    assert result.exit_code == 2, result.stderr
+    assert f"`{arguments[-2]}` must be another path than the inputs" in result.stderr
+
+
+def test_tables_at_a_link_are_in_the_folder_to_which_it_leads(files):
+    os.mkdir("folder")
+    os.symlink("folder", "link")
+    result = run("evaluate", "x.npy", "y.npy", "--tables", "link", "--overwrite", "-q")
+
+    assert result.exit_code == 0 and os.path.islink("link") and "metrics.parquet" in os.listdir("folder")
+    assert sorted(os.listdir()) == ["folder", "link", "x.npy", "y.npy"]
+
+
+@pytest.mark.parametrize("option", ["--html", "--tables"])
+def test_an_output_that_cannot_be_written_exits_with_2_and_one_line_after_the_result(files, option, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    place = "/proc/out.html" if option == "--html" else "/proc/out"  # where root cannot write either
+    result = run("evaluate", "x.npy", "y.npy", option, place, "-q")
+
+    assert result.exit_code == 2 and "123 of 123 rows counted" in result.stdout
+    assert result.stderr == f"xent: evaluate: {place} could not be written (No such file or directory).\n"
+
+
+def test_a_disk_that_is_full_in_the_run_exits_with_2_and_one_line(files, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "kept")
+
+    monkeypatch.setattr("xent.evaluation.store.write_whole", full)
+    result = run("evaluate", "x.npy", "y.npy", "-q", "--state", "kept")
+    monkeypatch.undo()
+    monkeypatch.setattr("xent.evaluation.chunks.write_losses", full)
+    os.chdir(files)
+    again = run("evaluate", "x.npy", "y.npy", "-q", "--per-example", "loss.npy")
+
+    for each in (result, again):
+        assert each.exit_code == 2 and each.stderr == "xent: [Errno 28] No space left on device: 'kept'\n"
+
+
 def test_log_probabilities_of_some_classes_are_evaluated(files):
     np.save("p.npy", np.log(np.full((123, 2), 0.25, np.float32)))
     np.save("ids.npy", np.tile([3, 5], (123, 1)))
@@ -391,6 +453,9 @@ def test_log_probabilities_of_some_classes_are_evaluated(files):
     inside = np.isin(np.load("y.npy"), [3, 5])
 
     assert run(*command).exit_code == 3 and "among the ids of their rows" in run(*command).stderr
+    assert "Pass --tail skip to leave such rows out, or --tail uniform if" in run(*command).stderr
+    inputs = uniform["inputs"]["predictions"]
+    assert (inputs["classes"], inputs["tail"], inputs["ids"]["path"]) == (7, "uniform", str(files / "ids.npy"))
     assert skipped["counts"]["beyond_rows"] == np.count_nonzero(~inside)
     assert skipped["metrics"]["loss"]["value"] == pytest.approx(np.log(4))
     assert uniform["metrics"]["loss"]["value"] == pytest.approx(np.where(inside, np.log(4), np.log(10)).mean())
@@ -405,6 +470,137 @@ def test_rows_that_cannot_be_read_are_counted_where_that_is_asked_for(files):
 
     assert stopped.exit_code == 3 and "rows 0 to 123 of" in stopped.stderr
     assert skipped.exit_code == 0 and "10 rows could not be read, the first is row 20." in skipped.stdout
+
+
+def test_json_tells_what_was_asked(more_files):
+    command = ("evaluate", "x.npy", "y.npy", "--slices", "slices.npy", "--clusters", "clusters.npy", "--json", "-q")
+    found, fitted = (json.loads(run(*command, *more).stdout) for more in ([], ["--fit-temperature"]))
+
+    assert [*found["inputs"]] == ["predictions", "labels", "slices", "clusters"]
+    assert found["inputs"]["clusters"] == {"path": str(more_files / "clusters.npy"), "shape": [123], "dtype": "int64"}
+    assert not found["options"]["fit_temperature"] and fitted["options"]["fit_temperature"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--per-example", "loss.csv"), "evaluate: `--per-example` must be the path of a .npy or .parquet or .zarr"),
+        (("--slices", "x.npy"), "evaluate: `--slices` must have shape (123,)"),
+        (("--state", "."), "evaluate: `--state` must be a new directory"),
+    ],
+)
+def test_a_message_calls_an_option_by_its_name(files, arguments, message):
+    result = run("evaluate", "x.npy", "y.npy", "-q", *arguments)
+
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_an_array_without_rows_cannot_be_inspected(files):
+    np.save("scalar.npy", np.float32(1))
+    result = run("inspect", "scalar.npy")
+
+    assert result.exit_code == 2 and "`predictions` must have rows, got float32[]" in result.stderr
+
+
+def test_inspect_tells_the_threads_of_an_evaluation(files, environment):
+    environment("XENT_THREADS", "1")
+
+    assert json.loads(run("inspect", "x.npy", "--json").stdout)["threads"] == 1
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"address": ""}'])
+def test_a_file_that_names_no_scheduler_exits_with_4_and_one_line(files, text):
+    (files / "s.json").write_text(text)
+    result = run("evaluate", "x.npy", "y.npy", "-q", "--scheduler", "s.json")
+
+    assert result.exit_code == 4 and result.stderr.count("\n") == 1
+    assert "`--scheduler` must be the file of a running scheduler" in result.stderr
+
+
+@pytest.mark.parametrize("names", [["a", "b\xff"], [b"a", b"\xff"], ["a", "\ud800"], [False, True]])
+def test_slices_of_any_name_are_kept_and_gone_on_with(files, names):
+    np.save("slices.npy", np.asarray(names)[np.arange(123) % 2])
+    command = ("evaluate", "x.npy", "y.npy", "-q", "--json", "--slices", "slices.npy", "--state", "kept")
+    first, again = run(*command), run(*command)
+
+    assert first.exit_code == again.exit_code == 0, first.stderr
+    assert json.loads(first.stdout)["slices"] == json.loads(again.stdout)["slices"]
+
+
+@pytest.mark.parametrize("has_rich", [True, False])
+def test_a_name_is_printed_with_what_cannot_be_seen_escaped(files, monkeypatch, has_rich):
+    if not has_rich:
+        for module in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, "rich", None)
+    np.save("slices.npy", np.asarray(["\x1b[31mred", "\ud800\u202e"])[np.arange(123) % 2])
+    result = run("evaluate", "x.npy", "y.npy", "-q", "--slices", "slices.npy")
+    refused = run("evaluate", "\x1b[31m.npy", "y.npy", "-q")
+
+    assert result.exit_code == 0, result.stderr
+    assert r"\x1b[31mred" in result.stdout and r"\ud800\u202e" in result.stdout
+    assert refused.exit_code == 2 and r"\x1b[31m.npy" in refused.stderr
+    assert "\x1b[31m" not in result.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_the_table_is_printed_in_any_encoding(files, encoding):
+    np.save("slices.npy", np.asarray(["é", "中"])[np.arange(123) % 2])
+    code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '-q', '--slices', 'slices.npy'])"
+    result = in_a_new_process(code, PYTHONIOENCODING=encoding)
+
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "-q"])
+def test_a_pipe_that_is_closed_is_no_error(files, option):
+    command = [sys.executable, "-c", "from xent.cli import main\nmain()", "evaluate", "x.npy", "y.npy", "-q", option]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        told = process.stderr.read()
+
+    assert (process.returncode, told) == (141, "")
+
+
+def test_a_run_that_is_terminated_clears_away_and_exits_with_143(files):
+    code = """
+import os, signal
+from xent.evaluation import onepass
+
+def terminated(*_):
+    print(*[name for name in os.listdir() if name.startswith(".loss")], flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+onepass.chunk_state = terminated
+from xent.cli import main
+main(["evaluate", "x.npy", "y.npy", "-q", "--scheduler", "sync", "--per-example", "loss.npy"])
+"""
+    result = in_a_new_process(code)
+
+    assert result.returncode == 143 and result.stderr.startswith("xent: terminated; nothing was written.")
+    assert result.stdout.startswith(".loss.npy.") and sorted(os.listdir()) == ["x.npy", "y.npy"]
+
+
+def test_the_bar_counts_rows_that_are_kept_once(files, monkeypatch):
+    evaluate("x.npy", "y.npy", state="kept", chunk_bytes=280)
+    planned, terminal = plan("x.npy", "y.npy", state="kept", chunk_bytes=280), io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar(planned) as progress:
+        planned.run(progress=progress)
+    counted = {int(rows) for rows in re.findall(r"(\d+) of 123 rows", terminal.getvalue())}
+
+    assert planned.kept_rows == 123 and max(counted) == 123
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_no_temperature_is_best_where_the_loss_is_not_finite(files, value):
+    logits, labels = np.load("x.npy"), np.load("y.npy")
+    logits[0, labels[0]] = value
+    np.save("x.npy", logits)
+    result = run("evaluate", "x.npy", "y.npy", "-q", "--fit-temperature")
+
+    assert "No temperature is best: the mean loss is not finite." in result.stdout
 
 
 def test_the_plan_and_its_memory_are_told_before_the_run(files):

@@ -420,6 +420,13 @@ def test_an_odd_set_can_be_compared(name):
     assert html.one("p", class_="verdict").text == verdict(found)
 
 
+def test_a_set_without_a_finite_loss_can_be_compared():
+    logits, labels = np.random.default_rng(0).normal(size=(123, 7)), np.arange(123) % 7
+    html = read(pair_page(*compared(logits, np.full_like(logits, np.nan), labels), **RUN))
+
+    assert svg_of(html, "Mean loss over the position of rows in the set")
+
+
 def test_a_set_without_rows_says_that_there_is_nothing_to_plot():
     html = read(page(*evaluated(np.zeros((0, 4)), np.zeros(0, int)), **RUN))
 

@@ -1,8 +1,11 @@
 """The loss of every row, in a file that is there whole or not at all."""
 
 import os
+import resource
+import signal
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 import pytest
 import zarr
@@ -10,6 +13,8 @@ import zarr
 import xent
 from xent.evaluation import perexample
 from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.perexample import WriteError
+from xent.evaluation.topk import TopK
 
 ROWS, CLASSES = 507, 7
 NAMES = ["loss.npy", "loss.zarr", "loss.parquet"]
@@ -86,26 +91,143 @@ def test_what_is_there_is_kept_unless_it_may_be_overwritten(logits, labels, name
     assert os.listdir() == [name]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_output_that_cannot_be_finished_leaves_what_was_there(logits, labels, name, monkeypatch):
-    evaluate(logits, labels, per_example=name)
-
-    def full(draft, _):
+def full(draft, _):
+    """In the place of a writer: the disk is full when half is written."""
+    if not draft.exists():
         draft.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(perexample.WRITERS, os.path.splitext(name)[1], full)
-    with pytest.raises(OSError, match="No space left"):
+
+@pytest.mark.parametrize("step", ["write", "move"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_output_that_cannot_be_finished_leaves_what_was_there(logits, labels, name, step, monkeypatch):
+    evaluate(logits, labels, per_example=name)
+    if step == "move" or name == "loss.npy":  # which is only given its name
+        monkeypatch.setattr(perexample, "move", full)
+    else:
+        monkeypatch.setitem(perexample.WRITERS, os.path.splitext(name)[1], full)
+    with pytest.raises(WriteError, match=rf"evaluate: .*/{name} could not be written \(No space left on device\)"):
         evaluate(-logits, labels, per_example=name, overwrite=True)
 
     assert os.listdir() == [name]
     np.testing.assert_array_equal(read(name), xent.row_statistics(logits, labels).loss)
 
 
-def test_the_predictions_are_never_overwritten(logits, labels):
+@pytest.fixture
+def inputs(logits, labels):
+    """Predictions of many formats, their labels, slices and clusters, and the largest log-probabilities of each row."""
     np.save("x.npy", logits)
-    with pytest.raises(ValueError, match="`per_example` must be another file than the predictions"):
-        plan("x.npy", labels, per_example="x.npy", overwrite=True)
+    np.save("y.npy", labels)
+    np.save("slices.npy", labels % 2)
+    np.save("clusters.npy", labels // 2)
+    columns = {"logits": pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(logits.ravel()), CLASSES)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), "x.parquet")
+    zarr.open_group("g.zarr", mode="w").create_array("logits", data=logits, chunks=(100, CLASSES))
+    os.mkdir("parts")
+    for i, part in enumerate(np.array_split(logits, 3)):
+        np.save(f"parts/{i}.npy", part)
+    np.save("ids.npy", np.tile([0, 1], (ROWS, 1)))
+    np.save("values.npy", np.full((ROWS, 2), -1.0))
+    os.symlink("x.npy", "link.npy")
+    return TopK("ids.npy", "values.npy", CLASSES, "uniform")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "output"),
+    [
+        ("x.npy", "x.npy"),
+        ("x.npy", "link.npy"),
+        ("link.npy", "x.npy"),
+        ("x.npy", "y.npy"),
+        ("x.npy", "slices.npy"),
+        ("x.npy", "clusters.npy"),
+        ("x.parquet", "x.parquet"),
+        ("x.parquet#logits", "x.parquet"),
+        ("g.zarr#logits", "g.zarr/logits/loss.npy"),
+        ("parts", "parts/1.npy"),
+        ("parts/*.npy", "parts/1.npy"),
+        ("top", "ids.npy"),
+        ("top", "values.npy"),
+        ("mapped", "x.npy"),
+    ],
+)
+def test_what_is_read_is_never_overwritten(inputs, predictions, output):
+    taken = {"top": inputs, "mapped": np.load("x.npy", mmap_mode="r")}.get(predictions, predictions)
+    with pytest.raises(ValueError, match=r"`per_example` must be another path than the inputs, got .* is read"):
+        plan(taken, "y.npy", slices="slices.npy", clusters="clusters.npy", per_example=output, overwrite=True)
+
+
+def test_a_zarr_array_that_is_read_is_never_overwritten(logits, labels):
+    zarr.create_array("x.zarr", data=logits)
+    with pytest.raises(ValueError, match="must be another path than the inputs"):
+        plan("x.zarr", labels, per_example="x.zarr", overwrite=True)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "group.zarr", "file.zarr"])
+def test_nothing_but_an_output_is_overwritten(logits, labels, name):
+    if name == "group.zarr":
+        zarr.open_group(name, mode="w").create_array("precious", shape=(3,), dtype="int32")
+    elif name == "file.zarr":
+        open(name, "w").close()
+    else:
+        os.mkdir(name)
+    with pytest.raises(ValueError, match=r"`per_example` must be (the path of a file|new, or a Zarr array)"):
+        plan(logits, labels, per_example=name, overwrite=True)
+
+
+def test_an_output_at_a_link_is_where_that_leads(logits, labels):
+    np.save("there.npy", labels)
+    os.symlink("there.npy", "link.npy")
+    evaluate(logits, labels, per_example="link.npy", overwrite=True)
+
+    assert os.path.islink("link.npy") and sorted(os.listdir()) == ["link.npy", "there.npy"]
+    np.testing.assert_array_equal(np.load("there.npy"), xent.row_statistics(logits, labels).loss)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(logits, labels, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a test may be run by root, who may write anywhere
+    with pytest.raises(PermissionError, match="`per_example` must lie in a folder that can be written to"):
+        plan(logits, labels, per_example="loss.npy")
+
+
+def test_a_full_disk_is_found_before_any_work(logits, labels, monkeypatch):
+    asked = []
+
+    def allocate(_, offset, size):
+        asked.append((offset, size))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate, raising=False)
+    planned = plan(logits, labels, per_example="loss.npy")
+    monkeypatch.setattr(planned.predictions.__class__, "parts", lambda *_: pytest.fail("a graph is made"))
+    with pytest.raises(WriteError, match=r"loss\.npy could not be written \(No space left on device\)"):
+        planned.run()
+
+    assert asked == [(0, 128 + 4 * ROWS)] and os.listdir() == []
+
+
+def test_a_row_that_no_task_has_written_is_nan_and_has_its_place_on_the_disk(logits, labels):
+    losses = plan(logits, labels, per_example="loss.npy").losses
+    losses.prepare()
+    perexample.write_losses(losses.scratch, 3, np.asarray([1.0, 2.0]), 2)
+    written = np.load(losses.scratch)
+
+    assert written[3:5].tolist() == [1, 2] and np.isnan(written).sum() == ROWS - 2
+    assert os.stat(losses.scratch).st_blocks * 512 >= ROWS * 4
+
+
+def test_a_task_whose_loss_cannot_be_written_has_an_error_and_no_signal(logits, labels):
+    losses = plan(logits, labels, per_example="loss.npy").losses
+    losses.prepare()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            perexample.write_losses(losses.scratch, 100, np.ones(300), 300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(

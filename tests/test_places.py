@@ -1,6 +1,7 @@
 """Files at URLs: in fsspec's memory, and on a web server that is asked for ranges."""
 
 import http.server
+import pickle
 import re
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ from formats import CLASSES, ROWS
 
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.places import natural_order
+from xent.evaluation.source import refusal, shown_text
 from xent.evaluation.sources import ReadError, Source, open_source
 
 REMOTE = [name for name in formats.NAMES if "arrow" not in name and "feather" not in name]
@@ -268,6 +270,7 @@ def test_a_file_url_is_a_local_path(local, logits):
     [
         ("https://me:secret@host/x.npy?X-Signature=abc", "https://host/x.npy?…"),
         ("https://host/x.npz?token=abc#logits", "https://host/x.npz?…#logits"),
+        ("https://me:p@ss@host/x.npy", "https://host/x.npy"),
         ("s3://bucket/x.zarr", "s3://bucket/x.zarr"),
         ("/data/a@b?c.npy", "/data/a@b?c.npy"),
         (None, None),
@@ -275,6 +278,46 @@ def test_a_file_url_is_a_local_path(local, logits):
 )
 def test_what_a_url_keeps_secret_is_not_shown(path, shown):
     assert Source(path, (3, 2), np.dtype("f4")).shown == shown
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("got http://me:secret@h/x.npy?sig=secret, where nothing is.", "got http://h/x.npy?…, where nothing is."),
+        ("404, url='http://h/a?sig=secret' (http://h/b?sig=secret).", "404, url='http://h/a?…' (http://h/b?…)."),
+        ("Pass http://h/x.npz?sig=secret#logits.", "Pass http://h/x.npz?…#logits."),
+        ("simplecache::s3://k:secret@h/x and 3 > 2 ? 1 : 0", "simplecache::s3://h/x and 3 > 2 ? 1 : 0"),
+    ],
+)
+def test_what_a_url_keeps_secret_is_in_no_message(message, shown):
+    assert (
+        shown_text(message) == str(ReadError(message)) == str(pickle.loads(pickle.dumps(ReadError(message)))) == shown
+    )
+    assert shown in refusal("labels", "be", message, "")
+
+
+@pytest.mark.parametrize("name", ["nope.npy", "nope.zarr", "nope.parquet#a", "y.npy#a", "nope/*.npy"])
+def test_what_the_url_of_a_file_keeps_secret_is_not_told(web, name):
+    path, mark, array = name.partition("#")
+    url = f"{web[0].replace('://', '://me:SECRET@')}/{path}?sig=SECRET{mark}{array}"
+    with pytest.raises((OSError, ValueError)) as raised:
+        open_source(url, "predictions")
+
+    assert path in str(raised.value) and "SECRET" not in str(raised.value)
+
+
+def test_an_array_is_shown_without_what_its_url_keeps_secret():
+    assert (
+        str(Source("https://me:SECRET@h/x.npy?sig=SECRET", (3,), np.dtype("f4"))) == "float32[3] in https://h/x.npy?…"
+    )
+
+
+@pytest.mark.parametrize("url", ["nope://me:SECRET@h/x.npy?sig=SECRET", "s3://me:SECRET@b/x.npy?sig=SECRET"])
+def test_a_protocol_that_cannot_be_is_named_without_secrets(url):
+    with pytest.raises((ValueError, ModuleNotFoundError), match="evaluate: ") as raised:
+        open_source(url, "predictions")
+
+    assert "SECRET" not in str(raised.value)
 
 
 def test_people_count_the_parts():

@@ -231,6 +231,15 @@ def test_an_unknown_version_of_the_npy_format_is_refused(tmp_path):
         open_source(tmp_path / "x.npy", "predictions")
 
 
+@pytest.mark.parametrize("text", ["{'descr': '<f4', 'shape': (9, 4", "{'descr': [('a', 0)], 'shape': ()}", "(" * 5000])
+def test_a_header_that_cannot_be_parsed_is_refused(tmp_path, text):
+    header = text.ljust(5117).encode() + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(200))
+
+    with pytest.raises(ValueError, match=r"`predictions` must be the path of a \.npy file, got .*x\.npy \("):
+        open_source(tmp_path / "x.npy", "predictions")
+
+
 def test_a_folder_that_is_no_zarr_array_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"evaluate: `labels` must be a folder of shards or a Zarr array, .* zarr\.json"

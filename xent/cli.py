@@ -26,7 +26,17 @@ except ModuleNotFoundError:
     )
     raise SystemExit(4) from None
 
-from xent.exits import BAD_DATA, INTERRUPTED, UNSOUND, environment_checked, fail, input_checked, told_plainly
+from xent.exits import (
+    BAD_DATA,
+    UNAVAILABLE,
+    UNSOUND,
+    code_of,
+    environment_checked,
+    fail,
+    input_checked,
+    stopped,
+    told_plainly,
+)
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation
@@ -45,6 +55,8 @@ LABEL_REMEDY = (
 @click.version_option(package_name="xent")
 def main() -> None:
     """Cross entropy on any array."""
+    if hasattr(sys.stdout, "reconfigure"):  # a name may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class ByteSize(click.ParamType):
@@ -149,6 +161,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
 )
 @run_options
+@told_plainly()
 def evaluate(
     predictions: Any,
     labels: str,
@@ -163,16 +176,15 @@ def evaluate(
     Each is a file or a directory, of a format that docs/evaluation.md lists. Without --scheduler it runs where Dask's
     configuration says (`scheduler-address`, or DASK_SCHEDULER_ADDRESS in the environment), else on threads.
     """
-    with told_plainly():
-        if (ids is None) != (classes is None):
-            raise click.UsageError("--ids and --classes go together.")
-        if ids is not None and classes is not None:
-            from xent.evaluation.sources import TopK
+    if (ids is None) != (classes is None):
+        raise click.UsageError("--ids and --classes go together.")
+    if ids is not None and classes is not None:
+        from xent.evaluation.sources import TopK
 
-            predictions = TopK(ids, predictions, classes, tail)
-        evaluation = _evaluate_and_report(predictions, labels, **asked)
-        if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
-            fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
+        predictions = TopK(ids, predictions, classes, tail)
+    evaluation = _evaluate_and_report(predictions, labels, **asked)
+    if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
+        fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
 
 
 @main.command()
@@ -181,22 +193,23 @@ def evaluate(
 @click.argument("labels")
 @input_options
 @run_options
+@told_plainly()
 def compare(a: str, b: str, labels: str, **asked: Any) -> None:
     """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
-    with told_plainly():
-        from xent.evaluation import documents, paired, report
+    from xent.evaluation import documents, paired, report
 
-        plan = functools.partial(paired.plan_pair, a, b, labels)
-        _run_and_report(plan, documents.pair_document, report.print_comparison, **asked)
+    plan = functools.partial(paired.plan_pair, a, b, labels)
+    _run_and_report(plan, documents.pair_document, report.print_comparison, **asked)
 
 
 @main.command()
 @click.argument("predictions")
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
+@told_plainly()
 def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
-    with told_plainly(), input_checked():
+    with input_checked():
         from xent.evaluation import documents, report
         from xent.evaluation.sources import open_source
 
@@ -219,6 +232,7 @@ def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
     help="Of vocabulary: cut the classes into so many chunks.  [default: 8]",
 )
 @run_options
+@told_plainly()
 def demo(
     name: str, keep: str | None, files: int | None, rows: int | None, class_chunks: int | None, **run: Any
 ) -> None:
@@ -233,7 +247,7 @@ def demo(
     for option in asked.keys() - set(DEMO_OPTIONS[name]):
         raise click.UsageError(f"--{option.replace('_', '-')} is not an option of the demo of {name}.")
     asked.pop("keep", None)
-    with told_plainly(), nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="xent-demo-") as directory:
+    with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="xent-demo-") as directory:
         with input_checked():
             from xent import demo as demos
 
@@ -263,12 +277,13 @@ def demo(
 @click.option("--prefer", multiple=True, help="Prefer this kernel; may be given several times.")
 @click.option("--disable", multiple=True, help="Leave out this kernel or plugin; may be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
+@told_plainly()
 def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable: tuple[str, ...], **asked: Any) -> None:
     """Which kernel would serve a call of FUNCTION, and why not another; nothing is computed.
 
     FUNCTION is sparse_cross_entropy where it is not named. It takes its own defaults for what is left out.
     """
-    with told_plainly(), input_checked():
+    with input_checked():
         import xent
         from xent import question
 
@@ -280,9 +295,10 @@ def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
+@told_plainly()
 def doctor(as_json: bool) -> None:
     """Say whether this installation is sound: versions, GPUs, plugins, and a quick test of every kernel."""
-    with told_plainly(), environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
+    with environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
         from xent import doctor as examination
 
         diagnosis = examination.diagnose()
@@ -293,6 +309,7 @@ def doctor(as_json: bool) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list instead of lines.")
+@told_plainly()
 def plugins(as_json: bool) -> None:
     """The kernels and hooks that are installed, and what is wrong with those that did not load."""
     import xent
@@ -310,11 +327,17 @@ def plugins(as_json: bool) -> None:
 def _evaluate_and_report(
     predictions: Any, labels: Any, *, overwrite: bool, tables: str | None = None, **asked: Any
 ) -> Evaluation:
-    from xent.evaluation import documents, onepass, report, tablefiles
+    from xent.evaluation import documents, onepass, perexample, report, tablefiles
 
     with input_checked():
         folder = tablefiles.tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
-    plan = functools.partial(onepass.plan, predictions, labels, overwrite=overwrite)
+
+    def plan(**options: Any) -> Any:
+        planned = onepass.plan(predictions, labels, overwrite=overwrite, **options)
+        if folder:
+            perexample.check_no_input("--tables", folder, perexample.read_by(planned))
+        return planned
+
     found: Evaluation = _run_and_report(plan, documents.document, report.print_table, overwrite=overwrite, **asked)
     if folder:
         tablefiles.write_tables(found, folder)
@@ -334,14 +357,19 @@ def _run_and_report(
     **options: Any,
 ) -> Any:
     """Plan, run, and show what is found, as a JSON document or a table, and as a page."""
-    from xent.evaluation import documents, report
+    from xent import settings
+    from xent.evaluation import documents, perexample, report
 
+    with environment_checked():
+        settings.current()
     with input_checked():
         if html:
             from xent.evaluation.page import page_path, write_page
 
             target = page_path(html, overwrite=overwrite, argument="--html")
         planned = plan(**options)
+        if html:
+            perexample.check_no_input("--html", target, perexample.read_by(planned))
         scheduler = _scheduler(scheduler)
         if not quiet:
             click.echo(report.told_plan(planned, scheduler), err=True)
@@ -349,8 +377,8 @@ def _run_and_report(
     try:
         with environment_checked(), report.progress_bar(planned, quiet=quiet) as progress:
             found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
-    except KeyboardInterrupt:
-        fail(report.told_interruption(planned), INTERRUPTED)
+    except KeyboardInterrupt as error:
+        fail(report.told_interruption(planned, stopped(error)), code_of(error))
     seconds = time.perf_counter() - start
     if as_json:
         click.echo(documents.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
@@ -373,7 +401,19 @@ def _scheduler(option: str | None) -> str:
     if not re.fullmatch(r"threads|sync|processes(:[1-9]\d*)?|.*://.*", option) and not os.path.isfile(option):
         rule = "must be threads, sync, processes:2, an address such as tcp://host:8786, or a scheduler file"
         raise ValueError(f"evaluate: `--scheduler` {rule}, got {option}. Leave it out for threads.")
+    if os.path.isfile(option) and not _names_a_scheduler(option):
+        rule = "must be the file of a running scheduler, with its address"
+        fail(f"evaluate: `--scheduler` {rule}, got {option}. Start one with: dask scheduler", UNAVAILABLE)
     return option
+
+
+def _names_a_scheduler(path: str) -> bool:
+    """Whether a file is what a scheduler writes for those who look for it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return bool(json.load(file)["address"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 if __name__ == "__main__":

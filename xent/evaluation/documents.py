@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from xent.evaluation.engine import largest_chunk
+from xent.evaluation.engine import largest_chunk, local_threads
+from xent.evaluation.source import refusal
+from xent.evaluation.topk import TopKSource
 from xent.settings import affinity
 
 if TYPE_CHECKING:
@@ -67,18 +70,31 @@ def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_
 
 
 def heading(planned: Planned, sources: dict[str, Source], scheduler: str) -> dict[str, Any]:
-    """The schema version, the inputs and the options."""
-    inputs = {
-        name: {"path": source.shown, "shape": list(source.shape), "dtype": str(source.dtype)}
-        for name, source in sources.items()
-    }
+    """The schema version, the inputs, those of slices and clusters among them, and the options."""
     options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
+    if hasattr(planned, "fits_temperature"):
+        options["fit_temperature"] = planned.fits_temperature
     return {
         "schema_version": SCHEMA_VERSION,
-        "inputs": inputs,
+        "inputs": {name: described(source) for name, source in with_keys(sources, planned).items()},
         "options": asdict(planned.options) | options,
         "environment": environment(),
     }
+
+
+def with_keys(sources: Mapping[str, Source], planned: Planned) -> dict[str, Source]:
+    """The sources, and those of slices and clusters where there are some."""
+    keys = zip(("slices", "clusters"), planned.keys, strict=False)
+    return {**sources, **{name: one for name, one in keys if one is not None}}
+
+
+def described(source: Source) -> dict[str, Any]:
+    """The path, the shape and the dtype of a source; of the largest log-probabilities those of ids and values."""
+    found = {"path": source.shown, "shape": list(source.shape), "dtype": str(source.dtype)}
+    if not isinstance(source, TopKSource):
+        return found
+    stored = {"ids": described(source.ids), "log_probabilities": described(source.values)}
+    return {**found, **stored, "classes": source.shape[1], "tail": source.tail}
 
 
 def environment() -> dict[str, str]:
@@ -121,9 +137,11 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
-    """What a source is and how it would be read; the peak is that of as many threads as there are processors."""
+    """What a source is and how it would be read; the peak is that of the threads that an evaluation has by default."""
+    if not source.shape:
+        raise ValueError(refusal("predictions", "have rows", source, "Save an array of shape (rows, classes)."))
     bounds = source.bounds(chunk_bytes)
-    chunk, threads = largest_chunk(bounds) * source.row_bytes, affinity()
+    chunk, threads = largest_chunk(bounds) * source.row_bytes, local_threads()
     return {
         "path": source.shown,
         "shape": list(source.shape),

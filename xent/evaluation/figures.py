@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
-from xent.evaluation.markup import tag, visible
+from xent.evaluation.markup import tag
 from xent.evaluation.metrics import NORMAL_95
+from xent.evaluation.report import visible
 from xent.evaluation.source import require
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def loss_over_position(sets: Mapping[str, Evaluation]) -> Element:
         for (name, one), paint in zip(sets.items(), PAIR, strict=False):
             parts = [(part.first_row, part.stop_row, part.mean_loss) for part in one.positions]
             values, edges = steps([part for part in parts if math.isfinite(part[2])], math.nan)
-            panel.stairs(values, edges, baseline=None, color=paint, linewidth=1.6, label=name)
+            if values:
+                panel.stairs(values, edges, baseline=None, color=paint, linewidth=1.6, label=name)
             if math.isfinite(one.mean_loss):
                 panel.axhline(one.mean_loss, color=paint, linewidth=1, linestyle=DASHED, alpha=0.7)
         panel.set(xlabel="row", ylabel="mean loss (nats)", xlim=(0, max(one.rows for one in sets.values())))

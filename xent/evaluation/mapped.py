@@ -6,6 +6,7 @@ On a local disk each task maps its own rows; of a URL it asks for the range of t
 from __future__ import annotations
 
 import math
+import tokenize
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from xent.evaluation.places import Stamp, check_unchanged, is_url, look, open_file, read_range
 from xent.evaluation.source import ReadError, Source, reading, refusal, require
 
+MALFORMED = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+"""What NumPy raises of a header that it cannot parse."""
 RAW_FORM = "dtype and shape after a #, as in logits.bin#float16,1000,256"
 
 
@@ -69,7 +72,7 @@ def npy_at(
         shape, fortran, dtype = header
         if any(size < 0 for size in shape):
             raise ValueError(f"its shape is {shape}")
-    except ValueError as error:
+    except MALFORMED as error:
         raise ValueError(refusal(argument, "be the path of a .npy file", f"{path} ({error})", remedy)) from error
     source = MappedSource(path, shape, dtype, place, file.tell(), "F" if fortran else "C", stamp)
     check_order(source, argument)

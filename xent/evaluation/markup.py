@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
-from xent.evaluation.report import with_error
+from xent.evaluation.report import visible, with_error
 from xent.evaluation.sheets import Sheet
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -40,13 +40,6 @@ def tag(name: str, /, *children: str | Element | None, **attributes: str) -> Ele
         elif child is not None and last is not None:
             last.tail = (last.tail or "") + visible(child)
     return element
-
-
-def visible(text: str) -> str:
-    """The text with what cannot be seen written as an escape: control and direction characters, lone surrogates."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
-    )
 
 
 def html_of(title: str, *content: Element | None) -> str:

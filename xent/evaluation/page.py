@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
 from xent.evaluation import figures
+from xent.evaluation.documents import with_keys
 from xent.evaluation.figures import Bar
 from xent.evaluation.markup import html_of, measured, table, tag, told
 from xent.evaluation.moments import ratio
 from xent.evaluation.paired import Comparison, SliceDifference
-from xent.evaluation.perexample import move, output_path, remove
+from xent.evaluation.perexample import move, output_path, remove, written
 from xent.evaluation.report import remarks
 from xent.evaluation.sections import (
     SHOWN_BARS,
@@ -31,10 +32,8 @@ from xent.evaluation.sections import (
     plots,
     sentences,
     title_of,
-    with_keys,
 )
 from xent.evaluation.sheets import Sheet, difference_sheet, group_sheet, metric_sheet, sheets, text_of
-from xent.evaluation.source import refusal
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation, GroupMetrics
@@ -53,10 +52,7 @@ def page_path(path: Any, *, overwrite: bool = False, argument: str = "html") -> 
         If matplotlib is not installed.
     """
     figures.check_figures()
-    target = output_path(argument, path, (".html", ".htm"), overwrite=overwrite)
-    if target.is_dir():
-        raise ValueError(refusal(argument, "be the path of a file", f"the folder {target}", "Choose another name."))
-    return target
+    return output_path(argument, path, (".html", ".htm"), overwrite=overwrite)
 
 
 def write_page(
@@ -66,11 +62,12 @@ def write_page(
     make: Any = pair_page if isinstance(found, Comparison) else page
     text = make(found, planned, scheduler=scheduler, wall_seconds=wall_seconds)
     draft = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
-    try:
-        draft.write_text(text, "utf-8")
-        move(draft, target)
-    finally:
-        remove(draft)
+    with written(target):
+        try:
+            draft.write_text(text, "utf-8")
+            move(draft, target)
+        finally:
+            remove(draft)
 
 
 def page(

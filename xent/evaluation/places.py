@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xent.evaluation.source import ReadError, require
+from xent.evaluation.source import ReadError, require, shown_path, shown_text
 
 Stamp = tuple[int, int | str]
 """The size and time, or tag, of a file, by which a change is noticed."""
@@ -167,11 +167,14 @@ def join(folder: str, name: str) -> str:
 
 def filesystem(path: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it."""
-    core = require("fsspec.core", "remote", f"the URL {path}")
+    core = require("fsspec.core", "remote", f"the URL {shown_path(path)}")
     try:
         system, place = core.url_to_fs(path)
     except ImportError as error:  # s3fs for s3://, gcsfs for gs://
-        raise ModuleNotFoundError(f"evaluate: {path} needs a package that is not installed ({error}).") from error
+        message = f"evaluate: {path} needs a package that is not installed ({error})."
+        raise ModuleNotFoundError(shown_text(message)) from error
     except ValueError as error:
-        raise ValueError(f"evaluate: {path} is not a URL that fsspec knows ({error}). Correct it.") from error
+        raise ValueError(
+            shown_text(f"evaluate: {path} is not a URL that fsspec knows ({error}). Correct it.")
+        ) from error
     return system, place

@@ -27,13 +27,20 @@ Row = tuple[str, ...]
 UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats"}
 
 
+def visible(text: str) -> str:
+    """The text with what cannot be seen written as an escape: control and direction characters, lone surrogates."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
+
+
 def told_inspection(facts: dict[str, Any]) -> str:
     """What ``documents.inspection`` says of a source, in lines."""
     rows, *classes = facts["shape"]
     size = f"{rows:,} rows" + (f" of {classes[0]:,} classes" if classes else "")
     return "\n".join(
         (
-            f"{facts['path']}",
+            visible(facts["path"] or "array"),
             f"{size}, {facts['dtype']}, {facts['bytes'] / 1e9:.3g} GB",
             f"read in {facts['chunks']:,} chunks of up to {facts['chunk_bytes'] / 2**20:.3g} MiB",
             f"peak on {facts['threads']} threads: about {facts['projected_peak_bytes'] / 2**20:,.0f} MiB",
@@ -65,7 +72,7 @@ def summary(planned: Pass) -> str:
     source = planned.predictions
     rows, classes = source.shape
     size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
-    return f"{source.shown or 'array'}  {rows:,} × {classes:,}  {source.dtype}  {size}"
+    return f"{visible(source.shown or 'array')}  {rows:,} × {classes:,}  {source.dtype}  {size}"
 
 
 def told_plan(planned: Planned, scheduler: Any) -> str:
@@ -78,16 +85,19 @@ def told_plan(planned: Planned, scheduler: Any) -> str:
         memory = f"{threads} processes take up to {each / 1e6:,.0f} MB each"
     else:
         memory = f"{threads} threads take up to {projected_peak(threads, planned.chunk_bytes) / 1e6:,.0f} MB"
+    for name, one in (("labels", planned.labels), *zip(("slices", "clusters"), planned.keys, strict=True)):
+        if one is not None and (lost := one.missing()):
+            memory += f"; {lost:,} chunks of the {name} are not stored, and are read as the fill value"
     kept = f"; {planned.kept_rows:,} of {planned.work.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
 
 
-def told_interruption(planned: Planned) -> str:
-    """What an interrupted run leaves, and how to go on."""
+def told_interruption(planned: Planned, what: str = "interrupted") -> str:
+    """What a run leaves that was interrupted, or whatever else it is called, and how to go on."""
     if planned.work.store is None:
-        return "interrupted; nothing was written. With --state DIR a run can be gone on with."
+        return f"{what}; nothing was written. With --state DIR a run can be gone on with."
     done = f"{planned.kept_rows:,} of {planned.work.rows:,} rows are done"
-    return f"interrupted; {done} and kept in {planned.work.store.directory}. Run it again as it was to go on."
+    return f"{what}; {done} and kept in {planned.work.store.directory}. Run it again as it was to go on."
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
@@ -130,6 +140,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 def told_temperature(best: Temperature) -> str:
     """The best temperature, in a sentence."""
+    if not math.isfinite(best.mean_loss):
+        return "No temperature is best: the mean loss is not finite."
     numbers = f"{best.mean_loss:.6g} nats, calibration error {best.calibration_error:.4f}"
     if not best.is_bounded:
         return f"No temperature is best: the loss still falls at {best.value:.4g} ({numbers})."
@@ -189,6 +201,7 @@ def speed(planned: Planned, rows: int, wall_seconds: float) -> str:
 
 
 def _print_rows(heads: tuple[str, ...], rows: list[Row], stream: TextIO) -> None:
+    rows = [tuple(map(visible, row)) for row in rows]
     try:
         from rich.console import Console
         from rich.markup import escape
@@ -230,7 +243,7 @@ def progress_bar(planned: Planned, *, quiet: bool = False) -> Iterator[Callable[
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("rows", total=rows, rate="", completed=planned.kept_rows)
+        task = bar.add_task("rows", total=rows, rate="")  # rows that are kept are counted as they are loaded
 
         def advance(rows: int) -> None:
             speed = bar.tasks[0].speed

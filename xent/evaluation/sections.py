@@ -40,12 +40,6 @@ def header(kind: str, title: str, sources: Mapping[str, Source], written: dateti
     return tag("header", kicker, tag("h1", title), table("What was read", inputs))
 
 
-def with_keys(sources: Mapping[str, Source], planned: Planned) -> dict[str, Source]:
-    """The sources, and those of slices and clusters where there are some."""
-    keys = zip(("slices", "clusters"), planned.keys, strict=False)
-    return {**sources, **{name: one for name, one in keys if one is not None}}
-
-
 def title_of(source: Source) -> str:
     """The last part of a path."""
     path = (source.shown or "array in hand").rstrip("/")

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xent.evaluation.perexample import move, output_path, remove
+from xent.evaluation.perexample import move, output_path, remove, written
 from xent.evaluation.sheets import Sheet, sheets
 from xent.evaluation.source import refusal, require
 
@@ -48,13 +48,14 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
     has one; what is not known is null, and NaN is NaN.
     """
     draft = folder.with_name(f".{uuid.uuid4().hex}")
-    try:
-        draft.mkdir()
-        for name, sheet in sheets(evaluation).items():
-            write_sheet(draft / f"{name}.parquet", sheet)
-        move(draft, folder)
-    finally:
-        remove(draft)
+    with written(folder):
+        try:
+            draft.mkdir()
+            for name, sheet in sheets(evaluation).items():
+                write_sheet(draft / f"{name}.parquet", sheet)
+            move(draft, folder)
+        finally:
+            remove(draft)
 
 
 def write_sheet(path: Path, sheet: Sheet) -> None:
