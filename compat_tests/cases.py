@@ -26,6 +26,7 @@ labels, targets, rows, FUNCTION = textbook.labels, textbook.targets, textbook.ro
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 HALVES = {"float16": "float32", "bfloat16": "float32"}
 LIBRARIES = ("numpy", "torch", "jax")
+MEASURED = ("tensorflow", "keras")  # held in half precision to their float32 answer and their own error
 
 Given = SimpleNamespace
 Bound = Callable[[Given, float], np.ndarray]
@@ -92,12 +93,29 @@ def allowed(case: Case, bound: Bound, given: Given, dtype: str, on: str, theirs:
     return np.broadcast_to(np.nan_to_num(error), theirs.shape)
 
 
+def in_half(
+    case: Case, bound: Bound, given: Given, dtype: str, on: str, theirs: np.ndarray, exact: np.ndarray
+) -> np.ndarray:
+    """How far from its float32 answer the peer is off at most, our own bound, and the rounding of the result."""
+    told = named_dtype(dtype)
+    with np.errstate(all="ignore"):
+        error = case.ours_off.get((on, dtype), 1) * bound(given, unit_roundoff("float32"))
+        off = np.max(np.nan_to_num(np.abs(theirs - exact), posinf=0.0), initial=0.0)
+        error = 2 * error + off + given.classes * smallest(told, flushes=True) + 2 * unit_roundoff(told) * np.abs(exact)
+    return np.broadcast_to(np.nan_to_num(error), exact.shape)
+
+
 @functools.cache
-def theirs_of(case: Case, peer: str, dtype: str, at: str | None, seed: int) -> tuple[Given, np.ndarray, str]:
-    """What both sides are given, and the peer's answer."""
+def theirs_of(
+    case: Case, peer: str, dtype: str, at: str | None, seed: int, widened: bool = False
+) -> tuple[Given, np.ndarray, str]:
+    """What both sides are given, and the peer's answer; the same numbers in float32 where asked."""
     on = textbook.peer_named(peer)
     rng = np.random.default_rng([seed, zlib.crc32(f"{case.name} {dtype}".encode())])
     given = textbook.inputs(rng, dtype=dtype, **case.given)
+    if widened:
+        half = {name: one for name, one in vars(given).items() if getattr(one, "dtype", None) == named_dtype(dtype)}
+        given = Given(**{**vars(given), **{name: one.astype(np.float32) for name, one in half.items()}})
     return given, *answer(on, lambda own: case.theirs(on, own), given, at)
 
 
@@ -107,7 +125,12 @@ def outcome(case: Case, peer: str, dtype: str, on: str, at: str | None = None, s
     ours, our_dtype = answer(library(on), case.ours, given, at)
     if our_dtype != their_dtype:
         return f"{our_dtype}, the peer's is {their_dtype}"
-    within = allowed(case, case.gradients[at] if at else case.bound, given, dtype, on, theirs)
+    bound = case.gradients[at] if at else case.bound
+    if dtype in HALVES and peer in MEASURED:
+        exact = theirs_of(case, peer, dtype, at, seed, widened=True)[1]
+        error = in_half(case, bound, given, dtype, on, theirs, exact)
+        return far(ours, exact, Budget(error, np.zeros(error.shape)), 1)
+    within = allowed(case, bound, given, dtype, on, theirs)
     return far(ours, theirs, Budget(within, np.zeros(within.shape)), 1)
 
 

@@ -3,6 +3,7 @@
 Keras on its other backends answers otherwise in places: those are named, and run in a process of their own.
 """
 
+import dataclasses
 import inspect
 import json
 import os
@@ -304,6 +305,15 @@ def test_a_gradient_without_the_division_by_the_sum_is_found_out():
     assert outcome(false, "keras", "float32", "torch", "p")
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.given and "float16" in case.dtypes], ids=str)
+def test_half_precision_that_is_off_by_a_twentieth_is_found_out(case, dtype):
+    off = dataclasses.replace(case, ours=lambda a: case.ours(a) * 1.05)
+
+    for at in (None, *case.gradients):
+        assert outcome(off, "keras", dtype, "torch", at)
+
+
 # -------------------- signatures
 
 
@@ -559,8 +569,59 @@ def test_targets_that_do_not_sum_to_one_have_the_gradient_p_minus_t(keras):
     assert same(answer(library("torch"), loss(compat), given, "x")[0], theirs)
 
 
+HARD = [-inf, -100.0, -20.0, -12.0, -1.0, 0.0, 12.0, 20.0, 100.0, inf, nan]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(("on", "at"), [("numpy", None), ("torch", None), ("jax", None), ("torch", "x"), ("jax", "x")])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_hard_examples_of_the_binary_focal_loss_from_logits_cost_what_keras_charges(keras, balanced, on, at, dtype):
+    x, z = np.meshgrid(np.asarray(HARD, dtype), np.asarray([0.0, 0.3, 1.0], dtype))
+    given = SimpleNamespace(x=x[..., None], z=z[..., None])
+
+    def loss(module: Any) -> Callable:
+        return lambda a: module.binary_focal_crossentropy(a.z, a.x, balanced, from_logits=True)
+
+    theirs = answer(keras, loss(keras.losses), given, at)[0]
+    ours = answer(library(on), loss(compat), given, at)[0]
+    room = {"float16": 2.0**-8, "float32": 2.0**-20, "float64": 2.0**-48}[dtype]
+
+    assert np.allclose(ours, theirs, rtol=room, atol=room / 64, equal_nan=True), (ours, theirs)
+
+
+def test_the_objects_of_the_binary_focal_loss_do_not_saturate_from_logits(keras):
+    for module in (keras.losses, compat):
+        loss = module.BinaryFocalCrossentropy(from_logits=True, reduction=None)
+        assert close(loss([[1.0], [0.0]], [[-100.0], [20.0]]), [100, 20])
+
+
+def test_the_gradient_without_a_factor_is_torchs_where_keras_has_none(keras):
+    given = SimpleNamespace(x=np.float32([[20.0]]), z=np.float32([[1.0]]))
+
+    def loss(module: Any) -> Callable:
+        return lambda a: module.binary_focal_crossentropy(a.z, a.x, gamma=0.0, from_logits=True)
+
+    assert np.isnan(answer(keras, loss(keras.losses), given, "x")[0])
+    assert np.isnan(answer(library("jax"), loss(compat), given, "x")[0])
+    assert abs(answer(library("torch"), loss(compat), given, "x")[0]) < 1e-8
+
+
+@pytest.mark.parametrize(("on", "at"), [("numpy", None), ("torch", None), ("jax", None), ("torch", "x"), ("jax", "x")])
+def test_infinite_logits_of_the_categorical_focal_loss_give_keras_answer(keras, on, at):
+    x = [[0, -inf, 1], [0, inf, 1], [0, inf, 1], [0, nan, 1], [-inf] * 3, [inf, inf, 0], [20, -20, 0], [-100, 100, 0]]
+    given = SimpleNamespace(x=np.float32(x), t=np.eye(3, dtype=np.float32)[[2, 1, 0, 0, 1, 2, 1, 0]])
+
+    def loss(module: Any) -> Callable:
+        return lambda a: module.categorical_focal_crossentropy(a.t, a.x, from_logits=True)
+
+    theirs = answer(keras, loss(keras.losses), given, at)[0]
+    ours = answer(library(on), loss(compat), given, at)[0]
+
+    assert close(ours, theirs), (ours, theirs)
+
+
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 16.118095), ("float16", 15.945)])
-def test_the_focal_loss_from_logits_saturates(keras, dtype, most):
+def test_the_categorical_focal_loss_from_logits_saturates(keras, dtype, most):
     y, x = np.asarray([[1, 0]], dtype), np.asarray([[-1000, 1000]], dtype)
 
     for module in (keras.losses, compat):
@@ -640,6 +701,64 @@ def test_lists_are_taken_with_float32_for_pythons_floats(keras):
             for module in (keras.losses, compat)
         )
         assert ours.dtype == np.float32 and close(ours, theirs)
+
+
+def test_tensors_are_refused_and_numpys_float64_stays(keras):
+    t, p = np.eye(3)[:1], np.float64([[0.1, 0.2, 0.7]])
+    theirs = keras.losses.categorical_crossentropy(t, keras.tf.constant(p))
+
+    assert compat.categorical_crossentropy(t, p).dtype == theirs.dtype.as_numpy_dtype == np.float64
+    for given in (
+        keras.tf.constant(p),
+        keras.tf.Variable(p),
+        keras.ops.convert_to_tensor(p),
+        [keras.tf.constant(p[0])],
+    ):
+        with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
+            compat.categorical_crossentropy(t, given)
+    with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
+        compat.categorical_crossentropy(keras.tf.constant(t), p)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3,), (4, 1)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_targets_of_the_categorical_focal_loss_are_spread(keras, shape, smoothing):
+    rng = np.random.default_rng(11)
+    t, p = rng.random(shape, np.float32), rng.random((4, 3), np.float32)
+    theirs, ours = (
+        module.categorical_focal_crossentropy(t, p, label_smoothing=smoothing) for module in (keras.losses, compat)
+    )
+
+    assert close(ours, theirs)
+
+
+def test_the_mean_of_yes_or_no_is_over_a_list_of_axes_too(keras):
+    given = textbook.inputs(np.random.default_rng(12), shape=(4, 3))
+    for name in ("binary_crossentropy", "binary_focal_crossentropy"):
+        theirs, ours = (getattr(m, name)(given.z, given.p, axis=[0, 1]) for m in (keras.losses, compat))
+        assert close(ours, theirs)
+
+
+def test_the_generalised_loss_takes_integers_for_probabilities(keras):
+    y, p = np.asarray([0, 1, 0]), np.eye(3, dtype=int)
+    theirs, ours = (m.categorical_generalized_cross_entropy(y, p, 0.5) for m in (keras.losses, compat))
+
+    assert ours.dtype == theirs.dtype.as_numpy_dtype and close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_loss_object_has_keras_attributes(keras, name):
+    theirs, ours = (getattr(module, name)() for module in (keras.losses, compat))
+
+    for key in set(theirs.get_config()) - {"dtype"}:
+        assert getattr(ours, key) == getattr(theirs, key, getattr(ours, key))
+
+
+def test_factors_of_float64_leave_the_dtype_of_the_predictions(keras):
+    t, p, alpha = np.eye(3, dtype=np.float32), np.full((3, 3), 1 / 3, np.float32), np.float64([0.1, 0.2, 0.3])
+    theirs, ours = (m.categorical_focal_crossentropy(t, p, alpha) for m in (keras.losses, compat))
+
+    assert ours.dtype == np.float32 and theirs.dtype.as_numpy_dtype == np.float64 and close(ours, theirs)
 
 
 def test_one_class_is_warned_about(keras):

@@ -250,6 +250,10 @@ def edge(words: str, name: str, *arrays: Any, gradient: bool = True, **options: 
     return Edge(words, call, arrays, gradient=gradient)
 
 
+def one_number(name: str, value: Any) -> Any:
+    return lambda functions, x: getattr(functions, name)(x, value)
+
+
 def like(array: Any, values: Any) -> Any:
     """The values in the library of an array."""
     return textbook.peer_named("torch").asarray(np.asarray(values)) if type(array).__module__ == "torch" else (
@@ -318,6 +322,19 @@ EDGES = [
         axis=(0, 2),
         where=[True, False],
     ),
+    edge("targets along no axis", SOFT, GRID, np.full((2, 2, 3), 1 / 6), axis=()),
+    edge("labels along no axis", INTEGER, GRID[0], np.asarray([[0, -1, 0], [1, -2, 0]]), axis=()),
+    *(
+        Edge(
+            f"{name}: {value} for all",
+            one_number(name, value),
+            ([[0.0, 1, 2], [3, 1, 2]],),
+            gradient=name != SAFE or isinstance(value, float),  # optax's own fails
+        )
+        for name, value in itertools.product((SOFT, SAFE, POLY, SIGMOID, FOCAL), (1.0, 0.5, 1, True))
+        if name != POLY or isinstance(value, float)
+    ),
+    Edge("an int for a label", one_number(INTEGER, -1), ([0.0, 1, 2],)),
     edge("labels along the first axis", INTEGER, GRID[0], np.asarray([0, 1, 1]), axis=0),
     edge("targets spread over the rows", SOFT, [[0.0, 1, 2]] * 3, [0.2, 0.3, 0.5]),
     edge("logits spread over the targets", SOFT, [0.0, 1, 2], [[0.2, 0.3, 0.5]] * 3),
@@ -418,7 +435,24 @@ def test_the_forward_mode_of_the_safe_loss_is_right_here_only() -> None:
     assert not np.isfinite(tangents[0])
 
 
+def test_an_axis_from_the_front_is_refused_where_the_targets_have_more() -> None:
+    logits, target = jnp.zeros(3), jnp.full((2, 3), 1 / 3)
+
+    assert peer.softmax_cross_entropy(logits, target, axis=0).shape == (3,)  # the sum over the two examples
+    with pytest.raises(ValueError, match="must count from the end"):
+        compat.softmax_cross_entropy(logits, target, axis=0)
+    assert compat.softmax_cross_entropy(logits, target, axis=-1).shape == (2,)
+
+
 # -------------------- signatures and errors
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("name", [SOFT, POLY, SIGMOID, FOCAL])
+def test_a_python_number_has_no_say_in_the_dtype(name: str, dtype: str) -> None:
+    logits = jnp.zeros((2, 3), dtype)
+
+    assert getattr(compat, name)(logits, 0.5).dtype == getattr(peer, name)(logits, 0.5).dtype
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -442,6 +476,20 @@ REFUSED = {
     "labels with a class axis": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3)), jnp.zeros((2, 1), int)),
     "labels along all axes": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3)), jnp.zeros((), int), axis=None),
     "poly targets of integers": lambda f: f.poly_loss_cross_entropy(jnp.zeros((1, 2)), jnp.asarray([[0, 1]])),
+    **{
+        f"{words}, axis {axis}": lambda f, name=name, second=second, axis=axis: getattr(f, name)(
+            jnp.zeros((2, 3)), second, axis=axis
+        )
+        for words, name, second, axes in (
+            ("targets", SOFT, jnp.zeros((2, 3)), (2, -3, (0, 2), (0, 0), (1, -1))),
+            ("poly", POLY, jnp.zeros((2, 3)), (2, -3, (0, 0))),
+            ("labels", INTEGER, jnp.zeros(2, int), (2, 4, -3, (0, 4))),
+        )
+        for axis in axes
+    },
+    "a mask of integers": lambda f: getattr(f, SOFT)(*[jnp.zeros((2, 3))] * 2, where=jnp.asarray([1, 0])),
+    "labels in a list": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3)), [0, 1]),
+    "targets in a list": lambda f: getattr(f, SOFT)(jnp.zeros((1, 2)), [[0.0, 1.0]]),
     "yes or no from integers": lambda f: f.sigmoid_binary_cross_entropy(jnp.asarray([1]), jnp.asarray([1])),
 }
 

@@ -1,5 +1,6 @@
 """xent.compat.tensorflow against TensorFlow itself, in one process: its values, gradients, dtypes and quirks."""
 
+import dataclasses
 import inspect
 from types import SimpleNamespace
 from typing import Any
@@ -180,6 +181,15 @@ def test_a_gradient_that_is_xents_own_is_found_out():
 
     assert not outcome(false, "tensorflow", "float32", "torch")
     assert outcome(false, "tensorflow", "float32", "torch", "x")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.given and "float16" in case.dtypes], ids=str)
+def test_half_precision_that_is_off_by_a_twentieth_is_found_out(case, dtype):
+    off = dataclasses.replace(case, ours=lambda a: case.ours(a) * 1.05)
+
+    for at in (None, *case.gradients):
+        assert outcome(off, "tensorflow", dtype, "torch", at)
 
 
 # -------------------- signatures
@@ -477,6 +487,29 @@ def test_lists_are_taken_with_float32_for_pythons_floats(tf):
         assert ours.dtype == theirs.dtype.as_numpy_dtype == np.float32 and close(ours, theirs.numpy())
 
 
+def test_tensors_are_refused_and_numpys_float64_stays(tf):
+    pandas = pytest.importorskip("pandas")
+    t, x = np.float64([[0.1, 0.2, 0.7]]), np.float64([[1, 2, 3]])
+    for given in (x, [x[0]], [[*x[0]]], pandas.DataFrame(x)):
+        theirs, ours = (module.softmax_cross_entropy_with_logits(t, given) for module in (tf.nn, compat))
+        assert ours.dtype == theirs.dtype.as_numpy_dtype == np.float64 and close(ours, theirs.numpy())
+    for given in (tf.constant(x), tf.Variable(x), [tf.constant(x[0])]):
+        with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
+            compat.softmax_cross_entropy_with_logits(t, given)
+
+
+def test_no_axis_is_the_last_and_a_weight_may_be_a_bool(tf):
+    x, t = np.float32([[1, 2, 3], [0, 0, 0]]), np.float32([[0, 1, 0], [0.2, 0.3, 0.5]])
+    calls = [
+        lambda nn, v1: nn.softmax_cross_entropy_with_logits(t, x, axis=None),
+        lambda nn, v1: v1(labels=t, logits=x, dim=None),
+        lambda nn, v1: nn.weighted_cross_entropy_with_logits(t, x, True),
+    ]
+    for call in calls:
+        theirs = call(tf.nn, tf.compat.v1.nn.softmax_cross_entropy_with_logits)
+        assert close(call(compat, compat.softmax_cross_entropy_with_logits_v1), theirs.numpy())
+
+
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_version_one_calls_its_axis_dim(tf, dim):
     x, t = np.float32([[1, 2, 3], [0, 0, 0]]), np.float32([[0, 1, 0], [0.2, 0.3, 0.5]])
@@ -514,12 +547,23 @@ def test_version_one_refuses_an_axis_beside_its_dim_and_missing_labels(tf):
         (np.asarray([0, 2, 255], np.uint8), 3, {}),
         (np.asarray([0, -128], np.int8), 200, {}),
         (np.asarray([], np.int64), 3, {}),
+        ([0, 2], 3, {"dtype": float}),
+        ([0, 2], 3, {"dtype": np.float32}),
+        ([0, 2], 3, {"on_value": 2**40}),
+        ([0, 2], 3, {"on_value": True, "dtype": "float32"}),
+        ([True, False], 3, {}),
     ],
 )
 def test_one_hot_is_tensorflows_dtype_included(tf, indices, depth, keywords):
     theirs, ours = tf.one_hot(indices, depth, **keywords).numpy(), compat.one_hot(indices, depth, **keywords)
 
     assert ours.dtype == theirs.dtype and same(ours, theirs)
+
+
+def test_one_hot_refuses_a_float_for_an_integer(tf):
+    for module in (tf, compat):
+        with pytest.raises(TypeError, match="float"):
+            module.one_hot([0, 2], 3, on_value=2.5, dtype="int32")
 
 
 def test_one_hot_refuses_two_values_of_different_dtypes(tf):
@@ -637,6 +681,9 @@ def test_a_class_axis_counted_from_the_end_is_taken(tf):
         (lambda module: module.sparse_softmax_cross_entropy_with_logits([0], np.zeros((1, 0), "float32")), ValueError),
         (lambda module: module.sigmoid_cross_entropy_with_logits(np.float32([[1]]), np.float32([[0, 0]])), ValueError),
         (lambda module: module.sigmoid_cross_entropy_with_logits(np.float32([1]), np.asarray([2])), TypeError),
+        (lambda module: module.sigmoid_cross_entropy_with_logits(logits=np.float32([1])), ValueError),
+        (lambda module: module.weighted_cross_entropy_with_logits(
+            np.float32([[1, 1]]), np.float32([[0, 0]] * 2), np.float32([[1], [2]])), ValueError),
     ],
 )  # fmt: skip
 def test_what_both_refuse(tf, call, error):
@@ -644,6 +691,18 @@ def test_what_both_refuse(tf, call, error):
         call(tf.nn)
     with pytest.raises(error, match=r"must .*, got .*\. "):
         call(compat)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 2, 3)])
+@pytest.mark.parametrize("name", ["SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"])
+def test_the_raw_operations_take_matrices_only(tf, name, shape):
+    x = np.zeros(shape, np.float32)
+    told = x if name.startswith("Softmax") else np.zeros(shape[:-1], int)
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        getattr(tf.raw_ops, name)(features=x, labels=told)
+    with pytest.raises(ValueError, match=r"must have shape \(N, C\)"):
+        getattr(compat.raw_ops, name)(features=x, labels=told)
 
 
 def test_what_xent_alone_refuses(tf):

@@ -14,7 +14,8 @@ X = np.float32([[0.3, -1.2, 2.0], [1.0, 0.0, -3.0], [2.0, 0.0, 1.0], [0.0, 0.0, 
 P = np.float32([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.5, 0.5, 1.0], [0.25, 0.5, 0.25]])
 T = np.float32([[0.0, 0.25, 0.75], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
 Y = np.asarray([2, -1, 0, 1])
-W = np.float32([1.0, 3.0, 0.5, 2.0])
+WEIGHTS = [1.0, 3.0, 0.5, 2.0]
+W = np.float32(WEIGHTS)
 
 CALLS = {
     "targets": (lambda p, t: keras.categorical_crossentropy(t, p, label_smoothing=0.1), P, T),
@@ -28,9 +29,9 @@ CALLS = {
     "generalised": (lambda p, y: keras.categorical_generalized_cross_entropy(y, p, 0.5), P, Y),
     "ops": (lambda p, t: keras.ops.binary_crossentropy(t, p), P, T),
     "Keras 1": (lambda p, t: keras.keras1_categorical_crossentropy(p, t), P, T),
-    "an object": (lambda p, t: keras.CategoricalCrossentropy()(t, p, W.tolist()), P, T),
+    "an object": (lambda p, t: keras.CategoricalCrossentropy()(t, p, WEIGHTS), P, T),
     "an object with ignored labels": (
-        lambda x, y: keras.SparseCategoricalCrossentropy(True, -1, "mean_with_sample_weight")(y, x, W.tolist()),
+        lambda x, y: keras.SparseCategoricalCrossentropy(True, -1, "mean_with_sample_weight")(y, x, WEIGHTS),
         X,
         Y,
     ),
@@ -64,6 +65,64 @@ def test_a_number_of_rows_that_is_not_known_is_counted_when_it_is_computed(lib, 
     wanted = loss(np.maximum(Y, 0)[X[:, 2] < 1.5], X[X[:, 2] < 1.5])
 
     assert near(lib.to_numpy(loss(y[some], x[some])), wanted, ulps=16)
+
+
+@pytest.mark.variants("dask")
+@pytest.mark.parametrize("name", ["targets", "labels", "labels from logits", "focal", "binary focal", "generalised"])
+def test_every_function_takes_rows_whose_number_is_not_known(lib, name):
+    call, given, told = CALLS[name]
+    x, some = lib.asarray(given), given[:, 2] < 1.5
+    found = call(x[x[:, 2] < 1.5], lib.asarray(told)[x[:, 2] < 1.5])
+
+    assert near(lib.to_numpy(found), call(given[some], told[some]), ulps=16)
+
+
+@pytest.mark.variants("torch", "jax", "dask")
+@pytest.mark.parametrize("name", CALLS)
+def test_numpys_targets_go_with_every_librarys_predictions(lib, name):
+    call, given, told = CALLS[name]
+
+    assert near(lib.to_numpy(call(lib.asarray(given), told)), call(given, told), ulps=16)
+
+
+@pytest.mark.variants("torch", "jax")
+def test_a_factor_may_be_a_number_of_numpy_and_weights_numpys_array(lib):
+    loss = keras.CategoricalFocalCrossentropy(alpha=np.float32(0.25), reduction="sum")
+
+    assert near(lib.to_numpy(loss(T, lib.asarray(P), W)), loss(T, P, W), ulps=16)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
+@pytest.mark.parametrize("name", CALLS)
+def test_torch_compiles_it_as_one_graph(name):
+    torch = pytest.importorskip("torch")
+    call, given, told = CALLS[name]
+    given, told = torch.from_numpy(given.copy()), torch.from_numpy(told.copy())
+    found = torch.compile(call, backend="eager", fullgraph=True)(given, told)
+
+    assert near(found.numpy(), call(given, told).numpy(), ulps=16)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_what_is_not_finite_gives_no_warning(gamma):
+    x = np.float32([[0, np.inf, -np.inf], [np.nan, 1, 0], [-np.inf] * 3])
+    for from_logits in (False, True):
+        keras.categorical_focal_crossentropy(T[:3], x, gamma=gamma, from_logits=from_logits)
+        keras.binary_focal_crossentropy(T[:3], x, gamma=gamma, from_logits=from_logits)
+
+    assert keras.CategoricalCrossentropy()(T, np.full((4, 3), 1e300)).dtype == np.float32
+
+
+def test_a_hard_example_of_the_binary_focal_loss_costs_what_it_costs():
+    x = np.float32([[-20.0], [-100.0], [100.0]])
+
+    assert same(keras.binary_focal_crossentropy(np.ones((3, 1)), x, from_logits=True), np.float32([20, 100, 0]))
+
+
+def test_an_object_has_its_arguments_as_attributes():
+    loss = keras.BinaryFocalCrossentropy(gamma=3.0, from_logits=True, axis=0)
+
+    assert (loss.gamma, loss.from_logits, loss.axis, loss.label_smoothing) == (3.0, True, 0, 0.0)
 
 
 def test_predictions_may_be_read_only_and_stay_as_they_are():

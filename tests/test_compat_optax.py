@@ -90,7 +90,101 @@ def test_yes_or_no_at_infinities_is_nan_where_it_is_right(lib: Library) -> None:
     np.testing.assert_array_equal(found, [np.inf, np.nan, np.nan, np.inf])
 
 
+CALLS = {
+    "targets": (compat.softmax_cross_entropy, (FINITE, SOFT)),
+    "targets of some classes": (lambda x, t, m: compat.softmax_cross_entropy(x, t, where=m), (FINITE, SOFT, HELD)),
+    "targets of some rows": (lambda x, t, m: compat.softmax_cross_entropy(x, t, where=m), (FINITE, SOFT, HELD[:, 0])),
+    "one target": (lambda x, t: compat.softmax_cross_entropy(x, t[0]), (FINITE, SOFT)),
+    "labels": (compat.softmax_cross_entropy_with_integer_labels, (FINITE, np.asarray([0, -1, 7, 1]))),
+    "labels of some classes": (
+        lambda x, y, m: compat.softmax_cross_entropy_with_integer_labels(x, y, where=m),
+        (FINITE, np.asarray([0, -1, 7, 1]), HELD),
+    ),
+    "labels of some rows": (
+        lambda x, y, m: compat.softmax_cross_entropy_with_integer_labels(x, y, where=m),
+        (FINITE, np.asarray([0, -1, 7, 1]), HELD[:, 0]),
+    ),
+    "safe": (compat.safe_softmax_cross_entropy, (FINITE, SOFT)),
+    "poly": (compat.poly_loss_cross_entropy, (FINITE, SOFT)),
+    "yes or no": (compat.sigmoid_binary_cross_entropy, (FINITE, SOFT)),
+    "focal": (compat.sigmoid_focal_loss, (FINITE, SOFT)),
+}
+
+
+@pytest.mark.variants("dask")
+@pytest.mark.parametrize("words", CALLS)
+def test_a_number_of_rows_may_be_unknown(lib: Library, words: str) -> None:
+    call, arrays = CALLS[words]
+    single = words == "one target"
+    rows = np.asarray([True, False, True, True])
+
+    def kept(x, t, *others):
+        *masks, keep = others
+        return call(x[keep], t if single else t[keep], *(mask[keep] for mask in masks))
+
+    found = lib.call(kept, *arrays, rows)
+    told = [arrays[0][rows], arrays[1] if single else arrays[1][rows], *(one[rows] for one in arrays[2:])]
+
+    np.testing.assert_allclose(found, call(*told), rtol=1e-6)
+
+
+@pytest.mark.variants("numpy", "torch", "jax", "dask")
+@pytest.mark.parametrize("words", CALLS)
+def test_numpy_s_arrays_may_stand_beside_the_logits(lib: Library, words: str) -> None:
+    call, (logits, *others) = CALLS[words]
+    found = lib.call(lambda x: call(x, *others), logits)
+
+    np.testing.assert_allclose(found, call(logits, *others), rtol=1e-6)
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_a_data_array_of_xarray_is_its_array(words: str) -> None:
+    xarray = pytest.importorskip("xarray")
+    call, arrays = CALLS[words]
+    if words == "one target":
+        arrays = (arrays[0], arrays[1][:1])
+
+    np.testing.assert_array_equal(call(*map(xarray.DataArray, arrays)), call(*arrays))
+
+
+def test_a_number_stands_for_all_targets(lib: Library) -> None:
+    found = lib.call(lambda x: compat.sigmoid_binary_cross_entropy(x, 1.0), FINITE)
+
+    np.testing.assert_allclose(found, np.log1p(np.exp(-FINITE.astype(np.float64))), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [2, -3, (0, 2), (1, -3)], ids=str)
+def test_an_axis_that_is_not_there_is_no_other_axis(lib: Library, axis) -> None:
+    with pytest.raises(ValueError, match=r"softmax_cross_entropy: `axis` must lie in \[-2, 2\)"):
+        lib.apply(lambda x, t: compat.softmax_cross_entropy(x, t, axis=axis), FINITE, SOFT)
+
+
+def test_the_axes_of_more_targets_count_from_the_end() -> None:
+    more = np.stack([SOFT, SOFT[::-1]])
+    with pytest.raises(ValueError, match="must count from the end"):
+        compat.softmax_cross_entropy(FINITE, more, axis=1)
+
+    np.testing.assert_allclose(
+        compat.softmax_cross_entropy(FINITE, more, axis=-1)[1], compat.softmax_cross_entropy(FINITE, SOFT[::-1])
+    )
+
+
 ERRORS = {
+    "an axis twice": (
+        ValueError,
+        "softmax_cross_entropy: .* each axis once",
+        lambda: compat.softmax_cross_entropy(FINITE, SOFT, axis=(1, -1)),
+    ),
+    "a mask of integers": (
+        ValueError,
+        "softmax_cross_entropy: `where` must be of bools",
+        lambda: compat.softmax_cross_entropy(FINITE, SOFT, where=np.ones(4, int)),
+    ),
+    "targets in a list": (
+        TypeError,
+        "softmax_cross_entropy: `labels` must be an array, got list",
+        lambda: compat.softmax_cross_entropy(FINITE, SOFT.tolist()),
+    ),
     "labels of floats": (TypeError, "must be integers", lambda: integer(FINITE, SOFT[:, 0])),
     "labels of bools": (TypeError, "must be integers", lambda: integer(FINITE, SOFT[:, 0] > 0)),
     "all axes for labels": (ValueError, "an int or a tuple", lambda: integer(FINITE, np.zeros((), int), axis=None)),

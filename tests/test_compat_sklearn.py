@@ -86,10 +86,30 @@ def test_marks_are_scored_lazily(lib: Library) -> None:
 
 
 @pytest.mark.variants("dask")
-def test_a_number_of_rows_may_be_unknown(lib: Library) -> None:
-    found = lib.call(lambda p, y, w: compat.log_loss(y[w > 0], p[w > 0]), P, Y, W)
+@pytest.mark.parametrize("weighed", [False, True], ids=["plain", "weighed"])
+@pytest.mark.parametrize("name", compat.__all__)
+def test_a_number_of_rows_may_be_unknown(lib: Library, name: str, weighed: bool) -> None:
+    def kept(p, y, w):
+        return getattr(compat, name)(y[w > 0], p[w > 0], **({"sample_weight": w[w > 0]} if weighed else {}))
 
-    assert float(found) == pytest.approx(ROWS[W > 0].mean(), rel=1e-13)
+    assert float(lib.call(kept, P, Y, W)) == pytest.approx(kept(P, Y, W), rel=1e-13)
+
+
+@pytest.mark.variants("numpy", "dask")
+@pytest.mark.parametrize("name", compat.__all__)
+def test_a_data_array_of_xarray_is_its_array(lib: Library, name: str) -> None:
+    xarray = pytest.importorskip("xarray")
+
+    def call(p, y, w):
+        return getattr(compat, name)(*map(xarray.DataArray, (y, p)), sample_weight=xarray.DataArray(w))
+
+    assert score(lib, call, P, Y, W) == pytest.approx(getattr(compat, name)(Y, P, sample_weight=W), rel=1e-13)
+
+
+@pytest.mark.variants("dask")
+def test_lazy_labels_of_all_classes_are_refused(lib: Library) -> None:
+    with pytest.raises(ValueError, match="must be known at the call"):
+        lib.apply(lambda p, y, every: compat.log_loss(y, p, labels=every), P, Y, np.arange(3))
 
 
 WRONG = {
@@ -127,6 +147,18 @@ ERRORS = {
     "no rows": (ValueError, "minimum of 1", lambda: compat.log_loss(Y[:0], P[:0])),
     "complex numbers": (ValueError, "Complex", lambda: compat.log_loss(Y, P + 0j)),
     "weights of 0": (ValueError, "non-zero", lambda: compat.log_loss(Y, P, sample_weight=W * 0)),
+    "weights that sum to 0": (
+        ZeroDivisionError,
+        "sum to zero",
+        lambda: compat.log_loss(Y, P, sample_weight=[1, -1, 0, 0, 0]),
+    ),
+    "weights that sum to 0, of shares": (
+        ZeroDivisionError,
+        "sum to zero",
+        lambda: compat.d2_log_loss_score(Y, P, sample_weight=[1, -1, 0, 0, 0]),
+    ),
+    "a probability without an axis": (TypeError, "at least 1 dimension", lambda: compat.log_loss(Y, np.asarray(0.5))),
+    "eps of a string": (TypeError, "'eps'", lambda: dask_ml.log_loss(Y, P, eps="auto")),
     "weights of two axes": (ValueError, "must be 1D", lambda: compat.log_loss(Y, P, sample_weight=W[:, None])),
     "weights of NaN": (
         ValueError,
@@ -156,3 +188,8 @@ def test_dask_ml_s_function_clips_to_what_it_is_told(lib: Library) -> None:
     found = score(lib, lambda p, y: dask_ml.log_loss(y, p, 0.25, normalize=False), P, Y)
 
     assert found == pytest.approx(np.sum(-np.log([0.5, 0.75, 0.5, 0.25, 0.75])), rel=1e-13)
+
+
+def test_dask_ml_s_function_clips_nothing_at_0() -> None:
+    assert dask_ml.log_loss([1, 0], np.eye(2), 0.0) == math.inf
+    assert dask_ml.log_loss(Y[:4], P[:4], 0) == pytest.approx(ROWS[:4].mean(), rel=1e-13)

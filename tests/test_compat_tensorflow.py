@@ -58,6 +58,97 @@ def test_numpys_labels_go_with_dasks_logits_and_unknown_rows_stay_unknown(lib):
     assert same(lib.to_numpy(loss), tf.softmax_cross_entropy_with_logits(T, X))
 
 
+UNKNOWN = {
+    **{name: one for name, one in CALLS.items() if name not in ("softmax, version 1", "one-hot")},
+    "weighted by row": (lambda x, z: tf.weighted_cross_entropy_with_logits(z, x, z[:, 1:2] + 1), Z),
+    "raw, one row of labels": (lambda x, t: tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=x, labels=t), T[:1]),
+}
+
+
+@pytest.mark.variants("dask")
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_number_of_rows_that_is_not_known_is_no_error(lib, name):
+    call, told = UNKNOWN[name]
+    x, some = lib.asarray(X), X[:, 3] < 2.5
+    rows = "one row" not in name
+    expected = call(X[some], told[some] if rows else told)
+    found = call(x[x[:, 3] < 2.5], lib.asarray(told)[x[:, 3] < 2.5] if rows else told)
+
+    pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
+    for one, other in pairs:
+        assert near(lib.to_numpy(one), other, ulps=8)
+
+
+@pytest.mark.variants("dask")
+def test_numpys_logits_beside_dasks_labels_are_refused_as_in_xents_own(lib):
+    for call in (tf.sparse_softmax_cross_entropy_with_logits, lambda y, x: xent.sparse_cross_entropy(x, y)):
+        with pytest.raises(TypeError, match="Nothing is moved between libraries"):
+            call(lib.asarray(Y), X)
+
+
+@pytest.mark.variants("torch", "jax", "dask")
+@pytest.mark.parametrize("name", CALLS)
+def test_numpys_targets_go_with_every_librarys_logits(lib, name):
+    call, told = CALLS[name]
+    if name == "one-hot":
+        return
+    told = told[::-1]  # which torch does not take as it is
+    told.flags.writeable = False
+    found, expected = call(lib.asarray(X), told), call(X, told)
+
+    for one, other in zip(*(made if isinstance(made, tuple) else (made,) for made in (found, expected)), strict=True):
+        assert isinstance(one, lib.array_type) and near(lib.to_numpy(one), other, ulps=8)
+
+
+@pytest.mark.variants("torch", "jax")
+def test_a_weight_may_be_a_number_of_numpy(lib):
+    for weight in (np.float32(3), np.float64(3), np.float32([1, 2, 3, 4]), True):
+        found = tf.weighted_cross_entropy_with_logits(Z, lib.asarray(X), weight)
+
+        assert near(lib.to_numpy(found), tf.weighted_cross_entropy_with_logits(Z, X, weight), ulps=8)
+
+
+@pytest.mark.variants("torch", "jax")
+@pytest.mark.parametrize("label", [2**32 + 1, -(2**32) + 1])
+def test_a_label_that_jax_would_cut_to_another_is_out_of_range(lib, label):
+    for told in (np.asarray([0, label, 0, 0]), [0, label, 0, 0]):
+        with pytest.raises(xent.LabelError):
+            tf.sparse_softmax_cross_entropy_with_logits(told, lib.asarray(X))
+
+
+def test_float64_stays_where_it_is_not_pythons_own():
+    pandas, xarray = pytest.importorskip("pandas"), pytest.importorskip("xarray")
+    x = np.float64(X)
+    for one in (x, [*x], [list(row) for row in x], pandas.DataFrame(x), xarray.DataArray(x)):
+        loss = tf.softmax_cross_entropy_with_logits(T, one)
+        assert loss.dtype == np.float64 and same(loss, tf.softmax_cross_entropy_with_logits(T, x))
+
+    assert tf.softmax_cross_entropy_with_logits(T, x.tolist()).dtype == np.float32
+
+
+@pytest.mark.variants("dask")
+def test_dasks_array_inside_xarrays_stays_lazy(lib):
+    xarray = pytest.importorskip("xarray")
+    given = (xarray.DataArray(lib.asarray(one)) for one in (T, X))
+    loss = tf.softmax_cross_entropy_with_logits(*given)
+
+    assert isinstance(loss, lib.array_type)
+    assert same(lib.to_numpy(loss), tf.softmax_cross_entropy_with_logits(T, X))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
+@pytest.mark.parametrize("name", CALLS)
+def test_torch_compiles_it_as_one_graph(name):
+    torch = pytest.importorskip("torch")
+    call, told = CALLS[name]
+    x, told = torch.from_numpy(X.copy()), torch.from_numpy(told.copy())
+    found = torch.compile(call, backend="eager", fullgraph=True)(x, told)
+
+    expected = call(x, told)
+    for one, other in zip(*(made if isinstance(made, tuple) else (made,) for made in (found, expected)), strict=True):
+        assert near(one.numpy(), other.numpy(), ulps=8)
+
+
 def test_logits_may_be_read_only_and_stay_as_they_are():
     x = X.copy()
     x.flags.writeable = False
@@ -94,3 +185,15 @@ def test_bad_input_gives_an_error_that_says_what_to_pass():
         tf.weighted_cross_entropy_with_logits(strict.asarray(Z), X, 3.0)
     with pytest.raises(TypeError, match="`off_value` must have the dtype of `on_value`, got float32 and int32"):
         tf.one_hot([1], 2, 1.0, 0)
+    with pytest.raises(TypeError, match="the values must fit the dtype, got a float for int32"):
+        tf.one_hot([0, 2], 3, on_value=2.5, dtype="int32")
+    with pytest.raises(ValueError, match=r"`labels` must have the shape of the logits, \(4, 4\), got \(1, 4\)"):
+        tf.weighted_cross_entropy_with_logits(Z[:1], X, Z + 1)
+    with pytest.raises(ValueError, match=r"`features` must have shape \(N, C\), got \(4,\)"):
+        tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=X[0], labels=T[0])
+    with pytest.raises(ValueError, match=r"`features` must have shape \(N, C\), got \(1, 4, 4\)"):
+        tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=X[None], labels=Y[None])
+    with pytest.raises(ValueError, match="`labels` and `logits` must be given"):
+        tf.sigmoid_cross_entropy_with_logits(logits=X)
+    with pytest.raises(TypeError, match="arrays must be of one library"):
+        tf.softmax_cross_entropy_with_logits(np.ma.masked_array(T), strict.asarray(X))

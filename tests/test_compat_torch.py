@@ -1,6 +1,7 @@
 """xent.compat.torch without torch's own functions beside it: every library, laziness, and errors."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from xent.compat import torch as compat
 LOGITS = np.asarray([[0.0, 1, -1], [2, 0, -np.inf], [0, np.inf, 1], [1, 1, 1]], np.float32)
 LABELS = np.asarray([0, 1, -100, 2])
 SOFT = np.asarray([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1], [0.2, 0.3, 0.5]], np.float32)
+FINITE = np.where(np.isfinite(LOGITS), LOGITS, 0).astype(np.float32)
 WEIGHT = np.asarray([2.0, 3.0, 5.0], np.float32)
 
 
@@ -88,6 +90,41 @@ def test_rows_may_be_unknown_where_they_are_lazy(lib: Library) -> None:
     assert found == lib.call(lambda x, y, w: compat.cross_entropy(x, y, w), LOGITS, LABELS, WEIGHT)
 
 
+@pytest.mark.variants("dask")
+@pytest.mark.parametrize("name", ["nll_loss", "cross_entropy"])
+def test_unknown_rows_may_be_weighed_and_smoothed(lib: Library, name: str) -> None:
+    options = {"label_smoothing": 0.25} if name == "cross_entropy" else {}
+    logits = np.where(np.isfinite(LOGITS), LOGITS, 0)
+
+    def kept(x, y, w):
+        return getattr(compat, name)(x[y >= 0], y[y >= 0], w, **options)
+
+    assert lib.call(kept, logits, LABELS, WEIGHT) == pytest.approx(
+        float(getattr(compat, name)(logits, LABELS, WEIGHT, **options)), rel=1e-6
+    )
+
+
+def test_nll_loss_costs_no_pass_over_the_classes() -> None:
+    logits, labels, weight = np.zeros((64, 32000), np.float32), np.arange(64), np.ones(32000, np.float32)
+    compat.nll_loss(logits, labels, weight)
+    tracemalloc.start()
+    compat.nll_loss(logits, labels, weight)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < logits.nbytes / 32
+
+
+def test_a_data_array_of_xarray_is_its_array() -> None:
+    xarray = pytest.importorskip("xarray")
+    x, y, t = xarray.DataArray(FINITE), xarray.DataArray(LABELS), xarray.DataArray(SOFT)
+
+    assert compat.cross_entropy(x, y, xarray.DataArray(WEIGHT)) == compat.cross_entropy(FINITE, LABELS, WEIGHT)
+    assert compat.nll_loss(x, y) == compat.nll_loss(FINITE, LABELS)
+    assert compat.binary_cross_entropy(t, t) == compat.binary_cross_entropy(SOFT, SOFT)
+    assert compat.binary_cross_entropy_with_logits(x, t) == compat.binary_cross_entropy_with_logits(FINITE, SOFT)
+
+
 ERRORS = {
     "an unknown reduction": (ValueError, "not a valid value", lambda: compat.nll_loss(LOGITS, LABELS, reduction="x")),
     "no class axis": (ValueError, "class axis", lambda: compat.nll_loss(LOGITS[0, 0], LABELS[0])),
@@ -105,6 +142,34 @@ ERRORS = {
     "too few labels": (ValueError, "one label a row", lambda: compat.nll_loss(SOFT, LABELS[:1])),
     "targets of another shape": (ValueError, "shape of `input`", lambda: compat.binary_cross_entropy(SOFT, SOFT[0])),
     "a number out of range": (RuntimeError, "between 0 and 1", lambda: compat.binary_cross_entropy(SOFT + 1, SOFT)),
+    "integers for log-probabilities": (
+        TypeError,
+        "nll_loss: `input` must be real floating",
+        lambda: compat.nll_loss(LOGITS > 0, LABELS),
+    ),
+    "labels in a list": (
+        TypeError,
+        "cross_entropy: `target` must be an array, got list",
+        lambda: compat.cross_entropy(SOFT, LABELS.tolist()),
+    ),
+    "weights in a list": (TypeError, "`weight` must be an array", lambda: compat.nll_loss(SOFT, LABELS, [1.0] * 3)),
+    "weights of integers": (
+        RuntimeError,
+        "nll_loss: `weight` must be real floating",
+        lambda: compat.nll_loss(SOFT, LABELS, WEIGHT.astype(int)),
+    ),
+    "no ignored label": (
+        TypeError,
+        "`ignore_index` must be an int, got None",
+        lambda: compat.nll_loss(SOFT, LABELS, ignore_index=None),
+    ),
+    "labels of floats": (TypeError, "`target` must be integers", lambda: compat.nll_loss(SOFT, SOFT[:, 0])),
+    "no classes": (ValueError, "at least one class", lambda: compat.nll_loss(SOFT[:, :0], LABELS)),
+    "a label out of range": (
+        IndexError,
+        "nll_loss: .* the first, at position 1, is 3",
+        lambda: compat.nll_loss(SOFT, LABELS + np.asarray([0, 2, 0, 0])),
+    ),
     "integers for input": (TypeError, "real floating", lambda: compat.binary_cross_entropy(LABELS, LABELS)),
     "a weight that is larger": (
         RuntimeError,

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .sklearn import scored
+from .sklearn import invalid, scored
+
+__all__ = ["log_loss"]
 
 
 def log_loss(
@@ -34,6 +36,7 @@ def log_loss(
     y_true, y_pred, normalize, sample_weight, labels
         As in :func:`xent.compat.sklearn.log_loss`, ``y_pred`` being its ``y_proba``.
     eps : float, default 1e-15
+        At 0 nothing is clipped, and a certain mistake costs +inf.
 
     Returns
     -------
@@ -42,8 +45,8 @@ def log_loss(
 
     Raises
     ------
-    ValueError
-        As in :func:`xent.compat.sklearn.log_loss`.
+    ValueError, ZeroDivisionError, TypeError
+        As in :func:`xent.compat.sklearn.log_loss`; and for an ``eps`` that is no number.
 
     References
     ----------
@@ -57,4 +60,6 @@ def log_loss(
     >>> float(loss.compute())
     0.6931471805599453
     """
+    if not isinstance(eps, int | float):
+        raise invalid("log_loss", "eps", "a number", eps)
     return scored("log_loss", y_true, y_pred, normalize, sample_weight, labels, eps)

@@ -24,27 +24,35 @@ Where Keras and xent disagree:
 | ``y_true`` | any real; labels are integers | cast to the dtype of ``y_pred``, labels to integers |
 | ``y_true`` of the classes | | cast to float32 first: labels above 2²⁴ are other labels |
 | ``label_smoothing`` | in [0, 1]; a / C | any number; divided by the size of the last axis, whatever ``axis`` is |
-| focal, from logits | | the probabilities are clipped too, so that no loss is over 16.2 α |
+| categorical focal, from logits | | the probabilities are clipped too, so that no loss is over 16.2 α |
+| binary focal, from logits | | nothing is clipped; infinite logits cost what they cost in ``tf.nn`` |
 | generalised, label out of range | LabelError | 1 / q, as if its probability were 0 |
 | mean | Σ w ℓ / Σ w | Σ w ℓ / N; ``mean_with_sample_weight`` is xent's, but one number w is itself the divisor |
 | mean of no counted rows | NaN | 0; an empty array where there are no rows at all |
 | ``sample_weight`` of other shapes | ValueError | spread over the losses; (N, 1) makes (N,) losses (N, 1) |
 | ``sample_weight`` 0 | the row is ignored | 0 times its loss: NaN if that is not finite |
 | labels (N, 1) | ValueError | squeezed |
-| lists | TypeError | taken, Python's floats for float32 |
+| lists, pandas | TypeError | taken: Python's own floats for float32, all else in its dtype |
+| NumPy's targets and weights beside other predictions | TypeError | taken to where the predictions are |
 
 From logits, see also :mod:`xent.compat.tensorflow`, whose functions serve. Not followed, besides what is not there:
 
 | case | Keras | here |
 |---|---|---|
 | tiny losses | 0 | to full relative accuracy |
-| ``_keras_mask``, ``_keras_logits``, replicas of a distribution strategy | looked at | not looked at |
+| ``_keras_mask``, ``_keras_logits`` of given predictions, replicas of a strategy | looked at | not looked at |
+| TensorFlow's tensors | taken | TypeError: no gradient would come back; pass ``.numpy()`` |
 | ``set_floatx``, ``set_epsilon`` | obeyed | not known here; classes take ``dtype=`` |
 | configuration of the sparse class | forgets ``axis`` | has it |
 | ``keras.saving``, subclasses of ``Loss``, trees of predictions | served | not known |
 | labels with a fraction | compared with ``ignore_class``, then cut | cut, then compared |
 | ``ops``, target of another dtype than the output | an error | taken |
-| integer ``y_pred`` of the functions | an error, or by backend | TypeError |
+| integer ``y_pred`` of the functions, the generalised apart | an error, or by backend | TypeError |
+| labels beside float16 | compared with ``ignore_class`` in float16, where 2049 is 2048 | as integers |
+| ``ignore_class``, one row spread over more weights | their mean | divided by the one row |
+| ``alpha``, an array of float64 | the loss is float64 | it has the dtype of ``y_pred`` |
+| focal, γ under 1, gradient where p is rounded to a certain right answer | NaN | torch: 0 for γ = 0; else NaN, later |
+| lists as predictions of labels | AttributeError | taken |
 """
 
 from __future__ import annotations
@@ -53,7 +61,6 @@ import math
 import warnings
 from typing import Any
 
-import numpy as np
 from array_api_compat import array_namespace
 
 import xent
@@ -82,6 +89,7 @@ FLOATX = "float32"
 REDUCTIONS = ("sum_over_batch_size", "sum", None, "none", "mean", "mean_with_sample_weight")
 
 
+@tf.quietly
 def categorical_crossentropy(
     y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Array:
@@ -129,6 +137,7 @@ def categorical_crossentropy(
     return ops.categorical_crossentropy(y_true, y_pred, from_logits, axis)
 
 
+@tf.quietly
 def sparse_categorical_crossentropy(
     y_true: Array, y_pred: Array, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Array:
@@ -171,11 +180,13 @@ def sparse_categorical_crossentropy(
         return ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits, axis)
     xp, labels = array_namespace(y_pred), whole_labels(y_true, y_pred, axis)
     valid, nothing = labels != ignore_class, tf.number(0.0, y_pred)
-    y_pred = xp.where(xp.expand_dims(valid, axis=axis), y_pred, nothing)
+    column = valid[..., None] if axis == -1 else xp.expand_dims(valid, axis=axis)  # Dask expands no unknown shape
+    y_pred = xp.where(column, y_pred, nothing)
     loss = ops.sparse_categorical_crossentropy(xp.where(valid, labels, 0), y_pred, from_logits, axis)
     return xp.where(valid, loss, nothing)
 
 
+@tf.quietly
 def binary_crossentropy(
     y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: Any = -1
 ) -> Array:
@@ -191,7 +202,7 @@ def binary_crossentropy(
     from_logits : bool, default False
     label_smoothing : float, default 0
         The share a of the target that is spread evenly: z = (1 − a) z + a / 2.
-    axis : int, tuple of int or None, default -1
+    axis : int, tuple or list of int, or None, default -1
         Over which the mean is taken.
 
     Returns
@@ -214,10 +225,10 @@ def binary_crossentropy(
     [0.6931471824645996]
     """
     y_true, y_pred = yes_or_no("binary_crossentropy", y_true, y_pred, label_smoothing)
-    return tf.narrow(array_namespace(y_pred).mean(binary(y_true, y_pred, from_logits), axis=axis), y_pred)
+    return mean(binary(y_true, y_pred, from_logits), axis, y_pred)
 
 
-@np.errstate(all="ignore")
+@tf.quietly
 def categorical_focal_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -258,15 +269,15 @@ def categorical_focal_crossentropy(
     >>> keras.categorical_focal_crossentropy([[0, 1]], [[0.5, 0.5]]).tolist()
     [0.043321698904037476]
     """
-    y_true, y_pred = soft_targets("categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis)
+    y_true, y_pred = soft_targets("categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis, alike=False)
     xp = array_namespace(y_pred)
-    p = tf.narrow(xent.softmax(y_pred, axis=axis), y_pred) if from_logits else y_pred
+    p = softmax(y_pred, axis) if from_logits else y_pred
     p = tf.wide(clipped(p / xp.sum(p, axis=axis, keepdims=True)))
     factor = alpha if isinstance(alpha, int | float) else xp.astype(tf.as_array(alpha, p), p.dtype)
     return tf.narrow(xp.sum(factor * (1 - p) ** gamma * -tf.wide(y_true) * xp.log(p), axis=axis), y_pred)
 
 
-@np.errstate(all="ignore")
+@tf.quietly
 def binary_focal_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -281,12 +292,12 @@ def binary_focal_crossentropy(
 
     .. math:: (1 - p_z)^\gamma\, \ell, \qquad p_z = z p + (1 - z)(1 - p)
 
-    where ℓ is :func:`binary_crossentropy` of an element; only its p is clipped.
+    where ℓ is :func:`binary_crossentropy` of an element. From probabilities only its p is clipped, from logits nothing.
 
     Parameters
     ----------
     y_true, y_pred, from_logits, label_smoothing, axis
-        As in :func:`binary_crossentropy`; here logits become probabilities.
+        As in :func:`binary_crossentropy`; of logits, p is the sigmoid.
     apply_class_balancing : bool, default False
         Whether a yes is weighed by alpha, and a no by 1 − alpha.
     alpha : float, default 0.25
@@ -312,16 +323,15 @@ def binary_focal_crossentropy(
     [0.1732867956161499]
     """
     y_true, y_pred = yes_or_no("binary_focal_crossentropy", y_true, y_pred, label_smoothing)
-    p = sigmoid(y_pred) if from_logits else y_pred
-    loss = binary(y_true, p, False)
-    z, p = tf.wide(y_true), tf.wide(p)
+    loss = binary(y_true, y_pred, from_logits)
+    z, p = tf.wide(y_true), tf.wide(sigmoid(y_pred) if from_logits else y_pred)
     loss = (1 - (z * p + (1 - z) * (1 - p))) ** gamma * loss
     if apply_class_balancing:
         loss = (z * alpha + (1 - z) * (1 - alpha)) * loss
-    return tf.narrow(array_namespace(y_pred).mean(loss, axis=axis), y_pred)
+    return mean(loss, axis, y_pred)
 
 
-@np.errstate(all="ignore")
+@tf.quietly
 def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float) -> Array:
     r"""``keras.losses.categorical_generalized_cross_entropy``: between cross entropy (q to 0) and 1 − p_y (q = 1).
 
@@ -332,7 +342,7 @@ def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float
     y_true : array, shape (\*batch,), real
         Labels; floats are cut to integers. Outside ``[0, C)`` the probability is 0.
     y_pred : array, shape (\*batch, C), real floating
-        Probabilities, neither clipped nor normalised.
+        Probabilities, neither clipped nor normalised; integers become float32.
     q : float in (0, 1)
 
     Returns
@@ -350,9 +360,12 @@ def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float
     >>> keras.categorical_generalized_cross_entropy([1], [[0.75, 0.25]], 0.5).tolist()
     [1.0]
     """
-    y_true, y_pred = pair("categorical_generalized_cross_entropy", y_true, y_pred)
-    xp, p = array_namespace(y_pred), tf.wide(y_pred)
-    hot = xent.one_hot(whole(y_true), p.shape[-1], dtype=p.dtype)
+    y_true, y_pred = tf.arrays_of(y_true, y_pred)
+    xp = array_namespace(y_pred)
+    y_pred = y_pred if "float" in str(y_pred.dtype) else xp.astype(y_pred, xp.float32)
+    p = tf.wide(y_pred)
+    hot = whole(y_true)[..., None] == xp.arange(p.shape[-1], **tf.device_of(p))  # of unknown rows, too
+    hot = xp.astype(hot, p.dtype)
     return tf.narrow((1 - xp.sum(p * hot, axis=-1) ** q) / q, y_pred)
 
 
@@ -381,7 +394,7 @@ class ops:
     """``keras.ops``: the losses under those of ``keras.losses``, without smoothing, ignored labels and means."""
 
     @staticmethod
-    @np.errstate(all="ignore")
+    @tf.quietly
     def categorical_crossentropy(target: Array, output: Array, from_logits: bool = False, axis: int = -1) -> Array:
         r"""``keras.ops.categorical_crossentropy``: see :func:`categorical_crossentropy`.
 
@@ -408,6 +421,7 @@ class ops:
         return tf.narrow(xent.cross_entropy(p, target, axis=axis, kind="probabilities"), output)
 
     @staticmethod
+    @tf.quietly
     def sparse_categorical_crossentropy(
         target: Array, output: Array, from_logits: bool = False, axis: int = -1
     ) -> Array:
@@ -435,6 +449,7 @@ class ops:
         return tf.narrow(tf.sparse(labels, logits, axis), output)
 
     @staticmethod
+    @tf.quietly
     def binary_crossentropy(target: Array, output: Array, from_logits: bool = False) -> Array:
         r"""``keras.ops.binary_crossentropy``: element by element, see :func:`binary_crossentropy`.
 
@@ -477,7 +492,9 @@ class Loss:
             )
         self.function, self.reduction, self.name, self.dtype = function, reduction, name, dtype or FLOATX
         self.options = options
+        vars(self).update(options)  # Keras' attributes
 
+    @tf.quietly
     def __call__(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
         """The losses of the rows, weighted and reduced.
 
@@ -647,7 +664,6 @@ class CategoricalGeneralizedCrossEntropy(Loss):
 # -------------------- what is computed alike, in float32 or float64
 
 
-@np.errstate(all="ignore")
 def binary(target: Array, output: Array, from_logits: bool) -> Array:
     """The loss of every yes-or-no target."""
     if from_logits:
@@ -657,10 +673,22 @@ def binary(target: Array, output: Array, from_logits: bool) -> Array:
     return loss * (1 + tf.nan_where((p == 1) & (target == 1), loss))
 
 
+def mean(loss: Array, axis: Any, like: Array) -> Array:
+    """The mean over an axis, or several, in the dtype of ``like``."""
+    return tf.narrow(array_namespace(loss).mean(loss, axis=tuple(axis) if isinstance(axis, list) else axis), like)
+
+
 def sigmoid(logits: Array) -> Array:
     """The probability of yes, in the dtype of the logits: the loss of a certain yes is −log of it."""
     xp = array_namespace(logits)
     return tf.narrow(xp.exp(-xent.binary_cross_entropy(logits, xp.ones_like(logits))), logits)
+
+
+def softmax(logits: Array, axis: int) -> Array:
+    """The probabilities of the classes, in the dtype of the logits: NaN, and of gradient NaN, beside a +inf logit."""
+    xp, p = array_namespace(logits), xent.softmax(logits, axis=axis)
+    lost = xp.any(logits == math.inf, axis=axis, keepdims=True)
+    return tf.narrow(p * (1 + tf.nan_where(lost, xp.sum(p, axis=axis, keepdims=True))), logits)
 
 
 def clipped(p: Array) -> Array:
@@ -674,8 +702,7 @@ def clipped(p: Array) -> Array:
 def whole(labels: Array) -> Array:
     """The labels as signed integers; floats are cut."""
     xp = array_namespace(labels)
-    with np.errstate(invalid="ignore"):
-        return xp.astype(labels, xp.arange(1).dtype, copy=False)
+    return xp.astype(labels, xp.arange(1).dtype, copy=False)
 
 
 def whole_labels(labels: Array, predictions: Array, axis: int) -> Array:
@@ -684,14 +711,16 @@ def whole_labels(labels: Array, predictions: Array, axis: int) -> Array:
     return whole(array_namespace(labels).squeeze(labels, axis=axis) if alone else labels)
 
 
-def soft_targets(function: str, y_true: Array, y_pred: Array, label_smoothing: float, axis: Any) -> tuple[Array, Array]:
+def soft_targets(
+    function: str, y_true: Array, y_pred: Array, label_smoothing: float, axis: Any, alike: bool = True
+) -> tuple[Array, Array]:
     """Soft targets in the dtype of the predictions, smoothed, and the predictions."""
     if isinstance(axis, bool):
         raise ValueError(f"{function}: `axis` must be an integer, got {axis}. Pass the one class axis.")
-    y_true, y_pred = pair(function, y_true, y_pred, alike=True)
+    y_true, y_pred = pair(function, y_true, y_pred, alike)
     if y_pred.shape[-1:] == (1,):
         text = f"{function}: one class only, got y_pred of shape {tuple(y_pred.shape)}. Is it binary_crossentropy?"
-        warnings.warn(text, SyntaxWarning, stacklevel=3)
+        warnings.warn(text, SyntaxWarning, stacklevel=4)
     y_true = array_namespace(y_pred).astype(y_true, y_pred.dtype, copy=False)
     if label_smoothing:
         y_true = y_true * (1 - label_smoothing) + label_smoothing / y_true.shape[-1]
@@ -736,7 +765,6 @@ def same_rank(first: Array, second: Array) -> tuple[Array, Array]:
     return first, second
 
 
-@np.errstate(all="ignore")
 def reduced(values: Array, sample_weight: Array | None, mask: Array | None, reduction: str | None) -> Array:
     """The losses times their weights and their mask, reduced."""
     xp = array_namespace(values)

@@ -11,6 +11,7 @@ mean of the chunks' means. Where scikit-learn and xent disagree:
 | labels | integers in [0, C) | whatever can be sorted; the columns follow their order |
 | ``labels`` in another order | | sorted, with a warning |
 | lists, data frames | TypeError | taken |
+| weights that sum to 0, not all 0 | ±inf or NaN | ZeroDivisionError |
 | probabilities outside [0, 1], NaN, nothing at all | computed | ValueError |
 | rows that do not sum to 1 | computed | UserWarning, and computed |
 | result | 0-d array | float |
@@ -22,6 +23,11 @@ Not followed:
 |---|---|---|
 | Dask | computed at once, as NumPy | lazy; ``labels`` and ``pos_label`` are found by a pass over ``y_true`` alone |
 | all weights 0, or a weight of NaN, on Dask | ValueError | NaN |
+| weights that sum to 0, on Dask | ZeroDivisionError | ±inf or NaN |
+| ``labels`` as a Dask array | taken | ValueError: they are looked at when the function is called |
+| an ``xarray.DataArray`` | NumPy's array of it | the array inside, lazy where it is Dask's |
+| a collection of dask.dataframe | computed | an error, or computed |
+| strings for weights | TypeError | the numbers in them |
 | lists of lists of one label | TypeError | taken as labels |
 | labels that mix strings and numbers | ValueError | those that NumPy makes of them |
 | float16, bfloat16 | rounded in it; bfloat16 refused without dispatch | float32 inside |
@@ -39,6 +45,11 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array
 
 import xent
+
+from ..selection import unwrap
+from .given import is_label
+
+__all__ = ["brier_score_loss", "d2_log_loss_score", "log_loss"]
 
 Array = Any
 
@@ -82,6 +93,10 @@ def log_loss(
     ------
     ValueError
         If values, shapes or labels do not fit; on Dask, values when they are computed.
+    ZeroDivisionError
+        If the weights sum to 0 without being 0.
+    TypeError
+        If an argument is no array, or has no axis.
 
     References
     ----------
@@ -198,7 +213,7 @@ def d2_log_loss_score(
     wide = wide_dtype(xp)
     hits = xp.astype(marks(given), wide)
     weights = xp.ones_like(hits[:, 0]) if given.weight is None else xp.astype(given.weight, wide)
-    counts, total = xp.sum(hits * weights[:, None], axis=0), xp.sum(weights)
+    counts, total = xp.sum(hits * weights[:, None], axis=0), whole(weights)
     null = -xp.sum(counts * xp.log(between(xp, counts / total, wide)))
     return outcome(1 - average(given, costs(given), normalize=False) / null)
 
@@ -253,13 +268,13 @@ def between(xp: Any, p: Array, dtype: Any, eps: float | None = None) -> Array:
 def clipped(xp: Any, losses: Array, dtype: Any, eps: float | None = None) -> Array:
     """What −log p of labels becomes when p is clipped: O(rows)."""
     eps = epsilon(xp, dtype) if eps is None else eps
-    least, most = -math.log1p(-eps), -math.log(eps)
+    least, most = -math.log1p(-eps), -math.log(eps) if eps > 0 else math.inf
     return xp.where(losses > most, most, xp.where(losses < least, least, losses))
 
 
 def marks(given: Given) -> Array:
-    """The one-hot of the labels, (N, C)."""
-    return xent.one_hot(given.truth, given.p.shape[1]) if given.truth.ndim == 1 else given.truth
+    """Which class is the label, (N, C)."""
+    return is_label(given.truth, given.p.shape[1], 1) if given.truth.ndim == 1 else given.truth
 
 
 def average(given: Given, rows: Array, normalize: bool = True) -> Array:
@@ -268,7 +283,15 @@ def average(given: Given, rows: Array, normalize: bool = True) -> Array:
     if given.weight is None:
         return xp.mean(rows) if normalize else xp.sum(rows)
     total = xp.sum(rows * given.weight)
-    return total / xp.sum(given.weight) if normalize else total
+    return total / whole(given.weight) if normalize else total
+
+
+def whole(weight: Array) -> Array:
+    """The sum of the weights: an error, as NumPy's average has it, where it is known to be 0."""
+    total = array_namespace(weight).sum(weight)
+    if not is_dask_array(total) and total == 0:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    return total
 
 
 def outcome(value: Array) -> Any:
@@ -301,6 +324,11 @@ def arguments(function: str, **given: Any) -> None:
         )
         if not array_like and (value is not None or name not in ("sample_weight", "labels")):
             raise invalid(function, name, "an array-like", value)
+        if name != "labels" and tuple(getattr(value, "shape", (1,))) == ():
+            raise TypeError(
+                f"Input should have at least 1 dimension i.e. satisfy `len(x.shape) > 0`, "
+                f"got scalar `{value!r}` instead."
+            )
 
 
 def undefined_metric() -> type[Warning]:
@@ -313,7 +341,8 @@ def undefined_metric() -> type[Warning]:
 
 
 def array_of(value: Any) -> Array:
-    """The array itself, or what NumPy makes of a list or a data frame."""
+    """The array itself, or what xarray holds, or what NumPy makes of a list or a data frame."""
+    value = unwrap(value)
     return value if is_array_api_obj(value) and not np.isscalar(value) else np.asarray(value)
 
 
@@ -367,7 +396,7 @@ def by_label(function: Callable[..., Array], y: Array, known: Array, **keywords:
 
 def probabilities(y_proba: Any, y_true: Any) -> Array:
     """Probabilities as a floating array of one axis or two, lazy where they or the labels are; their values checked."""
-    p = array_of(y_proba)
+    p, y_true = array_of(y_proba), array_of(y_true)
     p = array_namespace(y_true).asarray(p) if is_dask_array(y_true) and not is_dask_array(p) else p
     xp = array_namespace(p)
     if xp.isdtype(p.dtype, "complex floating"):
@@ -474,6 +503,8 @@ def all_labels(y: Array) -> Array:
 def in_order(labels: Any) -> Array:
     """The labels that there may be, sorted, with a warning where they were not."""
     given = array_of(labels)
+    if is_dask_array(given):
+        raise InvalidParameterError("`labels` must be known at the call, got a Dask array. Pass labels.compute().")
     known = array_namespace(given).unique_values(given)
     if known.shape != given.shape:
         raise ValueError(f"`labels` must be one list without repetitions, got {labels}.")

@@ -15,7 +15,8 @@ not sum to 1, which it has under ``enable_op_determinism``. Where TensorFlow and
 | weighted: a logit of exactly 0 | its gradient | another: the derivatives of \|x\| and of max(−x, 0) are taken for 0 |
 | weighted: ``pos_weight`` | a number, or one for each output | whatever spreads over the logits |
 | ``one_hot`` without a dtype | float32 | that of the values; int32 of Python's ints |
-| lists | TypeError | taken, Python's floats for float32 |
+| lists, pandas | TypeError | taken: Python's own floats for float32, all else in its dtype |
+| NumPy's targets and weights beside other logits | TypeError | taken to where the logits are |
 
 Not followed:
 
@@ -31,20 +32,27 @@ Not followed:
 | a target that is NaN or infinite | only its own gradient is | the gradient of its row is NaN |
 | gradient of a sigmoid target at an infinite logit, where the loss is NaN | ∓inf | 0 |
 | zero classes, ``depth`` 0 | zeros, empty; with labels an error | ValueError |
+| TensorFlow's tensors | taken | TypeError: no gradient would come back; pass ``.numpy()`` |
+| NumPy's logits beside Dask's labels | | TypeError, as in xent |
+| ``one_hot`` of Dask's indices, their number unknown | | ValueError, as in xent |
+| ``one_hot``: text and complex values | taken | an error |
+| ``one_hot``: class axis −2, dtype int or bool; lists for ``pos_weight``, integer labels beside it | an error | taken |
 | errors | TensorFlow's | where xent raises, xent's |
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from array_api_compat import (
     array_namespace,
     is_array_api_obj,
-    is_dask_array,
     is_jax_array,
     is_numpy_array,
     is_torch_array,
@@ -63,9 +71,31 @@ __all__ = [
 ]
 
 Array = Any
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
-def softmax_cross_entropy_with_logits(labels: Array, logits: Array, axis: int = -1, name: str | None = None) -> Array:
+def quietly(function: Callable[Given, Made]) -> Callable[Given, Made]:
+    """The function without NumPy's warnings: −inf, +inf and NaN are ordinary here. TorchDynamo traces no errstate."""
+
+    @functools.wraps(function)
+    def called(*args: Given.args, **keywords: Given.kwargs) -> Made:
+        with contextlib.nullcontext() if is_compiling() else np.errstate(all="ignore"):
+            return function(*args, **keywords)
+
+    return called
+
+
+def is_compiling() -> bool:
+    """Whether TorchDynamo traces the caller."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+@quietly
+def softmax_cross_entropy_with_logits(
+    labels: Array, logits: Array, axis: int | None = -1, name: str | None = None
+) -> Array:
     r"""``tf.nn.softmax_cross_entropy_with_logits``: the loss of soft targets, row by row, in nats.
 
     .. math:: \ell = \sum_j t_j \Bigl(\log \sum_k e^{x_k} - x_j\Bigr)
@@ -77,6 +107,7 @@ def softmax_cross_entropy_with_logits(labels: Array, logits: Array, axis: int = 
         into it: ``-log_softmax(logits)``.
     logits : array, shape (\*batch, C), real floating
     axis : int, default -1
+        None is the last axis, too.
     name : ignored
 
     Returns
@@ -99,7 +130,7 @@ def softmax_cross_entropy_with_logits(labels: Array, logits: Array, axis: int = 
     >>> tf.softmax_cross_entropy_with_logits(np.asarray([0.5, 0.5]), np.zeros((1, 2))).tolist()
     [0.6931471805599453]
     """
-    labels, logits, axis = spread(*arrays_of(labels, logits), axis)
+    labels, logits, axis = spread(*arrays_of(labels, logits), -1 if axis is None else axis)
     return narrow(soft(labels, logits, axis), logits)
 
 
@@ -116,7 +147,7 @@ def softmax_cross_entropy_with_logits_v1(
     ----------
     labels, logits : array, as in :func:`softmax_cross_entropy_with_logits`
     dim : int, default -1
-        The class axis.
+        The class axis; None is the last, too.
     axis : int, optional
         Its other name, which TensorFlow takes only with ``dim=None``.
 
@@ -139,9 +170,10 @@ def softmax_cross_entropy_with_logits_v1(
             f"softmax_cross_entropy_with_logits_v1: `axis` must be given with dim=None, got dim={dim}. Pass dim={axis}."
         )
     labels, logits = arrays_of(labels, logits)
-    return softmax_cross_entropy_with_logits(constant(labels), logits, dim if axis is None else axis)  # type: ignore[arg-type]  # one of the two is an int
+    return softmax_cross_entropy_with_logits(constant(labels), logits, dim if axis is None else axis)
 
 
+@quietly
 def sparse_softmax_cross_entropy_with_logits(labels: Array, logits: Array, name: str | None = None) -> Array:
     r"""``tf.nn.sparse_softmax_cross_entropy_with_logits``: the loss of labels, row by row, in nats.
 
@@ -175,6 +207,7 @@ def sparse_softmax_cross_entropy_with_logits(labels: Array, logits: Array, name:
     return narrow(sparse(labels, logits), logits)
 
 
+@quietly
 def sigmoid_cross_entropy_with_logits(labels: Array = None, logits: Array = None, name: str | None = None) -> Array:
     r"""``tf.nn.sigmoid_cross_entropy_with_logits``: the loss of independent yes-or-no targets, in nats.
 
@@ -205,10 +238,16 @@ def sigmoid_cross_entropy_with_logits(labels: Array = None, logits: Array = None
     >>> tf.sigmoid_cross_entropy_with_logits(labels=[1.0], logits=[0.0]).tolist()
     [0.6931471824645996]
     """
+    if labels is None or logits is None:
+        raise ValueError(
+            "sigmoid_cross_entropy_with_logits: `labels` and `logits` must be given, got one of them at most. "
+            "Pass both."
+        )
     labels, logits = arrays_of(labels, logits)
     return narrow(sigmoid(labels, logits), logits)
 
 
+@quietly
 def weighted_cross_entropy_with_logits(
     labels: Array, logits: Array, pos_weight: Array, name: str | None = None
 ) -> Array:
@@ -242,13 +281,22 @@ def weighted_cross_entropy_with_logits(
     [1.3862943649291992]
     """
     labels, logits = arrays_of(labels, logits)
+    if not is_shaped_as(labels, logits):
+        raise ValueError(
+            f"weighted_cross_entropy_with_logits: `labels` must have the shape of the logits, {tuple(logits.shape)}, "
+            f"got {tuple(labels.shape)}. Spread them first."
+        )
     xp = array_namespace(logits)
-    factor: Any = pos_weight if isinstance(pos_weight, int | float) else as_array(pos_weight, logits)
-    shape = tuple(logits.shape)
-    if getattr(factor, "shape", ()) in ((), shape[-1:]):
+    factor: Any = float(pos_weight) if isinstance(pos_weight, int | float) else as_array(pos_weight, logits)
+    sizes = tuple(getattr(factor, "shape", ()))
+    if sizes in ((), tuple(logits.shape[-1:])):
         loss = xent.binary_cross_entropy(logits, labels, pos_weight=factor)
+    elif any(size != size for size in (*logits.shape, *sizes)):  # Dask's, where no size can be spread or be flat
+        shares = {xp.ones_like: factor * labels, xp.zeros_like: 1 - labels}  # of a yes, and of a no
+        sides = [(xent.binary_cross_entropy(logits, of(logits)), share) for of, share in shares.items()]
+        loss = sum(share * xp.where(share == 0, xp.zeros_like(side), side) for side, share in sides)
     else:
-        shape = np.broadcast_shapes(shape, tuple(factor.shape))
+        shape = np.broadcast_shapes(tuple(logits.shape), sizes)
         labels, logits, factor = (xp.broadcast_to(one, shape) for one in (labels, logits, factor))
         flat = [xp.reshape(one, (-1,)) for one in (logits, labels, factor)]  # a factor for each of the last axis
         loss = xp.reshape(xent.binary_cross_entropy(flat[0], flat[1], pos_weight=flat[2]), shape)
@@ -274,12 +322,13 @@ def one_hot(
 
     Parameters
     ----------
-    indices : array, shape (\*batch,), any integer dtype
+    indices : array, shape (\*batch,), bool or any integer dtype
     depth : int, at least 1
     on_value, off_value : number, default 1 and 0
     axis : int, default -1
         Where the new axis goes.
-    dtype : dtype of the indices' library or its name, default that of the values: int32 for Python's ints
+    dtype : dtype of the indices' library or its name, default that of the values
+        Which is int32 for Python's ints, and int64 for those that need it. Python's float is float32.
     name : ignored
 
     Returns
@@ -289,7 +338,7 @@ def one_hot(
     Raises
     ------
     TypeError
-        If the two values are of different dtypes, or the indices are not integers.
+        If the two values are of different dtypes, a value is a float for an integer dtype, or the indices are floats.
     ValueError
         If ``depth`` or ``axis`` does not fit.
 
@@ -299,14 +348,21 @@ def one_hot(
     >>> tf.one_hot([1, -1], 3, on_value=5).tolist()
     [[0, 5, 0], [0, 0, 0]]
     """
-    indices = indices if is_array_api_obj(indices) else np.asarray(indices)
+    indices = unwrapped(indices)
+    indices = indices if is_array_api_obj(indices) else from_python(indices)
     xp = array_namespace(indices)
+    if "bool" in str(indices.dtype):
+        indices = xp.astype(indices, xp.uint8)
     kinds = {kind_of(value) for value in (on_value, off_value) if value is not None}
     if len(kinds) > 1 and dtype is None:
         raise TypeError(
             f"one_hot: `off_value` must have the dtype of `on_value`, got {' and '.join(sorted(kinds))}. Pass a dtype."
         )
-    dtype = dtype_named(xp, kinds.pop() if kinds else "float32") if dtype is None else dtype_named(xp, dtype)
+    asked = "float32" if dtype is float else dtype
+    dtype = dtype_named(xp, (kinds.pop() if kinds else "float32") if dtype is None else asked)
+    if any("float" in kind for kind in kinds) and "int" in str(dtype):
+        name = getattr(dtype, "__name__", dtype)
+        raise TypeError(f"one_hot: the values must fit the dtype, got a float for {name}. Pass integers.")
     on_value, off_value = 1 if on_value is None else on_value, 0 if off_value is None else off_value
     return xent.one_hot(
         indices, depth, on_value=on_value, off_value=off_value, axis=-1 if axis is None else axis, dtype=dtype
@@ -324,6 +380,7 @@ class raw_ops:
     """``tf.raw_ops``: the two operations under the losses; arguments by name."""
 
     @staticmethod
+    @quietly
     def SoftmaxCrossEntropyWithLogits(*, features: Array, labels: Array, name: str | None = None) -> LossAndBackprop:
         r"""``tf.raw_ops.SoftmaxCrossEntropyWithLogits``: the loss of soft targets, and p − t.
 
@@ -352,13 +409,16 @@ class raw_ops:
         """
         labels, features = arrays_of(labels, features)
         xp = array_namespace(features)
-        labels, features = xp.broadcast_arrays(labels, features)
+        if not is_shaped_as(labels, features):
+            labels, features = spread_to(labels, features), spread_to(features, labels)
+        is_matrix("SoftmaxCrossEntropyWithLogits", features)
         loss, probabilities = soft(labels, features), xent.softmax(features)
         backprop = probabilities - xp.astype(labels, loss.dtype)
-        lost = xp.expand_dims(nan_where(xp.any(features == math.inf, axis=-1), loss), axis=-1)
+        lost = nan_where(xp.any(features == math.inf, axis=-1), loss)[..., None]  # Dask expands no unknown shape
         return LossAndBackprop(narrow(loss, features), narrow(backprop + lost, features))
 
     @staticmethod
+    @quietly
     def SparseSoftmaxCrossEntropyWithLogits(
         *, features: Array, labels: Array, name: str | None = None
     ) -> LossAndBackprop:
@@ -389,13 +449,14 @@ class raw_ops:
         """
         labels, features = arrays_of(labels, features)
         xp = array_namespace(features)
+        is_matrix("SparseSoftmaxCrossEntropyWithLogits", features)
         if is_differentiated(features):
             loss = sparse(labels, features)
             backprop = xent.softmax(features) - xent.one_hot(labels, features.shape[-1], dtype=loss.dtype)
         else:
             loss, backprop = xent.value_and_grad(xent.sparse_cross_entropy)(features, labels)
             loss = loss + nan_where(xp.any(features == math.inf, axis=-1), loss)
-        lost = xp.expand_dims(nan_where(xp.isnan(loss), loss), axis=-1)
+        lost = nan_where(xp.isnan(loss), loss)[..., None]
         return LossAndBackprop(narrow(loss, features), narrow(backprop + lost, features))
 
 
@@ -441,15 +502,30 @@ def spread(labels: Array, logits: Array, axis: int) -> tuple[Array, Array, int]:
     if axis not in (-1, logits.ndim - 1):
         labels, logits = (xp.moveaxis(one, axis, -1) for one in (labels, logits))
     batch = logits.shape[:-1]
+    if any(size != size for size in batch):
+        return spread_to(labels, logits), spread_to(logits, labels), -1
     matrix = math.prod(batch), max(labels.shape[-1], logits.shape[-1])
     labels = xp.reshape(xp.broadcast_to(xp.reshape(labels, (-1, labels.shape[-1])), matrix), (*batch, matrix[1]))
     return labels, xp.broadcast_to(logits, (*batch, matrix[1])), -1
 
 
+def spread_to(array: Array, like: Array) -> Array:
+    """The array over the shape of the other; Dask's broadcast_to knows no unknown size, its ``where`` does."""
+    return array_namespace(array).where(like == like, array, array)
+
+
+def is_matrix(operation: str, features: Array) -> None:
+    """Raises unless the features are a matrix."""
+    if features.ndim != 2:
+        raise ValueError(
+            f"{operation}: `features` must have shape (N, C), got {tuple(features.shape)}. Reshape them to rows."
+        )
+
+
 def is_shaped_as(first: Array, second: Array) -> bool:
-    """Whether the shapes agree, as far as they are known: an unknown size is NaN."""
+    """Whether the shapes agree, as far as they are known: an unknown size is NaN, and not 1."""
     pairs = zip(first.shape, second.shape, strict=False)
-    return first.ndim == second.ndim and all(a == b or a != a or b != b for a, b in pairs)
+    return first.ndim == second.ndim and all(a == b or ((a != a or b != b) and 1 not in (a, b)) for a, b in pairs)
 
 
 def nan_where(rows: Array, like: Array) -> Array:
@@ -466,8 +542,7 @@ def wide(array: Array) -> Array:
 
 def narrow(loss: Array, like: Array) -> Array:
     """The loss in the dtype of ``like``."""
-    with np.errstate(over="ignore"):
-        return array_namespace(loss).astype(loss, like.dtype, copy=False)
+    return array_namespace(loss).astype(loss, like.dtype, copy=False)
 
 
 def is_differentiated(array: Array) -> bool:
@@ -487,30 +562,64 @@ def constant(array: Array) -> Array:
 
 def arrays_of(targets: Array, predictions: Array) -> tuple[Array, Array]:
     """Both as arrays: a list becomes NumPy's, or joins the other's library."""
+    targets, predictions = unwrapped(targets), unwrapped(predictions)
     if not is_array_api_obj(predictions):
-        predictions = from_python(predictions) if not is_array_api_obj(targets) else as_array(predictions, targets)
+        predictions = as_array(predictions, targets) if is_array_api_obj(targets) else from_python(predictions)
     return as_array(targets, predictions), predictions
 
 
+def unwrapped(value: Any) -> Any:
+    """The array inside an xarray DataArray; anything else as it is."""
+    return value.data if hasattr(value, "dims") and type(value).__module__.startswith("xarray.") else value
+
+
 def from_python(value: Any) -> Array:
-    """NumPy's array of lists and numbers, with float32 for Python's floats."""
+    """NumPy's array of what is none: float32 for Python's own floats, and else the dtype that it has."""
+    types = leaf_types(value)
+    if any(one.__module__.partition(".")[0] in ("tensorflow", "keras") for one in types):
+        raise TypeError(
+            "xent.compat: an array must not be a TensorFlow tensor, got one. "
+            "No gradient would flow back into it: pass its .numpy()."
+        )
     array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    return array.astype(np.float32) if array.dtype == np.float64 and types <= {bool, int, float} else array
+
+
+def leaf_types(value: Any) -> set[type]:
+    """The types of what nested lists and tuples hold."""
+    if isinstance(value, list | tuple):
+        return set().union(*map(leaf_types, value))
+    return {type(value)}
 
 
 def as_array(value: Any, like: Array) -> Array:
-    """The value as an array beside ``like``: a list joins its library, NumPy's array only Dask's."""
-    xp = array_namespace(like)
+    """The value as an array beside ``like``, whose library lists and NumPy's arrays join."""
+    xp, value = array_namespace(like), unwrapped(value)
+    if isinstance(value, list | tuple | int | float) and is_compiling():  # where NumPy's arrays are torch's
+        return xp.asarray(value, **device_of(like))
     if not is_array_api_obj(value):
         value = from_python(value)
-    elif not (is_numpy_array(value) and is_dask_array(like)):
+    elif not is_numpy_array(value) or isinstance(value, np.ma.MaskedArray):
         if array_namespace(value) is not xp:
             raise TypeError(
                 f"xent.compat: arrays must be of one library, got {type(value)} beside {type(like)}. "
-                "Nothing is moved between libraries: convert one of the two."
+                "Nothing is moved between libraries but what NumPy holds beside predictions: convert one of the two."
             )
         return value
-    return xp.asarray(value, **device_of(like))
+    return value if is_numpy_array(like) else xp.asarray(lent(value, like), **device_of(like))
+
+
+def lent(value: Array, like: Array) -> Array:
+    """NumPy's array as the library of ``like`` takes it: torch in plain memory only, JAX in its widest integers."""
+    value = np.asarray(value)
+    if is_torch_array(like):
+        dtype = value.dtype.newbyteorder("=") if value.dtype.name != "bfloat16" else np.float32
+        return value.astype(dtype, order="C", copy=not value.flags.carray)
+    if is_jax_array(like) and value.dtype.kind in "iu" and value.dtype.itemsize == 8:
+        # subtle: JAX cuts the upper bits off, which would make a label out of range another label.
+        most = np.iinfo(array_namespace(like).asarray(0).dtype)
+        return np.clip(value, max(int(most.min), np.iinfo(value.dtype).min), int(most.max))
+    return value
 
 
 def number(value: float, like: Array) -> Array:
@@ -534,4 +643,6 @@ def kind_of(value: Any) -> str:
     """The name of the dtype that TensorFlow gives a number."""
     if hasattr(value, "dtype"):
         return str(value.dtype).rpartition(".")[2]
+    if type(value) is int and not -(2**31) <= value < 2**31:
+        return "int64"
     return {bool: "bool", int: "int32"}.get(type(value), "float32")

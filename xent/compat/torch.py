@@ -14,7 +14,8 @@ logits, and a mask of their size. Where torch and xent disagree:
 | −inf logit at target probability 0 | contributes 0 | NaN loss, finite gradient |
 | weight 0 and a loss of +inf | 0 | NaN |
 | ``nll_loss``, NaN beside the label | NaN | not looked at |
-| probability 0 or 1 of the other answer | +inf | 100; the gradient's p (1 − p) is at least 1e-12 |
+| probability 0 or 1 of the other answer | +inf | 100; the p (1 − p) of both derivatives is at least 1e-12 |
+| (C,) logits, a label of shape (1,) | ValueError | the one label |
 | binary, infinite logits | the limit, 0 or +inf | NaN at +inf for a yes, at −inf always; finite gradient |
 | float16, bfloat16 | float32 | the input's dtype; of binary logits the target's |
 
@@ -26,29 +27,40 @@ Not followed:
 | tiny losses | 0 | to full relative accuracy |
 | float16 and bfloat16 inside | rounded on a CPU, overflows at C = 1e5; float32 on a GPU | float32 |
 | labels out of range on a GPU | an assertion that loses the GPU | the row is NaN |
-| probabilities outside [0, 1], on Dask, JAX or a GPU | RuntimeError, or as above | NaN |
+| probabilities outside [0, 1], on Dask, JAX or a GPU, under torch.func or compiled | RuntimeError, or as above | NaN |
 | labels of other integer dtypes, weights of other floating ones, binary targets of integers | RuntimeError | taken |
 | uint8 label 156 with smoothing and ``ignore_index`` −100 | ignored | counted |
 | ``label_smoothing`` 1 and −inf at the label | NaN | +inf |
 | zero classes | IndexError or NaN | ValueError |
 | mean where the weights of the labels sum to 0 | NaN or ±inf, its gradient NaN | NaN, 0 |
-| a NaN among the class weights | NaN for its labels | NaN for all |
+| a NaN among the class weights, on Dask | NaN for its labels | NaN for all |
+| the class weights' derivative, from labels or of binary losses | RuntimeError | there |
+| ``nll_loss`` on Dask | O(N) | a pass over the classes |
 | gradient of a binary target, p at 0 or 1, or an infinite logit | infinite | ±100, or NaN-free limits |
-| errors | torch's | where xent raises, xent's: LabelError is an IndexError |
+| errors | torch's | where xent raises, xent's: LabelError is an IndexError; TypeError for a wrong dtype |
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import sys
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device, is_dask_array, is_lazy_array
+from array_api_compat import array_namespace, is_dask_array
 
 import xent
 
+from .. import arrays, checks
+from ..selection import unwrap
+from .given import expanded, fits, is_integer, is_label, is_readable, wide_dtype, wide_labels
+
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
+
 Array = Any
+LEAST = 1e-12
+"""What torch divides by, at least, in the derivatives of ``binary_cross_entropy``."""
 
 
 def cross_entropy(
@@ -107,7 +119,10 @@ def cross_entropy(
     >>> float(cross_entropy(np.zeros((2, 4)), np.asarray([2, -100])))
     1.3862943611198906
     """
-    asked, xp, axis = reduction_of(size_average, reduce, reduction), array_namespace(input), class_axis(input)
+    asked = reduction_of(size_average, reduce, reduction)
+    input, target, weight = arrays_of("cross_entropy", input, target, weight=weight)
+    ignore_index = index_of("cross_entropy", ignore_index)
+    xp, axis = array_namespace(input), class_axis(input)
     if label_smoothing > 1:
         raise RuntimeError(
             f"cross_entropy: `label_smoothing` must be at most 1, got {label_smoothing!r}. Pass a share."
@@ -121,14 +136,15 @@ def cross_entropy(
             )
         losses = soft(xp, input, smoothed(target, share, input), weight)
         return reduced(xp, losses, xp.ones_like(losses), asked, xp.result_type(input, target))
+    target = one_label(input, target)
     if weight is not None and share > 0:
-        counts = label_weight(xp, input, target, weight, ignore_index)
-        hot = xent.one_hot(target, input.shape[axis], axis=axis, dtype=input.dtype)
+        counts = label_weight("cross_entropy", input, target, weight, ignore_index)
+        hot = xp.astype(is_label(target, input.shape[axis], axis), input.dtype)
         losses = soft(xp, input, smoothed(hot, share, input), weight, ignored(xp, target, ignore_index))
         return reduced(xp, losses, counts, asked, input.dtype)
     losses = xent.sparse_cross_entropy(input, target, axis=axis, ignore_index=ignore_index, label_smoothing=share)
     losses = spoilt(xp, losses, input, ignored(xp, target, ignore_index))
-    counts = label_weight(xp, input, target, weight, ignore_index)
+    counts = label_weight("cross_entropy", input, target, weight, ignore_index)
     return reduced(xp, weighted(xp, losses, counts), counts, asked, input.dtype)
 
 
@@ -173,15 +189,25 @@ def nll_loss(
     >>> float(nll_loss(np.asarray([[-0.5, -2.0]]), np.asarray([1])))
     2.0
     """
-    asked, xp, axis = reduction_of(size_average, reduce, reduction), array_namespace(input), class_axis(input)
+    asked = reduction_of(size_average, reduce, reduction)
+    input, target, weight = arrays_of("nll_loss", input, target, weight=weight)
+    ignore_index = index_of("nll_loss", ignore_index)
+    target = one_label(input, target)
+    xp, axis = array_namespace(input), class_axis(input)
+    floating("nll_loss", input, "log-probabilities")
     rows = (*input.shape[:axis], *input.shape[axis + 1 :])
     if not fits(target, rows):
         raise ValueError(f"nll_loss: `target` must have shape {rows}, got {tuple(target.shape)}. Pass one label a row.")
-    hot = xent.one_hot(target, input.shape[axis], axis=axis, dtype=xp.bool)
-    losses = xent.sparse_cross_entropy(
-        xp.where(hot, input, 0.0), target, axis=axis, kind="log_probabilities", ignore_index=ignore_index
-    )
-    counts = label_weight(xp, input, target, weight, ignore_index)
+    if is_dask_array(input):  # it cannot gather along an axis
+        beside = xp.where(is_label(target, input.shape[axis], axis), input, 0.0)
+        losses = xent.sparse_cross_entropy(
+            beside, target, axis=axis, kind="log_probabilities", ignore_index=ignore_index
+        )
+    else:
+        named = labels_of("nll_loss", input.shape[axis], target, ignore_index)
+        found = xp.take_along_axis(input, expanded(named.safe, axis), axis=axis)
+        losses = -counted(xp, xp.astype(xp.squeeze(found, axis=axis), wide_dtype(xp, input), copy=False), named)
+    counts = label_weight("nll_loss", input, target, weight, ignore_index)
     return reduced(xp, weighted(xp, losses, counts), counts, asked, input.dtype)
 
 
@@ -212,13 +238,10 @@ def binary_cross_entropy(
     Raises
     ------
     RuntimeError
-        If a value lies outside [0, 1] and can be looked at; NaN instead on Dask, JAX or a GPU.
+        If a value lies outside [0, 1] and can be looked at; NaN instead on Dask, JAX or a GPU, and under a transform
+        of torch's.
     ValueError
         If the shapes differ, or the reduction is unknown.
-
-    Notes
-    -----
-    The gradient is torch's first one; no second one flows to the probabilities.
 
     References
     ----------
@@ -231,17 +254,21 @@ def binary_cross_entropy(
     >>> float(binary_cross_entropy(np.asarray([0.0, 1.0]), np.asarray([1.0, 1.0])))
     50.0
     """
-    asked, xp = reduction_of(size_average, reduce, reduction), array_namespace(input)
+    asked = reduction_of(size_average, reduce, reduction)
+    input, target, weight = arrays_of("binary_cross_entropy", input, target, weight=weight)
+    xp = array_namespace(input)
     same_shape("binary_cross_entropy", input, target)
-    if is_integer(input):
-        raise TypeError(f"binary_cross_entropy: `input` must be real floating, got {input.dtype}. Pass probabilities.")
+    floating("binary_cross_entropy", input, "probabilities")
     p = in_range(xp, xp.astype(input, wide_dtype(xp, input), copy=False), "input")
     t, fixed = in_range(xp, xp.astype(target, p.dtype, copy=False), "target"), constant(p)
-    losses = t * cost(xp, xp.log, fixed, 0.0) + (1 - t) * cost(xp, xp.log1p, -fixed, -1.0)
-    if fixed is not p:
-        variance = fixed * (1 - fixed)
-        slope = (fixed - constant(t)) / xp.where(variance < 1e-12, 1e-12, variance)
-        losses = losses + slope * (p - fixed)
+    variance = p * (1 - p)
+    extreme = variance < LEAST
+    q = p if fixed is p else xp.where(extreme, fixed, p)
+    losses = t * cost(xp, xp.log, q, 0.0) + (1 - t) * cost(xp, xp.log1p, -q, -1.0)
+    if fixed is not p:  # subtle: of the value 0, with torch's derivatives where the logarithm's are not
+        step, u = xp.where(extreme, p - fixed, 0.0), constant(t)
+        curve = (fixed * fixed - 2 * fixed * u + u) / (constant(variance) + LEAST) ** 2
+        losses = losses + (fixed - t) / LEAST * step + xp.where(extreme, curve, 0.0) / 2 * step * step
     losses = losses if weight is None else losses * spread("binary_cross_entropy", xp, weight, input)
     return reduced(xp, losses, xp.ones_like(losses), asked, input.dtype)
 
@@ -291,7 +318,9 @@ def binary_cross_entropy_with_logits(
     0.6931471805599453
     """
     function = "binary_cross_entropy_with_logits"
-    asked, xp = reduction_of(size_average, reduce, reduction), array_namespace(input)
+    asked = reduction_of(size_average, reduce, reduction)
+    input, target, weight, pos_weight = arrays_of(function, input, target, weight=weight, pos_weight=pos_weight)
+    xp = array_namespace(input)
     same_shape(function, input, target)
     if pos_weight is None or tuple(pos_weight.shape) in ((), tuple(input.shape[-1:])):
         losses = xent.binary_cross_entropy(input, target, pos_weight=pos_weight)
@@ -329,20 +358,40 @@ def class_axis(input: Array) -> int:
     return 0 if input.ndim == 1 else 1
 
 
-def fits(array: Array, shape: tuple[int, ...]) -> bool:
-    """Whether the array has the shape; a size that Dask does not know, NaN, fits any."""
-    sizes = tuple(array.shape)
-    return len(sizes) == len(shape) and all(a == b or a != a or b != b for a, b in zip(sizes, shape, strict=True))
+def arrays_of(function: str, input: Any, target: Any, **weights: Any) -> list[Any]:
+    """The arrays, xarray's unwrapped: of one library, where NumPy's may stay beside Dask's."""
+    found = {"input": unwrap(input), "target": unwrap(target)}
+    found |= {name: unwrap(weight) for name, weight in weights.items()}
+    for name, value in found.items():
+        if value is None and name in weights:
+            continue
+        checks.array(function, name, value)
+        home, other = arrays.library(found["input"]), arrays.library(value)
+        if other != home and (home, other) != ("dask", "numpy"):
+            raise TypeError(
+                f"{function}: `{name}` must be of the library of `input` ({home}), got {arrays.describe(value)}. "
+                "Nothing is moved between libraries: convert one of the two."
+            )
+    return list(found.values())
 
 
-def is_integer(array: Array) -> bool:
-    """Whether the array holds integers or bools, by name: NumPy's isdtype knows no bfloat16."""
-    return "int" in str(array.dtype) or "bool" in str(array.dtype)
+def index_of(function: str, ignore_index: Any) -> int:
+    try:
+        return operator.index(ignore_index)
+    except TypeError:
+        raise TypeError(
+            f"{function}: `ignore_index` must be an int, got {ignore_index!r}. Pass -100, which is no label, for none."
+        ) from None
 
 
-def wide_dtype(xp: Any, array: Array) -> Any:
-    """float32 for half precision, else the array's own."""
-    return xp.float32 if getattr(array.dtype, "itemsize", 4) == 2 else array.dtype
+def one_label(input: Array, target: Array) -> Array:
+    """The target; where the input has no rows, and it is one label in an array of one, that label."""
+    return target[0] if input.ndim == 1 and tuple(target.shape) == (1,) and is_integer(target) else target
+
+
+def floating(function: str, input: Array, words: str) -> None:
+    if is_integer(input):
+        raise TypeError(f"{function}: `input` must be real floating, got {input.dtype}. Pass {words}.")
 
 
 def same_shape(function: str, input: Array, target: Array) -> None:
@@ -367,7 +416,7 @@ def spread(function: str, xp: Any, weight: Array, input: Array) -> Array:
 def in_range(xp: Any, values: Array, name: str) -> Array:
     """The values, NaN where they are outside [0, 1]; an error where they can be looked at for nothing."""
     inside = (values >= 0) & (values <= 1)
-    if not is_lazy_array(values) and "cpu" in str(device(values)).lower():
+    if is_readable(values):
         if not bool(xp.all(inside)):
             raise RuntimeError(f"binary_cross_entropy: all elements of {name} should be between 0 and 1.")
         return values
@@ -377,12 +426,13 @@ def in_range(xp: Any, values: Array, name: str) -> Array:
 # -------------------- rows
 
 
-def column(weight: Array, input: Array) -> Array:
+def column(function: str, weight: Array, input: Array) -> Array:
     """The weight of each class, (C,), with the axes that follow the class axis."""
     classes = input.shape[class_axis(input)]
     if tuple(weight.shape) != (classes,):
         raise RuntimeError(
-            f"`weight` must have shape {(classes,)} (one for each class), got {tuple(weight.shape)}. Pass all classes."
+            f"{function}: `weight` must have shape {(classes,)} (one for each class), got {tuple(weight.shape)}. "
+            "Pass all classes."
         )
     following = input.ndim - class_axis(input) - 1
     return weight[(slice(None), *[None] * following)]
@@ -398,27 +448,66 @@ def ignored(xp: Any, labels: Array, ignore_index: int) -> Array:
     return labels == ignore_index if held.min <= ignore_index <= held.max else xp.zeros_like(labels, dtype=xp.bool)
 
 
-def label_weight(xp: Any, input: Array, labels: Array, weight: Array | None, ignore_index: int) -> Array:
+class Labels(NamedTuple):
+    """Indices in range, and where they stand for no class: an ignored row, or a bad label that cannot be told of."""
+
+    safe: Array
+    skip: Array
+    bad: Array
+
+
+def labels_of(function: str, classes: int, labels: Array, ignore_index: int) -> Labels:
+    """The labels as indices: an error where one is bad and can be looked at."""
+    xp = array_namespace(labels)
+    if classes == 0:
+        raise ValueError(f"{function}: `input` must have at least one class, got none. Pass all classes.")
+    if not is_integer(labels) or "bool" in str(labels.dtype):
+        raise TypeError(f"{function}: `target` must be integers, got {labels.dtype}. Cast them.")
+    skip = ignored(xp, labels, ignore_index)
+    wide = wide_labels(labels, classes)
+    inside = (wide >= 0) & (wide < classes)
+    bad = ~inside & ~skip
+    if is_readable(bad):
+        checks.labels(function, bad, labels, classes)
+    return Labels(xp.where(inside & ~skip, wide, 0), skip, bad)
+
+
+def counted(xp: Any, found: Array, labels: Labels) -> Array:
+    """What was found at the labels: 0 where they are ignored, NaN where they are bad."""
+    return xp.where(labels.skip, 0.0, xp.where(labels.bad, math.nan, found))
+
+
+def label_weight(function: str, input: Array, labels: Array, weight: Array | None, ignore_index: int) -> Array:
     """What each row counts for: the weight of its label, 0 where it is ignored."""
+    xp = array_namespace(input)
     if weight is None:
         ones = xp.ones_like(labels, dtype=wide_dtype(xp, input))
         return xp.where(ignored(xp, labels, ignore_index), 0.0, ones)
-    classes = -column(weight, input)
-    # subtle: Dask broadcasts to no shape that it does not know
-    rows = classes + xp.zeros_like(input) if is_dask_array(input) else xp.broadcast_to(classes, tuple(input.shape))
-    return xent.sparse_cross_entropy(  # minus the "log-probability" of the label is its weight
-        rows, labels, axis=class_axis(input), kind="log_probabilities", ignore_index=ignore_index
-    )
+    if is_integer(weight):
+        raise RuntimeError(f"{function}: `weight` must be real floating, got {weight.dtype}. Cast it.")
+    each = column(function, weight, input)
+    if is_dask_array(input):  # subtle: it gathers along no axis, and broadcasts to no shape that it does not know
+        return xent.sparse_cross_entropy(  # minus the "log-probability" of the label is its weight
+            xp.zeros_like(input) - each,
+            labels,
+            axis=class_axis(input),
+            kind="log_probabilities",
+            ignore_index=ignore_index,
+        )
+    named = labels_of(function, input.shape[class_axis(input)], labels, ignore_index)
+    wide = xp.astype(weight, wide_dtype(xp, weight), copy=False)
+    found = xp.reshape(xp.take(wide, xp.reshape(named.safe, (-1,)), axis=0), tuple(labels.shape))
+    return counted(xp, found, named)
 
 
 def soft(xp: Any, input: Array, targets: Array, weight: Array | None, skip: Array | None = None) -> Array:
     """The rows' losses of weighed targets, with torch's answers to infinities."""
     axis = class_axis(input)
-    targets = targets if weight is None else targets * column(weight, input)
-    counted = None if skip is None else ~skip
-    losses = xent.cross_entropy(input, targets, axis=axis, sample_weight=counted)
+    targets = targets if weight is None else targets * column("cross_entropy", weight, input)
+    kept = None if skip is None else ~skip
+    losses = xent.cross_entropy(input, targets, axis=axis, sample_weight=kept)
     lost = xp.any((input == -math.inf) & (targets == 0), axis=axis)
-    lost = lost if counted is None else lost & counted
+    lost = lost if kept is None else lost & kept
     return spoilt(xp, losses, input, skip) + xp.where(lost, math.nan, xp.zeros_like(losses))
 
 
