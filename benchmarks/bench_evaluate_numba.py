@@ -5,8 +5,8 @@ The set is the demo's: the held-out bytes of Python's standard library, some 3.1
 some 40 numbers that are added exactly. The floors are a pass that copies the .npy chunks, and one that reads and
 decodes the Zarr chunks and computes nothing, on as many threads.
 
-scikit-learn's ``log_loss`` is given what fits: the probabilities of the first rows, float32, which its own reading of
-the labels makes into an array of as many float64 numbers. Memory is the growth of a process of its own.
+scikit-learn's ``log_loss`` is given what fits: the first rows as float32 probabilities, beside whose labels it makes an
+array of as many numbers; and, for who has logits, after SciPy's softmax. Memory is the growth of a process of its own.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def write(folder: Path, files: int | None) -> int:
         plain[start : start + 2**17] = stored[start : start + 2**17]
     rows = min(SKLEARN_ROWS, len(plain))
     logits = plain[:rows].astype(np.float32)
+    np.save(folder / "x.npy", plain[:rows])
     np.save(folder / "p.npy", xent.softmax(logits))
     np.save(folder / "y.npy", np.load(folder / "labels.npy", mmap_mode="r")[:rows].astype(np.int64))
     return plain.nbytes
@@ -85,18 +86,60 @@ def probabilities_with_sklearn(folder: Path) -> float:
     return float(log_loss(np.load(folder / "y.npy"), np.load(folder / "p.npy"), labels=np.arange(256)))
 
 
+def logits_with_xent(folder: Path) -> float:
+    """The mean loss of the logits, with every statistic beside it."""
+    return xent.evaluate(folder / "x.npy", folder / "y.npy").mean_loss
+
+
+def logits_with_sklearn(folder: Path) -> float:
+    """The mean loss alone, of SciPy's softmax."""
+    from scipy.special import softmax
+    from sklearn.metrics import log_loss
+
+    p = softmax(np.load(folder / "x.npy").astype(np.float32), axis=1)
+    return float(log_loss(np.load(folder / "y.npy"), p, labels=np.arange(256)))
+
+
 FILES = {
     "xent.evaluate of .npy": functools.partial(with_xent, "predictions.npy"),
     "floor: numpy.copyto of .npy": copied,
     "xent.evaluate of Zarr": functools.partial(with_xent, "predictions.zarr"),
     "floor: reading and decoding Zarr": decoded,
 }
-PROBABILITIES = {"xent.evaluate": probabilities_with_xent, "sklearn.metrics.log_loss": probabilities_with_sklearn}
+BESIDE_SKLEARN = {
+    "float32 probabilities": {
+        "xent.evaluate": probabilities_with_xent,
+        "sklearn.metrics.log_loss": probabilities_with_sklearn,
+    },
+    "float16 logits": {
+        "xent.evaluate": logits_with_xent,
+        "SciPy's softmax, sklearn.metrics.log_loss": logits_with_sklearn,
+    },
+}
 
 
-def child(folder: str, name: str) -> int | None:
+def child(folder: str, kind: str, name: str) -> int | None:
     """The memory that one contender takes, in a process of its own."""
-    return measure.peak_above(functools.partial(PROBABILITIES[name], Path(folder)))
+    return measure.peak_above(functools.partial(BESIDE_SKLEARN[kind][name], Path(folder)))
+
+
+def beside_sklearn(report: Report, folder: Path, kind: str, rounds: int) -> None:
+    """Time and memory of one kind of prediction, beside scikit-learn."""
+    calls = {name: functools.partial(call, folder) for name, call in BESIDE_SKLEARN[kind].items()}
+    losses = [call() for call in calls.values()]
+    if not np.allclose(losses, losses[0], rtol=1e-3):  # scikit-learn clips probabilities at 1.2e-7
+        raise AssertionError(f"the mean losses differ: {losses}")
+    seconds = measure.interleave(calls, rounds, 0)
+    memory = {name: measure.in_a_process(__file__, folder, kind, name) for name in calls}
+    rows, lines = len(np.load(folder / "y.npy", mmap_mode="r")), []
+    for name, values in seconds.items():
+        times = measure.ratio(values, seconds["xent.evaluate"])
+        grown, least = memory[name], memory["xent.evaluate"]
+        more = f"{grown / least:.1f}" if grown and least else ""
+        lines.append((name, measure.spread(values).show(), times.show(), f"{(grown or 0) / 1e6:,.0f}", more))
+        report.add(**{f"{name}, {kind}": {"seconds": values, "extra_bytes": grown}})
+    report.add(f"{rows:,} rows of 256 {kind}, all cores:")
+    report.add(measure.table(("", "time, s", "time / xent's", "extra memory, MB", "memory / xent's"), lines))
 
 
 def main(quick: bool = False) -> str:
@@ -107,32 +150,20 @@ def main(quick: bool = False) -> str:
         size = write(folder, QUICK_FILES if quick else None)
         calls = {(name, n): functools.partial(call, folder, n) for name, call in FILES.items() for n in THREADS}
         seconds = measure.interleave(calls, rounds, 0)
-        beside = {name: functools.partial(call, folder) for name, call in PROBABILITIES.items()}
-        losses = [call() for call in beside.values()]
-        if not np.allclose(losses, losses[0], rtol=1e-3):  # scikit-learn clips probabilities at 1.2e-7
-            raise AssertionError(f"the mean losses differ: {losses}")
-        apart = measure.interleave(beside, 1 if quick else 5, 0)
-        memory = {name: measure.in_a_process(__file__, folder, name) for name in beside}
-        rows = len(np.load(folder / "y.npy", mmap_mode="r"))
-    report = Report("evaluate_numba", "An evaluation with the fused kernels", ("dask", "zarr", "numba", "scikit-learn"))
-    report.add(f"{size / 1e9:.2f} GB of float16, in chunks of 64 MiB; {demo.kernel()}.", measure.HOW)
-    lines = []
-    for (name, threads), values in seconds.items():
-        found = measure.spread(values)
-        floor = "floor: numpy.copyto of .npy" if ".npy" in name else "floor: reading and decoding Zarr"
-        over = measure.ratio(values, seconds[floor, threads])
-        lines.append((name, threads, found.show(), f"{size / found.median / 1e9:.2f}", over.show()))
-        report.add(**{f"{name}, threads: {threads}": values})
-    report.add(measure.table(("", "threads", "time, s", "GB/s", "time / its floor's"), lines))
-    report.add(f"{rows:,} rows of 256 float32 probabilities, all cores:")
-    lines = []
-    for name, values in apart.items():
-        times = measure.ratio(values, apart["xent.evaluate"])
-        grown, least = memory[name], memory["xent.evaluate"]
-        more = f"{grown / least:.1f}" if grown and least else ""
-        lines.append((name, measure.spread(values).show(), times.show(), f"{(grown or 0) / 1e6:,.0f}", more))
-        report.add(**{name: {"seconds": values, "extra_bytes": grown}})
-    report.add(measure.table(("", "time, s", "time / xent's", "extra memory, MB", "memory / xent's"), lines))
+        report = Report(
+            "evaluate_numba", "An evaluation with the fused kernels", ("dask", "zarr", "numba", "scikit-learn")
+        )
+        report.add(f"{size / 1e9:.2f} GB of float16, in chunks of 64 MiB; {demo.kernel()}.", measure.HOW)
+        lines = []
+        for (name, threads), values in seconds.items():
+            found = measure.spread(values)
+            floor = "floor: numpy.copyto of .npy" if ".npy" in name else "floor: reading and decoding Zarr"
+            over = measure.ratio(values, seconds[floor, threads])
+            lines.append((name, threads, found.show(), f"{size / found.median / 1e9:.2f}", over.show()))
+            report.add(**{f"{name}, threads: {threads}": values})
+        report.add(measure.table(("", "threads", "time, s", "GB/s", "time / its floor's"), lines))
+        for kind in BESIDE_SKLEARN:
+            beside_sklearn(report, folder, kind, 1 if quick else 5)
     return report.write(quick)
 
 

@@ -8,6 +8,7 @@ import pytest
 import zarr
 
 from xent.evaluation import chunks
+from xent.evaluation.mapped import MappedSource
 from xent.evaluation.moments import Moments
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.paired import compare
@@ -116,6 +117,21 @@ def test_what_was_kept_is_gone_on_with_where_faults_are_now_skipped(folder, monk
 
     assert evaluate("a.npy", "y.npy", **CALL, on_error="skip", on_bad_label="skip") == first
     assert evaluate("a.npy", "y.npy", **CALL, predicted_bytes=np.int64(5)).bits_per_byte > 0
+
+
+def test_rows_that_could_not_be_read_are_read_again(folder, monkeypatch):
+    whole = evaluate("a.npy", "y.npy")
+    with monkeypatch.context() as patch:
+
+        def broken(self, start, stop, read=MappedSource.read):
+            if self.path.endswith("a.npy") and start == 40:
+                raise ReadError("evaluate: for once.")
+            return read(self, start, stop)
+
+        patch.setattr(MappedSource, "read", broken)
+        assert evaluate("a.npy", "y.npy", **CALL, on_error="skip").unread_rows == 40
+
+    assert evaluate("a.npy", "y.npy", **CALL) == whole
 
 
 def test_a_server_that_does_not_tell_of_changes_is_refused(folder):

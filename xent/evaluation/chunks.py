@@ -78,7 +78,8 @@ def run_chunk(work: Work, start: int, stop: int, *parts: Any) -> Any:
     kept = work.store.load(start, stop)
     if kept is None:
         kept = measured(work, start, 0, stop - start, parts)
-        work.store.save(start, stop, kept)
+        if not getattr(kept, "difference", kept).unread.count:  # the next run is to try again
+            work.store.save(start, stop, kept)
     return kept
 
 
