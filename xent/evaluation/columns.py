@@ -94,15 +94,14 @@ def block(table: Any, found: Sequence[str], shape: tuple[int, ...], first: int) 
     return made
 
 
-def check_whole(table: Any, found: Sequence[str], first: int) -> None:
+def check_whole(table: Any, found: Sequence[str], shape: tuple[int, ...], first: int) -> None:
     """Raise ValueError for a null anywhere in what is stored together, so that the same rows fail for any chunks."""
     for name in found:
         for chunk, row in pieces(table, name, first):
-            values = chunk.flatten() if is_list(chunk.type) and not chunk.null_count else chunk
-            if values.null_count:
-                missing = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-                each = len(values) // max(1, len(chunk))
-                raise ValueError(f"row {row + missing // max(1, each)} {'holds' if each > 1 else 'is'} null")
+            if is_list(chunk.type):
+                lists(chunk, row, shape[1])
+            else:
+                plain(chunk, row)
 
 
 def pieces(table: Any, name: str, first: int) -> list[tuple[Any, int]]:

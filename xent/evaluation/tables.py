@@ -55,7 +55,7 @@ class ParquetSource(Source):
             first, last = bisect_right(edges, start) - 1, bisect_left(edges, stop)
             found = matching(opened.schema_arrow.names, self.name)
             table = opened.read_row_groups(range(first, last), found, use_threads=False)
-            check_whole(table, found, edges[first])
+            check_whole(table, found, self.shape, edges[first])
             table = table.slice(start - edges[first], stop - start)
             return np.ascontiguousarray(block(table, found, self.shape, start))
 
@@ -98,7 +98,7 @@ class ArrowSource(Source):
             else:
                 batches = [batch for _, batch in zip(range(last), reader, strict=False)][first:]
             table = pyarrow.Table.from_batches(batches)
-            check_whole(table, found, edges[first])
+            check_whole(table, found, self.shape, edges[first])
             table = table.slice(start - edges[first], stop - start)
             return np.ascontiguousarray(block(table, found, self.shape, start))
 
