@@ -1,0 +1,305 @@
+// CUDA for a processor: what xent.cu asks of a GPU, so that a C++17 compiler runs the very same text.
+//
+// Every thread of a block, and of the blocks of a cluster, is a fiber; a barrier or a shuffle hands the processor on.
+// Shared memory is NaN before each block. In which order the fibers go on is the schedule, a number:
+//
+//   0  round-robin           each thread up to its next barrier, in turn
+//   1  greedy                one warp as far as it gets, then one block: quick warps lap the slow ones
+//   2  greedy, last first
+//   n  shuffled, by n        round-robin over an order drawn for each block
+//
+// A barrier that some thread never comes to is a deadlock, and reported; a 16-byte access must be aligned. The fast
+// exponential of the GPU is as far off as its documentation allows (2 units in the last place), either way.
+#pragma once
+#define XENT_HOST 1
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+typedef unsigned long long u64;
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct Index { unsigned x = 0; };
+
+namespace host {
+
+const size_t STACK = 64 * 1024;
+
+struct Barrier { unsigned waiting = 0, generation = 0; };
+struct Warp { Barrier barrier; unsigned char slot[2][32][8]; };
+
+struct Block {
+  Index index;
+  unsigned rank;
+  Barrier barrier;
+  std::vector<unsigned char> memory;
+  unsigned char* shared;
+  std::vector<Warp> warps;
+};
+
+struct Fiber {
+  ucontext_t context;
+  jmp_buf where;
+  bool has_begun = false, is_done = false;
+  Index thread;
+  unsigned lane, side = 0;
+  Block* block;
+  Warp* warp;
+  const unsigned* awaited = nullptr;
+  unsigned seen = 0;
+  bool can_go() const { return !is_done && !(awaited && *awaited == seen); }
+};
+
+inline Fiber* current;
+inline jmp_buf scheduler;
+inline Index grid, threads;
+inline unsigned cluster_size;
+inline Barrier cluster_barrier;
+inline std::vector<Block*> cluster;
+inline void (*body)(void*);
+inline void* body_argument;
+
+inline void yield() {
+  if (!_setjmp(current->where)) _longjmp(scheduler, 1);
+}
+
+inline void resume(Fiber* fiber) {
+  current = fiber;
+  fiber->awaited = nullptr;
+  if (_setjmp(scheduler)) return;
+  if (fiber->has_begun) _longjmp(fiber->where, 1);
+  fiber->has_begun = true;
+  setcontext(&fiber->context);
+}
+
+inline void fiber_main() {
+  body(body_argument);
+  current->is_done = true;
+  _longjmp(scheduler, 1);
+}
+
+__attribute__((noinline)) inline void arrive(Barrier& barrier, unsigned total) {
+  unsigned generation = barrier.generation;
+  if (++barrier.waiting == total) {
+    barrier.waiting = 0;
+    barrier.generation++;
+    return;
+  }
+  current->awaited = &barrier.generation;
+  current->seen = generation;
+  yield();
+}
+
+struct Stacks {
+  unsigned char* memory = nullptr;
+  size_t count = 0;
+  unsigned char* need(size_t wanted) {
+    if (wanted > count) {
+      free(memory);
+      memory = (unsigned char*)aligned_alloc(4096, wanted * STACK);
+      count = wanted;
+    }
+    return memory;
+  }
+};
+
+enum Outcome { DONE = 0, UNKNOWN = 1, DEADLOCK = 2, UNEVEN = 3 };
+
+// One block, or the blocks of one cluster, from the first to the last instruction.
+inline Outcome run_cluster(unsigned first, unsigned shared_bytes, unsigned schedule, std::vector<Fiber>& fibers, unsigned char* stacks) {
+  unsigned each = threads.x, warps = (each + 31) / 32, all = each * cluster_size;
+  std::vector<Block> blocks(cluster_size);
+  cluster.clear();
+  cluster_barrier = Barrier();
+  for (unsigned rank = 0; rank < cluster_size; ++rank) {
+    Block& block = blocks[rank];
+    block.index.x = first + rank;
+    block.rank = rank;
+    block.memory.assign(shared_bytes + 32, 0xFF);
+    block.shared = (unsigned char*)(((uintptr_t)block.memory.data() + 15) & ~(uintptr_t)15);
+    block.warps.resize(warps);
+    cluster.push_back(&block);
+  }
+  for (unsigned i = 0; i < all; ++i) {
+    Fiber& fiber = fibers[i];
+    fiber.has_begun = fiber.is_done = false;
+    fiber.side = 0;
+    fiber.awaited = nullptr;
+    fiber.block = &blocks[i / each];
+    fiber.thread.x = i % each;
+    fiber.lane = fiber.thread.x % 32;
+    fiber.warp = &fiber.block->warps[fiber.thread.x / 32];
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = stacks + (size_t)i * STACK;
+    fiber.context.uc_stack.ss_size = STACK;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, fiber_main, 0);
+  }
+  std::vector<unsigned> order(all);
+  std::iota(order.begin(), order.end(), 0u);
+  if (schedule == 2) std::reverse(order.begin(), order.end());
+  if (schedule > 2) std::shuffle(order.begin(), order.end(), std::mt19937(schedule + first));
+  bool is_greedy = schedule == 1 || schedule == 2;
+  for (unsigned left = all; left;) {
+    bool any = false;
+    auto go = [&](Fiber& fiber) {
+      if (!fiber.can_go()) return false;
+      resume(&fiber);
+      left -= fiber.is_done;
+      return any = true;
+    };
+    if (!is_greedy) {
+      for (unsigned i : order) go(fibers[i]);
+    } else {
+      for (unsigned begin = 0; begin < all; begin += each)  // a block
+        for (bool more = true; more;) {
+          more = false;
+          for (unsigned warp = 0; warp < each; warp += 32)
+            for (bool again = true; again;) {
+              again = false;
+              for (unsigned i = warp; i < std::min(warp + 32, each); ++i) again |= go(fibers[order[begin + i]]);
+              more |= again;
+            }
+        }
+    }
+    if (!any) {
+      fprintf(stderr, "twin: block %u waits at a barrier that not all of its threads come to\n", first);
+      return DEADLOCK;
+    }
+  }
+  return DONE;
+}
+
+inline Outcome run(void (*kernel)(void*), void* argument, unsigned blocks, unsigned block, unsigned shared_bytes, unsigned size, unsigned schedule) {
+  static Stacks stacks;
+  if (blocks % size) return UNEVEN;
+  body = kernel;
+  body_argument = argument;
+  grid.x = blocks;
+  threads.x = block;
+  cluster_size = size;
+  std::vector<Fiber> fibers(block * size);
+  unsigned char* memory = stacks.need(fibers.size());
+  for (unsigned first = 0; first < blocks; first += size) {
+    Outcome outcome = run_cluster(first, shared_bytes, schedule, fibers, memory);
+    if (outcome != DONE) return outcome;
+  }
+  return DONE;
+}
+
+template <class T> T exchanged(T value, int mask) {
+  Fiber* fiber = current;
+  unsigned char(*slot)[8] = fiber->warp->slot[fiber->side ^= 1];
+  static_assert(sizeof(T) <= 8, "a shuffle carries up to eight bytes");
+  memcpy(slot[fiber->lane], &value, sizeof(T));
+  arrive(fiber->warp->barrier, std::min(32u, threads.x - fiber->thread.x / 32 * 32));
+  T other;
+  memcpy(&other, slot[fiber->lane ^ mask], sizeof(T));
+  return other;
+}
+
+inline void aligned(const void* address) {
+  if ((uintptr_t)address & 15) {
+    fprintf(stderr, "twin: an access of 16 bytes is not aligned\n");
+    abort();
+  }
+}
+
+typedef Outcome (*Launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned);
+inline std::map<std::string, Launch>& kernels() {
+  static std::map<std::string, Launch> known;
+  return known;
+}
+
+template <auto KERNEL> struct Entry;
+template <class Argument, void (*KERNEL)(Argument)> struct Entry<KERNEL> {
+  static void call(void* argument) { KERNEL(*(Argument*)argument); }
+  static Outcome launch(void* argument, unsigned blocks, unsigned block, unsigned shared_bytes, unsigned size, unsigned schedule) {
+    return run(&call, argument, blocks, block, shared_bytes, size, schedule);
+  }
+};
+template <auto KERNEL> struct Known {
+  explicit Known(const char* name) { kernels()[name] = &Entry<KERNEL>::launch; }
+};
+
+}  // namespace host
+
+extern "C" int twin_launch(const char* name, void* task, unsigned blocks, unsigned block, unsigned shared_bytes, unsigned size, unsigned schedule) {
+  auto found = host::kernels().find(name);
+  return found == host::kernels().end() ? host::UNKNOWN : found->second(task, blocks, block, shared_bytes, size, schedule);
+}
+
+// ---- what CUDA has ----------------------------------------------------------------------------------------------------
+
+#define __global__ static
+#define __launch_bounds__(...)
+#define __syncthreads() host::arrive(host::current->block->barrier, host::threads.x)
+#define __syncwarp() host::arrive(host::current->warp->barrier, std::min(32u, host::threads.x - host::current->thread.x / 32 * 32))
+#define __shfl_xor_sync(mask, value, lanes) host::exchanged(value, lanes)
+#define __umulhi(a, b) ((unsigned)(((u64)(a) * (u64)(b)) >> 32))
+#define threadIdx (host::current->thread)
+#define blockIdx (host::current->block->index)
+#define gridDim (host::grid)
+
+// ---- what xent.cu says in PTX -----------------------------------------------------------------------------------------
+
+#define DEV inline
+#define CLUSTER(K)
+#define SHARED_MEMORY(name) uint4* name = (uint4*)host::current->block->shared
+
+inline float as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
+inline unsigned bits_of(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }
+
+template <class H> float widened_half(H x) {
+  unsigned sign = (x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 31u, fraction = x.bits & 1023u;
+  if (exponent == 31) return as_float(sign | 0x7f800000u | fraction << 13);
+  if (exponent) return as_float(sign | (exponent + 112) << 23 | fraction << 13);
+  float small = ldexpf((float)fraction, -24);
+  return sign ? -small : small;
+}
+
+template <class H> H narrowed_to_half(float x) {
+  unsigned sign = bits_of(x) >> 16 & 0x8000u;
+  float size = fabsf(x);
+  unsigned bits;
+  if (x != x) bits = 0x7fffu;
+  else if (size >= 65520.f) bits = 0x7c00u;
+  else if (size < 6.103515625e-05f) bits = (unsigned)lrintf(size * 16777216.f);
+  else bits = ((bits_of(size) + 0xfffu + (bits_of(size) >> 13 & 1u)) >> 13) - (112u << 10);
+  H narrow;
+  narrow.bits = (unsigned short)(x != x ? bits : sign | bits);
+  return narrow;
+}
+
+template <class B> B narrowed_to_bfloat(float x) {
+  B narrow;
+  narrow.bits = x != x ? 0x7fff : (unsigned short)((bits_of(x) + 0x7fffu + (bits_of(x) >> 16 & 1u)) >> 16);
+  return narrow;
+}
+
+inline float power(float x) {  // ex2.approx.ftz.f32: 2 units off, by a sign that hangs on the argument; flushes
+  float y = (float)exp2((double)x);
+  if (!(y >= 1.17549435e-38f)) return y == y ? 0.f : y;
+  if (y == 1.f || std::isinf(y) || x == floorf(x)) return y;
+  unsigned up = (bits_of(x) * 2654435761u) >> 31;
+  return as_float(bits_of(y) + (up ? 2u : -2u));
+}
+
+inline uint4 load16(const void* from) { host::aligned(from); uint4 value; memcpy(&value, from, 16); return value; }
+inline void store16(void* to, uint4 value) { host::aligned(to); memcpy(to, &value, 16); }
+inline unsigned cluster_rank() { return host::current->block->rank; }
+template <class P> P* in_peer(P* mine, unsigned rank) {
+  return (P*)(host::cluster[rank]->shared + ((unsigned char*)mine - host::current->block->shared));
+}
+inline void cluster_sync() { host::arrive(host::cluster_barrier, host::threads.x * host::cluster_size); }
