@@ -12,8 +12,8 @@
 // 100 bits, of which no order of adding shows in the 24 or 53 that are returned. That is what lets one thread, a warp, a
 // block, a cluster of blocks or several launches fold the same row to the same numbers.
 //
-// exp(x_j - m) is 2^(x_j L - shift) with L the log2(e) of the type and shift near m L: one fused multiply-add, one
-// exponential. What shift differs from m L by is a common factor, put right once for each row (Top::correction).
+// exp(x_j - m) of 16-bit logits, which come twice as fast, is 2^(x_j L - shift) with L = log2(e) and shift near m L: one
+// fused multiply-add, one exponential. What shift is off m L is a factor of the row, put right once (Top::correction).
 
 typedef long long i64;
 typedef unsigned int u32;
@@ -36,6 +36,7 @@ DEV float widen(f16 x) { float wide; asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h
 DEV f16 narrow(float x, f16) { f16 one; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(one.bits) : "f"(x)); return one; }
 DEV bf16 narrow(float x, bf16) { bf16 one; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(one.bits) : "f"(x)); return one; }
 DEV float power(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+DEV float exponential(float x) { return expf(x); }
 DEV uint4 load16(const void* from) { return __ldcg((const uint4*)from); }
 DEV void store16(void* to, uint4 value) { __stcs((uint4*)to, value); }
 DEV u32 cluster_rank() { u32 rank; asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank)); return rank; }
@@ -56,27 +57,16 @@ DEV double widen(double x) { return x; }
 DEV float widen(bf16 x) { return as_float((u32)x.bits << 16); }
 DEV float narrow(float x, float) { return x; }
 DEV double narrow(double x, double) { return x; }
-DEV double power(double x) { return exp2(x); }
+DEV double exponential(double x) { return exp(x); }
 DEV float larger(float a, float b) { return fmaxf(a, b); }  // of a NaN and a number the number
 DEV double larger(double a, double b) { return fmax(a, b); }
-DEV float fused(float a, float b, float c) { return fmaf(a, b, c); }
-DEV double fused(double a, double b, double c) { return fma(a, b, c); }
 DEV float log_of_one_and(float x) { return log1pf(x); }
 DEV double log_of_one_and(double x) { return log1p(x); }
 
 template <class T> struct Wide { typedef float type; };  // what is computed in
 template <> struct Wide<double> { typedef double type; };
-template <class A> struct Limits;
-template <> struct Limits<float> {
-  DEV static float log2e() { return 1.44269504f; }
-  DEV static float lowest() { return -3e38f; }
-  DEV static float infinity() { return as_float(0x7f800000u); }
-};
-template <> struct Limits<double> {
-  DEV static double log2e() { return 1.4426950408889634; }
-  DEV static double lowest() { return -1.7e308; }
-  DEV static double infinity() { return (double)Limits<float>::infinity(); }
-};
+template <class A> DEV A infinity() { return (A)as_float(0x7f800000u); }
+template <class A> DEV A nan() { return (A)as_float(0x7fc00000u); }
 
 enum Kind { LABEL = 0, SMOOTHED = 1, SOFT = 2 };  // the targets: 1 at the label; on at it, off besides; any
 enum Mode {
@@ -189,7 +179,7 @@ template <class T> struct Run {
 #pragma unroll 1  // rare, and it would be a copy of this for every place that loads
     for (int k = 0; k < V; ++k) {
       Bits<T> one;
-      one.value = has(first, k) ? at[first + k] : narrow(-Limits<typename Wide<T>::type>::infinity(), T());
+      one.value = has(first, k) ? at[first + k] : narrow(-infinity<typename Wide<T>::type>(), T());
       const int place = k * 8 * (int)sizeof(T);
       if (place < 64) pack.half[0] |= one.bits << place; else pack.half[1] |= one.bits << (place - 64);
     }
@@ -247,15 +237,26 @@ template <class A, int V> DEV void load_targets(const A* row, int first, int cla
 
 // ---- the second pass --------------------------------------------------------------------------------------------------
 
-template <class A> struct Top {  // the largest logit m, and what exponentials are taken of
-  A max, shift;
-  DEV explicit Top(A max) : max(max), shift(larger(max * Limits<A>::log2e(), Limits<A>::lowest())) {}
-  DEV A exponential(A x) const { return power(fused(x, Limits<A>::log2e(), -shift)); }
-  DEV double correction() const {  // exp(x - m) / exponential(x)
-    double beyond = fma((double)max, (double)Limits<A>::log2e(), -(double)shift);
-    return exp2(fmax(fmin(-beyond, 64.0), -64.0));  // subtle: where it is more, exponential(x) is 0
+template <class T> struct Top {  // the largest logit m, and exponentials over it
+  typedef typename Wide<T>::type A;
+  A max;
+  DEV explicit Top(A max) : max(max) {}
+  DEV A over(A x) const { return exponential(x - max); }
+  DEV double correction() const { return 1.0; }  // exp(x - m) / over(x)
+};
+
+struct QuickTop {
+  static constexpr float LOG2E = 1.44269504f;
+  float max, shift;
+  DEV explicit QuickTop(float max) : max(max), shift(larger(max * LOG2E, -3e38f)) {}
+  DEV float over(float x) const { return power(fmaf(x, LOG2E, -shift)); }
+  DEV double correction() const {
+    double off = fma((double)max, (double)LOG2E, -(double)shift);
+    return exp2(fmax(fmin(-off, 64.0), -64.0));  // subtle: where it is more, over(x) is 0
   }
 };
+template <> struct Top<f16> : QuickTop { using QuickTop::QuickTop; };
+template <> struct Top<bf16> : QuickTop { using QuickTop::QuickTop; };
 
 template <class A, int V> DEV double tree(A (&term)[V]) {
 #pragma unroll
@@ -271,14 +272,14 @@ template <class A> struct Asked {  // what is asked of a row besides its logits
 };
 
 // A leaf: x and targets t of V classes from first on, of which some are of the run. HOLDS: one may be at the maximum.
-template <int KIND, int MODE, bool HOLDS, class Tally, class A, int V>
-DEV void count(Tally& tally, const Top<A>& top, const Asked<A>& asked, const A (&x)[V], const A (&t)[V], int first, int some) {
+template <int KIND, int MODE, bool HOLDS, class Tally, class Top, class A, int V>
+DEV void count(Tally& tally, const Top& top, const Asked<A>& asked, const A (&x)[V], const A (&t)[V], int first, int some) {
   A e[V], more[V], most[V];
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     bool is_top = HOLDS && x[k] == top.max;
     A below = is_top ? A(0) : top.max - x[k];
-    e[k] = is_top ? A(0) : top.exponential(x[k]);
+    e[k] = is_top ? A(0) : top.over(x[k]);
     if (HOLDS) tally.at_top += is_top && k < some;
     if (MODE & STATISTICS) {
       more[k] = e[k] * e[k];
@@ -302,21 +303,19 @@ DEV void count(Tally& tally, const Top<A>& top, const Asked<A>& asked, const A (
 template <class A> struct Numbers {
   A max, rest, gap, mass, squares, spread;
   bool is_strange;  // the label is none of the classes
-  DEV static A nan() { return Limits<A>::infinity() - Limits<A>::infinity(); }
-  DEV A loss() const { return is_strange || rest < A(0) ? nan() : gap + mass * log_of_one_and(rest); }
+  DEV A loss() const { return is_strange || rest < A(0) ? nan<A>() : gap + mass * log_of_one_and(rest); }
 };
 
 template <int KIND, int MODE, class T, class Tally, class A>
-DEV Numbers<A> numbers(const Task<T>& task, const Tally& tally, const Top<A>& top, i64 label, A at_label) {
-  const A infinity = Limits<A>::infinity(), nan = Numbers<A>::nan();
+DEV Numbers<A> numbers(const Task<T>& task, const Tally& tally, const Top<T>& top, i64 label, A at_label) {
   const int N = sizeof(tally.sum) / sizeof(Sum), SECOND = N > 1 ? 1 : 0, THIRD = N > 2 ? 2 : 0;
   double correction = top.correction(), others = tally.sum[0].value() * correction;
-  bool has_nan = !(others == others), is_empty = top.max == -infinity && !has_nan, is_inside = label >= 0 && label < task.classes;
+  bool has_nan = !(others == others), is_empty = top.max == -infinity<A>() && !has_nan, is_inside = label >= 0 && label < task.classes;
   Numbers<A> of;
-  of.max = has_nan ? nan : top.max + A(0);  // subtle: -0 becomes 0, or the order of equal zeros would show
-  of.rest = has_nan || (top.max == infinity && tally.at_top > 1) ? nan : (A)(others + (double)(tally.at_top - 1));
+  of.max = has_nan ? nan<A>() : top.max + A(0);  // subtle: -0 becomes 0, or the order of equal zeros would show
+  of.rest = has_nan || (top.max == infinity<A>() && tally.at_top > 1) ? nan<A>() : (A)(others + (double)(tally.at_top - 1));
   if (is_empty) of.rest = A(-1);
-  A below = has_nan ? nan : at_label == top.max && !is_empty ? A(0) : top.max - at_label;
+  A below = has_nan ? nan<A>() : at_label == top.max && !is_empty ? A(0) : top.max - at_label;
   of.is_strange = KIND != SOFT && !is_inside;
   if (KIND == SOFT) {
     of.gap = (A)tally.sum[SECOND].value();
@@ -330,7 +329,7 @@ DEV Numbers<A> numbers(const Task<T>& task, const Tally& tally, const Top<A>& to
       of.mass += off * (A)task.classes;
     }
   }
-  if (is_empty) of.gap = of.mass > A(0) ? infinity : A(0);
+  if (is_empty) of.gap = of.mass > A(0) ? infinity<A>() : A(0);
   if (MODE & STATISTICS) {
     of.squares = (A)(tally.sum[SECOND].value() * correction * correction + (double)tally.at_top);
     of.spread = (A)(tally.sum[THIRD].value() * correction);
@@ -353,15 +352,16 @@ template <int MODE, class T, class Tally, class A> DEV void record(const Task<T>
 
 // ---- the third pass ---------------------------------------------------------------------------------------------------
 
-template <int KIND, class A> struct Slope {
-  Top<A> top;
+template <int KIND, class T> struct Slope {
+  typedef typename Wide<T>::type A;
+  Top<T> top;
   A rest, mass, inverse, usual, scale;
   DEV Slope(const Numbers<A>& of, A scale) : top(of.max), rest(of.rest), mass(of.mass), scale(scale) {
-    inverse = of.is_strange || of.max == -Limits<A>::infinity() ? Numbers<A>::nan() : A(1) / (A(1) + rest);
+    inverse = of.is_strange || of.max == -infinity<A>() ? nan<A>() : A(1) / (A(1) + rest);
     usual = mass * inverse * (A)top.correction();
   }
   DEV A general(A x, A t) const {  // at the maximum without the difference of two numbers that may be equal
-    return (x == top.max ? ((mass - t) - t * rest) * inverse : usual * top.exponential(x) - t) * scale;
+    return (x == top.max ? ((mass - t) - t * rest) * inverse : usual * top.over(x) - t) * scale;
   }
   template <int V> DEV void of(const A (&x)[V], const A (&t)[V], int first, i64 label, A on, A off, A (&out)[V]) const {
     if (scale == A(0)) {
@@ -372,7 +372,7 @@ template <int KIND, class A> struct Slope {
     const A peak = mass * inverse * scale, share = usual * scale;
 #pragma unroll
     for (int k = 0; k < V; ++k)
-      out[k] = KIND != LABEL ? general(x[k], KIND == SOFT ? t[k] : off) : x[k] == top.max ? peak : share * top.exponential(x[k]);
+      out[k] = KIND != LABEL ? general(x[k], KIND == SOFT ? t[k] : off) : x[k] == top.max ? peak : share * top.over(x[k]);
     if (KIND != SOFT && label >= first && label < first + V) {
 #pragma unroll
       for (int k = 0; k < V; ++k)
@@ -424,7 +424,7 @@ template <int ROW, int K, class A, class Tally> struct Team {
     if (ROW > 32) {
       if (lane == 0) desk->top[warp] = mine;
       __syncthreads();
-      mine = warp_max<32>(lane < WARPS ? desk->top[lane] : -Limits<A>::infinity());
+      mine = warp_max<32>(lane < WARPS ? desk->top[lane] : -infinity<A>());
     } else {
       __syncwarp();
     }
@@ -488,7 +488,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
     } else {
       Tally tally;
       tally.clear();
-      A mine = -Limits<A>::infinity(), highest = mine;
+      A mine = -infinity<A>(), highest = mine;
       if (MODE & (SUMS | JOIN)) {
         for (int other = 0; other < parts; ++other) highest = larger(highest, task.tops[row * parts + other]);
         mine = highest;
@@ -512,7 +512,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
           continue;
         }
       }
-      const Top<A> top(highest);
+      const Top<T> top(highest);
       if (MODE & JOIN) {
         for (int other = 0; other < parts; ++other) tally.add(((const Tally*)task.tallies)[row * parts + other]);
       } else {
@@ -540,7 +540,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
       if (lane == 0 && part == 0 && is_there) record<MODE>(task, row, of, tally);
     }
     if ((MODE & SLOPE) && is_there) {
-      const Slope<KIND, A> slope(of, task.scale[row * task.scale_stride]);
+      const Slope<KIND, T> slope(of, task.scale[row * task.scale_stride]);
       const Run<T> out(task.slope + row * task.slope_stride + start, classes);
 #pragma unroll 2
       for (int g = lane; g < out.granules; g += ROW) {
@@ -604,23 +604,23 @@ template <class T, int KIND, int MODE, int BLOCK> __global__ void __launch_bound
       if (MODE & GIVEN) {
         of = given<T, A>(task, row);
       } else {
-        A highest = -Limits<A>::infinity();
+        A highest = -infinity<A>();
         for (int c = 0; c < classes; ++c) highest = larger(highest, A(widen(x[c])));
-        const Top<A> top(highest);
+        const Top<T> top(highest);
         const Asked<A> asked = {label, MODE & STATISTICS ? task.label_logit[row] : A(0)};
         Tally tally;
         tally.clear();
         for (int first = 0; first < classes; first += V) {
           A leaf[V];
 #pragma unroll
-          for (int k = 0; k < V; ++k) leaf[k] = first + k < classes ? A(widen(x[first + k])) : -Limits<A>::infinity();
+          for (int k = 0; k < V; ++k) leaf[k] = first + k < classes ? A(widen(x[first + k])) : -infinity<A>();
           count<KIND, MODE, true>(tally, top, asked, leaf, leaf, first, classes - first);
         }
         of = numbers<KIND, MODE>(task, tally, top, label, at_label);
         record<MODE>(task, row, of, tally);
       }
       if (MODE & SLOPE) {
-        const Slope<KIND, A> slope(of, task.scale[row * task.scale_stride]);
+        const Slope<KIND, T> slope(of, task.scale[row * task.scale_stride]);
         for (int c = 0; c < classes; ++c) {
           const A leaf[1] = {A(widen(x[c]))};
           A value[1];

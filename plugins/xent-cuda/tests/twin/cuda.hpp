@@ -8,8 +8,8 @@
 //   2  greedy, last first
 //   n  shuffled, by n        round-robin over an order drawn for each block
 //
-// A barrier that some thread never comes to is a deadlock, and reported; a 16-byte access must be aligned. The fast
-// exponential of the GPU is as far off as its documentation allows (2 units in the last place), either way.
+// A barrier that some thread never comes to is a deadlock, and reported; a 16-byte access must be aligned. The
+// exponentials of float32 are as far off as CUDA's documentation allows (ex2.approx 2 units in the last place, expf 1).
 #pragma once
 #define XENT_HOST 1
 #include <setjmp.h>
@@ -288,13 +288,12 @@ template <class B> B narrowed_to_bfloat(float x) {
   return narrow;
 }
 
-inline float power(float x) {  // ex2.approx.ftz.f32: 2 units off, by a sign that hangs on the argument; flushes
-  float y = (float)exp2((double)x);
-  if (!(y >= 1.17549435e-38f)) return y == y ? 0.f : y;
-  if (y == 1.f || std::isinf(y) || x == floorf(x)) return y;
-  unsigned up = (bits_of(x) * 2654435761u) >> 31;
-  return as_float(bits_of(y) + (up ? 2u : -2u));
+inline float off_by(float y, int units) {  // as far off as documented, by a sign that hangs on the value
+  if (!(y >= 1.17549435e-38f)) return y == y ? 0.f : y;  // flushed
+  return y == 1.f || std::isinf(y) ? y : as_float(bits_of(y) + ((bits_of(y) * 2654435761u) >> 31 ? units : -units));
 }
+inline float power(float x) { return x == floorf(x) ? off_by(exp2f(x), 0) : off_by((float)exp2((double)x), 2); }
+inline float exponential(float x) { return off_by((float)exp((double)x), 1); }
 
 inline uint4 load16(const void* from) { host::aligned(from); uint4 value; memcpy(&value, from, 16); return value; }
 inline void store16(void* to, uint4 value) { host::aligned(to); memcpy(to, &value, 16); }

@@ -10,6 +10,7 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import threading
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ HERE = pathlib.Path(__file__).parent
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-w")
 SCHEDULES = (0, 1, 2, 7)
 """Round-robin, greedy from either end, shuffled."""
+one_at_a_time = threading.Lock()
 OUTCOMES = {1: "is not compiled", 2: "stands still: a barrier that not all threads come to", 3: "has a broken cluster"}
 
 
@@ -108,6 +110,7 @@ class Processor:
     def launch(self, launch: Launch, task: Any, like: Any) -> None:
         self.launched.append(launch)
         shape = (launch.blocks, launch.threads, launch.shared_bytes, launch.cluster, self.schedule)
-        outcome = self.library(launch.kernel).twin_launch(launch.kernel.encode(), task.ctypes.data, *shape)
+        with one_at_a_time:  # the fibers are of the whole process
+            outcome = self.library(launch.kernel).twin_launch(launch.kernel.encode(), task.ctypes.data, *shape)
         if outcome:
             raise RuntimeError(f"{launch.kernel} {OUTCOMES[outcome]}")
