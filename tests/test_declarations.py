@@ -47,6 +47,7 @@ CASES = [
     (KernelSpec, {"priority": "high"}, "kernel 'k': `priority` must be an int, got 'high'"),
     (KernelSpec, {"opt_in": "no"}, "kernel 'k': `opt_in` must be True or False, got 'no'"),
     (KernelSpec, {"deterministic": None}, "kernel 'k': `deterministic` must be True or False, got None"),
+    (KernelSpec, {"contiguous": 1.5}, "kernel 'k': `contiguous` must be True or False, got 1.5"),
     (KernelSpec, {"block_elements": 0}, "kernel 'k': `block_elements` must be an int ≥ 1 or None, got 0"),
     (KernelSpec, {"check": True}, "kernel 'k': `check` must be a function or None, got True"),
     (KernelSpec, {"guard": "small"}, "kernel 'k': `guard` must be a function or None, got 'small'"),

@@ -54,6 +54,7 @@ RULES: dict[str, Rule] = {
     "priority": ("an int", lambda value: isinstance(value, int)),
     "opt_in": SWITCH,
     "deterministic": SWITCH,
+    "contiguous": SWITCH,
     "block_elements": ("an int ≥ 1 or None", lambda value: value is None or checks.is_count(value)),
     "check": FUNCTION,
     "guard": FUNCTION,

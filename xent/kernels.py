@@ -22,6 +22,7 @@ __all__ = ["API_VERSION", "BackendSpec", "Decision", "KernelSpec", "Options", "P
 __all__ += ["Statistics", "Verdict", "Weights"]
 
 ANY = frozenset({"*"})
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class KernelSpec:
         The same bits run after run.
     block_elements : int or None
         The most elements per block it wants to be handed; None for everything at once.
+    contiguous : bool
+        The classes of a row must lie side by side in memory; a call on others goes to the next kernel.
     check : callable(problem) -> True or str
         Further conditions on the frozen facts; a string is the reason to decline.
     guard : callable(shape, strides) -> bool
@@ -75,6 +78,28 @@ class KernelSpec:
     check: Callable[[Problem], bool | str] | None = None
     guard: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
     owner: str = field(default="", compare=False)  # the plugin that brought it; filled in by the registry
+    contiguous: bool = False
+
+    def guard_of(self, dtype: str, ndim: int, axis: int) -> Callable[[tuple[int, ...], tuple[int, ...]], bool] | None:
+        """What looks at each call on predictions of that dtype, rank and class axis: the guard, and ``contiguous``."""
+        # in an array of more axes a class axis that is not the last is brought there by a copy, block by block
+        if not self.contiguous or (ndim > 2 and axis < ndim - 1):
+            return self.guard
+        return SideBySide(axis, ITEM_BYTES.get(dtype, 0), self.guard)
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """A guard: the classes of a row lie side by side, and another guard, where there is one, says yes too."""
+
+    axis: int
+    item_bytes: int
+    also: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
+
+    def __call__(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+        if strides and shape[self.axis] > 1 and strides[self.axis] != self.item_bytes:
+            return False
+        return self.also is None or self.also(shape, strides)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

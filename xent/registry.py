@@ -22,7 +22,7 @@ from . import checks, declarations, hookspecs, settings
 from .errors import PluginWarning
 from .kernels import BackendSpec, KernelSpec, warn_once
 
-OWN = ("generic", "numpy", "dask", "torch", "jax")
+OWN = ("generic", "numpy", "cupy", "dask", "torch", "jax")
 GROUP = "xent"
 
 

@@ -212,7 +212,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
         return compose(problem, user)
     eligibility.refuse(problem, user, [verdict for _, verdict in judged])
     plan: Plan | None = None
-    followed = until_unguarded([spec for spec, verdict in judged if not verdict.reasons])
+    followed = until_unguarded([spec for spec, verdict in judged if not verdict.reasons], problem)
     for spec in reversed(followed):
         passed = followed[: followed.index(spec)]  # this plan is come to where the guards of these say no
         verdicts = tuple(verdict_of(one, verdict, spec, passed) for one, verdict in judged)
@@ -224,7 +224,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             block_elements=spec.block_elements,
             methods=spec.methods,
             layouts=spec.layouts,
-            guard=spec.guard,
+            guard=spec.guard_of(problem.dtype, problem.ndim, problem.axis),
             otherwise=plan,
             forced=user.kernel == spec.name,
             owner=spec.owner,
@@ -236,13 +236,20 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
 
 def verdict_of(spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, passed: list[KernelSpec]) -> Verdict:
     """The verdict on a candidate where another, or itself, is chosen, and the guards of some have said no."""
-    declined = ("guard: declines the shape of this call",) if spec in passed else ()
-    return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + declined)
+    return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + (declined(spec) if spec in passed else ()))
 
 
-def until_unguarded(specs: list[KernelSpec]) -> list[KernelSpec]:
+def declined(spec: KernelSpec) -> tuple[str, ...]:
+    """The reason of a kernel that has looked at the shape and strides of a call."""
+    reasons = {"contiguous": "the classes of a row do not lie side by side"} if spec.contiguous else {}
+    reasons |= {"guard": "declines the shape of this call"} if spec.guard is not None else {}
+    return (", or ".join(f"{what}: {why}" for what, why in reasons.items()),)
+
+
+def until_unguarded(specs: list[KernelSpec], problem: Problem) -> list[KernelSpec]:
     """The kernels that a call may come to: every guarded one, up to the first that takes whatever it is given."""
-    last = next((index for index, spec in enumerate(specs) if spec.guard is None), len(specs))
+    facts = problem.dtype, problem.ndim, problem.axis
+    last = next((index for index, spec in enumerate(specs) if spec.guard_of(*facts) is None), len(specs))
     return specs[: last + 1]
 
 

@@ -17,13 +17,12 @@ from ..arrays import Array
 from ..hookspecs import hookimpl
 from ..kernels import BackendSpec, KernelSpec, Plan, Weights
 from ..numerics import reduction
-from ..numerics.targets import Rows
+from ..numerics.targets import NO_ROWS
 from ..problem import NO_WEIGHTS
 from . import generic
 from .inplace import FEW_CLASSES, Look, row_sums, sum_exp_rest
 
 SMALL = 1 << 14
-NO_ROWS = Rows(None, None, None)
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 METHODS = {

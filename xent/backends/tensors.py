@@ -9,6 +9,7 @@ it is an expression (``whole.py``) of functions that torch differentiates (``aut
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeGuard
 
@@ -148,15 +149,21 @@ def view_of(plan: Plan, predictions: Array) -> View:
     return View(inner, inner.problem.array)
 
 
-def stream(view: View, predictions: Array) -> contextlib.AbstractContextManager[Any]:
-    """CuPy's work goes to torch's stream, in torch's order."""
+@contextlib.contextmanager
+def on_stream(view: View, predictions: Array) -> Iterator[None]:
+    """Where CuPy sees the tensors, its work goes to torch's stream, in torch's order; tensors are seen in there too."""
     if view.library != "cupy":
-        return contextlib.nullcontext()
+        yield
+        return
     import cupy
 
-    ours = torch.cuda.current_stream(predictions.device).cuda_stream
-    theirs: contextlib.AbstractContextManager[Any] = cupy.cuda.ExternalStream(ours)
-    return theirs
+    ours = torch.cuda.current_stream(predictions.device)
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        theirs = cupy.cuda.Stream.from_external(ours)
+    else:  # CuPy 13
+        theirs = cupy.cuda.ExternalStream(ours.cuda_stream, predictions.device.index)
+    with cupy.cuda.Device(predictions.device.index), theirs:
+        yield
 
 
 # -------------------- eager calls
@@ -173,13 +180,13 @@ def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weight
         found = plan.inner.run(plan.inner, array_of(predictions), array_of(targets), weights)
         return tensor_of(found) if type(found) is not tuple else (tensor_of(found[0]), tensor_of(found[1]))
     view = view_of(plan, predictions)
-    logits, told = view.see(predictions), view.see(targets)
-    if weights is not NO_WEIGHTS:
-        weights = Weights(*(view.see(one) for one in weights))
-    if view.library == "torch":
-        with torch.no_grad():
-            return generic.run(plan, logits, told, weights)
-    with stream(view, predictions):
+    with on_stream(view, predictions):
+        logits, told = view.see(predictions), view.see(targets)
+        if weights is not NO_WEIGHTS:
+            weights = Weights(*(view.see(one) for one in weights))
+        if view.library == "torch":
+            with torch.no_grad():
+                return generic.run(plan, logits, told, weights)
         return view.wrap(view.plan.run(view.plan, logits, told, weights))
 
 
@@ -188,7 +195,9 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
     problem = plan.problem
     if problem.op == "binary" or problem.method != "loss":
         if problem.method == "statistics":
-            work_of(plan, predictions, targets, weights)  # raises where a label is bad
+            view = view_of(plan, predictions)
+            with on_stream(view, predictions):
+                work_of(view, predictions, targets, weights)  # raises where a label is bad
         return traced(problem, predictions, targets, weights)
     if not any(getattr(one, "requires_grad", False) for one in weights):
         return Blocks.apply(predictions, targets, plan, weights)
@@ -210,17 +219,15 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
 class Seen(NamedTuple):
     """One call as its kernel sees it: the work, and what is said of each row."""
 
-    view: View
     work: Work
     rows: Rows
 
 
-def work_of(plan: Plan, predictions: Array, targets: Array, weights: Weights) -> Seen:
+def work_of(view: View, predictions: Array, targets: Array, weights: Weights) -> Seen:
     """The memory of the tensors beside the kernel it goes to; raises where a label is bad."""
-    view = view_of(plan, predictions)
     logits, told, *rest = (view.see(one) for one in (predictions, targets, *weights))
     work = generic.work_of(arrays.namespace(logits), view.plan, logits, told)
-    return Seen(view, work, generic.rows_of(work, told, Weights(*rest)))
+    return Seen(work, generic.rows_of(work, told, Weights(*rest)))
 
 
 class Blocks(torch.autograd.Function):
@@ -228,19 +235,21 @@ class Blocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, predictions: Array, targets: Array, plan: Plan, weights: Weights) -> Array:
-        with arrays.quiet():
-            seen = work_of(plan, predictions, targets, weights)
-            work, rows, wanted = seen.work, seen.rows, plan.problem.options.reduction
+        view = view_of(plan, predictions)
+        with arrays.quiet(), on_stream(view, predictions):
+            work, rows = work_of(view, predictions, targets, weights)
+            wanted = plan.problem.options.reduction
             dtype = fold.compute_dtype(work.xp, work.logits.dtype)
             whole_rows = blocks.partial(work, dtype) if plan.problem.uses_fold else ()
             loss = fold.finish(work.xp, whole_rows) if whole_rows else blocks.loss(work, dtype)
             loss = generic.marked(work.xp, loss, rows)
             value = reduction.reduce(work.xp, loss, rows, wanted)
             value = generic.batched(work, value) if wanted == "none" else value
-            share = reduction.scale(work.xp, rows, wanted, loss)
+            share, value = view.wrap(reduction.scale(work.xp, rows, wanted, loss)), view.wrap(value)
+            kept = [view.wrap(one) for one in whole_rows]
         ctx.plan, ctx.weights = plan, weights
-        ctx.save_for_backward(predictions, targets, *(seen.view.wrap(one) for one in (share, *whole_rows)))
-        return seen.view.wrap(value)
+        ctx.save_for_backward(predictions, targets, share, *kept)
+        return value
 
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
@@ -250,14 +259,14 @@ class Blocks(torch.autograd.Function):
             return (*again(ctx, cotangent), None, None)
         plan = ctx.plan
         view = view_of(plan, predictions)
-        logits, told, scale = (view.see(one) for one in (predictions, targets, scale))
-        work = generic.work_of(arrays.namespace(logits), view.plan, logits, told)
-        with arrays.quiet():
+        with arrays.quiet(), on_stream(view, predictions):
+            logits, told, scale = (view.see(one) for one in (predictions, targets, scale))
+            work = generic.work_of(arrays.namespace(logits), view.plan, logits, told)
             if fields:
                 slope = blocks.gradient(work, Partial(*map(view.see, fields)), scale)
             else:
                 slope = blocks.loss_and_gradient(work, scale)[1]
-        return view.wrap(slope), None, None, None
+            return view.wrap(slope), None, None, None
 
 
 def again(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:

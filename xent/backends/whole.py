@@ -15,7 +15,7 @@ from ..arrays import Array
 from ..kernels import Partial, Problem, Weights
 from ..numerics import fold, gradient, reduction, statistics, targets
 from ..numerics.statistics import RowStatistics
-from ..numerics.targets import Rows
+from ..numerics.targets import NO_ROWS, Rows
 
 
 class Pieces(NamedTuple):
@@ -244,7 +244,7 @@ def run_binary(xp: Any, pieces: Pieces, problem: Problem, predictions: Array, gi
     """Binary targets: every element is a row of its own."""
     kind, wanted = problem.options.kind, problem.options.reduction
     dtype = fold.compute_dtype(xp, predictions.dtype)
-    x, t, rows = xp.astype(predictions, dtype, copy=False), xp.astype(given, dtype, copy=False), Rows(None, None, None)
+    x, t, rows = xp.astype(predictions, dtype, copy=False), xp.astype(given, dtype, copy=False), NO_ROWS
     if weights.sample is not None:
         weight, ignored = targets.sample(xp, weights.sample, dtype)
         rows = Rows(ignored, None, weight)

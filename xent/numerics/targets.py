@@ -18,6 +18,10 @@ class Rows(NamedTuple):
     weight: Array | None  # sample weight · class weight; None is 1 everywhere
 
 
+NO_ROWS = Rows(None, None, None)
+"""Rows of which nothing is known: all are counted, with weight 1."""
+
+
 def widen(xp: Any, labels: Array) -> Array:
     """Labels in the widest signed type, before any comparison; an unsigned one too large for it turns negative.
 

@@ -97,11 +97,12 @@ class Subject:
 
     def passes(self, block: Array, form: str = "plain") -> bool:
         """Whether the guard, where there is one, lets a block pass; one that breaks does not: `declaration` tells."""
-        if self.spec.guard is None:
+        guard = self.spec.guard_of(self.dtype, block.ndim, 1)
+        if guard is None:
             return True
         array = lay(block, form, self.library).array
         try:
-            return bool(self.spec.guard(tuple(array.shape), tuple(getattr(array, "strides", ()) or ())))
+            return bool(guard(tuple(array.shape), tuple(getattr(array, "strides", ()) or ())))
         except Exception:  # a plugin's guard may raise anything
             return False
 

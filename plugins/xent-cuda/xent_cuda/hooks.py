@@ -43,6 +43,8 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
             devices=frozenset({"cuda"}),
             dtypes=DTYPES,
             methods=methods,
+            contiguous=True,
             priority=100,
             check=check,
+            guard=guard,
         )

@@ -44,7 +44,8 @@ class Call:
     def __post_init__(self) -> None:
         self.wide = np.dtype(np.float64 if self.logits.dtype.name == "float64" else np.float32)
         self.rows, self.classes = self.logits.shape
-        if not is_side_by_side(self.logits):
+        self.is_whole = is_side_by_side(self.logits)
+        if not self.is_whole:
             self.logits = self.machine.contiguous(self.logits, self.logits.dtype)
         self.put("logits", self.logits, "logits_stride")
         if self.kind != SOFT:
@@ -55,7 +56,8 @@ class Call:
             if targets.dtype != self.wide or not is_side_by_side(targets):
                 targets = self.machine.contiguous(targets, self.wide)
             self.put("targets", targets, "targets_stride")
-        self.task["rows"], self.task["classes"], self.task["on"], self.task["off"] = *self.logits.shape, self.on, self.off
+        self.task["rows"], self.task["classes"] = self.rows, self.classes
+        self.task["on"], self.task["off"] = self.on, self.off
 
     def put(self, name: str, array: Array, stride: str = "") -> Array:
         """Tells the kernel where an array is."""
@@ -84,12 +86,16 @@ class Call:
         """The array to return, and the one that the kernel fills: another where the first is no place for rows."""
         if donate:
             if out is not None:
-                raise ValueError("xent-cuda: `out` and `donate` must not both be given: donated logits are the output.")
-            if self.logits is not self.held[0] or not is_side_by_side(self.logits):
+                raise ValueError(
+                    "xent-cuda: `out` must not be given beside donate=True: donated logits are the output."
+                )
+            if not self.is_whole:
                 raise ValueError("xent-cuda: donated logits must have their classes side by side in memory.")
             out = self.logits
         elif out is not None and overlap(self.machine, out, self.logits):
-            raise ValueError("xent-cuda: `out` must not share memory with `logits`. To write over them pass donate=True.")
+            raise ValueError(
+                "xent-cuda: `out` must not share memory with `logits`. Pass donate=True to write over them."
+            )
         if out is None:
             out = self.machine.empty(self.logits.shape, self.logits.dtype, self.logits)
         fits = is_side_by_side(out) and out.dtype == self.logits.dtype
@@ -158,9 +164,11 @@ class Methods:
         out[...] = loss
         return out
 
-    def gradient(self, logits: Array, *told: Any, threads: int, out: Array | None = None, donate: bool = False) -> Array:
-        *told, partial, scale = told
-        call = self.begun(logits, *told)
+    def gradient(
+        self, logits: Array, *told: Any, threads: int, out: Array | None = None, donate: bool = False
+    ) -> Array:
+        *target, partial, scale = told
+        call = self.begun(logits, *target)
         for name, values in zip(("max", "rest", "gap", "mass"), partial, strict=True):
             call.given(name, values)
         call.scaled(scale)
@@ -173,8 +181,8 @@ class Methods:
     def loss_and_gradient(
         self, logits: Array, *told: Any, threads: int, out: Array | None = None, donate: bool = False
     ) -> tuple[Array, Array]:
-        *told, scale = told
-        call = self.begun(logits, *told)
+        *target, scale = told
+        call = self.begun(logits, *target)
         call.scaled(scale)
         (loss,) = call.of_rows("loss")
         out, filled = call.gradient(out, donate)

@@ -37,6 +37,7 @@ ROWS_AT_ONCE = 3
 PART_BYTES, PARTS_AT_MOST = 16 << 10, 64
 BLOCKS_AT_MOST = (1 << 31) - 1 - PARTS_AT_MOST
 CLASSES_AT_MOST = 1 << 30
+CAPABILITY_OF_CLUSTERS = 90
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Plan:
     kept: int = 0
 
 
+def ceil_of(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
 class Shape(NamedTuple):
     """What a plan depends on, the GPU aside."""
 
@@ -120,8 +126,7 @@ class Shape(NamedTuple):
     def granules(self, parts: int = 1) -> int:
         """The most granules that a part of a row may touch, wherever it begins."""
         per_granule = GRANULE // BYTES[self.dtype]
-        share = -(-(-(-self.classes // parts)) // per_granule) * per_granule
-        return share // per_granule + 1
+        return ceil_of(ceil_of(self.classes, parts), per_granule) + 1
 
 
 def plan(shape: Shape, device: Device, variant: str = "") -> Plan:
@@ -148,7 +153,7 @@ def variants(shape: Shape, device: Device) -> list[str]:
     # a gradient of given numbers keeps nothing, and parts of its rows need nothing of each other
     if shape.method not in ("gradient", "statistics") and not shape.is_in_place:
         able.append("split")
-    if shape.method != "gradient" and device.capability >= 90:
+    if shape.method != "gradient" and device.capability >= CAPABILITY_OF_CLUSTERS:
         able.append("cluster")
     able.append("block")
     if small:
@@ -162,7 +167,7 @@ def variants(shape: Shape, device: Device) -> list[str]:
 
 
 def room(device: Device) -> int:
-    """Granules that a block may keep beside the others of its multiprocessor; each block costs 1 KiB of the system's."""
+    """Granules that a block may keep beside others on its multiprocessor; each block costs 1 KiB of the system's."""
     return (device.shared_bytes_of_all // ROWS_AT_ONCE - 1024 - DESK_BYTES) // GRANULE
 
 
@@ -170,7 +175,7 @@ def parts_of(shape: Shape, device: Device) -> int:
     """In how many parts rows are folded, so that every multiprocessor has work: one where there are rows enough."""
     if shape.rows >= device.processors:
         return 1
-    wanted = -(-4 * device.processors // shape.rows)
+    wanted = ceil_of(4 * device.processors, shape.rows)
     return max(1, min(wanted, shape.row_bytes // PART_BYTES, PARTS_AT_MOST))
 
 
@@ -186,7 +191,7 @@ def tile_bytes(shape: Shape) -> int:
 
 
 def tile(shape: Shape) -> Plan:
-    blocks = min(-(-shape.rows // TILE_ROWS), BLOCKS_AT_MOST)
+    blocks = min(ceil_of(shape.rows, TILE_ROWS), BLOCKS_AT_MOST)
     return Plan(
         "tile", (Launch(shape.kernel("tile", TILE_ROWS), blocks, TILE_ROWS, tile_bytes(shape)),), kept=pitch(shape)
     )
@@ -198,7 +203,7 @@ def team(shape: Shape, lanes: int) -> Plan:
     kept = 0 if shape.mode & GIVEN else shape.granules()
     launch = Launch(
         shape.kernel("fold", lanes, WARP_BLOCK),
-        min(-(-shape.rows // rows), BLOCKS_AT_MOST),
+        min(ceil_of(shape.rows, rows), BLOCKS_AT_MOST),
         WARP_BLOCK,
         rows * kept * GRANULE,
     )
@@ -211,7 +216,7 @@ def block(shape: Shape, device: Device) -> Plan:
     threads = BLOCK_THREADS if shape.row_bytes > SMALL_ROW_BYTES else BLOCK_THREADS // 2
     kept = 0 if shape.mode & GIVEN else min(shape.granules(), (device.shared_bytes - DESK_BYTES) // GRANULE)
     if kept > room(device):
-        threads = 4 * BLOCK_THREADS  # alone on its multiprocessor; what is not kept is read again, from the L2 cache
+        threads = 2 * BLOCK_THREADS  # alone on its multiprocessor; what is not kept is read again, from the L2 cache
     launch = Launch(
         shape.kernel("fold", threads, threads), in_parts(shape.rows, parts), threads, DESK_BYTES + kept * GRANULE
     )

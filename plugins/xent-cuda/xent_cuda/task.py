@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-POINTERS = ("logits", "slope", "labels", "targets", "scale", "max", "rest", "gap", "mass", "loss")
-POINTERS += ("label_logit", "rank", "squares", "spread", "tops", "tallies")
+ROWS = ("max", "rest", "gap", "mass", "loss", "label_logit", "rank", "squares", "spread")
+POINTERS = ("logits", "slope", "labels", "targets", "scale", *ROWS, "tops", "tallies")
 STRIDES = ("logits_stride", "slope_stride", "labels_stride", "targets_stride", "scale_stride")
 SIZES = ("rows", "classes", "parts", "kept")
 

@@ -31,12 +31,14 @@ typedef unsigned long long u64;
 #define DEV __device__ __forceinline__
 #define SHARED_MEMORY(name) extern __shared__ uint4 name[]
 #define CLUSTER(K) __cluster_dims__(K, 1, 1)
+#define LAUNCHED_BY(BLOCK) __launch_bounds__(BLOCK, BLOCK > 768 ? 1 : 768 / BLOCK)  // registers for 768 threads at once
 DEV float as_float(u32 bits) { return __int_as_float((int)bits); }
 DEV float widen(f16 x) { float wide; asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits)); return wide; }
 DEV f16 narrow(float x, f16) { f16 one; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(one.bits) : "f"(x)); return one; }
 DEV bf16 narrow(float x, bf16) { bf16 one; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(one.bits) : "f"(x)); return one; }
 DEV float power(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 DEV float exponential(float x) { return expf(x); }
+DEV float roughly_one_over(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 DEV uint4 load16(const void* from) { return __ldcg((const uint4*)from); }
 DEV void store16(void* to, uint4 value) { __stcs((uint4*)to, value); }
 DEV u32 cluster_rank() { u32 rank; asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank)); return rank; }
@@ -58,6 +60,8 @@ DEV float widen(bf16 x) { return as_float((u32)x.bits << 16); }
 DEV float narrow(float x, float) { return x; }
 DEV double narrow(double x, double) { return x; }
 DEV double exponential(double x) { return exp(x); }
+DEV float one_over(float x) { float y = roughly_one_over(x); return fmaf(y, fmaf(-x, y, 1.0f), y); }  // no call, as / has
+DEV double one_over(double x) { return 1.0 / x; }
 DEV float larger(float a, float b) { return fmaxf(a, b); }  // of a NaN and a number the number
 DEV double larger(double a, double b) { return fmax(a, b); }
 DEV float log_of_one_and(float x) { return log1pf(x); }
@@ -357,7 +361,7 @@ template <int KIND, class T> struct Slope {
   Top<T> top;
   A rest, mass, inverse, usual, scale;
   DEV Slope(const Numbers<A>& of, A scale) : top(of.max), rest(of.rest), mass(of.mass), scale(scale) {
-    inverse = of.is_strange || of.max == -infinity<A>() ? nan<A>() : A(1) / (A(1) + rest);
+    inverse = of.is_strange || of.max == -infinity<A>() ? nan<A>() : one_over(A(1) + rest);
     usual = mass * inverse * (A)top.correction();
   }
   DEV A general(A x, A t) const {  // at the maximum without the difference of two numbers that may be equal
@@ -562,20 +566,20 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
   if (K > 1) cluster_sync();  // no block may go while another still writes to its desk
 }
 
-template <class T, int KIND, int MODE, int ROW, int BLOCK> __global__ void __launch_bounds__(BLOCK) fold(Task<T> task) {
+template <class T, int KIND, int MODE, int ROW, int BLOCK> __global__ void LAUNCHED_BY(BLOCK) fold(Task<T> task) {
   fold_rows<T, KIND, MODE, ROW, BLOCK, 1>(task);
 }
 
 #if defined(XENT_HOST) || __CUDA_ARCH__ >= 900
 template <class T, int KIND, int MODE, int BLOCK, int K>
-__global__ void CLUSTER(K) __launch_bounds__(BLOCK) fold_in_cluster(Task<T> task) {
+__global__ void CLUSTER(K) LAUNCHED_BY(BLOCK) fold_in_cluster(Task<T> task) {
   fold_rows<T, KIND, MODE, BLOCK, BLOCK, K>(task);
 }
 #endif
 
 // ---- rows of few classes, side by side: a thread for each, through a tile in shared memory ----------------------------
 
-template <class T, int KIND, int MODE, int BLOCK> __global__ void __launch_bounds__(BLOCK) tile(Task<T> task) {
+template <class T, int KIND, int MODE, int BLOCK> __global__ void LAUNCHED_BY(BLOCK) tile(Task<T> task) {
   typedef typename Wide<T>::type A;
   typedef typename TallyOf<KIND, MODE>::type Tally;
   const int V = Pack<T>::V, classes = (int)task.classes, pitch = (int)task.kept;  // pitch: elements between rows of the tile

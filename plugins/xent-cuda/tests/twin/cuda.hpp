@@ -243,7 +243,6 @@ extern "C" int twin_launch(const char* name, void* task, unsigned blocks, unsign
 // ---- what CUDA has ----------------------------------------------------------------------------------------------------
 
 #define __global__ static
-#define __launch_bounds__(...)
 #define __syncthreads() host::arrive(host::current->block->barrier, host::threads.x)
 #define __syncwarp() host::arrive(host::current->warp->barrier, std::min(32u, host::threads.x - host::current->thread.x / 32 * 32))
 #define __shfl_xor_sync(mask, value, lanes) host::exchanged(value, lanes)
@@ -256,6 +255,7 @@ extern "C" int twin_launch(const char* name, void* task, unsigned blocks, unsign
 
 #define DEV inline
 #define CLUSTER(K)
+#define LAUNCHED_BY(BLOCK)
 #define SHARED_MEMORY(name) uint4* name = (uint4*)host::current->block->shared
 
 inline float as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
@@ -293,6 +293,7 @@ inline float off_by(float y, int units) {  // as far off as documented, by a sig
   return y == 1.f || std::isinf(y) ? y : as_float(bits_of(y) + ((bits_of(y) * 2654435761u) >> 31 ? units : -units));
 }
 inline float power(float x) { return x == floorf(x) ? off_by(exp2f(x), 0) : off_by((float)exp2((double)x), 2); }
+inline float roughly_one_over(float x) { return off_by(1.f / x, 1); }
 inline float exponential(float x) { return off_by((float)exp((double)x), 1); }
 
 inline uint4 load16(const void* from) { host::aligned(from); uint4 value; memcpy(&value, from, 16); return value; }

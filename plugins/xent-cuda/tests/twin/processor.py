@@ -14,7 +14,6 @@ import threading
 from typing import Any
 
 import numpy as np
-
 from xent_cuda import machine, plan
 from xent_cuda.plan import Device, Launch
 
@@ -57,14 +56,22 @@ def instances(dtype: str) -> tuple[str, ...]:
     """Every instance of a C type that a plan may name."""
     label, smoothed, soft = plan.LABEL, plan.SMOOTHED, plan.SOFT
     given, slope = plan.GIVEN | plan.SLOPE, plan.SLOPE
-    methods = [(kind, mode) for kind in (label, smoothed, soft) for mode in (0, slope, given)] + [(label, plan.STATISTICS)]
-    launches = [(kind, mode) for kind in (label, smoothed, soft) for mode in (plan.TOPS, plan.SUMS, plan.JOIN, plan.JOIN | slope)]
+    methods = [(kind, mode) for kind in (label, smoothed, soft) for mode in (0, slope, given)] + [
+        (label, plan.STATISTICS)
+    ]
+    launches = [
+        (kind, mode)
+        for kind in (label, smoothed, soft)
+        for mode in (plan.TOPS, plan.SUMS, plan.JOIN, plan.JOIN | slope)
+    ]
     names = [f"tile<{dtype}, {kind}, {mode}, {plan.TILE_ROWS}>" for kind, mode in methods if kind != soft]
-    for row, block in ((8, 128), (32, 128), (128, 128), (256, 256), (1024, 1024)):
+    for row, block in ((8, 128), (32, 128), (128, 128), (256, 256), (512, 512)):
         names += [f"fold<{dtype}, {kind}, {mode}, {row}, {block}>" for kind, mode in methods]
     names += [f"fold<{dtype}, {kind}, {mode}, 256, 256>" for kind, mode in launches]
     for size in (2, 4, 8):
-        names += [f"fold_in_cluster<{dtype}, {kind}, {mode}, 256, {size}>" for kind, mode in methods if not mode & plan.GIVEN]
+        names += [
+            f"fold_in_cluster<{dtype}, {kind}, {mode}, 256, {size}>" for kind, mode in methods if not mode & plan.GIVEN
+        ]
     return tuple(names)
 
 

@@ -3,10 +3,7 @@
 import functools
 
 from processor import Processor
-
-import xent
-from xent.testing import ArrayLibrary
-from xent_cuda import hooks, kernels
+from xent_cuda import kernels
 from xent_cuda.plan import Device
 
 DEVICE = Device(processors=4, shared_bytes=20 << 10, shared_bytes_of_all=24 << 10)
