@@ -44,9 +44,8 @@ from typing import Any, NamedTuple
 import gpu
 import measure
 import numpy as np
-from gpu import COPY, READ, WRITE, Contender, Samples
+from gpu import COPY, READ, Contender, Samples
 from measure import Report, Spread
-
 from xent_cuda.plan import BYTES, LABEL, SOFT, Device, Launch, Shape, plan, variants
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # before JAX is loaded: it would take the memory of all
@@ -149,13 +148,16 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Says what went wrong, or was left out."""
-        print(text, file=sys.stderr, flush=True)
-        self.notes.append(text)
+        """Says what went wrong, or was left out; once."""
+        if text not in self.notes:
+            print(text, file=sys.stderr, flush=True)
+            self.notes.append(text)
 
     def ceiling(self, name: str) -> float:
         """Bytes per second at best; NaN where it was not measured."""
-        rates = [gpu.moved_bytes(one) / statistics.median(s) for one, s in self.ceilings.items() if one.startswith(name)]
+        rates = [
+            gpu.moved_bytes(one) / statistics.median(s) for one, s in self.ceilings.items() if one.startswith(name)
+        ]
         return max(rates, default=float("nan"))
 
     def lasts(self, variant: str, dtype: str) -> bool:
@@ -191,41 +193,14 @@ def draw(shape: Shape) -> Inputs:
     targets = None
     if shape.kind == SOFT:
         targets = torch.rand(shape.rows, shape.classes, device="cuda")
-        targets = seen(targets.div_(targets.sum(1, keepdim=True)))
-    return Inputs(x, y, seen(x), seen(y), seen(label_logit), targets)
-
-
-def seen(tensor: Any) -> Any:
-    """The memory of a tensor as CuPy sees it."""
-    import cupy
-    import torch
-
-    if tensor.dtype is torch.bfloat16:
-        return cupy.from_dlpack(tensor.view(torch.int16)).view(dtype_of("bfloat16"))
-    return cupy.from_dlpack(tensor)
-
-
-def dtype_of(name: str) -> np.dtype[Any]:
-    """A dtype by its name, bfloat16 among them."""
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+        targets = gpu.seen(targets.div_(targets.sum(1, keepdim=True)))
+    return Inputs(x, y, gpu.seen(x), gpu.seen(y), gpu.seen(label_logit), targets)
 
 
 def sets(shape: Shape) -> list[Inputs]:
     """Two sets of arrays, or as many as the L2 cache cannot hold."""
     size = shape.rows * shape.classes * BYTES[shape.dtype]
     return [draw(shape) for _ in range(max(2, -(-FLUSH_BYTES // size)))]
-
-
-def host(array: Any) -> Any:
-    """An array of whatever library as one of NumPy's, in float64."""
-    if type(array).__module__.startswith("torch"):
-        return array.detach().double().cpu().numpy()
-    if hasattr(array, "get"):  # CuPy's
-        is_brain = array.dtype.name == "bfloat16"
-        array = array.view(np.uint16).get().view(array.dtype) if is_brain else array.get()
-    return np.asarray(array).astype(np.float64)
 
 
 # -------------------- ours
@@ -273,21 +248,29 @@ def ours(shape: Shape, found: Found, every_variant: bool = True) -> Iterator[Con
             found.note(f"{titled(shape)}, {worded(shape)}: the variant {variant} is not timed: it did not come back.")
 
 
-def public(shape: Shape) -> Iterator[Contender]:
-    """The functions that users call."""
+def public(shape: Shape, given: Inputs, found: Found) -> Iterator[Contender]:
+    """The functions that users call, on CuPy's arrays and on torch's."""
     import xent
 
     function, name = xent.sparse_cross_entropy, "xent.sparse_cross_entropy"
     if shape.method == BOTH:
         function, name = functools.partial(xent.value_and_grad(function), reduction="mean"), "xent.value_and_grad"
-    yield Contender(f"{name}, CuPy", lambda given: function(given.logits, given.labels))
-    yield Contender(f"{name}, torch", lambda given: function(given.x, given.y))
+    calls: dict[str, Callable[[Inputs], Any]] = {
+        f"{name}, CuPy": lambda given: function(given.logits, given.labels),
+        f"{name}, torch": lambda given: function(given.x, given.y),
+    }
+    for arrays in ((given.logits, given.labels), (given.x, given.y)):
+        chosen = xent.explain(xent.sparse_cross_entropy, *arrays)
+        if chosen.kernel != "cuda":
+            found.note(f"xent does not choose the kernel cuda, but {chosen.kernel}:\n{chosen}")
+    return itertools.starmap(Contender, calls.items())
 
 
 def register() -> None:
     """Registers the kernels, where no installed distribution has."""
-    import xent
     import xent_cuda.hooks
+
+    import xent
 
     if not any("cuda (sparse)" in one.kernels for one in xent.plugins()):
         xent.register(xent_cuda.hooks, "xent-cuda")
@@ -388,9 +371,8 @@ def look(machine: Any, variant: str, dtype: str, bring: Callable[[Any], Any] = n
     wrong, checks = [], 0
     for (rows, classes), skip in itertools.product(LOOKED_AT, (0, 1)):
         plain = example(rows, classes, skip, dtype)
-        given = Inputs(None, None, *(bring(one)[..., skip:] for one in plain[:1]), *map(bring, plain[1:]))
-        given = given._replace(targets=given.targets[:, skip:])
-        scale = np.linspace(0.5, 1.5, rows, dtype=plain[2].dtype)
+        given = without(Inputs(*(None if one is None else bring(one) for one in plain)), skip)
+        plain, scale = without(plain, skip), np.linspace(0.5, 1.5, rows, dtype=plain.label_logit.dtype)
         for kind, method in LOOKED_FOR:
             shape = Shape(rows, classes, dtype, kind, method, not skip or rows == 1)
             if variant not in variants(shape, machine.device(given.logits)):
@@ -400,51 +382,477 @@ def look(machine: Any, variant: str, dtype: str, bring: Callable[[Any], Any] = n
             if method == GRADIENT:
                 given = given._replace(partial=kernel.partial(given.logits, given.labels, 1.0, 0.0, threads=1))
             result = called(kernel, shape, bring(scale))(given)
-            off = worst(result, reference(plain, skip, kind, scale), shape)
+            off = worst(result, reference(plain, kind, scale), shape)
             if not off <= 1:
                 wrong.append(f"{titled(shape)}, {worded(shape)}{', misaligned' * skip}: {off:.3g} of what is allowed")
     return {"variant": variant, "dtype": dtype, "checks": checks, "wrong": wrong, "died": ""}
 
 
-def example(rows: int, classes: int, skip: int, dtype: str) -> tuple[Any, ...]:
-    """Logits and targets, of which the first ``skip`` columns are not looked at, labels, and the logit of each."""
+def example(rows: int, classes: int, skip: int, dtype: str) -> Inputs:
+    """Arrays of NumPy; logits and soft targets (rows, skip + classes), of which the first columns are to be cut off."""
     rng = np.random.default_rng(rows)
     wide = np.float64 if dtype == "float64" else np.float32
-    logits = (rng.standard_normal((rows, skip + classes)) * 3).astype(dtype_of(dtype))
-    targets = rng.random((rows, skip + classes)).astype(wide)
-    labels = rng.integers(0, classes, rows)
-    return logits, labels, logits[np.arange(rows), skip + labels].astype(wide), targets
+    logits = (rng.standard_normal((rows, skip + classes)) * 3).astype(gpu.dtype_of(dtype))
+    labels, targets = rng.integers(0, classes, rows), rng.random((rows, skip + classes)).astype(wide)
+    return Inputs(None, None, logits, labels, logits[np.arange(rows), skip + labels].astype(wide), targets)
 
 
-def reference(plain: tuple[Any, ...], skip: int, kind: int, scale: Any) -> dict[str, Any]:
-    """What the methods should return, in float64."""
-    x, t = (one[:, skip:].astype(np.float64) for one in (plain[0], plain[3]))
-    label = plain[1][:, None]
-    if kind != SOFT:
-        t = np.zeros_like(x)
-        np.put_along_axis(t, label, 1.0, axis=1)
-    below = x.max(axis=1, keepdims=True) - x
-    power = np.exp(-below)
-    total, at_label = power.sum(axis=1, keepdims=True), np.take_along_axis(x, label, axis=1)
-    before = (x > at_label) | ((x == at_label) & (np.arange(x.shape[1]) < label))
+def without(given: Inputs, skip: int) -> Inputs:
+    """The arrays without their first columns: rows that begin at any address."""
+    return given._replace(logits=given.logits[:, skip:], targets=given.targets[:, skip:])
+
+
+def reference(plain: Inputs, kind: int, scale: Any) -> dict[str, Any]:
+    """What the methods should return, or what follows from that, in float64."""
+    from xent.numerics import reference as of
+
+    x, labels = plain.logits.astype(np.float64), plain.labels
+    t = plain.targets if kind == SOFT else of.sparse_targets(np, labels, x.shape[1])
     return {
-        "loss": (t * (below + np.log(total))).sum(axis=1),
-        "slope": (t.sum(axis=1, keepdims=True) * power / total - t) * scale.astype(np.float64)[:, None],
-        "label_rank": before.sum(axis=1),
-        "sum_squares": (power**2).sum(axis=1),
-        "spread": (below * power).sum(axis=1),
+        "loss": of.cross_entropy(np, x, t),
+        "slope": of.gradient(np, x, t) * scale.astype(np.float64)[:, None],
+        "rank": of.label_rank(np, x, labels),
+        "sum_p_squared": of.sum_p_squared(np, x),
+        "entropy": of.entropy(np, x),
     }
 
 
 def worst(result: Any, expected: dict[str, Any], shape: Shape) -> float:
     """The largest error of what a method returned, over what is allowed: some units of the last place of each dtype."""
     wide = EPSILON["float64" if shape.dtype == "float64" else "float32"]
+    allowed = dict.fromkeys(expected, (16 * wide, 16 * wide))
+    allowed |= {"slope": (2 * EPSILON[shape.dtype], 32 * wide), "rank": (0.0, 0.5)}
     if shape.method == STATISTICS:
-        names = ("label_rank", "sum_squares", "spread")
-        pairs = [(getattr(result, name), expected[name], 16 * wide, 0.0) for name in names]
+        rest, squares, spread = (gpu.host(one) for one in (result.partial.sum_exp_rest, *result[2:]))
+        entropy = np.log1p(rest) + spread / (1 + rest)
+        found = {"rank": gpu.host(result.label_rank), "sum_p_squared": squares / (1 + rest) ** 2, "entropy": entropy}
+    elif shape.method == BOTH:
+        found = {"loss": gpu.host(result[0]), "slope": gpu.host(result[1])}
     else:
-        parts = {LOSS: ("loss",), BOTH: ("loss", "slope"), GRADIENT: ("slope",)}[shape.method]
-        allowed = {"loss": (16 * wide, 16 * wide), "slope": (2 * EPSILON[shape.dtype], 32 * wide)}
-        results = result if shape.method == BOTH else (result,)
-        pairs = [(one, expected[part], *allowed[part]) for one, part in zip(results, parts, strict=True)]
-    return max(float(np.max(np.abs(host(one) - ref) / (rtol * np.abs(ref) + atol + 1e-300))) for one, ref, rtol, atol in pairs)
+        found = {"loss" if shape.method == LOSS else "slope": gpu.host(result)}
+    errors = {name: np.abs(one - expected[name]) for name, one in found.items()}
+    return max(
+        float(np.max(error / (allowed[name][0] * np.abs(expected[name]) + allowed[name][1])))
+        for name, error in errors.items()
+    )
+
+
+def child(variant: str, dtype: str) -> dict[str, Any]:
+    """The look at a variant on the GPU, where every array that a kernel is to fill holds NaN before."""
+    from xent_cuda.machine import Gpu
+
+    class Poisoned(Gpu):
+        def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+            array = super().empty(shape, dtype, like)
+            array.data.memset_async(0xFF, array.nbytes)
+            return array
+
+    return look(Poisoned(), variant, dtype, gpu.bring)
+
+
+def look_in_a_process(task: tuple[str, str]) -> dict[str, Any]:
+    """The look of a child: a kernel that breaks takes the GPU from its own process alone."""
+    variant, dtype = task
+    command = [sys.executable, __file__, "--child", *task]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        died = f"nothing within {CHILD_SECONDS} seconds"
+    except subprocess.CalledProcessError as error:
+        died = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+    return {"variant": variant, "dtype": dtype, "checks": 0, "wrong": [], "died": died}
+
+
+# -------------------- sections
+
+
+class Section(NamedTuple):
+    """A part of the run, and about how long it takes."""
+
+    name: str
+    seconds: float
+    run: Callable[[Found], None]
+
+
+def sections() -> list[Section]:
+    """What is measured, in order."""
+    return [
+        Section("ceilings", 10, measure_ceilings),
+        Section("correctness", 45, look_at_all),
+        *(Section(f"{titled(shape)}, xent", 15, functools.partial(time_ours, shape)) for shape in SHAPES),
+        *(Section(f"{titled(shape)}, soft targets", 15, functools.partial(time_soft, shape)) for shape in SOFT_SHAPES),
+        *(Section(f"{titled(shape)}, peers", 40, functools.partial(time_peers, shape)) for shape in SHAPES),
+        Section("a small call", 10, time_small),
+        Section("instances", 5, read_instances),
+    ]
+
+
+def measure_ceilings(found: Found) -> None:
+    found.ceilings = gpu.ceilings(found.device.processors)
+
+
+def look_at_all(found: Found) -> None:
+    """Every variant in every dtype, side by side: most of the time is the compiler's."""
+    with ThreadPoolExecutor(CHILDREN) as pool:
+        found.looks = list(pool.map(look_in_a_process, itertools.product(VARIANTS, EPSILON)))
+    for one in found.looks:
+        if one["died"]:
+            found.note(f"{one['variant']}, {one['dtype']}: died: {one['died']}")
+        for text in one["wrong"]:
+            found.note(f"{one['variant']}: wrong numbers: {text}")
+
+
+def time_ours(shape: Shape, found: Found) -> None:
+    arrays = sets(shape)
+    for method in (LOSS, BOTH, GRADIENT, STATISTICS):
+        of, is_public = shape._replace(method=method), method in (LOSS, BOTH)
+        contenders = [*ours(of, found, every_variant=is_public)]
+        if is_public and any(one.name == OURS for one in contenders):
+            contenders += public(of, arrays[0], found)
+        if method == GRADIENT:
+            arrays = [one._replace(partial=partial_of(of, one)) for one in arrays]
+        time_pass(of, contenders, arrays, found)
+
+
+def partial_of(shape: Shape, given: Inputs) -> Any:
+    from xent_cuda.machine import Gpu
+
+    return kernel_of(shape, Gpu()).partial(given.logits, given.labels, 1.0, 0.0, threads=1)
+
+
+def time_soft(shape: Shape, found: Found) -> None:
+    arrays = sets(shape)
+    for method in (LOSS, BOTH):
+        time_pass(of := shape._replace(method=method), [*ours(of, found, every_variant=False)], arrays, found)
+
+
+def time_peers(shape: Shape, found: Found) -> None:
+    arrays = sets(shape)
+    for method in (LOSS, BOTH):
+        of = shape._replace(method=method)
+        contenders = [*ours(of, found, every_variant=False)]
+        for name, setup in PEERS.items():
+            try:
+                contenders.append(setup(of))
+            except Exception as error:  # whatever a library raises that is not there
+                found.note(f"{name} is not measured: {type(error).__name__}: {error}")
+        time_pass(of, contenders, arrays, found, is_of_peers=True)
+
+
+def time_pass(
+    shape: Shape, contenders: list[Contender], arrays: list[Inputs], found: Found, is_of_peers: bool = False
+) -> None:
+    """Times those that compute the same numbers."""
+    if good := believed(contenders, arrays[0], found, f"{titled(shape)}, {worded(shape)}"):
+        planned = variants(shape, found.device)[0]
+        found.timings.append(Timing(shape, planned, is_of_peers, gpu.interleave(good, arrays)))
+
+
+def believed(contenders: Iterable[Contender], given: Inputs, found: Found, where: str) -> list[Contender]:
+    """The contenders that run, and compute what the first does."""
+    expected, good = None, []
+    for one in contenders:
+        try:
+            result = outcome(one.call(one.prepare(given)))
+        except Exception as error:  # whatever a library raises
+            found.note(f"{where}: {one.name}: {type(error).__name__}: {str(error)[:300]}")
+            continue
+        expected = result if expected is None else expected
+        if all(np.abs(a - b).max() <= 2e-2 * np.abs(b).max() for a, b in zip(result, expected, strict=True)):
+            good.append(one)
+        else:
+            found.note(f"{where}: {one.name} is not timed: it computes other numbers than {contenders[0].name}.")
+    return good
+
+
+def outcome(result: Any) -> list[Any]:
+    """What two results are compared by: the mean loss, and the gradient of the last row."""
+    if hasattr(result, "sum_squares"):
+        return [np.atleast_1d(gpu.host(result.sum_squares.mean()))]
+    parts = result if isinstance(result, tuple | list) else (result,)
+    return [gpu.host(one[-1]) if one.ndim == 2 else np.atleast_1d(gpu.host(one.mean())) for one in parts]
+
+
+def time_small(found: Found) -> None:
+    """Host and GPU together: a batch of calls one after the other, then a wait."""
+    given, calls = draw(SMALL), {}
+    for method in (LOSS, BOTH):
+        of = SMALL._replace(method=method)
+        contenders = [*ours(of, found, every_variant=False), *public(of, given, found), with_torch(of)]
+        for one in believed(contenders, given, found, f"{titled(of)}, {worded(of)}"):
+            calls[f"{one.name}, {worded(of)}"] = functools.partial(batch, one.call, given)
+    seconds = measure.interleave(calls, SMALL_ROUNDS, sample_seconds=0)
+    found.small = {name: [one / SMALL_CALLS for one in rounds] for name, rounds in seconds.items()}
+
+
+def batch(call: Callable[[Inputs], object], given: Inputs) -> None:
+    for _ in range(SMALL_CALLS):
+        call(given)
+    gpu.synchronize()
+
+
+def read_instances(found: Found) -> None:
+    """What the compiler made of every kernel that was timed."""
+    from xent_cuda import machine
+
+    for launch in launches_of(found):
+        kernel = machine.function(launch.kernel, 0, launch.shared_bytes > machine.WITHOUT_ASKING)
+        found.instances.append((launch.kernel, launch.threads, kernel.num_regs, kernel.local_size_bytes))
+
+
+def launches_of(found: Found) -> list[Launch]:
+    """One launch of each instance."""
+    known: dict[str, Launch] = {}
+    for timing in found.timings:
+        for name in timing.seconds:
+            variant = timing.planned if name == OURS else name.removeprefix(f"{OURS}, ")
+            if variant in VARIANTS:
+                known |= {one.kernel: one for one in plan(timing.shape, found.device, variant).launches}
+    return [known[name] for name in sorted(known)]
+
+
+# -------------------- the page
+
+
+def spread_of(samples: Samples) -> Spread:
+    return measure.spread(itertools.chain(*samples))
+
+
+def ratio(timing: Timing, above: str, below: str = OURS) -> Spread:
+    """How many times longer the one takes, round by round."""
+    rounds = ([statistics.median(one) for one in timing.seconds[name]] for name in (above, below))
+    return measure.ratio(*rounds)
+
+
+def share(timing: Timing, found: Found, name: str = OURS) -> Spread:
+    """The rate at which the bytes that must move are moved, over the ceiling."""
+    low, median, high = spread_of(timing.seconds[name])
+    best = least_bytes(timing.shape) / found.ceiling(CEILING_OF[timing.shape.method])
+    return Spread(best / high, best / median, best / low)
+
+
+def timing_of(found: Found, shape: Shape, method: str, is_of_peers: bool) -> Timing | None:
+    """The timing that has ours at a shape and pass, if it was measured."""
+    key = (shape._replace(method=method), is_of_peers)
+    every = (one for one in found.timings if (one.shape, one.is_of_peers) == key and OURS in one.seconds)
+    return next(every, None)
+
+
+def targets(found: Found) -> Iterator[tuple[str, str, Spread, bool]]:
+    """What is asked for beside what was found."""
+    for shape, asked in SHARES.items():
+        for method, least in asked.items():
+            timing = timing_of(found, shape, method, is_of_peers=False)
+            if timing and found.ceilings:
+                reached = share(timing, found)
+                what = f"share of the {CEILING_OF[method]} ceiling, {timing.title}"
+                yield what, f"≥ {least}", reached, reached.median >= least
+    for shape, (peer, least) in itertools.product(SHAPES, FASTER.items()):
+        timing = timing_of(found, shape, BOTH, is_of_peers=True)
+        if timing and peer in timing.seconds:
+            times = ratio(timing, peer)
+            asked = f"≥ {least}" if shape in SHARES else "reported"
+            yield f"{peer} / xent, {timing.title}", asked, times, shape not in SHARES or times.median >= least
+
+
+def predictions(found: Found) -> Iterator[tuple[str, ...]]:
+    """What was predicted beside what was found, and how far it was off."""
+    for shape, method in itertools.product(SHAPES, (LOSS, BOTH)):
+        timing = timing_of(found, shape, method, is_of_peers=False)
+        if timing:
+            predicted, took = PREDICTED[shape][method], spread_of(timing.seconds[OURS])
+            yield (
+                f"xent, {timing.title}, ms",
+                f"{predicted}",
+                took.show(1e-3),
+                f"{took.median * 1e3 / predicted - 1:+.0%}",
+            )
+    for shape, (peer, (low, high)) in itertools.product(SHAPES, PREDICTED_RATIOS.items()):
+        timing = timing_of(found, shape, BOTH, is_of_peers=True)
+        if timing and peer in timing.seconds:
+            times = ratio(timing, peer)
+            off = times.median / low - 1 if times.median < low else max(0, times.median / high - 1)
+            yield f"{peer} / xent, {timing.title}", f"{low} to {high}", times.show(), f"{off:+.0%}" if off else "within"
+
+
+def choices(found: Found) -> Iterator[tuple[str, ...]]:
+    """The planned variant beside the quickest."""
+    for timing in found.timings:
+        medians = {name: spread_of(samples).median for name, samples in timing.seconds.items()}
+        mine = {name: one for name, one in medians.items() if name.removeprefix(f"{OURS}, ") in (OURS, *VARIANTS)}
+        if OURS in mine and len(mine) > 1:
+            best = min(mine, key=mine.__getitem__)
+            quickest = timing.planned if best == OURS else best.removeprefix(f"{OURS}, ")
+            yield timing.title, timing.planned, quickest, measure.plain(mine[OURS] / mine[best])
+
+
+def show_ceilings(found: Found) -> str:
+    rows = []
+    for name, seconds in found.ceilings.items():
+        took, size = measure.spread(seconds), gpu.moved_bytes(name)
+        rows.append((name, f"{size / 1e9:.2f}", took.show(1e-3), measure.plain(size / took.median / 1e12)))
+    return measure.table(("4 GiB", "GB moved", "ms", "TB/s"), rows)
+
+
+def show_looks(found: Found) -> str:
+    rows = []
+    for variant, dtype in itertools.product(VARIANTS, EPSILON):
+        for one in (look for look in found.looks if (look["variant"], look["dtype"]) == (variant, dtype)):
+            rows.append((f"{variant}, {dtype}", one["checks"], "died" if one["died"] else len(one["wrong"])))
+    return measure.table(("variant and dtype", "results looked at", "wrong"), rows)
+
+
+def show_timing(timing: Timing, found: Found) -> list[str]:
+    """A heading, a sentence and a table."""
+    shape, size = timing.shape, least_bytes(timing.shape)
+    ceiling, has_ceiling = CEILING_OF[shape.method], bool(found.ceilings)
+    rows = []
+    for name, samples in timing.seconds.items():
+        took = spread_of(samples)
+        reached = f"{share(timing, found, name).median:.1%}" if has_ceiling else ""
+        over = ratio(timing, name).show() if OURS in timing.seconds else ""
+        calls = sum(map(len, samples))
+        rows.append((name, calls, took.show(1e-3), measure.plain(size / took.median / 1e12), reached, over))
+    text = f"`{timing.planned}` is planned; {size / 1e9:.3f} GB must move."
+    if has_ceiling:
+        text += f" Those take {size / found.ceiling(ceiling) * 1e3:.3f} ms at the {ceiling} ceiling."
+    if predicted := PREDICTED.get(shape._replace(method=LOSS), {}).get(shape.method):
+        text += f" Predicted: {predicted} ms."
+    heading = f"## {timing.title}{', beside peers' * timing.is_of_peers}"
+    return [heading, text, measure.table(("", "calls", "ms", "TB/s", f"of {ceiling}", "time / xent's"), rows)]
+
+
+def report(found: Found) -> Report:
+    """The page of what was found so far, and the numbers behind it."""
+    made = Report("cuda", f"xent-cuda on one {found.gpu.get('gpu', 'GPU')}", DISTRIBUTIONS)
+    if found.gpu:
+        made.add(gpu.describe(found.gpu))
+    made.add(HOW, ASIDE)
+    made.add("## Promises", measure.targets(targets(found)))
+    made.add("## Predictions", measure.table(("", "predicted", "measured", "off by"), predictions(found)))
+    columns = ("shape and pass", "planned", "quickest", "time of the planned / quickest")
+    made.add("## Variants", measure.table(columns, choices(found)))
+    made.add("## Ceilings", show_ceilings(found), "## Correctness", show_looks(found))
+    for timing in found.timings:
+        made.add(*show_timing(timing, found))
+    micro = [(name, measure.spread(seconds).show(1e-6)) for name, seconds in found.small.items()]
+    made.add(f"## A small call: {titled(SMALL)}, host and GPU", measure.table(("", "µs a call"), micro))
+    made.add("## Instances", measure.table(("", "threads", "registers", "local bytes"), found.instances))
+    made.add("## Left out, or gone wrong", "\n".join(f"- {note}" for note in found.notes) or "Nothing.")
+    timings = [one._asdict() | {"shape": one.shape._asdict()} for one in found.timings]
+    made.add(gpu=found.gpu, ceilings=found.ceilings, looks=found.looks, timings=timings, small=found.small)
+    made.add(instances=found.instances, notes=found.notes)
+    return made
+
+
+def write(found: Found) -> str:
+    """The page, kept under ``results/``, and in the folder ``$OUT`` if there is one."""
+    page = report(found).write(quick=False)
+    if folder := os.environ.get("OUT"):
+        for ending in ("md", "json"):
+            shutil.copy(measure.RESULTS / f"cuda.{ending}", Path(folder))
+    return page
+
+
+# -------------------- the command
+
+
+def predicted_page() -> str:
+    """The plans for an H200, and how long they should take."""
+    rows = []
+    for shape, method in itertools.product(SHAPES, (LOSS, BOTH)):
+        of = shape._replace(method=method)
+        planned, others = plan(of, Device()), variants(of, Device())[1:]
+        floor, predicted = least_bytes(of) / SUPPOSED[CEILING_OF[method]] * 1e3, PREDICTED[shape][method]
+        name, size = f"{titled(of)}, {worded(of)}", f"{least_bytes(of) / 1e9:.3f}"
+        shown = "; ".join(map(show_launch, planned.launches))
+        rows.append(
+            (
+                name,
+                planned.variant,
+                shown,
+                ", ".join(others),
+                size,
+                f"{floor:.3f}",
+                predicted,
+                f"{floor / predicted:.2f}",
+            )
+        )
+    columns = ("shape and pass", "variant", "launches", "others", "GB", "floor, ms", "predicted, ms", "share")
+    ratios = [(name, f"{low} to {high}") for name, (low, high) in PREDICTED_RATIOS.items()]
+    parts = (
+        "# What the kernels of xent-cuda should take on an H200",
+        f"Nothing here is measured. Plans for {Device()}. Floors: the bytes that must move, read at "
+        f"{SUPPOSED[READ] / 1e12} TB/s in a loss, copied at {SUPPOSED[COPY] / 1e12} TB/s in a loss and gradient.",
+        measure.table(columns, rows),
+        "Loss and gradient of peers:",
+        measure.table(("", "time / xent's"), ratios),
+    )
+    return "\n\n".join(parts)
+
+
+def show_launch(launch: Launch) -> str:
+    """A launch: the instance, blocks, threads, and its shared memory."""
+    return f"`{launch.kernel}` {launch.blocks} x {launch.threads}, {launch.shared_bytes / 1024:.1f} KiB"
+
+
+def run_all(found: Found, todo: list[Section], seconds: float, started: float) -> None:
+    """Runs the sections that the time suffices for, and writes the page after each."""
+    for section in todo:
+        spent = time.perf_counter() - started
+        if seconds - spent < section.seconds:
+            found.note(
+                f"{section.name}: skipped: it takes about {section.seconds} s, {seconds - spent:.0f} s are left."
+            )
+            continue
+        print(f"{spent:5.0f} s  {section.name}", file=sys.stderr, flush=True)
+        try:
+            section.run(found)
+        except Exception as error:  # the others go on
+            traceback.print_exc()
+            found.note(f"{section.name}: stopped by {type(error).__name__}: {str(error)[:300]}")
+        write(found)
+        try:
+            gpu.synchronize()
+            gpu.free()
+        except Exception as error:  # a kernel that broke takes the GPU from the whole process
+            found.note(f"The GPU does not answer any more after {section.name}, nothing follows it: {error}")
+            break
+    write(found)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures the kernels of xent-cuda on the GPU of this machine.")
+    parser.add_argument("--seconds", type=float, default=540, help="sections that do not fit in it are skipped")
+    parser.add_argument("--predict", action="store_true", help="prints the plans and the predictions; measures nothing")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if not told.seconds > 0:
+        parser.error(f"--seconds must be positive, got {told.seconds}")
+    return told
+
+
+def main() -> int:
+    """The exit code: 1 where a section went wrong, 4 where there is no GPU."""
+    told, started = arguments(), time.perf_counter()
+    if told.predict:
+        print(predicted_page())
+        return 0
+    if reason := gpu.why_not():
+        print(f"bench_cuda: {reason}: run it on a machine with a GPU, or with --predict.", file=sys.stderr)
+        return NO_GPU
+    if told.child:
+        print(json.dumps(child(*told.child)))
+        return 0
+    from xent_cuda import machine
+
+    found = Found(gpu=gpu.facts(), device=machine.numbers(0))
+    register()
+    run_all(found, sections(), told.seconds, started)
+    print(write(found))
+    return 1 if found.notes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

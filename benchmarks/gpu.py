@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 ROUNDS, REPEATS = 5, 6
 SAMPLE_SECONDS = 0.09
 """A sample of calls that take so long is cut short, down to one call."""
@@ -99,6 +101,45 @@ def free() -> None:
     torch.cuda.empty_cache()
 
 
+# -------------------- arrays
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """A dtype by its name, bfloat16 among them."""
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def seen(tensor: Any) -> Any:
+    """The memory of a tensor as CuPy sees it."""
+    import cupy
+    import torch
+
+    if tensor.dtype is torch.bfloat16:
+        return cupy.from_dlpack(tensor.view(torch.int16)).view(dtype_of("bfloat16"))
+    return cupy.from_dlpack(tensor)
+
+
+def bring(array: np.ndarray[Any, Any]) -> Any:
+    """An array of NumPy on the GPU, as one of CuPy's."""
+    import cupy
+
+    is_brain = array.dtype.name == "bfloat16"
+    return cupy.asarray(array.view(np.uint16)).view(array.dtype) if is_brain else cupy.asarray(array)
+
+
+def host(array: Any) -> Any:
+    """An array of whatever library as one of NumPy's, in float64."""
+    library = type(array).__module__.partition(".")[0]
+    if library == "torch":
+        return array.detach().double().cpu().numpy()
+    if library == "cupy":
+        is_brain = array.dtype.name == "bfloat16"
+        array = array.view(np.uint16).get().view(array.dtype) if is_brain else array.get()
+    return np.asarray(array).astype(np.float64)
+
+
 # -------------------- time
 
 
@@ -139,7 +180,6 @@ def sample(contender: Contender, turns: Iterator[Any], pace: Pace) -> list[float
 
 def sample_of_events(contender: Contender, turns: Iterator[Any], pace: Pace) -> list[float]:
     import cupy
-    import numpy as np
 
     events = [(cupy.cuda.Event(), cupy.cuda.Event()) for _ in range(pace.repeats)]
     kernel("hold")((1,), (1,), (np.int64(pace.hold_seconds * 1e9),))
@@ -169,7 +209,6 @@ def sample_of_host(contender: Contender, turns: Iterator[Any], pace: Pace) -> li
 def ceilings(processors: int) -> dict[str, list[float]]:
     """Seconds of copying, of reading in several launch shapes, and of filling 4 GiB."""
     import cupy
-    import numpy as np
 
     size, granules = CEILING_BYTES, CEILING_BYTES // 16
     source, target, out = cupy.empty(size, np.uint8), cupy.empty(size, np.uint8), cupy.zeros(1, np.uint32)
@@ -195,6 +234,18 @@ def moved_bytes(name: str) -> int:
 
 
 # -------------------- which GPU
+
+
+def why_not() -> str:
+    """Why nothing can be measured here; empty if it can."""
+    try:
+        import cupy
+        import torch
+    except ImportError as error:
+        return f"{error.name or error} cannot be imported"
+    if not cupy.cuda.is_available():
+        return "CuPy finds no GPU"
+    return "" if torch.cuda.is_available() else "torch, which makes the arrays, finds no GPU"
 
 
 def facts() -> dict[str, Any]:

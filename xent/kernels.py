@@ -97,7 +97,7 @@ class SideBySide:
     also: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
 
     def __call__(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-        if strides and shape[self.axis] > 1 and strides[self.axis] != self.item_bytes:
+        if strides and min(shape) > 0 and shape[self.axis] > 1 and strides[self.axis] != self.item_bytes:
             return False
         return self.also is None or self.also(shape, strides)
 

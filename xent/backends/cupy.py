@@ -50,6 +50,13 @@ def share(xp: Any, logits: Array, wanted: Any) -> Array:
 
     mean, rows = reduction.as_mean(wanted), logits.shape[0]
     below = 1.0 if mean is None else reduction.denominator(xp, mean, NO_ROWS, logits[:, 0])
-    with logits.device:
-        one = cupy.full((1,), 1.0 / below if rows else 1.0, dtype=fold.compute_dtype(xp, logits.dtype))
-    return cupy.broadcast_to(one, (rows,))
+    number = single(1.0 / below if rows else 1.0, fold.compute_dtype(xp, logits.dtype), logits)
+    return cupy.broadcast_to(number, (rows,))
+
+
+def single(value: float, dtype: Any, like: Array) -> Array:
+    """An array (1,) of one number, on the GPU of another array."""
+    import cupy
+
+    with like.device:
+        return cupy.full((1,), value, dtype=dtype)

@@ -18,7 +18,7 @@ Array = Any
 
 def is_side_by_side(array: Array) -> bool:
     """Whether the classes of a row lie side by side."""
-    return bool(array.shape[1] <= 1 or array.strides[1] == array.itemsize)
+    return bool(array.size == 0 or array.shape[1] == 1 or array.strides[1] == array.itemsize)
 
 
 def row_stride(array: Array) -> int:

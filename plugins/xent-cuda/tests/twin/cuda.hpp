@@ -8,8 +8,12 @@
 //   2  greedy, last first
 //   n  shuffled, by n        round-robin over an order drawn for each block
 //
-// A barrier that some thread never comes to is a deadlock, and reported; a 16-byte access must be aligned. The
+// What no GPU forgives is reported (Outcome), and a 16-byte access that is not aligned ends the process. The
 // exponentials of float32 are as far off as CUDA's documentation allows (ex2.approx 2 units in the last place, expf 1).
+//
+// Compiled with -fsanitize=thread every access to shared memory is watched: two threads may meet in a place only with a
+// barrier of both in between, in whatever order they happened to run, and what is read was written. A shuffle is no such
+// barrier. The sanitizer's own library is not linked: its functions are here.
 #pragma once
 #define XENT_HOST 1
 #include <setjmp.h>
@@ -21,11 +25,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <numeric>
-#include <random>
-#include <string>
-#include <utility>
 #include <vector>
 
 typedef unsigned long long u64;
@@ -35,17 +34,39 @@ struct Index { unsigned x = 0; };
 namespace host {
 
 const size_t STACK = 64 * 1024;
+#ifdef __SANITIZE_ADDRESS__
+const size_t GUARD = 0;  // the sanitizer has its own
+#else
+const size_t GUARD = 256;  // bytes after a block's shared memory, in which nothing may be written
+#endif
+
+enum Outcome { DONE = 0, UNKNOWN = 1, DEADLOCK = 2, UNEVEN = 3, OVERRUN = 4, RACE = 5, UNWRITTEN = 6, ABSENT = 7 };
+inline Outcome trouble;  // the first that a thread had
+
+inline void report(Outcome outcome, const char* what) {
+  if (trouble == DONE) fprintf(stderr, "twin: %s\n", what);
+  if (trouble == DONE) trouble = outcome;
+}
 
 struct Barrier { unsigned waiting = 0, generation = 0; };
-struct Warp { Barrier barrier; unsigned char slot[2][32][8]; };
+struct Warp {
+  Barrier sync, exchange;
+  unsigned char slot[2][32][8];
+};
+
+struct Mark { unsigned thread, cluster, block, warp; };  // who was there, at which generation of each barrier; 0: nobody
+struct Cell { Mark write, read, earlier_read; };         // what is known of two bytes
 
 struct Block {
   Index index;
-  unsigned rank;
+  unsigned rank, left;  // threads that are not done
   Barrier barrier;
   std::vector<unsigned char> memory;
   unsigned char* shared;
+  size_t shared_bytes;
   std::vector<Warp> warps;
+  std::vector<Cell> seen;
+  Cell* cells;
 };
 
 struct Fiber {
@@ -53,7 +74,7 @@ struct Fiber {
   jmp_buf where;
   bool has_begun = false, is_done = false;
   Index thread;
-  unsigned lane, side = 0;
+  unsigned number, lane, side = 0;
   Block* block;
   Warp* warp;
   const unsigned* awaited = nullptr;
@@ -66,7 +87,7 @@ inline jmp_buf scheduler;
 inline Index grid, threads;
 inline unsigned cluster_size;
 inline Barrier cluster_barrier;
-inline std::vector<Block*> cluster;
+inline Block* cluster;  // its blocks, by rank
 inline void (*body)(void*);
 inline void* body_argument;
 
@@ -77,7 +98,10 @@ inline void yield() {
 inline void resume(Fiber* fiber) {
   current = fiber;
   fiber->awaited = nullptr;
-  if (_setjmp(scheduler)) return;
+  if (_setjmp(scheduler)) {
+    current = nullptr;
+    return;
+  }
   if (fiber->has_begun) _longjmp(fiber->where, 1);
   fiber->has_begun = true;
   setcontext(&fiber->context);
@@ -86,6 +110,7 @@ inline void resume(Fiber* fiber) {
 inline void fiber_main() {
   body(body_argument);
   current->is_done = true;
+  current->block->left--;
   _longjmp(scheduler, 1);
 }
 
@@ -101,9 +126,11 @@ __attribute__((noinline)) inline void arrive(Barrier& barrier, unsigned total) {
   yield();
 }
 
+inline unsigned lanes() { return std::min(32u, threads.x - current->thread.x / 32 * 32); }  // of this thread's warp
+
 struct Stacks {
-  unsigned char* memory = nullptr;
-  size_t count = 0;
+  unsigned char* memory;
+  size_t count;
   unsigned char* need(size_t wanted) {
     if (wanted > count) {
       free(memory);
@@ -113,23 +140,38 @@ struct Stacks {
     return memory;
   }
 };
+inline Stacks stacks;
 
-enum Outcome { DONE = 0, UNKNOWN = 1, DEADLOCK = 2, UNEVEN = 3 };
+// The fibers in the order of a schedule.
+inline std::vector<unsigned> ordered(unsigned all, unsigned schedule, u64 seed) {
+  std::vector<unsigned> order(all);
+  for (unsigned i = 0; i < all; ++i) order[i] = schedule == 2 ? all - 1 - i : i;
+  for (unsigned i = all; schedule > 2 && i > 1; --i) {
+    seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+    std::swap(order[i - 1], order[(seed >> 33) % i]);
+  }
+  return order;
+}
 
 // One block, or the blocks of one cluster, from the first to the last instruction.
-inline Outcome run_cluster(unsigned first, unsigned shared_bytes, unsigned schedule, std::vector<Fiber>& fibers, unsigned char* stacks) {
+inline Outcome run_cluster(unsigned first, unsigned shared_bytes, unsigned schedule, std::vector<Fiber>& fibers) {
   unsigned each = threads.x, warps = (each + 31) / 32, all = each * cluster_size;
   std::vector<Block> blocks(cluster_size);
-  cluster.clear();
+  cluster = blocks.data();
   cluster_barrier = Barrier();
   for (unsigned rank = 0; rank < cluster_size; ++rank) {
     Block& block = blocks[rank];
     block.index.x = first + rank;
     block.rank = rank;
-    block.memory.assign(shared_bytes + 32, 0xFF);
-    block.shared = (unsigned char*)(((uintptr_t)block.memory.data() + 15) & ~(uintptr_t)15);
+    block.left = each;
+    block.memory.assign(shared_bytes + GUARD, 0xFF);  // subtle: exactly so many bytes, and the allocator aligns to 16
+    block.shared = block.memory.data();
+    block.shared_bytes = shared_bytes;
     block.warps.resize(warps);
-    cluster.push_back(&block);
+#ifdef __SANITIZE_THREAD__
+    block.seen.resize(shared_bytes / 2 + 1);
+    block.cells = block.seen.data();
+#endif
   }
   for (unsigned i = 0; i < all; ++i) {
     Fiber& fiber = fibers[i];
@@ -137,19 +179,17 @@ inline Outcome run_cluster(unsigned first, unsigned shared_bytes, unsigned sched
     fiber.side = 0;
     fiber.awaited = nullptr;
     fiber.block = &blocks[i / each];
+    fiber.number = i + 1;
     fiber.thread.x = i % each;
     fiber.lane = fiber.thread.x % 32;
     fiber.warp = &fiber.block->warps[fiber.thread.x / 32];
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = stacks + (size_t)i * STACK;
+    fiber.context.uc_stack.ss_sp = stacks.memory + (size_t)i * STACK;
     fiber.context.uc_stack.ss_size = STACK;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, fiber_main, 0);
   }
-  std::vector<unsigned> order(all);
-  std::iota(order.begin(), order.end(), 0u);
-  if (schedule == 2) std::reverse(order.begin(), order.end());
-  if (schedule > 2) std::shuffle(order.begin(), order.end(), std::mt19937(schedule + first));
+  std::vector<unsigned> order = ordered(all, schedule, schedule + first);
   bool is_greedy = schedule == 1 || schedule == 2;
   for (unsigned left = all; left;) {
     bool any = false;
@@ -174,28 +214,30 @@ inline Outcome run_cluster(unsigned first, unsigned shared_bytes, unsigned sched
         }
     }
     if (!any) {
-      fprintf(stderr, "twin: block %u waits at a barrier that not all of its threads come to\n", first);
-      return DEADLOCK;
+      report(DEADLOCK, "a barrier that not all threads come to");
+      break;
     }
   }
-  return DONE;
+  for (const Block& block : blocks)
+    for (size_t i = 0; i < GUARD; ++i)
+      if (block.memory[shared_bytes + i] != 0xFF) report(OVERRUN, "a write after the end of shared memory");
+  return trouble;
 }
 
-inline Outcome run(void (*kernel)(void*), void* argument, unsigned blocks, unsigned block, unsigned shared_bytes, unsigned size, unsigned schedule) {
-  static Stacks stacks;
+inline Outcome run(void (*kernel)(void*), void* argument, unsigned blocks, unsigned block, unsigned shared_bytes,
+                   unsigned size, unsigned schedule) {
   if (blocks % size) return UNEVEN;
   body = kernel;
   body_argument = argument;
   grid.x = blocks;
   threads.x = block;
   cluster_size = size;
+  trouble = DONE;
   std::vector<Fiber> fibers(block * size);
-  unsigned char* memory = stacks.need(fibers.size());
-  for (unsigned first = 0; first < blocks; first += size) {
-    Outcome outcome = run_cluster(first, shared_bytes, schedule, fibers, memory);
-    if (outcome != DONE) return outcome;
-  }
-  return DONE;
+  stacks.need(fibers.size());
+  for (unsigned first = 0; first < blocks && trouble == DONE; first += size)
+    run_cluster(first, shared_bytes, schedule, fibers);
+  return trouble;
 }
 
 template <class T> T exchanged(T value, int mask) {
@@ -203,7 +245,7 @@ template <class T> T exchanged(T value, int mask) {
   unsigned char(*slot)[8] = fiber->warp->slot[fiber->side ^= 1];
   static_assert(sizeof(T) <= 8, "a shuffle carries up to eight bytes");
   memcpy(slot[fiber->lane], &value, sizeof(T));
-  arrive(fiber->warp->barrier, std::min(32u, threads.x - fiber->thread.x / 32 * 32));
+  arrive(fiber->warp->exchange, lanes());
   T other;
   memcpy(&other, slot[fiber->lane ^ mask], sizeof(T));
   return other;
@@ -216,35 +258,100 @@ inline void aligned(const void* address) {
   }
 }
 
-typedef Outcome (*Launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned);
-inline std::map<std::string, Launch>& kernels() {
-  static std::map<std::string, Launch> known;
-  return known;
+// A block of the cluster, whose shared memory is about to be used: it must be there.
+inline Block& peer(unsigned rank) {
+  if (cluster[rank].left == 0) report(ABSENT, "a block of the cluster is used that is gone");
+#ifdef TWIN_ASKS_WHETHER_PEERS_HAVE_BEGUN
+  if (cluster_barrier.generation == 0) report(ABSENT, "a block of the cluster is used that may not have begun");
+#endif
+  return cluster[rank];
 }
+
+typedef Outcome (*Launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned);
+struct Kernel { const char* name; Launch launch; };
+inline std::vector<Kernel> kernels;
 
 template <auto KERNEL> struct Entry;
 template <class Argument, void (*KERNEL)(Argument)> struct Entry<KERNEL> {
   static void call(void* argument) { KERNEL(*(Argument*)argument); }
-  static Outcome launch(void* argument, unsigned blocks, unsigned block, unsigned shared_bytes, unsigned size, unsigned schedule) {
+  static Outcome launch(void* argument, unsigned blocks, unsigned block, unsigned shared_bytes, unsigned size,
+                        unsigned schedule) {
     return run(&call, argument, blocks, block, shared_bytes, size, schedule);
   }
 };
 template <auto KERNEL> struct Known {
-  explicit Known(const char* name) { kernels()[name] = &Entry<KERNEL>::launch; }
+  explicit Known(const char* name) { kernels.push_back({name, &Entry<KERNEL>::launch}); }
 };
 
 }  // namespace host
 
-extern "C" int twin_launch(const char* name, void* task, unsigned blocks, unsigned block, unsigned shared_bytes, unsigned size, unsigned schedule) {
-  auto found = host::kernels().find(name);
-  return found == host::kernels().end() ? host::UNKNOWN : found->second(task, blocks, block, shared_bytes, size, schedule);
+extern "C" int twin_launch(const char* name, void* task, unsigned blocks, unsigned block, unsigned shared_bytes,
+                           unsigned size, unsigned schedule) {
+  for (const host::Kernel& one : host::kernels)
+    if (!strcmp(one.name, name)) return one.launch(task, blocks, block, shared_bytes, size, schedule);
+  return host::UNKNOWN;
 }
+
+// ---- who meets whom in shared memory ----------------------------------------------------------------------------------
+
+#ifdef __SANITIZE_THREAD__
+#define UNWATCHED __attribute__((no_sanitize("thread"), noinline))
+namespace host {
+
+// Whether a barrier that both threads took part in lies between a mark and now.
+UNWATCHED inline bool is_past(const Mark* mark, Fiber* now) {
+  if (mark->thread == 0 || mark->thread == now->number || mark->cluster != cluster_barrier.generation) return true;
+  unsigned other = mark->thread - 1, mine = now->number - 1, each = threads.x;
+  if (other / each != mine / each) return false;
+  if (mark->block != now->block->barrier.generation) return true;
+  return other % each / 32 == mine % each / 32 && mark->warp != now->warp->sync.generation;
+}
+
+UNWATCHED inline void touched(const void* address, size_t bytes, bool writes) {
+  Fiber* now = current;
+  for (unsigned rank = 0; now && rank < cluster_size; ++rank) {
+    Block* block = cluster + rank;
+    size_t offset = (uintptr_t)address - (uintptr_t)block->shared;
+    if (offset >= block->shared_bytes) continue;
+    Mark mark = {now->number, cluster_barrier.generation, now->block->barrier.generation, now->warp->sync.generation};
+    for (Cell* cell = block->cells + offset / 2; cell <= block->cells + (offset + bytes - 1) / 2; ++cell) {
+      bool meets = !is_past(&cell->write, now);
+      if (writes) meets = meets || !is_past(&cell->read, now) || !is_past(&cell->earlier_read, now);
+      if (meets) report(RACE, "two threads use a place in shared memory with no barrier between, one writes");
+      if (!writes && !cell->write.thread) report(UNWRITTEN, "a place in shared memory is read that was not written");
+      if (writes) {
+        cell->write = mark;
+        cell->read.thread = cell->earlier_read.thread = 0;
+      } else {
+        if (cell->read.thread != mark.thread) cell->earlier_read = cell->read;
+        cell->read = mark;
+      }
+    }
+  }
+}
+
+}  // namespace host
+
+#define WATCHED(N)                                                                              \
+  UNWATCHED void __tsan_read##N(void* at) { host::touched(at, N, false); }                      \
+  UNWATCHED void __tsan_write##N(void* at) { host::touched(at, N, true); }                      \
+  UNWATCHED void __tsan_unaligned_read##N(void* at) { host::touched(at, N, false); }            \
+  UNWATCHED void __tsan_unaligned_write##N(void* at) { host::touched(at, N, true); }
+extern "C" {
+WATCHED(1) WATCHED(2) WATCHED(4) WATCHED(8) WATCHED(16)
+UNWATCHED void __tsan_read_range(void* at, size_t bytes) { host::touched(at, bytes, false); }
+UNWATCHED void __tsan_write_range(void* at, size_t bytes) { host::touched(at, bytes, true); }
+UNWATCHED void __tsan_init() {}
+UNWATCHED void __tsan_func_entry(void*) {}
+UNWATCHED void __tsan_func_exit() {}
+}
+#endif
 
 // ---- what CUDA has ----------------------------------------------------------------------------------------------------
 
 #define __global__ static
 #define __syncthreads() host::arrive(host::current->block->barrier, host::threads.x)
-#define __syncwarp() host::arrive(host::current->warp->barrier, std::min(32u, host::threads.x - host::current->thread.x / 32 * 32))
+#define __syncwarp() host::arrive(host::current->warp->sync, host::lanes())
 #define __shfl_xor_sync(mask, value, lanes) host::exchanged(value, lanes)
 #define __umulhi(a, b) ((unsigned)(((u64)(a) * (u64)(b)) >> 32))
 #define threadIdx (host::current->thread)
@@ -300,6 +407,6 @@ inline uint4 load16(const void* from) { host::aligned(from); uint4 value; memcpy
 inline void store16(void* to, uint4 value) { host::aligned(to); memcpy(to, &value, 16); }
 inline unsigned cluster_rank() { return host::current->block->rank; }
 template <class P> P* in_peer(P* mine, unsigned rank) {
-  return (P*)(host::cluster[rank]->shared + ((unsigned char*)mine - host::current->block->shared));
+  return (P*)(host::peer(rank).shared + ((unsigned char*)mine - host::current->block->shared));
 }
 inline void cluster_sync() { host::arrive(host::cluster_barrier, host::threads.x * host::cluster_size); }
