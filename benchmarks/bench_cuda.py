@@ -11,8 +11,9 @@ The counting model, for N rows of C logits of b bytes, labels in int64, soft tar
 | loss of soft targets | (b + 4) N C read, 4 N | read |
 | loss and gradient of soft targets | (b + 4) N C read, b N C written, 4 N | copy |
 
-An exponential an element, or two, takes less than half of that time on an H200. The ceilings are measured in the same
-run on 4 GiB: a copy within the GPU, a kernel that only reads, and memset. The scale of the gradient is one number.
+Exponentials, one an element and two with the gradient, 16 a clock on each of 132 multiprocessors, take about half of
+the time that the bytes take for bfloat16, and a quarter for float32. The ceilings are measured in the same run, on
+4 GiB: a copy within the GPU, a kernel that only reads, and memset. The scale of the gradient is one number.
 
 ``PREDICTED`` was written before any of it ran on a GPU, so that it can be wrong: ``--predict`` prints it beside the
 plans it was made from, and measures nothing. Logits are normal with standard deviation 3, labels uniform, soft targets
@@ -29,16 +30,16 @@ import functools
 import itertools
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gpu
@@ -93,7 +94,7 @@ LOOKED_AT = ((5, 1), (300, 10), (37, 1000), (64, 4099), (8, 50257), (3, 128256))
 LOOKED_FOR = ((LABEL, LOSS), (LABEL, BOTH), (LABEL, GRADIENT), (LABEL, STATISTICS), (SOFT, LOSS), (SOFT, BOTH))
 EPSILON = {"float16": 2**-10, "bfloat16": 2**-7, "float32": 2**-23, "float64": 2**-52}
 VARIANTS = ("tile", "lanes", "warp", "block", "cluster", "split")
-CHILDREN, CHILD_SECONDS = 8, 90
+CHILDREN, CHILD_SECONDS = 12, 90
 DISTRIBUTIONS = ("cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "liger-kernel", "jax", "jaxlib", "ml-dtypes")
 NO_GPU = 4
 HOW = (
@@ -104,8 +105,8 @@ HOW = (
 )
 ASIDE = (
     "Liger writes its gradient over the logits: each call gets a clone that is made before the clock starts, and a "
-    "small one is still in the L2 cache. It waits for the GPU within a call, which its times hold. JAX is timed by the "
-    "host's clock, launches included."
+    "small one is still in the L2 cache. It waits for the GPU within a call, and its times include that. JAX is timed "
+    "by the host's clock, launches included."
 )
 
 
@@ -160,9 +161,10 @@ class Found:
         ]
         return max(rates, default=float("nan"))
 
-    def lasts(self, variant: str, dtype: str) -> bool:
-        """Whether a variant came back from the look at its numbers."""
-        return not any(look["died"] for look in self.looks if (look["variant"], look["dtype"]) == (variant, dtype))
+    def breaks(self, variant: str, dtype: str) -> bool:
+        """Whether a variant took the GPU with it when its numbers were looked at; then it is not launched again."""
+        died = (look["died"] for look in self.looks if (look["variant"], look["dtype"]) == (variant, dtype))
+        return any(re.search(r"^nothing|^exit code|CUDA_ERROR|cudaError", text) for text in died)
 
 
 def titled(shape: Shape) -> str:
@@ -241,11 +243,11 @@ def ours(shape: Shape, found: Found, every_variant: bool = True) -> Iterator[Con
 
     share, able = share_of(shape), variants(shape, found.device)
     for variant in able if every_variant else able[:1]:
-        if found.lasts(variant, shape.dtype):
+        if found.breaks(variant, shape.dtype):
+            found.note(f"{titled(shape)}, {worded(shape)}: {variant} is not timed, for it broke before.")
+        else:
             name = OURS if variant == able[0] else f"{OURS}, {variant}"
             yield Contender(name, called(kernel_of(shape, Gpu(), variant), shape, share))
-        else:
-            found.note(f"{titled(shape)}, {worded(shape)}: the variant {variant} is not timed: it did not come back.")
 
 
 def public(shape: Shape, given: Inputs, found: Found) -> Iterator[Contender]:
@@ -259,10 +261,12 @@ def public(shape: Shape, given: Inputs, found: Found) -> Iterator[Contender]:
         f"{name}, CuPy": lambda given: function(given.logits, given.labels),
         f"{name}, torch": lambda given: function(given.x, given.y),
     }
-    for arrays in ((given.logits, given.labels), (given.x, given.y)):
-        chosen = xent.explain(xent.sparse_cross_entropy, *arrays)
+    for name, told in zip(calls, ((given.logits, given.labels), (given.x, given.y)), strict=True):
+        chosen = xent.explain(xent.sparse_cross_entropy, *told)
         if chosen.kernel != "cuda":
-            found.note(f"xent does not choose the kernel cuda, but {chosen.kernel}:\n{chosen}")
+            judged = (chosen.inner or chosen).verdicts
+            reasons = [reason for one in judged if one.kernel == "cuda" for reason in one.reasons]
+            found.note(f"{name} is served by {chosen.kernel}, not cuda: {'; '.join(reasons) or 'not registered'}")
     return itertools.starmap(Contender, calls.items())
 
 
@@ -456,10 +460,12 @@ def look_in_a_process(task: tuple[str, str]) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", *task]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS, check=True)
-        return json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
     except subprocess.TimeoutExpired:
         died = f"nothing within {CHILD_SECONDS} seconds"
     except subprocess.CalledProcessError as error:
+        print(error.stderr[-2000:], file=sys.stderr)
         died = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
     return {"variant": variant, "dtype": dtype, "checks": 0, "wrong": [], "died": died}
 
@@ -549,7 +555,7 @@ def time_pass(
         found.timings.append(Timing(shape, planned, is_of_peers, gpu.interleave(good, arrays)))
 
 
-def believed(contenders: Iterable[Contender], given: Inputs, found: Found, where: str) -> list[Contender]:
+def believed(contenders: list[Contender], given: Inputs, found: Found, where: str) -> list[Contender]:
     """The contenders that run, and compute what the first does."""
     expected, good = None, []
     for one in contenders:
@@ -576,7 +582,8 @@ def outcome(result: Any) -> list[Any]:
 
 def time_small(found: Found) -> None:
     """Host and GPU together: a batch of calls one after the other, then a wait."""
-    given, calls = draw(SMALL), {}
+    given = draw(SMALL)
+    calls: dict[str, measure.Call] = {}
     for method in (LOSS, BOTH):
         of = SMALL._replace(method=method)
         contenders = [*ours(of, found, every_variant=False), *public(of, given, found), with_torch(of)]
@@ -652,8 +659,8 @@ def targets(found: Found) -> Iterator[tuple[str, str, Spread, bool]]:
         timing = timing_of(found, shape, BOTH, is_of_peers=True)
         if timing and peer in timing.seconds:
             times = ratio(timing, peer)
-            asked = f"≥ {least}" if shape in SHARES else "reported"
-            yield f"{peer} / xent, {timing.title}", asked, times, shape not in SHARES or times.median >= least
+            promise = f"≥ {least}" if shape in SHARES else "reported"
+            yield f"{peer} / xent, {timing.title}", promise, times, shape not in SHARES or times.median >= least
 
 
 def predictions(found: Found) -> Iterator[tuple[str, ...]]:
@@ -662,18 +669,15 @@ def predictions(found: Found) -> Iterator[tuple[str, ...]]:
         timing = timing_of(found, shape, method, is_of_peers=False)
         if timing:
             predicted, took = PREDICTED[shape][method], spread_of(timing.seconds[OURS])
-            yield (
-                f"xent, {timing.title}, ms",
-                f"{predicted}",
-                took.show(1e-3),
-                f"{took.median * 1e3 / predicted - 1:+.0%}",
-            )
+            off = f"{took.median * 1e3 / predicted - 1:+.0%}"
+            yield f"xent, {timing.title}, ms", f"{predicted}", took.show(1e-3), off
     for shape, (peer, (low, high)) in itertools.product(SHAPES, PREDICTED_RATIOS.items()):
         timing = timing_of(found, shape, BOTH, is_of_peers=True)
         if timing and peer in timing.seconds:
             times = ratio(timing, peer)
-            off = times.median / low - 1 if times.median < low else max(0, times.median / high - 1)
-            yield f"{peer} / xent, {timing.title}", f"{low} to {high}", times.show(), f"{off:+.0%}" if off else "within"
+            nearest = min(max(times.median, low), high)
+            off = "within" if nearest == times.median else f"{times.median / nearest - 1:+.0%}"
+            yield f"{peer} / xent, {timing.title}", f"{low} to {high}", times.show(), off
 
 
 def choices(found: Found) -> Iterator[tuple[str, ...]]:
@@ -714,45 +718,53 @@ def show_timing(timing: Timing, found: Found) -> list[str]:
         over = ratio(timing, name).show() if OURS in timing.seconds else ""
         calls = sum(map(len, samples))
         rows.append((name, calls, took.show(1e-3), measure.plain(size / took.median / 1e12), reached, over))
-    text = f"`{timing.planned}` is planned; {size / 1e9:.3f} GB must move."
+    text = f"`{timing.planned}` is planned; {size / 1e9:.3g} GB must move."
     if has_ceiling:
-        text += f" Those take {size / found.ceiling(ceiling) * 1e3:.3f} ms at the {ceiling} ceiling."
+        text += f" That takes {size / found.ceiling(ceiling) * 1e3:.3g} ms at the {ceiling} ceiling."
     if predicted := PREDICTED.get(shape._replace(method=LOSS), {}).get(shape.method):
         text += f" Predicted: {predicted} ms."
     heading = f"## {timing.title}{', beside peers' * timing.is_of_peers}"
     return [heading, text, measure.table(("", "calls", "ms", "TB/s", f"of {ceiling}", "time / xent's"), rows)]
 
 
+def summary(found: Found) -> list[str]:
+    """What was asked, what was predicted, which variant was the quickest, and what is missing."""
+    columns = ("shape and pass", "planned", "quickest", "time of the planned / quickest")
+    return [
+        "## Ceilings",
+        show_ceilings(found),
+        "## Variants",
+        measure.table(columns, choices(found)),
+        "## Predictions",
+        measure.table(("", "predicted", "measured", "off by"), predictions(found)),
+        "## Promises",
+        measure.targets(targets(found)),
+        "## Left out, or gone wrong",
+        "\n".join(f"- {note}" for note in found.notes) or "Nothing.",
+    ]
+
+
 def report(found: Found) -> Report:
     """The page of what was found so far, and the numbers behind it."""
-    made = Report("cuda", f"xent-cuda on one {found.gpu.get('gpu', 'GPU')}", DISTRIBUTIONS)
-    if found.gpu:
-        made.add(gpu.describe(found.gpu))
-    made.add(HOW, ASIDE)
-    made.add("## Promises", measure.targets(targets(found)))
-    made.add("## Predictions", measure.table(("", "predicted", "measured", "off by"), predictions(found)))
-    columns = ("shape and pass", "planned", "quickest", "time of the planned / quickest")
-    made.add("## Variants", measure.table(columns, choices(found)))
-    made.add("## Ceilings", show_ceilings(found), "## Correctness", show_looks(found))
+    made = Report("cuda", f"xent-cuda on one {found.gpu['gpu']}", DISTRIBUTIONS)
+    made.add(gpu.describe(found.gpu), HOW, ASIDE, *summary(found), "## Correctness", show_looks(found))
     for timing in found.timings:
         made.add(*show_timing(timing, found))
     micro = [(name, measure.spread(seconds).show(1e-6)) for name, seconds in found.small.items()]
     made.add(f"## A small call: {titled(SMALL)}, host and GPU", measure.table(("", "µs a call"), micro))
     made.add("## Instances", measure.table(("", "threads", "registers", "local bytes"), found.instances))
-    made.add("## Left out, or gone wrong", "\n".join(f"- {note}" for note in found.notes) or "Nothing.")
     timings = [one._asdict() | {"shape": one.shape._asdict()} for one in found.timings]
     made.add(gpu=found.gpu, ceilings=found.ceilings, looks=found.looks, timings=timings, small=found.small)
     made.add(instances=found.instances, notes=found.notes)
     return made
 
 
-def write(found: Found) -> str:
-    """The page, kept under ``results/``, and in the folder ``$OUT`` if there is one."""
-    page = report(found).write(quick=False)
+def write(found: Found) -> None:
+    """Keeps the page and its numbers under ``results/``, and in the folder ``$OUT`` if there is one."""
+    report(found).write(quick=False)
     if folder := os.environ.get("OUT"):
         for ending in ("md", "json"):
-            shutil.copy(measure.RESULTS / f"cuda.{ending}", Path(folder))
-    return page
+            shutil.copy(measure.RESULTS / f"cuda.{ending}", folder)
 
 
 # -------------------- the command
@@ -760,27 +772,9 @@ def write(found: Found) -> str:
 
 def predicted_page() -> str:
     """The plans for an H200, and how long they should take."""
-    rows = []
-    for shape, method in itertools.product(SHAPES, (LOSS, BOTH)):
-        of = shape._replace(method=method)
-        planned, others = plan(of, Device()), variants(of, Device())[1:]
-        floor, predicted = least_bytes(of) / SUPPOSED[CEILING_OF[method]] * 1e3, PREDICTED[shape][method]
-        name, size = f"{titled(of)}, {worded(of)}", f"{least_bytes(of) / 1e9:.3f}"
-        shown = "; ".join(map(show_launch, planned.launches))
-        rows.append(
-            (
-                name,
-                planned.variant,
-                shown,
-                ", ".join(others),
-                size,
-                f"{floor:.3f}",
-                predicted,
-                f"{floor / predicted:.2f}",
-            )
-        )
     columns = ("shape and pass", "variant", "launches", "others", "GB", "floor, ms", "predicted, ms", "share")
-    ratios = [(name, f"{low} to {high}") for name, (low, high) in PREDICTED_RATIOS.items()]
+    rows = (predicted_row(shape._replace(method=method)) for shape in SHAPES for method in (LOSS, BOTH))
+    ratios = ((name, f"{low} to {high}") for name, (low, high) in PREDICTED_RATIOS.items())
     parts = (
         "# What the kernels of xent-cuda should take on an H200",
         f"Nothing here is measured. Plans for {Device()}. Floors: the bytes that must move, read at "
@@ -790,6 +784,16 @@ def predicted_page() -> str:
         measure.table(("", "time / xent's"), ratios),
     )
     return "\n\n".join(parts)
+
+
+def predicted_row(shape: Shape) -> tuple[str, ...]:
+    """The plan for one pass, its floor, and the prediction."""
+    variant, *others = variants(shape, Device())
+    launches = "; ".join(map(show_launch, plan(shape, Device()).launches))
+    size, predicted = least_bytes(shape), PREDICTED[shape._replace(method=LOSS)][shape.method]
+    floor = size / SUPPOSED[CEILING_OF[shape.method]] * 1e3
+    numbers = (f"{size / 1e9:.3g}", f"{floor:.3g}", f"{predicted}", f"{floor / predicted:.2f}")
+    return f"{titled(shape)}, {worded(shape)}", variant, launches, ", ".join(others), *numbers
 
 
 def show_launch(launch: Launch) -> str:
@@ -834,12 +838,12 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """The exit code: 1 where a section went wrong, 4 where there is no GPU."""
+    """The exit code: 1 where something went wrong or was left out, 4 where there is no GPU."""
     told, started = arguments(), time.perf_counter()
     if told.predict:
         print(predicted_page())
         return 0
-    if reason := gpu.why_not():
+    if reason := gpu.why_not(needs_torch=not told.child):
         print(f"bench_cuda: {reason}: run it on a machine with a GPU, or with --predict.", file=sys.stderr)
         return NO_GPU
     if told.child:
@@ -850,7 +854,7 @@ def main() -> int:
     found = Found(gpu=gpu.facts(), device=machine.numbers(0))
     register()
     run_all(found, sections(), told.seconds, started)
-    print(write(found))
+    print(*summary(found), sep="\n\n")
     return 1 if found.notes else 0
 
 

@@ -27,7 +27,7 @@ HOLD_AT_MOST = 0.02
 CEILING_BYTES = 4 << 30
 READERS = ((8, 256), (4, 512), (16, 128), (2, 1024), (0, 256))
 """Launches of ``read``: blocks of a multiprocessor, 0 for as many as read 64 bytes a thread, and threads of a block."""
-COPY, READ, WRITE = "copy", "read", "write"
+COPY, READ, WRITE, NOTHING = "copy", "read", "write", "nothing"
 SOURCE = r"""
 extern "C" __global__ void hold(long long nanoseconds) {
   long long start, now;
@@ -145,7 +145,8 @@ def host(array: Any) -> Any:
 
 def interleave(contenders: list[Contender], sets: list[Any], rounds: int = ROUNDS) -> dict[str, Samples]:
     """Seconds of each call of each contender, round by round, each round beginning with another one."""
-    turns, found = itertools.cycle(sets), {one.name: [] for one in contenders}
+    turns = itertools.cycle(sets)
+    found: dict[str, Samples] = {one.name: [] for one in contenders}
     paces = {one.name: pace(one, turns) for one in contenders}
     for turn in range(rounds):
         start = turn % max(1, len(contenders))
@@ -207,7 +208,7 @@ def sample_of_host(contender: Contender, turns: Iterator[Any], pace: Pace) -> li
 
 
 def ceilings(processors: int) -> dict[str, list[float]]:
-    """Seconds of copying, of reading in several launch shapes, and of filling 4 GiB."""
+    """Seconds of copying, of filling and of reading 4 GiB, this in several launch shapes, and of doing nothing."""
     import cupy
 
     size, granules = CEILING_BYTES, CEILING_BYTES // 16
@@ -223,6 +224,7 @@ def ceilings(processors: int) -> dict[str, list[float]]:
         Contender(COPY, lambda _: target.data.copy_from_device_async(source.data, size)),
         Contender(WRITE, lambda _: target.data.memset_async(0xA5, size)),
         *(reader(*shape) for shape in READERS),
+        Contender(NOTHING, as_given),  # what two events take by themselves
     ]
     found = interleave(contenders, [None])
     return {name: list(itertools.chain(*samples)) for name, samples in found.items()}
@@ -230,22 +232,26 @@ def ceilings(processors: int) -> dict[str, list[float]]:
 
 def moved_bytes(name: str) -> int:
     """Bytes read and written by one of the ceilings' calls."""
-    return 2 * CEILING_BYTES if name == COPY else CEILING_BYTES
+    return {COPY: 2 * CEILING_BYTES, NOTHING: 0}.get(name, CEILING_BYTES)
 
 
 # -------------------- which GPU
 
 
-def why_not() -> str:
+def why_not(needs_torch: bool = True) -> str:
     """Why nothing can be measured here; empty if it can."""
     try:
         import cupy
-        import torch
+
+        if not cupy.cuda.is_available():
+            return "CuPy finds no GPU"
+        if needs_torch:
+            import torch
+
+            return "" if torch.cuda.is_available() else "torch, which makes the arrays, finds no GPU"
     except ImportError as error:
         return f"{error.name or error} cannot be imported"
-    if not cupy.cuda.is_available():
-        return "CuPy finds no GPU"
-    return "" if torch.cuda.is_available() else "torch, which makes the arrays, finds no GPU"
+    return ""
 
 
 def facts() -> dict[str, Any]:

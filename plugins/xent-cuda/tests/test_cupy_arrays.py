@@ -244,7 +244,7 @@ def test_a_gradient_is_not_written_over_the_logits_by_mistake(twin, rng):
     logits, labels = example(rng)
     x, arguments = host.put(logits), (host.put(labels), 1.0, 0.0, host.put(np.ones(9, np.float32)))
     for out in (x, x[::-1], x[3:4].reshape(1, 33)):
-        with pytest.raises(ValueError, match="`out` must not share memory with `logits`. Pass donate=True"):
+        with pytest.raises(ValueError, match=r"`out` must not share memory with `logits`\. Pass donate=True"):
             kernels.sparse.loss_and_gradient(x, *arguments, threads=1, out=out)
     with pytest.raises(ValueError, match="`out` must not be given beside donate=True"):
         kernels.sparse.loss_and_gradient(x, *arguments, threads=1, out=x, donate=True)

@@ -63,9 +63,6 @@ def test_what_is_planned_can_be_launched(shape, device, data):
 @given(shapes(), st.sampled_from(DEVICES))
 def test_parts_cover_every_class_and_what_is_kept_is_of_one_part(shape, device):
     found = plan(shape, device)
-    if found.variant == "tile":
-        assert found.kept >= shape.classes
-        return
     per_granule = 16 // planning.BYTES[shape.dtype]
     share = planning.ceil_of(planning.ceil_of(shape.classes, found.parts), per_granule) * per_granule  # as in xent.cu
 
@@ -74,13 +71,13 @@ def test_parts_cover_every_class_and_what_is_kept_is_of_one_part(shape, device):
 
 
 @pytest.mark.parametrize("dtype", sorted(planning.BYTES))
-def test_rows_of_a_tile_begin_in_different_banks(dtype):
-    for classes in range(1, planning.TILE_CLASSES + 1):
-        pitch = planning.pitch(Shape(1, classes, dtype)) * planning.BYTES[dtype]
-        banks = {row * pitch // 4 % 32 for row in range(32)}
+@pytest.mark.parametrize("classes", range(1, planning.TILE_CLASSES + 1))
+def test_rows_of_a_tile_begin_in_different_banks(dtype, classes):
+    shape = Shape(1000, classes, dtype)
+    begins = [row * shape.row_bytes // 4 % 32 for row in range(32)]
+    meeting = max(begins.count(bank) for bank in begins)
 
-        assert pitch >= classes * planning.BYTES[dtype]
-        assert len(banks) == (16 if dtype == "float64" else 32) or (pitch % 8 == 0 and len(banks) >= 16)
+    assert plan(shape, H200).variant != "tile" or meeting <= 4
 
 
 @pytest.mark.parametrize(

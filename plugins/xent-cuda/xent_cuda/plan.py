@@ -14,6 +14,7 @@ All of them give the same bits. The limits were reasoned out, not measured: see 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ METHODS = {"partial": 0, "loss": 0, "gradient": GIVEN | SLOPE, "loss_and_gradien
 GRANULE = 16
 DESK_BYTES = 3072
 TILE_ROWS, TILE_CLASSES, TILE_BYTES = 128, 64, 48 << 10
+BANKS, BANK_BYTES, CONFLICTS_AT_MOST = 32, 4, 4
 WARP_CLASSES, LANES_BYTES, WARP_BLOCK = 1024, 256, 128
 BLOCK_THREADS = 256
 SMALL_ROW_BYTES = 16 << 10
@@ -83,7 +85,7 @@ class Plan:
     parts : int
         In how many parts a row is folded.
     kept : int
-        Granules of 16 bytes of each part that stay in shared memory; of a tile the elements from row to row.
+        Granules of 16 bytes of each part that stay in shared memory.
     """
 
     variant: str
@@ -149,6 +151,8 @@ def variants(shape: Shape, device: Device) -> list[str]:
         able.append("tile")
     if shape.classes <= WARP_CLASSES:
         able += ["lanes", "warp"] if shape.row_bytes <= LANES_BYTES else ["warp"]
+    if able[0:2] == ["tile", "lanes"] and conflicts(shape) > CONFLICTS_AT_MOST:
+        able[0:2] = ["lanes", "tile"]
     small = [*able]
     # a gradient of given numbers keeps nothing, and parts of its rows need nothing of each other
     if shape.method not in ("gradient", "statistics") and not shape.is_in_place:
@@ -179,22 +183,19 @@ def parts_of(shape: Shape, device: Device) -> int:
     return max(1, min(wanted, shape.row_bytes // PART_BYTES, PARTS_AT_MOST))
 
 
-def pitch(shape: Shape) -> int:
-    """Elements from one row of a tile to the next: an odd number of banks, so that threads do not meet in one."""
-    if BYTES[shape.dtype] == 2:
-        return 2 * ((shape.classes + 1) // 2 | 1)
-    return shape.classes | 1
+def conflicts(shape: Shape) -> int:
+    """How many threads meet in one bank of shared memory where each reads a row of a tile."""
+    return math.gcd(shape.row_bytes // BANK_BYTES, BANKS) if shape.row_bytes % BANK_BYTES == 0 else 1
 
 
 def tile_bytes(shape: Shape) -> int:
-    return TILE_ROWS * pitch(shape) * BYTES[shape.dtype]
+    """A tile, wherever in 16 bytes it begins."""
+    return TILE_ROWS * shape.row_bytes + GRANULE
 
 
 def tile(shape: Shape) -> Plan:
     blocks = min(ceil_of(shape.rows, TILE_ROWS), BLOCKS_AT_MOST)
-    return Plan(
-        "tile", (Launch(shape.kernel("tile", TILE_ROWS), blocks, TILE_ROWS, tile_bytes(shape)),), kept=pitch(shape)
-    )
+    return Plan("tile", (Launch(shape.kernel("tile", TILE_ROWS), blocks, TILE_ROWS, tile_bytes(shape)),))
 
 
 def team(shape: Shape, lanes: int) -> Plan:

@@ -39,6 +39,8 @@ DEV bf16 narrow(float x, bf16) { bf16 one; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(
 DEV float power(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 DEV float exponential(float x) { return expf(x); }
 DEV float roughly_one_over(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+DEV u32 larger_two(u32 a, u32 b, f16) { u32 c; asm("max.f16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b)); return c; }
+DEV u32 larger_two(u32 a, u32 b, bf16) { u32 c; asm("max.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b)); return c; }
 DEV uint4 load16(const void* from) { return __ldcg((const uint4*)from); }
 DEV void store16(void* to, uint4 value) { __stcs((uint4*)to, value); }
 DEV u32 cluster_rank() { u32 rank; asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank)); return rank; }
@@ -145,6 +147,31 @@ template <class T> struct Pack {  // 16 bytes of a row
 
 template <class T> union Bits { T value; u64 bits; DEV Bits() : bits(0) {} };
 
+template <class T> struct Highest {  // the largest of the packs it has seen; NaN is passed over
+  typename Wide<T>::type so_far;
+  DEV Highest() : so_far(-infinity<typename Wide<T>::type>()) {}
+  DEV void see(const Pack<T>& pack) {
+#pragma unroll
+    for (int k = 0; k < Pack<T>::V; ++k) so_far = larger(so_far, widen(pack.each[k]));
+  }
+  DEV typename Wide<T>::type value() const { return so_far; }
+};
+
+template <class H> struct HighestOfTwos {  // of 16-bit logits, two at a time
+  Pack<H> so_far;
+  DEV HighestOfTwos() {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) so_far.each[k] = narrow(-infinity<float>(), H());
+  }
+  DEV void see(const Pack<H>& pack) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) so_far.word[0] = larger_two(so_far.word[0], pack.word[i], H());
+  }
+  DEV float value() const { return larger(widen(so_far.each[0]), widen(so_far.each[1])); }
+};
+template <> struct Highest<f16> : HighestOfTwos<f16> {};
+template <> struct Highest<bf16> : HighestOfTwos<bf16> {};
+
 // 16 bytes of a and b, side by side, from so many elements on.
 template <class T> DEV Pack<T> spliced(const Pack<T>& a, const Pack<T>& b, int elements) {
   int bytes = elements * (int)sizeof(T);
@@ -165,10 +192,11 @@ template <class T> DEV Pack<T> spliced(const Pack<T>& a, const Pack<T>& b, int e
 template <class T> struct Run {
   static const int V = Pack<T>::V;
   T* at;
-  int classes, skip, granules;  // skip: elements of the first granule that are before the run
+  int classes, skip, granules, whole;  // skip: elements of the first granule that are before the run
   DEV Run(T* at, int classes) : at(at), classes(classes) {
     skip = (int)((u64)at & 15u) / (int)sizeof(T);
     granules = (skip + classes + V - 1) / V;
+    whole = (skip + classes) / V;
   }
   DEV bool has(int first, int k) const { return first + k >= 0 && first + k < classes; }
   DEV bool has_all(int first) const { return first >= 0 && first + V <= classes; }
@@ -210,6 +238,7 @@ template <class T> struct Held {  // a run of which the first granules are in sh
   Run<T> run;
   uint4* stash;
   int kept;
+  DEV bool is_easy() const { return run.skip == 0 && kept == run.granules && kept > 0; }  // all is there, leaf by leaf
   DEV Pack<T> granule(int index) const {
     Pack<T> pack;
     if (index >= 0 && index < kept)
@@ -270,10 +299,13 @@ template <class A, int V> DEV double tree(A (&term)[V]) {
   return (double)term[0];
 }
 
-template <class A> struct Asked {  // what is asked of a row besides its logits
-  i64 label;                       // among the classes at hand
-  A label_logit;                   // of statistics
+template <class A> struct Asked {  // what statistics ask of a row besides its logits
+  int label;
+  A label_logit;
 };
+
+// Where a label is among so many classes: -1 if it comes before them, their number if it comes after.
+DEV int place_of(i64 label, int classes) { return label < 0 ? -1 : label < classes ? (int)label : classes; }
 
 // A leaf: x and targets t of V classes from first on, of which some are of the run. HOLDS: one may be at the maximum.
 template <int KIND, int MODE, bool HOLDS, class Tally, class Top, class A, int V>
@@ -283,7 +315,8 @@ DEV void count(Tally& tally, const Top& top, const Asked<A>& asked, const A (&x)
   for (int k = 0; k < V; ++k) {
     bool is_top = HOLDS && x[k] == top.max;
     A below = is_top ? A(0) : top.max - x[k];
-    e[k] = is_top ? A(0) : top.over(x[k]);
+    const A power = top.over(x[k]);  // taken before it is selected: a branch around it would cost more
+    e[k] = is_top ? A(0) : power;
     if (HOLDS) tally.at_top += is_top && k < some;
     if (MODE & STATISTICS) {
       more[k] = e[k] * e[k];
@@ -365,9 +398,10 @@ template <int KIND, class T> struct Slope {
     usual = mass * inverse * (A)top.correction();
   }
   DEV A general(A x, A t) const {  // at the maximum without the difference of two numbers that may be equal
-    return (x == top.max ? ((mass - t) - t * rest) * inverse : usual * top.over(x) - t) * scale;
+    const A elsewhere = usual * top.over(x) - t;
+    return (x == top.max ? ((mass - t) - t * rest) * inverse : elsewhere) * scale;
   }
-  template <int V> DEV void of(const A (&x)[V], const A (&t)[V], int first, i64 label, A on, A off, A (&out)[V]) const {
+  template <int V> DEV void of(const A (&x)[V], const A (&t)[V], int first, int label, A on, A off, A (&out)[V]) const {
     if (scale == A(0)) {
 #pragma unroll
       for (int k = 0; k < V; ++k) out[k] = A(0);
@@ -375,9 +409,11 @@ template <int KIND, class T> struct Slope {
     }
     const A peak = mass * inverse * scale, share = usual * scale;
 #pragma unroll
-    for (int k = 0; k < V; ++k)
-      out[k] = KIND != LABEL ? general(x[k], KIND == SOFT ? t[k] : off) : x[k] == top.max ? peak : share * top.over(x[k]);
-    if (KIND != SOFT && label >= first && label < first + V) {
+    for (int k = 0; k < V; ++k) {
+      const A elsewhere = share * top.over(x[k]);
+      out[k] = KIND != LABEL ? general(x[k], KIND == SOFT ? t[k] : off) : x[k] == top.max ? peak : elsewhere;
+    }
+    if (KIND != SOFT && (u32)(label - first) < (u32)V) {
 #pragma unroll
       for (int k = 0; k < V; ++k)
         if (first + k == label) out[k] = general(x[k], on + off);
@@ -393,7 +429,7 @@ template <int LANES, class A> DEV A warp_max(A x) {
   return x;
 }
 
-template <int LANES, int N> DEV void warp_add(Tally<N>& tally) {
+template <int LANES, int MODE, int N> DEV void warp_add(Tally<N>& tally) {
 #pragma unroll
   for (int lane = LANES / 2; lane > 0; lane /= 2) {
     Tally<N> other;
@@ -403,7 +439,7 @@ template <int LANES, int N> DEV void warp_add(Tally<N>& tally) {
       other.sum[i].low = __shfl_xor_sync(0xffffffffu, tally.sum[i].low, lane);
     }
     other.at_top = __shfl_xor_sync(0xffffffffu, tally.at_top, lane);
-    other.before = __shfl_xor_sync(0xffffffffu, tally.before, lane);
+    other.before = MODE & STATISTICS ? __shfl_xor_sync(0xffffffffu, tally.before, lane) : 0;
     tally.add(other);
   }
 }
@@ -416,8 +452,8 @@ template <class A, class Tally> struct Desk {  // what warps leave for each othe
 };
 
 // ROW threads share a row: some lanes of a warp, a warp, or a block; K blocks of a cluster a part of it each.
-template <int ROW, int K, class A, class Tally> struct Team {
-  static const int LANES = ROW < 32 ? ROW : 32, WARPS = ROW / 32;
+template <int ROW, int K, int MODE, class A, class Tally> struct Team {
+  static const int LANES = ROW < 32 ? ROW : 32, WARPS = ROW / 32;  // powers of two, both
   Desk<A, Tally>* desk;
   DEV void sync() const {
     if (ROW > 32) __syncthreads(); else __syncwarp();
@@ -428,7 +464,7 @@ template <int ROW, int K, class A, class Tally> struct Team {
     if (ROW > 32) {
       if (lane == 0) desk->top[warp] = mine;
       __syncthreads();
-      mine = warp_max<32>(lane < WARPS ? desk->top[lane] : -infinity<A>());
+      mine = warp_max<WARPS>(desk->top[lane % WARPS]);
     } else {
       __syncwarp();
     }
@@ -442,13 +478,12 @@ template <int ROW, int K, class A, class Tally> struct Team {
   }
   DEV void add(Tally& mine) const {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    warp_add<LANES>(mine);
+    warp_add<LANES, MODE>(mine);
     if (ROW > 32) {
       if (lane == 0) desk->tally[warp] = mine;
       __syncthreads();
-      mine.clear();
-      if (lane < WARPS) mine = desk->tally[lane];
-      warp_add<32>(mine);
+      mine = desk->tally[lane % WARPS];
+      warp_add<WARPS, MODE>(mine);
     }
     if (K > 1) {
       if (threadIdx.x < K) *in_peer(&desk->peer_tally[cluster_rank()], threadIdx.x) = mine;
@@ -470,7 +505,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
   const int V = Pack<T>::V, TEAMS = BLOCK / ROW;
   SHARED_MEMORY(shared);
   static_assert(sizeof(Desk<A, Tally>) <= DESK_BYTES, "the desk has outgrown its place");
-  Team<ROW, K, A, Tally> team = {(Desk<A, Tally>*)shared};
+  Team<ROW, K, MODE, A, Tally> team = {(Desk<A, Tally>*)shared};
   const int lane = threadIdx.x % ROW, place = threadIdx.x / ROW, parts = (int)task.parts;
   uint4* stash = shared + (ROW > 32 ? DESK_BYTES / 16 : place * (int)task.kept);
   const int part = blockIdx.x % parts, share = (int)((task.classes + parts - 1) / parts + V - 1) / V * V;
@@ -485,6 +520,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
     const A* targets = KIND == SOFT ? task.targets + row * task.targets_stride + start : 0;
     const i64 label = KIND == SOFT ? -1 : task.labels[row * task.labels_stride];
     const A at_label = KIND != SOFT && !(MODE & GIVEN) && label >= 0 && label < task.classes ? A(widen(x[label])) : A(0);
+    const int here = place_of(label - start, classes);
     Held<T> held = {Run<T>(x + start, classes), stash, 0};
     Numbers<A> of;
     if (MODE & GIVEN) {
@@ -498,17 +534,27 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
         mine = highest;
       } else {
         held.kept = held.run.granules < task.kept ? held.run.granules : (int)task.kept;
-        for (int g = lane; g < held.run.granules; g += AHEAD * ROW) {
+        Highest<T> seen;
+        int g = lane;
+        if (held.is_easy())
+          for (; g + (AHEAD - 1) * ROW < held.run.whole; g += AHEAD * ROW) {
+            Pack<T> pack[AHEAD];
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) pack[u].all = load16(held.run.at + (g + u * ROW) * V);
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) stash[g + u * ROW] = pack[u].all, seen.see(pack[u]);
+          }
+        for (; g < held.run.granules; g += AHEAD * ROW) {
           Pack<T> pack[AHEAD];
 #pragma unroll
           for (int u = 0; u < AHEAD; ++u) pack[u] = held.run.load(g + u * ROW);
 #pragma unroll
           for (int u = 0; u < AHEAD; ++u) {
             if (g + u * ROW < held.kept) stash[g + u * ROW] = pack[u].all;
-#pragma unroll
-            for (int k = 0; k < V; ++k) mine = larger(mine, A(widen(pack[u].each[k])));
+            seen.see(pack[u]);
           }
         }
+        mine = seen.value();
         highest = team.max(mine);
         if (MODE & TOPS) {
           if (lane == 0 && is_there) task.tops[row * parts + part] = highest;
@@ -520,9 +566,21 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
       if (MODE & JOIN) {
         for (int other = 0; other < parts; ++other) tally.add(((const Tally*)task.tallies)[row * parts + other]);
       } else {
-        const Asked<A> asked = {label - start, MODE & STATISTICS ? task.label_logit[row] : A(0)};
+        const Asked<A> asked = {here, MODE & STATISTICS ? task.label_logit[row] : A(0)};
         const bool holds = mine == highest || held.run.skip;  // subtle: leaves are those that were loaded, if aligned
-        for (int first = lane * V; first < classes; first += ROW * V) {
+        int first = lane * V;
+        if (held.is_easy() && !holds)
+#pragma unroll 2
+          for (; first + V <= classes; first += ROW * V) {
+            Pack<T> pack;
+            pack.all = stash[first / V];
+            A leaf[V], t[V];
+#pragma unroll
+            for (int k = 0; k < V; ++k) leaf[k] = widen(pack.each[k]);
+            if (KIND == SOFT) load_targets(targets, first, classes, t);
+            count<KIND, MODE, false>(tally, top, asked, leaf, t, first, V);
+          }
+        for (; first < classes; first += ROW * V) {
           const Pack<T> pack = held.classes_from(first);
           A leaf[V], t[V];
 #pragma unroll
@@ -540,26 +598,31 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
           continue;
         }
       }
-      of = numbers<KIND, MODE>(task, tally, top, label, at_label);
+      if ((MODE & SLOPE) || lane == 0) of = numbers<KIND, MODE>(task, tally, top, label, at_label);
       if (lane == 0 && part == 0 && is_there) record<MODE>(task, row, of, tally);
     }
     if ((MODE & SLOPE) && is_there) {
       const Slope<KIND, T> slope(of, task.scale[row * task.scale_stride]);
       const Run<T> out(task.slope + row * task.slope_stride + start, classes);
-#pragma unroll 2
-      for (int g = lane; g < out.granules; g += ROW) {
-        const int first = g * V - out.skip;
-        const Pack<T> pack = held.classes_from(first);
+      auto slopes = [&](const Pack<T>& pack, int first) {
         A leaf[V], t[V], value[V];
 #pragma unroll
         for (int k = 0; k < V; ++k) leaf[k] = widen(pack.each[k]);
         if (KIND == SOFT) load_targets(targets, first, classes, t);
-        slope.of(leaf, t, first, label - start, on, off, value);
+        slope.of(leaf, t, first, here, on, off, value);
         Pack<T> result;
 #pragma unroll
         for (int k = 0; k < V; ++k) result.each[k] = narrow(value[k], T());
-        out.store(g, result);
-      }
+        return result;
+      };
+      int g = lane;
+      if (held.is_easy() && out.skip == 0)
+        for (; g < out.whole; g += ROW) {
+          Pack<T> pack;
+          pack.all = stash[g];
+          store16(out.at + g * V, slopes(pack, g * V).all);
+        }
+      for (; g < out.granules; g += ROW) out.store(g, slopes(held.classes_from(g * V - out.skip), g * V - out.skip));
     }
     team.sync();  // before the stash is filled again
   }
@@ -582,26 +645,18 @@ __global__ void CLUSTER(K) LAUNCHED_BY(BLOCK) fold_in_cluster(Task<T> task) {
 template <class T, int KIND, int MODE, int BLOCK> __global__ void LAUNCHED_BY(BLOCK) tile(Task<T> task) {
   typedef typename Wide<T>::type A;
   typedef typename TallyOf<KIND, MODE>::type Tally;
-  const int V = Pack<T>::V, classes = (int)task.classes, pitch = (int)task.kept;  // pitch: elements between rows of the tile
+  const int V = Pack<T>::V, classes = (int)task.classes;
   SHARED_MEMORY(shared);
-  T* tile = (T*)shared;
   const A on = KIND == LABEL ? A(1) : (A)task.on, off = KIND == LABEL ? A(0) : (A)task.off;
-  const u32 per_class = 0xffffffffu / (u32)classes + 1u;  // subtle: i / classes is the upper half of i per_class, i < 2^16
   for (i64 base = (i64)blockIdx.x * BLOCK; base < task.rows; base += (i64)gridDim.x * BLOCK) {
     const int rows = task.rows - base < BLOCK ? (int)(task.rows - base) : BLOCK;
     const Run<T> in(task.logits + base * classes, rows * classes);
 #pragma unroll 4
-    for (int g = threadIdx.x; g < in.granules; g += BLOCK) {
-      const Pack<T> pack = in.load(g);
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        const int i = g * V - in.skip + k, r = classes == 1 ? i : (int)__umulhi((u32)i, per_class);
-        if (in.has(i, 0)) tile[r * pitch + i - r * classes] = pack.each[k];
-      }
-    }
+    for (int g = threadIdx.x; g < in.granules; g += BLOCK) shared[g] = in.load(g).all;
     __syncthreads();
+    T* tile = (T*)shared + in.skip;
     if ((int)threadIdx.x < rows) {
-      T* x = tile + threadIdx.x * pitch;
+      T* x = tile + threadIdx.x * classes;
       const i64 row = base + threadIdx.x, label = task.labels[row * task.labels_stride];
       const A at_label = !(MODE & GIVEN) && label >= 0 && label < classes ? A(widen(x[label])) : A(0);
       Numbers<A> of;
@@ -609,12 +664,20 @@ template <class T, int KIND, int MODE, int BLOCK> __global__ void LAUNCHED_BY(BL
         of = given<T, A>(task, row);
       } else {
         A highest = -infinity<A>();
+#pragma unroll 4
         for (int c = 0; c < classes; ++c) highest = larger(highest, A(widen(x[c])));
         const Top<T> top(highest);
-        const Asked<A> asked = {label, MODE & STATISTICS ? task.label_logit[row] : A(0)};
+        const Asked<A> asked = {place_of(label, classes), MODE & STATISTICS ? task.label_logit[row] : A(0)};
         Tally tally;
         tally.clear();
-        for (int first = 0; first < classes; first += V) {
+        int first = 0;
+        for (; first + V <= classes; first += V) {
+          A leaf[V];
+#pragma unroll
+          for (int k = 0; k < V; ++k) leaf[k] = widen(x[first + k]);
+          count<KIND, MODE, true>(tally, top, asked, leaf, leaf, first, V);
+        }
+        if (first < classes) {
           A leaf[V];
 #pragma unroll
           for (int k = 0; k < V; ++k) leaf[k] = first + k < classes ? A(widen(x[first + k])) : -infinity<A>();
@@ -628,7 +691,7 @@ template <class T, int KIND, int MODE, int BLOCK> __global__ void LAUNCHED_BY(BL
         for (int c = 0; c < classes; ++c) {
           const A leaf[1] = {A(widen(x[c]))};
           A value[1];
-          slope.of(leaf, leaf, c, label, on, off, value);
+          slope.of(leaf, leaf, c, place_of(label, classes), on, off, value);
           x[c] = narrow(value[0], T());
         }
       }
@@ -636,16 +699,9 @@ template <class T, int KIND, int MODE, int BLOCK> __global__ void LAUNCHED_BY(BL
     __syncthreads();
     if (MODE & SLOPE) {
       const Run<T> out(task.slope + base * classes, rows * classes);
-#pragma unroll 4
-      for (int g = threadIdx.x; g < out.granules; g += BLOCK) {
-        Pack<T> pack;
-#pragma unroll
-        for (int k = 0; k < V; ++k) {
-          const int i = g * V - out.skip + k, r = classes == 1 ? i : (int)__umulhi((u32)i, per_class);
-          if (out.has(i, 0)) pack.each[k] = tile[r * pitch + i - r * classes];
-        }
-        out.store(g, pack);
-      }
+      const Held<T> done = {Run<T>(tile, rows * classes), shared, in.granules};
+#pragma unroll 2
+      for (int g = threadIdx.x; g < out.granules; g += BLOCK) out.store(g, done.classes_from(g * V - out.skip));
       __syncthreads();
     }
   }

@@ -16,7 +16,6 @@
 // barrier. The sanitizer's own library is not linked: its functions are here.
 #pragma once
 #define XENT_HOST 1
-#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -33,7 +32,7 @@ struct Index { unsigned x = 0; };
 
 namespace host {
 
-const size_t STACK = 64 * 1024;
+const size_t STACK = 32 * 1024 + 576;  // subtle: were it a power of 2, all fibers would meet in a few lines of the cache
 #ifdef __SANITIZE_ADDRESS__
 const size_t GUARD = 0;  // the sanitizer has its own
 #else
@@ -71,7 +70,7 @@ struct Block {
 
 struct Fiber {
   ucontext_t context;
-  jmp_buf where;
+  void* where[5];
   bool has_begun = false, is_done = false;
   Index thread;
   unsigned number, lane, side = 0;
@@ -83,35 +82,39 @@ struct Fiber {
 };
 
 inline Fiber* current;
-inline jmp_buf scheduler;
+inline void* scheduler[5];
 inline Index grid, threads;
 inline unsigned cluster_size;
 inline Barrier cluster_barrier;
 inline Block* cluster;  // its blocks, by rank
+inline unsigned char *shared_begin, *shared_end;  // all their shared memory is between, and may be other things
 inline void (*body)(void*);
 inline void* body_argument;
 
-inline void yield() {
-  if (!_setjmp(current->where)) _longjmp(scheduler, 1);
+// subtle: the compiler's own jumps, for those of a sanitizer's library ask the system about the stack each time
+#define JUMPS __attribute__((noinline, no_sanitize("address", "thread", "undefined"))) inline
+JUMPS void jump(void** where) { __builtin_longjmp(where, 1); }
+
+JUMPS void yield() {
+  if (!__builtin_setjmp(current->where)) jump(scheduler);
 }
 
-inline void resume(Fiber* fiber) {
+JUMPS void resume(Fiber* fiber) {
   current = fiber;
   fiber->awaited = nullptr;
-  if (_setjmp(scheduler)) {
-    current = nullptr;
-    return;
+  if (!__builtin_setjmp(scheduler)) {
+    if (fiber->has_begun) jump(fiber->where);
+    fiber->has_begun = true;
+    setcontext(&fiber->context);
   }
-  if (fiber->has_begun) _longjmp(fiber->where, 1);
-  fiber->has_begun = true;
-  setcontext(&fiber->context);
+  current = nullptr;
 }
 
-inline void fiber_main() {
+JUMPS void fiber_main() {
   body(body_argument);
   current->is_done = true;
   current->block->left--;
-  _longjmp(scheduler, 1);
+  jump(scheduler);
 }
 
 __attribute__((noinline)) inline void arrive(Barrier& barrier, unsigned total) {
@@ -167,6 +170,8 @@ inline Outcome run_cluster(unsigned first, unsigned shared_bytes, unsigned sched
     block.memory.assign(shared_bytes + GUARD, 0xFF);  // subtle: exactly so many bytes, and the allocator aligns to 16
     block.shared = block.memory.data();
     block.shared_bytes = shared_bytes;
+    shared_begin = rank ? std::min(shared_begin, block.shared) : block.shared;
+    shared_end = rank ? std::max(shared_end, block.shared + shared_bytes) : block.shared + shared_bytes;
     block.warps.resize(warps);
 #ifdef __SANITIZE_THREAD__
     block.seen.resize(shared_bytes / 2 + 1);
@@ -309,7 +314,8 @@ UNWATCHED inline bool is_past(const Mark* mark, Fiber* now) {
 
 UNWATCHED inline void touched(const void* address, size_t bytes, bool writes) {
   Fiber* now = current;
-  for (unsigned rank = 0; now && rank < cluster_size; ++rank) {
+  if (!now || address < shared_begin || address >= shared_end) return;
+  for (unsigned rank = 0; rank < cluster_size; ++rank) {
     Block* block = cluster + rank;
     size_t offset = (uintptr_t)address - (uintptr_t)block->shared;
     if (offset >= block->shared_bytes) continue;
@@ -402,6 +408,19 @@ inline float off_by(float y, int units) {  // as far off as documented, by a sig
 inline float power(float x) { return x == floorf(x) ? off_by(exp2f(x), 0) : off_by((float)exp2((double)x), 2); }
 inline float roughly_one_over(float x) { return off_by(1.f / x, 1); }
 inline float exponential(float x) { return off_by((float)exp((double)x), 1); }
+
+template <class H> unsigned larger_two(unsigned a, unsigned b, H) {  // max.f16x2, max.bf16x2
+  unsigned out = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    H x, y;
+    x.bits = (unsigned short)(a >> shift);
+    y.bits = (unsigned short)(b >> shift);
+    float wide = fmaxf(widen(x), widen(y));
+    H one = wide != wide || wide == widen(x) ? x : y;
+    out |= (unsigned)one.bits << shift;
+  }
+  return out;
+}
 
 inline uint4 load16(const void* from) { host::aligned(from); uint4 value; memcpy(&value, from, 16); return value; }
 inline void store16(void* to, uint4 value) { host::aligned(to); memcpy(to, &value, 16); }

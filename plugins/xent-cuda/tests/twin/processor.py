@@ -5,6 +5,7 @@ taken, and CuPy's whose memory is the host's.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -18,11 +19,25 @@ from xent_cuda import machine, plan
 from xent_cuda.plan import Device, Launch
 
 HERE = pathlib.Path(__file__).parent
-FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-w")
+# subtle: without -fno-gnu-unique two libraries would share their variables, and run each other's kernels
+FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-gnu-unique", "-U_FORTIFY_SOURCE")
+FLAGS += ("-shared", "-fPIC", "-w")
+WATCHED = (*FLAGS, "-fsanitize=thread")
+"""With these, threads that meet in shared memory without a barrier between are found."""
+SANITIZED = (*FLAGS, "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "--param", "asan-stack=0")
+"""With these, what is read or written beside an array is found, in a process that has libasan loaded before all else."""
 SCHEDULES = (0, 1, 2, 7)
 """Round-robin, greedy from either end, shuffled."""
 one_at_a_time = threading.Lock()
-OUTCOMES = {1: "is not compiled", 2: "stands still: a barrier that not all threads come to", 3: "has a broken cluster"}
+OUTCOMES = {
+    1: "is not compiled",
+    2: "stands still: a barrier that not all threads come to",
+    3: "has a broken cluster",
+    4: "writes after the end of its shared memory",
+    5: "has a race: two threads use a place in shared memory with no barrier between",
+    6: "reads a place in shared memory that was not written",
+    7: "uses a block of its cluster that need not be there",
+}
 
 
 def folder() -> pathlib.Path:
@@ -38,48 +53,83 @@ def compiled(kernels: tuple[str, ...], text: str, flags: tuple[str, ...] = FLAGS
     body += "".join(f'\nstatic host::Known<&{name}> known{i}("{name}");' for i, name in enumerate(kernels))
     key = hashlib.sha256((body + (HERE / "cuda.hpp").read_text() + repr(flags)).encode()).hexdigest()[:24]
     library = folder() / f"{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder()) as there:
-            made = pathlib.Path(there) / "twin"
-            made.with_suffix(".cpp").write_text(body)
-            command = ["g++", *flags, f"-I{HERE}", str(made.with_suffix(".cpp")), "-o", str(made)]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode:
-                raise RuntimeError(f"g++ fails on {kernels}:\n{result.stderr[:4000]}")
-            os.replace(made, library)  # whole or not at all, whoever else compiles it
+    with open(library.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it
+        if not library.exists():
+            compile_to(library, body, flags)
     loaded = ctypes.CDLL(str(library))
     loaded.twin_launch.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *[ctypes.c_uint] * 5]
     return loaded
 
 
-def instances(dtype: str) -> tuple[str, ...]:
-    """Every instance of a C type that a plan may name."""
+def compile_to(library: pathlib.Path, body: str, flags: tuple[str, ...]) -> None:
+    """Makes a library of a source text."""
+    with tempfile.TemporaryDirectory(dir=folder()) as there:
+        source, compiled, linked = (pathlib.Path(there) / name for name in ("twin.cpp", "twin.o", "twin.so"))
+        source.write_text(body)
+        linking = [flag for flag in flags if flag != "-fsanitize=thread"]  # cuda.hpp has what that library has
+        for command in (
+            [*flags, f"-I{HERE}", "-c", str(source), "-o", str(compiled)],
+            [*linking, str(compiled), "-o", str(linked)],
+        ):
+            result = subprocess.run(["g++", *command], capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise RuntimeError(f"g++ fails:\n{result.stderr[:4000]}")
+        os.replace(linked, library)
+
+
+VARIANTS = ("tile", "lanes", "warp", "block", "cluster", "split")
+
+
+def instances(dtype: str, variants: tuple[str, ...] = VARIANTS) -> tuple[str, ...]:
+    """Every instance of a C type that a plan of these variants may name."""
     label, smoothed, soft = plan.LABEL, plan.SMOOTHED, plan.SOFT
     given, slope = plan.GIVEN | plan.SLOPE, plan.SLOPE
-    methods = [(kind, mode) for kind in (label, smoothed, soft) for mode in (0, slope, given)] + [
-        (label, plan.STATISTICS)
-    ]
-    launches = [
-        (kind, mode)
-        for kind in (label, smoothed, soft)
-        for mode in (plan.TOPS, plan.SUMS, plan.JOIN, plan.JOIN | slope)
-    ]
-    names = [f"tile<{dtype}, {kind}, {mode}, {plan.TILE_ROWS}>" for kind, mode in methods if kind != soft]
-    for row, block in ((8, 128), (32, 128), (128, 128), (256, 256), (512, 512)):
-        names += [f"fold<{dtype}, {kind}, {mode}, {row}, {block}>" for kind, mode in methods]
-    names += [f"fold<{dtype}, {kind}, {mode}, 256, 256>" for kind, mode in launches]
-    for size in (2, 4, 8):
-        names += [
-            f"fold_in_cluster<{dtype}, {kind}, {mode}, 256, {size}>" for kind, mode in methods if not mode & plan.GIVEN
-        ]
-    return tuple(names)
+    folds = [(kind, mode) for kind in (label, smoothed, soft) for mode in (0, slope)] + [(label, plan.STATISTICS)]
+    slopes = [(kind, given) for kind in (label, smoothed, soft)]
+    parts = (plan.TOPS, plan.SUMS, plan.JOIN, plan.JOIN | slope)
+    of: dict[str, list[str]] = {
+        "tile": [f"tile<{dtype}, {kind}, {mode}, 128>" for kind, mode in folds + slopes if kind != soft],
+        "lanes": [f"fold<{dtype}, {kind}, {mode}, 8, 128>" for kind, mode in folds + slopes],
+        "warp": [f"fold<{dtype}, {kind}, {mode}, 32, 128>" for kind, mode in folds + slopes],
+        "block": [f"fold<{dtype}, {kind}, {mode}, {n}, {n}>" for n in (128, 256) for kind, mode in folds + slopes]
+        + [f"fold<{dtype}, {kind}, {mode}, 512, 512>" for kind, mode in folds],
+        "cluster": [f"fold_in_cluster<{dtype}, {kind}, {mode}, 256, {k}>" for k in (2, 4, 8) for kind, mode in folds],
+        "split": [f"fold<{dtype}, {kind}, {mode}, 256, 256>" for kind in (label, smoothed, soft) for mode in parts],
+    }
+    return tuple(name for variant in variants for name in of[variant])
 
 
 class Processor:
-    """Takes the place of ``xent_cuda.machine.Gpu``."""
+    """Takes the place of ``xent_cuda.machine.Gpu``.
 
-    def __init__(self, device: Device = Device(), schedule: int = 0, text: str | None = None) -> None:
+    Parameters
+    ----------
+    device : Device
+        The numbers that are planned with.
+    schedule : int
+    text : str
+        The source, xent_cuda's by default.
+    variants : tuple of str
+        Those of which instances are compiled.
+    flags : tuple of str
+        Of the compiler.
+    blocks : int, optional
+        The most blocks that are launched, but for the parts of one row: the others' rows are left to these.
+    """
+
+    def __init__(
+        self,
+        device: Device = Device(),
+        schedule: int = 0,
+        text: str | None = None,
+        *,
+        variants: tuple[str, ...] = VARIANTS,
+        flags: tuple[str, ...] = FLAGS,
+        blocks: int | None = None,
+    ) -> None:
         self.numbers, self.schedule, self.text = device, schedule, text
+        self.variants, self.flags, self.blocks = variants, flags, blocks
         self.libraries: dict[str, ctypes.CDLL] = {}
         self.launched: list[Launch] = []
 
@@ -108,13 +158,18 @@ class Processor:
         return cupy.ascontiguousarray(array, dtype)
 
     def library(self, kernel: str) -> ctypes.CDLL:
-        """What was compiled with the kernel: it and all others of its dtype."""
+        """What was compiled with the kernel: it and the others of its dtype."""
         dtype = kernel.partition("<")[2].partition(",")[0]
         if dtype not in self.libraries:
-            self.libraries[dtype] = compiled(instances(dtype), self.text or machine.source())
+            self.libraries[dtype] = compiled(
+                instances(dtype, self.variants), self.text or machine.source(), self.flags
+            )
         return self.libraries[dtype]
 
     def launch(self, launch: Launch, task: Any, like: Any) -> None:
+        if self.blocks is not None:
+            parts = int(task["parts"][0])
+            launch = launch._replace(blocks=min(launch.blocks, max(self.blocks // parts, 1) * parts))
         self.launched.append(launch)
         shape = (launch.blocks, launch.threads, launch.shared_bytes, launch.cluster, self.schedule)
         with one_at_a_time:  # the fibers are of the whole process
