@@ -1,6 +1,11 @@
 # make demo   the main job, on data made for it, with the kernels of plugins/xent-numba
 # make test   lint and the whole test suite, on the installed wheel, with every CPU library required; then the plugins,
-#             and the template in an environment of its own
+#             those for GPUs on a processor in the GPU's place, and the template in an environment of its own
+# make test-gpu   on a machine with an NVIDIA GPU: the CUDA kernels, then xent's tests on CuPy. Installs nothing:
+#             GPU_PYTHON (python3) must have CuPy, pytest, Hypothesis, mpmath, pluggy, array-api-compat; see docs/gpu.md
+# make bench-gpu  there too: the kernels beside the ceilings of the GPU and their peers
+# make sanitize-gpu  there too: the kernels under compute-sanitizer's memcheck and racecheck
+# make test-mutants  the CUDA kernels, broken on purpose in many ways, each of which must be noticed; takes minutes
 # make test-report   the HTML pages in a headless Chromium, which must be on PATH (Debian: apt install chromium);
 #             pictures of them go to build/report
 # make test-peers   xent.compat beside the peers themselves, and the peers' own tests of it; not a part of make test
@@ -30,12 +35,15 @@ INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINTS)
 TORCH := torch==2.13.0
 # expecttest is what torch.testing asks for, whose samples make test-peers computes.
 LIBRARIES := $(TORCH) jax cupy-cuda13x tensorflow-cpu keras optax numba expecttest
+# NVIDIA's compiler for kernels, which needs no GPU: theirs are compiled for several, and looked at.
+NVRTC := cuda-bindings nvidia-cuda-nvrtc
 BACKENDS := numpy,array-api-strict,dask,torch,jax,cupy
 PEERS := tensorflow,keras,torch,optax,sklearn,scipy
 
 # The plugins are installed beside the environment, not in it: xent's own tests see none, those of a plugin see it.
 PLUGINS := $(VENV)/plugins
-PLUGIN_SOURCES := $(shell find plugins -name __pycache__ -prune -o \( -type d -o -name '*.py' -o -name '*.toml' \) -print)
+PLUGIN_SOURCES := $(shell find plugins -name __pycache__ -prune -o \( -type d -o -name '*.py' -o -name '*.cu' -o -name '*.toml' \) -print)
+CUDA_PLUGIN := $(VENV)/cuda
 PLUGIN_WHEELS := $(VENV)/wheels
 TEMPLATE := $(VENV)/template
 KERNEL_BACKENDS := numpy,dask,torch
@@ -51,12 +59,13 @@ PYTESTFLAGS ?= -n 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-core test-plugins test-template test-report test-peers lint bench bench-scale clean
+.PHONY: demo test test-core test-plugins test-cuda test-template test-report test-peers test-mutants
+.PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) $(BIN)/xent demo
 
-test: test-core test-plugins test-template
+test: test-core test-plugins test-cuda test-template
 
 test-core: lint
 	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
@@ -64,6 +73,27 @@ test-core: lint
 test-plugins: lint $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) XENT_REQUIRE_BACKENDS=$(KERNEL_BACKENDS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(KERNEL_FLAGS) tests
 	PYTHONPATH=$(PLUGINS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) plugins/xent-numba/tests
+
+test-cuda: lint $(VENV)/plugins.stamp
+	PYTHONPATH=$(CUDA_PLUGIN) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) plugins/xent-cuda/tests
+
+test-mutants: $(VENV)/test.stamp $(VENV)/wheel.stamp
+	PYTHONPATH=plugins/xent-cuda $(BIN)/python plugins/xent-cuda/tests/mutants.py
+
+GPU_PYTHON ?= python3
+GPU_PATH := .:plugins/xent-cuda:plugins/xent-cuda/tests/twin:benchmarks$(if $(PYTHONPATH),:$(PYTHONPATH))
+GPU_TEST := PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) -m pytest -p no:cacheprovider
+
+test-gpu:
+	$(GPU_TEST) plugins/xent-cuda/tests/test_gpu.py plugins/xent-cuda/tests/test_conformance.py
+	XENT_REQUIRE_BACKENDS=cupy $(GPU_TEST) -p registered --backend cupy tests/test_cupy.py tests/test_golden.py tests/test_semantics_*.py
+
+sanitize-gpu:
+	PYTHONPATH=$(GPU_PATH) compute-sanitizer --error-exitcode 1 --tool memcheck $(GPU_PYTHON) plugins/xent-cuda/tests/sanitized.py
+	PYTHONPATH=$(GPU_PATH) compute-sanitizer --error-exitcode 1 --tool racecheck $(GPU_PYTHON) plugins/xent-cuda/tests/sanitized.py
+
+bench-gpu:
+	PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) benchmarks/bench_cuda.py
 
 # As its author would: nothing but the wheels, and what they ask for.
 test-template: $(TEMPLATE).stamp
@@ -83,14 +113,14 @@ lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/lint-imports --no-logo
 
 FUSED_BENCHES := $(wildcard benchmarks/bench_*numba.py)
-SCALE_BENCH := benchmarks/bench_scale.py
+OTHER_BENCHES := benchmarks/bench_scale.py benchmarks/bench_cuda.py
 
 bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
-	set -e; for script in $(filter-out $(FUSED_BENCHES) $(SCALE_BENCH),$(wildcard benchmarks/bench_*.py)); do PYTHONPATH=benchmarks $(BIN)/python $$script; done
+	set -e; for script in $(filter-out $(FUSED_BENCHES) $(OTHER_BENCHES),$(wildcard benchmarks/bench_*.py)); do PYTHONPATH=benchmarks $(BIN)/python $$script; done
 	set -e; for script in $(FUSED_BENCHES); do PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python $$script; done
 
 bench-scale: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
-	PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python $(SCALE_BENCH)
+	PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python benchmarks/bench_scale.py
 
 clean:
 	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -114,7 +144,7 @@ $(VENV)/demo.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
-	$(INSTALL) "$(WHEEL)[test,lint,peers]" $(LIBRARIES)
+	$(INSTALL) "$(WHEEL)[test,lint,peers]" $(LIBRARIES) $(NVRTC)
 	touch $@
 
 $(VENV)/bench.stamp: pyproject.toml $(CONSTRAINTS) | $(WHEEL)
@@ -128,9 +158,10 @@ $(VENV)/wheel.stamp: $(WHEEL)
 
 # The plugins, built into wheels, whenever their sources have changed.
 $(VENV)/plugins.stamp: $(PLUGIN_SOURCES) | $(VENV)/build.stamp
-	rm -rf $(PLUGINS) $(PLUGIN_WHEELS)
-	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(PLUGIN_WHEELS) plugins/xent-numba plugins/xent-template
+	rm -rf $(PLUGINS) $(CUDA_PLUGIN) $(PLUGIN_WHEELS)
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(PLUGIN_WHEELS) plugins/xent-numba plugins/xent-cuda plugins/xent-template
 	$(PIP) install --quiet --no-deps --target $(PLUGINS) $(PLUGIN_WHEELS)/xent_numba-*.whl
+	$(PIP) install --quiet --no-deps --target $(CUDA_PLUGIN) $(PLUGIN_WHEELS)/xent_cuda-*.whl
 	touch $@
 
 $(TEMPLATE).stamp: $(WHEEL) $(VENV)/plugins.stamp

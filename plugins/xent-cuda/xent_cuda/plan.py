@@ -151,8 +151,8 @@ def variants(shape: Shape, device: Device) -> list[str]:
         able.append("tile")
     if shape.classes <= WARP_CLASSES:
         able += ["lanes", "warp"] if shape.row_bytes <= LANES_BYTES else ["warp"]
-    if able[0:2] == ["tile", "lanes"] and conflicts(shape) > CONFLICTS_AT_MOST:
-        able[0:2] = ["lanes", "tile"]
+    if able[:1] == ["tile"] and conflicts(shape) > CONFLICTS_AT_MOST:
+        able.append(able.pop(0))
     small = [*able]
     # a gradient of given numbers keeps nothing, and parts of its rows need nothing of each other
     if shape.method not in ("gradient", "statistics") and not shape.is_in_place:
@@ -242,13 +242,8 @@ def split(shape: Shape, device: Device) -> Plan:
     """Rows in parts: their maxima, then their sums, then what is made of both; the launches hand them on in memory."""
     parts = max(2, parts_of(shape, device))
     count, threads = in_parts(shape.rows, parts), BLOCK_THREADS
-    modes = (TOPS, SUMS, JOIN | shape.mode)
-    last = count if shape.mode & SLOPE else shape.rows * parts
-    launches = (
-        Launch(shape.kernel("fold", threads, threads, mode=mode), number, threads, DESK_BYTES)
-        for mode, number in zip(modes, (count, count, last), strict=True)
-    )
-    return Plan("split", tuple(launches), parts=parts)
+    names = (shape.kernel("fold", threads, threads, mode=mode) for mode in (TOPS, SUMS, JOIN | shape.mode))
+    return Plan("split", tuple(Launch(name, count, threads, DESK_BYTES) for name in names), parts=parts)
 
 
 def in_parts(rows: int, parts: int) -> int:

@@ -21,7 +21,6 @@ from xent_cuda.plan import BYTES, DESK_BYTES, GRANULE, Device
 
 from xent.testing import Answer, ArrayLibrary, Bench, Call, Case, case_of
 from xent.testing.budget import limits
-from xent.testing.calls import one_nan
 from xent.testing.edges import named_dtype, normal
 from xent.testing.verdicts import faults
 
@@ -31,7 +30,7 @@ KERNELS = {"sparse": kernels.Sparse, "dense": kernels.Dense}
 
 # -------------------- rows
 
-EDGES = 24
+EDGES = 25
 
 
 @functools.cache
@@ -49,7 +48,7 @@ def edges(dtype: str, classes: int) -> tuple[Case, Array]:
     x[1, middle], y[1] = 4.0, middle
     x[2, : (classes + 1) // 2] = -inf  # the first block of classes masked
     x[3, last] = nan
-    x[4, 0] = inf
+    x[4, 0], y[4] = inf, 0
     x[5, [0, last]] = inf
     x[6] = -inf
     x[7] = 0.5
@@ -69,6 +68,7 @@ def edges(dtype: str, classes: int) -> tuple[Case, Array]:
     scale[22] = 0.0
     x[23] -= 2 * gap  # confident in the last class, which shares its granule with the next row's, or with none
     x[23, last], y[23] = 0.0, last
+    x[24, last], y[24] = inf, 0
     return case_of(f"{classes} classes of every edge", x, kind, y), scale
 
 
@@ -79,6 +79,7 @@ KINDS = {
     "soft": ("dense", ("partial", "loss", "gradient", "loss_and_gradient")),
 }
 """Kinds of targets: which kernel is told of them, and what it can do with them."""
+CODES = {"labels": plan.LABEL, "smoothed": plan.SMOOTHED, "soft": plan.SOFT}
 LACKING = {"tile": ("soft",), "cluster": ("gradient",), "split": ("gradient", "statistics")}
 """The kinds and methods that plan.py gives to other variants."""
 
@@ -175,7 +176,8 @@ class Shape(NamedTuple):
 def shapes(dtype: str) -> list[Shape]:
     """Every shape that is tried. V is the classes of a granule."""
     V = GRANULE // BYTES[dtype]
-    tiles = [Shape("tile", 131, classes, places=(0, 1)) for classes in (1, 3, 33)]
+    tiles = [Shape("tile", 131, classes, places=(0, 1)) for classes in (1, 33)]
+    tiles.append(Shape("tile", 300, 3, places=(0, 1), blocks=2))
     lanes = [Shape("lanes", 37, classes) for classes in (1, 3, 15 * V + 1)]
     warps = [
         Shape("warp", 9, 3),
@@ -192,7 +194,7 @@ def shapes(dtype: str) -> list[Shape]:
     ]
     clusters = [
         Shape("cluster", 3, V, TINY, places=(1,)),  # the second part is empty
-        Shape("cluster", 5, 20 * V + 3, TINY, places=(0, 2)),
+        Shape("cluster", 5, 20 * V + 1, TINY, places=(0, 2)),
         Shape("cluster", 3, 45 * V + 1, TINY, places=(1, 3)),
         Shape("cluster", 2, 100 * V + 1, TINY, places=(2,)),
         Shape("cluster", 2, 340 * V + 1, TINY, places=(0, 3)),
@@ -200,7 +202,7 @@ def shapes(dtype: str) -> list[Shape]:
     splits = [
         Shape("split", 5, 1),
         Shape("split", 5, V, places=(1,)),
-        Shape("split", 3, 21 * V + 1, part_bytes=64),
+        Shape("split", 3, 20 * V + 1, part_bytes=64),
         Shape("split", 4, 530 * V + 3, places=(1, 2)),
     ]
     return [*tiles, *lanes, *warps, *blocks, *clusters, *splits]
@@ -253,40 +255,69 @@ class Battery:
                 for method in methods:
                     if shape.variant in self.variants and kind not in lacking and method not in lacking:
                         call = Call(method, case, scale=scale, fill="plain" if "gradient" in method else "")
-                        for fault in self.looked_at(shape, place, op, call):
+                        for fault in self.of(shape, place, op, call):
                             yield f"{shape.variant}, {kind}, place {place}: {call}: {fault}"
 
-    def looked_at(self, shape: Shape, place: int, op: str, call: Call) -> Iterator[str]:
+    def of(self, shape: Shape, place: int, op: str, call: Call) -> Iterator[str]:
         """What is wrong with the answer to a call, and to the same in place."""
-        self.calls += 1
-        self.processor.numbers, self.processor.blocks = shape.device, shape.blocks
-        memory, kernel = Memory(PLACES[place]), KERNELS[op](self.processor, shape.variant)
+        memory = Memory(PLACES[place])
         try:
-            with mock.patch.object(plan, "PART_BYTES", shape.part_bytes), np.errstate(all="ignore"):
-                answer = Bench(kernel, op, memory.library()).answer(call)
-                if call.fill and shape.variant != "split":
-                    yield from self.in_place(place, op, kernel, call, answer)
+            answer = self.answer(shape, op, call, memory)
+            yield from (fault.what for fault in faults(call, answer, op, flushes=True))
+            if call.fill and shape.variant != "split":
+                yield from self.in_place(shape, place, op, call, answer)
         except Exception as error:  # a kernel may raise anything
             yield f"{type(error).__name__}: {error}"
-            return
-        yield from (fault.what for fault in faults(call, answer, op, flushes=True))
         if not memory.is_sound():
             yield "memory beside an array was written to"
+
+    def kernel(self, shape: Shape, op: str) -> Any:
+        """The kernel on this processor, by the variant of a shape."""
+        self.processor.numbers, self.processor.blocks = shape.device, shape.blocks
+        return KERNELS[op](self.processor, shape.variant)
+
+    def answer(self, shape: Shape, op: str, call: Call, memory: Memory) -> Answer:
+        """The answer to a call."""
+        self.calls += 1
+        with mock.patch.object(plan, "PART_BYTES", shape.part_bytes):
+            found = Bench(self.kernel(shape, op), op, memory.library()).answer(call)
         self.launched |= {launch.kernel for launch in self.processor.launched}
         self.processor.launched.clear()
+        return found
 
-    def in_place(self, place: int, op: str, kernel: Any, call: Call, answer: Answer) -> Iterator[str]:
+    def in_place(self, shape: Shape, place: int, op: str, call: Call, answer: Answer) -> Iterator[str]:
         """What is other than in the answer where the gradient is written over the logits."""
-        memory, case = Memory(PLACES[place]), call.case
-        logits, scale = memory.asarray(case.logits), memory.asarray(call.scales)
+        memory, case, kernel = Memory(PLACES[place]), call.case, self.kernel(shape, op)
+        logits, scale, loss = memory.asarray(case.logits), memory.asarray(call.scales), answer.loss
         told = [memory.asarray(one) if isinstance(one, np.ndarray) else one for one in case.told(op)]
-        if call.method == "gradient":
-            found = kernel.gradient(logits, *told, answer.partial, scale, threads=1, donate=True)
-        else:
-            _, found = kernel.loss_and_gradient(logits, *told, scale, threads=1, donate=True)
+        with mock.patch.object(plan, "PART_BYTES", shape.part_bytes):
+            if call.method == "gradient":
+                found = kernel.gradient(logits, *told, answer.partial, scale, threads=1, donate=True)
+            else:
+                loss, found = kernel.loss_and_gradient(logits, *told, scale, threads=1, donate=True)
         if found is not logits:
             yield "the gradient in place is returned in another array"
-        if answer.gradient is None or one_nan(found).tobytes() != one_nan(answer.gradient).tobytes():
-            yield "the gradient in place has other bits"
+        if Answer(loss=loss, gradient=found).bits() != Answer(loss=answer.loss, gradient=answer.gradient).bits():
+            yield "in place there are other bits"
         if not memory.is_sound():
             yield "memory beside an array was written to in place"
+
+    def other_bits(self) -> Iterator[str]:
+        """Calls whose rows have other bits than by another variant or in another place."""
+        V = GRANULE // BYTES[self.dtype]
+        sizes = ((25, 1, SMALL), (25, 10, SMALL), (25, 15 * V + 1, SMALL), (6, 100 * V + 1, TINY))
+        for (rows, classes, device), kind in itertools.product(sizes, ("labels", "smoothed", "soft")):
+            op, methods = KINDS[kind]
+            case, scale = some_edges(self.dtype, rows, classes, 0 if rows == EDGES else 12, kind)
+            for method in methods:
+                seen: dict[str, list[bytes]] = {}
+                able = plan.variants(plan.Shape(rows, classes, self.dtype, CODES[kind], method), device)
+                for number, variant in enumerate(one for one in able if one in self.variants):
+                    for place in {0, 1 + number % (1 if variant == "tile" else 3)}:
+                        call = Call(method, case, scale=scale, fill="plain" if "gradient" in method else "")
+                        shape = Shape(variant, rows, classes, device, blocks=3)
+                        where = f"{variant} in place {place}"
+                        seen[where] = self.answer(shape, op, call, Memory(PLACES[place])).bits()
+                        first = next(iter(seen))
+                        if seen[first] != seen[where]:
+                            yield f"{where}: {call}, {kind}: other bits than by {first}"

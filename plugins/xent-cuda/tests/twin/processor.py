@@ -157,9 +157,8 @@ class Processor:
 
         return cupy.ascontiguousarray(array, dtype)
 
-    def library(self, kernel: str) -> ctypes.CDLL:
-        """What was compiled with the kernel: it and the others of its dtype."""
-        dtype = kernel.partition("<")[2].partition(",")[0]
+    def library(self, dtype: str) -> ctypes.CDLL:
+        """The instances of a C type, compiled."""
         if dtype not in self.libraries:
             self.libraries[dtype] = compiled(
                 instances(dtype, self.variants), self.text or machine.source(), self.flags
@@ -172,7 +171,8 @@ class Processor:
             launch = launch._replace(blocks=min(launch.blocks, max(self.blocks // parts, 1) * parts))
         self.launched.append(launch)
         shape = (launch.blocks, launch.threads, launch.shared_bytes, launch.cluster, self.schedule)
+        library = self.library(launch.kernel.partition("<")[2].partition(",")[0])
         with one_at_a_time:  # the fibers are of the whole process
-            outcome = self.library(launch.kernel).twin_launch(launch.kernel.encode(), task.ctypes.data, *shape)
+            outcome = library.twin_launch(launch.kernel.encode(), task.ctypes.data, *shape)
         if outcome:
             raise RuntimeError(f"{launch.kernel} {OUTCOMES[outcome]}")
