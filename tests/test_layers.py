@@ -103,7 +103,9 @@ def is_public(name: str) -> bool:
 def written_as_users_do() -> list[Path]:
     """Every file that is to use public names only."""
     compat = ROOT / "xent" / "compat"
-    return sorted(path for place in (compat, ROOT / "examples", ROOT / "plugins") for path in place.rglob("*.py"))
+    places = compat, ROOT / "examples", *(ROOT / "plugins").glob("*")
+    # the tests of xent-cuda hold kernels in a GPU's place against the kit's own cases, one by one
+    return sorted(path for place in places for path in place.rglob("*.py") if "xent-cuda/tests" not in path.as_posix())
 
 
 def test_plugins_examples_and_compat_use_public_names_only() -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-from processor import FLAGS, VARIANTS, Processor
+from processor import FLAGS, SCHEDULES, VARIANTS, Processor
 from xent_cuda import kernels, plan
 from xent_cuda.plan import BYTES, DESK_BYTES, GRANULE, Device
 
@@ -223,6 +223,8 @@ class Battery:
     variants, kinds : tuple of str
     flags : tuple of str
         Of the compiler.
+    places : int
+        In how many places in memory each shape is tried at most.
 
     Attributes
     ----------
@@ -240,8 +242,9 @@ class Battery:
         variants: tuple[str, ...] = VARIANTS,
         kinds: tuple[str, ...] = tuple(KINDS),
         flags: tuple[str, ...] = FLAGS,
+        places: int = len(PLACES),
     ) -> None:
-        self.dtype, self.variants, self.kinds, self.calls = dtype, variants, kinds, 0
+        self.dtype, self.variants, self.kinds, self.places, self.calls = dtype, variants, kinds, places, 0
         self.launched: set[str] = set()
         self.processor = Processor(schedule=schedule, text=text, variants=variants, flags=flags)
 
@@ -249,7 +252,7 @@ class Battery:
         """What is wrong."""
         for number, shape in enumerate(shapes(self.dtype)):
             lacking = LACKING.get(shape.variant, ())
-            for place, kind in itertools.product(shape.places, self.kinds):
+            for place, kind in itertools.product(shape.places[: self.places], self.kinds):
                 op, methods = KINDS[kind]
                 case, scale = some_edges(self.dtype, shape.rows, shape.classes, 7 * number, kind)
                 for method in methods:
@@ -303,21 +306,35 @@ class Battery:
             yield "memory beside an array was written to in place"
 
     def other_bits(self) -> Iterator[str]:
-        """Calls whose rows have other bits than by another variant or in another place."""
+        """Rows that have other bits by another variant or method, in another place or under another schedule."""
         V = GRANULE // BYTES[self.dtype]
-        sizes = ((25, 1, SMALL), (25, 10, SMALL), (25, 15 * V + 1, SMALL), (6, 100 * V + 1, TINY))
-        for (rows, classes, device), kind in itertools.product(sizes, ("labels", "smoothed", "soft")):
+        sizes = ((EDGES, 10, SMALL), (3, 1, SMALL), (4, 15 * V + 1, SMALL), (4, 100 * V + 1, TINY))
+        for (rows, classes, device), kind in itertools.product(sizes, CODES):
             op, methods = KINDS[kind]
             case, scale = some_edges(self.dtype, rows, classes, 0 if rows == EDGES else 12, kind)
+            seen: dict[str, tuple[str, list[bytes]]] = {}
             for method in methods:
-                seen: dict[str, list[bytes]] = {}
                 able = plan.variants(plan.Shape(rows, classes, self.dtype, CODES[kind], method), device)
                 for number, variant in enumerate(one for one in able if one in self.variants):
-                    for place in {0, 1 + number % (1 if variant == "tile" else 3)}:
-                        call = Call(method, case, scale=scale, fill="plain" if "gradient" in method else "")
-                        shape = Shape(variant, rows, classes, device, blocks=3)
-                        where = f"{variant} in place {place}"
-                        seen[where] = self.answer(shape, op, call, Memory(PLACES[place])).bits()
-                        first = next(iter(seen))
-                        if seen[first] != seen[where]:
-                            yield f"{where}: {call}, {kind}: other bits than by {first}"
+                    place = (1 + number) % (2 if variant == "tile" else 4)
+                    call = Call(method, case, scale=scale, fill="plain" if "gradient" in method else "")
+                    shape = Shape(variant, rows, classes, device, blocks=4)
+                    self.processor.schedule = SCHEDULES[self.calls % len(SCHEDULES)]
+                    answer = self.answer(shape, op, call, Memory(PLACES[place]))
+                    for name, field in named_fields(method, answer):
+                        where, bits = f"{call} by {variant} in place {place}", Answer(loss=field).bits()
+                        first, others = seen.setdefault(name, (where, bits))
+                        if bits != others:
+                            yield f"{where}, {kind}: {name} has other bits than in {first}"
+
+
+def named_fields(method: str, answer: Answer) -> Iterator[tuple[str, Array]]:
+    """The arrays of an answer under names that are the same where the numbers must be."""
+    if answer.loss is not None:
+        yield "loss", answer.loss
+    if answer.gradient is not None:
+        yield f"gradient of {method}", answer.gradient  # of a label that is none they differ
+    partial = answer.partial if answer.statistics is None else answer.statistics.partial
+    yield from zip(partial._fields, partial, strict=True) if partial is not None else ()
+    if answer.statistics is not None:
+        yield from zip(answer.statistics._fields[1:], answer.statistics[1:], strict=True)

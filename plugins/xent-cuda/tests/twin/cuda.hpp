@@ -137,7 +137,7 @@ struct Stacks {
   unsigned char* need(size_t wanted) {
     if (wanted > count) {
       free(memory);
-      memory = (unsigned char*)aligned_alloc(4096, wanted * STACK);
+      memory = (unsigned char*)aligned_alloc(64, wanted * STACK);
       count = wanted;
     }
     return memory;

@@ -25,10 +25,24 @@ FLAGS += ("-shared", "-fPIC", "-w")
 WATCHED = (*FLAGS, "-fsanitize=thread")
 """With these, threads that meet in shared memory without a barrier between are found."""
 SANITIZED = (*FLAGS, "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "--param", "asan-stack=0")
-"""With these, what is read or written beside an array is found, in a process that has libasan loaded before all else."""
+"""With these, what is read or written beside an array is found: in a :func:`sanitized_environment`."""
 SCHEDULES = (0, 1, 2, 7)
 """Round-robin, greedy from either end, shuffled."""
+H200 = Device()
 one_at_a_time = threading.Lock()
+
+
+def sanitized_environment() -> dict[str, str]:
+    """What a process that loads a sanitized library needs in its environment."""
+    paths = (
+        subprocess.run(
+            ["g++", f"-print-file-name={name}.so"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan", "libubsan")
+    )
+    return {"LD_PRELOAD": " ".join(paths), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
 OUTCOMES = {
     1: "is not compiled",
     2: "stands still: a barrier that not all threads come to",
@@ -120,7 +134,7 @@ class Processor:
 
     def __init__(
         self,
-        device: Device = Device(),
+        device: Device = H200,
         schedule: int = 0,
         text: str | None = None,
         *,
@@ -160,9 +174,7 @@ class Processor:
     def library(self, dtype: str) -> ctypes.CDLL:
         """The instances of a C type, compiled."""
         if dtype not in self.libraries:
-            self.libraries[dtype] = compiled(
-                instances(dtype, self.variants), self.text or machine.source(), self.flags
-            )
+            self.libraries[dtype] = compiled(instances(dtype, self.variants), self.text or machine.source(), self.flags)
         return self.libraries[dtype]
 
     def launch(self, launch: Launch, task: Any, like: Any) -> None:

@@ -1,4 +1,4 @@
-"""A plugin of pytest that makes xent-cuda known where it lies in a folder and is not installed: ``pytest -p registered``."""
+"""A plugin of pytest that makes xent-cuda known where it is in a folder and not installed: ``pytest -p registered``."""
 
 import importlib.metadata
 

@@ -1,0 +1,630 @@
+"""Whether the tests of the kernels would notice: xent.cu with one thing wrong at a time, each held against the battery.
+
+    python plugins/xent-cuda/tests/mutants.py [--only TEXT] [--jobs N]
+
+Every mutant is compiled for the twin and tried in a process of its own: what is computed under four schedules, the bits
+of a row by each variant, who meets whom in shared memory, what is touched beside an array. The first fault ends it. A
+mutant that survives makes the command fail, but for those that change nothing, each with the reason. The source as it
+is goes first, and must be without fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "twin")]
+
+from battery import Battery  # noqa: E402  # found by the line above
+from processor import FLAGS, SANITIZED, SCHEDULES, VARIANTS, WATCHED, sanitized_environment  # noqa: E402
+from xent_cuda import machine  # noqa: E402
+from xent_cuda.plan import C_TYPES  # noqa: E402
+
+PATIENCE_SECONDS = 300
+BUILDS = {"plain": FLAGS, "watched": WATCHED, "sanitized": SANITIZED}
+ROWS = tuple(one for one in VARIANTS if one != "tile")
+
+
+class Mutant(NamedTuple):
+    """One thing wrong."""
+
+    name: str
+    old: str
+    new: str
+    variants: tuple[str, ...] = VARIANTS  # those that run through it
+    dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    times: int = 1  # that the old text occurs, of which the first is replaced
+
+    def text(self) -> str:
+        """The source with it."""
+        source = machine.source()
+        found = source.count(self.old)
+        if found != self.times or self.old == self.new:
+            raise ValueError(f"{self.name}: the old text occurs {found} times in xent.cu, not {self.times}.")
+        return source.replace(self.old, self.new, 1)
+
+
+BARRIERS = [
+    Mutant(
+        "no barrier after warps leave their maxima",
+        "      if (lane == 0) desk->top[warp] = mine;\n      __syncthreads();\n",
+        "      if (lane == 0) desk->top[warp] = mine;\n",
+        ("block", "cluster", "split"),
+    ),
+    Mutant(
+        "no barrier after warps leave their tallies",
+        "      if (lane == 0) desk->tally[warp] = mine;\n      __syncthreads();\n",
+        "      if (lane == 0) desk->tally[warp] = mine;\n",
+        ("block", "cluster", "split"),
+    ),
+    Mutant(
+        "no barrier of a warp between what it keeps and what it reads",
+        "    } else {\n      __syncwarp();\n    }\n",
+        "    }\n",
+        ("lanes", "warp"),
+    ),
+    Mutant(
+        "no barrier of a warp before its stash is filled again",
+        "__syncthreads(); else __syncwarp();",
+        "__syncthreads();",
+        ("lanes", "warp"),
+    ),
+    Mutant(
+        "no barrier of a block before its stash is filled again",
+        "if (ROW > 32) __syncthreads(); else __syncwarp();",
+        "if (ROW <= 32) __syncwarp();",
+        ("block", "cluster", "split"),
+    ),
+    Mutant(
+        "no barrier at the end of a row",
+        "    team.sync();  // before the stash is filled again\n",
+        "",
+        ROWS,
+    ),
+    Mutant(
+        "no barrier between the maxima of one row and the next",
+        "task.tops[row * parts + part] = highest;\n          team.sync();\n",
+        "task.tops[row * parts + part] = highest;\n",
+        ("split",),
+    ),
+    Mutant(
+        "no barrier between the tallies of one row and the next",
+        "((Tally*)task.tallies)[row * parts + part] = tally;\n          team.sync();\n",
+        "((Tally*)task.tallies)[row * parts + part] = tally;\n",
+        ("split",),
+    ),
+    Mutant(
+        "no barrier of a cluster after its maxima",
+        "threadIdx.x) = mine;\n      cluster_sync();\n#pragma unroll\n",
+        "threadIdx.x) = mine;\n#pragma unroll\n",
+        ("cluster",),
+    ),
+    Mutant(
+        "no barrier of a cluster after its tallies",
+        "threadIdx.x) = mine;\n      cluster_sync();\n      mine.clear();\n",
+        "threadIdx.x) = mine;\n      mine.clear();\n",
+        ("cluster",),
+    ),
+    Mutant(
+        "no barrier of a cluster at the end",
+        "  if (K > 1) cluster_sync();  // no block may go",
+        "  // no block may go",
+        ("cluster",),
+    ),
+    Mutant(
+        "no barrier after a tile is loaded",
+        "shared[g] = in.load(g).all;\n    __syncthreads();\n",
+        "shared[g] = in.load(g).all;\n",
+        ("tile",),
+    ),
+    Mutant(
+        "no barrier after the rows of a tile",
+        "      }\n    }\n    __syncthreads();\n    if (MODE & SLOPE) {\n",
+        "      }\n    }\n    if (MODE & SLOPE) {\n",
+        ("tile",),
+    ),
+    Mutant(
+        "no barrier after a tile is stored",
+        "done.classes_from(g * V - out.skip));\n      __syncthreads();\n",
+        "done.classes_from(g * V - out.skip));\n",
+        ("tile",),
+    ),
+    Mutant(
+        "a barrier that one lane of each warp comes to",
+        "      if (lane == 0) desk->top[warp] = mine;\n      __syncthreads();\n",
+        "      if (lane == 0) {\n        desk->top[warp] = mine;\n        __syncthreads();\n      }\n",
+        ("block",),
+    ),
+    Mutant(
+        "threads without a row leave before the shuffles",
+        "    T* x = task.logits + row * task.logits_stride;\n",
+        "    if (!is_there) break;\n    T* x = task.logits + row * task.logits_stride;\n",
+        ("lanes", "warp"),
+    ),
+    Mutant(
+        "a cluster's maxima and tallies in one mailbox",
+        "  A top[WARPS_AT_MOST], peer_top[CLUSTER_AT_MOST];\n"
+        "  Tally tally[WARPS_AT_MOST], peer_tally[CLUSTER_AT_MOST];\n",
+        "  A top[WARPS_AT_MOST];\n  Tally tally[WARPS_AT_MOST];\n"
+        "  union { A peer_top[CLUSTER_AT_MOST]; Tally peer_tally[CLUSTER_AT_MOST]; };\n",
+        ("cluster",),
+    ),
+    Mutant(
+        "a block's maxima and tallies in one mailbox",
+        "  A top[WARPS_AT_MOST], peer_top[CLUSTER_AT_MOST];\n"
+        "  Tally tally[WARPS_AT_MOST], peer_tally[CLUSTER_AT_MOST];\n",
+        "  A peer_top[CLUSTER_AT_MOST];\n  Tally peer_tally[CLUSTER_AT_MOST];\n"
+        "  union { A top[WARPS_AT_MOST]; Tally tally[WARPS_AT_MOST]; };\n",
+        ("block", "cluster"),
+    ),
+]
+
+TEAMS = [
+    Mutant(
+        "half of a warp's maxima",
+        "for (int lane = LANES / 2; lane > 0; lane /= 2) x = larger",
+        "for (int lane = LANES / 4; lane > 0; lane /= 2) x = larger",
+    ),
+    Mutant(
+        "half of a warp's tallies",
+        "for (int lane = LANES / 2; lane > 0; lane /= 2) {\n    Tally<N> other;",
+        "for (int lane = LANES / 4; lane > 0; lane /= 2) {\n    Tally<N> other;",
+    ),
+    Mutant(
+        "neighbours' maxima at the maximum are not counted",
+        "other.at_top = __shfl_xor_sync(0xffffffffu, tally.at_top, lane);",
+        "other.at_top = 0;",
+        ROWS,
+    ),
+    Mutant(
+        "neighbours' ranks are not counted",
+        "other.before = MODE & STATISTICS ? __shfl_xor_sync(0xffffffffu, tally.before, lane) : 0;",
+        "other.before = 0;",
+        ROWS,
+    ),
+    Mutant("the maximum of a warp too few", "desk->top[lane % WARPS]", "desk->top[lane % WARPS / 2]", ("block",)),
+    Mutant("the tally of a warp too many", "desk->tally[lane % WARPS]", "desk->tally[lane % 32]", ("block",)),
+    Mutant(
+        "the last block of a cluster is not told of maxima",
+        "if (threadIdx.x < K) *in_peer(&desk->peer_top",
+        "if (threadIdx.x < K - 1) *in_peer(&desk->peer_top",
+        ("cluster",),
+    ),
+    Mutant(
+        "tallies in the wrong place of a peer",
+        "&desk->peer_tally[cluster_rank()]",
+        "&desk->peer_tally[0]",
+        ("cluster",),
+    ),
+    Mutant(
+        "a cluster's maxima without those of the last block",
+        "for (int k = 0; k < K; ++k) mine = larger(mine, desk->peer_top[k]);",
+        "for (int k = 0; k < K - 1; ++k) mine = larger(mine, desk->peer_top[k]);",
+        ("cluster",),
+    ),
+    Mutant(
+        "the parts of a row but for the last tally",
+        "for (int other = 0; other < parts; ++other) tally.add(",
+        "for (int other = 0; other < parts - 1; ++other) tally.add(",
+        ("split",),
+    ),
+    Mutant(
+        "the parts of a row but for the last maximum",
+        "for (int other = 0; other < parts; ++other) highest",
+        "for (int other = 0; other < parts - 1; ++other) highest",
+        ("split",),
+    ),
+    Mutant(
+        "further rows of a block, as if each had one part",
+        "base += (i64)(gridDim.x / parts) * TEAMS",
+        "base += (i64)gridDim.x * TEAMS",
+        ("cluster", "split"),
+    ),
+    Mutant(
+        "further rows of a block, as if it were alone",
+        "base += (i64)(gridDim.x / parts) * TEAMS",
+        "base += TEAMS",
+        ("lanes", "block"),
+    ),
+    Mutant(
+        "further tiles of a block, as if it were alone", "base += (i64)gridDim.x * BLOCK", "base += BLOCK", ("tile",)
+    ),
+    Mutant("threads without a row write the last one's gradient", "(MODE & SLOPE) && is_there", "MODE & SLOPE", ROWS),
+    Mutant(
+        "threads without a row record the last one's numbers",
+        "if (lane == 0 && part == 0 && is_there) record",
+        "if (lane == 0 && part == 0) record",
+        ("lanes", "warp"),
+    ),
+    Mutant(
+        "threads of a tile without a row take one",
+        "if ((int)threadIdx.x < rows) {",
+        "if ((int)threadIdx.x <= rows) {",
+        ("tile",),
+    ),
+]
+
+MEMORY = [
+    Mutant("the head of a row off by one", "& 15u) / (int)sizeof(T);", "& 15u) / (int)sizeof(T) + 1;"),
+    Mutant("the head of a row ignored", "skip = (int)((u64)at & 15u) / (int)sizeof(T);", "skip = 0;"),
+    Mutant("the tail of a row lost", "granules = (skip + classes + V - 1) / V;", "granules = (skip + classes) / V;"),
+    Mutant("a granule too many is whole", "whole = (skip + classes) / V;", "whole = (skip + classes) / V + 1;", ROWS),
+    Mutant("16 bytes that end one past the row", "first + V <= classes; }\n", "first + V <= classes + 1; }\n"),
+    Mutant("16 bytes that begin before the row", "{ return first >= 0 && first + V", "{ return first + V"),
+    Mutant(
+        "one class past the row",
+        "{ return first + k >= 0 && first + k < classes; }",
+        "{ return first + k >= 0 && first + k <= classes; }",
+    ),
+    Mutant(
+        "one class before the row",
+        "{ return first + k >= 0 && first + k < classes; }",
+        "{ return first + k >= -1 && first + k < classes; }",
+    ),
+    Mutant(
+        "a class past the row is read, and not used",
+        "one.value = has(first, k) ? at[first + k] : narrow(-infinity<typename Wide<T>::type>(), T());",
+        "one.value = at[first + k < 0 ? 0 : first + k];\n"
+        "      if (!has(first, k)) one.value = narrow(-infinity<typename Wide<T>::type>(), T());",
+    ),
+    Mutant("a class past the row is written", "if (has(first, k)) at[first + k]", "if (first + k >= 0) at[first + k]"),
+    Mutant("targets in 16 bytes though not aligned", " && ((u64)(row + first) & 15u) == 0) {", ") {", ROWS),
+    Mutant(
+        "targets in 16 bytes past the row",
+        "if (first >= 0 && first + V <= classes && ((u64)",
+        "if (first >= 0 && first + V <= classes + 1 && ((u64)",
+        ROWS,
+    ),
+    Mutant(
+        "one target past the row",
+        "t[k] = first + k >= 0 && first + k < classes ?",
+        "t[k] = first + k >= 0 && first + k <= classes ?",
+        ROWS,
+    ),
+    Mutant("one granule too many is kept", "if (g + u * ROW < held.kept)", "if (g + u * ROW <= held.kept)", ROWS),
+    Mutant(
+        "as if every row were kept",
+        "held.kept = held.run.granules < task.kept ? held.run.granules : (int)task.kept;",
+        "held.kept = held.run.granules;",
+        ("block", "cluster"),
+    ),
+    Mutant("a granule that is not kept is read as if", "index >= 0 && index < kept", "index >= 0 && index <= kept"),
+    Mutant("a granule before the first is read as if kept", "index >= 0 && index < kept", "index < kept"),
+    Mutant(
+        "rows of a block whose stashes overlap",
+        "place * (int)task.kept",
+        "place * ((int)task.kept - 1)",
+        ("lanes", "warp"),
+    ),
+    Mutant("the stash over the desk", "ROW > 32 ? DESK_BYTES / 16", "ROW > 32 ? 0", ("block", "cluster")),
+    Mutant(
+        "what is not all kept is easy", " && kept == run.granules && kept > 0;", " && kept > 0;", ("block", "cluster")
+    ),
+    Mutant("what is not kept at all is easy", " && kept == run.granules && kept > 0;", ";", ROWS),
+    Mutant("what is not aligned is easy", "return run.skip == 0 && kept", "return kept", ROWS),
+    Mutant(
+        "a gradient is easy where its logits are", "if (held.is_easy() && out.skip == 0)", "if (held.is_easy())", ROWS
+    ),
+    Mutant(
+        "splicing shifts 16 bits the wrong way",
+        "word[i] >> 16 | word[i + 1] << 16",
+        "word[i] << 16 | word[i + 1] >> 16",
+        dtypes=("bfloat16",),
+    ),
+    Mutant("splicing shifts 8 bytes by 4", "bytes & 8 ? word[i + 2]", "bytes & 8 ? word[i + 1]"),
+    Mutant("splicing forgets 4 bytes", "bytes & 4 ? word[i + 1] : word[i]", "word[i]"),
+    Mutant(
+        "what is spliced of one granule",
+        "spliced(granule(index), granule(index + 1)",
+        "spliced(granule(index), granule(index)",
+    ),
+    Mutant(
+        "parts that leave out the last class",
+        "(int)((task.classes + parts - 1) / parts + V - 1) / V * V",
+        "(int)(task.classes / parts + V - 1) / V * V",
+        ("cluster", "split"),
+    ),
+    Mutant(
+        "parts that begin amid a leaf",
+        "(int)((task.classes + parts - 1) / parts + V - 1) / V * V",
+        "(int)((task.classes + parts - 1) / parts)",
+    ),
+    Mutant("parts that begin one class on", "? part * share :", "? part * share + (part > 0) :", ("cluster", "split")),
+    Mutant(
+        "a last part as large as the others",
+        "const int classes = task.classes - start < share ? (int)(task.classes - start) : share;",
+        "const int classes = share;",
+        ("cluster", "split"),
+    ),
+    Mutant(
+        "more than are loaded at once, one round in two",
+        "g < held.run.granules; g += AHEAD * ROW",
+        "g < held.run.granules; g += 2 * AHEAD * ROW",
+        ROWS,
+    ),
+    Mutant(
+        "the same on the easy way", "held.run.whole; g += AHEAD * ROW", "held.run.whole; g += 2 * AHEAD * ROW", ROWS
+    ),
+    Mutant(
+        "every second leaf of a thread",
+        "for (; first < classes; first += ROW * V) {",
+        "for (; first < classes; first += 2 * ROW * V) {",
+        ROWS,
+    ),
+    Mutant(
+        "every second leaf on the easy way",
+        "first + V <= classes; first += ROW * V) {",
+        "first + V <= classes; first += 2 * ROW * V) {",
+        ROWS,
+    ),
+    Mutant("a tile without its head", "T* tile = (T*)shared + in.skip;", "T* tile = (T*)shared;", ("tile",)),
+    Mutant("a tile is kept but for its last granule", "shared, in.granules};", "shared, in.granules + 1};", ("tile",)),
+    Mutant(
+        "the label of -1 is read",
+        "!(MODE & GIVEN) && label >= 0 && label < task.classes ?",
+        "!(MODE & GIVEN) && label < task.classes ?",
+        ROWS,
+    ),
+]
+
+NUMBERS = [
+    Mutant(
+        "the largest of the first word of four",
+        "for (int i = 0; i < 4; ++i) so_far.word[0]",
+        "for (int i = 0; i < 3; ++i) so_far.word[0]",
+        ROWS,
+        ("bfloat16", "float16"),
+    ),
+    Mutant(
+        "the larger of two without the second",
+        "return larger(widen(so_far.each[0]), widen(so_far.each[1]));",
+        "return widen(so_far.each[0]);",
+        ROWS,
+        ("bfloat16", "float16"),
+    ),
+    Mutant(
+        "classes at the maximum are added up too", "bool is_top = HOLDS && x[k] == top.max;", "bool is_top = false;"
+    ),
+    Mutant(
+        "no leaf holds the maximum",
+        "const bool holds = mine == highest || held.run.skip;",
+        "const bool holds = false;",
+        ROWS,
+    ),
+    Mutant(
+        "leaves are granules, however a row begins",
+        "const bool holds = mine == highest || held.run.skip;",
+        "const bool holds = mine == highest;",
+        ROWS,
+    ),
+    Mutant("parts do not know of the maximum", "        mine = highest;\n", "", ("split",)),
+    Mutant("a row of -inf has a rest", "  if (is_empty) of.rest = A(-1);\n", ""),
+    Mutant("a row of -inf has no gap", "  if (is_empty) of.gap = of.mass > A(0) ? infinity<A>() : A(0);\n", ""),
+    Mutant("a row of -inf has a gradient", "of.is_strange || of.max == -infinity<A>() ? nan", "of.is_strange ? nan"),
+    Mutant("a row of NaN is one of -inf", "top.max == -infinity<A>() && !has_nan,", "top.max == -infinity<A>(),"),
+    Mutant(
+        "the maximum of a row with NaN", "of.max = has_nan ? nan<A>() : top.max + A(0);", "of.max = top.max + A(0);"
+    ),
+    Mutant(
+        "the maximum of -0", "of.max = has_nan ? nan<A>() : top.max + A(0);", "of.max = has_nan ? nan<A>() : top.max;"
+    ),
+    Mutant("two of +inf are one", "has_nan || (top.max == infinity<A>() && tally.at_top > 1) ?", "has_nan ?"),
+    Mutant("the label at +inf", "at_label == top.max && !is_empty ? A(0) : top.max - at_label;", "top.max - at_label;"),
+    Mutant(
+        "exponentials that overflow near the limits",
+        "shift(larger(max * LOG2E, -3e38f))",
+        "shift(max * LOG2E)",
+        dtypes=("bfloat16",),
+    ),
+    Mutant(
+        "the correction of a sum is dropped",
+        "others = tally.sum[0].value() * correction;",
+        "others = tally.sum[0].value();",
+        dtypes=("bfloat16", "float16"),
+    ),
+    Mutant(
+        "the correction of a gradient is dropped",
+        "usual = mass * inverse * (A)top.correction();",
+        "usual = mass * inverse;",
+        dtypes=("bfloat16", "float16"),
+    ),
+    Mutant(
+        "the correction of squares is taken once",
+        "value() * correction * correction +",
+        "value() * correction +",
+        dtypes=("bfloat16", "float16"),
+    ),
+    Mutant(
+        "the correction of a spread is dropped",
+        "(A)(tally.sum[THIRD].value() * correction)",
+        "(A)tally.sum[THIRD].value()",
+        dtypes=("bfloat16", "float16"),
+    ),
+    Mutant(
+        "the correction overflows",
+        "return exp2(fmax(fmin(-off, 64.0), -64.0));",
+        "return exp2(-off);",
+        dtypes=("bfloat16",),
+    ),
+    Mutant("what is no class has a gap", "more[k] = k < some ? below : A(0);", "more[k] = below;"),
+    Mutant("what is no class is at the maximum", "tally.at_top += is_top && k < some;", "tally.at_top += is_top;"),
+    Mutant("what is no class has a rank", "tally.before += k < some && (", "tally.before += ("),
+    Mutant(
+        "the rank of equals is not by their place", " || (x[k] == asked.label_logit && first + k < asked.label));", ");"
+    ),
+    Mutant("a spread of 0 times infinity", "most[k] = e[k] == A(0) ? A(0) : below * e[k];", "most[k] = below * e[k];"),
+    Mutant(
+        "a target of 0 times infinity", "more[k] = t[k] == A(0) ? A(0) : t[k] * below;", "more[k] = t[k] * below;", ROWS
+    ),
+    Mutant("a share of 0 times infinity", "is_inside && on != A(0) ? on * below", "is_inside ? on * below"),
+    Mutant(
+        "a label of -1 is among the classes",
+        "is_inside = label >= 0 && label < task.classes;",
+        "is_inside = label < task.classes;",
+    ),
+    Mutant(
+        "a label past the classes is among them",
+        "is_inside = label >= 0 && label < task.classes;",
+        "is_inside = label >= 0;",
+    ),
+    Mutant(
+        "a label of 2^62 wraps", "return label < 0 ? -1 : label < classes ? (int)label : classes;", "return (int)label;"
+    ),
+    Mutant("the loss of a label that is none", "return is_strange || rest < A(0) ? nan", "return rest < A(0) ? nan"),
+    Mutant("the gradient of a label that is none", "inverse = of.is_strange || of.max", "inverse = of.max"),
+    Mutant("a scale of 0 times NaN", "    if (scale == A(0)) {\n", "    if (false) {\n"),
+    Mutant(
+        "the last class of a leaf is not the label",
+        "(u32)(label - first) < (u32)V)",
+        "(u32)(label - first) < (u32)V - 1)",
+    ),
+    Mutant(
+        "the label's gradient without its share of all",
+        "out[k] = general(x[k], on + off);",
+        "out[k] = general(x[k], on);",
+    ),
+    Mutant("ties at the maximum are as any other", "x[k] == top.max ? peak : elsewhere;", "elsewhere;"),
+    Mutant("the maximum cancels", "(x == top.max ? ((mass - t) - t * rest) * inverse : elsewhere)", "elsewhere"),
+    Mutant(
+        "a sum without its low part", "return low == low ? high + low : high; }", "return high; }", dtypes=("float64",)
+    ),
+    Mutant("a sum of infinity is NaN", "return low == low ? high + low : high; }", "return high + low; }"),
+    Mutant(
+        "the rounding errors of a sum are lost",
+        "    low += (high - (sum - back)) + (x - back);\n",
+        "",
+        dtypes=("float64",),
+    ),
+    Mutant(
+        "the rounding errors of another sum are lost",
+        "add(other.high); low += other.low; }",
+        "add(other.high); }",
+        dtypes=("float64",),
+    ),
+    Mutant(
+        "half of a rounding error",
+        "low += (high - (sum - back)) + (x - back);",
+        "low += x - back;",
+        dtypes=("float64",),
+    ),
+    Mutant(
+        "a leaf is added in another order by some",
+        "const int N = sizeof(tally.sum) / sizeof(Sum);\n  tally.sum[0].add(tree(e));",
+        "const int N = sizeof(tally.sum) / sizeof(Sum);\n"
+        "  if (HOLDS) for (int k = 0; k < V; ++k) tally.sum[0].add(e[k]); else tally.sum[0].add(tree(e));",
+    ),
+    Mutant(
+        "a reciprocal is off by parts in a million",
+        "return fmaf(y, fmaf(-x, y, 1.0f), y); }",
+        "return y * 0.999998f; }",
+    ),
+]
+
+MUTANTS = [*BARRIERS, *TEAMS, *MEMORY, *NUMBERS]
+EQUIVALENT: dict[str, str] = {}
+"""Mutants that change nothing that is promised, and why."""
+
+
+def tried(path: pathlib.Path, dtype: str, build: str, variants: tuple[str, ...]) -> Iterator[str]:
+    """The faults of a source, with the schedule that shows each."""
+    few = {
+        "plain": ("labels", "smoothed", "all smoothed", "soft"),
+        "watched": ("labels",),
+        "sanitized": ("labels", "soft"),
+    }
+    text = path.read_text(encoding="utf-8")
+    for schedule in SCHEDULES if build == "plain" else SCHEDULES[:1]:
+        battery = Battery(dtype, schedule, text, variants, few[build], BUILDS[build])
+        try:
+            battery.processor.library(C_TYPES[dtype])
+        except RuntimeError as error:
+            sys.exit(str(error))
+        found = battery.faults() if schedule else itertools.chain(battery.faults(), battery.other_bits())
+        yield from (f"schedule {schedule}: {fault}" for fault in found)
+
+
+def first_fault(path: pathlib.Path, dtype: str, build: str, variants: tuple[str, ...]) -> str:
+    """The first fault of a source, found in a process of its own; empty where there is none."""
+    command = [sys.executable, __file__, "--try", str(path), dtype, build, ",".join(variants)]
+    environment = {**os.environ, "XENT_TWIN_FOLDER": str(path.parent)}
+    if build == "sanitized":
+        environment |= sanitized_environment()
+    try:
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it has no end: not after {PATIENCE_SECONDS} s"
+    if result.returncode == 0 or "g++ fails" in result.stderr:
+        if result.returncode or result.stdout:
+            raise RuntimeError(result.stdout + result.stderr)
+        return ""
+    told = [line for line in result.stderr.splitlines() if "ERROR: Addr" in line or "runtime error" in line]
+    crash = (told or result.stderr.splitlines() or [""])[-1 if not told else 0]
+    return result.stdout.strip() or f"ended by {result.returncode}: {crash}"
+
+
+def look(text: str, dtypes: tuple[str, ...], variants: tuple[str, ...]) -> tuple[str, float]:
+    """The first fault of a source and where it shows, empty where it has none; the seconds that took."""
+    begin = time.perf_counter()
+    builds = [("plain", dtype) for dtype in dtypes] + [("watched", dtypes[0]), ("sanitized", dtypes[0])]
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "xent.cu"
+        path.write_text(text, encoding="utf-8")
+        for build, dtype in builds:
+            fault = first_fault(path, dtype, build, variants)
+            if fault:
+                return f"{dtype}, {build}: {fault}", time.perf_counter() - begin
+    return "", time.perf_counter() - begin
+
+
+def verdict(name: str, fault: str, seconds: float) -> bool:
+    """Prints what became of a mutant; whether that is as it should be."""
+    reason = EQUIVALENT.get(name, "")
+    is_well = bool(fault) != bool(reason)
+    word = "caught" if fault else "changes nothing" if reason else "SURVIVES"
+    print(f"{word:16}{name} ({seconds:.0f} s)\n{'':16}{fault or reason}"[:400], flush=True)
+    return is_well
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default="", help="mutants whose name has this text")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
+    parser.add_argument("--try", nargs=4, dest="one", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        fault = next(tried(pathlib.Path(asked.one[0]), asked.one[1], asked.one[2], tuple(asked.one[3].split(","))), "")
+        print(fault, end="")
+        return 1 if fault else 0
+    chosen = [one for one in MUTANTS if asked.only in one.name]
+    texts = [one.text() for one in chosen]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        pairs = (("bfloat16", "float64"), ("float32", "float16"))
+        for fault, _ in pool.map(look, [machine.source()] * 2, pairs, [VARIANTS] * 2):
+            if fault:
+                print(f"the source as it is has a fault: {fault}")
+                return 1
+        found = pool.map(look, texts, [one.dtypes for one in chosen], [one.variants for one in chosen])
+        wrong = [
+            one.name
+            for one, (fault, seconds) in zip(chosen, found, strict=True)
+            if not verdict(one.name, fault, seconds)
+        ]
+    caught = sum(one.name not in EQUIVALENT for one in chosen) - sum(name not in EQUIVALENT for name in wrong)
+    print(f"{caught} of {len(chosen)} mutants are caught; not as they should be: {', '.join(wrong) or 'none'}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
