@@ -82,11 +82,12 @@ test-mutants: $(VENV)/test.stamp $(VENV)/wheel.stamp
 
 GPU_PYTHON ?= python3
 GPU_PATH := .:plugins/xent-cuda:plugins/xent-cuda/tests/twin:benchmarks$(if $(PYTHONPATH),:$(PYTHONPATH))
-GPU_TEST := PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) -m pytest -p no:cacheprovider
+GPU_TEST := PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) -m pytest -p no:cacheprovider -W default
 
 test-gpu:
 	$(GPU_TEST) plugins/xent-cuda/tests/test_gpu.py plugins/xent-cuda/tests/test_conformance.py
-	XENT_REQUIRE_BACKENDS=cupy $(GPU_TEST) -p registered --backend cupy tests/test_cupy.py tests/test_golden.py tests/test_semantics_*.py
+	XENT_REQUIRE_BACKENDS=cupy $(GPU_TEST) -p registered --backend cupy tests/test_golden.py tests/test_semantics_*.py
+	$(GPU_TEST) tests/test_cupy.py
 
 sanitize-gpu:
 	PYTHONPATH=$(GPU_PATH) compute-sanitizer --error-exitcode 1 --tool memcheck $(GPU_PYTHON) plugins/xent-cuda/tests/sanitized.py

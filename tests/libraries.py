@@ -238,6 +238,7 @@ class Cupy(Library):
 
     dtypes = frozenset({"float16", "float32", "float64"})
     raises_labels = False
+    flushes = True  # CuPy compiles everything so
 
     def load(self) -> type:
         self.cupy = importlib.import_module("cupy")

@@ -113,7 +113,9 @@ def views(array: Array) -> tuple[str, ...]:
         return (library(array._meta),) if is_array(array._meta) else ()
     if root != "torch":
         return ()
-    if array.device.type == "cpu" and (dtype_name(array.dtype) != "bfloat16" or is_importable("ml_dtypes")):
+    if dtype_name(array.dtype) == "bfloat16" and not is_importable("ml_dtypes"):
+        return ()
+    if array.device.type == "cpu":
         return ("numpy",)
     return ("cupy",) if array.device.type == "cuda" and is_importable("cupy") else ()
 

@@ -28,9 +28,15 @@ def run(plan: Plan, predictions: Array, given: Array | None, weights: Weights) -
     """Carries out one call on one array of CuPy's."""
     problem = plan.problem
     is_fused = problem.method in plan.methods and plan.block_elements is None
-    if is_fused and problem.is_plain and not problem.raises and weights is NO_WEIGHTS:
-        return plain(plan, predictions, given)
-    return generic.run(plan, predictions, given, weights)
+    with gpu_of(predictions):  # whichever is the current one: its stream is another, and so would be the memory
+        if is_fused and problem.is_plain and not problem.raises and weights is NO_WEIGHTS:
+            return plain(plan, predictions, given)
+        return generic.run(plan, predictions, given, weights)
+
+
+def gpu_of(array: Array) -> Any:
+    """A context in which CuPy's work goes to the GPU that has an array."""
+    return array.device
 
 
 def plain(plan: Plan, logits: Array, given: Any) -> Any:
@@ -50,13 +56,12 @@ def share(xp: Any, logits: Array, wanted: Any) -> Array:
 
     mean, rows = reduction.as_mean(wanted), logits.shape[0]
     below = 1.0 if mean is None else reduction.denominator(xp, mean, NO_ROWS, logits[:, 0])
-    number = single(1.0 / below if rows else 1.0, fold.compute_dtype(xp, logits.dtype), logits)
+    number = single(1.0 / below if rows else 1.0, fold.compute_dtype(xp, logits.dtype))
     return cupy.broadcast_to(number, (rows,))
 
 
-def single(value: float, dtype: Any, like: Array) -> Array:
-    """An array (1,) of one number, on the GPU of another array."""
+def single(value: float, dtype: Any) -> Array:
+    """An array (1,) of one number, on the current GPU."""
     import cupy
 
-    with like.device:
-        return cupy.full((1,), value, dtype=dtype)
+    return cupy.full((1,), value, dtype=dtype)

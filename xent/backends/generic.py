@@ -165,7 +165,8 @@ def work_of(xp: Any, plan: Plan, predictions: Array, given: Array | None) -> Wor
         assert given is not None
         told = Soft(given, on, off, fold.compute_dtype(xp, predictions.dtype))
         if given.dtype != told.dtype or off != 0.0:
-            walk = walk.in_blocks(CONVERTED_ELEMENTS)  # what is made of the targets is never of their size
+            # what is made of the targets is never of their size
+            walk = walk.in_blocks(CONVERTED_ELEMENTS if problem.device == "cpu" else None)
     elif given is None:
         device = getattr(predictions, "device", None)
         told = Labels(xp.full((math.prod(walk.batch),), -1, dtype=xp.int64, device=device), 1.0, 0.0)

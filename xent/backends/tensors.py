@@ -149,6 +149,16 @@ def view_of(plan: Plan, predictions: Array) -> View:
     return View(inner, inner.problem.array)
 
 
+class Handle:
+    """A stream by its address, in the protocol that torch's own streams have had since 2.10."""
+
+    def __init__(self, address: int):
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
 @contextlib.contextmanager
 def on_stream(view: View, predictions: Array) -> Iterator[None]:
     """Where CuPy sees the tensors, its work goes to torch's stream, in torch's order; tensors are seen in there too."""
@@ -159,7 +169,7 @@ def on_stream(view: View, predictions: Array) -> Iterator[None]:
 
     ours = torch.cuda.current_stream(predictions.device)
     if hasattr(cupy.cuda.Stream, "from_external"):
-        theirs = cupy.cuda.Stream.from_external(ours)
+        theirs = cupy.cuda.Stream.from_external(ours if hasattr(ours, "__cuda_stream__") else Handle(ours.cuda_stream))
     else:  # CuPy 13
         theirs = cupy.cuda.ExternalStream(ours.cuda_stream, predictions.device.index)
     with cupy.cuda.Device(predictions.device.index), theirs:

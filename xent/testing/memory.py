@@ -79,7 +79,9 @@ def array_library(name: str) -> ArrayLibrary:
         cupy = importlib.import_module("cupy")
         if not cupy.cuda.is_available():
             raise RuntimeError("CuPy finds no GPU here")
-        return ArrayLibrary(name, cupy.asarray, cupy.asnumpy, (*FORMS, "reversed"), is_mutable=True, device="cuda")
+        return ArrayLibrary(
+            name, cupy.asarray, cupy.asnumpy, (*FORMS, "reversed"), is_mutable=True, device="cuda", flushes=True
+        )
     if name == "jax":
         return ArrayLibrary(name, importlib.import_module("jax.numpy").asarray, np.asarray, flushes=True)
     if name == "array_api_strict":

@@ -25,8 +25,8 @@ from typing import NamedTuple
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "twin")]
 
-from battery import Battery  # noqa: E402  # found by the line above
-from processor import FLAGS, SANITIZED, SCHEDULES, VARIANTS, WATCHED, sanitized_environment  # noqa: E402
+from battery import CODES, KINDS, Battery  # noqa: E402  # found by the line above
+from processor import FLAGS, SANITIZED, SCHEDULES, VARIANTS, WATCHED, Processor, sanitized_environment  # noqa: E402
 from xent_cuda import machine  # noqa: E402
 from xent_cuda.plan import C_TYPES  # noqa: E402
 
@@ -116,9 +116,9 @@ BARRIERS = [
         ("cluster",),
     ),
     Mutant(
-        "no barrier of a cluster at the end",
-        "  if (K > 1) cluster_sync();  // no block may go",
-        "  // no block may go",
+        "no barrier of a cluster at the beginning",
+        "  if (K > 1) cluster_sync();  // a desk may be written to",
+        "  // a desk may be written to",
         ("cluster",),
     ),
     Mutant(
@@ -368,7 +368,9 @@ MEMORY = [
         ROWS,
     ),
     Mutant("a tile without its head", "T* tile = (T*)shared + in.skip;", "T* tile = (T*)shared;", ("tile",)),
-    Mutant("a tile is kept but for its last granule", "shared, in.granules};", "shared, in.granules + 1};", ("tile",)),
+    Mutant(
+        "a granule after a tile is read as if kept", "shared, in.granules};", "shared, in.granules + 1};", ("tile",)
+    ),
     Mutant(
         "the label of -1 is read",
         "!(MODE & GIVEN) && label >= 0 && label < task.classes ?",
@@ -410,7 +412,12 @@ NUMBERS = [
     Mutant("parts do not know of the maximum", "        mine = highest;\n", "", ("split",)),
     Mutant("a row of -inf has a rest", "  if (is_empty) of.rest = A(-1);\n", ""),
     Mutant("a row of -inf has no gap", "  if (is_empty) of.gap = of.mass > A(0) ? infinity<A>() : A(0);\n", ""),
-    Mutant("a row of -inf has a gradient", "of.is_strange || of.max == -infinity<A>() ? nan", "of.is_strange ? nan"),
+    Mutant(
+        "a row of -inf has a gradient",
+        "of.is_strange || of.max == -infinity<A>() ? nan",
+        "of.is_strange ? nan",
+        dtypes=("float64",),  # of the others a reciprocal of 0 is NaN already
+    ),
     Mutant("a row of NaN is one of -inf", "top.max == -infinity<A>() && !has_nan,", "top.max == -infinity<A>(),"),
     Mutant(
         "the maximum of a row with NaN", "of.max = has_nan ? nan<A>() : top.max + A(0);", "of.max = top.max + A(0);"
@@ -537,16 +544,14 @@ EQUIVALENT: dict[str, str] = {}
 
 def tried(path: pathlib.Path, dtype: str, build: str, variants: tuple[str, ...]) -> Iterator[str]:
     """The faults of a source, with the schedule that shows each."""
-    few = {
-        "plain": ("labels", "smoothed", "all smoothed", "soft"),
-        "watched": ("labels",),
-        "sanitized": ("labels", "soft"),
-    }
+    kinds = {"plain": tuple(KINDS), "watched": ("labels",), "sanitized": ("labels", "soft")}[build]
+    codes = tuple(code for kind, code in CODES.items() if kind in kinds)
     text = path.read_text(encoding="utf-8")
     for schedule in SCHEDULES if build == "plain" else SCHEDULES[:1]:
-        battery = Battery(dtype, schedule, text, variants, few[build], BUILDS[build])
+        processor = Processor(schedule=schedule, text=text, variants=variants, kinds=codes, flags=BUILDS[build])
+        battery = Battery(dtype, processor, variants, kinds)
         try:
-            battery.processor.library(C_TYPES[dtype])
+            processor.library(C_TYPES[dtype])
         except RuntimeError as error:
             sys.exit(str(error))
         found = battery.faults() if schedule else itertools.chain(battery.faults(), battery.other_bits())

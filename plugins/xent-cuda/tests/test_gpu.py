@@ -5,6 +5,7 @@ Run by ``make test-gpu``, in this order: what is right comes before what is fast
 
 import importlib
 import itertools
+import shutil
 
 import ml_dtypes
 import numpy as np
@@ -93,11 +94,12 @@ def test_every_variant_is_right_wherever_a_row_begins_and_all_give_the_same_bits
                     found = kernel.loss_and_gradient(x, *told, cupy.asarray(scale), threads=1, out=out)
                     losses, slopes = (cupy.asnumpy(one) for one in found)
                     where = f"{variant}, {kind}, {offset}, {apart}, {other}"
-                    limit = LOSS_ERROR[x.itemsize] * (1 + np.abs(loss)) * (1 + targets.sum(axis=1))
+                    limit = LOSS_ERROR[x.itemsize] * (1 + np.abs(loss))
                     wrong = np.abs(slopes.astype(np.float64) - gradient * scale[:, None])
 
                     assert (np.abs(losses - loss) <= limit).all(), where
-                    assert (wrong <= GRADIENT_ERROR[name] * np.abs(scale)[:, None] * targets.sum(1).max()).all(), where
+                    size = np.maximum(np.maximum(np.abs(gradient), targets), 0.1) * np.abs(scale)[:, None]
+                    assert (wrong <= 2 * GRADIENT_ERROR[name] * size).all(), where
                     bits.add((losses.tobytes(), slopes.tobytes()))
                 partial = kernel.partial(x, *told, threads=1)
                 again = type(kernel)(gpu).gradient(x, *told, partial, cupy.asarray(scale), threads=1)
@@ -109,11 +111,13 @@ def test_every_variant_is_right_wherever_a_row_begins_and_all_give_the_same_bits
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_gpu_gives_the_twins_numbers(rng, dtype):
     """But for the last digits of exponentials and logarithms, which are the GPU's own."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed: the twin is compiled by it")
     processor = importlib.import_module("processor")
     logits, labels, _, scale = example(rng, dtype, 9, 777)
     x, y, share = (cupy.asarray(one) for one in (logits, labels, scale))
     there = kernels.sparse.loss_and_gradient(x, y, 1.0, 0.0, share, threads=1)
-    twin = kernels.Sparse(processor.Processor())
+    twin = kernels.Sparse(processor.Processor(variants=("warp",)))
     here = twin.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1)
 
     assert np.allclose(cupy.asnumpy(there[0]), here[0], rtol=1e-6)
@@ -222,12 +226,13 @@ def test_a_tensor_is_read_where_it_is_and_the_gradient_is_a_tensor_on_its_gpu(rn
     before = torch.cuda.memory_allocated()
     with xent.using(kernel="cuda", trace=True) as decisions:
         loss, gradient = sparse_with_grad(x, y, reduction="mean")
+    taken = torch.cuda.memory_allocated() - before
     wide = x.double().requires_grad_()
     expected = torch.nn.functional.cross_entropy(wide, y)
     expected.backward()
 
     assert decisions[0].backend == "torch" and decisions[0].kernel == "cuda"
-    assert torch.cuda.memory_allocated() == before  # the gradient is in CuPy's memory, and there is no copy
+    assert taken == 0  # the gradient is in CuPy's memory, and there is no copy
     assert gradient.device == x.device and gradient.dtype == torch.bfloat16
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
     assert torch.allclose(gradient.double(), wide.grad, atol=4e-3 / 64)
@@ -279,11 +284,15 @@ def test_a_set_larger_than_the_pool_is_evaluated_chunk_by_chunk():
     assert found == pytest.approx(np.log(classes) + 0.5, abs=0.01)
 
 
-def test_what_is_compiled_spills_nothing_that_is_not_double():
-    machine.function.cache_clear()
-    for dtype, classes in itertools.product(DTYPES[:3], (10, 100, 1000, 30000)):
-        x, y = cupy.zeros((200, classes), dtype), cupy.zeros(200, cupy.int64)
-        sparse_with_grad(x, y)
-    found = machine.function("fold<float, 0, 1, 32, 128>", 0, False)
+def test_what_is_compiled_spills_nothing_that_is_not_double(monkeypatch):
+    found, compiled = {}, machine.function
 
-    assert found.attributes["local_size_bytes"] == 0
+    def kept(*arguments):
+        return found.setdefault(arguments[0], compiled(*arguments))
+
+    monkeypatch.setattr(machine, "function", kept)
+    for dtype, classes in itertools.product(DTYPES[:3], (10, 100, 1000, 30000)):
+        sparse_with_grad(cupy.zeros((200, classes), dtype), cupy.zeros(200, cupy.int64))
+
+    assert len(found) >= 10
+    assert {name: one.attributes["local_size_bytes"] for name, one in found.items()} == dict.fromkeys(found, 0)

@@ -25,7 +25,7 @@ from processor import (
     sanitized_environment,
 )
 from xent_cuda import kernels, machine
-from xent_cuda.plan import C_TYPES, Launch
+from xent_cuda.plan import C_TYPES, LABEL, Launch
 from xent_cuda.task import TASK
 
 from xent.testing import PROMISES, check_kernel
@@ -73,16 +73,14 @@ def test_every_promise_of_the_contract_is_kept(op, dtype, check):
 
 @every_dtype
 def test_a_row_has_the_same_bits_by_every_variant_and_method_wherever_it_lies(dtype):
-    assert list(Battery(dtype).other_bits()) == []
+    assert list(Battery(dtype, Processor()).other_bits()) == []
 
 
 @functools.cache
 def looked_at(dtype, variant):
     """A battery that is through, and what it found; every variant and every dtype meets every schedule."""
-    battery = Battery(
-        dtype, SCHEDULES[(DTYPES.index(dtype) + VARIANTS.index(variant)) % len(SCHEDULES)], variants=(variant,)
-    )
-    battery.processor.libraries[C_TYPES[dtype]] = compiled(instances(C_TYPES[dtype]), machine.source())
+    schedule = SCHEDULES[(DTYPES.index(dtype) + VARIANTS.index(variant)) % len(SCHEDULES)]
+    battery = Battery(dtype, Processor(schedule=schedule), (variant,))
     return battery, list(battery.faults())
 
 
@@ -102,16 +100,16 @@ def test_the_battery_launches_every_instance_that_a_plan_may_name(variant):
 
 @every_variant
 def test_threads_meet_in_shared_memory_only_with_a_barrier_between(variant):
-    battery = Battery("bfloat16", variants=(variant,), kinds=("labels",), places=1, flags=WATCHED)
+    processor = Processor(variants=(variant,), kinds=(LABEL,), flags=WATCHED)
 
-    assert list(battery.faults()) == []
+    assert list(Battery("bfloat16", processor, (variant,), ("labels",), places=1).faults()) == []
 
 
 SANITIZE = """
 from battery import Battery
-from processor import SANITIZED
-battery = Battery("bfloat16", variants=("lanes",), kinds=("labels", "soft"), flags=SANITIZED)
-for fault in battery.faults():
+from processor import SANITIZED, Processor
+processor = Processor(variants=("lanes",), kinds=(0, 2), flags=SANITIZED)
+for fault in Battery("bfloat16", processor, ("lanes",), ("labels", "soft")).faults():
     print(fault)
 print("through")
 """
@@ -243,11 +241,8 @@ def test_an_access_of_16_bytes_that_is_not_aligned_ends_the_process():
     assert (result.returncode, result.stderr) == (-signal.SIGABRT, "twin: an access of 16 bytes is not aligned\n")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a row's maxima are sent to peers before a barrier has shown that they have begun"
-)
 def test_no_block_of_a_cluster_is_used_before_it_has_begun():
-    asking = (*FLAGS, "-DTWIN_ASKS_WHETHER_PEERS_HAVE_BEGUN")
-    battery = Battery("bfloat16", variants=("cluster",), kinds=("labels",), flags=asking, places=1)
+    flags = (*FLAGS, "-DTWIN_ASKS_WHETHER_PEERS_HAVE_BEGUN")
+    processor = Processor(variants=("cluster",), kinds=(LABEL,), flags=flags)
 
-    assert next(battery.faults(), "") == ""
+    assert next(Battery("bfloat16", processor, ("cluster",), ("labels",), places=1).faults(), "") == ""

@@ -10,7 +10,7 @@ import numpy as np
 from xent.kernels import Partial, Statistics
 
 from .machine import Gpu
-from .plan import LABEL, SMOOTHED, SOFT, Plan, Shape, plan
+from .plan import CLASSES_AT_MOST, LABEL, SMOOTHED, SOFT, Plan, Shape, plan
 from .task import TALLY_BYTES, TASK
 
 Array = Any
@@ -44,6 +44,9 @@ class Call:
     def __post_init__(self) -> None:
         self.wide = np.dtype(np.float64 if self.logits.dtype.name == "float64" else np.float32)
         self.rows, self.classes = self.logits.shape
+        if self.classes > CLASSES_AT_MOST:
+            raise ValueError(f"xent-cuda: `logits` must have at most {CLASSES_AT_MOST} classes, got {self.classes}.")
+        self.passed = self.logits
         self.is_whole = is_side_by_side(self.logits)
         if not self.is_whole:
             self.logits = self.machine.contiguous(self.logits, self.logits.dtype)
@@ -78,6 +81,8 @@ class Call:
 
     def scaled(self, scale: Array) -> None:
         """Tells the kernel of the scale of every row; one number for all may be broadcast."""
+        if tuple(scale.shape) != (self.rows,):
+            raise ValueError(f"xent-cuda: `scale` must have shape {(self.rows,)}, got {tuple(scale.shape)}.")
         if scale.dtype != self.wide:
             scale = self.machine.contiguous(scale, self.wide)
         self.put("scale", scale, "scale_stride")
@@ -92,16 +97,26 @@ class Call:
             if not self.is_whole:
                 raise ValueError("xent-cuda: donated logits must have their classes side by side in memory.")
             out = self.logits
-        elif out is not None and overlap(self.machine, out, self.logits):
+        elif out is not None and tuple(out.shape) != tuple(self.logits.shape):
+            raise ValueError(f"xent-cuda: `out` must have shape {self.logits.shape}, got {tuple(out.shape)}.")
+        elif out is not None and overlap(self.machine, out, self.passed):
             raise ValueError(
                 "xent-cuda: `out` must not share memory with `logits`. Pass donate=True to write over them."
             )
         if out is None:
             out = self.machine.empty(self.logits.shape, self.logits.dtype, self.logits)
+        if self.rows > 1 and self.classes and abs(row_stride(out)) < self.classes and is_side_by_side(out):
+            raise ValueError("xent-cuda: the gradient must have memory of its own for every row. Pass a copy.")
         fits = is_side_by_side(out) and out.dtype == self.logits.dtype
         filled = out if fits else self.machine.empty(self.logits.shape, self.logits.dtype, self.logits)
         self.put("slope", filled, "slope_stride")
         return out, filled
+
+    def copied(self, filled: Array, out: Array) -> None:
+        """Brings what was filled to where it is asked for, on the GPU that has both."""
+        if filled is not out:
+            with self.machine.on(out):
+                out[...] = filled
 
     def run(self, method: str, *, is_in_place: bool = False) -> None:
         """Launches what the method takes."""
@@ -161,7 +176,7 @@ class Methods:
         call.run("loss")
         if out is None:
             return loss
-        out[...] = loss
+        call.copied(loss, out)
         return out
 
     def gradient(
@@ -174,8 +189,7 @@ class Methods:
         call.scaled(scale)
         out, filled = call.gradient(out, donate)
         call.run("gradient", is_in_place=donate)
-        if filled is not out:
-            out[...] = filled
+        call.copied(filled, out)
         return out
 
     def loss_and_gradient(
@@ -187,8 +201,7 @@ class Methods:
         (loss,) = call.of_rows("loss")
         out, filled = call.gradient(out, donate)
         call.run("loss_and_gradient", is_in_place=donate)
-        if filled is not out:
-            out[...] = filled
+        call.copied(filled, out)
         return loss, out
 
 

@@ -66,6 +66,10 @@ class Gpu:
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
 
+    def on(self, array: Array) -> Any:
+        """A context in which CuPy's work goes to the GPU that has an array."""
+        return array.device
+
     def empty(self, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
         """Memory for an array, where another is."""
         import cupy

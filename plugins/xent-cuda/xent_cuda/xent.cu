@@ -513,6 +513,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
   const int classes = task.classes - start < share ? (int)(task.classes - start) : share;
   const A on = KIND == LABEL ? A(1) : (A)task.on, off = KIND == LABEL ? A(0) : (A)task.off;
 
+  if (K > 1) cluster_sync();  // a desk may be written to only when its block has begun; none is after the last sums
   for (i64 base = (i64)(blockIdx.x / parts) * TEAMS; base < task.rows; base += (i64)(gridDim.x / parts) * TEAMS) {
     const bool is_there = base + place < task.rows;  // subtle: those without a row go along, for shuffles need all lanes
     const i64 row = is_there ? base + place : task.rows - 1;
@@ -626,7 +627,6 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
     }
     team.sync();  // before the stash is filled again
   }
-  if (K > 1) cluster_sync();  // no block may go while another still writes to its desk
 }
 
 template <class T, int KIND, int MODE, int ROW, int BLOCK> __global__ void LAUNCHED_BY(BLOCK) fold(Task<T> task) {

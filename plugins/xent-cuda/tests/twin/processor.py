@@ -4,6 +4,7 @@ Instances are compiled when they are first launched, and kept in a folder by wha
 taken, and CuPy's whose memory is the host's.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -93,23 +94,24 @@ def compile_to(library: pathlib.Path, body: str, flags: tuple[str, ...]) -> None
 
 
 VARIANTS = ("tile", "lanes", "warp", "block", "cluster", "split")
+KINDS = (plan.LABEL, plan.SMOOTHED, plan.SOFT)
 
 
-def instances(dtype: str, variants: tuple[str, ...] = VARIANTS) -> tuple[str, ...]:
-    """Every instance of a C type that a plan of these variants may name."""
-    label, smoothed, soft = plan.LABEL, plan.SMOOTHED, plan.SOFT
+def instances(dtype: str, variants: tuple[str, ...] = VARIANTS, kinds: tuple[int, ...] = KINDS) -> tuple[str, ...]:
+    """Every instance of a C type that a plan of these variants may name, for these kinds of targets."""
     given, slope = plan.GIVEN | plan.SLOPE, plan.SLOPE
-    folds = [(kind, mode) for kind in (label, smoothed, soft) for mode in (0, slope)] + [(label, plan.STATISTICS)]
-    slopes = [(kind, given) for kind in (label, smoothed, soft)]
+    folds = [(kind, mode) for kind in kinds for mode in (0, slope)]
+    folds += [(plan.LABEL, plan.STATISTICS)] if plan.LABEL in kinds else []
+    slopes = [(kind, given) for kind in kinds]
     parts = (plan.TOPS, plan.SUMS, plan.JOIN, plan.JOIN | slope)
     of: dict[str, list[str]] = {
-        "tile": [f"tile<{dtype}, {kind}, {mode}, 128>" for kind, mode in folds + slopes if kind != soft],
+        "tile": [f"tile<{dtype}, {kind}, {mode}, 128>" for kind, mode in folds + slopes if kind != plan.SOFT],
         "lanes": [f"fold<{dtype}, {kind}, {mode}, 8, 128>" for kind, mode in folds + slopes],
         "warp": [f"fold<{dtype}, {kind}, {mode}, 32, 128>" for kind, mode in folds + slopes],
         "block": [f"fold<{dtype}, {kind}, {mode}, {n}, {n}>" for n in (128, 256) for kind, mode in folds + slopes]
         + [f"fold<{dtype}, {kind}, {mode}, 512, 512>" for kind, mode in folds],
         "cluster": [f"fold_in_cluster<{dtype}, {kind}, {mode}, 256, {k}>" for k in (2, 4, 8) for kind, mode in folds],
-        "split": [f"fold<{dtype}, {kind}, {mode}, 256, 256>" for kind in (label, smoothed, soft) for mode in parts],
+        "split": [f"fold<{dtype}, {kind}, {mode}, 256, 256>" for kind in kinds for mode in parts],
     }
     return tuple(name for variant in variants for name in of[variant])
 
@@ -124,7 +126,7 @@ class Processor:
     schedule : int
     text : str
         The source, xent_cuda's by default.
-    variants : tuple of str
+    variants, kinds : tuples
         Those of which instances are compiled.
     flags : tuple of str
         Of the compiler.
@@ -139,16 +141,20 @@ class Processor:
         text: str | None = None,
         *,
         variants: tuple[str, ...] = VARIANTS,
+        kinds: tuple[int, ...] = KINDS,
         flags: tuple[str, ...] = FLAGS,
         blocks: int | None = None,
     ) -> None:
         self.numbers, self.schedule, self.text = device, schedule, text
-        self.variants, self.flags, self.blocks = variants, flags, blocks
+        self.variants, self.kinds, self.flags, self.blocks = variants, kinds, flags, blocks
         self.libraries: dict[str, ctypes.CDLL] = {}
         self.launched: list[Launch] = []
 
     def device(self, array: Any) -> Device:
         return self.numbers
+
+    def on(self, array: Any) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def address(self, array: Any) -> int:
         return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
@@ -174,7 +180,8 @@ class Processor:
     def library(self, dtype: str) -> ctypes.CDLL:
         """The instances of a C type, compiled."""
         if dtype not in self.libraries:
-            self.libraries[dtype] = compiled(instances(dtype, self.variants), self.text or machine.source(), self.flags)
+            names = instances(dtype, self.variants, self.kinds)
+            self.libraries[dtype] = compiled(names, self.text or machine.source(), self.flags)
         return self.libraries[dtype]
 
     def launch(self, launch: Launch, task: Any, like: Any) -> None:
