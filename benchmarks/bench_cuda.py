@@ -315,9 +315,9 @@ def with_liger(shape: Shape) -> Contender:
         return value, given.x.grad
 
     def cloned(given: Inputs) -> Inputs:
-        return given._replace(x=given.x.clone().requires_grad_())
+        return given._replace(x=given.x.clone().requires_grad_(shape.method == BOTH))
 
-    return Contender(LIGER, loss_and_gradient, cloned) if shape.method == BOTH else Contender(LIGER, loss)
+    return Contender(LIGER, loss_and_gradient if shape.method == BOTH else loss, cloned)
 
 
 def with_jax(shape: Shape) -> Contender:
