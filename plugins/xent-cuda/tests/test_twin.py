@@ -13,7 +13,6 @@ import pytest
 import twins
 from battery import Battery
 from processor import (
-    FLAGS,
     HERE,
     OUTCOMES,
     SCHEDULES,
@@ -56,19 +55,17 @@ ELSEWHERE = {
 }
 """Promises that are not looked at on the twin, and where they are; what they would take of a dtype."""
 SLOW = {"every_width": 5, "many_classes": 5, "row_locality": 9}
-"""Seconds of a dtype for which these are looked at in two alone: with quick exponentials, and without."""
+"""Seconds of a dtype for which these are looked at in one alone."""
 CHECKS = [name for name in PROMISES if name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("op", ["sparse", "dense"])
-@pytest.mark.parametrize(
-    ("check", "dtype"),
-    [pair for pair in itertools.product(CHECKS, DTYPES) if pair[0] not in SLOW or pair[1] in ("bfloat16", "float64")],
-)
-def test_every_promise_of_the_contract_is_kept(op, dtype, check):
-    report = check_kernel(twins.spec(op, dtype), checks=check, library=twins.LIBRARY)
+@every_dtype
+def test_every_promise_of_the_contract_is_kept(op, dtype):
+    checks = [name for name in CHECKS if name not in SLOW or dtype == "bfloat16"]
+    report = check_kernel(twins.spec(op, dtype), checks=checks, library=twins.LIBRARY)
 
-    assert not any(one.failures for one in report.results), str(report)
+    assert report.ok, str(report)
 
 
 @every_dtype
@@ -189,7 +186,7 @@ def small_kernels():
     for number, body in enumerate(BODIES.values()):
         text += f"__global__ void k{number}(Task task) {{ float* s = shared(); {body} }}\n"
     names = tuple(f"k{number}" for number in range(len(BODIES)))
-    return compiled(names, text, (*WATCHED, "-DTWIN_ASKS_WHETHER_PEERS_HAVE_BEGUN"))
+    return compiled(names, text, WATCHED)
 
 
 def outcome_of(name, schedule):
@@ -239,10 +236,3 @@ def test_an_access_of_16_bytes_that_is_not_aligned_ends_the_process():
     result = of_script(MISALIGNED)
 
     assert (result.returncode, result.stderr) == (-signal.SIGABRT, "twin: an access of 16 bytes is not aligned\n")
-
-
-def test_no_block_of_a_cluster_is_used_before_it_has_begun():
-    flags = (*FLAGS, "-DTWIN_ASKS_WHETHER_PEERS_HAVE_BEGUN")
-    processor = Processor(variants=("cluster",), kinds=(LABEL,), flags=flags)
-
-    assert next(Battery("bfloat16", processor, ("cluster",), ("labels",), places=1).faults(), "") == ""

@@ -311,7 +311,8 @@ class Battery:
         """Rows that have other bits by another variant or method, in another place or under another schedule."""
         V = GRANULE // BYTES[self.dtype]
         sizes = ((EDGES, 10, SMALL), (3, 1, SMALL), (4, 15 * V + 1, SMALL), (4, 100 * V + 1, TINY))
-        for (rows, classes, device), kind in itertools.product(sizes, CODES):
+        kinds = [kind for kind in self.kinds if kind in CODES]
+        for (rows, classes, device), kind in itertools.product(sizes, kinds):
             op, methods = KINDS[kind]
             case, scale = some_edges(self.dtype, rows, classes, 0 if rows == EDGES else 12, kind)
             seen: dict[str, tuple[str, list[bytes]]] = {}

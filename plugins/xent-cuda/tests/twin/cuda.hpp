@@ -263,12 +263,10 @@ inline void aligned(const void* address) {
   }
 }
 
-// A block of the cluster, whose shared memory is about to be used: it must be there.
+// A block of the cluster, whose shared memory is about to be used: it must be there, which takes a barrier to know.
 inline Block& peer(unsigned rank) {
   if (cluster[rank].left == 0) report(ABSENT, "a block of the cluster is used that is gone");
-#ifdef TWIN_ASKS_WHETHER_PEERS_HAVE_BEGUN
   if (cluster_barrier.generation == 0) report(ABSENT, "a block of the cluster is used that may not have begun");
-#endif
   return cluster[rank];
 }
 
