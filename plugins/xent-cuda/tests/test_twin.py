@@ -44,16 +44,16 @@ def everything_is_compiled():
 # -------------------- what is computed
 
 ELSEWHERE = {
-    "import_light": "test_cupy_arrays.py: these specs are of a module that is no plugin's",
-    "lazy_on_dask": "xent's own tests: these chunks would be NumPy's, and the twin is none of Dask's business",
+    "import_light": "test_conformance.py: the specs of the twin are no plugin's",
+    "lazy_on_dask": "test_cupy_arrays.py: chunks of CuPy's arrays (1 s)",
     "threads": "nowhere: the kernels take no notice of how many threads a caller may use (15 s)",
     "concurrent_callers": "test_cupy_arrays.py: calls take turns on the twin, which has one set of fibers (65 s)",
-    "deterministic": "test_a_row_has_the_same_bits below: a schedule is run the same way each time (2 s)",
-    "many_rows": "test_the_battery_finds_nothing below: blocks that take further rows (8 s)",
+    "deterministic": "the same bits under every schedule, below: each schedule runs the same way each time (2 s)",
+    "many_rows": "the battery, below: blocks that take further rows (8 s)",
     "many_elements": "test_gpu.py: 2**31 logits take the twin a quarter of an hour",
-    "extra_memory": "nowhere: the only memory is that of `empty`, of which split alone takes some (65 s)",
+    "extra_memory": "test_gpu.py (65 s)",
 }
-"""Promises that are not looked at on the twin, and where they are; what they would take of a dtype."""
+"""Promises that are not looked at on the twin, and where they are; what they would take of each dtype."""
 SLOW = {"every_width": 5, "many_classes": 5, "row_locality": 9}
 """Seconds of a dtype for which these are looked at in one alone."""
 CHECKS = [name for name in PROMISES if name not in ELSEWHERE]
@@ -111,7 +111,7 @@ for fault in Battery("bfloat16", processor, ("lanes",), ("labels", "soft")).faul
 print("through")
 """
 READ = """
-import ctypes, sys
+import sys
 import numpy as np
 from processor import SANITIZED, compiled
 text = "struct Task { const float* x; float* y; i64 at; };"
@@ -219,7 +219,7 @@ def test_an_instance_that_is_not_compiled_is_an_error():
     launch = Launch("fold<bf16, 0, 0, 8, 128>", blocks=1, threads=128, shared_bytes=0)
     processor = Processor(variants=("tile",))
 
-    with pytest.raises(RuntimeError, match="fold<bf16, 0, 0, 8, 128> is not compiled"):
+    with pytest.raises(LookupError, match="fold<bf16, 0, 0, 8, 128> is not compiled"):
         processor.launch(launch, np.zeros(1, TASK), None)
 
 

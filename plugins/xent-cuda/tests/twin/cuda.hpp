@@ -11,9 +11,9 @@
 // What no GPU forgives is reported (Outcome), and a 16-byte access that is not aligned ends the process. The
 // exponentials of float32 are as far off as CUDA's documentation allows (ex2.approx 2 units in the last place, expf 1).
 //
-// Compiled with -fsanitize=thread every access to shared memory is watched: two threads may meet in a place only with a
-// barrier of both in between, in whatever order they happened to run, and what is read was written. A shuffle is no such
-// barrier. The sanitizer's own library is not linked: its functions are here.
+// Compiled with -fsanitize=thread, every access to shared memory is watched: two threads may meet in a place only with
+// a barrier of both in between, in whatever order they happened to run, and what is read was written. A shuffle is no
+// such barrier. The sanitizer's own library is not linked: its functions are here.
 #pragma once
 #define XENT_HOST 1
 #include <ucontext.h>
@@ -32,7 +32,7 @@ struct Index { unsigned x = 0; };
 
 namespace host {
 
-const size_t STACK = 32 * 1024 + 576;  // subtle: were it a power of 2, all fibers would meet in a few lines of the cache
+const size_t STACK = 32 * 1024 + 576;  // subtle: were it a power of 2, all fibers would be in a few lines of the cache
 #ifdef __SANITIZE_ADDRESS__
 const size_t GUARD = 0;  // the sanitizer has its own
 #else
@@ -53,7 +53,7 @@ struct Warp {
   unsigned char slot[2][32][8];
 };
 
-struct Mark { unsigned thread, cluster, block, warp; };  // who was there, at which generation of each barrier; 0: nobody
+struct Mark { unsigned thread, cluster, block, warp; };  // who was there (0: nobody), the barriers' generations then
 struct Cell { Mark write, read, earlier_read; };         // what is known of two bytes
 
 struct Block {

@@ -44,8 +44,8 @@ def sanitized_environment() -> dict[str, str]:
     return {"LD_PRELOAD": " ".join(paths), "ASAN_OPTIONS": "detect_leaks=0"}
 
 
+UNKNOWN = 1
 OUTCOMES = {
-    1: "is not compiled",
     2: "stands still: a barrier that not all threads come to",
     3: "has a broken cluster",
     4: "writes after the end of its shared memory",
@@ -193,5 +193,7 @@ class Processor:
         library = self.library(launch.kernel.partition("<")[2].partition(",")[0])
         with one_at_a_time:  # the fibers are of the whole process
             outcome = library.twin_launch(launch.kernel.encode(), task.ctypes.data, *shape)
+        if outcome == UNKNOWN:
+            raise LookupError(f"{launch.kernel} is not compiled")
         if outcome:
             raise RuntimeError(f"{launch.kernel} {OUTCOMES[outcome]}")
