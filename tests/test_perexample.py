@@ -13,7 +13,7 @@ import zarr
 import xent
 from xent.evaluation import perexample
 from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.perexample import WriteError
+from xent.evaluation.outputs import WriteError
 from xent.evaluation.topk import TopK
 
 ROWS, CLASSES = 507, 7

@@ -17,8 +17,9 @@ from formats import CLASSES, ROWS
 
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.places import natural_order
-from xent.evaluation.source import refusal, shown_text
+from xent.evaluation.source import refusal
 from xent.evaluation.sources import ReadError, Source, open_source
+from xent.text import shown_text
 
 REMOTE = [name for name in formats.NAMES if "arrow" not in name and "feather" not in name]
 

@@ -327,7 +327,7 @@ def plugins(as_json: bool) -> None:
 def _evaluate_and_report(
     predictions: Any, labels: Any, *, overwrite: bool, tables: str | None = None, **asked: Any
 ) -> Evaluation:
-    from xent.evaluation import documents, onepass, perexample, report, tablefiles
+    from xent.evaluation import documents, onepass, outputs, report, tablefiles
 
     with input_checked():
         folder = tablefiles.tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
@@ -335,7 +335,7 @@ def _evaluate_and_report(
     def plan(**options: Any) -> Any:
         planned = onepass.plan(predictions, labels, overwrite=overwrite, **options)
         if folder:
-            perexample.check_no_input("--tables", folder, perexample.read_by(planned))
+            outputs.check_no_input("--tables", folder, outputs.read_by(planned))
         return planned
 
     found: Evaluation = _run_and_report(plan, documents.document, report.print_table, overwrite=overwrite, **asked)
@@ -358,7 +358,7 @@ def _run_and_report(
 ) -> Any:
     """Plan, run, and show what is found, as a JSON document or a table, and as a page."""
     from xent import settings
-    from xent.evaluation import documents, perexample, report
+    from xent.evaluation import documents, outputs, report
 
     with environment_checked():
         settings.current()
@@ -369,7 +369,7 @@ def _run_and_report(
             target = page_path(html, overwrite=overwrite, argument="--html")
         planned = plan(**options)
         if html:
-            perexample.check_no_input("--html", target, perexample.read_by(planned))
+            outputs.check_no_input("--html", target, outputs.read_by(planned))
         scheduler = _scheduler(scheduler)
         if not quiet:
             click.echo(report.told_plan(planned, scheduler), err=True)

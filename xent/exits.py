@@ -133,8 +133,7 @@ def unread() -> NoReturn:
 
 def fail(error: object, code: int) -> NoReturn:
     """Write one line to stderr and exit."""
-    from xent.evaluation.report import visible
-    from xent.evaluation.source import shown_text
+    from xent.text import shown_text, visible
 
     *lines, last = in_options(shown_text(str(error))).splitlines() or [""]
     told = [*(f"{line.strip().rstrip('.')}." for line in lines), last]

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from xent.evaluation.source import chosen, refusal, require
+from xent.evaluation.source import chosen, refusal
+from xent.optional import require
 
 
 def arrow() -> Any:

@@ -17,8 +17,8 @@ from xml.etree.ElementTree import Element, fromstring
 
 from xent.evaluation.markup import tag
 from xent.evaluation.metrics import NORMAL_95
-from xent.evaluation.report import visible
-from xent.evaluation.source import require
+from xent.optional import require
+from xent.text import visible
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation, LossBin

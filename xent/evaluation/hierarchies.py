@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from xent.evaluation.places import Stamp, check_unchanged, exists, is_url, join, look, native, open_file, suffix
-from xent.evaluation.source import ReadError, Source, broken, chosen, nearest_multiple, reading, refusal, require
+from xent.evaluation.source import ReadError, Source, broken, chosen, nearest_multiple, reading, refusal
+from xent.optional import require
 
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"

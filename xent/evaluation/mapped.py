@@ -13,7 +13,8 @@ from typing import IO, Any
 import numpy as np
 
 from xent.evaluation.places import Stamp, check_unchanged, is_url, look, open_file, read_range
-from xent.evaluation.source import ReadError, Source, reading, refusal, require
+from xent.evaluation.source import ReadError, Source, reading, refusal
+from xent.optional import require
 
 MALFORMED = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 """What NumPy raises of a header that it cannot parse."""

@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
-from xent.evaluation.report import visible, with_error
+from xent.evaluation.report import with_error
 from xent.evaluation.sheets import Sheet
+from xent.text import visible
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 NONE = "–"

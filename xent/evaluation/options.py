@@ -6,9 +6,7 @@ import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
-
-from xent.evaluation.state import Wanted
+from typing import Any, NamedTuple
 
 KINDS = ("logits", "probabilities", "log_probabilities")
 POLICIES = ("error", "skip")
@@ -99,3 +97,27 @@ def _check_count(argument: str, value: Any, default: Any, remedy: str) -> None:
         raise TypeError(f"{message} {remedy}")
     if value < 1:
         raise ValueError(f"{message} The default is {default}.")
+
+
+class Wanted(NamedTuple):
+    """What a state keeps beside the sums of whole numbers of rows.
+
+    Attributes
+    ----------
+    ranks : int
+        How many ranks of the label are counted, from 0.
+    bins : int
+        How many bins of equal width the highest probability has.
+    by_class : bool
+        Whether there is a table of the classes.
+    are_probabilities : bool
+        Whether rows must sum to 1.
+    rows : int
+        The rows of the whole set, which :data:`SEGMENTS` cut; 0 where they are not known, and not cut.
+    """
+
+    ranks: int = 1
+    bins: int = 15
+    by_class: bool = False
+    are_probabilities: bool = False
+    rows: int = 0

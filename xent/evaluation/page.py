@@ -18,8 +18,8 @@ from xent.evaluation.documents import with_keys
 from xent.evaluation.figures import Bar
 from xent.evaluation.markup import html_of, measured, table, tag, told
 from xent.evaluation.moments import ratio
+from xent.evaluation.outputs import move, output_path, remove, written
 from xent.evaluation.paired import Comparison, SliceDifference
-from xent.evaluation.perexample import move, output_path, remove, written
 from xent.evaluation.report import remarks
 from xent.evaluation.sections import (
     SHOWN_BARS,

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xent.evaluation.source import ReadError, require, shown_path, shown_text
+from xent.evaluation.source import ReadError
+from xent.optional import require
+from xent.text import shown_path, shown_text
 
 Stamp = tuple[int, int | str]
 """The size and time, or tag, of a file, by which a change is noticed."""

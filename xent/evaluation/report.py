@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from xent.evaluation.documents import projected_peak
 from xent.evaluation.engine import PROCESSES, threads_of
+from xent.text import visible
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation, GroupMetrics, Temperature
@@ -25,13 +26,6 @@ SHOWN_GROUPS = 20
 """Rows of a table of classes or slices that a terminal is shown."""
 Row = tuple[str, ...]
 UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats"}
-
-
-def visible(text: str) -> str:
-    """The text with what cannot be seen written as an escape: control and direction characters, lone surrogates."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
-    )
 
 
 def told_inspection(facts: dict[str, Any]) -> str:

@@ -7,9 +7,7 @@ Leaves out the formats, and how one is told from another.
 
 from __future__ import annotations
 
-import importlib
 import math
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from xent.text import shown_path, shown_text
+
 SHOWN_NAMES = 10
 MOST_ROWS = 2**18
 """Of a chunk: what is found of a row takes some hundred bytes, which of few classes is more than the predictions."""
-URL = re.compile(r"""[\w.+-]+://[^\s'"<>]+?(?=[,;.:)\]]*(?:[\s'"<>]|$))""")
-"""A URL in a message, without the punctuation that follows it."""
 
 
 class ReadError(OSError):
@@ -159,20 +157,6 @@ def nearest_edge(edges: Sequence[int], start: int, stop: int) -> int | None:
     return min(inside, key=lambda edge: abs(2 * edge - start - stop), default=None)
 
 
-def shown_path(path: str) -> str:
-    """A path as it may be printed: a URL without its user's name and password, and without its query."""
-    if "://" not in path:
-        return path
-    address, query, rest = re.sub("://[^/?#]*@", "://", path).partition("?")
-    _, mark, name = rest.rpartition("#")
-    return f"{address}{query and '?…'}{mark}{name if mark else ''}"
-
-
-def shown_text(message: str) -> str:
-    """A message with each URL in it as it may be printed."""
-    return URL.sub(lambda found: shown_path(found[0]), message)
-
-
 def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
     """The message of an input that cannot be evaluated; what a URL keeps secret is not in it."""
     return shown_text(f"evaluate: `{argument}` must {rule}, got {got}. {remedy}")
@@ -207,14 +191,3 @@ def reading(path: str, start: int, stop: int) -> Iterator[None]:
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise ReadError(f"evaluate: rows {start} to {stop} of {path} could not be read ({what}).") from error
-
-
-def require(module: str, extra: str, what: str) -> Any:
-    """The module, or a ModuleNotFoundError that names the extra to install."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        message = (
-            f"evaluate: {what} needs {module}, which is not installed. Install it with: pip install 'xent[{extra}]'"
-        )
-        raise ModuleNotFoundError(message, name=module) from error

@@ -26,9 +26,10 @@ from xent.evaluation.mapped import named_dtype, open_npy, open_raw
 from xent.evaluation.options import Options
 from xent.evaluation.places import check_ranges, is_glob, is_url, look, matches, members, suffix
 from xent.evaluation.shards import open_shards
-from xent.evaluation.source import ReadError, Source, is_on_a_gpu, refusal, require, take
+from xent.evaluation.source import ReadError, Source, is_on_a_gpu, refusal, take
 from xent.evaluation.tables import open_arrow, open_parquet
 from xent.evaluation.topk import TopK, pair_up
+from xent.optional import require
 
 __all__ = ["FORMATS", "ReadError", "Source", "TopK", "check_pair", "open_keys", "open_source", "refusal", "require"]
 

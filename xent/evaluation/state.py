@@ -18,6 +18,7 @@ import numpy as np
 import xent
 from xent.evaluation.classwise import Classwise
 from xent.evaluation.moments import Moments, grouped_moments, moments_of
+from xent.evaluation.options import Wanted
 
 Array = np.ndarray[Any, Any]
 NORMALISED_WITHIN = 1e-3
@@ -182,30 +183,6 @@ def merge(a: Any, b: Any) -> Any:
 def merge_all(states: Iterable[Any]) -> Any:
     """The state of the rows of all of them; ``State()`` of none."""
     return reduce(merge, states) if (states := list(states)) else State()
-
-
-class Wanted(NamedTuple):
-    """What a state keeps beside the sums of whole numbers of rows.
-
-    Attributes
-    ----------
-    ranks : int
-        How many ranks of the label are counted, from 0.
-    bins : int
-        How many bins of equal width the highest probability has.
-    by_class : bool
-        Whether there is a table of the classes.
-    are_probabilities : bool
-        Whether rows must sum to 1.
-    rows : int
-        The rows of the whole set, which :data:`SEGMENTS` cut; 0 where they are not known, and not cut.
-    """
-
-    ranks: int = 1
-    bins: int = 15
-    by_class: bool = False
-    are_probabilities: bool = False
-    rows: int = 0
 
 
 def state_of(

@@ -9,9 +9,10 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xent.evaluation.perexample import move, output_path, remove, written
+from xent.evaluation.outputs import move, output_path, remove, written
 from xent.evaluation.sheets import Sheet, sheets
-from xent.evaluation.source import refusal, require
+from xent.evaluation.source import refusal
+from xent.optional import require
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation

@@ -18,7 +18,8 @@ import numpy as np
 
 from xent.evaluation.columns import arrow, block, check_whole, choose, dtype_of, is_list, matching, shape_of
 from xent.evaluation.places import Stamp, check_unchanged, is_url, look, native, open_file
-from xent.evaluation.source import Source, broken, nearest_edge, reading, refusal, require
+from xent.evaluation.source import Source, broken, nearest_edge, reading, refusal
+from xent.optional import require
 
 ARROW_MAGIC = b"ARROW1\0\0"
 STREAM_MAGIC = b"\xff\xff\xff\xff"

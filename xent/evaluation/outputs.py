@@ -1,0 +1,120 @@
+"""Outputs: where one may be written, drafts and renames, and that none replaces what is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from xent.evaluation.places import is_url
+from xent.evaluation.source import Source, refusal
+from xent.optional import require
+
+
+class WriteError(OSError):
+    """An output could not be written; the message names it."""
+
+
+@contextmanager
+def written(target: Path) -> Iterator[None]:
+    """Name the output in what the system says of a disk that is full, or of a folder that cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"evaluate: {target} could not be written ({error.strerror or error}).") from error
+
+
+def output_path(argument: str, path: Any, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
+    """The path of an output, of links that to which they lead, checked: suffix, folder, whether it is there already.
+
+    What is there and may be overwritten is a file, or a Zarr array where that is to be written; a folder of tables has
+    no suffix here, and is checked by who writes it.
+    """
+    target = Path(os.path.realpath(path))
+    if suffixes and target.suffix not in suffixes:
+        got, remedy = f"{path}", "Its suffix says the format."
+        raise ValueError(refusal(argument, f"be the path of a {' or '.join(suffixes)} file", got, remedy))
+    if suffixes and target.suffix == ".parquet":
+        require("pyarrow.parquet", "parquet", "a Parquet file")
+    if suffixes and target.suffix == ".zarr":
+        require("zarr", "zarr", "a Zarr array")
+    if not target.parent.is_dir():
+        rule, remedy = "lie in a folder that is there", "Make the folder."
+        raise FileNotFoundError(refusal(argument, rule, f"{target}", remedy))
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        rule, remedy = "lie in a folder that can be written to", "Choose another one."
+        raise PermissionError(refusal(argument, rule, f"{target}", remedy))
+    if not target.exists():
+        return target
+    if not overwrite:
+        rule, remedy = "be a new file", "Choose another name, or say that it may be overwritten."
+        raise FileExistsError(refusal(argument, rule, f"{target}, which is there", remedy))
+    if suffixes and target.suffix == ".zarr" and not is_zarr_array(target):
+        rule = "be new, or a Zarr array that may be overwritten"
+        raise ValueError(refusal(argument, rule, f"{target}, which is something else", "Choose another name."))
+    if suffixes and target.suffix != ".zarr" and target.is_dir():
+        raise ValueError(refusal(argument, "be the path of a file", f"the folder {target}", "Choose another name."))
+    return target
+
+
+def is_zarr_array(folder: Path) -> bool:
+    """Whether a folder is one Zarr array, and no group, which may hold others."""
+    if (folder / ".zarray").is_file():
+        return True
+    try:
+        found = json.loads((folder / "zarr.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("node_type") == "array"
+
+
+def check_no_input(argument: str, target: Path, sources: Sequence[Source | None]) -> None:
+    """Raise ValueError where an output would replace what is read: where it is, holds or lies in one of its files."""
+    for path in (path for source in sources if source is not None for path in files_of(source)):
+        place = Path(os.path.realpath(path))
+        is_same = target.exists() and place.exists() and target.samefile(place)
+        if is_same or target in (place, *place.parents) or place in target.parents:
+            rule, got = "be another path than the inputs", f"{target}, where {path} is read"
+            raise ValueError(refusal(argument, rule, got, "Choose another name."))
+
+
+def read_by(planned: Any) -> list[Source | None]:
+    """All sources of a planned pass."""
+    return [planned.predictions, getattr(planned, "b", None), planned.labels, *planned.keys]
+
+
+def files_of(source: Source) -> list[str]:
+    """The local files and folders that a source reads, and those of the sources that it is made of."""
+    values = [getattr(source, one.name) for one in fields(source)]
+    items = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+    inner = [item for item in items if isinstance(item, Source)]
+    if inner:
+        return [path for one in inner for path in files_of(one)]
+    mapped = getattr(getattr(source, "array", None), "base", None)  # a memory map in hand
+    path = getattr(source, "file", None) or source.path or getattr(mapped, "filename", None)
+    return [] if path is None or is_url(str(path)) else [str(path)]
+
+
+def move(draft: Path, target: Path) -> None:
+    """Give the draft its name, in the place of what bears it; a file never takes the place of a folder."""
+    if draft.is_dir() and target.is_dir():  # a folder is not replaced by a rename
+        old = target.with_name(f".{uuid.uuid4().hex}")
+        target.rename(old)
+        draft.rename(target)
+        shutil.rmtree(old)
+    else:
+        draft.replace(target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
