@@ -23,7 +23,7 @@ from measure import Report, Rounds, Spread
 
 import xent
 from xent import settings
-from xent.problem import NO_WEIGHTS
+from xent.contract.problem import NO_WEIGHTS
 
 ROWS, CLASSES = 8, 100
 PLUGINS = (0, 1, 5, 20)  # on NumPy; on the others the least and the most

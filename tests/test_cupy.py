@@ -15,7 +15,7 @@ from expected import same_bits
 
 import xent
 from xent import arrays, selection
-from xent.problem import NO_WEIGHTS, Options
+from xent.contract.problem import NO_WEIGHTS, Options
 
 cupy = pytest.importorskip("cupy", reason="cupy is not installed")
 HAS_GPU = cupy.cuda.is_available()

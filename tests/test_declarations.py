@@ -6,7 +6,7 @@ import pytest
 
 import xent
 from xent import declarations
-from xent.kernels import BackendSpec, KernelSpec
+from xent.contract.specs import BackendSpec, KernelSpec
 from xent.registry import registry
 
 KERNEL = {"name": "k", "op": "sparse", "load": "package.module:name"}

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import xent
-from xent import hookspecs, settings
+from xent import settings
+from xent.contract import hooks
 from xent.testing import PROMISES
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ MODULES = sorted(found.name for found in pkgutil.walk_packages(xent.__path__, "x
 FUNCTIONS = [name for name in xent.__all__ if inspect.isfunction(getattr(xent, name))]
 CLASSES = [name for name in xent.__all__ if inspect.isclass(getattr(xent, name))]
 README, PLUGINS, EVALUATION = ROOT / "README.md", ROOT / "docs" / "plugins.md", ROOT / "docs" / "evaluation.md"
-HOOKS = [name for name in vars(hookspecs) if name.startswith("xent_")]
+HOOKS = [name for name in vars(hooks) if name.startswith("xent_")]
 
 
 def module(name):
@@ -90,7 +91,7 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_is_described_with_its_exact_arguments(hook):
-    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+    arguments = ", ".join(inspect.signature(getattr(hooks, hook)).parameters)
 
     assert f"\n### `{hook}({arguments})`\n" in PLUGINS.read_text()
 

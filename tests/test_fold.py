@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xent
-from xent.kernels import resolve
+from xent.contract.plan import resolve
 from xent.numerics import fold
 from xent.numerics import statistics as numbers
 from xent.registry import registry

@@ -13,7 +13,7 @@ import pytest
 from toy_kernels import Plugin, logits, spec
 
 import xent
-from xent import hookspecs
+from xent.contract import hooks as hookspecs
 from xent.registry import registry
 
 GOOD = """

@@ -18,7 +18,7 @@ from toy_library import Shy
 
 import xent
 from xent import eligibility, selection, settings
-from xent.problem import Options
+from xent.contract.problem import Options
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import checks
-from .hookspecs import API_VERSION
-from .kernels import BackendSpec
+from .contract.specs import API_VERSION, BackendSpec
 
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)

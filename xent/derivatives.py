@@ -9,8 +9,8 @@ from typing import Any
 
 from . import checks, losses, selection
 from .arrays import Array
-from .kernels import Decision
-from .problem import Options, Route, Weights, weights_of
+from .contract.plan import Decision
+from .contract.problem import Options, Route, Weights, weights_of
 
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
 FUNCTIONS: list[Any] = [*losses.ROUTES]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import arrays, settings
-from .kernels import KernelSpec, resolve
+from .contract.plan import resolve
+from .contract.specs import KernelSpec
 from .registry import PluginRecord, plugins, registry
 
 NEEDED = ("xent", "numpy", "array-api-compat", "pluggy")

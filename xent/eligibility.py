@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 
 from . import settings
+from .contract.plan import Verdict, warn_once
+from .contract.problem import Problem
+from .contract.specs import BackendSpec, KernelSpec
 from .errors import NotServed
-from .kernels import BackendSpec, KernelSpec, Verdict, warn_once
-from .problem import Problem
 from .registry import registry
 
 GENERIC = "generic"

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import selection
 from .arrays import Array
-from .problem import NO_WEIGHTS, Route, Weights, weights_of
+from .contract.problem import NO_WEIGHTS, Route, Weights, weights_of
 
 SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
 DENSE = Route("cross_entropy", "dense", "loss")

@@ -6,8 +6,8 @@ from typing import Any
 
 from . import arrays, checks, selection
 from .arrays import Array
+from .contract.problem import Options, Route
 from .numerics import targets
-from .problem import Options, Route
 
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))
 

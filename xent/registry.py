@@ -18,9 +18,11 @@ from typing import Any
 
 import pluggy
 
-from . import checks, declarations, hookspecs, settings
+from . import checks, declarations, settings
+from .contract import hooks, specs
+from .contract.plan import warn_once
+from .contract.specs import BackendSpec, KernelSpec
 from .errors import PluginWarning
-from .kernels import BackendSpec, KernelSpec, warn_once
 
 OWN = ("generic", "numpy", "cupy", "dask", "torch", "jax")
 GROUP = "xent"
@@ -70,14 +72,14 @@ class Registry:
         self.lock = threading.RLock()
         self.loaded = self.loading = False
         self.manager = pluggy.PluginManager("xent")
-        self.manager.add_hookspecs(hookspecs)
+        self.manager.add_hookspecs(hooks)
         self.kernels: list[KernelSpec] = []
         self.backends: list[BackendSpec] = []
         self.records: dict[str, PluginRecord] = {}
         self.current = ("xent", "xent", "")  # name, distribution, version of the plugin that is being registered
         hook = self.manager.hook
-        hook.xent_register_kernels.call_historic(self.collect_kernels, {"api": hookspecs.API_VERSION})
-        hook.xent_register_backends.call_historic(self.collect_backends, {"api": hookspecs.API_VERSION})
+        hook.xent_register_kernels.call_historic(self.collect_kernels, {"api": specs.API_VERSION})
+        hook.xent_register_backends.call_historic(self.collect_backends, {"api": specs.API_VERSION})
 
     def collect_kernels(self, result: Any) -> None:
         """Takes over the kernels of the plugin being registered; all of them, or none."""

@@ -6,10 +6,10 @@ from typing import Any
 
 from . import arrays, checks, selection
 from .arrays import Array
+from .contract.problem import Options, Route
 from .numerics import fold
 from .numerics.fold import Partial
 from .numerics.statistics import RowStatistics
-from .problem import Options, Route
 
 STATISTICS = Route("row_statistics", "sparse", "statistics")
 PARTIAL_SPARSE, PARTIAL_DENSE = (Route("partial", op, "partial") for op in ("sparse", "dense"))

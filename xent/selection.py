@@ -16,9 +16,10 @@ from numpy import ndarray
 from . import arrays, checks, eligibility, settings
 from .arrays import Array
 from .backends import torch
+from .contract.plan import Decision, Plan, Verdict, resolve
+from .contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
+from .contract.specs import BackendSpec, KernelSpec
 from .errors import LabelError
-from .kernels import BackendSpec, Decision, KernelSpec, Plan, Verdict, resolve
-from .problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from .registry import registry
 from .settings import scope, scopes
 

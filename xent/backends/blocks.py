@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from .. import arrays
 from ..arrays import Array
-from ..kernels import Plan
+from ..contract.plan import Plan
 from ..numerics import fold
 from ..numerics import statistics as numbers
 from ..numerics.fold import Partial

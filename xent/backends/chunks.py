@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from .. import arrays, checks, errors
 from ..arrays import Array
-from ..kernels import Plan
+from ..contract.plan import Plan
+from ..contract.problem import Options, Weights, weights_of
 from ..numerics import fold, gradient, reduction, targets
 from ..numerics import statistics as numbers
 from ..numerics.fold import merge as merge_partials
 from ..numerics.reduction import Share, Sums, merge_sums
 from ..numerics.statistics import merge_statistics
 from ..numerics.targets import Rows
-from ..problem import Options, Weights, weights_of
 from . import blocks, generic
 from .blocks import Labels, Soft, Walk, Work
 

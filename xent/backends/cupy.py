@@ -11,11 +11,12 @@ from typing import Any
 
 from .. import arrays
 from ..arrays import Array
-from ..hookspecs import hookimpl
-from ..kernels import BackendSpec, Plan, Weights
+from ..contract.hooks import hookimpl
+from ..contract.plan import Plan
+from ..contract.problem import NO_WEIGHTS, Weights
+from ..contract.specs import BackendSpec
 from ..numerics import fold, reduction, targets
 from ..numerics.targets import NO_ROWS
-from ..problem import NO_WEIGHTS
 from . import generic
 
 

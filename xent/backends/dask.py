@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 
 from .. import arrays, checks
 from ..arrays import Array
-from ..hookspecs import hookimpl
-from ..kernels import BackendSpec, Partial, Plan, Weights
+from ..contract.hooks import hookimpl
+from ..contract.plan import Plan
+from ..contract.problem import Weights
+from ..contract.specs import BackendSpec
+from ..numerics.fold import Partial
 from ..numerics.reduction import as_mean
 from ..numerics.statistics import RowStatistics
 from . import chunks

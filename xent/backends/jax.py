@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..hookspecs import hookimpl
-from ..kernels import BackendSpec
+from ..contract.hooks import hookimpl
+from ..contract.specs import BackendSpec
 
 
 @hookimpl

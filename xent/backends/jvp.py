@@ -21,8 +21,10 @@ from jax.custom_derivatives import SymbolicZero
 
 from .. import checks
 from ..arrays import Array
-from ..kernels import Partial, Plan, Problem, Weights
+from ..contract.plan import Plan
+from ..contract.problem import Problem, Weights
 from ..numerics import binary, fold, gradient, reduction, tangents
+from ..numerics.fold import Partial
 from . import whole
 
 

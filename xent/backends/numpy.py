@@ -14,11 +14,12 @@ import numpy as np
 
 from .. import arrays
 from ..arrays import Array
-from ..hookspecs import hookimpl
-from ..kernels import BackendSpec, KernelSpec, Plan, Weights
+from ..contract.hooks import hookimpl
+from ..contract.plan import Plan
+from ..contract.problem import NO_WEIGHTS, Weights
+from ..contract.specs import BackendSpec, KernelSpec
 from ..numerics import reduction
 from ..numerics.targets import NO_ROWS
-from ..problem import NO_WEIGHTS
 from . import generic
 from .inplace import FEW_CLASSES, Look, row_sums, sum_exp_rest
 

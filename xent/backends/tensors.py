@@ -18,10 +18,11 @@ from torch.autograd import forward_ad
 
 from .. import arrays
 from ..arrays import Array
-from ..kernels import Partial, Plan, Problem, Weights
+from ..contract.plan import Plan
+from ..contract.problem import NO_WEIGHTS, Problem, Weights
 from ..numerics import fold, reduction
+from ..numerics.fold import Partial
 from ..numerics.targets import Rows
-from ..problem import NO_WEIGHTS
 from . import autograd, blocks, compiled, duals, generic, whole
 from .autograd import xp
 from .blocks import Work

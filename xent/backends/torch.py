@@ -9,9 +9,9 @@ from typing import Any
 
 from .. import arrays, checks
 from ..arrays import Array
-from ..hookspecs import hookimpl
-from ..kernels import BackendSpec
-from ..problem import Options, Problem, Route, Weights
+from ..contract.hooks import hookimpl
+from ..contract.problem import Options, Problem, Route, Weights
+from ..contract.specs import BackendSpec
 
 
 @hookimpl

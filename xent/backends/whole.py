@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..arrays import Array
-from ..kernels import Partial, Problem, Weights
+from ..contract.problem import Problem, Weights
 from ..numerics import fold, gradient, reduction, statistics, targets
+from ..numerics.fold import Partial
 from ..numerics.statistics import RowStatistics
 from ..numerics.targets import NO_ROWS, Rows
 

@@ -4,7 +4,7 @@
 ``pytest -p xent.testing.plugin --kernel NAME``.
 """
 
-from ..kernels import resolve as load
+from ..contract.plan import resolve as load
 from .calls import Answer, Bench, Call, to_block
 from .conformance import PROMISES, check_kernel
 from .edges import Case, case, case_of, cases, odd_neighbours

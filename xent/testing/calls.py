@@ -13,9 +13,10 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from .. import arrays
-from ..kernels import Partial, Statistics
 from ..numerics import fold
 from ..numerics import statistics as numbers
+from ..numerics.fold import Partial
+from ..numerics.statistics import Statistics
 from .budget import compute_dtype
 from .edges import Case
 from .memory import ArrayLibrary, Laid, lay

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import arrays
-from ..kernels import Partial
+from ..numerics.fold import Partial
 from .calls import Answer, Call
 from .edges import Case, case_of, cases, named_dtype
 from .promises import Promise

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from .. import checks
+from ..contract.specs import KernelSpec
 from ..errors import PluginWarning
-from ..kernels import KernelSpec
 from .bits import BITS
 from .conduct import CONDUCT, many_elements
 from .declaration import DECLARATION, declaration, import_light, plan_pickles

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from .. import arrays, eligibility, selection, settings
+from ..contract.plan import resolve
+from ..contract.problem import NO_WEIGHTS
 from ..derivatives import value_and_grad
 from ..errors import NotServed
-from ..kernels import resolve
-from ..problem import NO_WEIGHTS
 from ..rows import row_statistics
 from .calls import Answer, Call, to_block
 from .edges import Case, named_dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..kernels import KernelSpec
+from ..contract.specs import KernelSpec
 from .conformance import PROMISES, check_kernel
 from .registration import registered_specs
 

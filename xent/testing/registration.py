@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .. import declarations
-from ..hookspecs import hookimpl
-from ..kernels import KernelSpec, warn_once
+from ..contract.hooks import hookimpl
+from ..contract.plan import warn_once
+from ..contract.specs import KernelSpec
 from ..registry import GROUP, registry
 from .declaration import DTYPES
 from .edges import Case, named_dtype

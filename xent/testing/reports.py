@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..kernels import KernelSpec
+from ..contract.specs import KernelSpec
 from .subject import Failure
 
 

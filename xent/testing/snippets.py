@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import KernelSpec
+from ..contract.specs import KernelSpec
 from .calls import Call, labels_form
 from .memory import ArrayLibrary
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import eligibility, selection, settings
-from ..kernels import KernelSpec, resolve
+from ..contract.plan import resolve
+from ..contract.problem import NO_WEIGHTS, Options, Problem, Route
+from ..contract.specs import KernelSpec
 from ..losses import cross_entropy, sparse_cross_entropy
-from ..problem import NO_WEIGHTS, Options, Problem, Route
 from .calls import Answer, Bench, Call, Violation, to_block
 from .edges import Case, case_of, named_dtype
 from .memory import ArrayLibrary, lay

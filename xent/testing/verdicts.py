@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import array_api_compat.numpy as xp
 import numpy as np
 
-from ..kernels import Partial, Statistics
 from ..numerics import fold
+from ..numerics.fold import Partial
+from ..numerics.statistics import Statistics
 from .budget import Budget, compute_dtype, distance, gradient_budget, k_of, limits, loss_budget, lse_budget, terms, ulp
 from .calls import Answer, Call, label_logits
 

@@ -23,7 +23,7 @@ from xent_cuda.task import TALLY_BYTES, TASK
 
 import xent
 from xent import selection, settings
-from xent.problem import Options, Problem
+from xent.contract.problem import Options, Problem
 
 cupy = pytest.importorskip("cupy", reason="cupy is not installed")
 host = importlib.import_module("host")

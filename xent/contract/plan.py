@@ -1,0 +1,151 @@
+"""How one kind of call is carried out, and why: the plan that a backend follows, and the decision behind it.
+
+Leaves out how a kernel is chosen (``dispatch/``) and how its numbers are put to use (``backends/``).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .. import checks, errors
+from .problem import Problem, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One candidate's line in a decision: chosen, or why not, and the wall time that asking it took."""
+
+    kernel: str
+    owner: str
+    chosen: bool
+    reasons: tuple[str, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which kernel serves a problem, and the reason against every other one.
+
+    Attributes
+    ----------
+    problem : Problem
+    backend : str
+        The schedule.
+    kernel : str
+        The winner.
+    verdicts : tuple of Verdict
+        Every candidate, in the order in which they were considered.
+    inner : Decision or None
+        The decision for the chunks, or for the other view of the memory; the kernel that computes is its.
+    """
+
+    problem: Problem
+    backend: str
+    kernel: str
+    verdicts: tuple[Verdict, ...]
+    inner: Decision | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as plain data, for JSON."""
+        rows = [asdict(one) | {"reasons": list(one.reasons)} for one in self.verdicts]
+        inner = self.inner.to_dict() if self.inner else None
+        return {
+            "problem": str(self.problem),
+            "backend": self.backend,
+            "kernel": self.kernel,
+            "verdicts": rows,
+            "inner": inner,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.problem} -> {self.kernel} (schedule: {self.backend})"]
+        width = max((len(one.kernel) for one in self.verdicts), default=0)
+        for one in self.verdicts:
+            reason = "; ".join(one.reasons) or ("chosen" if one.chosen else "eligible, comes later")
+            name = f"{'*' if one.chosen else ' '} {one.kernel:<{width}}"
+            lines.append(f"  {name}  {reason}  ({one.owner})  {one.seconds * 1e6:.1f} µs")
+        if self.inner is not None:
+            lines += ["  " + line for line in str(self.inner).splitlines()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one kind of call is carried out: composed by selection, followed by a backend; it pickles small."""
+
+    problem: Problem
+    run: Callable[..., Any]
+    """The backend's ``run(plan, predictions, targets, weights)``, a function of a module."""
+    kernel: str
+    load: str
+    block_elements: int | None = None
+    methods: frozenset[str] = frozenset()
+    layouts: frozenset[str] = frozenset({"last"})
+    guard: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
+    otherwise: Plan | None = None
+    """Followed where the guard says no."""
+    inner: Plan | None = None
+    forced: bool = False
+    owner: str = ""
+    decision: Decision | None = field(default=None, compare=False, repr=False)
+
+    def __call__(self, predictions: Any, targets: Any, weights: Weights) -> Any:
+        plan = self if self.guard is None else self.for_call(predictions)
+        return plan.run(plan, predictions, targets, weights)
+
+    def for_call(
+        self,
+        predictions: Any,
+        strides: tuple[int, ...] | None = None,
+        set_aside: Callable[[str, Exception], Any] | None = None,
+    ) -> Plan:
+        """This plan, or the first after it whose guard lets the call pass; a guard that breaks does not.
+
+        ``strides`` are in bytes, and the array's own where they are not given; ``set_aside(owner, error)`` is told of
+        a guard that breaks. Raises ValueError where the guard of a forced kernel says no.
+        """
+        plan, shape = self, tuple(predictions.shape)
+        strides = tuple(getattr(predictions, "strides", None) or ()) if strides is None else strides
+        while plan.guard is not None:
+            try:
+                if plan.guard(shape, strides):
+                    break
+            except Exception as error:  # a plugin's guard may raise anything
+                if set_aside is not None:
+                    set_aside(plan.owner, error)
+            plan = checks.another(plan, predictions)
+        return plan
+
+    def resolve_kernel(self) -> Any:
+        """The object with the kernel's methods; the generic one, with a warning, where a worker lacks it."""
+        try:
+            return resolve(self.load)
+        except (Exception, SystemExit) as error:  # a library that is missing is an OSError, a wrong name another
+            if self.forced:
+                raise
+            what = f"{type(error).__name__}: {error}"
+            warn_once(
+                f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({what}); generic takes its place."
+            )
+            return resolve(f"xent.backends.generic:{self.problem.op}")
+
+
+@functools.lru_cache(maxsize=256)
+def resolve(load: str) -> Any:
+    """The object that "package.module:name" names."""
+    module, _, name = load.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def warn_once(message: str) -> None:
+    """A PluginWarning, the first time its text comes up in this process."""
+    warnings.warn(f"xent: {message}", errors.PluginWarning, stacklevel=2)
