@@ -22,8 +22,8 @@ import numpy as np
 from measure import Report, Rounds, Spread
 
 import xent
-from xent import settings
 from xent.contract.problem import NO_WEIGHTS
+from xent.dispatch import settings
 
 ROWS, CLASSES = 8, 100
 PLUGINS = (0, 1, 5, 20)  # on NumPy; on the others the least and the most

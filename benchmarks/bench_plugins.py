@@ -35,7 +35,7 @@ CHILD = """
 import json, time
 import xent.losses
 from xent.backends import dask, generic, jax, numpy, torch
-from xent.registry import registry
+from xent.dispatch.registry import registry
 begin = time.perf_counter()
 registry.load()
 seconds = time.perf_counter() - begin

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 import xent
-from xent import settings
+from xent.dispatch import settings
 
 ARRAYS = ("sample_weight", "class_weight", "pos_weight", "labels", "targets")  # the keywords that arrays come in by
 

@@ -20,11 +20,11 @@ from click.testing import CliRunner
 
 import xent
 from xent.cli import LIBRARIES, ByteSize, main
+from xent.dispatch.registry import PluginRecord, registry
+from xent.dispatch.settings import scopes
 from xent.doctor import Diagnosis, Finding
 from xent.evaluation.onepass import evaluate, plan
 from xent.evaluation.report import progress_bar
-from xent.registry import PluginRecord, registry
-from xent.settings import scopes
 
 
 @pytest.fixture

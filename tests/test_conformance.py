@@ -13,8 +13,8 @@ import toy_library
 from wrong_kernels import METHODS, WRONG, Right
 
 import xent
-from xent import eligibility
-from xent.registry import registry
+from xent.dispatch import eligibility
+from xent.dispatch.registry import registry
 from xent.testing import (
     PROMISES,
     ArrayLibrary,

@@ -14,8 +14,9 @@ import toy_kernels
 from expected import same_bits
 
 import xent
-from xent import arrays, selection
+from xent import arrays
 from xent.contract.problem import NO_WEIGHTS, Options
+from xent.dispatch import keys
 
 cupy = pytest.importorskip("cupy", reason="cupy is not installed")
 HAS_GPU = cupy.cuda.is_available()
@@ -59,7 +60,7 @@ def elsewhere(array):
 
 
 def plan_key(predictions, labels):
-    return selection.key_of(selection_route(), predictions, labels, Options(), NO_WEIGHTS)
+    return keys.key_of(selection_route(), predictions, labels, Options(), NO_WEIGHTS)
 
 
 def selection_route():
@@ -122,11 +123,11 @@ def test_a_label_is_looked_at_only_where_validation_is_asked_for():
 @pytest.fixture
 def homes():
     """CuPy as it is once a call has been made: its arrays' device is part of a key."""
-    before = dict(selection.homes)
-    selection.homes[cupy.ndarray] = selection.HOMES["cupy"]
+    before = dict(keys.homes)
+    keys.homes[cupy.ndarray] = keys.HOMES["cupy"]
     yield
-    selection.homes.clear()
-    selection.homes.update(before)
+    keys.homes.clear()
+    keys.homes.update(before)
 
 
 def test_a_key_can_be_hashed_though_a_device_of_cupy_cannot(homes):
@@ -152,7 +153,7 @@ def test_a_call_without_a_gpu_gets_as_far_as_the_arithmetic():
         xent.sparse_cross_entropy(*example())
 
     assert [one.kernel for one in decisions] == ["generic"]
-    assert selection.homes[cupy.ndarray] is selection.HOMES["cupy"]
+    assert keys.homes[cupy.ndarray] is keys.HOMES["cupy"]
 
 
 # -------------------- what is refused, before any arithmetic

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 import xent
-from xent import declarations
 from xent.contract.specs import BackendSpec, KernelSpec
-from xent.registry import registry
+from xent.dispatch import declarations
+from xent.dispatch.registry import registry
 
 KERNEL = {"name": "k", "op": "sparse", "load": "package.module:name"}
 BACKEND = {"name": "b", "load": "package.module:name", "arrays": frozenset({"mine"})}

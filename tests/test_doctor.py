@@ -11,8 +11,9 @@ import pytest
 from toy_kernels import Plugin, spec
 
 import xent
-from xent import doctor, settings
-from xent.registry import registry
+from xent import doctor
+from xent.dispatch import settings
+from xent.dispatch.registry import registry
 from xent.testing import Failure, Report, Result
 
 KEPT, NOT_RUN = Result("ties", 6), Result("infinities", 0, not_run="its methods take none")

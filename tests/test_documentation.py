@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import xent
-from xent import settings
 from xent.contract import hooks
+from xent.dispatch import settings
 from xent.testing import PROMISES
 
 ROOT = Path(__file__).parent.parent

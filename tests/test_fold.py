@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import xent
 from xent.contract.plan import resolve
+from xent.dispatch.registry import registry
 from xent.numerics import fold
 from xent.numerics import statistics as numbers
-from xent.registry import registry
 from xent.testing.budget import k_of, loss_budget, lse_budget
 
 inf, nan = math.inf, math.nan

@@ -56,15 +56,15 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
 @pytest.mark.parametrize(
     ("contract", "module", "line"),
     [
-        pytest.param("layers", "xent.numerics.fold", "import xent.selection", id="an-upward-import"),
+        pytest.param("layers", "xent.numerics.fold", "import xent.dispatch.selection", id="an-upward-import"),
         pytest.param("layers", "xent.errors", "def late():\n    import xent.losses", id="an-upward-import-later"),
         pytest.param("layers", "xent.utilities", "", id="a-room-in-no-layer"),
-        pytest.param("facade", "xent.selection", "import xent", id="the-facade-from-below"),
+        pytest.param("facade", "xent.dispatch.selection", "import xent", id="the-facade-from-below"),
         pytest.param("numerics", "xent.numerics.fold", "import numpy", id="an-array-library-in-the-mathematics"),
         pytest.param("numerics", "xent.numerics", "from pluggy import HookspecMarker", id="pluggy-in-the-mathematics"),
         pytest.param("witness", "xent.numerics.reference", "from . import fold", id="a-witness-that-asks-the-fold"),
         pytest.param("independence", "xent.losses", "import xent.numerics.reference", id="a-loss-by-the-reference"),
-        pytest.param("libraries", "xent.selection", "import torch.nn", id="a-library-outside-its-backend"),
+        pytest.param("libraries", "xent.dispatch.selection", "import torch.nn", id="a-library-outside-its-backend"),
         pytest.param("libraries", "xent.backends.generic", "import cupy", id="a-library-in-another-backend"),
     ],
 )

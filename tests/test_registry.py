@@ -14,7 +14,7 @@ from toy_kernels import Plugin, logits, spec
 
 import xent
 from xent.contract import hooks as hookspecs
-from xent.registry import registry
+from xent.dispatch.registry import registry
 
 GOOD = """
 import xent

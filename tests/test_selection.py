@@ -17,8 +17,8 @@ from toy_kernels import Plugin, logits, spec
 from toy_library import Shy
 
 import xent
-from xent import eligibility, selection, settings
 from xent.contract.problem import Options
+from xent.dispatch import eligibility, selection, settings
 
 
 @pytest.fixture

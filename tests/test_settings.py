@@ -12,8 +12,8 @@ import pytest
 from toy_kernels import logits
 
 import xent
-from xent import settings
-from xent.settings import read_environment
+from xent.dispatch import settings
+from xent.dispatch.settings import read_environment
 
 
 @pytest.fixture

@@ -357,7 +357,7 @@ def _run_and_report(
     **options: Any,
 ) -> Any:
     """Plan, run, and show what is found, as a JSON document or a table, and as a page."""
-    from xent import settings
+    from xent.dispatch import settings
     from xent.evaluation import documents, outputs, report
 
     with environment_checked():

@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from . import checks, losses, selection
+from . import checks, losses
 from .arrays import Array
 from .contract.plan import Decision
 from .contract.problem import Options, Route, Weights, weights_of
+from .dispatch import selection
 
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
 FUNCTIONS: list[Any] = [*losses.ROUTES]

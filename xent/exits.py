@@ -53,8 +53,8 @@ def environment_checked() -> Iterator[None]:
 
     The inputs have been checked by then: without such a variable a refusal is a fault of xent's own, and is not hidden.
     """
+    from xent.dispatch.settings import VARIABLES
     from xent.errors import LabelError
-    from xent.settings import VARIABLES
 
     try:
         yield

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import selection
 from .arrays import Array
 from .contract.problem import NO_WEIGHTS, Route, Weights, weights_of
+from .dispatch import selection
 
 SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
 DENSE = Route("cross_entropy", "dense", "loss")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import arrays, checks, selection
+from . import arrays, checks
 from .arrays import Array
 from .contract.problem import Options, Route
+from .dispatch import selection
 from .numerics import targets
 
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))

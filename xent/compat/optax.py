@@ -49,7 +49,7 @@ from array_api_compat import array_namespace, is_array_api_obj, is_dask_array, i
 
 import xent
 
-from ..selection import unwrap
+from ..dispatch.selection import unwrap
 from .given import beside, expanded, fits, is_integer, is_label, wide_dtype, wide_labels
 
 __all__ = [

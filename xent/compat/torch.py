@@ -53,7 +53,7 @@ from array_api_compat import array_namespace, is_dask_array
 import xent
 
 from .. import arrays, checks
-from ..selection import unwrap
+from ..dispatch.selection import unwrap
 from .given import expanded, fits, is_integer, is_label, is_readable, wide_dtype, wide_labels
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]

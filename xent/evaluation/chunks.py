@@ -14,6 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 import xent
+from xent.dispatch.settings import current
 from xent.evaluation.classwise import classwise_of
 from xent.evaluation.labels import beyond_of, left_out
 from xent.evaluation.options import Options
@@ -22,7 +23,6 @@ from xent.evaluation.source import ReadError, is_on_a_gpu, take
 from xent.evaluation.state import State, Tally, merge, merge_all, state_of
 from xent.evaluation.store import Store
 from xent.evaluation.topk import TopKRows
-from xent.settings import current
 
 Array = np.ndarray[Any, Any]
 TEMPERED_ELEMENTS = 2**20

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from xent.dispatch.settings import affinity
 from xent.evaluation.engine import largest_chunk, local_threads
 from xent.evaluation.source import refusal
 from xent.evaluation.topk import TopKSource
-from xent.settings import affinity
 
 if TYPE_CHECKING:
     from xent.evaluation.metrics import Evaluation

@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
+from xent.dispatch.settings import affinity, current
 from xent.evaluation.chunks import Work, run_chunk
 from xent.evaluation.sources import Source, require
 from xent.evaluation.state import merge_all
-from xent.settings import affinity, current
 
 MERGED_AT_ONCE = 16
 CONNECT_SECONDS = 10

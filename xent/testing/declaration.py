@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays, eligibility, selection, settings
+from .. import arrays
 from ..contract.plan import resolve
 from ..contract.problem import NO_WEIGHTS
 from ..derivatives import value_and_grad
+from ..dispatch import composition, eligibility, settings
 from ..errors import NotServed
 from ..rows import row_statistics
 from .calls import Answer, Call, to_block
@@ -34,7 +35,7 @@ HEAVY = ("cupy", "dask", "jax", "keras", "numba", "pandas", "scipy", "sklearn", 
 PLAN_BYTES = 10_000
 IMPORT = """
 import json, pkgutil, sys
-from xent.registry import registry
+from xent.dispatch.registry import registry
 registry.load()
 before = set(sys.modules)
 registry.add(pkgutil.resolve_name(sys.argv[1]), "under test")
@@ -234,7 +235,7 @@ def plan_pickles(subject: Subject) -> Iterator[Outcome]:
     """The plan of a call pickles small, and what comes out of the pickle gives the same bits."""
     case, name = subject.example, subject.spec.name
     with settings.using(kernel=name):
-        plan = selection.compose(subject.problem(), settings.current().settings)
+        plan = composition.compose(subject.problem(), settings.current().settings)
     try:
         data = pickle.dumps(plan)
     except Exception as error:  # whatever a guard or a check drags along

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .. import settings
+from ..dispatch import settings
 from ..errors import NotServed
 from .parametrization import named
 

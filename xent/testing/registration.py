@@ -7,11 +7,11 @@ import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .. import declarations
 from ..contract.hooks import hookimpl
 from ..contract.plan import warn_once
 from ..contract.specs import KernelSpec
-from ..registry import GROUP, registry
+from ..dispatch import declarations
+from ..dispatch.registry import GROUP, registry
 from .declaration import DTYPES
 from .edges import Case, named_dtype
 from .memory import ArrayLibrary, array_library

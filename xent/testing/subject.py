@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import eligibility, selection, settings
 from ..contract.plan import resolve
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route
 from ..contract.specs import KernelSpec
+from ..dispatch import eligibility, selection, settings
 from ..losses import cross_entropy, sparse_cross_entropy
 from .calls import Answer, Bench, Call, Violation, to_block
 from .edges import Case, case_of, named_dtype

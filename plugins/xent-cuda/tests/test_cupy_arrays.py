@@ -22,8 +22,8 @@ from xent_cuda.plan import CLASSES_AT_MOST, Device, Launch
 from xent_cuda.task import TALLY_BYTES, TASK
 
 import xent
-from xent import selection, settings
 from xent.contract.problem import Options, Problem
+from xent.dispatch import composition, settings
 
 cupy = pytest.importorskip("cupy", reason="cupy is not installed")
 host = importlib.import_module("host")
@@ -340,7 +340,7 @@ def torch_problem(**facts):
 
 def test_a_tensor_on_a_gpu_is_served_by_it_through_the_view_of_cupy(twin):
     pytest.importorskip("torch", reason="torch is not installed")
-    found = selection.compose(torch_problem(), settings.current().settings)
+    found = composition.compose(torch_problem(), settings.current().settings)
     inner = pickle.loads(pickle.dumps(found)).inner
 
     assert (found.decision.backend, found.kernel, inner.problem.array) == ("torch", "cuda", "cupy")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from . import checks
-from .contract.specs import API_VERSION, BackendSpec
+from .. import checks
+from ..contract.specs import API_VERSION, BackendSpec
 
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)

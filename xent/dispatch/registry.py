@@ -18,11 +18,12 @@ from typing import Any
 
 import pluggy
 
-from . import checks, declarations, settings
-from .contract import hooks, specs
-from .contract.plan import warn_once
-from .contract.specs import BackendSpec, KernelSpec
-from .errors import PluginWarning
+from .. import checks
+from ..contract import hooks, specs
+from ..contract.plan import warn_once
+from ..contract.specs import BackendSpec, KernelSpec
+from ..errors import LabelError, PluginWarning
+from . import declarations, settings
 
 OWN = ("generic", "numpy", "cupy", "dask", "torch", "jax")
 GROUP = "xent"
@@ -318,3 +319,12 @@ def plugins() -> list[PluginRecord]:
     """
     registry.load()
     return list(registry.records.values())
+
+
+def blame(part: str, name: str, owner: str, error: Exception) -> None:
+    """Notes on an error that a part of a plugin was at work; the call is never tried again without it."""
+    record = registry.records.get(owner)
+    if record is not None and record.distribution != "xent" and not isinstance(error, LabelError):
+        error.add_note(
+            f"xent: raised while {part} {name!r} of {record.title} was at work; XENT_DISABLE={name} goes around it."
+        )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
-from . import checks, errors
+from .. import checks, errors
 
 VARIABLES = tuple(
     f"XENT_{name}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from ..contract.plan import Verdict, warn_once
+from ..contract.problem import Problem
+from ..contract.specs import BackendSpec, KernelSpec
+from ..errors import NotServed
 from . import settings
-from .contract.plan import Verdict, warn_once
-from .contract.problem import Problem
-from .contract.specs import BackendSpec, KernelSpec
-from .errors import NotServed
 from .registry import registry
 
 GENERIC = "generic"

@@ -7,51 +7,24 @@ happens once per kind of call; a hit is a look-up.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from numpy import ndarray
 
-from . import arrays, checks, eligibility, settings
-from .arrays import Array
-from .backends import torch
-from .contract.plan import Decision, Plan, Verdict, resolve
-from .contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
-from .contract.specs import BackendSpec, KernelSpec
-from .errors import LabelError
-from .registry import registry
+from .. import arrays, checks
+from ..arrays import Array
+from ..backends import torch
+from ..contract.plan import Decision
+from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
+from . import settings
+from .composition import compose
+from .keys import HOMES, device_home, homes, key_of
+from .registry import blame, registry
 from .settings import scope, scopes
 
 PLANS_AT_MOST = 1024
 PLAIN = (Options(axis=-1), Options(axis=1))
 lock = threading.RLock()
-homes: dict[type, Callable[[Array], Any]] = {}
-"""For the array types whose device or state is part of a plan's key: what tells one from another."""
-
-
-def torch_home(tensor: Array) -> Any:
-    return tensor.device, tensor.requires_grad
-
-
-def jax_home(array: Array) -> Any:
-    return array.sharding
-
-
-def cupy_home(array: Array) -> Any:
-    return array.device.id  # subtle: cupy.cuda.Device is not hashable
-
-
-def dask_home(array: Array) -> Any:
-    home = HOMES.get(arrays.library(array._meta))  # what its chunks are, and where
-    return type(array._meta), home and home(array._meta)
-
-
-def device_home(array: Array) -> Any:
-    return str(array.device)  # of a library that xent has never heard of
-
-
-HOMES = {"torch": torch_home, "jax": jax_home, "cupy": cupy_home, "dask": dask_home}
 
 
 def identity(array: Any) -> tuple[Any, ...]:
@@ -59,16 +32,6 @@ def identity(array: Any) -> tuple[Any, ...]:
     kind = type(array)
     home = homes.get(kind)
     return (kind, array.dtype) if home is None else (kind, array.dtype, home(array))
-
-
-def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
-    """The key of a call's plan; plain numbers among the weights count by their type alone."""
-    given = (predictions, targets, *(() if weights is NO_WEIGHTS else weights))
-    key: tuple[Any, ...] = (route, options, predictions.ndim)
-    for array in given:
-        key += (type(array), array.dtype) if hasattr(array, "dtype") else (type(array),)
-    where = tuple((home := homes.get(type(array))) and home(array) for array in given)
-    return key + where if any(type(array) in homes for array in given) else key
 
 
 def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
@@ -109,15 +72,6 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
             if plan.decision is not None and backend.name == plan.decision.backend:
                 blame("backend", backend.name, backend.owner, error)
         raise
-
-
-def blame(part: str, name: str, owner: str, error: Exception) -> None:
-    """Notes on an error that a part of a plugin was at work; the call is never tried again without it."""
-    record = registry.records.get(owner)
-    if record is not None and record.distribution != "xent" and not isinstance(error, LabelError):
-        error.add_note(
-            f"xent: raised while {part} {name!r} of {record.title} was at work; XENT_DISABLE={name} goes around it."
-        )
 
 
 def miss(
@@ -187,89 +141,6 @@ def problem_of(
         and predictions.ndim == 2
         and options._replace(reduction="none") in PLAIN,
     )
-
-
-def compose(problem: Problem, user: settings.Settings) -> Plan:
-    """The plan of a problem: the one place that knows how schedules nest."""
-    backend = backend_of(problem, user)
-    problem = replace(problem, views=problem.views or backend.views)
-    if backend.inner == "chunks" or (backend.inner and problem.views):
-        checks.known_chunks(problem)
-        inner = compose(problem.of_chunks() if backend.inner == "chunks" else problem.seen_as(problem.views[0]), user)
-        decision = Decision(problem, backend.name, inner.kernel, (), inner.decision)
-        return Plan(
-            problem,
-            run_of(backend),
-            inner.kernel,
-            inner.load,
-            inner=inner,
-            forced=inner.forced,
-            owner=inner.owner,
-            decision=decision,
-        )
-    there = registry.kernels
-    judged = eligibility.candidates(problem, user)
-    if registry.kernels is not there:  # a check or a policy broke, and its plugin went with all its kernels
-        return compose(problem, user)
-    eligibility.refuse(problem, user, [verdict for _, verdict in judged])
-    plan: Plan | None = None
-    followed = until_unguarded([spec for spec, verdict in judged if not verdict.reasons], problem)
-    for spec in reversed(followed):
-        passed = followed[: followed.index(spec)]  # this plan is come to where the guards of these say no
-        verdicts = tuple(verdict_of(one, verdict, spec, passed) for one, verdict in judged)
-        plan = Plan(
-            problem,
-            run_of(backend),
-            spec.name,
-            spec.load,
-            block_elements=spec.block_elements,
-            methods=spec.methods,
-            layouts=spec.layouts,
-            guard=spec.guard_of(problem.dtype, problem.ndim, problem.axis),
-            otherwise=plan,
-            forced=user.kernel == spec.name,
-            owner=spec.owner,
-            decision=Decision(problem, backend.name, spec.name, verdicts),
-        )
-    assert plan is not None  # generic is always eligible, or refuse has raised
-    return plan
-
-
-def verdict_of(spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, passed: list[KernelSpec]) -> Verdict:
-    """The verdict on a candidate where another, or itself, is chosen, and the guards of some have said no."""
-    return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + (declined(spec) if spec in passed else ()))
-
-
-def declined(spec: KernelSpec) -> tuple[str, ...]:
-    """The reason of a kernel that has looked at the shape and strides of a call."""
-    reasons = {"contiguous": "the classes of a row do not lie side by side"} if spec.contiguous else {}
-    reasons |= {"guard": "declines the shape of this call"} if spec.guard is not None else {}
-    return (", or ".join(f"{what}: {why}" for what, why in reasons.items()),)
-
-
-def until_unguarded(specs: list[KernelSpec], problem: Problem) -> list[KernelSpec]:
-    """The kernels that a call may come to: every guarded one, up to the first that takes whatever it is given."""
-    facts = problem.dtype, problem.ndim, problem.axis
-    last = next((index for index, spec in enumerate(specs) if spec.guard_of(*facts) is None), len(specs))
-    return specs[: last + 1]
-
-
-def backend_of(problem: Problem, user: settings.Settings) -> BackendSpec:
-    """The schedule for the arrays of the problem; a plugin's goes before xent's, generic serves the rest."""
-    found = [spec for spec in registry.backends if problem.array in spec.arrays]
-    own = [spec for spec in found if spec.owner.startswith("xent.")]
-    foreign = [spec for spec in found if spec not in own and not eligibility.not_wanted(spec, user)]
-    return (foreign or own or [BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run")])[0]
-
-
-def run_of(backend: BackendSpec) -> Callable[..., Any]:
-    """The function that a backend is; an error while it is imported names its plugin."""
-    try:
-        run: Callable[..., Any] = resolve(backend.load)
-    except Exception as error:
-        blame("backend", backend.name, backend.owner, error)
-        raise
-    return run
 
 
 def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:

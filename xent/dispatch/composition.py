@@ -1,0 +1,97 @@
+"""The plan of a problem: which kernel, under which schedule, and how schedules nest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from .. import checks
+from ..contract.plan import Decision, Plan, Verdict, resolve
+from ..contract.problem import Problem
+from ..contract.specs import BackendSpec, KernelSpec
+from . import eligibility, settings
+from .registry import blame, registry
+
+
+def compose(problem: Problem, user: settings.Settings) -> Plan:
+    """The plan of a problem: the one place that knows how schedules nest."""
+    backend = backend_of(problem, user)
+    problem = replace(problem, views=problem.views or backend.views)
+    if backend.inner == "chunks" or (backend.inner and problem.views):
+        checks.known_chunks(problem)
+        inner = compose(problem.of_chunks() if backend.inner == "chunks" else problem.seen_as(problem.views[0]), user)
+        decision = Decision(problem, backend.name, inner.kernel, (), inner.decision)
+        return Plan(
+            problem,
+            run_of(backend),
+            inner.kernel,
+            inner.load,
+            inner=inner,
+            forced=inner.forced,
+            owner=inner.owner,
+            decision=decision,
+        )
+    there = registry.kernels
+    judged = eligibility.candidates(problem, user)
+    if registry.kernels is not there:  # a check or a policy broke, and its plugin went with all its kernels
+        return compose(problem, user)
+    eligibility.refuse(problem, user, [verdict for _, verdict in judged])
+    plan: Plan | None = None
+    followed = until_unguarded([spec for spec, verdict in judged if not verdict.reasons], problem)
+    for spec in reversed(followed):
+        passed = followed[: followed.index(spec)]  # this plan is come to where the guards of these say no
+        verdicts = tuple(verdict_of(one, verdict, spec, passed) for one, verdict in judged)
+        plan = Plan(
+            problem,
+            run_of(backend),
+            spec.name,
+            spec.load,
+            block_elements=spec.block_elements,
+            methods=spec.methods,
+            layouts=spec.layouts,
+            guard=spec.guard_of(problem.dtype, problem.ndim, problem.axis),
+            otherwise=plan,
+            forced=user.kernel == spec.name,
+            owner=spec.owner,
+            decision=Decision(problem, backend.name, spec.name, verdicts),
+        )
+    assert plan is not None  # generic is always eligible, or refuse has raised
+    return plan
+
+
+def verdict_of(spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, passed: list[KernelSpec]) -> Verdict:
+    """The verdict on a candidate where another, or itself, is chosen, and the guards of some have said no."""
+    return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + (declined(spec) if spec in passed else ()))
+
+
+def declined(spec: KernelSpec) -> tuple[str, ...]:
+    """The reason of a kernel that has looked at the shape and strides of a call."""
+    reasons = {"contiguous": "the classes of a row do not lie side by side"} if spec.contiguous else {}
+    reasons |= {"guard": "declines the shape of this call"} if spec.guard is not None else {}
+    return (", or ".join(f"{what}: {why}" for what, why in reasons.items()),)
+
+
+def until_unguarded(specs: list[KernelSpec], problem: Problem) -> list[KernelSpec]:
+    """The kernels that a call may come to: every guarded one, up to the first that takes whatever it is given."""
+    facts = problem.dtype, problem.ndim, problem.axis
+    last = next((index for index, spec in enumerate(specs) if spec.guard_of(*facts) is None), len(specs))
+    return specs[: last + 1]
+
+
+def backend_of(problem: Problem, user: settings.Settings) -> BackendSpec:
+    """The schedule for the arrays of the problem; a plugin's goes before xent's, generic serves the rest."""
+    found = [spec for spec in registry.backends if problem.array in spec.arrays]
+    own = [spec for spec in found if spec.owner.startswith("xent.")]
+    foreign = [spec for spec in found if spec not in own and not eligibility.not_wanted(spec, user)]
+    return (foreign or own or [BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run")])[0]
+
+
+def run_of(backend: BackendSpec) -> Callable[..., Any]:
+    """The function that a backend is; an error while it is imported names its plugin."""
+    try:
+        run: Callable[..., Any] = resolve(backend.load)
+    except Exception as error:
+        blame("backend", backend.name, backend.owner, error)
+        raise
+    return run
