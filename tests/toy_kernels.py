@@ -3,7 +3,7 @@
 import numpy as np
 
 import xent
-from xent.backends import generic
+from xent.backends.generic import schedule as generic
 
 
 class Loopback:

@@ -17,7 +17,7 @@ from ..contract.problem import NO_WEIGHTS, Weights
 from ..contract.specs import BackendSpec
 from ..numerics import fold, reduction, targets
 from ..numerics.targets import NO_ROWS
-from . import generic
+from .generic import schedule as generic
 
 
 @hookimpl

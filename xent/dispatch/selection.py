@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from .. import arrays, checks
 from ..arrays import Array
-from ..backends import torch
+from ..backends.torch import hooks
 from ..contract.plan import Decision
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from . import settings
@@ -38,7 +38,7 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
     """Finds the plan of a call and follows it; ``options`` is an Options, or a tuple that is equal to one."""
     kind, other = type(predictions), type(targets)
     if kind is not ndarray and arrays.is_compiling():
-        return torch.compiled(route, predictions, targets, Options(*options), weights)
+        return hooks.compiled(route, predictions, targets, Options(*options), weights)
     state = scope.get() if scopes.entered else scopes.default
     if state is None:
         state = settings.current()

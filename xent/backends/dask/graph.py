@@ -14,24 +14,24 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import arrays, checks
-from ..arrays import Array
-from ..contract.hooks import hookimpl
-from ..contract.plan import Plan
-from ..contract.problem import Weights
-from ..contract.specs import BackendSpec
-from ..numerics.fold import Partial
-from ..numerics.reduction import as_mean
-from ..numerics.statistics import RowStatistics
-from . import chunks
-from .chunks import Call
+from ... import arrays, checks
+from ...arrays import Array
+from ...contract.hooks import hookimpl
+from ...contract.plan import Plan
+from ...contract.problem import Weights
+from ...contract.specs import BackendSpec
+from ...numerics.fold import Partial
+from ...numerics.reduction import as_mean
+from ...numerics.statistics import RowStatistics
+from . import tasks as chunks
+from .tasks import Call
 
 MERGED_AT_ONCE = 8
 
 
 @hookimpl
 def xent_register_backends() -> Iterator[BackendSpec]:
-    yield BackendSpec(name="dask", load="xent.backends.dask:run", arrays=frozenset({"dask"}), inner="chunks")
+    yield BackendSpec(name="dask", load="xent.backends.dask.graph:run", arrays=frozenset({"dask"}), inner="chunks")
 
 
 class Given(NamedTuple):

@@ -7,21 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .. import arrays, checks
-from ..arrays import Array
-from ..contract.hooks import hookimpl
-from ..contract.problem import Options, Problem, Route, Weights
-from ..contract.specs import BackendSpec
+from ... import arrays, checks
+from ...arrays import Array
+from ...contract.hooks import hookimpl
+from ...contract.problem import Options, Problem, Route, Weights
+from ...contract.specs import BackendSpec
 
 
 @hookimpl
 def xent_register_backends() -> Iterator[BackendSpec]:
-    yield BackendSpec(name="torch", load="xent.backends.tensors:run", arrays=frozenset({"torch"}), inner="view")
+    yield BackendSpec(name="torch", load="xent.backends.torch.schedule:run", arrays=frozenset({"torch"}), inner="view")
 
 
 def compiled(route: Route, predictions: Array, targets: Array | None, options: Options, weights: Weights) -> Any:
     """One call inside a graph: checked by what the graph is made for, without a key, a lock or a ContextVar."""
-    from . import tensors
+    from . import schedule
 
     function, op, method = route.function, route.op, route.method
     checks.metadata(function, op, predictions, targets, options, weights)
@@ -41,4 +41,4 @@ def compiled(route: Route, predictions: Array, targets: Array | None, options: O
     )
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
-    return tensors.traced(problem, predictions, targets, weights)
+    return schedule.traced(problem, predictions, targets, weights)

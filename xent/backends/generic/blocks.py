@@ -16,13 +16,13 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import arrays
-from ..arrays import Array
-from ..contract.plan import Plan
-from ..numerics import fold
-from ..numerics import statistics as numbers
-from ..numerics.fold import Partial
-from ..numerics.statistics import Statistics
+from ... import arrays
+from ...arrays import Array
+from ...contract.plan import Plan
+from ...numerics import fold
+from ...numerics import statistics as numbers
+from ...numerics.fold import Partial
+from ...numerics.statistics import Statistics
 
 BLOCK_ELEMENTS = 1 << 16
 DEVICE_BLOCK_ELEMENTS = 1 << 24

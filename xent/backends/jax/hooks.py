@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..contract.hooks import hookimpl
-from ..contract.specs import BackendSpec
+from ...contract.hooks import hookimpl
+from ...contract.specs import BackendSpec
 
 
 @hookimpl
 def xent_register_backends() -> Iterator[BackendSpec]:
-    yield BackendSpec(name="jax", load="xent.backends.jvp:run", arrays=frozenset({"jax"}))
+    yield BackendSpec(name="jax", load="xent.backends.jax.schedule:run", arrays=frozenset({"jax"}))

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
-from ..numerics import fold, gradient
-from ..numerics import statistics as numbers
-from ..numerics.fold import Partial
-from ..numerics.statistics import Statistics
+from ...arrays import Array
+from ...numerics import fold, gradient
+from ...numerics import statistics as numbers
+from ...numerics.fold import Partial
+from ...numerics.statistics import Statistics
 
 FEW_CLASSES = 48
 FAR = -1e4

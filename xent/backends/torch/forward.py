@@ -13,8 +13,8 @@ import math
 
 import torch
 
-from ..arrays import Array
-from ..numerics import binary
+from ...arrays import Array
+from ...numerics import binary
 from .autograd import TRANSFORMED, soft, xp
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import array_api_compat.torch
 import torch
 
-from ..arrays import Array
-from ..numerics import binary, fold, gradient, tangents
-from .whole import Pieces, untargeted
+from ...arrays import Array
+from ...numerics import binary, fold, gradient, tangents
+from ..generic.traced import Pieces, untargeted
 
 
 def take_along_axis(values: Array, indices: Array, /, *, axis: int) -> Array:

@@ -15,18 +15,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from .. import arrays, checks, errors
-from ..arrays import Array
-from ..contract.plan import Plan
-from ..contract.problem import Options, Weights, weights_of
-from ..numerics import fold, gradient, reduction, targets
-from ..numerics import statistics as numbers
-from ..numerics.fold import merge as merge_partials
-from ..numerics.reduction import Share, Sums, merge_sums
-from ..numerics.statistics import merge_statistics
-from ..numerics.targets import Rows
-from . import blocks, generic
-from .blocks import Labels, Soft, Walk, Work
+from ... import arrays, checks, errors
+from ...arrays import Array
+from ...contract.plan import Plan
+from ...contract.problem import Options, Weights, weights_of
+from ...numerics import fold, gradient, reduction, targets
+from ...numerics import statistics as numbers
+from ...numerics.fold import merge as merge_partials
+from ...numerics.reduction import Share, Sums, merge_sums
+from ...numerics.statistics import merge_statistics
+from ...numerics.targets import Rows
+from ..generic import blocks
+from ..generic import schedule as generic
+from ..generic.blocks import Labels, Soft, Walk, Work
 
 __all__ = ["merge_partials", "merge_statistics", "merge_sums"]
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
-from ..arrays import Array
-from ..contract.hooks import hookimpl
-from ..contract.plan import Plan
-from ..contract.problem import NO_WEIGHTS, Weights
-from ..contract.specs import BackendSpec, KernelSpec
-from ..numerics import reduction
-from ..numerics.targets import NO_ROWS
-from . import generic
-from .inplace import FEW_CLASSES, Look, row_sums, sum_exp_rest
+from ... import arrays
+from ...arrays import Array
+from ...contract.hooks import hookimpl
+from ...contract.plan import Plan
+from ...contract.problem import NO_WEIGHTS, Weights
+from ...contract.specs import BackendSpec, KernelSpec
+from ...numerics import reduction
+from ...numerics.targets import NO_ROWS
+from ..generic import schedule as generic
+from .kernel import FEW_CLASSES, Look, row_sums, sum_exp_rest
 
 SMALL = 1 << 14
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
@@ -38,7 +38,7 @@ def xent_register_kernels() -> Iterator[KernelSpec]:
         yield KernelSpec(
             name="numpy",
             op=op,
-            load=f"xent.backends.inplace:{op}",
+            load=f"xent.backends.numpy.kernel:{op}",
             arrays=frozenset({"numpy"}),
             devices=frozenset({"cpu"}),
             dtypes=frozenset({"float16", "bfloat16", "float32", "float64"}),
@@ -50,7 +50,7 @@ def xent_register_kernels() -> Iterator[KernelSpec]:
 
 @hookimpl
 def xent_register_backends() -> Iterator[BackendSpec]:
-    yield BackendSpec(name="numpy", load="xent.backends.numpy:run", arrays=frozenset({"numpy"}))
+    yield BackendSpec(name="numpy", load="xent.backends.numpy.schedule:run", arrays=frozenset({"numpy"}))
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:

@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..arrays import Array
-from ..contract.problem import Problem, Weights
-from ..numerics import fold, gradient, reduction, statistics, targets
-from ..numerics.fold import Partial
-from ..numerics.statistics import RowStatistics
-from ..numerics.targets import NO_ROWS, Rows
+from ...arrays import Array
+from ...contract.problem import Problem, Weights
+from ...numerics import fold, gradient, reduction, statistics, targets
+from ...numerics.fold import Partial
+from ...numerics.statistics import RowStatistics
+from ...numerics.targets import NO_ROWS, Rows
 
 
 class Pieces(NamedTuple):

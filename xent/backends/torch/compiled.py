@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ..arrays import Array
-from ..numerics import binary, fold, gradient, tangents
-from ..numerics.fold import Partial
+from ...arrays import Array
+from ...numerics import binary, fold, gradient, tangents
+from ...numerics.fold import Partial
+from ..generic.traced import Pieces, untargeted
 from .autograd import chained, soft, xp
-from .whole import Pieces, untargeted
 
 
 class Loss(torch.autograd.Function):

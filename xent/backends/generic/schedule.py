@@ -9,18 +9,18 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from .. import arrays, checks
-from ..arrays import Array
-from ..contract.hooks import hookimpl
-from ..contract.plan import Plan
-from ..contract.problem import Weights
-from ..contract.specs import ANY, KernelSpec
-from ..numerics import binary as binary_numerics
-from ..numerics import fold, gradient, probabilities, reduction, targets
-from ..numerics import statistics as numbers
-from ..numerics.fold import Partial
-from ..numerics.statistics import Statistics
-from ..numerics.targets import Rows
+from ... import arrays, checks
+from ...arrays import Array
+from ...contract.hooks import hookimpl
+from ...contract.plan import Plan
+from ...contract.problem import Weights
+from ...contract.specs import ANY, KernelSpec
+from ...numerics import binary as binary_numerics
+from ...numerics import fold, gradient, probabilities, reduction, targets
+from ...numerics import statistics as numbers
+from ...numerics.fold import Partial
+from ...numerics.statistics import Statistics
+from ...numerics.targets import Rows
 from . import blocks
 from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, Labels, Soft, Walk, Work
 

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from .. import checks
-from ..arrays import Array
-from ..contract.plan import Plan
-from ..contract.problem import Problem, Weights
-from ..numerics import binary, fold, gradient, reduction, tangents
-from ..numerics.fold import Partial
-from . import whole
+from ... import checks
+from ...arrays import Array
+from ...contract.plan import Plan
+from ...contract.problem import Problem, Weights
+from ...numerics import binary, fold, gradient, reduction, tangents
+from ...numerics.fold import Partial
+from ..generic import traced
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
@@ -41,7 +41,7 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
 @functools.lru_cache(maxsize=1024)
 def compiled(problem: Problem) -> Callable[..., Any]:
     """The call as a function that XLA compiles once for every shape."""
-    run_whole: Callable[..., Any] = jax.jit(functools.partial(whole.run, jnp, PIECES, problem))
+    run_whole: Callable[..., Any] = jax.jit(functools.partial(traced.run, jnp, PIECES, problem))
     return run_whole
 
 
@@ -53,7 +53,7 @@ def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights
     if host.size == 0 or (host.min() >= 0 and host.max() < classes):
         return
     sample = None if weights.sample is None else np.asarray(weights.sample)
-    rows = whole.rows_of(np, problem, classes, whole.told_of(np, problem, host, None), Weights(sample), bool)
+    rows = traced.rows_of(np, problem, classes, traced.told_of(np, problem, host, None), Weights(sample), bool)
     assert rows.bad is not None  # there are labels
     checks.labels(problem.function, rows.bad.reshape(host.shape), host, classes)
 
@@ -240,7 +240,7 @@ def residual_of(logits: Array, told: Array, on: float, off: float) -> Array:
     return residual(logits, told)
 
 
-PIECES = whole.Pieces(
+PIECES = traced.Pieces(
     loss=loss,
     residual=residual_of,
     softmax=softmax,
