@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pages import compared, evaluated, hostile_slices, read
 
-from xent.evaluation.page import page, pair_page
+from xent.evaluation.report.page import page, pair_page
 
 ROWS, CLASSES = 5000, 40
 RUN = {"scheduler": "threads", "wall_seconds": 1.0}

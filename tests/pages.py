@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from xent.evaluation.onepass import plan
-from xent.evaluation.paired import plan_pair
+from xent.evaluation.engine.compare_pass import plan_pair
+from xent.evaluation.engine.evaluate_pass import plan
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = (

@@ -9,9 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from xent.evaluation import archives
-from xent.evaluation.onepass import evaluate
-from xent.evaluation.sources import ReadError, open_source
+from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.sources import archives
+from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.source import ReadError
 
 
 @pytest.fixture

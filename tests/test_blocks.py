@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import xent
-from xent.evaluation.onepass import evaluate
+from xent.evaluation.engine.evaluate_pass import evaluate
 
 ROWS, CLASSES = 507, 7
 

@@ -23,8 +23,8 @@ from xent.cli import LIBRARIES, ByteSize, main
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
 from xent.doctor import Diagnosis, Finding
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.report import progress_bar
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.report.terminal import progress_bar
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_a_fault_of_its_own_leaves_its_traceback_and_exits_with_70(files, enviro
     def faulty(*_, **__):
         raise ValueError("operands could not be broadcast")
 
-    monkeypatch.setattr("xent.evaluation.onepass.Pass.run", faulty)
+    monkeypatch.setattr("xent.evaluation.engine.evaluate_pass.Pass.run", faulty)
 
     result = run("evaluate", "x.npy", "y.npy")
 
@@ -318,7 +318,7 @@ def test_a_missing_package_exits_with_4_and_names_the_extra(files, monkeypatch, 
 
 def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr("xent.evaluation.engine.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("xent.evaluation.engine.schedulers.CONNECT_SECONDS", 0.5)
     result = run("evaluate", "x.npy", "y.npy", "--scheduler", "tcp://127.0.0.1:9")
 
     assert result.exit_code == 4 and "tcp://127.0.0.1:9" in result.stderr
@@ -348,7 +348,7 @@ def test_an_interruption_exits_with_130_and_one_line(files, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xent.evaluation.onepass.Pass.run", interrupted)
+    monkeypatch.setattr("xent.evaluation.engine.evaluate_pass.Pass.run", interrupted)
     result = run("evaluate", "x.npy", "y.npy", "-q")
 
     assert result.exit_code == 130 and result.stderr.startswith("xent: interrupted; nothing was written. With --state ")
@@ -366,7 +366,7 @@ def test_what_an_interrupted_run_has_done_is_told_and_gone_on_with(files, monkey
 
     command = ("evaluate", "x.npy", "y.npy", "--json", "--chunk-bytes", "280", "--state", "kept")
     with monkeypatch.context() as patch:
-        patch.setattr("xent.evaluation.onepass.Pass.run", interrupted)
+        patch.setattr("xent.evaluation.engine.evaluate_pass.Pass.run", interrupted)
         stopped = run(*command)
     resumed = run(*command)
 
@@ -434,10 +434,10 @@ def test_a_disk_that_is_full_in_the_run_exits_with_2_and_one_line(files, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device", "kept")
 
-    monkeypatch.setattr("xent.evaluation.store.write_whole", full)
+    monkeypatch.setattr("xent.evaluation.engine.checkpoint.write_whole", full)
     result = run("evaluate", "x.npy", "y.npy", "-q", "--state", "kept")
     monkeypatch.undo()
-    monkeypatch.setattr("xent.evaluation.chunks.write_losses", full)
+    monkeypatch.setattr("xent.evaluation.engine.tasks.write_losses", full)
     os.chdir(files)
     again = run("evaluate", "x.npy", "y.npy", "-q", "--per-example", "loss.npy")
 
@@ -565,13 +565,13 @@ def test_a_pipe_that_is_closed_is_no_error(files, option):
 def test_a_run_that_is_terminated_clears_away_and_exits_with_143(files):
     code = """
 import os, signal
-from xent.evaluation import onepass
+from xent.evaluation.engine import evaluate_pass
 
 def terminated(*_):
     print(*[name for name in os.listdir() if name.startswith(".loss")], flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
-onepass.chunk_state = terminated
+evaluate_pass.chunk_state = terminated
 from xent.cli import main
 main(["evaluate", "x.npy", "y.npy", "-q", "--scheduler", "sync", "--per-example", "loss.npy"])
 """

@@ -16,7 +16,7 @@ import xent
 from xent.demo import digits, kernel, make, vocabulary
 from xent.demo.stdlib import interpolated, library_texts, model
 from xent.demo.vocabulary import Zipf
-from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The standard library

@@ -15,10 +15,11 @@ import pytest
 import zarr
 
 import xent
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.paired import compare
-from xent.evaluation.report import told_plan
-from xent.evaluation.sources import ReadError, Source, open_source
+from xent.evaluation.engine.compare_pass import compare
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.report.terminal import told_plan
+from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.source import ReadError, Source
 
 ROWS, CLASSES, ROW_BYTES = 1000, 7, 28
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from formats import CLASSES, NAMES, ROWS
 
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.sources import ReadError, open_source, take
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.source import ReadError, take
 
 
 @pytest.fixture(scope="module")

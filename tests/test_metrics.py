@@ -11,9 +11,9 @@ import sklearn.metrics
 import statsmodels.api
 
 import xent
-from xent.evaluation.onepass import evaluate
-from xent.evaluation.paired import compare
-from xent.evaluation.state import edges_of, place_of
+from xent.evaluation.engine.compare_pass import compare
+from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.statistics.state import edges_of, place_of
 
 ROWS, CLASSES = 507, 7
 

@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xent
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.source import MOST_ROWS
-from xent.evaluation.sources import ReadError, Source
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.source import MOST_ROWS, ReadError, Source
 
 ROWS, CLASSES = 507, 7
 
@@ -215,7 +214,7 @@ def test_a_plan_survives_pickling(folder, logits, labels):
 MEASURE = """
 import resource, sys
 import dask
-from xent.evaluation.onepass import evaluate
+from xent.evaluation.engine.evaluate_pass import evaluate
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -435,7 +434,7 @@ def test_a_chunk_size_that_is_no_whole_number_is_refused_by_its_name(logits, lab
 
 def test_a_scheduler_that_does_not_answer_is_a_connection_error(logits, labels, monkeypatch):
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr("xent.evaluation.engine.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("xent.evaluation.engine.schedulers.CONNECT_SECONDS", 0.5)
 
     with pytest.raises(ConnectionError, match=r"evaluate: `scheduler` must be .* got tcp://127\.0\.0\.1:9"):
         evaluate(logits, labels, scheduler="tcp://127.0.0.1:9")

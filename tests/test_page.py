@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from pages import HOSTILE, compared, evaluated, hostile_slices, read, some_set, value_of
 
-from xent.evaluation import page as pages
-from xent.evaluation.figures import Bar, bars, log_ticks, power, shortened
-from xent.evaluation.markup import POLICY, measured
-from xent.evaluation.page import page, page_path, pair_page, verdict, write_page
-from xent.evaluation.report import remarks
+from xent.evaluation.report import page as pages
+from xent.evaluation.report.figures import Bar, bars, log_ticks, power, shortened
+from xent.evaluation.report.html import POLICY, measured
+from xent.evaluation.report.page import page, page_path, pair_page, verdict, write_page
+from xent.evaluation.report.wording import remarks
 
 ROWS, CLASSES = 507, 7
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)

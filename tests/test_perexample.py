@@ -11,10 +11,10 @@ import pytest
 import zarr
 
 import xent
-from xent.evaluation import perexample
-from xent.evaluation.onepass import evaluate, plan
+from xent.evaluation.engine import row_losses
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.outputs import WriteError
-from xent.evaluation.topk import TopK
+from xent.evaluation.sources.topk import TopK
 
 ROWS, CLASSES = 507, 7
 NAMES = ["loss.npy", "loss.zarr", "loss.parquet"]
@@ -43,7 +43,7 @@ def read(name):
 @pytest.mark.parametrize("chunk_bytes", [1, 28 * 50, 10**6])
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_the_file_holds_the_losses_that_were_averaged(logits, labels, name, chunk_bytes, dtype, monkeypatch):
-    monkeypatch.setattr(perexample, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(row_losses, "BLOCK_ROWS", 100)
     logits = logits.astype(dtype)
     found = evaluate(logits, labels, per_example=name, chunk_bytes=chunk_bytes)
     losses = read(name)
@@ -103,9 +103,9 @@ def full(draft, _):
 def test_an_output_that_cannot_be_finished_leaves_what_was_there(logits, labels, name, step, monkeypatch):
     evaluate(logits, labels, per_example=name)
     if step == "move" or name == "loss.npy":  # which is only given its name
-        monkeypatch.setattr(perexample, "move", full)
+        monkeypatch.setattr(row_losses, "move", full)
     else:
-        monkeypatch.setitem(perexample.WRITERS, os.path.splitext(name)[1], full)
+        monkeypatch.setitem(row_losses.WRITERS, os.path.splitext(name)[1], full)
     with pytest.raises(WriteError, match=rf"evaluate: .*/{name} could not be written \(No space left on device\)"):
         evaluate(-logits, labels, per_example=name, overwrite=True)
 
@@ -209,7 +209,7 @@ def test_a_full_disk_is_found_before_any_work(logits, labels, monkeypatch):
 def test_a_row_that_no_task_has_written_is_nan_and_has_its_place_on_the_disk(logits, labels):
     losses = plan(logits, labels, per_example="loss.npy").losses
     losses.prepare()
-    perexample.write_losses(losses.scratch, 3, np.asarray([1.0, 2.0]), 2)
+    row_losses.write_losses(losses.scratch, 3, np.asarray([1.0, 2.0]), 2)
     written = np.load(losses.scratch)
 
     assert written[3:5].tolist() == [1, 2] and np.isnan(written).sum() == ROWS - 2
@@ -224,7 +224,7 @@ def test_a_task_whose_loss_cannot_be_written_has_an_error_and_no_signal(logits, 
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
         with pytest.raises(OSError, match="File too large"):
-            perexample.write_losses(losses.scratch, 100, np.ones(300), 300)
+            row_losses.write_losses(losses.scratch, 100, np.ones(300), 300)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

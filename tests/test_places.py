@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from formats import CLASSES, ROWS
 
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.places import natural_order
-from xent.evaluation.source import refusal
-from xent.evaluation.sources import ReadError, Source, open_source
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.source import ReadError, Source, refusal
+from xent.evaluation.sources.storage import natural_order
 from xent.text import shown_text
 
 REMOTE = [name for name in formats.NAMES if "arrow" not in name and "feather" not in name]
@@ -200,7 +200,7 @@ def test_a_file_at_a_url_that_is_gone_is_named(memory):
 
 def test_an_answer_that_is_too_short_is_named_by_file(memory, monkeypatch):
     source = open_source(f"{memory}/x.npy", "predictions")
-    monkeypatch.setattr("xent.evaluation.mapped.check_unchanged", lambda *_: None)
+    monkeypatch.setattr("xent.evaluation.sources.npy.check_unchanged", lambda *_: None)
     fsspec.filesystem("memory").pipe("/set/x.npy", fsspec.filesystem("memory").cat("/set/x.npy")[:-100])
 
     with pytest.raises(ReadError, match=r"x\.npy is truncated: it ended 100 bytes before byte"):
@@ -213,7 +213,7 @@ def test_a_request_that_fails_is_named_by_file_and_rows(memory, monkeypatch):
     def fails(*_):
         raise ConnectionResetError("reset by peer")
 
-    monkeypatch.setattr("xent.evaluation.mapped.read_range", fails)
+    monkeypatch.setattr("xent.evaluation.sources.npy.read_range", fails)
 
     with pytest.raises(ReadError, match=r"rows 100 to 200 of .*x\.npy could not be read \(ConnectionResetError: reset"):
         source.read(100, 200)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import zarr
 
-from xent.evaluation.mapped import MappedSource
-from xent.evaluation.onepass import evaluate
-from xent.evaluation.sources import ReadError, check_pair, open_source, take
+from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.sources.npy import MappedSource
+from xent.evaluation.sources.opening import check_pair, open_source
+from xent.evaluation.sources.source import ReadError, take
 
 
 @pytest.fixture

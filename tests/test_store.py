@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import zarr
 
-from xent.evaluation import chunks
-from xent.evaluation.mapped import MappedSource
-from xent.evaluation.moments import Moments
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.paired import compare
-from xent.evaluation.sources import ReadError, open_source
-from xent.evaluation.state import State
-from xent.evaluation.store import from_plain, to_plain
+from xent.evaluation.engine import tasks
+from xent.evaluation.engine.checkpoint import from_plain, to_plain
+from xent.evaluation.engine.compare_pass import compare
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.npy import MappedSource
+from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.source import ReadError
+from xent.evaluation.statistics.exact_sums import Moments
+from xent.evaluation.statistics.state import State
 
 ROWS, CLASSES = 300, 7
 CALL = {"chunk_bytes": 28 * 40, "state": "kept"}
@@ -42,7 +43,7 @@ def everything(**call):
 def test_what_is_kept_leaves_the_same_bits(folder, monkeypatch):
     expected = everything()
     first = everything(**CALL)
-    monkeypatch.setattr(chunks, "measured", None)  # nothing is computed again
+    monkeypatch.setattr(tasks, "measured", None)  # nothing is computed again
     again = everything(**CALL)
 
     assert first == again == expected
@@ -51,7 +52,7 @@ def test_what_is_kept_leaves_the_same_bits(folder, monkeypatch):
 
 def test_a_comparison_is_kept_too(folder, monkeypatch):
     first = compare("a.npy", "b.npy", "y.npy", slices="slices.npy", **CALL)
-    monkeypatch.setattr(chunks, "measured", None)
+    monkeypatch.setattr(tasks, "measured", None)
 
     assert compare("a.npy", "b.npy", "y.npy", slices="slices.npy", **CALL) == first
 
@@ -113,7 +114,7 @@ def test_a_run_that_writes_losses_does_not_take_what_one_kept_that_wrote_none(fo
 
 def test_what_was_kept_is_gone_on_with_where_faults_are_now_skipped(folder, monkeypatch):
     first = evaluate("a.npy", "y.npy", **CALL)
-    monkeypatch.setattr(chunks, "measured", None)
+    monkeypatch.setattr(tasks, "measured", None)
 
     assert evaluate("a.npy", "y.npy", **CALL, on_error="skip", on_bad_label="skip") == first
     assert evaluate("a.npy", "y.npy", **CALL, predicted_bytes=np.int64(5)).bits_per_byte > 0

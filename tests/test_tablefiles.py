@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from pages import evaluated, hostile_slices, some_set
 
-from xent.evaluation import tablefiles
-from xent.evaluation.tablefiles import NAMES, tables_path, write_tables
+from xent.evaluation.report import parquet
+from xent.evaluation.report.parquet import NAMES, tables_path, write_tables
 
 ROWS = 507
 SCHEMAS = {
@@ -196,7 +196,7 @@ def test_tables_that_fail_leave_those_that_are_there(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(tablefiles, "write_sheet", fail)
+    monkeypatch.setattr(parquet, "write_sheet", fail)
     with pytest.raises(OSError, match="the disk is full"):
         write_tables(found, tmp_path / "tables")
 

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from formats import CLASSES, ROWS
 
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.sources import ReadError, open_source
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.source import ReadError
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import xent
-from xent.evaluation.onepass import evaluate, plan
-from xent.evaluation.sources import ReadError, TopK
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.source import ReadError
+from xent.evaluation.sources.topk import TopK
 
 ROWS, CLASSES, K = 123, 11, 4
 

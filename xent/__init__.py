@@ -38,8 +38,8 @@ PUBLIC = {
     "BackendSpec": "contract.specs",
     "Decision": "contract.plan",
     "Problem": "contract.problem",
-    "evaluate": "evaluation.onepass",
-    "compare": "evaluation.paired",
+    "evaluate": "evaluation.engine.evaluate_pass",
+    "compare": "evaluation.engine.compare_pass",
 }
 
 __all__ = [*PUBLIC]

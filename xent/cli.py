@@ -39,7 +39,7 @@ from xent.exits import (
 )
 
 if TYPE_CHECKING:
-    from xent.evaluation.metrics import Evaluation
+    from xent.evaluation.statistics.metrics import Evaluation
 
 LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
@@ -179,7 +179,7 @@ def evaluate(
     if (ids is None) != (classes is None):
         raise click.UsageError("--ids and --classes go together.")
     if ids is not None and classes is not None:
-        from xent.evaluation.sources import TopK
+        from xent.evaluation.sources.topk import TopK
 
         predictions = TopK(ids, predictions, classes, tail)
     evaluation = _evaluate_and_report(predictions, labels, **asked)
@@ -196,10 +196,11 @@ def evaluate(
 @told_plainly()
 def compare(a: str, b: str, labels: str, **asked: Any) -> None:
     """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
-    from xent.evaluation import documents, paired, report
+    from xent.evaluation.engine import compare_pass
+    from xent.evaluation.report import json_document, terminal
 
-    plan = functools.partial(paired.plan_pair, a, b, labels)
-    _run_and_report(plan, documents.pair_document, report.print_comparison, **asked)
+    plan = functools.partial(compare_pass.plan_pair, a, b, labels)
+    _run_and_report(plan, json_document.pair_document, terminal.print_comparison, **asked)
 
 
 @main.command()
@@ -210,11 +211,11 @@ def compare(a: str, b: str, labels: str, **asked: Any) -> None:
 def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
     with input_checked():
-        from xent.evaluation import documents, report
-        from xent.evaluation.sources import open_source
+        from xent.evaluation.report import json_document, terminal
+        from xent.evaluation.sources.opening import open_source
 
-        facts = documents.inspection(open_source(predictions, "predictions"), chunk_bytes)
-    click.echo(documents.to_json(facts) if as_json else report.told_inspection(facts))
+        facts = json_document.inspection(open_source(predictions, "predictions"), chunk_bytes)
+    click.echo(json_document.to_json(facts) if as_json else terminal.told_inspection(facts))
 
 
 @main.command()
@@ -327,20 +328,24 @@ def plugins(as_json: bool) -> None:
 def _evaluate_and_report(
     predictions: Any, labels: Any, *, overwrite: bool, tables: str | None = None, **asked: Any
 ) -> Evaluation:
-    from xent.evaluation import documents, onepass, outputs, report, tablefiles
+    from xent.evaluation import outputs
+    from xent.evaluation.engine import evaluate_pass
+    from xent.evaluation.report import json_document, parquet, terminal
 
     with input_checked():
-        folder = tablefiles.tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
+        folder = parquet.tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
 
     def plan(**options: Any) -> Any:
-        planned = onepass.plan(predictions, labels, overwrite=overwrite, **options)
+        planned = evaluate_pass.plan(predictions, labels, overwrite=overwrite, **options)
         if folder:
             outputs.check_no_input("--tables", folder, outputs.read_by(planned))
         return planned
 
-    found: Evaluation = _run_and_report(plan, documents.document, report.print_table, overwrite=overwrite, **asked)
+    found: Evaluation = _run_and_report(
+        plan, json_document.document, terminal.print_table, overwrite=overwrite, **asked
+    )
     if folder:
-        tablefiles.write_tables(found, folder)
+        parquet.write_tables(found, folder)
     return found
 
 
@@ -358,13 +363,14 @@ def _run_and_report(
 ) -> Any:
     """Plan, run, and show what is found, as a JSON document or a table, and as a page."""
     from xent.dispatch import settings
-    from xent.evaluation import documents, outputs, report
+    from xent.evaluation import outputs
+    from xent.evaluation.report import json_document, terminal
 
     with environment_checked():
         settings.current()
     with input_checked():
         if html:
-            from xent.evaluation.page import page_path, write_page
+            from xent.evaluation.report.page import page_path, write_page
 
             target = page_path(html, overwrite=overwrite, argument="--html")
         planned = plan(**options)
@@ -372,16 +378,16 @@ def _run_and_report(
             outputs.check_no_input("--html", target, outputs.read_by(planned))
         scheduler = _scheduler(scheduler)
         if not quiet:
-            click.echo(report.told_plan(planned, scheduler), err=True)
+            click.echo(terminal.told_plan(planned, scheduler), err=True)
     start = time.perf_counter()
     try:
-        with environment_checked(), report.progress_bar(planned, quiet=quiet) as progress:
+        with environment_checked(), terminal.progress_bar(planned, quiet=quiet) as progress:
             found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     except KeyboardInterrupt as error:
-        fail(report.told_interruption(planned, stopped(error)), code_of(error))
+        fail(terminal.told_interruption(planned, stopped(error)), code_of(error))
     seconds = time.perf_counter() - start
     if as_json:
-        click.echo(documents.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
+        click.echo(json_document.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
     else:
         print_table(found, planned, wall_seconds=seconds)
     if html:
@@ -391,7 +397,7 @@ def _run_and_report(
 
 def _scheduler(option: str | None) -> str:
     """What the option says, else the address in Dask's configuration, else threads."""
-    from xent.evaluation.sources import require
+    from xent.optional import require
 
     if option is None:
         address = require("dask", "dask", "an evaluation").config.get("scheduler-address", None)

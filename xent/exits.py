@@ -37,7 +37,7 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def input_checked() -> Iterator[None]:
     """End with exit code 2 where the inputs, as far as their headers tell, cannot be evaluated."""
-    from xent.evaluation.sources import ReadError
+    from xent.evaluation.sources.source import ReadError
 
     try:
         yield
@@ -73,7 +73,7 @@ def told_plainly() -> Iterator[None]:
     """
     try:
         from xent.errors import LabelError
-        from xent.evaluation.source import ReadError
+        from xent.evaluation.sources.source import ReadError
 
         with terminable():
             yield

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import xent
 from xent.demo.made import compared, unused
-from xent.evaluation.sources import require
+from xent.optional import require
 
 FOLDS = 5
 L2, STEP, MOMENTUM, STEPS = 1.0, 0.5, 0.9, 200

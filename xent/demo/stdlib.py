@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.demo.made import compared, unused
-from xent.evaluation.sources import require
+from xent.optional import require
 
 HELD_OUT = 10  # every tenth file
 LEAST_BYTES = 200  # shorter files are nearly all __init__.py

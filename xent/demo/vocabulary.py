@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.demo.made import compared
-from xent.evaluation.sources import require
+from xent.optional import require
 
 CLASSES = 128_256
 ROWS = 32_768

@@ -12,8 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from xent.evaluation.places import is_url
-from xent.evaluation.source import Source, refusal
+from xent.evaluation.sources.source import Source, refusal
+from xent.evaluation.sources.storage import is_url
 from xent.optional import require
 
 

@@ -4,7 +4,7 @@ Nothing is computed while a graph is built, and no data goes into it but what wa
 call asks for, validation and kernel included, is bound here and travels with the plan. Written in terms of blockwise
 and reduction alone, which Dask's arrays have with and without query planning.
 
-Leaves out what a task does (``chunks.py``).
+Leaves out what a task does (``tasks.py``).
 """
 
 from __future__ import annotations

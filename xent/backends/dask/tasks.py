@@ -4,7 +4,7 @@ Every function here is called by Dask, on a worker that may be another process: 
 small, and concrete arrays. Where every class of a row is in one chunk, a task follows the plan that selection made for
 a chunk. Where the classes are cut, chunks hand on the fold's numbers, merged before anything is said of a row.
 
-Leaves out the graph (``dask.py``).
+Leaves out the graph (``graph.py``).
 """
 
 from __future__ import annotations

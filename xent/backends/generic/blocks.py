@@ -4,7 +4,7 @@ A tile is a run of consecutive rows with all their classes, cut from the array b
 a span of its classes where a single row is larger than a block, as a kernel takes it: (rows, classes). Spans depend on
 the number of classes alone, so a row's numbers do not depend on its neighbours. Rows are counted flat, in C order.
 
-Leaves out weights, ignored rows and reductions (``generic.py``).
+Leaves out weights, ignored rows and reductions (``schedule.py``).
 """
 
 from __future__ import annotations

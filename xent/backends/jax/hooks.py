@@ -1,4 +1,4 @@
-"""JAX, as it is registered; the schedule is in ``jvp.py``, and nothing here imports JAX."""
+"""JAX, as it is registered; the schedule is in ``schedule.py``, and nothing here imports JAX."""
 
 from __future__ import annotations
 

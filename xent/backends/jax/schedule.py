@@ -1,4 +1,4 @@
-"""Schedule for JAX arrays: a call is one expression (``whole.py``), compiled for itself or part of the caller's trace.
+"""Schedule for JAX arrays: a call is one expression (``generic/traced.py``), compiled alone or in the caller's trace.
 
 The derivative of every function is given by a rule (``custom_jvp``) made of the others (``numerics/tangents.py``), so
 that ``grad``, ``jvp``, ``vmap``, ``hessian`` and whatever is made of them are right at ties, at infinities and in

@@ -1,6 +1,6 @@
 """Schedule for NumPy arrays: small plain calls in few steps, all others block by block.
 
-Its kernel (``inplace.py``) serves torch tensors on the CPU too, and the chunks of Dask arrays.
+Its kernel (``kernel.py``) serves torch tensors on the CPU too, and the chunks of Dask arrays.
 """
 
 from __future__ import annotations

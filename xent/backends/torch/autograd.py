@@ -1,7 +1,7 @@
 """The losses as torch differentiates them backwards: functions of whole rows, with derivatives of any order.
 
 ``Loss``, ``Residual``, ``Softmax``, ``LogSoftmax`` and ``LogSumExp`` are closed under differentiation (see
-``numerics/tangents.py``), and torch.func may transform them. Forward mode is in ``duals.py``.
+``numerics/tangents.py``), and torch.func may transform them. Forward mode is in ``forward.py``.
 
 Imports torch at its top, because its classes are torch's; it is itself imported where a torch tensor is at hand.
 """

@@ -1,5 +1,5 @@
 """torch, as it is registered, and its way into a graph that TorchDynamo captures. Nothing here imports torch before a
-tensor is at hand; the schedule is in ``tensors.py``.
+tensor is at hand; the schedule is in ``schedule.py``.
 """
 
 from __future__ import annotations

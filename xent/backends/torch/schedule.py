@@ -3,7 +3,7 @@
 A tensor on the CPU is read as a NumPy array, one on a GPU as a CuPy array, without a copy; where there is no such view,
 torch itself computes, block by block. A call that is differentiated once is one node of the graph, with the kernel's
 own gradient. Under torch.compile, torch.func, forward mode, for double backward and for targets that require a gradient
-it is an expression (``whole.py``) of functions that torch differentiates (``autograd.py``, ``compiled.py``).
+it is an expression (``generic/traced.py``) of functions that torch differentiates (``autograd.py``, ``compiled.py``).
 """
 
 from __future__ import annotations

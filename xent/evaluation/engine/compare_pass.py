@@ -1,0 +1,297 @@
+r"""Two prediction sets of the same rows, compared row by row, in one pass.
+
+.. math:: d_i = \ell^A_i - \ell^B_i, \qquad \bar d = \frac1n \sum_i d_i
+
+The rows of two models are right and wrong together, so the error of the mean difference is far smaller than the errors
+of the two means suggest. Leaves out how the result is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xent.evaluation.engine.evaluate_pass import Planned, store_of
+from xent.evaluation.engine.labels import LABEL_REMEDY, beyond_of, check_labels, left_out
+from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
+from xent.evaluation.engine.tasks import Work, cut_statistics, host, prediction_of, statistics_of, unread_state
+from xent.evaluation.options import CHUNK_BYTES, Options, options_of
+from xent.evaluation.sources.opening import check_pair, open_keys, open_source
+from xent.evaluation.sources.source import Source, refusal
+from xent.evaluation.statistics.exact_sums import moments_of
+from xent.evaluation.statistics.metrics import (
+    NORMAL_95,
+    Evaluation,
+    clustered_error,
+    clusters_by_slice,
+    finish,
+    independent_error,
+    mean_loss,
+    metrics_of,
+)
+from xent.evaluation.statistics.state import Group, State, Table, Tally, state_of, tally_of
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The sums of some rows of two sets: each one's, and those of the difference of their losses.
+
+    ``difference`` is a state whose loss is d, ``above`` and ``below`` are the rows in which d is +inf or −inf;
+    ``better``, ``worse`` and ``ties`` count the rows in which A's loss is under B's, over it, and the same. A group's
+    "correct" rows are those in which A's is under.
+    """
+
+    a: State = field(default_factory=State)
+    b: State = field(default_factory=State)
+    difference: State = field(default_factory=State)
+    above: Tally = field(default_factory=Tally)
+    below: Tally = field(default_factory=Tally)
+    better: int = 0
+    worse: int = 0
+    ties: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.difference.rows
+
+
+class SliceDifference(NamedTuple):
+    """The rows of one slice: the mean of A's loss less B's, its standard error, and the share in which A's is under."""
+
+    counted: int
+    mean_difference: float
+    standard_error: float
+    share_better: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What tells two prediction sets of the same rows apart.
+
+    Attributes
+    ----------
+    mean_difference : float
+        Mean of A's loss less B's over counted rows, in nats: negative where A is better. NaN where a difference is.
+    standard_error : float
+        Of it: rows, or clusters where they are given, taken as independent.
+    confidence_interval : tuple of float
+        95 %: mean_difference ± 1.96 standard errors.
+    p_value : float
+        Of a difference at least so large, either way, if there were none: by the normal distribution.
+    better, worse, ties : int
+        The counted rows in which A's loss is under B's, over it, the same.
+    counted, rows : int
+        Rows neither ignored nor of a bad label; all rows.
+    clusters : int or None
+    slices : mapping to SliceDifference
+    a, b : Evaluation
+        The numbers of each set by itself.
+    """
+
+    mean_difference: float
+    standard_error: float
+    confidence_interval: tuple[float, float]
+    p_value: float
+    better: int
+    worse: int
+    ties: int
+    counted: int
+    rows: int
+    clusters: int | None
+    slices: Mapping[Any, SliceDifference]
+    a: Evaluation
+    b: Evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class PairPass(Planned):
+    """A planned comparison of the predictions, A, and of those of ``b``."""
+
+    b: Source
+
+    @property
+    def row_bytes(self) -> int:
+        return self.predictions.row_bytes + self.b.row_bytes
+
+    def graph(self) -> tuple[Graph, Any]:
+        """A Dask graph and the key of its root, the sums of both sets."""
+        whole = (cut_statistics(one, self.labels, self.bounds, self.options) for one in (self.predictions, self.b))
+        return graph_of(self.work, self.bounds, [*whole, self.labels, *self.keys])
+
+    def run(
+        self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
+    ) -> Comparison:
+        """Compute the graph; parameters, result and errors are those of :func:`compare`."""
+        with engine(scheduler, progress) as compute:
+            found = compute(*self.graph(), self.bounds)
+        pair = found if isinstance(found, Pair) else Pair()  # of no chunks
+        for one, source in ((pair.a, self.predictions), (pair.b, self.b)):
+            check_labels(one, self.options, source, label_remedy)
+        return comparison(pair, self.options)
+
+
+def compare(
+    a: Any,
+    b: Any,
+    labels: Any,
+    *,
+    kind: str = "logits",
+    ignore_index: int | Iterable[int] | None = None,
+    on_bad_label: str = "error",
+    on_error: str = "error",
+    clusters: Any = None,
+    slices: Any = None,
+    state: Any = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    scheduler: Any = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """The difference of the losses of two prediction sets on the same labels, and its error, in one pass.
+
+    Parameters
+    ----------
+    a, b : as the predictions of :func:`xent.evaluate`, shape (rows, C)
+        Of one kind; their dtypes and formats may differ.
+    labels, kind, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes, scheduler, progress
+        As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError, LabelError, ReadError, ConnectionError, ModuleNotFoundError
+        As :func:`xent.evaluate` does; ValueError too where the two have not the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sure, unsure = np.array([[3.0, 0.0], [0.0, 3.0]]), np.zeros((2, 2))
+    >>> found = compare(sure, unsure, np.array([0, 1]))
+    >>> found.better, round(found.mean_difference, 4)
+    (2, -0.6446)
+    """
+    planned = plan_pair(
+        a,
+        b,
+        labels,
+        kind=kind,
+        ignore_index=ignore_index,
+        clusters=clusters,
+        slices=slices,
+        state=state,
+        on_bad_label=on_bad_label,
+        on_error=on_error,
+        chunk_bytes=chunk_bytes,
+    )
+    return planned.run(scheduler=scheduler, progress=progress)
+
+
+def plan_pair(
+    a: Any, b: Any, labels: Any, *, clusters: Any = None, slices: Any = None, state: Any = None, **asked: Any
+) -> PairPass:
+    """The plan of :func:`compare`, with the same parameters; only headers are read."""
+    options = options_of(**asked)
+    first, second, truth = (open_source(one, name) for one, name in ((a, "a"), (b, "b"), (labels, "labels")))
+    for one in (first, second):
+        check_pair(one, truth)
+        one.check_complete()
+    if first.shape != second.shape:
+        raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
+    keys = open_keys(first, slices=slices, clusters=clusters)
+    inputs = {"a": first, "b": second, "labels": truth, "slices": keys[0], "clusters": keys[1]}
+    rows, classes = first.shape
+    work = Work(chunk_pair, unread_pair, options, rows, classes, store=store_of(state, inputs, options))
+    return PairPass(work, first.bounds(options.chunk_bytes), first, truth, keys, second)
+
+
+def chunk_pair(
+    work: Work, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None
+) -> Pair:
+    """The sums of some rows of both sets."""
+    labels, slices, clusters = host(labels), host(slices), host(clusters)
+    ignored, bad = left_out(work.options, work.classes, labels)
+    beyond = (beyond_of(a, labels) | beyond_of(b, labels)) & ~(ignored | bad)
+    facts: dict[str, Any] = {"first_row": first_row, "ignored": ignored, "bad": bad, "beyond": beyond}
+    wanted = work.options.wanted(work.rows)
+    found = [statistics_of(work, one, labels) for one in (a, b)]
+    mine, theirs = (np.asarray(one.loss, np.float64) for one in found)
+    with np.errstate(invalid="ignore"):
+        difference = mine - theirs
+    counted = ~(ignored | bad | beyond)
+    finite = counted & np.isfinite(difference)
+    table = Table(difference, counted, finite, mine < theirs)
+    sums = State(
+        rows=len(labels),
+        ignored=int(np.count_nonzero(ignored)),
+        bad_label=tally_of(bad, first_row),
+        beyond=tally_of(beyond, first_row),
+        nan=tally_of(counted & np.isnan(difference), first_row),
+        loss=moments_of(difference[finite]),
+        slices=table.by(slices),
+        clusters=table.by(clusters),
+        slice_clusters=table.by_both(slices, clusters),
+    )
+    orders = (mine < theirs, mine > theirs, mine == theirs)
+    better, worse, ties = (int(np.count_nonzero(counted & one)) for one in orders)
+    first, second = (
+        state_of(stats, labels, wanted=wanted, clusters=clusters, predicted=prediction_of(one), **facts)
+        for stats, one in zip(found, (a, b), strict=True)
+    )
+    above, below = (tally_of(counted & (difference == end), first_row) for end in (np.inf, -np.inf))
+    return Pair(first, second, sums, above, below, better, worse, ties)
+
+
+def unread_pair(first_row: int, rows: int) -> Pair:
+    """The sums of rows of which either set could not be read."""
+    lost = unread_state(first_row, rows)
+    return Pair(lost, lost, lost)
+
+
+def comparison(pair: Pair, options: Options) -> Comparison:
+    """What is told of two sets, from their sums."""
+    sums = pair.difference
+    mean, groups = mean_difference(pair), sums.clusters.values()
+    error = clustered_error(sums.loss, sums.counted, groups) if groups else independent_error(sums)
+    by_slice = clusters_by_slice(sums)
+    a, b = (finish(one, options) for one in (pair.a, pair.b))
+    return Comparison(
+        mean_difference=mean,
+        standard_error=error,
+        confidence_interval=(mean - NORMAL_95 * error, mean + NORMAL_95 * error),
+        p_value=p_value(mean, error),
+        better=pair.better,
+        worse=pair.worse,
+        ties=pair.ties,
+        counted=sums.counted,
+        rows=sums.rows,
+        clusters=len(sums.clusters) or None,
+        slices={key: slice_difference(sums.slices[key], by_slice.get(key)) for key in sorted(sums.slices)},
+        a=a,
+        b=b,
+    )
+
+
+def mean_difference(pair: Pair) -> float:
+    """NaN where a row's is, or where one is +inf and another −inf."""
+    if pair.difference.nan.count:
+        return math.nan
+    ends = (math.inf if pair.above.count else 0.0) - (math.inf if pair.below.count else 0.0)
+    return ends or mean_loss(pair.difference)
+
+
+def p_value(mean: float, error: float) -> float:
+    """The chance of a mean so far from 0 if it were 0, by the normal distribution; of an error of 0 it is 1 or 0."""
+    if error == 0:
+        return float(mean == 0)
+    return math.erfc(abs(mean) / error / math.sqrt(2))
+
+
+def slice_difference(group: Group, clusters: Sequence[Group] | None) -> SliceDifference:
+    """The numbers of one slice; NaN where one of its differences is not finite."""
+    return SliceDifference(*metrics_of(group, clusters))

@@ -1,0 +1,162 @@
+"""The loss of every row, written by the tasks as they go.
+
+All tasks write into one scratch file, each its own rows; when the pass is done it becomes a .npy or .parquet file or a
+.zarr array, under another name that is then changed, so that an output is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xent.evaluation.engine.checkpoint import Store
+from xent.evaluation.outputs import check_no_input, move, output_path, remove, written
+from xent.evaluation.sources.source import Source
+from xent.optional import require
+
+Array = np.ndarray[Any, Any]
+SUFFIXES = (".npy", ".parquet", ".zarr")
+BLOCK_ROWS = 2**20
+SCRATCH = "losses.npy"
+
+
+@dataclass(frozen=True)
+class LossFile:
+    """Where the losses go: the `scratch` file of the tasks, and the `target` that it becomes."""
+
+    target: Path
+    scratch: str
+    rows: int
+    dtype: np.dtype[Any]
+    is_kept: bool
+
+    @classmethod
+    def plan(
+        cls, path: Any, sources: Sequence[Source | None], store: Store | None, *, overwrite: bool
+    ) -> LossFile | None:
+        """The file at a path; None for None. `sources` are all that is read, the predictions first.
+
+        Raises
+        ------
+        FileExistsError, FileNotFoundError, PermissionError, ValueError
+            If it cannot be there.
+        """
+        predictions = sources[0]
+        if path is None or predictions is None:
+            return None
+        target = output_path("per_example", path, SUFFIXES, overwrite=overwrite)
+        check_no_input("per_example", target, sources)
+        wide = predictions.dtype.itemsize == 8 or not predictions.has_whole_rows
+        scratch = Path(store.directory, SCRATCH) if store else target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        dtype = np.dtype(np.float64 if wide else np.float32)
+        return cls(target, str(scratch), predictions.shape[0], dtype, store is not None)
+
+    def prepare(self) -> None:
+        """Make the scratch file, of NaN and with its place on the disk, unless an earlier run has made it."""
+        if self.is_kept and os.path.exists(self.scratch):
+            return
+        draft = Path(f"{self.scratch}.{uuid.uuid4().hex}")
+        with written(self.target):
+            try:
+                with draft.open("wb") as file:
+                    facts = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows,)}
+                    np.lib.format.write_array_header_1_0(file, facts)
+                    file.flush()
+                    allocate(file.fileno(), file.tell() + self.rows * self.dtype.itemsize)
+                    for start in range(0, self.rows, BLOCK_ROWS):
+                        file.write(np.full(min(BLOCK_ROWS, self.rows - start), np.nan, self.dtype).data)
+                draft.replace(self.scratch)
+            finally:
+                remove(draft)
+
+    def publish(self) -> None:
+        """Make the target of what the tasks have written."""
+        if self.target.suffix == ".npy" and not self.is_kept:  # which it is already
+            with written(self.target):
+                move(Path(self.scratch), self.target)
+            return
+        losses = np.load(self.scratch, mmap_mode="r") if self.rows else np.zeros(0, self.dtype)
+        draft = self.target.with_name(f".{uuid.uuid4().hex}{self.target.suffix}")
+        with written(self.target):
+            try:
+                WRITERS[self.target.suffix](draft, losses)
+                move(draft, self.target)
+            finally:
+                remove(draft)
+
+    def discard(self) -> None:
+        """Remove the scratch file, unless the next run goes on with it."""
+        if not self.is_kept:
+            remove(Path(self.scratch))
+
+
+@contextmanager
+def writing(losses: LossFile | None) -> Iterator[None]:
+    """The scratch file is there inside the with block, and becomes the target if that ends well."""
+    if losses is None:
+        yield
+        return
+    losses.prepare()
+    try:
+        yield
+        losses.publish()
+    finally:
+        losses.discard()
+
+
+def write_losses(scratch: str, first_row: int, losses: Array | float, rows: int) -> None:
+    """Write the losses of some rows into the scratch file."""
+    if not rows:
+        return
+    # subtle: not mapped, for where a disk is full a mapped page is a SIGBUS and a write an error
+    with open(scratch, "r+b") as file:
+        np.lib.format.read_magic(file)
+        _, _, dtype = np.lib.format.read_array_header_1_0(file)
+        file.seek(first_row * dtype.itemsize, os.SEEK_CUR)
+        file.write(np.ascontiguousarray(np.broadcast_to(np.asarray(losses, dtype), rows)).data)
+
+
+def allocate(file: int, size: int) -> None:
+    """Take the place of so many bytes on the disk, where the system knows how; OSError where it is full."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of a file system that does not know how
+            raise
+
+
+def write_npy(path: Path, losses: Array) -> None:
+    """A .npy file."""
+    np.save(path, losses, allow_pickle=False)
+
+
+def write_zarr(path: Path, losses: Array) -> None:
+    """A Zarr array."""
+    zarr = require("zarr", "zarr", "a Zarr array")
+    array = zarr.create_array(
+        path, shape=losses.shape, dtype=losses.dtype, chunks=(min(BLOCK_ROWS, max(1, losses.size)),)
+    )
+    for start in range(0, len(losses), BLOCK_ROWS):
+        array[start : start + BLOCK_ROWS] = losses[start : start + BLOCK_ROWS]
+
+
+def write_parquet(path: Path, losses: Array) -> None:
+    """A Parquet file of one column, ``loss``."""
+    pyarrow, parquet = require("pyarrow", "parquet", "a Parquet file"), require("pyarrow.parquet", "parquet", "it")
+    schema = pyarrow.schema([("loss", pyarrow.from_numpy_dtype(losses.dtype))])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(losses), BLOCK_ROWS):
+            block = pyarrow.array(np.ascontiguousarray(losses[start : start + BLOCK_ROWS]))
+            writer.write_table(pyarrow.table([block], schema))
+
+
+WRITERS = {".npy": write_npy, ".parquet": write_parquet, ".zarr": write_zarr}

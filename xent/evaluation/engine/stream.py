@@ -1,0 +1,59 @@
+"""A stream of blocks: predictions that are evaluated as a model makes them, and stored nowhere.
+
+The blocks are taken one after the other, in the calling thread, by a kernel with all its threads. The numbers are the
+same bits as those of the same rows in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
+from xent.evaluation.engine.schedulers import Progress
+from xent.evaluation.engine.tasks import Work, chunk_state, run_chunk, unread_state
+from xent.evaluation.options import Options
+from xent.evaluation.sources.opening import check_pair, open_source
+from xent.evaluation.sources.source import Source, refusal
+from xent.evaluation.statistics.metrics import Evaluation, finish
+from xent.evaluation.statistics.state import State, merge
+from xent.optional import require
+
+PAIRS = "be an iterable of pairs (predictions, labels) where no labels are given"
+
+
+def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress | None) -> Evaluation:
+    """The numbers of a stream of pairs of predictions (rows, C) and labels (rows,).
+
+    The errors are those of :func:`xent.evaluate`, raised at the block that they are in; labels out of range too.
+    """
+    state, classes = State(), None
+    for pair in blocks:
+        predictions, labels = opened(pair, state.rows, classes)
+        rows, classes = predictions.shape
+        work = Work(chunk_state, unread_state, options, 0, classes, threads=None)
+        parts = [in_hand(one) for one in (predictions, labels)]
+        state = merge(state, run_chunk(work, state.rows, state.rows + rows, *parts))
+        check_labels(state, options, predictions, LABEL_REMEDY)
+        if progress is not None:
+            progress(rows)
+        del pair, predictions, labels, parts  # before the next block is made
+    return finish(state, options)
+
+
+def in_hand(block: Source) -> Any:
+    """The rows of a block, computed if they are Dask's."""
+    graph, (part,) = block.parts([0, block.shape[0]])
+    return require("dask", "dask", "a block of Dask").get(graph, part) if graph else part
+
+
+def opened(pair: Any, first_row: int, classes: int | None) -> tuple[Source, Source]:
+    """The predictions and labels of a block; TypeError or ValueError where it is none, or not like those before it."""
+    if not (isinstance(pair, tuple | list) and len(pair) == 2):
+        raise TypeError(refusal("predictions", PAIRS, f"{type(pair).__name__} at row {first_row}", "Yield pairs."))
+    predictions, labels = open_source(pair[0], "predictions"), open_source(pair[1], "labels")
+    check_pair(predictions, labels)
+    if classes not in (None, predictions.shape[1]):
+        rule = f"have as many classes in every block, {classes}"
+        raise ValueError(refusal("predictions", rule, f"{predictions} at row {first_row}", "Make them alike."))
+    return predictions, labels

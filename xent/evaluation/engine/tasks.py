@@ -1,0 +1,228 @@
+"""What a task does: it reads the rows of its chunk and returns their state.
+
+A chunk that cannot be read is an error that names the file and the rows, or, where that is asked for, cut where what
+is stored is cut, so that the rows that are lost are the same for any chunking.
+"""
+
+from __future__ import annotations
+
+import importlib
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+import xent
+from xent.dispatch.settings import current
+from xent.evaluation.engine.checkpoint import Store
+from xent.evaluation.engine.labels import beyond_of, left_out
+from xent.evaluation.engine.row_losses import write_losses
+from xent.evaluation.options import Options
+from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource
+from xent.evaluation.sources.source import ReadError, Source, is_on_a_gpu, take
+from xent.evaluation.sources.topk import TopKRows
+from xent.evaluation.statistics.classwise import classwise_of
+from xent.evaluation.statistics.state import State, Tally, merge, merge_all, state_of
+
+Array = np.ndarray[Any, Any]
+TEMPERED_ELEMENTS = 2**20
+
+
+def wishes_here() -> dict[str, Any]:
+    """What ``xent.using`` and the environment say of kernels here, to be said again where a task runs."""
+    settings = current().settings
+    return {"prefer": settings.prefer or None, "disable": settings.disable or None, "kernel": settings.kernel}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks of a pass have in common.
+
+    Attributes
+    ----------
+    measure : callable
+        ``measure(work, first_row, *arrays)`` is the state of some rows, the first being row `first_row` of the set.
+    passed_over : callable
+        ``passed_over(first_row, rows)`` is the state of rows that could not be read.
+    options : Options
+    rows, classes : int
+        Of the whole set.
+    inverse_temperature : float
+        What logits are multiplied by.
+    store : Store or None
+        Where finished states are kept.
+    losses : str or None
+        The scratch file into which the loss of each row is written.
+    wishes : mapping
+        What ``xent.using`` says of kernels where the pass was planned.
+    threads : int or None
+        How many a kernel may use; None is all that it is given elsewhere.
+    """
+
+    measure: Callable[..., Any]
+    passed_over: Callable[[int, int], Any]
+    options: Options
+    rows: int
+    classes: int
+    inverse_temperature: float = 1.0
+    store: Store | None = None
+    losses: str | None = None
+    threads: int | None = 1
+    wishes: Mapping[str, Any] = field(default_factory=wishes_here)
+
+
+def run_chunk(work: Work, start: int, stop: int, *parts: Any) -> Any:
+    """The state of rows start to stop, kept in the store, or taken from there; each part is of these rows, or None."""
+    if work.store is None:
+        return measured(work, start, 0, stop - start, parts)
+    kept = work.store.load(start, stop)
+    if kept is None:
+        kept = measured(work, start, 0, stop - start, parts)
+        if not getattr(kept, "difference", kept).unread.count:  # the next run is to try again
+            work.store.save(start, stop, kept)
+    return kept
+
+
+def measured(work: Work, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
+    """The state of some rows of a chunk that begins at `first_row` of the set."""
+    taken = []
+    for part in parts:
+        try:
+            taken.append(take(part, start, stop))
+        except ReadError:
+            if work.options.on_error != "skip":
+                raise
+            middle = part.edge(start, stop)
+            if middle is None:
+                if work.losses:
+                    write_losses(work.losses, first_row + start, np.nan, stop - start)
+                return work.passed_over(first_row + start, stop - start)
+            before, after = (
+                measured(work, first_row, start, middle, parts),
+                measured(work, first_row, middle, stop, parts),
+            )
+            return merge(before, after)
+    return work.measure(work, first_row + start, *taken)
+
+
+def chunk_state(
+    work: Work, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
+) -> State:
+    """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
+    labels = host(labels)
+    if work.inverse_temperature != 1:
+        plain = replace(work, options=replace(work.options, kind="logits"), inverse_temperature=1.0)
+        step = max(1, TEMPERED_ELEMENTS // work.classes)
+        blocks = [slice(start, start + step) for start in range(0, len(labels), step)]
+        logits = (tempered(work, predictions[rows]) for rows in blocks)
+        states = zip(blocks, logits, strict=True)
+        state: State = merge_all(chunk_state(plain, first_row + rows.start, one, labels[rows]) for rows, one in states)
+        return state
+    ignored, bad = left_out(work.options, work.classes, labels)
+    found = statistics_of(work, predictions, labels)
+    keys = {"slices": host(slices), "clusters": host(clusters)}
+    beyond = beyond_of(predictions, labels) & ~(ignored | bad)
+    if work.losses:
+        write_losses(work.losses, first_row, np.where(ignored | bad | beyond, np.nan, found.loss), len(labels))
+    classwise = None
+    if work.options.classwise:
+        probabilities = probabilities_of(work, predictions, found.lse)
+        classwise = classwise_of(probabilities, labels, ~(ignored | bad), work.classes, work.options.bins)
+    return state_of(
+        found,
+        labels,
+        first_row=first_row,
+        ignored=ignored,
+        bad=bad,
+        beyond=beyond,
+        wanted=work.options.wanted(work.rows),
+        classwise=classwise,
+        predicted=prediction_of(predictions),
+        **keys,
+    )
+
+
+def tempered(work: Work, predictions: Any) -> Any:
+    """The predictions of a block as logits over the temperature."""
+    wide = host(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
+    if work.options.kind == "probabilities":
+        with np.errstate(divide="ignore"):
+            wide = np.log(wide)
+    return wide * wide.dtype.type(work.inverse_temperature)
+
+
+def unread_state(first_row: int, rows: int) -> State:
+    """The state of rows that could not be read."""
+    return State(rows=rows, unread=Tally(rows, first_row))
+
+
+def statistics_of(work: Work, predictions: Any, labels: Array) -> xent.RowStatistics:
+    """The numbers of some rows, as NumPy's arrays."""
+    if isinstance(predictions, TopKRows):
+        predictions.check(left_out(work.options, work.classes, labels)[0])
+        return predictions.statistics(labels)
+    if not isinstance(predictions, xent.RowStatistics):
+        if is_on_a_gpu(predictions):
+            labels = array_namespace(predictions).asarray(labels, device=predictions.device)
+        with xent.using(**work.wishes, threads=work.threads, validate="never"):
+            ignored = work.options.ignore_index or None
+            predictions = xent.row_statistics(predictions, labels, kind=work.options.kind, ignore_index=ignored)
+    return xent.RowStatistics(*map(host, predictions))
+
+
+def prediction_of(predictions: Any) -> Callable[[Array], Array] | None:
+    """The class of the highest prediction of rows that are asked for, where the predictions are at hand."""
+    if isinstance(predictions, xent.RowStatistics):
+        return None
+    if isinstance(predictions, TopKRows):
+        return predictions.highest
+    return lambda rows: np.asarray([int(host(predictions[row]).argmax()) for row in rows.tolist()], np.int64)
+
+
+def probabilities_of(work: Work, predictions: Any, lse: Array) -> Callable[[slice], Array]:
+    """The probabilities of some rows, in float64."""
+
+    def probabilities(rows: slice) -> Array:
+        block: Array = host(predictions[rows]).astype(np.float64)
+        if work.options.kind == "probabilities":
+            return block
+        with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
+            p: Array = np.exp(block if work.options.kind == "log_probabilities" else block - lse[rows, None])
+        return p
+
+    return probabilities
+
+
+def host(array: Any) -> Any:
+    """The array as NumPy's, from a GPU too; None is None."""
+    if array is None:
+        return None
+    if not is_on_a_gpu(array):
+        return np.asarray(array)
+    return array.get() if hasattr(array, "get") else np.asarray(array.cpu())  # CuPy's, torch's
+
+
+def cut_statistics(predictions: Source, labels: Source, bounds: list[int], options: Options) -> Source:
+    """The statistics of predictions whose classes lie in several chunks; other predictions as they are."""
+    if not isinstance(predictions, DaskSource) or predictions.has_whole_rows:
+        return predictions
+    dask_array = importlib.import_module("dask.array")
+    graph, parts = labels.parts(bounds)
+    name, sizes = f"xent-labels-{uuid.uuid4().hex}", [stop - start for start, stop in pairwise(bounds)]
+    graph |= {(name, i): (take, part, 0, size) for i, (part, size) in enumerate(zip(parts, sizes, strict=True))}
+    lazy = dask_array.Array(graph, name, (tuple(sizes),), labels.dtype.newbyteorder("="))
+    array = predictions.array
+    if array.chunks[0] != tuple(sizes):
+        array = array.rechunk({0: tuple(sizes)})
+    meta = array._meta
+    if is_on_a_gpu(meta):
+        xp = array_namespace(meta)
+        lazy = lazy.map_blocks(xp.asarray, dtype=lazy.dtype, meta=xp.empty((0,), dtype=lazy.dtype))
+    with xent.using(validate="never"):
+        ignored = options.ignore_index or None
+        found = xent.row_statistics(array, lazy, kind=options.kind, ignore_index=ignored)
+    return StatisticsSource(predictions.path, predictions.shape, predictions.dtype, tuple(found))

@@ -1,0 +1,7 @@
+"""What is evaluated: files of each format, arrays in memory, and how they are opened."""
+
+from .opening import open_source
+from .source import ReadError, Source
+from .topk import TopK
+
+__all__ = ["ReadError", "Source", "TopK", "open_source"]

@@ -1,0 +1,122 @@
+"""Arrays that lie in a file as they lie in memory: .npy files, and raw ones whose dtype and shape are named.
+
+On a local disk each task maps its own rows; of a URL it asks for the range of them. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import tokenize
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from xent.evaluation.sources.source import ReadError, Source, reading, refusal
+from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, look, open_file, read_range
+from xent.optional import require
+
+MALFORMED = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+"""What NumPy raises of a header that it cannot parse."""
+RAW_FORM = "dtype and shape after a #, as in logits.bin#float16,1000,256"
+
+
+@dataclass(frozen=True, eq=False)
+class MappedSource(Source):
+    """An array at an offset of a file: ``order`` is "C", or "F" where its columns lie one after the other."""
+
+    path: str
+    file: str
+    offset: int
+    order: str
+    stamp: Stamp
+
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """A read-only view of the file's pages, or a copy where they need converting or come from afar."""
+        check_unchanged(self.file, self.stamp)
+        native = self.dtype.newbyteorder("=")
+        shape, offset = self.shape, self.offset
+        with reading(self.path, start, stop):
+            if self.order == "C":  # map these rows only, so that their pages are given back when the task is done
+                shape, offset = (stop - start, *shape[1:]), offset + start * self.row_bytes
+                start, stop = 0, stop - start
+            if is_url(self.file):
+                data = read_range(self.file, offset, offset + stop * self.row_bytes)
+                return np.ascontiguousarray(np.frombuffer(data, self.dtype).reshape(shape), native)
+            mapped: Any = np.memmap(self.file, self.dtype, "r", offset, shape, self.order)  # type: ignore[call-overload]  # order is a plain str
+            return np.ascontiguousarray(mapped[start:stop], native)
+
+
+def open_npy(path: str, name: str, argument: str) -> MappedSource:
+    """A .npy file, of which only the header has been read."""
+    if name:
+        rule = "name no array of a .npy file, which has one"
+        raise ValueError(refusal(argument, rule, f"{path}#{name}", f"Pass {path}."))
+    stamp = look(path).stamp
+    with open_file(path) as file:
+        source = npy_at(file, path, path, argument, stamp, f"Use numpy.save, or name the {RAW_FORM}.")
+    if not source.dtype.hasobject:
+        check_size(path, source.offset + source.shape[0] * source.row_bytes if source.shape else 0, stamp[0])
+    return source
+
+
+def npy_at(
+    file: IO[bytes], path: str, place: str, argument: str, stamp: Stamp, remedy: str = "Use numpy.save."
+) -> MappedSource:
+    """The array whose .npy header begins where `file` stands, which is the one at `place`."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"its format version is {version}")
+        first = version == (1, 0)
+        header = (np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0)(file)
+        shape, fortran, dtype = header
+        if any(size < 0 for size in shape):
+            raise ValueError(f"its shape is {shape}")
+    except MALFORMED as error:
+        raise ValueError(refusal(argument, "be the path of a .npy file", f"{path} ({error})", remedy)) from error
+    source = MappedSource(path, shape, dtype, place, file.tell(), "F" if fortran else "C", stamp)
+    check_order(source, argument)
+    return source
+
+
+def open_raw(path: str, name: str, argument: str) -> MappedSource:
+    """A file of nothing but numbers in C order; `name` is their dtype and shape, such as ``float16,1000,256``."""
+    dtype_name, *sizes = name.split(",")
+    try:
+        shape = tuple(int(size) for size in sizes)
+        dtype = named_dtype(dtype_name)
+    except (TypeError, ValueError):
+        shape, dtype = (), np.dtype(object)
+    if not shape or min(shape) < 0 or (dtype.kind not in "fiu" and dtype.name != "bfloat16"):
+        rule, remedy = f"name the {RAW_FORM}", "Files of other formats have their own suffix."
+        raise ValueError(refusal(argument, rule, f"{path}#{name}", remedy))
+    found, told = look(path), math.prod(shape) * dtype.itemsize
+    source = MappedSource(f"{path}#{name}", shape, dtype, path, 0, "C", found.stamp)
+    if found.size != told:
+        got = f"{found.size} bytes in {path}"
+        remedy = "Correct the dtype and the shape, or write the file again."
+        raise ValueError(refusal(argument, f"have the {told} bytes of {dtype}[{', '.join(sizes)}]", got, remedy))
+    return source
+
+
+def named_dtype(name: str) -> np.dtype[Any]:
+    """The dtype of a name; bfloat16 is that of ml_dtypes."""
+    if name == "bfloat16":
+        name = require("ml_dtypes", "bfloat16", "bfloat16").bfloat16
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
+
+
+def check_size(path: str, promised: int, found: int) -> None:
+    """Raise ReadError where a file is shorter than its header says."""
+    if found < promised:
+        sizes = f"its header promises {promised} bytes and it has {found}"
+        raise ReadError(f"evaluate: {path} is truncated: {sizes}. Copy or write it again.")
+
+
+def check_order(source: MappedSource, argument: str) -> None:
+    """Raise ValueError where rows are spread over a file at a URL."""
+    if source.order == "F" and is_url(source.file) and len(source.shape) > 1:
+        remedy = "Download it, or save numpy.ascontiguousarray of it."
+        raise ValueError(refusal(argument, "be stored by rows (in C order) at a URL", source, remedy))

@@ -1,0 +1,180 @@
+"""Predictions and labels: which source is behind a path, a URL, or an array in hand.
+
+A path is that of a file or a folder, or a glob of several. What it does not say itself comes after a #: the name of an
+array in the file, or the dtype and shape of a raw one. Only headers are read when a source is opened, and whatever is
+wrong with them is said there, before any work. Nothing is ever unpickled.
+Leaves out the formats themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from xent.evaluation.sources.archives import open_npz
+from xent.evaluation.sources.arrow import open_arrow, open_parquet
+from xent.evaluation.sources.hdf5 import open_hdf
+from xent.evaluation.sources.in_memory import InHand, open_dask, seen_by_numpy
+from xent.evaluation.sources.npy import named_dtype, open_npy, open_raw
+from xent.evaluation.sources.safetensors import open_safetensors
+from xent.evaluation.sources.shards import open_shards
+from xent.evaluation.sources.source import FORMATS, Source, is_on_a_gpu, refusal
+from xent.evaluation.sources.storage import check_ranges, is_glob, is_url, look, matches, members, suffix
+from xent.evaluation.sources.topk import TopK, pair_up
+from xent.evaluation.sources.zarr import is_zarr, open_zarr
+
+OPENERS = {
+    ".npy": open_npy,
+    ".npz": open_npz,
+    ".safetensors": open_safetensors,
+    ".parquet": open_parquet,
+    ".pq": open_parquet,
+    ".arrow": open_arrow,
+    ".feather": open_arrow,
+    ".h5": open_hdf,
+    ".hdf5": open_hdf,
+}
+
+
+def open_source(source: Any, argument: str) -> Source:
+    """The source behind a path or an array.
+
+    Parameters
+    ----------
+    source : str, os.PathLike, array, or TopK
+        A path or an fsspec URL: a .npy file; an array of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a
+        Zarr group, as in ``run.h5#logits``, where it is not the only one; a Zarr array; raw numbers, as in
+        ``logits.bin#float16,1000,256``; a folder or a glob of such files, in natural order.
+        An array is NumPy's, Dask's, an xarray.DataArray, or one of any library whose memory NumPy can see.
+    argument : str
+        What a message calls it: "predictions" or "labels".
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is at the path.
+    TypeError, ValueError
+        If it is no such file or array, or holds Python objects.
+    ReadError
+        If a file is truncated, or so corrupt that its header cannot be read.
+    ModuleNotFoundError
+        If the library that the format needs is not installed.
+    """
+    if isinstance(source, str | os.PathLike):
+        return open_path(os.fspath(source), argument)
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, TopK):
+        ids, values = open_source(source.ids, argument), open_source(source.log_probabilities, argument)
+        return pair_up(source, ids, values, argument)
+    if type(source) in (np.ndarray, np.memmap):
+        array = np.asarray(source)
+        return InHand(None, array.shape, array.dtype, array)
+    kind = f"{type(source).__module__}.{type(source).__name__}"
+    if kind.startswith("xarray.") and hasattr(source, "dims") and hasattr(source, "data"):
+        return open_source(source.data, argument)
+    if is_on_a_gpu(source):
+        return InHand(None, tuple(source.shape), named_dtype(str(source.dtype).removeprefix("torch.")), source)
+    if hasattr(source, "__dask_graph__") and hasattr(source, "chunks"):
+        return open_dask(source, argument)
+    if kind.startswith(("h5py.", "zarr.")):  # NumPy would read them whole
+        remedy = "Pass its path, with its name after a #, so that each task opens it."
+        raise TypeError(refusal(argument, "be read in parts", f"an open {kind}", remedy))
+    array = seen_by_numpy(source, kind, argument)
+    return InHand(None, array.shape, array.dtype, array)
+
+
+def check_pair(predictions: Source, labels: Source) -> None:
+    """Raise TypeError or ValueError unless they are (rows, classes) floats and (rows,) integers of as many rows."""
+    shape, dtype = predictions.shape, predictions.dtype
+    if len(shape) != 2 or shape[1] == 0:
+        rule = "have shape (rows, classes), with at least one class"
+        raise ValueError(refusal("predictions", rule, predictions, "Reshape it."))
+    if not (dtype.kind == "f" and dtype.itemsize <= 8) and dtype.name != "bfloat16":
+        rule, remedy = "be float16, bfloat16, float32 or float64", "Save predictions.astype(numpy.float32)."
+        raise TypeError(refusal("predictions", rule, predictions, remedy))
+    if len(labels.shape) != 1:
+        remedy = "Save labels[:, 0]." if labels.shape[1:] == (1,) else "Save one class index per row."
+        raise ValueError(refusal("labels", f"have shape ({shape[0]},)", labels, remedy))
+    if labels.dtype.kind not in "iu":
+        raise TypeError(refusal("labels", "be integers", labels, "Save labels.astype(numpy.int64)."))
+    if labels.shape[0] != shape[0]:
+        rule, remedy = f"have shape ({shape[0]},), one for each row", "Pass the labels of these predictions."
+        raise ValueError(refusal("labels", rule, labels, remedy))
+
+
+def open_keys(predictions: Source, **given: Any) -> list[Source | None]:
+    """The sources of each row's slice and cluster, by the names of the arguments; None where there is none.
+
+    Raise TypeError or ValueError unless they are (rows,) integers or text of as many rows.
+    """
+    found: list[Source | None] = []
+    rows = predictions.shape[0]
+    for argument, one in given.items():
+        keys = None if one is None else open_source(one, argument)
+        if keys is not None and keys.shape != (rows,):
+            raise ValueError(
+                refusal(argument, f"have shape ({rows},), one for each row", keys, "Pass one key per row.")
+            )
+        if keys is not None and keys.dtype.kind not in "biuUS":
+            remedy = "Pass integers, or an array of strings of fixed width."
+            raise TypeError(refusal(argument, "be integers or text", keys, remedy))
+        found.append(keys)
+    return found
+
+
+def open_path(text: str, argument: str) -> Source:
+    """The source at a path, with the name of an array after its # if it has one."""
+    path, name = split(text)
+    if is_glob(path):
+        return open_members(path, matches(path), name, argument)
+    opener = OPENERS.get(suffix(path))
+    if is_url(path) and not opener and is_zarr(path):  # before look: a web server tells of no folders
+        return numbers_only(open_zarr(path, name, argument), argument)
+    try:
+        entry = look(path)
+    except FileNotFoundError as error:
+        got = f"{path}, where nothing is"
+        raise FileNotFoundError(refusal(argument, f"be {FORMATS}", got, "Check the spelling.")) from error
+    if entry.is_folder:
+        if is_zarr(path):
+            return numbers_only(open_zarr(path, name, argument), argument)
+        found = [member for member in members(path) if suffix(member) in (*OPENERS, ".zarr")]
+        return open_members(path, found, name, argument)
+    check_ranges(path, entry.size)
+    if not opener:
+        opener = open_raw if name else open_npy
+    return numbers_only(opener(path, name, argument), argument)
+
+
+def open_members(path: str, found: list[str], name: str, argument: str) -> Source:
+    """The shards of a folder or a glob."""
+    kinds = sorted({suffix(member) for member in found})
+    if not found:
+        rule = "be a folder of shards or a Zarr array, or a glob of shards"
+        remedy = "Pass the directory that holds zarr.json or .zarray, or files of one format."
+        raise ValueError(refusal(argument, rule, f"{path}, which has none", remedy))
+    if len(kinds) > 1:
+        rule, remedy = "have shards of one format", f"Pass a glob such as {path}/*{kinds[0]}."
+        raise ValueError(refusal(argument, rule, f"{', '.join(kinds)} in {path}", remedy))
+    named = f"#{name}" if name else ""
+    return open_shards(f"{path}{named}", [f"{member}{named}" for member in found], argument, open_path)
+
+
+def split(text: str) -> tuple[str, str]:
+    """The path, absolute if it is local, and what comes after the last #, unless that is part of a file's own name."""
+    path, _, name = text.rpartition("#")
+    if not path or (not is_url(text) and os.path.exists(text)):
+        path, name = text, ""
+    path = path.removeprefix("file://")
+    return (path if is_url(path) else os.path.abspath(path)), name
+
+
+def numbers_only(source: Source, argument: str) -> Source:
+    """The source, if it holds no Python objects."""
+    if source.dtype.hasobject:
+        remedy = "They are never unpickled: save numbers."
+        raise TypeError(refusal(argument, "hold no Python objects", source, remedy))
+    return source

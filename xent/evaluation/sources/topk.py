@@ -1,0 +1,202 @@
+r"""The k largest log-probabilities of each row with their ids, as servers of language models store them.
+
+What the other classes have together is known, but not how they share it. Where they share it equally,
+
+.. math:: \ell_c = \log\left(1 - \sum_{j=1}^{k} e^{\ell_j}\right) - \log(C - k)
+
+for each class c that is not among the ids. The numbers of a row follow from its k values; nothing of C classes is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import xent
+from xent.evaluation.sources.source import Part, ReadError, Source, refusal, take
+
+Array = np.ndarray[Any, Any]
+TAILS = ("uniform", "error", "skip")
+
+SLACK = 0.01  # of a row's total probability, for what float16 and the writer's own softmax round
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k largest log-probabilities of each row, in the place of predictions.
+
+    Parameters
+    ----------
+    ids : as predictions, shape (rows, k), integer, in ``[0, classes)``, no id twice in a row
+        The classes.
+    log_probabilities : as predictions, shape (rows, k), real floating
+        Theirs, in nats.
+    classes : int
+        How many classes there are.
+    tail : {"error", "skip", "uniform"}
+        What is known of the other classes: nothing, so that a row whose label is not among its ids is an error, or a
+        row to count and leave out; or that they share what is left equally. Where nothing is known of them the entropy
+        and the Brier score are NaN.
+    """
+
+    ids: Any
+    log_probabilities: Any
+    classes: int
+    tail: str = "error"
+
+
+@dataclass(frozen=True, eq=False)
+class TopKSource(Source):
+    """Log-probabilities of (rows, C), of which ``ids`` and ``values`` (rows, k) are stored."""
+
+    ids: Source
+    values: Source
+    tail: str
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row as it is stored."""
+        return self.ids.row_bytes + self.values.row_bytes
+
+    @property
+    def has_whole_rows(self) -> bool:
+        """A task is given k of them."""
+        return False
+
+    def bounds(self, chunk_bytes: int) -> list[int]:
+        return self.values.bounds(max(1, chunk_bytes // self.row_bytes) * self.values.row_bytes)
+
+    def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
+        (graph, ids), (more, values) = self.ids.parts(bounds), self.values.parts(bounds)
+        facts = self.shape[1], self.tail, self.path
+        stored = zip(ids, values, bounds, strict=False)
+        return graph | more, [(TopKPart, *both, start, *facts) for *both, start in stored]
+
+    def fingerprint(self) -> Any:
+        both = [self.ids.fingerprint(), self.values.fingerprint()]
+        return None if None in both else [*both, self.shape[1], self.tail]
+
+    def check_complete(self) -> None:
+        """Raise ReadError where parts of either were never written, or are lost."""
+        self.ids.check_complete()
+        self.values.check_complete()
+
+
+@dataclass(frozen=True)
+class TopKPart:
+    """The rows of a chunk, as a task is given them: parts of both, or their arrays."""
+
+    ids: Any
+    values: Any
+    first: int
+    classes: int
+    tail: str
+    path: str | None
+
+    def rows(self, start: int, stop: int) -> TopKRows:
+        """Rows start to stop, counted from the first."""
+        ids, values = (take(one, start, stop) for one in (self.ids, self.values))
+        wide = np.asarray(values).astype(np.float64)
+        return TopKRows(np.asarray(ids), wide, self.classes, self.tail, self.first + start, self.path)
+
+    def edge(self, start: int, stop: int) -> int | None:
+        """Where either is cut."""
+        edges = (one.edge(start, stop) for one in (self.ids, self.values) if isinstance(one, Part))
+        return next((edge for edge in edges if edge is not None), None)
+
+
+@dataclass(frozen=True)
+class TopKRows:
+    """Some rows: ids, and log-probabilities in float64, both (rows, k); they begin at row `first` of the set."""
+
+    ids: Array
+    values: Array
+    classes: int
+    tail: str
+    first: int
+    path: str | None
+
+    @property
+    def share(self) -> Array:
+        """The log-probability of each class that is not among the ids, shape (rows,); NaN where it is not known."""
+        others = self.classes - self.ids.shape[1]
+        if not others:
+            return np.full(len(self.ids), -np.inf)
+        if self.tail != "uniform":
+            return np.full(len(self.ids), np.nan)
+        with np.errstate(divide="ignore"):  # nothing is left: −inf
+            return np.log(np.maximum(1 - np.exp(self.values).sum(axis=1), 0)) - np.log(others)  # type: ignore[no-any-return]
+
+    def beyond(self, labels: Array) -> Array:
+        """The rows whose label is not among the ids, where nothing is known of it."""
+        outside = ~(self.ids == labels[:, None]).any(axis=1)
+        return outside if self.tail != "uniform" else np.zeros_like(outside)
+
+    def check(self, ignored: Array) -> None:
+        """Raise ReadError for the first row that cannot be, of those that are not ignored."""
+        in_order = np.sort(self.ids, axis=1)
+        for flaw, bad in (
+            ("an id outside its classes", ((self.ids < 0) | (self.ids >= self.classes)).any(axis=1)),
+            ("an id twice", (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)),
+            ("log-probabilities of more than 1 together", np.exp(self.values).sum(axis=1) > 1 + SLACK),
+        ):
+            bad &= ~ignored
+            if bad.any():
+                row = self.first + int(np.argmax(bad))
+                raise ReadError(f"evaluate: row {row} of {self.path or 'the ids'} has {flaw}.")
+
+    def statistics(self, labels: Array) -> xent.RowStatistics:
+        """What :func:`xent.row_statistics` says of the log-probabilities of all classes."""
+        values, others, share = self.values, self.classes - self.ids.shape[1], self.share
+        at_label = self.ids == labels[:, None]
+        label_value = np.where(at_label.any(axis=1), np.where(at_label, values, 0.0).sum(axis=1), share)
+        label_value = np.where(np.isnan(values).any(axis=1), np.nan, label_value)
+        ahead = (values > label_value[:, None]) | ((values == label_value[:, None]) & (self.ids < labels[:, None]))
+        others_before = labels - (self.ids < labels[:, None]).sum(axis=1)
+        tied = np.where(share == label_value, others_before, 0)
+        rank = ahead.sum(axis=1) + np.where(share > label_value, others, tied)
+        top = np.fmax(values.max(axis=1), share)
+        p, q = np.exp(values), np.exp(share)
+        with np.errstate(invalid="ignore"):  # 0 · −inf, which is selected out
+            entropy = np.where(p == 0, 0.0, -values * p).sum(axis=1) + others * np.where(q == 0, 0.0, -share * q)
+        total = p.sum(axis=1) + others * (q if self.tail == "uniform" else 0.0)
+        return xent.RowStatistics(
+            loss=0.0 - label_value,
+            lse=np.log(total),
+            label_probability=np.exp(label_value),
+            top_probability=np.exp(top),
+            label_rank=np.where(np.isnan(label_value) | np.isnan(values).any(axis=1), -1, rank),
+            entropy=entropy,
+            sum_p_squared=(p * p).sum(axis=1) + others * q * q,
+        )
+
+    def highest(self, rows: Array) -> Array:
+        """The class of the highest log-probability of these rows; of equal ones the first."""
+        values, ids, share = self.values[rows], self.ids[rows], self.share[rows]
+        top = values.max(axis=1, keepdims=True)
+        best: Array = np.where(values == top, ids, self.classes).min(axis=1)
+        for at in np.flatnonzero(share > top[:, 0]):
+            best[at] = next(one for one in range(self.classes) if one not in ids[at])
+        return best
+
+
+def pair_up(top: TopK, ids: Source, values: Source, argument: str) -> TopKSource:
+    """The source of both; TypeError or ValueError where they do not fit."""
+    if top.tail not in TAILS:
+        rule, remedy = "have the tail 'uniform', 'error' or 'skip'", "It says what is known of the other classes."
+        raise ValueError(refusal(argument, rule, repr(top.tail), remedy))
+    if len(values.shape) != 2 or ids.shape != values.shape:
+        rule = "have ids and log-probabilities of one shape (rows, k)"
+        raise ValueError(refusal(argument, rule, f"{ids} and {values}", "Save one of each for each id."))
+    if ids.dtype.kind not in "iu":
+        raise TypeError(refusal(argument, "have ids that are integers", ids, "Save ids.astype(numpy.int64)."))
+    if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
+        raise TypeError(refusal(argument, "have real log-probabilities", values, "Save them as float32."))
+    if not values.shape[1] <= top.classes:
+        rule = f"have at least {values.shape[1]} classes, as many as ids in a row"
+        raise ValueError(refusal(argument, rule, top.classes, "Pass the size of the whole vocabulary."))
+    if not values.shape[1]:
+        raise ValueError(refusal(argument, "have at least one id in a row", ids, "Save the k largest."))
+    return TopKSource(values.path, (values.shape[0], top.classes), values.dtype, ids, values, top.tail)
