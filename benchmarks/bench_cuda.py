@@ -408,7 +408,7 @@ def without(given: Inputs, skip: int) -> Inputs:
 
 def reference(plain: Inputs, kind: int, scale: Any) -> dict[str, Any]:
     """What the methods should return, or what follows from that, in float64."""
-    from xent.numerics import reference as of
+    from xent.testing import reference as of
 
     x, labels = plain.logits.astype(np.float64), plain.labels
     t = plain.targets if kind == SOFT else of.sparse_targets(np, labels, x.shape[1])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import array_api_compat.numpy as xp
 import numpy as np
 
-from xent.numerics import reference
+from xent.testing import reference
 from xent.testing.budget import Budget, compute_dtype, gradient_budget, k_of, loss_budget
 
 

@@ -7,7 +7,7 @@ import pytest
 from budget import budget_of, needed, within_budget
 from golden_cases import Case, case_named, cases
 
-from xent.numerics import reference
+from xent.testing import reference
 from xent.testing.budget import (
     compute_dtype,
     distance,

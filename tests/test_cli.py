@@ -19,10 +19,10 @@ import zarr
 from click.testing import CliRunner
 
 import xent
-from xent.cli import LIBRARIES, ByteSize, main
+from xent.cli.commands import LIBRARIES, ByteSize, main
+from xent.cli.doctor import Diagnosis, Finding
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
-from xent.doctor import Diagnosis, Finding
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.report.terminal import progress_bar
 
@@ -796,7 +796,7 @@ def test_explain_follows_the_environment(environment):
 def diagnosis(monkeypatch):
     """What the doctor finds: nothing, until a test adds to it."""
     found = {"versions": {"numpy": "2.0"}, "processors": 2, "variables": {}, "gpus": {}, "plugins": (), "kernels": ()}
-    monkeypatch.setattr("xent.doctor.diagnose", lambda: Diagnosis(**found))
+    monkeypatch.setattr("xent.cli.doctor.diagnose", lambda: Diagnosis(**found))
     return found
 
 
@@ -837,7 +837,7 @@ def test_a_doctor_who_is_interrupted_exits_with_130_and_not_as_one_who_found_a_f
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xent.doctor.diagnose", interrupted)
+    monkeypatch.setattr("xent.cli.doctor.diagnose", interrupted)
 
     assert run("doctor").exit_code == 130
 

@@ -11,7 +11,7 @@ import pytest
 from toy_kernels import Plugin, spec
 
 import xent
-from xent import doctor
+from xent.cli import doctor
 from xent.dispatch import settings
 from xent.dispatch.registry import registry
 from xent.testing import Failure, Report, Result

@@ -59,11 +59,28 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
         pytest.param("layers", "xent.numerics.fold", "import xent.dispatch.selection", id="an-upward-import"),
         pytest.param("layers", "xent.errors", "def late():\n    import xent.losses", id="an-upward-import-later"),
         pytest.param("layers", "xent.utilities", "", id="a-room-in-no-layer"),
+        pytest.param("layers", "xent.contract.plan", "from ..numerics import fold", id="a-plan-that-knows-the-fold"),
+        pytest.param("layers", "xent.demo.made", "import xent.cli.exits", id="a-demo-that-knows-the-command"),
+        pytest.param(
+            "backends", "xent.backends.numpy.schedule", "from .. import dask", id="a-backend-that-knows-another"
+        ),
+        pytest.param(
+            "backends", "xent.backends.generic.blocks", "from ..jax import hooks", id="generic-knows-a-library"
+        ),
+        pytest.param("backends", "xent.backends.tensors", "", id="a-backend-in-no-folder"),
+        pytest.param(
+            "evaluation", "xent.evaluation.engine.tasks", "from ..report import html", id="a-task-that-reports"
+        ),
+        pytest.param("evaluation", "xent.evaluation.sources.npy", "from .. import outputs", id="a-source-that-writes"),
+        pytest.param(
+            "evaluation", "xent.evaluation.outputs", "from .statistics import state", id="an-output-that-sums"
+        ),
+        pytest.param("evaluation", "xent.evaluation.options", "from . import sources", id="options-that-read"),
         pytest.param("facade", "xent.dispatch.selection", "import xent", id="the-facade-from-below"),
         pytest.param("numerics", "xent.numerics.fold", "import numpy", id="an-array-library-in-the-mathematics"),
         pytest.param("numerics", "xent.numerics", "from pluggy import HookspecMarker", id="pluggy-in-the-mathematics"),
-        pytest.param("witness", "xent.numerics.reference", "from . import fold", id="a-witness-that-asks-the-fold"),
-        pytest.param("independence", "xent.losses", "import xent.numerics.reference", id="a-loss-by-the-reference"),
+        pytest.param("witness", "xent.testing.reference", "from . import fold", id="a-witness-that-asks-the-fold"),
+        pytest.param("independence", "xent.losses", "import xent.testing.reference", id="a-loss-by-the-reference"),
         pytest.param("libraries", "xent.dispatch.selection", "import torch.nn", id="a-library-outside-its-backend"),
         pytest.param("libraries", "xent.backends.generic.schedule", "import cupy", id="a-library-in-another-backend"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from golden_cases import Case, case_named, cases
 
-from xent.numerics import reference
+from xent.testing import reference
 from xent.testing.budget import distance
 
 inf, nan = math.inf, math.nan

@@ -50,7 +50,7 @@ from array_api_compat import array_namespace, is_array_api_obj, is_dask_array, i
 import xent
 
 from ..dispatch.selection import unwrap
-from .given import beside, expanded, fits, is_integer, is_label, wide_dtype, wide_labels
+from .operands import beside, expanded, fits, is_integer, is_label, wide_dtype, wide_labels
 
 __all__ = [
     "poly_loss_cross_entropy",

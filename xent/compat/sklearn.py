@@ -47,7 +47,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_
 import xent
 
 from ..dispatch.selection import unwrap
-from .given import is_label
+from .operands import is_label
 
 __all__ = ["brier_score_loss", "d2_log_loss_score", "log_loss"]
 

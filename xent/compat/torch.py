@@ -54,7 +54,7 @@ import xent
 
 from .. import arrays, checks
 from ..dispatch.selection import unwrap
-from .given import expanded, fits, is_integer, is_label, is_readable, wide_dtype, wide_labels
+from .operands import expanded, fits, is_integer, is_label, is_readable, wide_dtype, wide_labels
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
 

@@ -3,7 +3,7 @@ r"""What a row's numbers are, to fifty digits, by the decimal arithmetic of Pyth
 .. math:: \ell = \sum_j t_j (m - x_j) + w \log(1 + r), \qquad g_j = w p_j - t_j
 
 with no sum that cancels. A value comes as two float64 numbers, ``hi + lo``. Rows without a softmax, and those with an
-infinite logit, are as ``numerics/reference.py`` has them. Targets are t ≥ 0.
+infinite logit, are as ``reference.py`` has them. Targets are t ≥ 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import array_api_compat.numpy as xp
 import numpy as np
 
-from ..numerics import reference
+from . import reference
 
 Array = np.ndarray[Any, Any]
 CONTEXT = decimal.Context(prec=50, Emin=-999999, Emax=999999)

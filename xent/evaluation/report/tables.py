@@ -31,8 +31,8 @@ def sheets(evaluation: Evaluation) -> dict[str, Sheet]:
     Examples
     --------
     >>> import numpy as np
-    >>> from xent.evaluation.onepass import evaluate
-    >>> found = sheets(evaluate(np.zeros((3, 4), np.float32), np.asarray([0, 1, 2])))
+    >>> import xent
+    >>> found = sheets(xent.evaluate(np.zeros((3, 4), np.float32), np.asarray([0, 1, 2])))
     >>> found["positions"].rows[1]
     (1, 2, 1, 1.3862943649291992)
     """

@@ -187,7 +187,7 @@ def finish(state: State, options: Options = Options()) -> Evaluation:  # noqa: B
     Examples
     --------
     >>> import numpy as np
-    >>> from xent.evaluation.moments import moments_of
+    >>> from xent.evaluation.statistics.exact_sums import moments_of
     >>> finish(State(rows=2, loss=moments_of(np.asarray([1.0, 3.0])))).standard_error
     1.0
     """

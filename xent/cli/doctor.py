@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import arrays
-from .contract.plan import resolve
-from .contract.specs import KernelSpec
-from .dispatch import settings
-from .dispatch.registry import PluginRecord, plugins, registry
+from .. import arrays
+from ..contract.plan import resolve
+from ..contract.specs import KernelSpec
+from ..dispatch import settings
+from ..dispatch.registry import PluginRecord, plugins, registry
 
 NEEDED = ("xent", "numpy", "array-api-compat", "pluggy")
 OPTIONAL = ("dask", "distributed", "zarr", "torch", "jax", "cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "ml_dtypes")

@@ -26,7 +26,7 @@ except ModuleNotFoundError:
     )
     raise SystemExit(4) from None
 
-from xent.exits import (
+from xent.cli.exits import (
     BAD_DATA,
     UNAVAILABLE,
     UNSOUND,
@@ -286,7 +286,7 @@ def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable:
     """
     with input_checked():
         import xent
-        from xent import question
+        from xent.cli import explain as question
 
         asked = {name: value for name, value in asked.items() if value is not None}
         with xent.using(kernel=kernel, prefer=prefer or None, disable=disable or None):
@@ -300,7 +300,7 @@ def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable:
 def doctor(as_json: bool) -> None:
     """Say whether this installation is sound: versions, GPUs, plugins, and a quick test of every kernel."""
     with environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
-        from xent import doctor as examination
+        from xent.cli import doctor as examination
 
         diagnosis = examination.diagnose()
     click.echo(json.dumps(diagnosis.to_dict(), indent=2) if as_json else diagnosis)
@@ -314,7 +314,7 @@ def doctor(as_json: bool) -> None:
 def plugins(as_json: bool) -> None:
     """The kernels and hooks that are installed, and what is wrong with those that did not load."""
     import xent
-    from xent.doctor import aligned, plugin_rows
+    from xent.cli.doctor import aligned, plugin_rows
 
     with environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
         records = xent.plugins()
@@ -420,7 +420,3 @@ def _names_a_scheduler(path: str) -> bool:
             return bool(json.load(file)["address"])
     except (ValueError, KeyError, TypeError):
         return False
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from typing import Any
 
 import xent
 
-from . import arrays
+from .. import arrays
 
 DTYPES = ("bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)))
 
