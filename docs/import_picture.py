@@ -1,0 +1,152 @@
+"""Draws the package from its imports into docs/architecture.md.
+
+    python docs/import_picture.py
+
+The floors are the layers of the import contracts in pyproject.toml, the rooms are the modules and packages directly
+inside ``xent``, ``xent.evaluation`` and ``xent.backends``, and an arrow is an import in the source text, wherever it
+stands: at the top of a module, inside a function, or for type checkers only. The facade, ``xent/__init__.py``, is no
+room: it loads each public name when it is first used, so only the imports of it are drawn.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PAGE = Path(__file__).with_name("architecture.md")
+DRAWN = ("xent", "xent.evaluation", "xent.backends")
+FACADE = "xent"
+Arrow = tuple[str, str]
+
+
+class Picture(NamedTuple):
+    """The rooms of one package by floor, top floor first, and who imports whom."""
+
+    package: str
+    floors: list[list[str]]
+    arrows: set[Arrow]
+
+    @property
+    def rooms(self) -> list[str]:
+        return [room for floor in self.floors for room in floor]
+
+    @property
+    def height(self) -> dict[str, int]:
+        """The floor of each room, counted from below."""
+        return {room: height for height, floor in enumerate(reversed(self.floors), start=1) for room in floor}
+
+
+def floors_of(package: str, root: Path = ROOT) -> list[list[str]]:
+    """The rooms of each floor, top floor first, as the import contract of the package names them."""
+    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (contract,) = (one for one in contracts if one["type"] == "layers" and one["containers"] == [package])
+    return [re.split(r" [|:] ", layer) for layer in contract["layers"]]
+
+
+@functools.cache
+def imported_names(source: str, package: str) -> frozenset[str]:
+    """The full name of every module or object that a module of this package imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *filter(None, [node.module])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def draw(package: str, root: Path = ROOT) -> Picture:
+    """The picture of one package."""
+    folder = root / Path(*package.split("."))
+    floors = floors_of(package, root)
+    rooms, arrows = {room for floor in floors for room in floor}, set()
+    for path in sorted(folder.rglob("*.py")):
+        inside = path.relative_to(folder).with_suffix("").parts
+        room = inside[0]
+        if room == "__init__":
+            continue
+        for name in imported_names(path.read_text(encoding="utf-8"), ".".join([package, *inside[:-1]])):
+            target = name.removeprefix(f"{package}.").split(".")[0] if name.startswith(f"{package}.") else None
+            if target in rooms - {room}:
+                arrows.add((room, target))
+            elif package == FACADE and name.split(".")[0] == FACADE and target != room:
+                arrows.add((room, FACADE))
+    return Picture(package, floors, arrows)
+
+
+def reachable(arrows: set[Arrow], start: str) -> set[str]:
+    """Every room that one can come to from a room along the arrows."""
+    found, ahead = set(), [start]
+    while ahead:
+        room = ahead.pop()
+        new = {target for source, target in arrows if source == room} - found
+        found |= new
+        ahead += new
+    return found
+
+
+def without_detours(arrows: set[Arrow]) -> list[Arrow]:
+    """The arrows that no way over other rooms stands for."""
+    return sorted(arrow for arrow in arrows if arrow[1] not in reachable(arrows - {arrow}, arrow[0]))
+
+
+def circles(picture: Picture) -> set[str]:
+    """The rooms from which a way leads back to themselves."""
+    return {room for room in picture.rooms if room in reachable(picture.arrows, room)}
+
+
+def counts(picture: Picture) -> str:
+    """The numbers of rooms, floors and arrows, in a sentence."""
+    height, inside = picture.height, [arrow for arrow in picture.arrows if FACADE not in arrow]
+    upward = sum(height[source] < height[target] for source, target in inside)
+    sideways = sum(height[source] == height[target] for source, target in inside)
+    return (
+        f"{len(picture.rooms)} rooms on {len(picture.floors)} floors, {len(inside)} arrows between them: "
+        f"{upward} upwards, {sideways} sideways; {len(circles(picture))} rooms in a circle."
+    )
+
+
+def markdown(picture: Picture) -> str:
+    """The drawing, the counts, and every arrow."""
+    lines = ["```mermaid", "flowchart TD"]
+    for height, floor in zip(range(len(picture.floors), 0, -1), picture.floors, strict=True):
+        lines += [f'    subgraph floor{height} ["{height}"]', *(f"        {room}" for room in floor), "    end"]
+    if any(target == FACADE for _, target in picture.arrows):
+        lines.append(f'    {FACADE}(["import {FACADE}"])')
+    height = picture.height
+    for source, target in without_detours(picture.arrows):
+        upward = target != FACADE and height[source] < height[target]
+        lines.append(f"    {source} {'-. upward .->' if upward else '-->'} {target}")
+    lines += ["```", "", counts(picture), "", "| floor | room | imports |", "|---:|---|---|"]
+    for room in picture.rooms:
+        targets = sorted(
+            (target for source, target in picture.arrows if source == room), key=[*picture.rooms, FACADE].index
+        )
+        lines.append(f"| {height[room]} | `{room}` | {', '.join(f'`{target}`' for target in targets)} |")
+    return "\n".join(lines) + "\n"
+
+
+def marked(package: str) -> re.Pattern[str]:
+    """What lies between the markers of a package."""
+    return re.compile(rf"(?<=<!-- imports of {package} -->\n).*?(?=<!-- /imports of {package} -->)", re.DOTALL)
+
+
+def drawn_page(text: str, root: Path = ROOT) -> str:
+    """The page with every picture in it drawn anew."""
+    for package in DRAWN:
+        picture = markdown(draw(package, root))
+        text = marked(package).sub(lambda _, picture=picture: picture, text)
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(drawn_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

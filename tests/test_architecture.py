@@ -1,0 +1,81 @@
+"""docs/architecture.md is true: its pictures are those of the imports, and what it names is there."""
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+DRAWING = runpy.run_path(str(ROOT / "docs" / "import_picture.py"))
+PACKAGES = DRAWING["DRAWN"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The package and its contracts, to be changed."""
+    shutil.copytree(ROOT / "xent", tmp_path / "xent", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def add(root, path, line):
+    """Adds a line to a module."""
+    with (root / path).open("a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+
+
+def test_the_pictures_are_those_of_the_imports():
+    text = PAGE.read_text(encoding="utf-8")
+
+    assert [package for package in PACKAGES if not DRAWING["marked"](package).search(text)] == []
+    assert DRAWING["drawn_page"](text) == text, "run python docs/import_picture.py"
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("xent/text.py", "import xent.errors"),
+        ("xent/text.py", "def late():\n    from . import errors"),
+        ("xent/text.py", "from xent import errors"),
+        ("xent/evaluation/sources/npy.py", "from ..statistics.state import merge"),
+        ("xent/backends/cupy.py", "if TYPE_CHECKING:\n    from .torch import schedule"),
+    ],
+)
+def test_an_import_that_is_added_changes_the_picture(copy, path, line):
+    text = PAGE.read_text(encoding="utf-8")
+
+    assert DRAWING["drawn_page"](text, copy) == text
+    add(copy, path, line)
+    assert DRAWING["drawn_page"](text, copy) != text
+
+
+def test_an_import_upwards_and_a_circle_are_counted_and_drawn(copy):
+    add(copy, "xent/checks.py", "import xent.contract.problem")
+    picture = DRAWING["draw"]("xent", copy)
+
+    assert "1 upwards" in DRAWING["counts"](picture) and "2 rooms in a circle" in DRAWING["counts"](picture)
+    assert "    checks -. upward .-> contract\n" in DRAWING["markdown"](picture)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_picture_has_every_room_of_its_package(package):
+    folder = ROOT / Path(*package.split("."))
+    there = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+
+    assert set(DRAWING["draw"](package).rooms) == there - {"__init__"}
+
+
+@pytest.mark.parametrize(
+    ("package", "heading"), [("xent", "picture"), ("xent.evaluation", "Evaluation"), ("xent.backends", "Backends")]
+)
+def test_every_room_is_described_and_lies_where_the_page_says(package, heading):
+    (section,) = re.findall(rf"^## [^\n]*{heading}$(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (table,) = re.findall(r"^\| room \| what it holds .*?(?=\n\n|\n\Z|\Z)", section, re.MULTILINE | re.DOTALL)
+    cells = [name for row in table.splitlines() for name in re.findall(r"`([\w.]+/?)`", row.split("|")[1])]
+    folder = ROOT / Path(*package.split("."))
+
+    assert {name.removesuffix("/").removesuffix(".py") for name in cells} == set(DRAWING["draw"](package).rooms)
+    assert [name for name in cells if not (folder / name).exists()] == []
