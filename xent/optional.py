@@ -6,12 +6,17 @@ import importlib
 from typing import Any
 
 
-def require(module: str, extra: str, what: str) -> Any:
-    """The module, or a ModuleNotFoundError that names the extra to install."""
+def require(module: str, extra: str, purpose: str, *, caller: str = "evaluate") -> Any:
+    """The module, imported.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If it is not installed; the message names the caller, the purpose, and the extra to install.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        message = (
-            f"evaluate: {what} needs {module}, which is not installed. Install it with: pip install 'xent[{extra}]'"
-        )
+        remedy = f"Install it with: pip install 'xent[{extra}]'"
+        message = f"{caller}: {purpose} needs {module}, which is not installed. {remedy}"
         raise ModuleNotFoundError(message, name=module) from error

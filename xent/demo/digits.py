@@ -90,8 +90,8 @@ def make(directory: str | os.PathLike[str]) -> Demo:
         If scikit-learn is not installed.
     """
     predictions, labels, slices = unused(directory, "predictions.npy", "labels.npy", "slices.npy")
-    require("sklearn", "demo", "the demo of digits")
-    threads = require("threadpoolctl", "demo", "the demo of digits")  # scikit-learn depends on it
+    require("sklearn", "demo", "the demo of digits", caller="demo")
+    threads = require("threadpoolctl", "demo", "the demo of digits", caller="demo")  # scikit-learn depends on it
     from sklearn.datasets import load_digits
     from sklearn.metrics import log_loss
 

@@ -159,7 +159,7 @@ def interpolated(counts: NDArray[np.integer], lower: NDArray[np.float64]) -> NDA
 def write_predictions(path: Path, logits: NDArray[np.float16], row_of: NDArray[Any]) -> None:
     """Write logits[row_of], shape (rows, 256), as a sharded Zarr version 3 array, a shard at a time."""
     rows = len(row_of)
-    zarr = require("zarr", "zarr", "the demo")
+    zarr = require("zarr", "zarr", "the demo", caller="demo")
     chunks, shards = (CHUNK_ROWS, 256), (SHARD_ROWS, 256)
     array = zarr.create_array(path, shape=(rows, 256), dtype="float16", chunks=chunks, shards=shards, overwrite=False)
     for start in range(0, rows, SHARD_ROWS):

@@ -199,7 +199,7 @@ def make(
     The label's rank can be counted only once its logit is known, which lies in one chunk of several, so each is taken
     twice: a row's chunks live at the same time, `chunk_rows` × `classes` × 4 bytes for each thread.
     """
-    array = require("dask.array", "dask", "the demo of a vocabulary")
+    array = require("dask.array", "dask", "the demo of a vocabulary", caller="demo")
     zipf, cut = Zipf(classes), Cut(rows, classes, chunk_rows, class_chunks)
     by_row, by_class = cut.sizes()
     predictions = array.map_blocks(
