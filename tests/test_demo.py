@@ -58,7 +58,7 @@ def test_a_wrong_number_does_not_pass_the_cross_check(made):
 
 
 def test_the_story_tells_what_was_done(made):
-    assert "54 files" in made.story() and f"{made.rows:,} bytes of 6 held-out files" in made.story()
+    assert "54 files" in made.description() and f"{made.rows:,} bytes of 6 held-out files" in made.description()
 
 
 def test_the_demo_is_the_same_every_time(made, tmp_path):
@@ -176,7 +176,7 @@ def test_no_digit_is_predicted_by_a_model_that_has_seen_it(monkeypatch):
 
 
 def test_the_story_of_the_digits_tells_what_was_done(drawn):
-    assert "1,797 handwritten digits" in drawn.story() and "predictions.npy, labels.npy" in drawn.story()
+    assert "1,797 handwritten digits" in drawn.description() and "predictions.npy, labels.npy" in drawn.description()
 
 
 def test_no_digits_are_overwritten(tmp_path):
@@ -297,8 +297,8 @@ def test_the_graph_of_a_vocabulary_holds_nothing_but_numbers():
 
 
 def test_the_story_of_a_vocabulary_tells_what_it_is():
-    assert "over 507 classes in 123 rows" in described().story()
-    assert "50 rows and 64 classes" in described().story()
+    assert "over 507 classes in 123 rows" in described().description()
+    assert "50 rows and 64 classes" in described().description()
 
 
 MEASURE = """

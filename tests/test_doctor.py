@@ -29,7 +29,7 @@ def reports(monkeypatch):
     monkeypatch.setattr(
         "xent.testing.check_kernel", lambda spec, *, quick: found.get(spec.name, Report(spec, (KEPT, NOT_RUN)))
     )
-    monkeypatch.setattr(doctor, "LOOKS", {})
+    monkeypatch.setattr(doctor, "DEVICES", {})
     return found
 
 
@@ -160,7 +160,7 @@ def test_a_plugin_that_a_test_has_set_aside_is_found_broken(reports, plugin, mon
 
 
 def test_the_gpus_that_a_library_sees_are_named(reports, monkeypatch):
-    monkeypatch.setattr(doctor, "LOOKS", {"numpy": lambda: ["H200", "H200"], "json": list})
+    monkeypatch.setattr(doctor, "DEVICES", {"numpy": lambda: ["H200", "H200"], "json": list})
     diagnosis = doctor.diagnose()
 
     assert diagnosis.gpus == {"numpy": "H200, H200", "json": "none"}
@@ -171,14 +171,14 @@ def test_a_driver_that_does_not_work_is_told_in_words(reports, monkeypatch):
     def broken():
         raise OSError("libcuda.so.1:\ncannot open shared object file")
 
-    monkeypatch.setattr(doctor, "LOOKS", {"numpy": broken})
+    monkeypatch.setattr(doctor, "DEVICES", {"numpy": broken})
     diagnosis = doctor.diagnose()
 
     assert diagnosis.gpus == {"numpy": "OSError: libcuda.so.1: cannot open shared object file"} and diagnosis.is_sound
 
 
 def test_a_library_that_is_not_installed_is_not_asked_for_gpus(reports, monkeypatch):
-    monkeypatch.setattr(doctor, "LOOKS", {"no_such_library": lambda: pytest.fail("asked")})
+    monkeypatch.setattr(doctor, "DEVICES", {"no_such_library": lambda: pytest.fail("asked")})
 
     assert doctor.diagnose().gpus == {}
 
@@ -186,7 +186,7 @@ def test_a_library_that_is_not_installed_is_not_asked_for_gpus(reports, monkeypa
 @pytest.mark.parametrize("library", ["cupy", "torch", "jax"])
 def test_each_library_names_its_gpus_and_no_processor(library):
     pytest.importorskip(library, reason=f"{library} is not installed")
-    names = doctor.LOOKS[library]()
+    names = doctor.DEVICES[library]()
 
     assert all(isinstance(one, str) and one != "cpu" for one in names)
 

@@ -30,12 +30,12 @@ from xent.cli.exits import (
     BAD_DATA,
     UNAVAILABLE,
     UNSOUND,
-    code_of,
     environment_checked,
+    errors_reported,
     fail,
     input_checked,
-    stopped,
-    told_plainly,
+    interruption_code,
+    interruption_name,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
 KINDS = ("logits", "probabilities", "log_probabilities")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 DEMO_OPTIONS = {"digits": ("keep",), "stdlib": ("keep", "files"), "vocabulary": ("rows", "class_chunks")}
 LABEL_REMEDY = (
     "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
@@ -55,7 +55,7 @@ LABEL_REMEDY = (
 @click.version_option(package_name="xent")
 def main() -> None:
     """Cross entropy on any array."""
-    if hasattr(sys.stdout, "reconfigure"):  # a name may hold what the terminal's encoding does not
+    if hasattr(sys.stdout, "reconfigure"):  # the terminal's encoding may lack a character of a name
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -68,7 +68,7 @@ class ByteSize(click.ParamType):
         text = str(value).strip()
         number = text.rstrip("BbiIkKmMgG ")
         try:
-            size = int(float(number) * UNITS[text[len(number) :].strip().upper()])
+            size = int(float(number) * BYTE_UNITS[text[len(number) :].strip().upper()])
         except (KeyError, ValueError, OverflowError):
             size = 0
         if size < 1:
@@ -77,7 +77,7 @@ class ByteSize(click.ParamType):
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that evaluates."""
+    """Add the options that every command that evaluates has."""
     for option in (
         click.option("-q", "--quiet", is_flag=True, help="No progress bar."),
         click.option(
@@ -102,7 +102,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def input_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of what is evaluated, for one prediction set or two."""
+    """Add the options on the inputs of an evaluation or a comparison."""
     for option in (
         click.option("--slices", help="The slice of each row (a file as the labels, or text), for a table of them."),
         click.option("--clusters", help="The cluster of each row: standard errors take clusters as independent."),
@@ -161,7 +161,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
 )
 @run_options
-@told_plainly()
+@errors_reported()
 def evaluate(
     predictions: Any,
     labels: str,
@@ -193,7 +193,7 @@ def evaluate(
 @click.argument("labels")
 @input_options
 @run_options
-@told_plainly()
+@errors_reported()
 def compare(a: str, b: str, labels: str, **asked: Any) -> None:
     """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
     from xent.evaluation.engine import compare_pass
@@ -207,7 +207,7 @@ def compare(a: str, b: str, labels: str, **asked: Any) -> None:
 @click.argument("predictions")
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-@told_plainly()
+@errors_reported()
 def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
     with input_checked():
@@ -233,7 +233,7 @@ def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
     help="Of vocabulary: cut the classes into so many chunks.  [default: 8]",
 )
 @run_options
-@told_plainly()
+@errors_reported()
 def demo(
     name: str, keep: str | None, files: int | None, rows: int | None, class_chunks: int | None, **run: Any
 ) -> None:
@@ -243,20 +243,22 @@ def demo(
     the others. digits trains a softmax regression on scikit-learn's handwritten digits. vocabulary generates logits of
     Zipf's law over 128,256 classes in the tasks, and knows the loss in closed form.
     """
-    given = {"keep": keep, "files": files, "rows": rows, "class_chunks": class_chunks}
-    asked = {option: value for option, value in given.items() if value is not None}
-    for option in asked.keys() - set(DEMO_OPTIONS[name]):
+    options = {"keep": keep, "files": files, "rows": rows, "class_chunks": class_chunks}
+    options = {option: value for option, value in options.items() if value is not None}
+    for option in options.keys() - set(DEMO_OPTIONS[name]):
         raise click.UsageError(f"--{option.replace('_', '-')} is not an option of the demo of {name}.")
-    asked.pop("keep", None)
+    options.pop("keep", None)
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="xent-demo-") as directory:
         with input_checked():
             from xent import demo as demos
 
-            made = demos.make(directory, name=name, **asked)
-        click.echo(made.story(), err=run["as_json"])
-        kernel = demos.kernel(made)  # asked first: what it compiles is not the evaluation's time
-        evaluation = _evaluate_and_report(made.predictions, made.labels, slices=made.slices, **run)
-        agrees, verdict = made.cross_check(evaluation.mean_loss)
+            prediction_set = demos.make(directory, name=name, **options)
+        click.echo(prediction_set.description(), err=run["as_json"])
+        kernel = demos.kernel(prediction_set)  # before the evaluation, whose time must not count its compiling
+        evaluation = _evaluate_and_report(
+            prediction_set.predictions, prediction_set.labels, slices=prediction_set.slices, **run
+        )
+        agrees, verdict = prediction_set.cross_check(evaluation.mean_loss)
         click.echo(f"{verdict}\nComputed by {kernel}.", err=run["as_json"])
         if not agrees:
             raise SystemExit(BAD_DATA)
@@ -278,31 +280,31 @@ def demo(
 @click.option("--prefer", multiple=True, help="Prefer this kernel; may be given several times.")
 @click.option("--disable", multiple=True, help="Leave out this kernel or plugin; may be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-@told_plainly()
-def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable: tuple[str, ...], **asked: Any) -> None:
+@errors_reported()
+def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable: tuple[str, ...], **call: Any) -> None:
     """Which kernel would serve a call of FUNCTION, and why not another; nothing is computed.
 
     FUNCTION is sparse_cross_entropy where it is not named. It takes its own defaults for what is left out.
     """
     with input_checked():
         import xent
-        from xent.cli import explain as question
+        from xent.cli.explain import explain_call
 
-        asked = {name: value for name, value in asked.items() if value is not None}
+        call = {name: value for name, value in call.items() if value is not None}
         with xent.using(kernel=kernel, prefer=prefer or None, disable=disable or None):
-            decision = question.ask(**asked)
+            decision = explain_call(**call)
     click.echo(json.dumps(decision.to_dict(), indent=2) if as_json else decision)
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-@told_plainly()
+@errors_reported()
 def doctor(as_json: bool) -> None:
     """Say whether this installation is sound: versions, GPUs, plugins, and a quick test of every kernel."""
     with environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
-        from xent.cli import doctor as examination
+        from xent.cli.doctor import diagnose
 
-        diagnosis = examination.diagnose()
+        diagnosis = diagnose()
     click.echo(json.dumps(diagnosis.to_dict(), indent=2) if as_json else diagnosis)
     if not diagnosis.is_sound:
         raise SystemExit(UNSOUND)
@@ -310,18 +312,18 @@ def doctor(as_json: bool) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list instead of lines.")
-@told_plainly()
+@errors_reported()
 def plugins(as_json: bool) -> None:
     """The kernels and hooks that are installed, and what is wrong with those that did not load."""
     import xent
-    from xent.cli.doctor import aligned, plugin_rows
+    from xent.cli.doctor import format_columns, plugin_lines
 
     with environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
         records = xent.plugins()
     if as_json:
         click.echo(json.dumps([record.to_dict() for record in records], indent=2))
         return
-    for line in aligned(plugin_rows(records)):
+    for line in format_columns(plugin_lines(records)):
         click.echo(line)
 
 
@@ -384,7 +386,7 @@ def _run_and_report(
         with environment_checked(), terminal.progress_bar(planned, quiet=quiet) as progress:
             found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     except KeyboardInterrupt as error:
-        fail(terminal.told_interruption(planned, stopped(error)), code_of(error))
+        fail(terminal.told_interruption(planned, interruption_name(error)), interruption_code(error))
     seconds = time.perf_counter() - start
     if as_json:
         click.echo(json_document.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
@@ -396,7 +398,7 @@ def _run_and_report(
 
 
 def _scheduler(option: str | None) -> str:
-    """What the option says, else the address in Dask's configuration, else threads."""
+    """The option, or the address in Dask's configuration if there is no option, or "threads" if there is neither."""
     from xent.optional import require
 
     if option is None:
@@ -404,17 +406,18 @@ def _scheduler(option: str | None) -> str:
         if not address:
             return "threads"
         return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
-    if not re.fullmatch(r"threads|sync|processes(:[1-9]\d*)?|.*://.*", option) and not os.path.isfile(option):
+    if os.path.isfile(option):
+        if not _is_scheduler_file(option):
+            rule = "must be the file of a running scheduler, with its address"
+            fail(f"evaluate: `--scheduler` {rule}, got {option}. Start one with: dask scheduler", UNAVAILABLE)
+    elif not re.fullmatch(r"threads|sync|processes(:[1-9]\d*)?|.*://.*", option):
         rule = "must be threads, sync, processes:2, an address such as tcp://host:8786, or a scheduler file"
         raise ValueError(f"evaluate: `--scheduler` {rule}, got {option}. Leave it out for threads.")
-    if os.path.isfile(option) and not _names_a_scheduler(option):
-        rule = "must be the file of a running scheduler, with its address"
-        fail(f"evaluate: `--scheduler` {rule}, got {option}. Start one with: dask scheduler", UNAVAILABLE)
     return option
 
 
-def _names_a_scheduler(path: str) -> bool:
-    """Whether a file is what a scheduler writes for those who look for it."""
+def _is_scheduler_file(path: str) -> bool:
+    """Whether a file holds the address of a scheduler, as ``dask scheduler --scheduler-file`` writes it."""
     try:
         with open(path, encoding="utf-8") as file:
             return bool(json.load(file)["address"])

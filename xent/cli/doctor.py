@@ -1,6 +1,6 @@
 """Whether this installation is sound: versions, GPUs, plugins, and every kernel imported and tested quickly.
 
-What is found is plain data; nothing is repaired. A library is imported only to be asked for its GPUs.
+The diagnosis is plain data; nothing is repaired. A library is imported only to list its GPUs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import platform
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,13 @@ from ..dispatch.registry import PluginRecord, plugins, registry
 NEEDED = ("xent", "numpy", "array-api-compat", "pluggy")
 OPTIONAL = ("dask", "distributed", "zarr", "torch", "jax", "cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "ml_dtypes")
 COMMAND_LINE = ("click", "rich")
-Row = tuple[tuple[str, ...], str]
-"""A line of several columns, and what is to be said of it."""
+Line = tuple[tuple[str, ...], str]
+"""The cells of a line, and a remark that is written below it; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one kernel.
+    """The result of importing and testing one kernel.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found of an installation; ``gpus`` says in words what each library sees, ``variables`` are XENT_*."""
+    """The facts of an installation; ``gpus`` has the names or the error of each library, ``variables`` are XENT_*."""
 
     versions: dict[str, str]
     processors: int
@@ -75,8 +76,8 @@ class Diagnosis:
     @property
     def is_sound(self) -> bool:
         """Whether no plugin is broken, and no kernel wrong or impossible to import."""
-        kernels = all(one.verdict in ("sound", "cannot run here") for one in self.kernels)
-        return kernels and all(one.status != "broken" for one in self.plugins)
+        kernels_are_sound = all(finding.verdict in ("sound", "cannot run here") for finding in self.kernels)
+        return kernels_are_sound and all(record.status != "broken" for record in self.plugins)
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain data, for JSON."""
@@ -86,20 +87,20 @@ class Diagnosis:
             "processors": self.processors,
             "variables": self.variables,
             "gpus": self.gpus,
-            "plugins": [one.to_dict() for one in self.plugins],
-            "kernels": [one.to_dict() for one in self.kernels],
+            "plugins": [record.to_dict() for record in self.plugins],
+            "kernels": [finding.to_dict() for finding in self.kernels],
         }
 
     def __str__(self) -> str:
         facts = [*self.versions.items(), ("processors", str(self.processors)), *self.variables.items()]
-        facts += [(f"GPUs of {library}", told) for library, told in self.gpus.items()]
-        heads: list[Row] = [(fact, "") for fact in facts]
-        sections = heads, plugin_rows(self.plugins), kernel_rows(self.kernels)
-        return "\n\n".join("\n".join(aligned(rows)) for rows in sections)
+        facts += [(f"GPUs of {library}", names) for library, names in self.gpus.items()]
+        fact_lines: list[Line] = [(fact, "") for fact in facts]
+        sections = fact_lines, plugin_lines(self.plugins), kernel_lines(self.kernels)
+        return "\n\n".join("\n".join(format_columns(lines)) for lines in sections)
 
 
 def diagnose() -> Diagnosis:
-    """Everything that is known of this installation; each kernel is imported and tested."""
+    """The facts of this installation; each kernel is imported and tested."""
     registry.load()
     kernels = tuple(examine(spec) for spec in tuple(registry.kernels))
     return Diagnosis(
@@ -113,27 +114,24 @@ def diagnose() -> Diagnosis:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, of the platform, and of what is installed of the distributions that matter here."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    """The versions of Python, of the platform, and of each distribution in the lists above that is installed."""
+    result = {"python": platform.python_version(), "platform": platform.platform()}
     for name in NEEDED + OPTIONAL + COMMAND_LINE:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            result[name] = importlib.metadata.version(name)
+    return result
 
 
 def gpus() -> dict[str, str]:
-    """What each installed library that knows GPUs sees of them, in words."""
-    return {library: seen_by(look) for library, look in LOOKS.items() if arrays.is_importable(library)}
-
-
-def seen_by(look: Callable[[], list[str]]) -> str:
-    """The devices' names, or the error."""
-    try:
-        return ", ".join(look()) or "none"
-    except Exception as error:  # a driver may be broken in any way
-        return in_words(error)
+    """The GPUs that each installed library sees: their names, "none", or the error of asking for them."""
+    result = {}
+    for library, devices in DEVICES.items():
+        if arrays.is_importable(library):
+            try:
+                result[library] = ", ".join(devices()) or "none"
+            except Exception as error:  # a driver may be broken in any way
+                result[library] = format_error(error)
+    return result
 
 
 def cupy_devices() -> list[str]:
@@ -153,32 +151,28 @@ def torch_devices() -> list[str]:
 def jax_devices() -> list[str]:
     import jax
 
-    return [one.device_kind for one in jax.devices() if one.platform != "cpu"]
+    return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
 
 
-LOOKS = {"cupy": cupy_devices, "torch": torch_devices, "jax": jax_devices}
+DEVICES = {"cupy": cupy_devices, "torch": torch_devices, "jax": jax_devices}
+"""The function that lists a library's GPUs."""
 
 
 def examine(spec: KernelSpec) -> Finding:
-    """A kernel, imported and tested."""
-    error, seconds = imported(spec)
-    found = {"verdict": "cannot be imported", "reason": error} if error else tested(spec)
-    return Finding(spec.name, spec.op, spec.owner, registry.records[spec.owner].origin, seconds, **found)
-
-
-def imported(spec: KernelSpec) -> tuple[str, float]:
-    """Why the kernel cannot be imported, empty where it can, and the wall time it took to know."""
+    """Import a kernel and test it."""
     start, error = time.perf_counter(), ""
     try:
         resolve(spec.load)
     except (Exception, SystemExit) as raised:  # a plugin's import may raise anything
-        error = in_words(raised)
-    return error, time.perf_counter() - start
+        error = format_error(raised)
+    seconds = time.perf_counter() - start
+    result = {"verdict": "cannot be imported", "reason": error} if error else run_quick_test(spec)
+    return Finding(spec.name, spec.op, spec.owner, registry.records[spec.owner].origin, seconds, **result)
 
 
-def tested(spec: KernelSpec) -> dict[str, Any]:
-    """The part of a finding that the quick test of the kernel gives."""
-    from xent import testing  # not to list plugins, which needs none of it
+def run_quick_test(spec: KernelSpec) -> dict[str, Any]:
+    """The fields of a finding that the quick test of the kernel gives."""
+    from xent import testing  # here, for `xent plugins` does not need it
 
     report = testing.check_kernel(spec, quick=True)
     if report.ok:
@@ -186,43 +180,49 @@ def tested(spec: KernelSpec) -> dict[str, Any]:
     elif report.skipped and not report.cases:  # subtle: such a report is not ok
         verdict, reason = "cannot run here", "\n".join(report.skipped)
     else:
-        broken = [one for one in report.results if not one.ok]
-        worst = (f"{one.check}, {one.broken} of {one.cases} cases: {one.failures[0]}" for one in broken)
-        verdict, reason = "WRONG", "\n".join(worst)
+        broken = (
+            f"{result.check}, {result.broken} of {result.cases} cases: {result.failures[0]}"
+            for result in report.results
+            if not result.ok
+        )
+        verdict, reason = "WRONG", "\n".join(broken)
     return {"verdict": verdict, "reason": reason, "cases": report.cases, "report": report.to_dict()}
 
 
-def in_words(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """An error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def plugin_rows(records: Iterable[PluginRecord]) -> list[Row]:
-    """A row for each plugin, with the traceback of a broken one."""
-    return [((one.name, one.origin, one.status, ", ".join(one.kernels + one.hooks)), one.error) for one in records]
-
-
-def kernel_rows(findings: Iterable[Finding]) -> list[Row]:
-    """A row for each kernel, with the reason where it is not sound."""
+def plugin_lines(records: Iterable[PluginRecord]) -> list[Line]:
+    """A line for each plugin, with the traceback of a broken one below it."""
     return [
-        (
-            (
-                f"{one.kernel} ({one.op})",
-                one.owner,
-                one.origin,
-                f"imported in {one.load_seconds * 1e3:.1f} ms",
-                f"{one.verdict}, {one.cases} cases" if one.verdict == "sound" else one.verdict,
-            ),
-            one.reason,
-        )
-        for one in findings
+        ((record.name, record.origin, record.status, ", ".join(record.kernels + record.hooks)), record.error)
+        for record in records
     ]
 
 
-def aligned(rows: list[Row]) -> Iterator[str]:
-    """The rows in columns, each with what is to be said of it indented below."""
-    widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
-    for cells, remark in rows:
+def kernel_lines(findings: Iterable[Finding]) -> list[Line]:
+    """A line for each kernel, with the reason below it if it is not sound."""
+    return [
+        (
+            (
+                f"{finding.kernel} ({finding.op})",
+                finding.owner,
+                finding.origin,
+                f"imported in {finding.load_seconds * 1e3:.1f} ms",
+                f"{finding.verdict}, {finding.cases} cases" if finding.verdict == "sound" else finding.verdict,
+            ),
+            finding.reason,
+        )
+        for finding in findings
+    ]
+
+
+def format_columns(lines: list[Line]) -> Iterator[str]:
+    """The lines with their cells in columns, each followed by its remark, indented."""
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in lines), strict=True)]
+    for cells, remark in lines:
         yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
         if remark:
             yield textwrap.indent(remark.rstrip(), "    ")

@@ -1,8 +1,8 @@
-"""How a command ends: the exit codes, and one line on stderr in the place of a traceback.
+"""How a command ends: its exit code, and one line on stderr in place of a traceback.
 
 0 done, 1 a kernel or a plugin is not sound, or a stated gate failed, 2 usage, inputs or an environment that do not fit,
 or an output that cannot be written, 3 bad data, 4 a package or a scheduler is missing, 70 a fault of xent's own, with
-its traceback, 130 interrupted, 141 nobody reads stdout any more, 143 terminated.
+its traceback, 130 interrupted, 141 the reader of stdout has closed it, 143 terminated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NoReturn
 import click
 
 UNSOUND, BAD_INPUT, BAD_DATA, UNAVAILABLE, FAULT = 1, 2, 3, 4, 70
-INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
+INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 OPTIONS = "|".join(
     (
         *("kind", "slices", "clusters", "ignore_index", "on_bad_label", "on_error", "top_k", "bins", "tail"),
@@ -28,6 +28,8 @@ OPTIONS = "|".join(
     )
 )
 """The arguments of an evaluation that are options of the command line."""
+ARGUMENT = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})='(\w+)'")
+"""How a message names such an argument: alone in backquotes, or with a value."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -36,7 +38,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def input_checked() -> Iterator[None]:
-    """End with exit code 2 where the inputs, as far as their headers tell, cannot be evaluated."""
+    """Exit with code 2 if the inputs cannot be evaluated, as far as their headers say."""
     from xent.evaluation.sources.source import ReadError
 
     try:
@@ -49,7 +51,7 @@ def input_checked() -> Iterator[None]:
 
 @contextmanager
 def environment_checked() -> Iterator[None]:
-    """End with exit code 2 where a call is refused and the environment asks for something of xent.
+    """Exit with code 2 if a call is refused and a variable of the environment sets an option of xent.
 
     The inputs have been checked by then: without such a variable a refusal is a fault of xent's own, and is not hidden.
     """
@@ -59,15 +61,15 @@ def environment_checked() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        asked = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
-        if isinstance(error, LabelError) or not asked:
+        variables = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
+        if isinstance(error, LabelError) or not variables:
             raise
-        fail(f"{error}\nThe environment sets {asked}.", BAD_INPUT)
+        fail(f"{error}\nThe environment sets {variables}.", BAD_INPUT)
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
-    """End with one line and an exit code where the fault lies outside: bad data, a missing package, an interruption.
+def errors_reported() -> Iterator[None]:
+    """Exit with one line and a code if the fault lies outside: bad data, a missing package, an interruption.
 
     A fault of xent's own leaves its traceback, and has an exit code of its own.
     """
@@ -75,20 +77,20 @@ def told_plainly() -> Iterator[None]:
         from xent.errors import LabelError
         from xent.evaluation.sources.source import ReadError
 
-        with terminable():
+        with sigterm_interrupts():
             yield
-            if sys.stdout:  # None where it was closed before the start
+            if sys.stdout:  # None if it was closed before the start
                 sys.stdout.flush()
     except (LabelError, ReadError) as error:
         fail(error, BAD_DATA)
     except BrokenPipeError:
-        unread()
+        exit_silently()
     except (ModuleNotFoundError, ConnectionError) as error:
         fail(error, UNAVAILABLE)
     except OSError as error:  # an output, a scratch file or a state that cannot be written
         fail(error, BAD_INPUT)
     except KeyboardInterrupt as error:
-        fail(f"{stopped(error)}; nothing was written.", code_of(error))
+        fail(f"{interruption_name(error)}; nothing was written.", interruption_code(error))
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
@@ -97,58 +99,57 @@ def told_plainly() -> Iterator[None]:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM is an interruption inside the with block, which clears away what is half done; a second one kills."""
+def sigterm_interrupts() -> Iterator[None]:
+    """Make SIGTERM raise Terminated inside the with block, so that drafts are removed; a second SIGTERM kills."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_: object) -> NoReturn:
+    def interrupt(*_: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def stopped(error: KeyboardInterrupt) -> str:
-    """What a message calls it."""
+def interruption_name(error: KeyboardInterrupt) -> str:
+    """The word for an interruption in a message."""
     return "terminated" if isinstance(error, Terminated) else "interrupted"
 
 
-def code_of(error: KeyboardInterrupt) -> int:
+def interruption_code(error: KeyboardInterrupt) -> int:
     """The exit code of an interruption: 128 and the number of the signal, as shells count."""
     return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
-def unread() -> NoReturn:
-    """Exit without a word, as other tools do, where what reads stdout has gone."""
-    with suppress(OSError, ValueError):  # what stands in for stdout may have no descriptor
+def exit_silently() -> NoReturn:
+    """Exit without a message, as other tools do when the reader of stdout has closed it."""
+    with suppress(OSError, ValueError):  # what replaces stdout may have no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(UNREAD)
+    raise SystemExit(BROKEN_PIPE)
 
 
 def fail(error: object, code: int) -> NoReturn:
     """Write one line to stderr and exit."""
     from xent.text import shown_text, visible
 
-    *lines, last = in_options(shown_text(str(error))).splitlines() or [""]
-    told = [*(f"{line.strip().rstrip('.')}." for line in lines), last]
-    click.echo(visible(f"xent: {' '.join(told).removeprefix('xent: ')}"), err=True)
+    *lines, last = with_option_names(shown_text(str(error))).splitlines() or [""]
+    sentences = [*(f"{line.strip().rstrip('.')}." for line in lines), last]
+    click.echo(visible(f"xent: {' '.join(sentences).removeprefix('xent: ')}"), err=True)
     raise SystemExit(code)
 
 
-def in_options(message: str) -> str:
+def with_option_names(message: str) -> str:
     """The message of an evaluation with its arguments as options: `per_example` is `--per-example`."""
     if not message.startswith(("evaluate: ", "compare: ")):
         return message
-    named = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})='(\w+)'")
 
-    def option(found: re.Match[str]) -> str:
-        name = f"--{(found[1] or found[2]).replace('_', '-')}"
-        return f"`{name}`" if found[1] else f"{name} {found[3]}"
+    def option(match: re.Match[str]) -> str:
+        name = f"--{(match[1] or match[2]).replace('_', '-')}"
+        return f"`{name}`" if match[1] else f"{name} {match[3]}"
 
-    return named.sub(option, message)
+    return ARGUMENT.sub(option, message)

@@ -54,7 +54,7 @@ class Demo:
     dtype: ClassVar[str] = "float32"
     classes: ClassVar[int] = 10
 
-    def story(self) -> str:
+    def description(self) -> str:
         """What was done, for a reader."""
         return (
             f"Trained softmax regressions on scikit-learn's {self.rows:,} handwritten digits, in {STEPS} steps along "

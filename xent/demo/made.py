@@ -37,7 +37,7 @@ class Demo(Protocol):
     def classes(self) -> int:
         """How many there are."""
 
-    def story(self) -> str:
+    def description(self) -> str:
         """What was done, for a reader."""
 
     def cross_check(self, mean_loss: float) -> tuple[bool, str]:

@@ -56,7 +56,7 @@ class Demo:
     model_loss: float
     wall_seconds: float
 
-    def story(self) -> str:
+    def description(self) -> str:
         """What was done, for a reader."""
         trained, held_out = self.files
         return (

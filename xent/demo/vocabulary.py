@@ -60,7 +60,7 @@ class Demo:
         """How many there are."""
         return int(self.predictions.shape[1])
 
-    def story(self) -> str:
+    def description(self) -> str:
         """What it is, for a reader."""
         rows, classes = self.predictions.shape
         by_row, by_class = self.predictions.chunksize
