@@ -41,7 +41,7 @@ def made():
     empty = evaluated(none, np.zeros(0, int))
     return {
         "evaluation": (page(*evaluated(logits, labels, slices=slices, by_class=True, top_k=(3, 5)), **RUN), 5),
-        "broken": (page(*evaluated(odd, odd_labels, slices=np.arange(ROWS) % 7, ignore_index=-1), **RUN), 4),
+        "broken": (page(*evaluated(odd, odd_labels, slices=np.arange(ROWS) % 7, ignore_index=(-1,)), **RUN), 4),
         "comparison": (pair_page(*compared(logits, other, labels, slices=slices), **RUN), 4),
         "empty": (page(*empty, **RUN), 0),
     }

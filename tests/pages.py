@@ -7,6 +7,7 @@ import numpy as np
 
 from xent.evaluation.engine.compare_pass import plan_pair
 from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.options import Keys, Options
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = (
@@ -101,13 +102,14 @@ def some_set(rows=507, classes=7, seed=2):
     return 3 * random.normal(size=(rows, classes)), random.integers(0, classes, rows)
 
 
-def evaluated(logits, labels, **options):
-    planned = plan(logits, labels, **options)
+def evaluated(logits, labels, *, slices=None, clusters=None, fit_temperature=False, **options):
+    keys = Keys(slices, clusters)
+    planned = plan(logits, labels, Options(**options), keys=keys, fit_temperature=fit_temperature)
     return planned.run(scheduler="sync"), planned
 
 
-def compared(a, b, labels, **options):
-    planned = plan_pair(a, b, labels, **options)
+def compared(a, b, labels, *, slices=None, clusters=None, **options):
+    planned = plan_pair(a, b, labels, Options(**options), keys=Keys(slices, clusters))
     return planned.run(scheduler="sync"), planned
 
 

@@ -24,6 +24,7 @@ from xent.cli.doctor import Diagnosis, Finding
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Options, Outputs
 from xent.evaluation.report.terminal import progress_bar
 
 
@@ -583,7 +584,7 @@ main(["evaluate", "x.npy", "y.npy", "-q", "--scheduler", "sync", "--per-example"
 
 def test_the_bar_counts_rows_that_are_kept_once(files, monkeypatch):
     evaluate("x.npy", "y.npy", state="kept", chunk_bytes=280)
-    planned, terminal = plan("x.npy", "y.npy", state="kept", chunk_bytes=280), io.StringIO()
+    planned, terminal = plan("x.npy", "y.npy", Options(chunk_bytes=280), outputs=Outputs(state="kept")), io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress_bar(planned) as progress:

@@ -13,6 +13,7 @@ import pytest
 from formats import CLASSES, NAMES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Options
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import ReadError, take
 
@@ -79,7 +80,7 @@ def test_labels_are_read_by_the_rows_of_the_predictions(paths, logits, labels, n
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_graph_holds_data(paths, name):
-    planned = plan(*paths[name], chunk_bytes=1)
+    planned = plan(*paths[name], Options(chunk_bytes=1))
 
     assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
     assert all(len(pickle.dumps(task)) < 2000 for task in planned.graph()[0].values())

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import xent
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Options
 from xent.evaluation.sources.source import MOST_ROWS, ReadError, Source
 
 ROWS, CLASSES = 507, 7
@@ -122,9 +123,9 @@ def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
 
 def test_two_runs_on_one_cluster_do_not_take_each_others_chunks(folder, logits, labels):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
-    graphs = [plan(folder / "x.npy", folder / "y.npy", chunk_bytes=500).graph()[0] for _ in range(2)]
+    graphs = [plan(folder / "x.npy", folder / "y.npy", Options(chunk_bytes=500)).graph()[0] for _ in range(2)]
     with distributed.LocalCluster(1, processes=False, dashboard_address=None) as local, distributed.Client(local) as it:
-        kept = it.get(*plan(-logits, labels, chunk_bytes=500).graph(), sync=False)  # another run's, still held
+        kept = it.get(*plan(-logits, labels, Options(chunk_bytes=500)).graph(), sync=False)  # another run's, still held
         assert evaluate(logits, labels, chunk_bytes=500, scheduler=it) == evaluate(logits, labels)
         del kept
 
@@ -162,14 +163,14 @@ def test_a_file_in_fortran_order_leaves_the_same_bits(logits, labels, tmp_path):
 def test_a_graph_holds_no_data_whatever_the_size_of_the_file(tmp_path, rows, tasks):
     for name, shape, dtype in (("x.npy", (rows, 100), "f4"), ("y.npy", (rows,), "i8")):
         np.lib.format.open_memmap(tmp_path / name, "w+", dtype, shape)  # a hole in the disk until it is written
-    planned = plan(tmp_path / "x.npy", tmp_path / "y.npy", chunk_bytes=400 * rows // tasks)
+    planned = plan(tmp_path / "x.npy", tmp_path / "y.npy", Options(chunk_bytes=400 * rows // tasks))
 
     assert planned.tasks == max(tasks, -(-rows // MOST_ROWS))
     assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * tasks
 
 
 def test_a_zarr_graph_holds_no_data(folder):
-    planned = plan(folder / "x.zarr", folder / "y.zarr", chunk_bytes=1)
+    planned = plan(folder / "x.zarr", folder / "y.zarr", Options(chunk_bytes=1))
 
     assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
 
@@ -182,7 +183,7 @@ def test_arrays_embedded_in_the_graph_would_not_pass_the_test_of_its_size():
 
 @pytest.mark.parametrize("tasks", [1, 2, 16, 17, 300])
 def test_there_is_one_task_for_each_chunk_and_a_tree(tasks):
-    planned = plan(np.zeros((tasks, 2)), np.zeros(tasks, int), chunk_bytes=16)
+    planned = plan(np.zeros((tasks, 2)), np.zeros(tasks, int), Options(chunk_bytes=16))
     chunks = [key for key in planned.graph()[0] if key[0] == "xent-chunk"]
 
     assert len(chunks) == planned.tasks == tasks
@@ -206,7 +207,7 @@ def test_planning_reads_and_computes_nothing(folder, labels, monkeypatch):
 
 
 def test_a_plan_survives_pickling(folder, logits, labels):
-    planned = pickle.loads(pickle.dumps(plan(folder / "x.npy", folder / "y.npy", chunk_bytes=500)))
+    planned = pickle.loads(pickle.dumps(plan(folder / "x.npy", folder / "y.npy", Options(chunk_bytes=500))))
 
     assert planned.run() == evaluate(logits, labels)
 

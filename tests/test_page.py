@@ -27,7 +27,7 @@ def found():
     """An evaluation with all that a page may show, and its plan."""
     logits, labels = some_set()
     slices, clusters = hostile_slices(ROWS), np.arange(ROWS) // 5
-    return evaluated(logits, labels, slices=slices, clusters=clusters, by_class=True, top_k=(1, 3), ignore_index=6)
+    return evaluated(logits, labels, slices=slices, clusters=clusters, by_class=True, top_k=(1, 3), ignore_index=(6,))
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +378,7 @@ def odd_sets():
     infinite[3, labels[3]] = -np.inf
     return {
         "no rows": (np.zeros((0, 4)), np.zeros(0, int), {}),
-        "no counted row": (logits, np.full(20, -1), {"ignore_index": -1}),
+        "no counted row": (logits, np.full(20, -1), {"ignore_index": (-1,)}),
         "one row": (logits[:1], labels[:1], {}),
         "one class": (np.zeros((5, 1)), np.zeros(5, int), {}),
         "NaN": (not_a_number, labels, {}),

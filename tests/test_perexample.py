@@ -13,6 +13,7 @@ import zarr
 import xent
 from xent.evaluation.engine import row_losses
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Keys, Outputs
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.topk import TopK
 
@@ -83,7 +84,7 @@ def test_what_is_there_is_kept_unless_it_may_be_overwritten(logits, labels, name
     evaluate(logits, labels, per_example=name)
     before = read(name)
     with pytest.raises(FileExistsError, match=r"`per_example` must be a new file, got .*, which is there"):
-        plan(-logits, labels, per_example=name)
+        plan(-logits, labels, outputs=Outputs(name))
 
     np.testing.assert_array_equal(read(name), before)
     evaluate(-logits, labels, per_example=name, overwrite=True)
@@ -154,13 +155,13 @@ def inputs(logits, labels):
 def test_what_is_read_is_never_overwritten(inputs, predictions, output):
     taken = {"top": inputs, "mapped": np.load("x.npy", mmap_mode="r")}.get(predictions, predictions)
     with pytest.raises(ValueError, match=r"`per_example` must be another path than the inputs, got .* is read"):
-        plan(taken, "y.npy", slices="slices.npy", clusters="clusters.npy", per_example=output, overwrite=True)
+        plan(taken, "y.npy", keys=Keys("slices.npy", "clusters.npy"), outputs=Outputs(output, overwrite=True))
 
 
 def test_a_zarr_array_that_is_read_is_never_overwritten(logits, labels):
     zarr.create_array("x.zarr", data=logits)
     with pytest.raises(ValueError, match="must be another path than the inputs"):
-        plan("x.zarr", labels, per_example="x.zarr", overwrite=True)
+        plan("x.zarr", labels, outputs=Outputs("x.zarr", overwrite=True))
 
 
 @pytest.mark.parametrize("name", [*NAMES, "group.zarr", "file.zarr"])
@@ -172,7 +173,7 @@ def test_nothing_but_an_output_is_overwritten(logits, labels, name):
     else:
         os.mkdir(name)
     with pytest.raises(ValueError, match=r"`per_example` must be (the path of a file|new, or a Zarr array)"):
-        plan(logits, labels, per_example=name, overwrite=True)
+        plan(logits, labels, outputs=Outputs(name, overwrite=True))
 
 
 def test_an_output_at_a_link_is_where_that_leads(logits, labels):
@@ -187,7 +188,7 @@ def test_an_output_at_a_link_is_where_that_leads(logits, labels):
 def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(logits, labels, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # a test may be run by root, who may write anywhere
     with pytest.raises(PermissionError, match="`per_example` must lie in a folder that can be written to"):
-        plan(logits, labels, per_example="loss.npy")
+        plan(logits, labels, outputs=Outputs("loss.npy"))
 
 
 def test_a_full_disk_is_found_before_any_work(logits, labels, monkeypatch):
@@ -198,7 +199,7 @@ def test_a_full_disk_is_found_before_any_work(logits, labels, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", allocate, raising=False)
-    planned = plan(logits, labels, per_example="loss.npy")
+    planned = plan(logits, labels, outputs=Outputs("loss.npy"))
     monkeypatch.setattr(planned.predictions.__class__, "parts", lambda *_: pytest.fail("a graph is made"))
     with pytest.raises(WriteError, match=r"loss\.npy could not be written \(No space left on device\)"):
         planned.run()
@@ -207,7 +208,7 @@ def test_a_full_disk_is_found_before_any_work(logits, labels, monkeypatch):
 
 
 def test_a_row_that_no_task_has_written_is_nan_and_has_its_place_on_the_disk(logits, labels):
-    losses = plan(logits, labels, per_example="loss.npy").losses
+    losses = plan(logits, labels, outputs=Outputs("loss.npy")).losses
     losses.prepare()
     row_losses.write_losses(losses.scratch, 3, np.asarray([1.0, 2.0]), 2)
     written = np.load(losses.scratch)
@@ -217,7 +218,7 @@ def test_a_row_that_no_task_has_written_is_nan_and_has_its_place_on_the_disk(log
 
 
 def test_a_task_whose_loss_cannot_be_written_has_an_error_and_no_signal(logits, labels):
-    losses = plan(logits, labels, per_example="loss.npy").losses
+    losses = plan(logits, labels, outputs=Outputs("loss.npy")).losses
     losses.prepare()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -239,4 +240,4 @@ def test_a_task_whose_loss_cannot_be_written_has_an_error_and_no_signal(logits, 
 )
 def test_an_output_that_cannot_be_is_refused_before_any_work(logits, labels, name, error, message):
     with pytest.raises(error, match=message):
-        plan(logits, labels, per_example=name)
+        plan(logits, labels, outputs=Outputs(name))

@@ -16,6 +16,7 @@ import pytest
 from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Options
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import ReadError, Source, refusal
 from xent.evaluation.sources.storage import natural_order
@@ -148,7 +149,7 @@ def test_a_parquet_task_asks_for_no_more_than_its_row_groups(tmp_path):
 
 def test_no_graph_of_urls_holds_data(web, local):
     for name in REMOTE:
-        planned = plan(*(f"{web[0]}/{path}" for path in local[1][name]), chunk_bytes=14)
+        planned = plan(*(f"{web[0]}/{path}" for path in local[1][name]), Options(chunk_bytes=14))
 
         assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
 

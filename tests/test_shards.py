@@ -13,6 +13,7 @@ import zarr
 from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Options
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import ReadError
 
@@ -99,7 +100,7 @@ def test_rows_of_several_shards_are_read_in_one_task_where_they_fit(tmp_path, lo
 
 def test_a_task_knows_its_own_shards_only(tmp_path, logits, labels):
     write(tmp_path, ".npy", logits)
-    planned = plan(tmp_path, labels[:ROWS], chunk_bytes=14 * 20)
+    planned = plan(tmp_path, labels[:ROWS], Options(chunk_bytes=14 * 20))
     source = open_source(tmp_path, "predictions")
     _, tasks = source.parts(source.bounds(14 * 20))
 
@@ -112,7 +113,7 @@ def test_a_graph_of_shards_holds_no_data(tmp_path):
     for i in range(100):
         np.lib.format.open_memmap(tmp_path / f"x-{i}.npy", "w+", "f2", (1000, 100))
         np.lib.format.open_memmap(tmp_path / f"y-{i}.npy", "w+", "i8", (1000,))
-    planned = plan(f"{tmp_path}/x-*.npy", f"{tmp_path}/y-*.npy", chunk_bytes=200_000)
+    planned = plan(f"{tmp_path}/x-*.npy", f"{tmp_path}/y-*.npy", Options(chunk_bytes=200_000))
 
     assert planned.tasks == 100
     assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xent
-from xent.evaluation.options import Wanted
+from xent.evaluation.options import Options
 from xent.evaluation.statistics.exact_sums import BLOCK_ROWS, UNIT_BITS, moments_of
 from xent.evaluation.statistics.metrics import finish
 from xent.evaluation.statistics.state import State, merge, merge_all, state_of
@@ -44,8 +44,8 @@ def state_of_losses(loss, **facts):
 def state_of_rows(rows, first_row=0):
     loss, rank, labels, fate = (np.asarray(column) for column in zip(*rows, strict=True)) if rows else [np.zeros(0)] * 4
     keys = {"slices": labels.astype(int) % 2, "clusters": (labels.astype(int) // 3).astype(str)}
-    wanted = Wanted(ranks=3, bins=4, by_class=True, are_probabilities=True)
-    facts = {"first_row": first_row, "ignored": fate == 1, "bad": fate == 2, "wanted": wanted}
+    options = Options(kind="probabilities", top_k=(3,), bins=4, by_class=True)
+    facts = {"first_row": first_row, "ignored": fate == 1, "bad": fate == 2, "options": options}
     return state_of(found_of(loss, rank), labels.astype(int), **facts, **keys)
 
 

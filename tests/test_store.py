@@ -11,6 +11,7 @@ from xent.evaluation.engine import tasks
 from xent.evaluation.engine.checkpoint import from_plain, to_plain
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import ReadError
@@ -19,6 +20,7 @@ from xent.evaluation.statistics.state import State
 
 ROWS, CLASSES = 300, 7
 CALL = {"chunk_bytes": 28 * 40, "state": "kept"}
+OPTIONS, OUTPUTS = Options(chunk_bytes=28 * 40), Outputs(state="kept")
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_inputs_that_have_changed_are_refused_by_their_name(folder, change, name
     with pytest.raises(
         ValueError, match=rf"`state` must be .* of this very run, got .*kept, whose {named} have changed"
     ):
-        plan("a.npy", "y.npy", slices="slices.npy", **CALL)
+        plan("a.npy", "y.npy", OPTIONS, keys=Keys("slices.npy"), outputs=OUTPUTS)
 
 
 def test_a_chunk_of_a_zarr_array_that_has_changed_is_refused(folder):
@@ -88,20 +90,20 @@ def test_a_chunk_of_a_zarr_array_that_has_changed_is_refused(folder):
     zarr.open_array("a.zarr")[120] = 0
 
     with pytest.raises(ValueError, match="whose predictions have changed since"):
-        plan("a.zarr", "y.npy", **CALL)
+        plan("a.zarr", "y.npy", OPTIONS, outputs=OUTPUTS)
 
 
-@pytest.mark.parametrize("change", [{"chunk_bytes": 28 * 41}, {"ignore_index": 3}, {"kind": "log_probabilities"}])
+@pytest.mark.parametrize("change", [{"chunk_bytes": 28 * 41}, {"ignore_index": (3,)}, {"kind": "log_probabilities"}])
 def test_another_option_is_refused(folder, change):
     evaluate("a.npy", "y.npy", **CALL)
 
     with pytest.raises(ValueError, match="whose options have changed since"):
-        plan("a.npy", "y.npy", **{**CALL, **change})
+        plan("a.npy", "y.npy", replace(OPTIONS, **change), outputs=OUTPUTS)
 
 
 def test_arrays_in_hand_are_refused_for_nothing_tells_whether_they_change(folder):
     with pytest.raises(ValueError, match=r"of files alone, .* got float32\[300, 7\] as `predictions`\. Save it"):
-        plan(np.load("a.npy"), "y.npy", **CALL)
+        plan(np.load("a.npy"), "y.npy", OPTIONS, outputs=OUTPUTS)
 
 
 def test_a_run_that_writes_losses_does_not_take_what_one_kept_that_wrote_none(folder):
@@ -147,7 +149,7 @@ def test_a_directory_of_other_files_is_refused_and_left_alone(folder):
     (folder / "kept" / "thesis.tex").write_text("…")
 
     with pytest.raises(ValueError, match=r"which holds other files\. Choose another one"):
-        plan("a.npy", "y.npy", **CALL)
+        plan("a.npy", "y.npy", OPTIONS, outputs=OUTPUTS)
     assert [path.name for path in (folder / "kept").iterdir()] == ["thesis.tex"]
 
 

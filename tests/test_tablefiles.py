@@ -48,7 +48,7 @@ def written(tmp_path, logits, labels, **options):
 def whole(tmp_path_factory):
     logits, labels = some_set()
     slices = hostile_slices(ROWS)
-    return written(tmp_path_factory.mktemp("whole"), logits, labels, slices=slices, by_class=True, top_k=3)
+    return written(tmp_path_factory.mktemp("whole"), logits, labels, slices=slices, by_class=True, top_k=(3,))
 
 
 def rows_of(table):
@@ -120,7 +120,9 @@ def test_counts_say_the_first_row_or_that_it_is_not_known(tmp_path):
     logits, labels = some_set()
     labels[4], labels[9] = -1, 99
     logits[12] = np.nan
-    _, tables = written(tmp_path, logits, labels, ignore_index=-1, on_bad_label="skip", clusters=np.arange(ROWS) // 50)
+    _, tables = written(
+        tmp_path, logits, labels, ignore_index=(-1,), on_bad_label="skip", clusters=np.arange(ROWS) // 50
+    )
     rows = {what: (count, first) for what, count, first in rows_of(tables["counts"])}
 
     assert (rows["rows"], rows["counted"], rows["ignored"]) == ((ROWS, None), (ROWS - 2, None), (1, None))

@@ -9,6 +9,7 @@ import pytest
 
 import xent
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Options
 from xent.evaluation.sources.source import ReadError
 from xent.evaluation.sources.topk import TopK
 
@@ -171,13 +172,13 @@ def test_a_graph_holds_no_data_and_a_task_no_more_than_its_chunk(tmp_path, full,
     np.save(tmp_path / "values.npy", values)
     np.save(tmp_path / "y.npy", labels)
     source = uniform(tmp_path / "ids.npy", tmp_path / "values.npy", CLASSES)
-    planned = plan(source, tmp_path / "y.npy", chunk_bytes=16 * K)
+    planned = plan(source, tmp_path / "y.npy", Options(chunk_bytes=16 * K))
 
     np.savez_compressed(tmp_path / "x.npz", values)  # stored as one chunk
     stored_as_one = uniform(tmp_path / "ids.npy", tmp_path / "x.npz", CLASSES)
 
     assert planned.tasks == ROWS and planned.chunk_bytes == 16 * K
-    assert plan(stored_as_one, tmp_path / "y.npy", chunk_bytes=16 * K).tasks == 1
+    assert plan(stored_as_one, tmp_path / "y.npy", Options(chunk_bytes=16 * K)).tasks == 1
     assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
 
 

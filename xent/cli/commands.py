@@ -6,16 +6,12 @@ a command runs, not for ``--help``.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import re
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 try:
     import click
@@ -26,29 +22,13 @@ except ModuleNotFoundError:
     )
     raise SystemExit(4) from None
 
-from xent.cli.exits import (
-    BAD_DATA,
-    UNAVAILABLE,
-    UNSOUND,
-    environment_checked,
-    errors_reported,
-    fail,
-    input_checked,
-    interruption_code,
-    interruption_name,
-)
-
-if TYPE_CHECKING:
-    from xent.evaluation.statistics.metrics import Evaluation
+from xent.cli.exits import BAD_DATA, UNSOUND, environment_checked, errors_reported, fail, input_checked
 
 LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
 KINDS = ("logits", "probabilities", "log_probabilities")
 BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 DEMO_OPTIONS = {"digits": ("keep",), "stdlib": ("keep", "files"), "vocabulary": ("rows", "class_chunks")}
-LABEL_REMEDY = (
-    "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
-)
 
 
 @click.group(name="xent", context_settings={"help_option_names": ["-h", "--help"]})
@@ -165,11 +145,32 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
 def evaluate(
     predictions: Any,
     labels: str,
-    fail_above: float | None,
+    *,
+    kind: str,
+    ignore_index: tuple[int, ...],
+    on_bad_label: str,
+    on_error: str,
+    slices: str | None,
+    clusters: str | None,
+    by_class: bool,
+    top_k: tuple[int, ...],
+    bins: int,
+    classwise: bool,
+    fit_temperature: bool,
+    predicted_bytes: int | None,
+    chunk_bytes: int,
     ids: str | None,
     classes: int | None,
     tail: str,
-    **asked: Any,
+    per_example: str | None,
+    state: str | None,
+    overwrite: bool,
+    fail_above: float | None,
+    scheduler: str | None,
+    as_json: bool,
+    quiet: bool,
+    html: str | None,
+    tables: str | None,
 ) -> None:
     """Loss, accuracy and calibration of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
 
@@ -178,11 +179,30 @@ def evaluate(
     """
     if (ids is None) != (classes is None):
         raise click.UsageError("--ids and --classes go together.")
-    if ids is not None and classes is not None:
+    with input_checked():
+        from xent.cli.output import Output, run_and_show
+        from xent.evaluation.engine.evaluate_pass import plan
+        from xent.evaluation.options import Keys, Options, Outputs
         from xent.evaluation.sources.topk import TopK
 
-        predictions = TopK(ids, predictions, classes, tail)
-    evaluation = _evaluate_and_report(predictions, labels, **asked)
+        if ids is not None and classes is not None:
+            predictions = TopK(ids, predictions, classes, tail)
+        output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
+        options = Options(
+            kind=kind,
+            ignore_index=ignore_index,
+            on_bad_label=on_bad_label,
+            on_error=on_error,
+            top_k=top_k,
+            bins=bins,
+            by_class=by_class,
+            classwise=classwise,
+            predicted_bytes=predicted_bytes,
+            chunk_bytes=chunk_bytes,
+        )
+        keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
+        planned = plan(predictions, labels, options, keys=keys, outputs=outputs, fit_temperature=fit_temperature)
+    evaluation = run_and_show(planned, output, scheduler)
     if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
         fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
 
@@ -194,13 +214,41 @@ def evaluate(
 @input_options
 @run_options
 @errors_reported()
-def compare(a: str, b: str, labels: str, **asked: Any) -> None:
+def compare(
+    a: str,
+    b: str,
+    labels: str,
+    *,
+    kind: str,
+    ignore_index: tuple[int, ...],
+    on_bad_label: str,
+    on_error: str,
+    slices: str | None,
+    clusters: str | None,
+    chunk_bytes: int,
+    state: str | None,
+    scheduler: str | None,
+    as_json: bool,
+    quiet: bool,
+    html: str | None,
+    overwrite: bool,
+) -> None:
     """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
-    from xent.evaluation.engine import compare_pass
-    from xent.evaluation.report import json_document, terminal
+    with input_checked():
+        from xent.cli.output import Output, run_and_show
+        from xent.evaluation.engine.compare_pass import plan_pair
+        from xent.evaluation.options import Keys, Options
 
-    plan = functools.partial(compare_pass.plan_pair, a, b, labels)
-    _run_and_report(plan, json_document.pair_document, terminal.print_comparison, **asked)
+        output = Output.checked(as_json=as_json, quiet=quiet, html=html, overwrite=overwrite)
+        options = Options(
+            kind=kind,
+            ignore_index=ignore_index,
+            on_bad_label=on_bad_label,
+            on_error=on_error,
+            chunk_bytes=chunk_bytes,
+        )
+        planned = plan_pair(a, b, labels, options, keys=Keys(slices, clusters), state=state)
+    run_and_show(planned, output, scheduler)
 
 
 @main.command()
@@ -235,7 +283,19 @@ def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
 @run_options
 @errors_reported()
 def demo(
-    name: str, keep: str | None, files: int | None, rows: int | None, class_chunks: int | None, **run: Any
+    name: str,
+    *,
+    keep: str | None,
+    files: int | None,
+    rows: int | None,
+    class_chunks: int | None,
+    chunk_bytes: int,
+    state: str | None,
+    scheduler: str | None,
+    as_json: bool,
+    quiet: bool,
+    html: str | None,
+    overwrite: bool,
 ) -> None:
     """Make a prediction set, evaluate it as `xent evaluate` does, and check its loss in another way.
 
@@ -251,15 +311,25 @@ def demo(
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="xent-demo-") as directory:
         with input_checked():
             from xent import demo as demos
+            from xent.cli.output import Output, run_and_show
+            from xent.evaluation.engine.evaluate_pass import plan
+            from xent.evaluation.options import Keys, Options, Outputs
 
             prediction_set = demos.make(directory, name=name, **options)
-        click.echo(prediction_set.description(), err=run["as_json"])
+        click.echo(prediction_set.description(), err=as_json)
         kernel = demos.kernel(prediction_set)  # before the evaluation, whose time must not count its compiling
-        evaluation = _evaluate_and_report(
-            prediction_set.predictions, prediction_set.labels, slices=prediction_set.slices, **run
-        )
+        with input_checked():
+            output = Output.checked(as_json=as_json, quiet=quiet, html=html, overwrite=overwrite)
+            planned = plan(
+                prediction_set.predictions,
+                prediction_set.labels,
+                Options(chunk_bytes=chunk_bytes),
+                keys=Keys(slices=prediction_set.slices),
+                outputs=Outputs(state=state),
+            )
+        evaluation = run_and_show(planned, output, scheduler)
         agrees, verdict = prediction_set.cross_check(evaluation.mean_loss)
-        click.echo(f"{verdict}\nComputed by {kernel}.", err=run["as_json"])
+        click.echo(f"{verdict}\nComputed by {kernel}.", err=as_json)
         if not agrees:
             raise SystemExit(BAD_DATA)
 
@@ -325,101 +395,3 @@ def plugins(as_json: bool) -> None:
         return
     for line in format_columns(plugin_lines(records)):
         click.echo(line)
-
-
-def _evaluate_and_report(
-    predictions: Any, labels: Any, *, overwrite: bool, tables: str | None = None, **asked: Any
-) -> Evaluation:
-    from xent.evaluation import outputs
-    from xent.evaluation.engine import evaluate_pass
-    from xent.evaluation.report import json_document, parquet, terminal
-
-    with input_checked():
-        folder = parquet.tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
-
-    def plan(**options: Any) -> Any:
-        planned = evaluate_pass.plan(predictions, labels, overwrite=overwrite, **options)
-        if folder:
-            outputs.check_no_input("--tables", folder, outputs.read_by(planned))
-        return planned
-
-    found: Evaluation = _run_and_report(
-        plan, json_document.document, terminal.print_table, overwrite=overwrite, **asked
-    )
-    if folder:
-        parquet.write_tables(found, folder)
-    return found
-
-
-def _run_and_report(
-    plan: Callable[..., Any],
-    document: Callable[..., dict[str, Any]],
-    print_table: Callable[..., None],
-    *,
-    as_json: bool,
-    scheduler: str | None,
-    quiet: bool,
-    html: str | None,
-    overwrite: bool,
-    **options: Any,
-) -> Any:
-    """Plan, run, and show what is found, as a JSON document or a table, and as a page."""
-    from xent.dispatch import settings
-    from xent.evaluation import outputs
-    from xent.evaluation.report import json_document, terminal
-
-    with environment_checked():
-        settings.current()
-    with input_checked():
-        if html:
-            from xent.evaluation.report.page import page_path, write_page
-
-            target = page_path(html, overwrite=overwrite, argument="--html")
-        planned = plan(**options)
-        if html:
-            outputs.check_no_input("--html", target, outputs.read_by(planned))
-        scheduler = _scheduler(scheduler)
-        if not quiet:
-            click.echo(terminal.told_plan(planned, scheduler), err=True)
-    start = time.perf_counter()
-    try:
-        with environment_checked(), terminal.progress_bar(planned, quiet=quiet) as progress:
-            found = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
-    except KeyboardInterrupt as error:
-        fail(terminal.told_interruption(planned, interruption_name(error)), interruption_code(error))
-    seconds = time.perf_counter() - start
-    if as_json:
-        click.echo(json_document.to_json(document(found, planned, scheduler=scheduler, wall_seconds=seconds)))
-    else:
-        print_table(found, planned, wall_seconds=seconds)
-    if html:
-        write_page(target, found, planned, scheduler=scheduler, wall_seconds=seconds)
-    return found
-
-
-def _scheduler(option: str | None) -> str:
-    """The option, or the address in Dask's configuration if there is no option, or "threads" if there is neither."""
-    from xent.optional import require
-
-    if option is None:
-        address = require("dask", "dask", "an evaluation").config.get("scheduler-address", None)
-        if not address:
-            return "threads"
-        return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
-    if os.path.isfile(option):
-        if not _is_scheduler_file(option):
-            rule = "must be the file of a running scheduler, with its address"
-            fail(f"evaluate: `--scheduler` {rule}, got {option}. Start one with: dask scheduler", UNAVAILABLE)
-    elif not re.fullmatch(r"threads|sync|processes(:[1-9]\d*)?|.*://.*", option):
-        rule = "must be threads, sync, processes:2, an address such as tcp://host:8786, or a scheduler file"
-        raise ValueError(f"evaluate: `--scheduler` {rule}, got {option}. Leave it out for threads.")
-    return option
-
-
-def _is_scheduler_file(path: str) -> bool:
-    """Whether a file holds the address of a scheduler, as ``dask scheduler --scheduler-file`` writes it."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return bool(json.load(file)["address"])
-    except (ValueError, KeyError, TypeError):
-        return False

@@ -1,4 +1,4 @@
-"""The options of a pass, checked before any work."""
+"""What a caller asks of a pass, checked before any work: its options, the keys of its rows, and its outputs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from typing import Any, NamedTuple
 KINDS = ("logits", "probabilities", "log_probabilities")
 POLICIES = ("error", "skip")
 CHUNK_BYTES = 64 * 2**20
+TOP_K_REMEDY = "Pass 5, or (1, 5)."
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a pass, as :func:`xent.evaluate` says; it travels to every task."""
+    """The options of a pass, as :func:`xent.evaluate` documents them; every task has them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them cannot be.
+    """
 
     kind: str = "logits"
     ignore_index: tuple[int, ...] = ()
@@ -28,96 +35,89 @@ class Options:
     predicted_bytes: int | None = None
     chunk_bytes: int = CHUNK_BYTES
 
-    def wanted(self, rows: int) -> Wanted:
-        """What each chunk's state keeps, of a set of so many rows."""
-        return Wanted(max(self.top_k, default=1), self.bins, self.by_class, self.kind != "logits", rows)
+    def __post_init__(self) -> None:
+        _check_choice("kind", self.kind, KINDS)
+        _check_choice("on_bad_label", self.on_bad_label, POLICIES)
+        _check_choice("on_error", self.on_error, POLICIES)
+        _check_count("chunk_bytes", self.chunk_bytes, CHUNK_BYTES, "Pass 64 * 2**20 for 64 MiB.")
+        _check_count("bins", self.bins, 15, "Pass a number of bins.")
+        if self.predicted_bytes is not None:
+            _check_count("predicted_bytes", self.predicted_bytes, None, "Pass the number of bytes of the text.")
+        ranks = tuple(sorted(set(self.top_k)))
+        for k in ranks:
+            _check_count("top_k", k, (), TOP_K_REMEDY)
+        plain = {  # Python's own types, which JSON can hold
+            "top_k": ranks,
+            "bins": int(self.bins),
+            "by_class": bool(self.by_class),
+            "classwise": bool(self.classwise),
+            "predicted_bytes": None if self.predicted_bytes is None else int(self.predicted_bytes),
+            "chunk_bytes": int(self.chunk_bytes),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks of the label are counted, from 0."""
+        return max(self.top_k, default=1)
+
+    @property
+    def are_probabilities(self) -> bool:
+        """Whether the exponentials of the log-probabilities of a row must sum to 1."""
+        return self.kind != "logits"
 
 
-def options_of(
-    *,
-    kind: str = "logits",
-    ignore_index: int | Iterable[int] | None = None,
-    on_bad_label: str = "error",
-    on_error: str = "error",
-    by_class: bool = False,
-    classwise: bool = False,
-    top_k: int | Iterable[int] = (),
-    bins: int = 15,
-    predicted_bytes: int | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> Options:
-    """The options of a pass, checked."""
-    _check_choice("kind", kind, KINDS)
-    _check_choice("on_bad_label", on_bad_label, POLICIES)
-    _check_choice("on_error", on_error, POLICIES)
-    _check_count("chunk_bytes", chunk_bytes, CHUNK_BYTES, "Pass 64 * 2**20 for 64 MiB.")
-    _check_count("bins", bins, 15, "Pass a number of bins.")
-    if predicted_bytes is not None:
-        _check_count("predicted_bytes", predicted_bytes, None, "Pass the number of bytes of the text.")
-    ranks = tuple(sorted(set(_integers("top_k", top_k, "Pass 5, or (1, 5)."))))
-    for k in ranks:
-        _check_count("top_k", k, (), "Pass 5, or (1, 5).")
-    return Options(
-        kind=kind,
-        ignore_index=_ignored_labels(ignore_index),
-        on_bad_label=on_bad_label,
-        on_error=on_error,
-        top_k=ranks,
-        bins=int(bins),
-        by_class=bool(by_class),
-        classwise=bool(classwise),
-        predicted_bytes=None if predicted_bytes is None else int(predicted_bytes),
-        chunk_bytes=int(chunk_bytes),
-    )
+class Keys(NamedTuple):
+    """The slice and the cluster of each row, as files, arrays or sources; None for rows that have none."""
+
+    slices: Any = None
+    clusters: Any = None
 
 
-def _ignored_labels(ignore_index: int | Iterable[int] | None) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Outputs:
+    """What an evaluation writes: the path of the rows' losses, whether it may replace a file, and the state directory.
+
+    None is not written.
+    """
+
+    per_example: Any = None
+    overwrite: bool = False
+    state: Any = None
+
+
+def ignored_labels(ignore_index: int | Iterable[int] | None) -> tuple[int, ...]:
+    """The labels that ``ignore_index`` names; none for None."""
     return () if ignore_index is None else _integers("ignore_index", ignore_index, "Labels are integers.")
 
 
-def _integers(argument: str, given: Any, remedy: str) -> tuple[int, ...]:
-    """One integer, or several."""
+def ranks_of(top_k: int | Iterable[int]) -> tuple[int, ...]:
+    """The k that ``top_k`` names."""
+    return _integers("top_k", top_k, TOP_K_REMEDY)
+
+
+def _integers(argument: str, value: int | Iterable[int], remedy: str) -> tuple[int, ...]:
+    """One integer, or several, as a tuple."""
     try:
-        return tuple(operator.index(value) for value in (given if isinstance(given, Iterable) else (given,)))
+        return tuple(map(operator.index, value if isinstance(value, Iterable) else (value,)))
     except TypeError as error:
         none = ", or None" if argument == "ignore_index" else ""
-        message = f"evaluate: `{argument}` must be an int, an iterable of ints{none}, got {given!r}."
+        message = f"evaluate: `{argument}` must be an int, an iterable of ints{none}, got {value!r}."
         raise TypeError(f"{message} {remedy}") from error
 
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
     if value not in choices:
         rule = f"must be one of {', '.join(map(repr, choices))}, got {value!r}"
         raise ValueError(f"evaluate: `{argument}` {rule}. The default is {choices[0]!r}.")
 
 
 def _check_count(argument: str, value: Any, default: Any, remedy: str) -> None:
+    """Raise TypeError or ValueError unless the value is a whole number, at least 1."""
     message = f"evaluate: `{argument}` must be a whole number, at least 1, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{message} {remedy}")
     if value < 1:
         raise ValueError(f"{message} The default is {default}.")
-
-
-class Wanted(NamedTuple):
-    """What a state keeps beside the sums of whole numbers of rows.
-
-    Attributes
-    ----------
-    ranks : int
-        How many ranks of the label are counted, from 0.
-    bins : int
-        How many bins of equal width the highest probability has.
-    by_class : bool
-        Whether there is a table of the classes.
-    are_probabilities : bool
-        Whether rows must sum to 1.
-    rows : int
-        The rows of the whole set, which :data:`SEGMENTS` cut; 0 where they are not known, and not cut.
-    """
-
-    ranks: int = 1
-    bins: int = 15
-    by_class: bool = False
-    are_probabilities: bool = False
-    rows: int = 0

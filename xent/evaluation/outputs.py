@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -74,19 +74,14 @@ def is_zarr_array(folder: Path) -> bool:
     return isinstance(found, dict) and found.get("node_type") == "array"
 
 
-def check_no_input(argument: str, target: Path, sources: Sequence[Source | None]) -> None:
-    """Raise ValueError where an output would replace what is read: where it is, holds or lies in one of its files."""
-    for path in (path for source in sources if source is not None for path in files_of(source)):
-        place = Path(os.path.realpath(path))
-        is_same = target.exists() and place.exists() and target.samefile(place)
-        if is_same or target in (place, *place.parents) or place in target.parents:
+def check_no_input(argument: str, target: Path, sources: Iterable[Source]) -> None:
+    """Raise ValueError if an output would replace an input: if it is, holds or lies in one of the sources' files."""
+    for path in (path for source in sources for path in files_of(source)):
+        file = Path(os.path.realpath(path))
+        is_same = target.exists() and file.exists() and target.samefile(file)
+        if is_same or target in (file, *file.parents) or file in target.parents:
             rule, got = "be another path than the inputs", f"{target}, where {path} is read"
             raise ValueError(refusal(argument, rule, got, "Choose another name."))
-
-
-def read_by(planned: Any) -> list[Source | None]:
-    """All sources of a planned pass."""
-    return [planned.predictions, getattr(planned, "b", None), planned.labels, *planned.keys]
 
 
 def files_of(source: Source) -> list[str]:

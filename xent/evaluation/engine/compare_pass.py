@@ -18,8 +18,8 @@ import numpy as np
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
 from xent.evaluation.engine.labels import LABEL_REMEDY, beyond_of, check_labels, left_out
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
-from xent.evaluation.engine.tasks import Work, cut_statistics, host, prediction_of, statistics_of, unread_state
-from xent.evaluation.options import CHUNK_BYTES, Options, options_of
+from xent.evaluation.engine.tasks import Job, cut_statistics, host, prediction_of, statistics_of, unread_state
+from xent.evaluation.options import CHUNK_BYTES, Keys, Options, ignored_labels
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
 from xent.evaluation.sources.source import Source, refusal
 from xent.evaluation.statistics.exact_sums import moments_of
@@ -109,28 +109,37 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class PairPass(Planned):
-    """A planned comparison of the predictions, A, and of those of ``b``."""
+    """A planned comparison of two sets; the sources are a, b, labels, slices and clusters."""
 
-    b: Source
+    @property
+    def predictions(self) -> Source:
+        """Those of A."""
+        return self.sources["a"]
+
+    @property
+    def b(self) -> Source:
+        """The predictions of B."""
+        return self.sources["b"]
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of a row of both."""
         return self.predictions.row_bytes + self.b.row_bytes
 
     def graph(self) -> tuple[Graph, Any]:
         """A Dask graph and the key of its root, the sums of both sets."""
-        whole = (cut_statistics(one, self.labels, self.bounds, self.options) for one in (self.predictions, self.b))
-        return graph_of(self.work, self.bounds, [*whole, self.labels, *self.keys])
+        pair = [cut_statistics(source, self.labels, self.bounds, self.options) for source in (self.predictions, self.b)]
+        return graph_of(self.job, self.bounds, [*pair, self.labels, *self.keys])
 
     def run(
         self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
     ) -> Comparison:
         """Compute the graph; parameters, result and errors are those of :func:`compare`."""
         with engine(scheduler, progress) as compute:
-            found = compute(*self.graph(), self.bounds)
-        pair = found if isinstance(found, Pair) else Pair()  # of no chunks
-        for one, source in ((pair.a, self.predictions), (pair.b, self.b)):
-            check_labels(one, self.options, source, label_remedy)
+            state = compute(*self.graph(), self.bounds)
+        pair = state if isinstance(state, Pair) else Pair()  # of no chunks
+        for sums, source in ((pair.a, self.predictions), (pair.b, self.b)):
+            check_labels(sums, self.options, source, label_remedy)
         return comparison(pair, self.options)
 
 
@@ -176,56 +185,66 @@ def compare(
     >>> found.better, round(found.mean_difference, 4)
     (2, -0.6446)
     """
-    planned = plan_pair(
-        a,
-        b,
-        labels,
+    options = Options(
         kind=kind,
-        ignore_index=ignore_index,
-        clusters=clusters,
-        slices=slices,
-        state=state,
+        ignore_index=ignored_labels(ignore_index),
         on_bad_label=on_bad_label,
         on_error=on_error,
         chunk_bytes=chunk_bytes,
     )
+    planned = plan_pair(a, b, labels, options, keys=Keys(slices, clusters), state=state)
     return planned.run(scheduler=scheduler, progress=progress)
 
 
 def plan_pair(
-    a: Any, b: Any, labels: Any, *, clusters: Any = None, slices: Any = None, state: Any = None, **asked: Any
+    a: Any,
+    b: Any,
+    labels: Any,
+    options: Options = Options(),  # noqa: B008  # it cannot be changed
+    *,
+    keys: Keys = Keys(),  # noqa: B008  # the same
+    state: Any = None,
 ) -> PairPass:
-    """The plan of :func:`compare`, with the same parameters; only headers are read."""
-    options = options_of(**asked)
-    first, second, truth = (open_source(one, name) for one, name in ((a, "a"), (b, "b"), (labels, "labels")))
-    for one in (first, second):
-        check_pair(one, truth)
-        one.check_complete()
+    """The plan of :func:`compare`; only headers are read, and errors are those of before any work."""
+    first, second, truth = open_source(a, "a"), open_source(b, "b"), open_source(labels, "labels")
+    for source in (first, second):
+        check_pair(source, truth)
+        source.check_complete()
     if first.shape != second.shape:
         raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
-    keys = open_keys(first, slices=slices, clusters=clusters)
-    inputs = {"a": first, "b": second, "labels": truth, "slices": keys[0], "clusters": keys[1]}
+    sources = {"a": first, "b": second, "labels": truth, **open_keys(first, keys._asdict())}
     rows, classes = first.shape
-    work = Work(chunk_pair, unread_pair, options, rows, classes, store=store_of(state, inputs, options))
-    return PairPass(work, first.bounds(options.chunk_bytes), first, truth, keys, second)
+    job = Job(chunk_pair, unread_pair, options, rows, classes, store=store_of(state, sources, options))
+    return PairPass(job, first.bounds(options.chunk_bytes), sources)
 
 
-def chunk_pair(
-    work: Work, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None
-) -> Pair:
+def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None) -> Pair:
     """The sums of some rows of both sets."""
     labels, slices, clusters = host(labels), host(slices), host(clusters)
-    ignored, bad = left_out(work.options, work.classes, labels)
+    ignored, bad = left_out(job.options, job.classes, labels)
     beyond = (beyond_of(a, labels) | beyond_of(b, labels)) & ~(ignored | bad)
-    facts: dict[str, Any] = {"first_row": first_row, "ignored": ignored, "bad": bad, "beyond": beyond}
-    wanted = work.options.wanted(work.rows)
-    found = [statistics_of(work, one, labels) for one in (a, b)]
-    mine, theirs = (np.asarray(one.loss, np.float64) for one in found)
-    with np.errstate(invalid="ignore"):
-        difference = mine - theirs
     counted = ~(ignored | bad | beyond)
+    statistics = [statistics_of(job, predictions, labels) for predictions in (a, b)]
+    state_a, state_b = (
+        state_of(
+            row_statistics,
+            labels,
+            job.options,
+            first_row=first_row,
+            all_rows=job.rows,
+            ignored=ignored,
+            bad=bad,
+            beyond=beyond,
+            clusters=clusters,
+            predicted=prediction_of(predictions),
+        )
+        for row_statistics, predictions in zip(statistics, (a, b), strict=True)
+    )
+    loss_a, loss_b = (np.asarray(row_statistics.loss, np.float64) for row_statistics in statistics)
+    with np.errstate(invalid="ignore"):  # inf − inf
+        difference = loss_a - loss_b
     finite = counted & np.isfinite(difference)
-    table = Table(difference, counted, finite, mine < theirs)
+    table = Table(difference, counted, finite, loss_a < loss_b)
     sums = State(
         rows=len(labels),
         ignored=int(np.count_nonzero(ignored)),
@@ -237,14 +256,10 @@ def chunk_pair(
         clusters=table.by(clusters),
         slice_clusters=table.by_both(slices, clusters),
     )
-    orders = (mine < theirs, mine > theirs, mine == theirs)
-    better, worse, ties = (int(np.count_nonzero(counted & one)) for one in orders)
-    first, second = (
-        state_of(stats, labels, wanted=wanted, clusters=clusters, predicted=prediction_of(one), **facts)
-        for stats, one in zip(found, (a, b), strict=True)
-    )
     above, below = (tally_of(counted & (difference == end), first_row) for end in (np.inf, -np.inf))
-    return Pair(first, second, sums, above, below, better, worse, ties)
+    orders = (loss_a < loss_b, loss_a > loss_b, loss_a == loss_b)
+    better, worse, ties = (int(np.count_nonzero(counted & order)) for order in orders)
+    return Pair(state_a, state_b, sums, above, below, better, worse, ties)
 
 
 def unread_pair(first_row: int, rows: int) -> Pair:

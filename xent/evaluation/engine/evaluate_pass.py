@@ -1,4 +1,4 @@
-"""One pass over a prediction set: what is asked for, and what comes of it.
+"""The evaluation of a prediction set in one pass: :func:`evaluate`, and the plan that it makes first.
 
 A task opens the files, takes its own rows with every class, and returns a
 :class:`~xent.evaluation.statistics.state.State`. The states merge exactly, so the numbers are the same bits for any
@@ -8,7 +8,7 @@ Leaves out what a task does (``tasks.py``) and how the result is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -18,9 +18,9 @@ from xent.evaluation.engine.checkpoint import Store, open_store
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of, largest_chunk
-from xent.evaluation.engine.stream import evaluate_blocks
-from xent.evaluation.engine.tasks import Work, chunk_state, cut_statistics, unread_state
-from xent.evaluation.options import CHUNK_BYTES, Options, options_of
+from xent.evaluation.engine.stream import check_stream, evaluate_blocks
+from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unread_state
+from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, ignored_labels, ranks_of
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
 from xent.evaluation.sources.source import Source, refusal
 from xent.evaluation.sources.topk import TopKSource
@@ -28,28 +28,39 @@ from xent.evaluation.statistics.metrics import Evaluation, Temperature, finish
 from xent.evaluation.statistics.state import State
 from xent.evaluation.statistics.temperature import fit
 
-SAME_STATES = ("on_bad_label", "on_error", "predicted_bytes")
-"""Options that leave the state of a chunk as it is."""
+STATELESS_OPTIONS = ("on_bad_label", "on_error", "predicted_bytes")
+"""Options on which the state of a chunk does not depend."""
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A pass over the rows of which nothing has been read but headers.
+    """A pass over rows of which only headers have been read.
 
     Attributes
     ----------
-    work : Work
+    job : Job
     bounds : list of int
         The rows at which chunks begin, and the end.
-    predictions, labels : Source
-    keys : the sources of slices and clusters, None where there are none
+    sources : mapping of str to Source
+        All that is read, by the name of the argument: predictions, labels, slices, clusters.
     """
 
-    work: Work
+    job: Job
     bounds: list[int]
-    predictions: Source
-    labels: Source
-    keys: Sequence[Source | None]
+    sources: Mapping[str, Source]
+
+    @property
+    def predictions(self) -> Source:
+        return self.sources["predictions"]
+
+    @property
+    def labels(self) -> Source:
+        return self.sources["labels"]
+
+    @property
+    def keys(self) -> Keys:
+        """The sources of slices and clusters, None where there are none."""
+        return Keys(self.sources.get("slices"), self.sources.get("clusters"))
 
     @property
     def row_bytes(self) -> int:
@@ -58,7 +69,7 @@ class Planned:
 
     @property
     def options(self) -> Options:
-        return self.work.options
+        return self.job.options
 
     @property
     def tasks(self) -> int:
@@ -73,12 +84,12 @@ class Planned:
     @property
     def bytes(self) -> int:
         """Bytes of all predictions."""
-        return self.work.rows * self.row_bytes
+        return self.job.rows * self.row_bytes
 
     @property
     def kept_rows(self) -> int:
         """Rows of the chunks that an earlier run has finished."""
-        store = self.work.store
+        store = self.job.store
         return 0 if store is None else sum(b - a for a, b in pairwise(self.bounds) if store.path(a, b).exists())
 
 
@@ -89,7 +100,7 @@ class Pass(Planned):
     Attributes
     ----------
     losses : LossFile or None
-        Where the loss of every row goes.
+        Where the loss of every row is written.
     fits_temperature : bool
     """
 
@@ -98,8 +109,8 @@ class Pass(Planned):
 
     def graph(self) -> tuple[Graph, Any]:
         """A Dask graph and the key of its root, the state of the whole set."""
-        source = cut_statistics(self.predictions, self.labels, self.bounds, self.options)
-        return graph_of(self.work, self.bounds, [source, self.labels, *self.keys])
+        predictions = cut_statistics(self.predictions, self.labels, self.bounds, self.options)
+        return graph_of(self.job, self.bounds, [predictions, self.labels, *self.keys])
 
     def run(
         self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
@@ -111,21 +122,21 @@ class Pass(Planned):
         with engine(scheduler, progress) as compute, writing(self.losses):
             state: State = compute(*self.graph(), self.bounds)
             check_labels(state, self.options, self.predictions, label_remedy)
-        found = finish(state, self.options)
+        evaluation = finish(state, self.options)
         if not self.fits_temperature:
-            return found
+            return evaluation
         with engine(scheduler, None) as compute:
-            return replace(found, temperature=self.temperature(compute, found))
+            return replace(evaluation, temperature=self.temperature(compute, evaluation))
 
-    def temperature(self, compute: Any, found: Evaluation) -> Temperature:
-        """The temperature of the least loss, and the numbers at it."""
-        plain = replace(self.options, by_class=False, on_bad_label="skip")
+    def temperature(self, compute: Any, evaluation: Evaluation) -> Temperature:
+        """The temperature of the least loss, and the numbers at it; `evaluation` has those at 1."""
+        options = replace(self.options, by_class=False, on_bad_label="skip")
 
-        def at(inverse: float) -> Evaluation:
-            work = replace(self.work, options=plain, inverse_temperature=inverse, store=None, losses=None)
-            return finish(compute(*graph_of(work, self.bounds, [self.predictions, self.labels]), self.bounds), plain)
+        def evaluate_at(inverse: float) -> Evaluation:
+            job = replace(self.job, options=options, inverse_temperature=inverse, store=None, losses=None)
+            return finish(compute(*graph_of(job, self.bounds, [self.predictions, self.labels]), self.bounds), options)
 
-        return fit(at, found)
+        return fit(evaluate_at, evaluation)
 
 
 def evaluate(
@@ -246,89 +257,67 @@ def evaluate(
     >>> round(result.perplexity, 6), result.standard_error, result.counted
     (4.0, 0.0, 3)
     """
-    asked: dict[str, Any] = {
-        "kind": kind,
-        "ignore_index": ignore_index,
-        "on_bad_label": on_bad_label,
-        "on_error": on_error,
-        "by_class": by_class,
-        "top_k": top_k,
-        "bins": bins,
-        "classwise": classwise,
-        "predicted_bytes": predicted_bytes,
-        "chunk_bytes": chunk_bytes,
-    }
-    if labels is None:
-        keys = {"clusters": clusters, "slices": slices, "per_example": per_example, "state": state}
-        check_stream(predictions, **keys, scheduler=scheduler, fit_temperature=fit_temperature or None)
-        return evaluate_blocks(predictions, options_of(**asked), progress)
-    planned = plan(
-        predictions,
-        labels,
-        clusters=clusters,
-        slices=slices,
-        fit_temperature=fit_temperature,
-        per_example=per_example,
-        overwrite=overwrite,
-        state=state,
-        **asked,
+    options = Options(
+        kind=kind,
+        ignore_index=ignored_labels(ignore_index),
+        on_bad_label=on_bad_label,
+        on_error=on_error,
+        top_k=ranks_of(top_k),
+        bins=bins,
+        by_class=by_class,
+        classwise=classwise,
+        predicted_bytes=predicted_bytes,
+        chunk_bytes=chunk_bytes,
     )
+    keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
+    if labels is None:
+        check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
+        return evaluate_blocks(predictions, options, progress)
+    planned = plan(predictions, labels, options, keys=keys, outputs=outputs, fit_temperature=fit_temperature)
     return planned.run(scheduler=scheduler, progress=progress)
 
 
 def plan(
     predictions: Any,
     labels: Any,
+    options: Options = Options(),  # noqa: B008  # it cannot be changed
     *,
-    clusters: Any = None,
-    slices: Any = None,
+    keys: Keys = Keys(),  # noqa: B008  # the same
+    outputs: Outputs = Outputs(),  # noqa: B008  # the same
     fit_temperature: bool = False,
-    per_example: Any = None,
-    overwrite: bool = False,
-    state: Any = None,
-    **asked: Any,
 ) -> Pass:
-    """The plan of :func:`evaluate`, with the same parameters; only headers are read, and the names of Zarr chunks."""
-    options = options_of(**asked)
+    """The plan of :func:`evaluate`; only headers are read, and errors are those of before any work."""
     opened, truth = open_source(predictions, "predictions"), open_source(labels, "labels")
     check_pair(opened, truth)
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
-    keys = open_keys(opened, slices=slices, clusters=clusters)
+    sources = {"predictions": opened, "labels": truth, **open_keys(opened, keys._asdict())}
     opened.check_complete()  # not the labels: zarr leaves out a chunk of nothing but class 0, and may
     bounds = opened.bounds(options.chunk_bytes)
-    inputs = {"predictions": opened, "labels": truth, "slices": keys[0], "clusters": keys[1]}
-    store = store_of(state, inputs, options, per_example=per_example is not None)
-    losses = LossFile.plan(per_example, [opened, truth, *keys], store, overwrite=overwrite)
+    store = store_of(outputs.state, sources, options, per_example=outputs.per_example is not None)
+    losses = None
+    if outputs.per_example is not None:
+        losses = LossFile.plan(outputs.per_example, sources, store, overwrite=outputs.overwrite)
     rows, classes = opened.shape
     scratch = None if losses is None else losses.scratch
-    work = Work(chunk_state, unread_state, options, rows, classes, store=store, losses=scratch)
-    return Pass(work, bounds, opened, truth, keys, losses, fit_temperature)
-
-
-def check_stream(blocks: Any, **asked: Any) -> None:
-    """Raise TypeError or ValueError unless it is an iterable of blocks of which no more is asked than can be told."""
-    if not isinstance(blocks, Iterable) or isinstance(blocks, str | bytes) or hasattr(blocks, "shape"):
-        raise TypeError("evaluate: `labels` must be given, got None. Pass the labels of these predictions.")
-    named = [name for name, one in asked.items() if one is not None]
-    if named:
-        rule = f"be stored, or in hand, where `{named[0]}` is given"
-        raise ValueError(refusal("predictions", rule, "an iterable of blocks", f"Leave out {named[0]}."))
+    job = Job(chunk_state, unread_state, options, rows, classes, store=store, losses=scratch)
+    return Pass(job, bounds, sources, losses, fit_temperature)
 
 
 def store_of(
-    directory: Any, sources: dict[str, Source | None], options: Options, *, per_example: bool = False
+    directory: Any, sources: Mapping[str, Source], options: Options, *, per_example: bool = False
 ) -> Store | None:
-    """Where finished chunks are kept, if they are to be; those of a run that wrote no losses are of another run."""
+    """The store of finished chunks in a directory, None for None; one of a run that wrote no losses is refused."""
     if directory is None:
         return None
-    inputs = {name: one.fingerprint() for name, one in sources.items() if one is not None}
-    for name, mark in inputs.items():
-        if mark is None:
+    fingerprints = {name: source.fingerprint() for name, source in sources.items()}
+    for name, fingerprint in fingerprints.items():
+        if fingerprint is None:
             got, remedy = f"{sources[name]} as `{name}`", "Save it as a file, and pass its path."
             raise ValueError(refusal("state", "be of files alone, whose change is seen", got, remedy))
-    asked = {key: one for key, one in asdict(options).items() if key not in SAME_STATES}
-    return open_store(directory, {**inputs, "options": asked, "per_example": per_example, "version": xent.__version__})
+    chosen = {name: value for name, value in asdict(options).items() if name not in STATELESS_OPTIONS}
+    run = {**fingerprints, "options": chosen, "per_example": per_example, "version": xent.__version__}
+    return open_store(directory, run)
 
 
 def check_kind(predictions: Source, options: Options) -> None:
@@ -339,9 +328,9 @@ def check_kind(predictions: Source, options: Options) -> None:
 
 
 def check_whole_rows(predictions: Source, options: Options, *, fit_temperature: bool) -> None:
-    """Raise ValueError where something is asked for that needs every class of a row at once, and they are not."""
-    for name, asked in (("classwise", options.classwise), ("fit_temperature", fit_temperature)):
-        if asked and not predictions.has_whole_rows:
+    """Raise ValueError where an option needs every class of a row at once and the classes are in several chunks."""
+    for name, needs_whole_rows in (("classwise", options.classwise), ("fit_temperature", fit_temperature)):
+        if needs_whole_rows and not predictions.has_whole_rows:
             rule = "have every class of a row in one piece"
             remedy = f"Call rechunk({{1: -1}}) of a Dask array, or leave out {name}."
             raise ValueError(refusal("predictions", rule, predictions, remedy))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,24 +39,20 @@ class LossFile:
     is_kept: bool
 
     @classmethod
-    def plan(
-        cls, path: Any, sources: Sequence[Source | None], store: Store | None, *, overwrite: bool
-    ) -> LossFile | None:
-        """The file at a path; None for None. `sources` are all that is read, the predictions first.
+    def plan(cls, path: Any, sources: Mapping[str, Source], store: Store | None, *, overwrite: bool) -> LossFile:
+        """The file at a path, for a pass that reads the sources.
 
         Raises
         ------
         FileExistsError, FileNotFoundError, PermissionError, ValueError
             If it cannot be there.
         """
-        predictions = sources[0]
-        if path is None or predictions is None:
-            return None
+        predictions = sources["predictions"]
         target = output_path("per_example", path, SUFFIXES, overwrite=overwrite)
-        check_no_input("per_example", target, sources)
-        wide = predictions.dtype.itemsize == 8 or not predictions.has_whole_rows
+        check_no_input("per_example", target, sources.values())
+        is_wide = predictions.dtype.itemsize == 8 or not predictions.has_whole_rows
         scratch = Path(store.directory, SCRATCH) if store else target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        dtype = np.dtype(np.float64 if wide else np.float32)
+        dtype = np.dtype(np.float64 if is_wide else np.float32)
         return cls(target, str(scratch), predictions.shape[0], dtype, store is not None)
 
     def prepare(self) -> None:

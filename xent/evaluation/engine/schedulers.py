@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from xent.dispatch.settings import affinity, current
-from xent.evaluation.engine.tasks import Work, run_chunk
+from xent.evaluation.engine.tasks import Job, run_chunk
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.state import merge_all
 from xent.optional import require
@@ -36,7 +36,7 @@ Progress = Callable[[int], None]
 Graph = dict[Any, Any]
 
 
-def graph_of(work: Work, bounds: list[int], sources: Sequence[Source | None]) -> tuple[Graph, Any]:
+def graph_of(job: Job, bounds: list[int], sources: Sequence[Source | None]) -> tuple[Graph, Any]:
     """A Dask graph and the key of its root: the merged states of all chunks.
 
     The chunks begin at ``bounds``; a task is given what each source has of its rows, None where there is no source.
@@ -50,7 +50,7 @@ def graph_of(work: Work, bounds: list[int], sources: Sequence[Source | None]) ->
         columns.append(parts)
     keys = [(CHUNK, run, index) for index in range(len(bounds) - 1)]
     for key, rows, *parts in zip(keys, pairwise(bounds), *columns, strict=True):
-        graph[key] = (run_chunk, work, *rows, *parts)
+        graph[key] = (run_chunk, job, *rows, *parts)
     level = 0
     while len(keys) > 1 or level == 0:
         groups = [keys[i : i + MERGED_AT_ONCE] for i in range(0, len(keys), MERGED_AT_ONCE)] or [[]]

@@ -11,8 +11,8 @@ from typing import Any
 
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.schedulers import Progress
-from xent.evaluation.engine.tasks import Work, chunk_state, run_chunk, unread_state
-from xent.evaluation.options import Options
+from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unread_state
+from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.sources.opening import check_pair, open_source
 from xent.evaluation.sources.source import Source, refusal
 from xent.evaluation.statistics.metrics import Evaluation, finish
@@ -29,11 +29,11 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
     """
     state, classes = State(), None
     for pair in blocks:
-        predictions, labels = opened(pair, state.rows, classes)
+        predictions, labels = open_block(pair, state.rows, classes)
         rows, classes = predictions.shape
-        work = Work(chunk_state, unread_state, options, 0, classes, threads=None)
-        parts = [in_hand(one) for one in (predictions, labels)]
-        state = merge(state, run_chunk(work, state.rows, state.rows + rows, *parts))
+        job = Job(chunk_state, unread_state, options, 0, classes, threads=None)
+        parts = [computed(source) for source in (predictions, labels)]
+        state = merge(state, run_chunk(job, state.rows, state.rows + rows, *parts))
         check_labels(state, options, predictions, LABEL_REMEDY)
         if progress is not None:
             progress(rows)
@@ -41,14 +41,32 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
     return finish(state, options)
 
 
-def in_hand(block: Source) -> Any:
+def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, fit_temperature: bool) -> None:
+    """Raise TypeError or ValueError unless the blocks are an iterable and nothing is asked that needs stored rows."""
+    if not isinstance(blocks, Iterable) or isinstance(blocks, str | bytes) or hasattr(blocks, "shape"):
+        raise TypeError("evaluate: `labels` must be given, got None. Pass the labels of these predictions.")
+    needs_stored_rows = {
+        "clusters": keys.clusters is not None,
+        "slices": keys.slices is not None,
+        "per_example": outputs.per_example is not None,
+        "state": outputs.state is not None,
+        "scheduler": scheduler is not None,
+        "fit_temperature": fit_temperature,
+    }
+    for name, is_given in needs_stored_rows.items():
+        if is_given:
+            rule = f"be stored, or in hand, where `{name}` is given"
+            raise ValueError(refusal("predictions", rule, "an iterable of blocks", f"Leave out {name}."))
+
+
+def computed(block: Source) -> Any:
     """The rows of a block, computed if they are Dask's."""
     graph, (part,) = block.parts([0, block.shape[0]])
     return require("dask", "dask", "a block of Dask").get(graph, part) if graph else part
 
 
-def opened(pair: Any, first_row: int, classes: int | None) -> tuple[Source, Source]:
-    """The predictions and labels of a block; TypeError or ValueError where it is none, or not like those before it."""
+def open_block(pair: Any, first_row: int, classes: int | None) -> tuple[Source, Source]:
+    """The predictions and labels of a block; TypeError or ValueError if it is no pair, or unlike those before it."""
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise TypeError(refusal("predictions", PAIRS, f"{type(pair).__name__} at row {first_row}", "Yield pairs."))
     predictions, labels = open_source(pair[0], "predictions"), open_source(pair[1], "labels")

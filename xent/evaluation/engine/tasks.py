@@ -39,13 +39,13 @@ def wishes_here() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Work:
+class Job:
     """What all tasks of a pass have in common.
 
     Attributes
     ----------
     measure : callable
-        ``measure(work, first_row, *arrays)`` is the state of some rows, the first being row `first_row` of the set.
+        ``measure(job, first_row, *arrays)`` is the state of some rows, the first being row `first_row` of the set.
     passed_over : callable
         ``passed_over(first_row, rows)`` is the state of rows that could not be read.
     options : Options
@@ -75,84 +75,85 @@ class Work:
     wishes: Mapping[str, Any] = field(default_factory=wishes_here)
 
 
-def run_chunk(work: Work, start: int, stop: int, *parts: Any) -> Any:
+def run_chunk(job: Job, start: int, stop: int, *parts: Any) -> Any:
     """The state of rows start to stop, kept in the store, or taken from there; each part is of these rows, or None."""
-    if work.store is None:
-        return measured(work, start, 0, stop - start, parts)
-    kept = work.store.load(start, stop)
+    if job.store is None:
+        return measured(job, start, 0, stop - start, parts)
+    kept = job.store.load(start, stop)
     if kept is None:
-        kept = measured(work, start, 0, stop - start, parts)
+        kept = measured(job, start, 0, stop - start, parts)
         if not getattr(kept, "difference", kept).unread.count:  # the next run is to try again
-            work.store.save(start, stop, kept)
+            job.store.save(start, stop, kept)
     return kept
 
 
-def measured(work: Work, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
+def measured(job: Job, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
     """The state of some rows of a chunk that begins at `first_row` of the set."""
     taken = []
     for part in parts:
         try:
             taken.append(take(part, start, stop))
         except ReadError:
-            if work.options.on_error != "skip":
+            if job.options.on_error != "skip":
                 raise
             middle = part.edge(start, stop)
             if middle is None:
-                if work.losses:
-                    write_losses(work.losses, first_row + start, np.nan, stop - start)
-                return work.passed_over(first_row + start, stop - start)
+                if job.losses:
+                    write_losses(job.losses, first_row + start, np.nan, stop - start)
+                return job.passed_over(first_row + start, stop - start)
             before, after = (
-                measured(work, first_row, start, middle, parts),
-                measured(work, first_row, middle, stop, parts),
+                measured(job, first_row, start, middle, parts),
+                measured(job, first_row, middle, stop, parts),
             )
             return merge(before, after)
-    return work.measure(work, first_row + start, *taken)
+    return job.measure(job, first_row + start, *taken)
 
 
 def chunk_state(
-    work: Work, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
+    job: Job, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
 ) -> State:
     """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
     labels = host(labels)
-    if work.inverse_temperature != 1:
-        plain = replace(work, options=replace(work.options, kind="logits"), inverse_temperature=1.0)
-        step = max(1, TEMPERED_ELEMENTS // work.classes)
+    if job.inverse_temperature != 1:
+        plain = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
+        step = max(1, TEMPERED_ELEMENTS // job.classes)
         blocks = [slice(start, start + step) for start in range(0, len(labels), step)]
-        logits = (tempered(work, predictions[rows]) for rows in blocks)
+        logits = (tempered(job, predictions[rows]) for rows in blocks)
         states = zip(blocks, logits, strict=True)
         state: State = merge_all(chunk_state(plain, first_row + rows.start, one, labels[rows]) for rows, one in states)
         return state
-    ignored, bad = left_out(work.options, work.classes, labels)
-    found = statistics_of(work, predictions, labels)
+    ignored, bad = left_out(job.options, job.classes, labels)
+    found = statistics_of(job, predictions, labels)
     keys = {"slices": host(slices), "clusters": host(clusters)}
     beyond = beyond_of(predictions, labels) & ~(ignored | bad)
-    if work.losses:
-        write_losses(work.losses, first_row, np.where(ignored | bad | beyond, np.nan, found.loss), len(labels))
+    if job.losses:
+        write_losses(job.losses, first_row, np.where(ignored | bad | beyond, np.nan, found.loss), len(labels))
     classwise = None
-    if work.options.classwise:
-        probabilities = probabilities_of(work, predictions, found.lse)
-        classwise = classwise_of(probabilities, labels, ~(ignored | bad), work.classes, work.options.bins)
+    if job.options.classwise:
+        probabilities = probabilities_of(job, predictions, found.lse)
+        classwise = classwise_of(probabilities, labels, ~(ignored | bad), job.classes, job.options.bins)
     return state_of(
         found,
         labels,
+        job.options,
         first_row=first_row,
+        all_rows=job.rows,
         ignored=ignored,
         bad=bad,
         beyond=beyond,
-        wanted=work.options.wanted(work.rows),
         classwise=classwise,
         predicted=prediction_of(predictions),
         **keys,
     )
 
 
-def tempered(work: Work, predictions: Any) -> Any:
+def tempered(job: Job, predictions: Any) -> Any:
     """The predictions of a block as logits over the temperature."""
     wide = host(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
-    if work.options.kind == "probabilities":
+    if job.options.kind == "probabilities":
         with np.errstate(divide="ignore"):
             wide = np.log(wide)
-    return wide * wide.dtype.type(work.inverse_temperature)
+    return wide * wide.dtype.type(job.inverse_temperature)
 
 
 def unread_state(first_row: int, rows: int) -> State:
@@ -160,17 +161,17 @@ def unread_state(first_row: int, rows: int) -> State:
     return State(rows=rows, unread=Tally(rows, first_row))
 
 
-def statistics_of(work: Work, predictions: Any, labels: Array) -> xent.RowStatistics:
+def statistics_of(job: Job, predictions: Any, labels: Array) -> xent.RowStatistics:
     """The numbers of some rows, as NumPy's arrays."""
     if isinstance(predictions, TopKRows):
-        predictions.check(left_out(work.options, work.classes, labels)[0])
+        predictions.check(left_out(job.options, job.classes, labels)[0])
         return predictions.statistics(labels)
     if not isinstance(predictions, xent.RowStatistics):
         if is_on_a_gpu(predictions):
             labels = array_namespace(predictions).asarray(labels, device=predictions.device)
-        with xent.using(**work.wishes, threads=work.threads, validate="never"):
-            ignored = work.options.ignore_index or None
-            predictions = xent.row_statistics(predictions, labels, kind=work.options.kind, ignore_index=ignored)
+        with xent.using(**job.wishes, threads=job.threads, validate="never"):
+            ignored = job.options.ignore_index or None
+            predictions = xent.row_statistics(predictions, labels, kind=job.options.kind, ignore_index=ignored)
     return xent.RowStatistics(*map(host, predictions))
 
 
@@ -183,15 +184,15 @@ def prediction_of(predictions: Any) -> Callable[[Array], Array] | None:
     return lambda rows: np.asarray([int(host(predictions[row]).argmax()) for row in rows.tolist()], np.int64)
 
 
-def probabilities_of(work: Work, predictions: Any, lse: Array) -> Callable[[slice], Array]:
+def probabilities_of(job: Job, predictions: Any, lse: Array) -> Callable[[slice], Array]:
     """The probabilities of some rows, in float64."""
 
     def probabilities(rows: slice) -> Array:
         block: Array = host(predictions[rows]).astype(np.float64)
-        if work.options.kind == "probabilities":
+        if job.options.kind == "probabilities":
             return block
         with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
-            p: Array = np.exp(block if work.options.kind == "log_probabilities" else block - lse[rows, None])
+            p: Array = np.exp(block if job.options.kind == "log_probabilities" else block - lse[rows, None])
         return p
 
     return probabilities

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
@@ -36,9 +35,8 @@ COUNTS = (
 
 def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
     """What ``xent evaluate --json`` writes: schema version, inputs, options, counts, metrics, timing."""
-    sources = {"predictions": planned.predictions, "labels": planned.labels}
     return {
-        **heading(planned, sources, scheduler),
+        **heading(planned, scheduler),
         **numbers(evaluation),
         "timing": timing(planned, wall_seconds),
     }
@@ -46,9 +44,8 @@ def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seco
 
 def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
     """What ``xent compare --json`` writes: the difference, and the numbers of each set."""
-    sources = {"a": planned.predictions, "b": planned.b, "labels": planned.labels}
     return {
-        **heading(planned, sources, scheduler),
+        **heading(planned, scheduler),
         "difference": {
             "value": found.mean_difference,
             "stderr": found.standard_error,
@@ -67,23 +64,17 @@ def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_
     }
 
 
-def heading(planned: Planned, sources: dict[str, Source], scheduler: str) -> dict[str, Any]:
+def heading(planned: Planned, scheduler: str) -> dict[str, Any]:
     """The schema version, the inputs, those of slices and clusters among them, and the options."""
     options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
     if hasattr(planned, "fits_temperature"):
         options["fit_temperature"] = planned.fits_temperature
     return {
         "schema_version": SCHEMA_VERSION,
-        "inputs": {name: described(source) for name, source in with_keys(sources, planned).items()},
+        "inputs": {name: described(source) for name, source in planned.sources.items()},
         "options": asdict(planned.options) | options,
         "environment": environment(),
     }
-
-
-def with_keys(sources: Mapping[str, Source], planned: Planned) -> dict[str, Source]:
-    """The sources, and those of slices and clusters where there are some."""
-    keys = zip(("slices", "clusters"), planned.keys, strict=False)
-    return {**sources, **{name: one for name, one in keys if one is not None}}
 
 
 def described(source: Source) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from xent.evaluation.outputs import move, output_path, remove, written
 from xent.evaluation.report import figures
 from xent.evaluation.report.figures import Bar
 from xent.evaluation.report.html import html_of, measured, table, tag, told
-from xent.evaluation.report.json_document import with_keys
 from xent.evaluation.report.sections import (
     SHOWN_BARS,
     SHOWN_ROWS,
@@ -93,7 +92,7 @@ def page(
         If matplotlib is not installed.
     """
     found, title = sheets(evaluation), title_of(planned.predictions)
-    sources = with_keys({"predictions": planned.predictions, "labels": planned.labels}, planned)
+    sources = planned.sources
     loss, perplexity, accuracy = (evaluation.metrics[name] for name in ("loss", "perplexity", "accuracy"))
     numbers = [
         ("Loss", *measured(loss.value, loss.stderr), f"nats; {interval(*evaluation.confidence_interval, loss.stderr)}"),
@@ -151,7 +150,7 @@ def pair_page(
     found: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float, written: datetime | None = None
 ) -> str:
     """The page of a comparison, as HTML text; parameters and errors are those of :func:`page`."""
-    sources = with_keys({"a": planned.predictions, "b": planned.b, "labels": planned.labels}, planned)
+    sources = planned.sources
     title = f"{title_of(planned.predictions)} and {title_of(planned.b)}"
     unit = "rows" if found.clusters is None else f"{found.clusters:,} clusters"
     within = f"nats; {interval(*found.confidence_interval, found.standard_error)}; {unit} taken as independent"

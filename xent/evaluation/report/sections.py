@@ -134,7 +134,7 @@ def most(groups: Mapping[Any, Group], number: Callable[[Group], float], count: i
 
 def made(planned: Planned, sources: Mapping[str, Source], scheduler: str, wall_seconds: float) -> Element:
     """The options, the environment and the time."""
-    found = heading(planned, dict(sources), scheduler)
+    found = heading(planned, scheduler)
     return tag(
         "section",
         facts("Options", words(found["options"])),

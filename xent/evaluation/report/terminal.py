@@ -71,19 +71,19 @@ def told_plan(planned: Planned, scheduler: Any) -> str:
         memory = f"{threads} processes take up to {each / 1e6:,.0f} MB each"
     else:
         memory = f"{threads} threads take up to {projected_peak(threads, planned.chunk_bytes) / 1e6:,.0f} MB"
-    for name, one in (("labels", planned.labels), *zip(("slices", "clusters"), planned.keys, strict=True)):
-        if one is not None and (lost := one.missing()):
+    for name in ("labels", "slices", "clusters"):
+        if name in planned.sources and (lost := planned.sources[name].missing()):
             memory += f"; {lost:,} chunks of the {name} are not stored, and are read as the fill value"
-    kept = f"; {planned.kept_rows:,} of {planned.work.rows:,} rows are done" if planned.kept_rows else ""
+    kept = f"; {planned.kept_rows:,} of {planned.job.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
 
 
 def told_interruption(planned: Planned, what: str = "interrupted") -> str:
     """What a run leaves that was interrupted, or whatever else it is called, and how to go on."""
-    if planned.work.store is None:
+    if planned.job.store is None:
         return f"{what}; nothing was written. With --state DIR a run can be gone on with."
-    done = f"{planned.kept_rows:,} of {planned.work.rows:,} rows are done"
-    return f"{what}; {done} and kept in {planned.work.store.directory}. Run it again as it was to go on."
+    done = f"{planned.kept_rows:,} of {planned.job.rows:,} rows are done"
+    return f"{what}; {done} and kept in {planned.job.store.directory}. Run it again as it was to go on."
 
 
 def print_table(evaluation: Evaluation, planned: Pass, *, wall_seconds: float, stream: TextIO | None = None) -> None:

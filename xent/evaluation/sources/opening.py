@@ -9,6 +9,7 @@ Leaves out the formats themselves.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -105,24 +106,24 @@ def check_pair(predictions: Source, labels: Source) -> None:
         raise ValueError(refusal("labels", rule, labels, remedy))
 
 
-def open_keys(predictions: Source, **given: Any) -> list[Source | None]:
-    """The sources of each row's slice and cluster, by the names of the arguments; None where there is none.
+def open_keys(predictions: Source, keys: Mapping[str, Any]) -> dict[str, Source]:
+    """The sources of the rows' slices and clusters, by the names of the arguments; of None there is none.
 
-    Raise TypeError or ValueError unless they are (rows,) integers or text of as many rows.
+    Raises
+    ------
+    TypeError, ValueError
+        Unless they are (rows,) integers or text of as many rows as the predictions.
     """
-    found: list[Source | None] = []
+    sources = {name: open_source(key, name) for name, key in keys.items() if key is not None}
     rows = predictions.shape[0]
-    for argument, one in given.items():
-        keys = None if one is None else open_source(one, argument)
-        if keys is not None and keys.shape != (rows,):
-            raise ValueError(
-                refusal(argument, f"have shape ({rows},), one for each row", keys, "Pass one key per row.")
-            )
-        if keys is not None and keys.dtype.kind not in "biuUS":
+    for argument, source in sources.items():
+        if source.shape != (rows,):
+            rule = f"have shape ({rows},), one for each row"
+            raise ValueError(refusal(argument, rule, source, "Pass one key per row."))
+        if source.dtype.kind not in "biuUS":
             remedy = "Pass integers, or an array of strings of fixed width."
-            raise TypeError(refusal(argument, "be integers or text", keys, remedy))
-        found.append(keys)
-    return found
+            raise TypeError(refusal(argument, "be integers or text", source, remedy))
+    return sources
 
 
 def open_path(text: str, argument: str) -> Source:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import xent
-from xent.evaluation.options import Wanted
+from xent.evaluation.options import Options
 from xent.evaluation.statistics.classwise import Classwise
 from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
 
@@ -186,14 +186,15 @@ def merge_all(states: Iterable[Any]) -> Any:
 
 
 def state_of(
-    found: xent.RowStatistics,
+    statistics: xent.RowStatistics,
     labels: Array,
+    options: Options = Options(),  # noqa: B008  # it cannot be changed
     *,
     first_row: int = 0,
+    all_rows: int = 0,
     ignored: Array | None = None,
     bad: Array | None = None,
     beyond: Array | None = None,
-    wanted: Wanted = Wanted(),  # noqa: B008  # a NamedTuple cannot be changed
     slices: Array | None = None,
     clusters: Array | None = None,
     classwise: Classwise | None = None,
@@ -203,14 +204,17 @@ def state_of(
 
     Parameters
     ----------
-    found : RowStatistics
-        What :func:`xent.row_statistics` says of them; the loss is read only where a row is neither ignored nor bad.
+    statistics : RowStatistics
+        Of these rows; the loss is read only where a row is neither ignored nor bad.
     labels : array, shape (rows,), integer
+    options : Options
+        They say which ranks, bins and tables the state has.
     first_row : int
         Where the block begins in the whole set.
+    all_rows : int
+        The rows of the whole set, which are cut into :data:`SEGMENTS`; 0 if they are not known, and not cut.
     ignored, bad, beyond : array, shape (rows,), bool, or None
         The rows to leave out; no row is two of them. None is none.
-    wanted : Wanted
     slices, clusters : array, shape (rows,), or None
         The slice and the cluster of each row, integers or text.
     classwise : Classwise, optional
@@ -218,15 +222,16 @@ def state_of(
     predicted : callable, optional
         Given the indices of some rows of the block, the classes of their highest predictions.
     """
-    loss = np.asarray(found.loss)
-    ignored, bad, beyond = (np.zeros(len(loss), bool) if one is None else one for one in (ignored, bad, beyond))
+    loss = np.asarray(statistics.loss)
+    ignored, bad, beyond = (np.zeros(len(loss), bool) if rows is None else rows for rows in (ignored, bad, beyond))
     counted = ~(ignored | bad | beyond)
     infinite, finite = counted & np.isposinf(loss), counted & np.isfinite(loss)
-    strange = counted & ~(np.abs(found.lse) <= NORMALISED_WITHIN) if wanted.are_probabilities else np.zeros_like(bad)
-    rank, top = np.asarray(found.label_rank), np.asarray(found.top_probability, np.float64)
-    probability, squares = (np.asarray(one, np.float64) for one in (found.label_probability, found.sum_p_squared))
+    unnormalised = counted & ~(np.abs(statistics.lse) <= NORMALISED_WITHIN) & options.are_probabilities
+    rank, top = np.asarray(statistics.label_rank), np.asarray(statistics.top_probability, np.float64)
+    label_probability = np.asarray(statistics.label_probability, np.float64)
+    sum_p_squared = np.asarray(statistics.sum_p_squared, np.float64)
     table = Table(loss, counted, finite, rank == 0)
-    bins = bins_of(top, rank == 0, counted & np.isfinite(top), wanted.bins)
+    bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins)
     return State(
         rows=len(loss),
         ignored=int(np.count_nonzero(ignored)),
@@ -234,18 +239,18 @@ def state_of(
         beyond=tally_of(beyond, first_row, labels),
         nan=tally_of(counted & ~finite & ~infinite, first_row),
         infinite=tally_of(infinite, first_row),
-        unnormalised=tally_of(strange, first_row),
+        unnormalised=tally_of(unnormalised, first_row),
         loss=moments_of(loss[finite]),
-        brier=finite_moments((1 - 2 * probability + squares)[counted]),
-        entropy=finite_moments(np.asarray(found.entropy)[counted]),
+        brier=finite_moments((1 - 2 * label_probability + sum_p_squared)[counted]),
+        entropy=finite_moments(np.asarray(statistics.entropy)[counted]),
         confidence=reduce(Moments.merge, (one.confidence for one in bins.values()), Moments()),
-        ranks=counts_of(rank[counted & (rank >= 0) & (rank < wanted.ranks)]),
+        ranks=counts_of(rank[counted & (rank >= 0) & (rank < options.ranks)]),
         labels=counts_of(labels[counted]),
         bins=bins,
         histogram=counts_of(place_of(loss[finite])),
-        segments=table.by_segment(first_row, wanted.rows),
+        segments=table.by_segment(first_row, all_rows),
         worst=worst_of(np.where(finite | infinite, loss, -np.inf), labels, first_row, predicted),
-        classes=table.by(labels) if wanted.by_class else {},
+        classes=table.by(labels) if options.by_class else {},
         slices=table.by(slices),
         clusters=table.by(clusters),
         slice_clusters=table.by_both(slices, clusters),

@@ -1,0 +1,132 @@
+"""How a command runs a planned pass and shows its result: a table or a JSON document, and the files beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xent.cli.exits import (
+    UNAVAILABLE,
+    environment_checked,
+    fail,
+    input_checked,
+    interruption_code,
+    interruption_name,
+)
+
+if TYPE_CHECKING:
+    from xent.evaluation.engine.compare_pass import PairPass
+    from xent.evaluation.engine.evaluate_pass import Pass
+
+LABEL_REMEDY = (
+    "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command writes: to stdout a table or a JSON document, to stderr its progress, and files.
+
+    Attributes
+    ----------
+    as_json : bool
+    quiet : bool
+        Whether nothing is said of the progress.
+    html, tables : Path or None
+        The page, and the folder of tables.
+    """
+
+    as_json: bool
+    quiet: bool
+    html: Path | None
+    tables: Path | None
+
+    @classmethod
+    def checked(
+        cls, *, as_json: bool, quiet: bool, html: str | None, tables: str | None = None, overwrite: bool
+    ) -> Output:
+        """The output that the options of a command name; an error if a file of it cannot be written."""
+        from xent.dispatch import settings
+        from xent.evaluation.report.page import page_path
+        from xent.evaluation.report.parquet import tables_path
+
+        with environment_checked():
+            settings.current()
+        folder = tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
+        page = page_path(html, overwrite=overwrite, argument="--html") if html else None
+        return cls(as_json=as_json, quiet=quiet, html=page, tables=folder)
+
+
+def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None) -> Any:
+    """Run a pass on the scheduler that the option names, show its result, and return it."""
+    from xent.evaluation.outputs import check_no_input
+    from xent.evaluation.report import terminal
+
+    with input_checked():
+        for argument, target in (("--tables", output.tables), ("--html", output.html)):
+            if target:
+                check_no_input(argument, target, planned.sources.values())
+        scheduler = scheduler_named(scheduler)
+        if not output.quiet:
+            click.echo(terminal.told_plan(planned, scheduler), err=True)
+    start = time.perf_counter()
+    try:
+        with environment_checked(), terminal.progress_bar(planned, quiet=output.quiet) as progress:
+            result = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
+    except KeyboardInterrupt as error:
+        fail(terminal.told_interruption(planned, interruption_name(error)), interruption_code(error))
+    show(result, planned, output, scheduler=scheduler, wall_seconds=time.perf_counter() - start)
+    return result
+
+
+def show(result: Any, planned: Any, output: Output, *, scheduler: str, wall_seconds: float) -> None:
+    """Write the result of an evaluation or a comparison, as a document or a table, and to the files of the output."""
+    from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.report import json_document, page, parquet, terminal
+
+    is_pair = isinstance(result, Comparison)
+    if output.as_json:
+        document = json_document.pair_document if is_pair else json_document.document
+        click.echo(json_document.to_json(document(result, planned, scheduler=scheduler, wall_seconds=wall_seconds)))
+    else:
+        print_result = terminal.print_comparison if is_pair else terminal.print_table
+        print_result(result, planned, wall_seconds=wall_seconds)
+    if output.html:
+        page.write_page(output.html, result, planned, scheduler=scheduler, wall_seconds=wall_seconds)
+    if output.tables:
+        parquet.write_tables(result, output.tables)
+
+
+def scheduler_named(option: str | None) -> str:
+    """The option, or the address in Dask's configuration if there is no option, or "threads" if there is neither."""
+    from xent.optional import require
+
+    if option is None:
+        address = require("dask", "dask", "an evaluation").config.get("scheduler-address", None)
+        if not address:
+            return "threads"
+        return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
+    if os.path.isfile(option):
+        if not is_scheduler_file(option):
+            rule = "must be the file of a running scheduler, with its address"
+            fail(f"evaluate: `--scheduler` {rule}, got {option}. Start one with: dask scheduler", UNAVAILABLE)
+    elif not re.fullmatch(r"threads|sync|processes(:[1-9]\d*)?|.*://.*", option):
+        rule = "must be threads, sync, processes:2, an address such as tcp://host:8786, or a scheduler file"
+        raise ValueError(f"evaluate: `--scheduler` {rule}, got {option}. Leave it out for threads.")
+    return option
+
+
+def is_scheduler_file(path: str) -> bool:
+    """Whether a file holds the address of a scheduler, as ``dask scheduler --scheduler-file`` writes it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return bool(json.load(file)["address"])
+    except (ValueError, KeyError, TypeError):
+        return False
