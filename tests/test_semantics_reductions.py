@@ -144,6 +144,19 @@ def test_a_class_weight_of_zero_does_not_ignore_its_rows(lib, logits):
     assert near(mean, rows.sum() / 7, ulps=32)
 
 
+@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
+@pytest.mark.parametrize("held", [[0, -inf, 0], [nan, 0, 0]], ids=str)
+@pytest.mark.parametrize("function", [sparse, dense], ids=["sparse", "dense"])
+def test_a_row_of_class_weight_zero_has_loss_and_gradient_zero_whatever_it_holds(lib, function, held):
+    logits = np.asarray([held, [1, 2, 0]], np.float32)
+    labels = np.asarray([1, 0])
+    targets = labels if function is sparse else one_hot(labels, 3).astype(np.float32)
+    loss, gradient = lib.call(function, logits, targets, class_weight=np.asarray([1.0, 0.0, 1.0], np.float32))
+
+    assert same(loss[0], 0.0)
+    assert same(gradient[0], [0, 0, 0])
+
+
 # -------------------- means
 
 
