@@ -17,7 +17,7 @@ import zarr
 import xent
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
-from xent.evaluation.report.terminal import told_plan
+from xent.evaluation.report.terminal import format_plan
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import ReadError, Source
 
@@ -231,7 +231,7 @@ def test_labels_that_are_not_stored_are_told_before_the_run(folder, labels):
     stored[:] = labels
     (folder / "l.zarr" / "c" / "3").unlink()
 
-    assert "1 chunks of the labels are not stored, and are read as the fill value" in told_plan(
+    assert "1 chunks of the labels are not stored, and are read as the fill value" in format_plan(
         plan("x.npy", "l.zarr"), "threads"
     )
 

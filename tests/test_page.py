@@ -12,10 +12,10 @@ import pytest
 from pages import HOSTILE, compared, evaluated, hostile_slices, read, some_set, value_of
 
 from xent.evaluation.report import page as pages
-from xent.evaluation.report.figures import Bar, bars, log_ticks, power, shortened
-from xent.evaluation.report.html import POLICY, measured
-from xent.evaluation.report.page import page, page_path, pair_page, verdict, write_page
-from xent.evaluation.report.wording import remarks
+from xent.evaluation.report.figures import Bar, bar_chart, format_tick, log_ticks, shorten
+from xent.evaluation.report.html import POLICY
+from xent.evaluation.report.page import page, page_path, pair_page, write_page
+from xent.evaluation.report.wording import format_short_estimate, remarks, verdict
 
 ROWS, CLASSES = 507, 7
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
@@ -107,7 +107,10 @@ def test_every_metric_is_there_with_its_error_and_its_rows(html, evaluation):
 def test_a_metric_is_written_to_the_digits_of_its_error(html, evaluation):
     loss = html.table("Metrics")[0]
 
-    assert [cell.text for cell in loss[:3]] == ["loss", *measured(evaluation.mean_loss, evaluation.standard_error)]
+    assert [cell.text for cell in loss[:3]] == [
+        "loss",
+        *format_short_estimate(evaluation.mean_loss, evaluation.standard_error),
+    ]
     assert float(loss[1].text) == pytest.approx(evaluation.mean_loss, abs=evaluation.standard_error / 10)
 
 
@@ -117,7 +120,7 @@ def test_the_numbers_on_top_are_those_of_the_table(html, evaluation):
     assert f"{evaluation.calibration_error:.4f}" in cards["Calibration error"]
     for name in ("loss", "perplexity", "accuracy"):
         one = evaluation.metrics[name]
-        assert "".join(measured(one.value, one.stderr)) in cards[name.capitalize()]
+        assert "".join(format_short_estimate(one.value, one.stderr)) in cards[name.capitalize()]
 
 
 def test_the_counts_name_their_denominator(html, evaluation):
@@ -251,14 +254,14 @@ def test_error_bars_are_those_of_95_percent(html, evaluation):
 
 def test_names_stand_in_the_plot_from_the_top_in_their_order(html, evaluation):
     texts = {one.text: float(one.attributes["y"]) for one in svg_of(html, "Mean loss of slices").every("text")}
-    names = [one for one in texts if one in map(shortened, HOSTILE)]
+    names = [one for one in texts if one in map(shorten, HOSTILE)]
 
-    assert names == [*map(shortened, evaluation.slices)] == sorted(names, key=texts.get)
+    assert names == [*map(shorten, evaluation.slices)] == sorted(names, key=texts.get)
 
 
 def test_a_bar_that_is_not_finite_is_said_in_words():
     found = [Bar("a", math.nan, math.nan), Bar("b", math.inf, math.nan), Bar("c", 2.0, math.inf)]
-    svg = bars("some", "Some bars", "nats", found, line=math.nan)
+    svg = bar_chart("some", "Some bars", "nats", found, line=math.nan)
     read_back = read(f"<html>{tostring(svg, encoding='unicode', method='html')}</html>")
 
     assert [one.text for one in read_back.every("text")][-5:] == ["a", "b", "c", "nan", "inf"]
@@ -459,7 +462,7 @@ def test_a_number_that_is_not_finite_stands_out(html):
     ],
 )
 def test_a_number_and_its_error_are_never_long(value, error, expected):
-    assert measured(value, error) == expected
+    assert format_short_estimate(value, error) == expected
 
 
 @pytest.mark.parametrize("low, high", [(1e-8, 4096), (0.7, 2.8), (1.1, 2.8), (3e-8, 8e-8), (1e-3, 1e3), (2.1, 5.3)])
@@ -473,7 +476,7 @@ def test_a_logarithmic_axis_has_some_ticks_and_not_many(low, high):
     "number, expected", [(0.001, "0.001"), (1e-7, "10⁻⁷"), (2e-8, "2·10⁻⁸"), (500.0, "500"), (1e5, "10⁵")]
 )
 def test_a_power_of_ten_is_written_as_one(number, expected):
-    assert power(number) == expected
+    assert format_tick(number) == expected
 
 
 @pytest.mark.parametrize(
@@ -486,7 +489,7 @@ def test_a_power_of_ten_is_written_as_one(number, expected):
     ],
 )
 def test_a_long_name_keeps_its_ends(name, expected):
-    assert shortened(name) == expected
+    assert shorten(name) == expected
 
 
 # Comparisons
@@ -495,7 +498,7 @@ def test_a_long_name_keeps_its_ends(name, expected):
 def test_the_difference_is_there_with_its_interval_and_its_error(pair_html, pair):
     found = pair[0]
     row = pair_html.table("All rows")[0]
-    low, high = (measured(one, found.standard_error)[0] for one in found.confidence_interval)
+    low, high = (format_short_estimate(one, found.standard_error)[0] for one in found.confidence_interval)
 
     assert [value_of(cell) for cell in row[1:]] == [
         found.mean_difference,

@@ -263,7 +263,7 @@ def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
         from xent.evaluation.sources.opening import open_source
 
         facts = json_document.inspection(open_source(predictions, "predictions"), chunk_bytes)
-    click.echo(json_document.to_json(facts) if as_json else terminal.told_inspection(facts))
+    click.echo(json_document.to_json(facts) if as_json else terminal.format_inspection(facts))
 
 
 @main.command()

@@ -75,13 +75,13 @@ def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None
                 check_no_input(argument, target, planned.sources.values())
         scheduler = scheduler_named(scheduler)
         if not output.quiet:
-            click.echo(terminal.told_plan(planned, scheduler), err=True)
+            click.echo(terminal.format_plan(planned, scheduler), err=True)
     start = time.perf_counter()
     try:
         with environment_checked(), terminal.progress_bar(planned, quiet=output.quiet) as progress:
             result = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     except KeyboardInterrupt as error:
-        fail(terminal.told_interruption(planned, interruption_name(error)), interruption_code(error))
+        fail(terminal.format_interruption(planned, interruption_name(error)), interruption_code(error))
     show(result, planned, output, scheduler=scheduler, wall_seconds=time.perf_counter() - start)
     return result
 

@@ -1,4 +1,4 @@
-"""What an evaluation looks like to another program: JSON documents.
+"""An evaluation, a comparison or a source as a JSON document, for other programs.
 
 Numbers that JSON cannot hold are the strings "nan", "inf" and "-inf".
 """
@@ -14,13 +14,14 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from xent.dispatch.settings import affinity
+from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.schedulers import largest_chunk, local_threads, projected_peak
 from xent.evaluation.sources.source import refusal
 from xent.evaluation.sources.topk import TopKSource
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, PairPass
-    from xent.evaluation.engine.evaluate_pass import Pass, Planned
+    from xent.evaluation.engine.evaluate_pass import Planned
     from xent.evaluation.sources.source import Source
     from xent.evaluation.statistics.metrics import Evaluation
 
@@ -34,75 +35,75 @@ COUNTS = (
 
 
 def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
-    """What ``xent evaluate --json`` writes: schema version, inputs, options, counts, metrics, timing."""
+    """The document of ``xent evaluate --json``: schema version, inputs, options, counts, metrics, timing."""
     return {
         **heading(planned, scheduler),
-        **numbers(evaluation),
+        **evaluation_numbers(evaluation),
         "timing": timing(planned, wall_seconds),
     }
 
 
-def pair_document(found: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
-    """What ``xent compare --json`` writes: the difference, and the numbers of each set."""
+def pair_document(comparison: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
+    """The document of ``xent compare --json``: the difference, and the numbers of each set."""
     return {
         **heading(planned, scheduler),
         "difference": {
-            "value": found.mean_difference,
-            "stderr": found.standard_error,
-            "n": found.counted,
-            "interval_95": list(found.confidence_interval),
-            "p_value": found.p_value,
-            "clusters": found.clusters,
-            "better": found.better,
-            "worse": found.worse,
-            "ties": found.ties,
+            "value": comparison.mean_difference,
+            "stderr": comparison.standard_error,
+            "n": comparison.counted,
+            "interval_95": list(comparison.confidence_interval),
+            "p_value": comparison.p_value,
+            "clusters": comparison.clusters,
+            "better": comparison.better,
+            "worse": comparison.worse,
+            "ties": comparison.ties,
         },
-        "slices": {str(key): group._asdict() for key, group in found.slices.items()},
-        "a": numbers(found.a),
-        "b": numbers(found.b),
+        "slices": {str(key): group._asdict() for key, group in comparison.slices.items()},
+        "a": evaluation_numbers(comparison.a),
+        "b": evaluation_numbers(comparison.b),
         "timing": timing(planned, wall_seconds),
     }
 
 
 def heading(planned: Planned, scheduler: str) -> dict[str, Any]:
-    """The schema version, the inputs, those of slices and clusters among them, and the options."""
+    """The schema version, the inputs, the options and the environment."""
     options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
-    if hasattr(planned, "fits_temperature"):
+    if isinstance(planned, Pass):
         options["fit_temperature"] = planned.fits_temperature
     return {
         "schema_version": SCHEMA_VERSION,
-        "inputs": {name: described(source) for name, source in planned.sources.items()},
+        "inputs": {name: describe_source(source) for name, source in planned.sources.items()},
         "options": asdict(planned.options) | options,
         "environment": environment(),
     }
 
 
-def described(source: Source) -> dict[str, Any]:
-    """The path, the shape and the dtype of a source; of the largest log-probabilities those of ids and values."""
-    found = {"path": source.shown, "shape": list(source.shape), "dtype": str(source.dtype)}
-    if not isinstance(source, TopKSource):
-        return found
-    stored = {"ids": described(source.ids), "log_probabilities": described(source.values)}
-    return {**found, **stored, "classes": source.shape[1], "tail": source.tail}
+def describe_source(source: Source) -> dict[str, Any]:
+    """The path, the shape and the dtype of a source; of top-k log-probabilities those of the ids and values too."""
+    facts: dict[str, Any] = {"path": source.shown, "shape": list(source.shape), "dtype": str(source.dtype)}
+    if isinstance(source, TopKSource):
+        facts |= {"ids": describe_source(source.ids), "log_probabilities": describe_source(source.values)}
+        facts |= {"classes": source.shape[1], "tail": source.tail}
+    return facts
 
 
 def environment() -> dict[str, str]:
-    """The machine, and the versions of what computed."""
+    """The machine, and the versions of the packages that computed."""
     names = ("xent", "numpy", "dask", "distributed", "zarr", "pyarrow", "h5py")
-    found = {"python": platform.python_version(), "platform": platform.platform(), "processors": str(affinity())}
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "processors": str(affinity())}
     for name in names:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            facts[name] = metadata.version(name)
+    return facts
 
 
 def timing(planned: Planned, wall_seconds: float) -> dict[str, float]:
-    """Seconds, bytes of predictions, and the one by the other."""
+    """Seconds, bytes of predictions, and gigabytes per second."""
     speed = planned.bytes / wall_seconds / 1e9
     return {"wall_seconds": wall_seconds, "bytes": planned.bytes, "gigabytes_per_second": speed}
 
 
-def numbers(evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
     """The counts and the metrics of one set."""
     return {
         "counts": {name: getattr(evaluation, name) for name in COUNTS},
@@ -114,19 +115,22 @@ def numbers(evaluation: Evaluation) -> dict[str, Any]:
         "calibration": {
             "error": evaluation.calibration_error,
             "classwise_error": evaluation.classwise_calibration_error,
-            "bins": [one._asdict() for one in evaluation.reliability],
+            "bins": [each._asdict() for each in evaluation.reliability],
         },
         "temperature": None if evaluation.temperature is None else evaluation.temperature._asdict(),
-        "histogram": [one._asdict() for one in evaluation.histogram],
-        "positions": [one._asdict() for one in evaluation.positions],
-        "worst": [one._asdict() for one in evaluation.worst],
+        "histogram": [each._asdict() for each in evaluation.histogram],
+        "positions": [segment._asdict() for segment in evaluation.positions],
+        "worst": [example._asdict() for example in evaluation.worst],
         "classes": {str(key): group._asdict() for key, group in evaluation.classes.items()},
         "slices": {str(key): group._asdict() for key, group in evaluation.slices.items()},
     }
 
 
 def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
-    """What a source is and how it would be read; the peak is that of the threads that an evaluation has by default."""
+    """The document of ``xent inspect --json``: a source and how it would be read.
+
+    The peak of memory is that of as many threads as an evaluation has by default.
+    """
     if not source.shape:
         raise ValueError(refusal("predictions", "have rows", source, "Save an array of shape (rows, classes)."))
     bounds = source.bounds(chunk_bytes)
@@ -145,14 +149,15 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
 
 def to_json(value: dict[str, Any]) -> str:
     """The document as JSON text, without a bare NaN or Infinity."""
-    return json.dumps(_speakable(value), indent=2, allow_nan=False)
+    return json.dumps(json_value(value), indent=2, allow_nan=False)
 
 
-def _speakable(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """The value with floats that are not finite as strings."""
     if isinstance(value, dict):
-        return {key: _speakable(item) for key, item in value.items()}
+        return {key: json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_speakable(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

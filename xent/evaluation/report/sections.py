@@ -1,4 +1,4 @@
-"""The sections of a page that an evaluation and a comparison share.
+"""The sections of a page, each as an element.
 
 Leaves out which of them a page has (``page.py``), the plots (``figures.py``), and how elements are written
 (``html.py``).
@@ -12,32 +12,44 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree.ElementTree import Element
 
+from xent.evaluation.engine.compare_pass import SliceDifference
 from xent.evaluation.report import figures
-from xent.evaluation.report.html import facts, table, tag, told
+from xent.evaluation.report.figures import Bar
+from xent.evaluation.report.html import facts_element, table_element, tag
 from xent.evaluation.report.json_document import heading, timing
-from xent.evaluation.report.tables import Sheet, sheets
+from xent.evaluation.report.tables import Table, difference_table, evaluation_tables, group_table, key_text
+from xent.evaluation.report.wording import format_value
+from xent.evaluation.statistics.exact_sums import ratio
 from xent.evaluation.statistics.state import SEGMENTS
 
 if TYPE_CHECKING:
+    from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.engine.evaluate_pass import Planned
     from xent.evaluation.sources.source import Source
-    from xent.evaluation.statistics.metrics import Evaluation
+    from xent.evaluation.statistics.metrics import Evaluation, GroupMetrics
 
-SHOWN_BARS = 30
-SHOWN_ROWS = 1000
-"""Of classes or slices, how many have a bar and how many a row in a table."""
+SHOWN_BARS, SHOWN_ROWS = 30, 1000
+"""The most classes or slices that have a bar, and that have a row in a table."""
 Group = TypeVar("Group")
 
 
-def header(kind: str, title: str, sources: Mapping[str, Source], written: datetime | None) -> Element:
-    """What the page is of, and of when."""
-    now = written or datetime.now().astimezone()
-    date = tag("time", now.strftime("%d %B %Y, %H:%M %Z").strip(), datetime=now.isoformat(timespec="seconds"))
-    shapes = [(name, one.shown or "array in hand", " × ".join(map(told, one.shape)), str(one.dtype))
-              for name, one in sources.items()]  # fmt: skip
-    inputs = Sheet({"input": str, "path": str, "shape": str, "dtype": str}, shapes)
-    kicker = tag("p", f"{kind} · ", date, class_="kicker")
-    return tag("header", kicker, tag("h1", title), table("What was read", inputs))
+def header(kind: str, title: str, planned: Planned, written: datetime | None) -> Element:
+    """The subject and the date of the page, and the sources that were read."""
+    date = written or datetime.now().astimezone()
+    text = date.strftime("%d %B %Y, %H:%M %Z").strip()
+    sources = Table(
+        {"input": str, "path": str, "shape": str, "dtype": str},
+        [
+            (name, source.shown or "array in hand", " × ".join(map(format_value, source.shape)), str(source.dtype))
+            for name, source in planned.sources.items()
+        ],
+    )
+    return tag(
+        "header",
+        tag("p", f"{kind} · ", tag("time", text, datetime=date.isoformat(timespec="seconds")), class_="kicker"),
+        tag("h1", title),
+        table_element("What was read", sources),
+    )
 
 
 def title_of(source: Source) -> str:
@@ -47,81 +59,105 @@ def title_of(source: Source) -> str:
 
 
 def cards(numbers: Sequence[tuple[str, str, str, str]]) -> Element:
-    """The numbers that are read first: what each is, its value, its error, and its unit."""
-    found = []
+    """The most important numbers: name, value, error and unit of each."""
+    elements = []
     for name, value, error, note in numbers:
-        paint = "value odd" if value in ("nan", "inf") else "value"
-        number = tag("dd", tag("span", value, class_=paint), tag("span", error, class_="error") if error else None)
-        found.append(tag("div", tag("dt", name), number, tag("dd", note, class_="note")))
-    return tag("dl", *found, class_="cards")
+        css_class = "value odd" if value in ("nan", "inf") else "value"
+        number = tag("dd", tag("span", value, class_=css_class), tag("span", error, class_="error") if error else None)
+        elements.append(tag("div", tag("dt", name), number, tag("dd", note, class_="note")))
+    return tag("dl", *elements, class_="cards")
 
 
-def sentences(told: Sequence[str]) -> Element:
+def sentence_list(sentences: Sequence[str]) -> Element:
     """A list of sentences."""
-    return tag("ul", *(tag("li", one) for one in told), class_="remarks")
+    return tag("ul", *(tag("li", sentence) for sentence in sentences), class_="remarks")
 
 
 def plots(sets: Mapping[str, Evaluation]) -> list[Element]:
-    """The plots of one or two sets, each with the sheets behind it; a sentence where there is nothing to plot."""
-    every, found = list(sets.values()), {key: sheets(one) for key, one in sets.items()}
-    rows = [part.mean_loss for one in every for part in one.positions]
-    as_right = "How often the highest probability is right, over how high it is; on the dashed line just as often."
-    wanted = (
-        (
-            "positions",
-            "Loss over position",
-            figures.loss_over_position,
-            over_rows(every),
-            any(map(math.isfinite, rows)),
-        ),
-        ("histogram", "Losses", figures.loss_histogram, of_losses(every), any(one.histogram for one in every)),
-        ("reliability", "Reliability", figures.reliability, as_right, any(one.reliability for one in every)),
+    """The plots of one or two sets, each with the tables of its numbers; a sentence in place of an empty plot."""
+    evaluations = list(sets.values())
+    tables = {key: evaluation_tables(evaluation) for key, evaluation in sets.items()}
+    has_position = any(math.isfinite(part.mean_loss) for each in evaluations for part in each.positions)
+    has_loss, has_bin = any(each.histogram for each in evaluations), any(each.reliability for each in evaluations)
+    calibration = "How often the highest probability is right, over how high it is; on the dashed line just as often."
+    described = (
+        ("positions", "Loss over position", figures.loss_over_position, position_note(evaluations), has_position),
+        ("histogram", "Losses", figures.loss_histogram, histogram_note(evaluations), has_loss),
+        ("reliability", "Reliability", figures.reliability, calibration, has_bin),
     )
-    found_plots = []
-    for name, title, draw, note, has_some in wanted:
-        if has_some:
-            tables = [table(f"{title}, {key}" if key else title, one[name]) for key, one in found.items()]
-            found_plots.append(figure(title, draw(sets), note, tables))
+    elements = []
+    for name, title, draw, note, is_plotted in described:
+        if is_plotted:
+            captions = {key: f"{title}, {key}" if key else title for key in sets}
+            numbers = [table_element(captions[key], tables[key][name]) for key in sets]
+            elements.append(figure(title, draw(sets), note, numbers))
         else:
             empty = tag("p", "Nothing to plot: no row has a finite number here.", class_="empty")
-            found_plots.append(tag("figure", tag("h2", title), empty))
-    return found_plots
+            elements.append(tag("figure", tag("h2", title), empty))
+    return elements
 
 
-def over_rows(every: Sequence[Evaluation]) -> str:
-    """What is to be known of the loss over position."""
-    told = f"The mean loss of up to {SEGMENTS} parts of the rows, in their order."
-    if any(math.isfinite(one.mean_loss) for one in every):
-        told += " Dashed: the mean of each set." if len(every) > 1 else " Dashed: the mean of all."
-    if not all(math.isfinite(part.mean_loss) for one in every for part in one.positions):
-        told += " Gaps: a loss there is NaN or infinite."
-    return told
+def position_note(evaluations: Sequence[Evaluation]) -> str:
+    """The note below the loss over position."""
+    note = f"The mean loss of up to {SEGMENTS} parts of the rows, in their order."
+    if any(math.isfinite(evaluation.mean_loss) for evaluation in evaluations):
+        note += " Dashed: the mean of each set." if len(evaluations) > 1 else " Dashed: the mean of all."
+    if not all(math.isfinite(part.mean_loss) for evaluation in evaluations for part in evaluation.positions):
+        note += " Gaps: a loss there is NaN or infinite."
+    return note
 
 
-def of_losses(every: Sequence[Evaluation]) -> str:
-    """What is to be known of the histogram."""
-    bins = [each for one in every for each in one.histogram]
-    told = ["Rows by their loss; the area of a bar is its rows."]
-    under, over = (next(iter(ends), None) for ends in (
-        (one.high for one in bins if one.low == 0), (one.low for one in bins if one.high == math.inf)
-    ))  # fmt: skip
-    if under is not None:
-        told.append(f"The first bar holds all losses under {under:.2g} nats.")
-    if over is not None:
-        told.append(f"The last bar holds all losses from {over:g} nats.")
-    if infinite := sum(one.infinite_rows for one in every):
-        told.append(f"{infinite:,} infinite losses are not there.")
-    return " ".join(told)
+def histogram_note(evaluations: Sequence[Evaluation]) -> str:
+    """The note below the histogram of losses."""
+    bins = [each for evaluation in evaluations for each in evaluation.histogram]
+    sentences = ["Rows by their loss; the area of a bar is its rows."]
+    first = next((each for each in bins if each.low == 0), None)
+    last = next((each for each in bins if each.high == math.inf), None)
+    if first is not None:
+        sentences.append(f"The first bar holds all losses under {first.high:.2g} nats.")
+    if last is not None:
+        sentences.append(f"The last bar holds all losses from {last.low:g} nats.")
+    if infinite := sum(evaluation.infinite_rows for evaluation in evaluations):
+        sentences.append(f"{infinite:,} infinite losses are not there.")
+    return " ".join(sentences)
 
 
-def figure(title: str, svg: Element, note: str, tables: Sequence[Element]) -> Element:
-    """A plot with its caption and, folded away, its numbers."""
-    numbers = tag("details", tag("summary", "Numbers"), *tables)
-    return tag("figure", tag("h2", title), svg, tag("figcaption", note), numbers)
+def group_plot(key_column: str, title: str, groups: Mapping[Any, GroupMetrics], mean_loss: float) -> Element | None:
+    """The bars and the table of classes or slices; None if there are none."""
+    if not groups:
+        return None
+    order, plural = "of the highest loss", title.lower()
+    shown, listed = (highest(groups, lambda group: group.mean_loss, count) for count in (SHOWN_BARS, SHOWN_ROWS))
+    bars = [Bar(key_text(key), group.mean_loss, group.standard_error) for key, group in shown.items()]
+    note = f"The mean loss of {selection(shown, groups, plural, order)}, with 95 % intervals."
+    if math.isfinite(mean_loss):
+        note += " Dashed: that of all rows."
+    svg = figures.bar_chart(plural, f"Mean loss of {plural}", "mean loss (nats)", bars, line=mean_loss)
+    caption = f"The loss of {selection(listed, groups, plural, order)}"
+    return figure(title, svg, note, [table_element(caption, group_table(key_column, listed))])
 
 
-def most(groups: Mapping[Any, Group], number: Callable[[Group], float], count: int) -> dict[Any, Group]:
-    """All groups, or so many of them whose number is highest, NaN before all."""
+def difference_plot(comparison: Comparison) -> Element:
+    """The bars and the tables of the difference of all rows and of each slice."""
+    slices, order = comparison.slices, "of the largest difference"
+    shown, listed = (highest(slices, lambda group: abs(group.mean_difference), n) for n in (SHOWN_BARS, SHOWN_ROWS))
+    mean, error = comparison.mean_difference, comparison.standard_error
+    all_rows = SliceDifference(comparison.counted, mean, error, ratio(comparison.better, comparison.counted))
+    bars = [Bar("all rows", mean, error)]
+    bars += [Bar(key_text(key), group.mean_difference, group.standard_error) for key, group in shown.items()]
+    axis = "loss of A − loss of B (nats)"
+    svg = figures.bar_chart("differences", "Mean difference of losses", axis, bars, line=0.0, signed=True)
+    note = "The mean of the differences, with 95 % intervals; under 0 A is better"
+    tables = [table_element("All rows", difference_table("of", {"all rows": all_rows}))]
+    if slices:
+        note += f". Below: {selection(shown, slices, 'slices', order)}"
+        caption = f"The difference of {selection(listed, slices, 'slices', order)}"
+        tables.append(table_element(caption, difference_table("slice", listed)))
+    return figure("Differences", svg, f"{note}.", tables)
+
+
+def highest(groups: Mapping[Any, Group], number: Callable[[Group], float], count: int) -> dict[Any, Group]:
+    """The `count` groups whose number is highest, NaN before all; all groups in their own order if they are no more."""
     if len(groups) <= count:
         return dict(groups)
 
@@ -132,18 +168,44 @@ def most(groups: Mapping[Any, Group], number: Callable[[Group], float], count: i
     return {key: groups[key] for key in sorted(groups, key=order)[:count]}
 
 
-def made(planned: Planned, sources: Mapping[str, Source], scheduler: str, wall_seconds: float) -> Element:
+def selection(shown: Mapping[Any, Any], groups: Mapping[Any, Any], plural: str, order: str) -> str:
+    """The shown groups in words: all of them, or how many of how many and in which order."""
+    if len(shown) == len(groups):
+        return f"all {len(groups):,} {plural}"
+    return f"the {len(shown):,} {plural} {order}, of {len(groups):,}"
+
+
+def figure(title: str, svg: Element, note: str, tables: Sequence[Element]) -> Element:
+    """A plot with its note and, folded away, its numbers."""
+    numbers = tag("details", tag("summary", "Numbers"), *tables)
+    return tag("figure", tag("h2", title), svg, tag("figcaption", note), numbers)
+
+
+def better_rows(comparison: Comparison) -> Element:
+    """The number of rows in which each set is better, as a bar and as text."""
+    rows = comparison.counted
+    counts = (
+        ("A is better", "first", comparison.better),
+        ("equal", "line", comparison.ties),
+        ("B is better", "second", comparison.worse),
+    )
+    parts = [tag("span", class_=paint, style=f"flex-grow: {count}") for _, paint, count in counts if count]
+    bar = tag("div", *parts, class_="share", role="img", aria_label="The shares of rows in which each is better")
+    keys = []
+    for name, paint, count in counts:
+        percent = f", {count / rows:.2%}" if rows else ""
+        keys.append(tag("li", tag("span", class_=f"key {paint}"), f"{name} in {count:,} rows{percent}"))
+    key_list = tag("ul", *keys, class_="keys")
+    return tag("section", tag("h2", "Row by row"), bar if parts else None, key_list, class_="box")
+
+
+def environment_section(planned: Planned, scheduler: str, wall_seconds: float) -> Element:
     """The options, the environment and the time."""
-    found = heading(planned, scheduler)
+    document = heading(planned, scheduler)
     return tag(
         "section",
-        facts("Options", words(found["options"])),
-        facts("Environment", words(found["environment"])),
-        facts("Time", words(timing(planned, wall_seconds))),
+        facts_element("Options", document["options"]),
+        facts_element("Environment", document["environment"]),
+        facts_element("Time", timing(planned, wall_seconds)),
         class_="made",
     )
-
-
-def words(named: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with names for a reader."""
-    return {name.replace("_", " "): value for name, value in named.items()}

@@ -1,6 +1,6 @@
-"""An evaluation as sheets of typed columns: what a page shows in tables and what Parquet files hold.
+"""An evaluation as tables of typed columns, for the page and for Parquet files.
 
-A column's name ends in its unit where it has one. Leaves out how a number is written (``html.py``) and files
+A column's name ends in its unit if it has one. Leaves out how a number is written (``wording.py``) and files
 (``parquet.py``).
 """
 
@@ -12,53 +12,52 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xent.evaluation.report.wording import UNITS
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import SliceDifference
+    from xent.evaluation.engine.compare_pass import Comparison, SliceDifference
     from xent.evaluation.statistics.metrics import Evaluation, GroupMetrics
 
 Row = tuple[Any, ...]
 
 
-class Sheet(NamedTuple):
+class Table(NamedTuple):
     """Rows of columns; a column is of int, float or str, and may hold None."""
 
     columns: dict[str, type]
     rows: list[Row]
 
 
-def sheets(evaluation: Evaluation) -> dict[str, Sheet]:
-    """The sheets of one set by their name; classes and slices only where there are some.
+def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
+    """The tables of one set by their names; those of classes and slices are left out if they have no rows.
 
     Examples
     --------
     >>> import numpy as np
     >>> import xent
-    >>> found = sheets(xent.evaluate(np.zeros((3, 4), np.float32), np.asarray([0, 1, 2])))
-    >>> found["positions"].rows[1]
+    >>> tables = evaluation_tables(xent.evaluate(np.zeros((3, 4), np.float32), np.asarray([0, 1, 2])))
+    >>> tables["positions"].rows[1]
     (1, 2, 1, 1.3862943649291992)
     """
-    found = {
-        "metrics": metric_sheet(evaluation),
-        "counts": count_sheet(evaluation),
-        "classes": group_sheet("class", evaluation.classes),
-        "slices": group_sheet("slice", evaluation.slices),
-        "reliability": Sheet(
-            {"low": float, "high": float, "rows": int, "confidence": float, "accuracy": float},
-            plain(evaluation.reliability),
-        ),
-        "histogram": Sheet({"low_nats": float, "high_nats": float, "rows": int}, plain(evaluation.histogram)),
-        "positions": Sheet(
-            {"first_row": int, "stop_row": int, "rows": int, "mean_loss_nats": float}, plain(evaluation.positions)
-        ),
-        "worst": Sheet({"row": int, "label": int, "predicted": int, "loss_nats": float}, plain(evaluation.worst)),
+    bin_columns = {"low": float, "high": float, "rows": int, "confidence": float, "accuracy": float}
+    part_columns = {"first_row": int, "stop_row": int, "rows": int, "mean_loss_nats": float}
+    example_columns = {"row": int, "label": int, "predicted": int, "loss_nats": float}
+    tables = {
+        "metrics": metric_table(evaluation),
+        "counts": count_table(evaluation),
+        "classes": group_table("class", evaluation.classes),
+        "slices": group_table("slice", evaluation.slices),
+        "reliability": Table(bin_columns, [*map(tuple, evaluation.reliability)]),
+        "histogram": Table({"low_nats": float, "high_nats": float, "rows": int}, [*map(tuple, evaluation.histogram)]),
+        "positions": Table(part_columns, [*map(tuple, evaluation.positions)]),
+        "worst": Table(example_columns, [*map(tuple, evaluation.worst)]),
     }
-    return {name: sheet for name, sheet in found.items() if sheet.rows or name not in ("classes", "slices")}
+    return {name: table for name, table in tables.items() if table.rows or name not in ("classes", "slices")}
 
 
-def metric_sheet(evaluation: Evaluation) -> Sheet:
-    """Every number that is of the whole set; those without a standard error have None."""
+def metric_table(evaluation: Evaluation) -> Table:
+    """Every number of the whole set; the standard error is None for those that have none."""
     n, best = evaluation.counted, evaluation.temperature
     rows: list[Row] = [
-        (name, one.value, one.stderr, UNITS.get(name, ""), one.n) for name, one in evaluation.metrics.items()
+        (name, metric.value, metric.stderr, UNITS.get(name, ""), metric.n)
+        for name, metric in evaluation.metrics.items()
     ]
     others: dict[str, tuple[float | None, str]] = {
         "calibration error": (evaluation.calibration_error, ""),
@@ -71,11 +70,20 @@ def metric_sheet(evaluation: Evaluation) -> Sheet:
         "calibration error at the temperature": (None if best is None else best.calibration_error, ""),
     }
     rows += [(name, value, None, unit, n) for name, (value, unit) in others.items() if value is not None]
-    return Sheet({"metric": str, "value": float, "standard_error": float, "unit": str, "rows": int}, rows)
+    return Table({"metric": str, "value": float, "standard_error": float, "unit": str, "rows": int}, rows)
 
 
-def count_sheet(evaluation: Evaluation) -> Sheet:
-    """How many rows are what, and the first of them where it is known."""
+def comparison_table(comparison: Comparison) -> Table:
+    """The metrics of both sets beside each other."""
+    of_b = {name: (value, error) for name, value, error, *_ in metric_table(comparison.b).rows}
+    kinds = {"metric": str, "A": float, "standard_error_A": float, "B": float, "standard_error_B": float}
+    of_a = metric_table(comparison.a).rows
+    rows = [(name, value, error, *of_b[name], *rest) for name, value, error, *rest in of_a]
+    return Table({**kinds, "unit": str, "rows": int}, rows)
+
+
+def count_table(evaluation: Evaluation) -> Table:
+    """The number of rows of each sort, and the first of them if it is known."""
     rows: list[Row] = [
         ("rows", evaluation.rows, None),
         ("counted", evaluation.counted, None),
@@ -89,37 +97,34 @@ def count_sheet(evaluation: Evaluation) -> Sheet:
     ]
     if evaluation.clusters is not None:
         rows.append(("clusters", evaluation.clusters, None))
-    return Sheet({"what": str, "count": int, "first_row": int}, rows)
+    return Table({"what": str, "count": int, "first_row": int}, rows)
 
 
-def group_sheet(name: str, groups: Mapping[Any, GroupMetrics]) -> Sheet:
+def group_table(key_column: str, groups: Mapping[Any, GroupMetrics]) -> Table:
     """The numbers of each class or slice."""
     columns = {"mean_loss_nats": float, "standard_error_nats": float, "accuracy": float, "rows": int}
-    rows = [(one.mean_loss, one.standard_error, one.accuracy, one.counted) for one in groups.values()]
-    return keyed(name, groups, columns, rows)
+    rows = [(group.mean_loss, group.standard_error, group.accuracy, group.counted) for group in groups.values()]
+    return keyed_table(key_column, groups, columns, rows)
 
 
-def difference_sheet(name: str, groups: Mapping[Any, SliceDifference]) -> Sheet:
+def difference_table(key_column: str, groups: Mapping[Any, SliceDifference]) -> Table:
     """The difference of each slice."""
     columns = {"mean_difference_nats": float, "standard_error_nats": float, "share_A_better": float, "rows": int}
-    rows = [(one.mean_difference, one.standard_error, one.share_better, one.counted) for one in groups.values()]
-    return keyed(name, groups, columns, rows)
+    rows = [
+        (group.mean_difference, group.standard_error, group.share_better, group.counted) for group in groups.values()
+    ]
+    return keyed_table(key_column, groups, columns, rows)
 
 
-def keyed(name: str, keys: Iterable[Any], columns: dict[str, type], rows: Iterable[Row]) -> Sheet:
-    """The sheet of these rows with their keys before them, whole numbers if all of them are, else text."""
+def keyed_table(key_column: str, keys: Iterable[Any], columns: dict[str, type], rows: Iterable[Row]) -> Table:
+    """The table of these rows with a column of their keys before them: int if all keys are, else text."""
     keys = list(keys)
-    are_whole = all(type(key) is int for key in keys)
-    named = [(key if are_whole else text_of(key), *row) for key, row in zip(keys, rows, strict=True)]
-    return Sheet({name: int if are_whole else str, **columns}, named)
+    are_ints = all(type(key) is int for key in keys)
+    keyed_rows = [(key if are_ints else key_text(key), *row) for key, row in zip(keys, rows, strict=True)]
+    return Table({key_column: int if are_ints else str, **columns}, keyed_rows)
 
 
-def text_of(key: Any) -> str:
-    """The name of a class or a slice as text that UTF-8 can hold."""
+def key_text(key: Any) -> str:
+    """The name of a class or a slice as text that can be encoded in UTF-8."""
     text = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else str(key)
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def plain(rows: Iterable[tuple[Any, ...]]) -> list[Row]:
-    """Named tuples as plain ones."""
-    return [tuple(row) for row in rows]

@@ -1,33 +1,33 @@
-"""What an evaluation looks like on a terminal: tables, remarks, and a progress bar.
+"""An evaluation on a terminal: the plan, a progress bar, tables and remarks.
 
-rich draws the table and the bar where it is installed; without it the table is plain text and there is no bar.
-Leaves out JSON (``json_document.py``).
+rich draws the tables and the bar if it is installed; without it a table is plain text and there is no bar.
+Leaves out the sentences that a page has too (``wording.py``).
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xent.evaluation.engine.schedulers import PROCESSES, projected_peak, threads_of
-from xent.evaluation.report.wording import UNITS, remarks, with_error
+from xent.evaluation.report.wording import UNITS, format_estimate, remarks
 from xent.text import visible
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, PairPass
     from xent.evaluation.engine.evaluate_pass import Pass, Planned
-    from xent.evaluation.statistics.metrics import Evaluation, GroupMetrics
+    from xent.evaluation.statistics.metrics import Evaluation
 
 SHOWN_GROUPS = 20
-"""Rows of a table of classes or slices that a terminal is shown."""
-Row = tuple[str, ...]
+"""The most rows of a table of classes or slices."""
+Cells = tuple[str, ...]
 
 
-def told_inspection(facts: dict[str, Any]) -> str:
-    """What ``documents.inspection`` says of a source, in lines."""
+def format_inspection(facts: dict[str, Any]) -> str:
+    """The facts of ``json_document.inspection``, in lines."""
     rows, *classes = facts["shape"]
     size = f"{rows:,} rows" + (f" of {classes[0]:,} classes" if classes else "")
     return "\n".join(
@@ -40,29 +40,8 @@ def told_inspection(facts: dict[str, Any]) -> str:
     )
 
 
-def metric_rows(evaluation: Evaluation) -> list[Row]:
-    """The table's rows: name, value, standard error, unit."""
-    return [(name, *with_error(one.value, one.stderr), UNITS.get(name, "")) for name, one in evaluation.metrics.items()]
-
-
-def group_rows(groups: Mapping[Any, GroupMetrics]) -> list[Row]:
-    """The rows of a table of classes or slices, the first of them."""
-    return [
-        (str(key), *with_error(one.mean_loss, one.standard_error), f"{one.accuracy:.4f}", f"{one.counted:,}")
-        for key, one in itertools.islice(groups.items(), SHOWN_GROUPS)
-    ]
-
-
-def summary(planned: Pass) -> str:
-    """What is about to be evaluated, in one line: path, shape, dtype, bytes, chunks."""
-    source = planned.predictions
-    rows, classes = source.shape
-    size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
-    return f"{visible(source.shown or 'array')}  {rows:,} × {classes:,}  {source.dtype}  {size}"
-
-
-def told_plan(planned: Planned, scheduler: Any) -> str:
-    """What is about to be done, and the memory that it takes, in a line."""
+def format_plan(planned: Planned, scheduler: Any) -> str:
+    """The size of a pass and the memory that it takes, in a line."""
     size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks:,} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
     threads, each = threads_of(scheduler), projected_peak(1, planned.chunk_bytes)
     if threads is None:
@@ -72,73 +51,95 @@ def told_plan(planned: Planned, scheduler: Any) -> str:
     else:
         memory = f"{threads} threads take up to {projected_peak(threads, planned.chunk_bytes) / 1e6:,.0f} MB"
     for name in ("labels", "slices", "clusters"):
-        if name in planned.sources and (lost := planned.sources[name].missing()):
-            memory += f"; {lost:,} chunks of the {name} are not stored, and are read as the fill value"
+        if name in planned.sources and (missing := planned.sources[name].missing()):
+            memory += f"; {missing:,} chunks of the {name} are not stored, and are read as the fill value"
     kept = f"; {planned.kept_rows:,} of {planned.job.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
 
 
-def told_interruption(planned: Planned, what: str = "interrupted") -> str:
-    """What a run leaves that was interrupted, or whatever else it is called, and how to go on."""
+def format_interruption(planned: Planned, word: str = "interrupted") -> str:
+    """What an interrupted run has kept, and how to continue it; `word` is how the run ended."""
     if planned.job.store is None:
-        return f"{what}; nothing was written. With --state DIR a run can be gone on with."
+        return f"{word}; nothing was written. With --state DIR a run can be gone on with."
     done = f"{planned.kept_rows:,} of {planned.job.rows:,} rows are done"
-    return f"{what}; {done} and kept in {planned.job.store.directory}. Run it again as it was to go on."
+    return f"{word}; {done} and kept in {planned.job.store.directory}. Run it again as it was to go on."
 
 
 def print_table(evaluation: Evaluation, planned: Pass, *, wall_seconds: float, stream: TextIO | None = None) -> None:
     """Write the evaluation for a reader to `stream`, or to stdout."""
     stream = stream or sys.stdout
-    low, high = evaluation.confidence_interval
-    print(summary(planned), file=stream)
-    _print_rows(("", "value", "std. error", ""), metric_rows(evaluation), stream)
+    source, (low, high) = planned.predictions, evaluation.confidence_interval
+    rows, classes = source.shape
+    size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
+    path = visible(source.shown or "array")
+    print(f"{path}  {rows:,} × {classes:,}  {source.dtype}  {size}", file=stream)
+    metrics = [
+        (name, *format_estimate(metric.value, metric.stderr), UNITS.get(name, ""))
+        for name, metric in evaluation.metrics.items()
+    ]
+    print_cells(("", "value", "std. error", ""), metrics, stream)
     for name, groups in (("class", evaluation.classes), ("slice", evaluation.slices)):
-        if groups:
-            _print_rows((name, "loss", "std. error", "accuracy", "rows"), group_rows(groups), stream)
+        shown = [
+            (
+                str(key),
+                *format_estimate(group.mean_loss, group.standard_error),
+                f"{group.accuracy:.4f}",
+                f"{group.counted:,}",
+            )
+            for key, group in itertools.islice(groups.items(), SHOWN_GROUPS)
+        ]
+        if shown:
+            print_cells((name, "loss", "std. error", "accuracy", "rows"), shown, stream)
         if len(groups) > SHOWN_GROUPS:
             print(f"The first {SHOWN_GROUPS} of {len(groups):,}; --json has them all.", file=stream)
     footer = [f"95 % interval of the loss: {low:.6g} to {high:.6g} nats.", *remarks(evaluation)]
-    print("\n".join([*footer, speed(planned, evaluation.rows, wall_seconds)]), file=stream)
+    print("\n".join([*footer, format_speed(planned, wall_seconds)]), file=stream)
 
 
 def print_comparison(
-    found: Comparison, planned: PairPass, *, wall_seconds: float, stream: TextIO | None = None
+    comparison: Comparison, planned: PairPass, *, wall_seconds: float, stream: TextIO | None = None
 ) -> None:
     """Write the comparison for a reader to `stream`, or to stdout."""
     stream = stream or sys.stdout
-    names = [source.shown or "array" for source in (planned.predictions, planned.b)]
-    rows: list[Row] = [
-        ("A  " + names[0], *with_error(found.a.mean_loss, found.a.standard_error), f"{found.a.accuracy:.4f}"),
-        ("B  " + names[1], *with_error(found.b.mean_loss, found.b.standard_error), f"{found.b.accuracy:.4f}"),
+    a, b, (low, high) = comparison.a, comparison.b, comparison.confidence_interval
+    path_a, path_b = (source.shown or "array" for source in (planned.predictions, planned.b))
+    difference = format_estimate(comparison.mean_difference, comparison.standard_error)
+    sets = [
+        (f"A  {path_a}", *format_estimate(a.mean_loss, a.standard_error), f"{a.accuracy:.4f}"),
+        (f"B  {path_b}", *format_estimate(b.mean_loss, b.standard_error), f"{b.accuracy:.4f}"),
+        ("A − B", *difference, f"{a.accuracy - b.accuracy:+.4f}"),
+    ]
+    print_cells(("", "loss", "std. error", "accuracy"), sets, stream)
+    slices = [
         (
-            "A − B",
-            *with_error(found.mean_difference, found.standard_error),
-            f"{found.a.accuracy - found.b.accuracy:+.4f}",
-        ),
+            str(key),
+            *format_estimate(group.mean_difference, group.standard_error),
+            f"{group.share_better:.4f}",
+            f"{group.counted:,}",
+        )
+        for key, group in itertools.islice(comparison.slices.items(), SHOWN_GROUPS)
     ]
-    _print_rows(("", "loss", "std. error", "accuracy"), rows, stream)
-    groups: list[Row] = [
-        (str(key), *with_error(one.mean_difference, one.standard_error), f"{one.share_better:.4f}", f"{one.counted:,}")
-        for key, one in itertools.islice(found.slices.items(), SHOWN_GROUPS)
+    if slices:
+        print_cells(("slice", "A − B", "std. error", "A better", "rows"), slices, stream)
+    interval = f"95 % interval of A − B: {low:.6g} to {high:.6g} nats, p = {comparison.p_value:.3g}"
+    unit = f"{comparison.clusters:,} clusters" if comparison.clusters is not None else "rows"
+    better = f"A is better in {comparison.better:,}, B in {comparison.worse:,}; {comparison.ties:,} are equal"
+    footer = [
+        f"{interval}, {unit} taken as independent.",
+        f"Of {comparison.counted:,} rows {better}.",
+        format_speed(planned, wall_seconds),
     ]
-    if groups:
-        _print_rows(("slice", "A − B", "std. error", "A better", "rows"), groups, stream)
-    low, high = found.confidence_interval
-    unit = f"{found.clusters:,} clusters" if found.clusters is not None else "rows"
-    told = [
-        f"95 % interval of A − B: {low:.6g} to {high:.6g} nats, p = {found.p_value:.3g}, {unit} taken as independent.",
-        f"Of {found.counted:,} rows A is better in {found.better:,}, B in {found.worse:,}; {found.ties:,} are equal.",
-        speed(planned, found.rows, wall_seconds),
-    ]
-    print("\n".join(told), file=stream)
+    print("\n".join(footer), file=stream)
 
 
-def speed(planned: Planned, rows: int, wall_seconds: float) -> str:
-    """How long it took, in a sentence."""
+def format_speed(planned: Planned, wall_seconds: float) -> str:
+    """The time that a pass took, in a sentence."""
+    rows = planned.job.rows
     return f"{wall_seconds:.1f} s, {planned.bytes / wall_seconds / 1e9:.2f} GB/s, {rows / wall_seconds:,.0f} rows/s."
 
 
-def _print_rows(heads: tuple[str, ...], rows: list[Row], stream: TextIO) -> None:
+def print_cells(heads: Cells, rows: Sequence[Cells], stream: TextIO) -> None:
+    """Write a table, the first column to the left and the others to the right."""
     rows = [tuple(map(visible, row)) for row in rows]
     try:
         from rich.console import Console
@@ -160,9 +161,9 @@ def _print_rows(heads: tuple[str, ...], rows: list[Row], stream: TextIO) -> None
 
 @contextmanager
 def progress_bar(planned: Planned, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr with rows, GB/s and time left, and the function that moves it by a number of rows.
+    """A bar on stderr with rows, GB/s and time left; yields the function that advances it by a number of rows.
 
-    None where there is no bar: stderr is no terminal, `quiet` is true, or rich is not installed.
+    Yields None if there is no bar: stderr is no terminal, `quiet` is true, or rich is not installed.
     """
     try:
         from rich.console import Console
@@ -181,7 +182,7 @@ def progress_bar(planned: Planned, *, quiet: bool = False) -> Iterator[Callable[
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("rows", total=rows, rate="")  # rows that are kept are counted as they are loaded
+        task = bar.add_task("rows", total=rows, rate="")  # kept rows are counted as they are loaded
 
         def advance(rows: int) -> None:
             speed = bar.tasks[0].speed

@@ -1,25 +1,56 @@
-"""What the terminal, the page and the tables say in the same words: units, errors and remarks."""
+"""Numbers and sentences as a reader sees them: units, values with their errors, remarks on a result.
+
+Leaves out where they stand: on a terminal (``terminal.py``), on a page (``sections.py``), in tables (``tables.py``).
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.statistics.metrics import Evaluation, Temperature
 
-
 UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats"}
+"""The unit of a metric; the others have none."""
+NO_VALUE = "–"
+LONGEST = 9
+"""The digits before or after the point beyond which a page writes a number with an exponent."""
 
 
-def with_error(value: float, error: float) -> tuple[str, str]:
-    """A number and its error; two significant digits of the error say how far the number can be trusted."""
+def format_value(value: Any) -> str:
+    """A value of any type, by itself."""
+    if value is None or value == ():
+        return NO_VALUE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(format_value, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def format_estimate(value: float, error: float) -> tuple[str, str]:
+    """A number and its standard error, both to the second significant digit of the error."""
     digits = 6 if not error > 0 or math.isinf(error) else max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{digits}f}", f"± {error:.{digits}f}"
 
 
+def format_short_estimate(value: float, error: float) -> tuple[str, str]:
+    """A number and its standard error, with an exponent if they would be long without one."""
+    is_long = abs(value) >= 10**LONGEST or 0 < error < 10**-LONGEST
+    if math.isfinite(value) and is_long:
+        return f"{value:.6g}", f"± {error:.2g}"
+    return format_estimate(value, error)
+
+
+def format_interval(low: float, high: float, error: float) -> str:
+    """A 95 % interval, to as many digits as the standard error allows."""
+    return f"95 %: {format_short_estimate(low, error)[0]} to {format_short_estimate(high, error)[0]}"
+
+
 def remarks(evaluation: Evaluation) -> list[str]:
-    """What a reader must know beside the numbers, one sentence each."""
+    """The sentences that a reader needs beside the numbers of an evaluation."""
     counted = f"{evaluation.counted:,} of {evaluation.rows:,} rows counted"
     left_out = f"{evaluation.ignored:,} ignored, {evaluation.bad_labels:,} of a bad label"
     if evaluation.beyond_rows:
@@ -29,34 +60,34 @@ def remarks(evaluation: Evaluation) -> list[str]:
     independent = "standard errors take them as independent"
     if evaluation.clusters is not None:
         independent = f"the error of the loss takes {evaluation.clusters:,} clusters as independent, the others rows"
-    told = [f"{counted} ({left_out}); {independent}."]
+    notes = [f"{counted} ({left_out}); {independent}."]
     if evaluation.bits_per_byte is not None:
-        told.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
-    bins = len(evaluation.reliability)
-    told.append(f"Calibration error {evaluation.calibration_error:.4f}, over {bins} bins of the highest probability.")
+        notes.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
+    calibration, bins = f"Calibration error {evaluation.calibration_error:.4f}", len(evaluation.reliability)
+    notes.append(f"{calibration}, over {bins} bins of the highest probability.")
     if evaluation.classwise_calibration_error is not None:
-        told.append(f"Classwise calibration error {evaluation.classwise_calibration_error:.3g}.")
-    if (best := evaluation.temperature) is not None:
-        told.append(told_temperature(best))
-    prior = f"{evaluation.prior_loss:.4f} nats"
-    told.append(f"Always predicting the share of each label costs {prior}; skill over that {evaluation.skill:.4f}.")
+        notes.append(f"Classwise calibration error {evaluation.classwise_calibration_error:.3g}.")
+    if evaluation.temperature is not None:
+        notes.append(format_temperature(evaluation.temperature))
+    prior = f"Always predicting the share of each label costs {evaluation.prior_loss:.4f} nats"
+    notes.append(f"{prior}; skill over that {evaluation.skill:.4f}.")
     if evaluation.first_bad_label is not None:
-        told.append(f"The first bad label is in row {evaluation.first_bad_label}.")
+        notes.append(f"The first bad label is in row {evaluation.first_bad_label}.")
     if evaluation.first_unread is not None:
-        told.append(f"{evaluation.unread_rows:,} rows could not be read, the first is row {evaluation.first_unread}.")
+        notes.append(f"{evaluation.unread_rows:,} rows could not be read, the first is row {evaluation.first_unread}.")
     if evaluation.nan_rows:
-        told.append(f"{evaluation.nan_rows:,} rows are NaN, the first is row {evaluation.first_nan}; so is the mean.")
+        notes.append(f"{evaluation.nan_rows:,} rows are NaN, the first is row {evaluation.first_nan}; so is the mean.")
     if evaluation.infinite_rows:
         count, first = evaluation.infinite_rows, evaluation.first_infinite
         mean = "" if evaluation.nan_rows else "; the mean is infinite"  # with a NaN row it is NaN
-        told.append(f"{count:,} rows give their label probability 0, the first is row {first}{mean}.")
+        notes.append(f"{count:,} rows give their label probability 0, the first is row {first}{mean}.")
     if evaluation.unnormalised_rows:
         count, first = evaluation.unnormalised_rows, evaluation.first_unnormalised
-        told.append(f"{count:,} rows do not sum to 1, the first is row {first}; they are taken as they are.")
-    return told
+        notes.append(f"{count:,} rows do not sum to 1, the first is row {first}; they are taken as they are.")
+    return notes
 
 
-def told_temperature(best: Temperature) -> str:
+def format_temperature(best: Temperature) -> str:
     """The best temperature, in a sentence."""
     if not math.isfinite(best.mean_loss):
         return "No temperature is best: the mean loss is not finite."
@@ -64,3 +95,18 @@ def told_temperature(best: Temperature) -> str:
     if not best.is_bounded:
         return f"No temperature is best: the loss still falls at {best.value:.4g} ({numbers})."
     return f"Temperature {best.value:.4f} is best: {numbers}, in {best.passes} passes."
+
+
+def verdict(comparison: Comparison) -> str:
+    """The set with the lower loss, in a sentence, or why none is known to have it."""
+    low, high = comparison.confidence_interval
+    if not comparison.counted:
+        return "No row counts, so there is nothing to compare."
+    if math.isnan(comparison.mean_difference):
+        return "The mean difference is NaN: that of some row is."
+    if math.isnan(low):
+        return "Too few rows to tell how far the difference can be trusted."
+    if low <= 0 <= high:
+        return "Neither set is shown to be better: the 95 % interval of the difference holds 0."
+    better, worse = "AB" if high < 0 else "BA"
+    return f"{better} is better than {worse}: its loss is lower by {abs(comparison.mean_difference):.4g} nats."

@@ -198,7 +198,7 @@ def test_tables_that_fail_leave_those_that_are_there(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(parquet, "write_sheet", fail)
+    monkeypatch.setattr(parquet, "write_table", fail)
     with pytest.raises(OSError, match="the disk is full"):
         write_tables(found, tmp_path / "tables")
 
