@@ -26,7 +26,7 @@ def needed(actual: np.ndarray, case: Case, kind: str, *, flushes: bool = False) 
         actual = np.take_along_axis(np.asarray(actual), case.columns, axis=-1)
     error = distance(actual, getattr(case, kind + "_hi"), getattr(case, kind + "_lo"))
     budget = budget_of(case, kind, flushes=flushes)
-    return np.maximum(error - budget.beyond, 0.0) / budget.unit
+    return np.maximum(error - budget.constant, 0.0) / budget.unit
 
 
 def within_budget(actual: np.ndarray, case: Case, *, kind: str, k: float | None = None, flushes: bool = False) -> None:

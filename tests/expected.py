@@ -82,7 +82,7 @@ def loss_is_off(actual, logits, targets, *, weight=1.0, flushes: bool = False) -
         expected = np.where(weight == 0, 0.0, exact * weight)
     rounding = np.spacing(np.abs(expected).astype(compute_dtype(logits.dtype)))  # of the product itself
     return far(
-        actual, expected, scaled._replace(beyond=scaled.beyond + np.where(weight == 1, 0, rounding)), k_of["loss"]
+        actual, expected, scaled._replace(constant=scaled.constant + np.where(weight == 1, 0, rounding)), k_of["loss"]
     )
 
 
@@ -96,5 +96,8 @@ def gradient_is_off(actual, logits, targets, *, share=1.0, is_sparse: bool = Fal
         rounding = 2 * np.finfo(compute_dtype(logits.dtype)).eps * np.abs(expected)  # of the share and of the product
     scaled = Budget(*(part * np.abs(share) for part in budget))
     return far(
-        actual, expected, scaled._replace(beyond=scaled.beyond + np.where(share == 1, 0, rounding)), k_of["gradient"]
+        actual,
+        expected,
+        scaled._replace(constant=scaled.constant + np.where(share == 1, 0, rounding)),
+        k_of["gradient"],
     )

@@ -64,19 +64,19 @@ def test_the_unit_of_a_loss_is_its_own_ulp():
 def test_equal_logits_cost_a_loss_nothing_beyond_underflow():
     budget = loss_budget(row(0.0, 0.0), row(1.0, 0.0))  # |g| is 1/2 twice, ulp(m - x) is s; then C s
 
-    assert budget.beyond == (0.5 + 0.5 + 2) * 2.0**-149
+    assert budget.constant == (0.5 + 0.5 + 2) * 2.0**-149
 
 
 def test_a_loss_may_be_off_by_what_the_subtraction_rounds():
     budget = loss_budget(row(0.0, -20.0), row(0.0, 1.0))  # |g| is 1 - 2e-9 at -20, where ulp(20) is 2**-19
 
-    assert budget.beyond[0] == pytest.approx(2.0**-19, rel=1e-8)
+    assert budget.constant[0] == pytest.approx(2.0**-19, rel=1e-8)
 
 
 def test_opposite_signs_pay_for_the_larger_logit_not_for_the_larger_difference():
     budget = loss_budget(row(9.0, -9.0), row(0.0, 1.0))  # m - x is 18, of ulp 2**-19; the logits' is 2**-20
 
-    assert budget.beyond[0] == pytest.approx(2.0**-20, rel=1e-7)
+    assert budget.constant[0] == pytest.approx(2.0**-20, rel=1e-7)
 
 
 def test_a_common_offset_buys_a_loss_nothing():
@@ -89,13 +89,13 @@ def test_a_common_offset_buys_a_loss_nothing():
 def test_a_masked_class_adds_nothing_to_the_budget_of_a_loss():
     budget = loss_budget(row(0.0, 0.0, -np.inf), row(1.0, 0.0, 0.0))
 
-    assert budget.beyond == (0.5 + 0.5 + 3) * 2.0**-149  # as with two equal logits, but for its share of C s
+    assert budget.constant == (0.5 + 0.5 + 3) * 2.0**-149  # as with two equal logits, but for its share of C s
 
 
 def test_flushing_allows_a_smallest_normal_for_each_class():
     budget = loss_budget(row(0.0, 0.0, 0.0), row(2.0, 0.0, 0.0), flushes=True)  # w C s
 
-    assert budget.beyond[0] == pytest.approx(6 * 2.0**-126, rel=1e-6)
+    assert budget.constant[0] == pytest.approx(6 * 2.0**-126, rel=1e-6)
 
 
 def test_the_unit_of_an_lse_is_the_ulp_of_the_maximum_where_the_two_terms_cancel():
@@ -120,7 +120,7 @@ def test_a_gradient_may_be_off_by_what_its_own_derivative_makes_of_the_rounding(
     budget = gradient_budget(row(0.0, -2.0), row(0.0, 1.0), is_sparse=True)
     p = np.exp(-2.0) / (1 + np.exp(-2.0))
 
-    assert budget.beyond[0] == pytest.approx([p * (1 - p) * 2.0**-22] * 2, rel=1e-12)  # ulp(2) on x_1 alone
+    assert budget.constant[0] == pytest.approx([p * (1 - p) * 2.0**-22] * 2, rel=1e-12)  # ulp(2) on x_1 alone
 
 
 @pytest.mark.parametrize(("dtype", "digits"), [(half, 10), (bfloat, 7)], ids=str)
@@ -129,7 +129,7 @@ def test_a_narrow_gradient_may_be_rounded_once_more(dtype, digits):
     wide = gradient_budget(logits.astype(np.float32), targets, is_sparse=True)
     narrow = gradient_budget(logits, targets, is_sparse=True)
 
-    assert np.all(narrow.beyond - wide.beyond == 0.5 * 2.0 ** (-1 - digits))  # half an ulp of 1/2
+    assert np.all(narrow.constant - wide.constant == 0.5 * 2.0 ** (-1 - digits))  # half an ulp of 1/2
 
 
 def test_float16_logits_are_held_to_float32():

@@ -22,10 +22,10 @@ from xent.testing import (
     KernelConformance,
     case_of,
     check_kernel,
-    conduct,
     parametrize_with_checks,
     registered_specs,
 )
+from xent.testing.promises import memory_use
 
 BESIDE = [("ScaleZeroTimesNaN", "ignored_rows"), ("GuardDoesNotTravel", "plan_pickles"), ("NoShift", "random_rows")]
 CAUGHT = [*((name, promise) for name, (_, promise, _) in WRONG.items()), *BESIDE]
@@ -188,8 +188,8 @@ counts_in_32_bits = CountsIn32Bits()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="virtual memory that takes none is had on Linux")
 def test_a_kernel_that_counts_its_elements_in_32_bits_is_caught(monkeypatch):
-    monkeypatch.setattr(conduct, "PATIENCE_SECONDS", 1e4)
-    monkeypatch.setattr(conduct, "peak_bytes", lambda call: call() and 0)
+    monkeypatch.setattr(memory_use, "PATIENCE_SECONDS", 1e4)
+    monkeypatch.setattr(memory_use, "peak_bytes", lambda call: call() and 0)
     spec = spec_of("Right", load="test_conformance:counts_in_32_bits", block_elements=None)
     report = check_kernel(spec, checks="many_elements")
 

@@ -1,18 +1,19 @@
-"""The conformance kit: whether a kernel keeps what is promised of every kernel. See ``docs/plugins.md``.
+"""The conformance kit: whether a kernel keeps the promises made of every kernel. See ``docs/plugins.md``.
 
-``check_kernel(spec)`` needs no pytest; ``KernelConformance`` and ``parametrize_with_checks`` are for it, and so is
-``pytest -p xent.testing.plugin --kernel NAME``.
+``check_kernel(spec)`` needs no pytest; ``KernelConformance``, ``parametrize_with_checks`` and
+``pytest -p xent.testing.plugin --kernel NAME`` are for pytest.
 """
 
 from ..contract.plan import resolve as load
-from .calls import Answer, Bench, Call, to_block
-from .conformance import PROMISES, check_kernel
-from .edges import Case, case, case_of, cases, odd_neighbours
+from .calls import Answer, Call, to_block
+from .conformance import check_kernel
+from .edge_cases import Case, case, case_of, cases, odd_neighbours
+from .execution import Bench
 from .memory import ArrayLibrary, array_library, lay
 from .parametrization import KernelConformance, parametrize_with_checks
+from .promises import PROMISES
 from .registration import Deviation, registered_specs
-from .reports import Report, Result
-from .subject import Failure
+from .reports import Failure, Report, Result
 
 __all__ = [
     "PROMISES",

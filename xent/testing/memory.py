@@ -1,4 +1,4 @@
-"""Arrays as they may lie in memory, between poison: the same values in every form that a kernel may be handed."""
+"""Arrays of any library, in every form of memory that a kernel may meet, with poison around and between."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 MARGIN = 67
-"""Elements of poison before and after every array, at least, and between its rows where they stand apart."""
+"""Elements of poison before and after every array, at least, and between its rows in the form "rows apart"."""
 LINE = 64
-"""Bytes to a multiple of which the first element of a NumPy array is brought, but for those that lie one element on."""
+"""Bytes of a cache line, to which the first element of a NumPy array is aligned, but for "one element on"."""
 FORMS = ("plain", "one element on", "rows apart", "every other class", "every other row", "Fortran order")
 NUMPY_FORMS = (*FORMS, "reversed", "misaligned", "read-only", "byte-swapped", "one row repeated")
 
@@ -31,7 +31,7 @@ class ArrayLibrary:
     forms : tuple of str
         Of :data:`NUMPY_FORMS`, those that its arrays can take.
     is_mutable : bool
-        Whether a kernel can be handed ``out``.
+        Whether a kernel can be passed ``out``.
     device : str
         The kind of device that its arrays are on.
     flushes : bool
@@ -47,34 +47,27 @@ class ArrayLibrary:
     flushes: bool = False
 
     def keeps(self, dtype: Any) -> bool:
-        """Whether its arrays have the dtype; JAX takes float64 for float32 unless it is told otherwise."""
+        """Whether its arrays can be of the dtype; JAX makes float64 into float32 unless its x64 flag is set."""
         return bool(self.to_numpy(self.asarray(np.zeros(1, dtype))).dtype == dtype)
 
-
-def torch_array(array: Array) -> Any:
-    """A torch tensor on the CPU with these values."""
-    torch = importlib.import_module("torch")
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def of_torch(tensor: Any) -> Array:
-    """The values of a torch tensor, wherever it is."""
-    torch, tensor = importlib.import_module("torch"), tensor.detach().cpu()
-    if tensor.dtype != torch.bfloat16:
-        return np.asarray(tensor.numpy())
-    return np.asarray(tensor.view(torch.int16).numpy().view(importlib.import_module("ml_dtypes").bfloat16))
+    def copies(self, result: Any) -> list[Array]:
+        """The array that a call returned, or each array of a tuple, as copies of NumPy's."""
+        return [np.array(self.to_numpy(array)) for array in (result if isinstance(result, tuple) else (result,))]
 
 
 def array_library(name: str) -> ArrayLibrary:
-    """What is known of a library. ImportError where it is not installed, RuntimeError with the reason where it cannot
-    compute here, LookupError where nothing is known of it."""
+    """The library of that name.
+
+    Raises ImportError if it is not installed, RuntimeError with the reason if it cannot compute on this machine, and
+    LookupError if the kit does not know it.
+    """
     if name == "numpy":
         return ArrayLibrary(name, np.asarray, np.asarray, NUMPY_FORMS, is_mutable=True)
     if name == "torch":
-        importlib.import_module("torch")
-        return ArrayLibrary(name, torch_array, of_torch, FORMS, is_mutable=True)
+        views = importlib.import_module("xent.backends.torch.views")
+        return ArrayLibrary(
+            name, views.tensor_of, lambda tensor: views.array_of(tensor.detach().cpu()), FORMS, is_mutable=True
+        )
     if name == "cupy":
         cupy = importlib.import_module("cupy")
         if not cupy.cuda.is_available():
@@ -90,19 +83,19 @@ def array_library(name: str) -> ArrayLibrary:
 
 
 @dataclass(frozen=True)
-class Laid:
-    """An array in memory of its own.
+class PoisonedArray:
+    """An array in memory of its own, with poison around it.
 
     Attributes
     ----------
     array : array
-        What a kernel is handed.
+        The argument for a kernel.
     base : array
-        The whole memory, poison and all; the array itself where the library's cannot be written to.
+        The whole memory, poison included; the array itself if arrays of its library are immutable.
     before : NumPy array
-        What the whole memory held at first.
+        The values of the whole memory at first.
     beside : NumPy array, bool
-        Which elements of the whole memory are not the array's.
+        True at the elements of the whole memory that are not the array's.
     """
 
     array: Any
@@ -111,36 +104,38 @@ class Laid:
     beside: Array
 
 
-def lay(values: Array, form: str = "plain", library: ArrayLibrary | None = None, poison: float = math.nan) -> Laid:
-    """These values in memory of the given form, of NumPy unless a library is given, with poison around and between.
+def lay(
+    values: Array, form: str = "plain", library: ArrayLibrary | None = None, poison: float = math.nan
+) -> PoisonedArray:
+    """The values in memory of the given form, of NumPy unless a library is given, with poison around and between.
 
     The last axis but one counts as the rows, the last as the classes; of one axis the forms are about that one.
     """
     asarray, to_numpy = (np.asarray, np.asarray) if library is None else (library.asarray, library.to_numpy)
     if library is not None and not library.is_mutable:
         array = asarray(np.array(values))
-        return Laid(array, array, np.array(to_numpy(array)), np.zeros(values.shape, bool))
+        return PoisonedArray(array, array, np.array(to_numpy(array)), np.zeros(values.shape, bool))
     dtype, shape = values.dtype, values.shape
     if form == "byte-swapped" and dtype.kind in "fi":
         dtype = dtype.newbyteorder()
     room = room_of(shape, form)
-    memory, start = allocated(math.prod(room), dtype, form)
+    memory, start = allocate(math.prod(room), dtype, form)
     memory[...] = poison if dtype.kind not in "iub" else 3
     base, beside = asarray(memory), np.ones(memory.shape, bool)
-    inner = cut(base, start, room, shape, form)
-    cut(beside, start, room, shape, form)[...] = False
+    array = view_in(base, start, room, shape, form)
+    view_in(beside, start, room, shape, form)[...] = False
     if form == "one row repeated":
-        inner[...] = asarray(np.ascontiguousarray(values[..., :1, :] if len(shape) > 1 else values[:1]))
-        inner = np.broadcast_to(inner, shape)
+        array[...] = asarray(np.ascontiguousarray(values[..., :1, :] if len(shape) > 1 else values[:1]))
+        array = np.broadcast_to(array, shape)
     else:
-        inner[...] = asarray(np.ascontiguousarray(values))
+        array[...] = asarray(np.ascontiguousarray(values))
     if form == "read-only":
-        inner.flags.writeable = False
-    return Laid(inner, base, np.array(to_numpy(base)), beside)
+        array.flags.writeable = False
+    return PoisonedArray(array, base, np.array(to_numpy(base)), beside)
 
 
 def room_of(shape: tuple[int, ...], form: str) -> tuple[int, ...]:
-    """The shape of the memory that an array of the form is cut from."""
+    """The shape of the memory that an array of the form is a view into."""
     room = list(shape)
     if form == "every other row":
         room[max(-2, -len(room))] *= 2
@@ -153,8 +148,8 @@ def room_of(shape: tuple[int, ...], form: str) -> tuple[int, ...]:
     return tuple(room[::-1] if form == "Fortran order" else room)
 
 
-def allocated(size: int, dtype: Any, form: str) -> tuple[Array, int]:
-    """Memory for so many elements between margins, and where they begin: at the start of a cache line, or one on."""
+def allocate(size: int, dtype: Any, form: str) -> tuple[Array, int]:
+    """Memory for that many elements between margins, and the index of the first: a cache line's start, or one on."""
     memory: Array = np.empty(size + 2 * MARGIN + LINE, dtype)
     if form == "misaligned":
         return np.empty(memory.nbytes + 1, np.uint8)[1:].view(dtype), MARGIN
@@ -162,15 +157,15 @@ def allocated(size: int, dtype: Any, form: str) -> tuple[Array, int]:
     return memory, start + (form == "one element on")
 
 
-def cut(base: Any, start: int, room: tuple[int, ...], shape: tuple[int, ...], form: str) -> Any:
-    """The array of the form that begins there in the memory."""
-    inner = base[start : start + math.prod(room)].reshape(room)
+def view_in(base: Any, start: int, room: tuple[int, ...], shape: tuple[int, ...], form: str) -> Any:
+    """The view of the form that begins at ``start`` in the memory."""
+    view = base[start : start + math.prod(room)].reshape(room)
     if form == "Fortran order":
-        return inner.T if len(room) > 1 else inner
+        return view.T if len(room) > 1 else view
     if form == "every other row":
-        return inner[..., ::2, :] if len(room) > 1 else inner[::2]
+        return view[..., ::2, :] if len(room) > 1 else view[::2]
     if form == "every other class":
-        return inner[..., ::2]
+        return view[..., ::2]
     if form == "rows apart":
-        return inner[..., : shape[-1]]
-    return inner[(slice(None, None, -1),) * len(room)] if form == "reversed" else inner
+        return view[..., : shape[-1]]
+    return view[(slice(None, None, -1),) * len(room)] if form == "reversed" else view

@@ -1,4 +1,4 @@
-"""The conformance of kernels as tests of pytest, one for each promise; one that cannot be looked at is skipped."""
+"""The conformance of kernels as tests of pytest, one for each promise; one that cannot be tried is skipped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..contract.specs import KernelSpec
-from .conformance import PROMISES, check_kernel
+from .conformance import check_kernel
+from .promises import PROMISES
 from .registration import registered_specs
 
 
-def named(kernels: str | Iterable[KernelSpec]) -> list[KernelSpec]:
-    """The specs; of a name those that are registered."""
+def specs_of(kernels: str | Iterable[KernelSpec]) -> list[KernelSpec]:
+    """The specs, or those registered under a name. Raises ValueError if there are none."""
     specs = registered_specs(kernels) if isinstance(kernels, str) else list(kernels)
     if not specs:
         raise ValueError(
@@ -22,8 +23,8 @@ def named(kernels: str | Iterable[KernelSpec]) -> list[KernelSpec]:
 
 
 def parameters(kernels: str | Iterable[KernelSpec]) -> tuple[list[tuple[KernelSpec, str]], list[str]]:
-    """Every kernel beside every promise, and their names."""
-    pairs = [(spec, check) for spec in named(kernels) for check in PROMISES]
+    """Every pair of a kernel and a promise, and the tests' ids."""
+    pairs = [(spec, check) for spec in specs_of(kernels) for check in PROMISES]
     return pairs, [f"{spec.name}-{spec.op}-{check}" for spec, check in pairs]
 
 
@@ -55,7 +56,7 @@ def parametrize_with_checks(kernels: str | Iterable[KernelSpec]) -> Any:
 
 
 class KernelConformance:
-    """A test class to subclass: every promise, of the kernels that ``kernels`` names or lists.
+    """A test class to subclass: every promise, on the kernels that ``kernels`` names or lists.
 
     Examples
     --------
@@ -71,7 +72,7 @@ class KernelConformance:
             metafunc.parametrize(("spec", "check"), pairs, ids=ids)
 
     def test_a_promise_is_kept(self, spec: KernelSpec, check: str) -> None:
-        """Fails with the report, skips with the reason where there is nothing to look at."""
+        """Fails with the report; skips with the reason if the promise cannot be tried."""
         import pytest
 
         report = check_kernel(spec, checks=[check])

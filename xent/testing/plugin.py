@@ -1,8 +1,8 @@
 """A plugin of pytest: ``pytest -p xent.testing.plugin --kernel NAME`` runs tests on one kernel.
 
-With folders or files, and in a project that names its tests, those tests run with the kernel forced: a test whose call
-it does not serve is skipped with its reasons, and a run in which it served no call is a failure. Without any, every
-promise of the conformance kit is a test (``suite.py``).
+If folders or files are named, on the command line or as ``testpaths``, those tests run with the kernel forced: a test
+whose call it does not serve is skipped with its reasons, and a run in which it served no call fails. If none are named,
+every promise of the conformance kit is a test (``suite.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from ..dispatch import settings
 from ..errors import NotServed
-from .parametrization import named
+from .parametrization import specs_of
 
 SERVED = "xent_served"
 """The property of a test's report that says whether the kernel served one of its calls."""
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not kernel:
         return
     try:
-        named(kernel)
+        specs_of(kernel)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(Served(kernel), "xent-served")
@@ -50,7 +50,7 @@ class Served:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Runs one test and its fixtures with the kernel forced; the conformance kit does that itself where it must."""
+        """Runs one test and its fixtures with the kernel forced; tests of the conformance kit force it themselves."""
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if {"spec", "check"} <= set(parameters):
             item.user_properties.append((SERVED, True))
@@ -65,7 +65,7 @@ class Served:
         """A test that the kernel does not serve is skipped, with the reason against it."""
         report = yield
         if call.when == "call" and SERVED not in dict(item.user_properties):
-            served = any(one.kernel == self.kernel for one in self.decisions)
+            served = any(decision.kernel == self.kernel for decision in self.decisions)
             report.user_properties.append((SERVED, served))
         if call.excinfo is not None and isinstance(call.excinfo.value, NotServed):
             lines = str(call.excinfo.value).splitlines()
@@ -79,11 +79,11 @@ class Served:
             self.served += dict(report.user_properties).get(SERVED) is True
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """A run in which nothing was tried is no success."""
+        """Fails a run in which the kernel served no call."""
         if self.tests and not self.served and session.exitstatus == 0 and not hasattr(session.config, "workerinput"):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         failure = "" if self.served or not self.tests else ": a run that tries nothing is a failure"
-        told = f"xent: kernel {self.kernel!r} served in {self.served} of {self.tests} tests{failure}"
-        terminalreporter.write_line(told)
+        summary = f"xent: kernel {self.kernel!r} served in {self.served} of {self.tests} tests{failure}"
+        terminalreporter.write_line(summary)

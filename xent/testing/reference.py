@@ -1,11 +1,11 @@
-r"""The definition, as the textbook writes it: an independent witness for tests.
+r"""The definition, as a textbook writes it: an independent reference for tests.
 
 .. math:: \ell = \sum_j t_j \Bigl(\log \sum_i e^{x_i} - x_j\Bigr), \qquad
           \frac{\partial \ell}{\partial x_j} = \Bigl(\sum_i t_i\Bigr) p_j - t_j
 
 Everything here is shaped (rows, classes), takes the array namespace ``xp`` first, and computes in float64, or in the
 widest floating dtype that the namespace has. It follows the library's edge rules, by selection, and shares no line with
-what it witnesses: no fold, no merge, no :math:`\log(1 + r)`.
+the code under test: no fold, no merge, no :math:`\log(1 + r)`.
 
 It leaves out the relative accuracy of tiny losses (the loss of a row whose label holds all but :math:`10^{-20}` is 0
 here), the gradient's accuracy at a confident maximum, speed, memory, weights, ignored rows and reductions. Nothing is
@@ -81,8 +81,8 @@ def shifted(xp: Namespace, x: Array) -> Array:
 def log_softmax(xp: Namespace, logits: Array) -> Array:
     """``x - log sum exp x``, shape (rows, classes), in the limit: 0 at one +inf logit, -inf elsewhere in its row."""
     x = widened(xp, logits)
-    below = shifted(xp, x)
-    log_p = below - xp.log(xp.sum(xp.exp(below), axis=-1, keepdims=True))
+    shift = shifted(xp, x)
+    log_p = shift - xp.log(xp.sum(xp.exp(shift), axis=-1, keepdims=True))
     return nan_where(xp, is_undefined(xp, x), log_p)
 
 
@@ -134,17 +134,17 @@ def probabilities_loss(xp: Namespace, probabilities: Array, targets: Array) -> A
 def probabilities_gradient(xp: Namespace, probabilities: Array, targets: Array) -> Array:
     """``-t / p``, shape (rows, classes): 0 where t is 0, -inf where p alone is; NaN in a row that holds a NaN."""
     p, t = widened(xp, probabilities), widened(xp, targets)
-    slope = (0 - t) / xp.where(p == 0, xp.ones_like(p), p)
-    at_zero = xp.where(t == 0, xp.zeros_like(p), xp.full_like(p, -math.inf))
+    gradient = (0 - t) / xp.where(p == 0, xp.ones_like(p), p)
+    gradient_at_zero = xp.where(t == 0, xp.zeros_like(p), xp.full_like(p, -math.inf))
     has_nan = xp.any(xp.isnan(p), axis=-1, keepdims=True)
-    return nan_where(xp, has_nan, xp.where(p == 0, at_zero, slope))
+    return nan_where(xp, has_nan, xp.where(p == 0, gradient_at_zero, gradient))
 
 
 # -------------------- binary
 
 
 def two_classes(xp: Namespace, logits: Array, targets: Array, pos_weight: float) -> tuple[Array, Array]:
-    """The same in two classes: logits (0, x) and targets (1 - z, pos_weight z), both (rows, 2)."""
+    """The binary problem in two classes: logits (0, x) and targets (1 - z, pos_weight z), both (rows, 2)."""
     x, z = widened(xp, logits), widened(xp, targets)
     return xp.stack([xp.zeros_like(x), x], axis=-1), xp.stack([1 - z, pos_weight * z], axis=-1)
 
@@ -163,7 +163,7 @@ def binary_gradient(xp: Namespace, logits: Array, targets: Array, pos_weight: fl
 
 
 def label_rank(xp: Namespace, logits: Array, labels: Array) -> Array:
-    """How many classes stand before the label, shape (rows,): of a higher logit, or of an equal one and a lower number.
+    """The number of classes before the label, shape (rows,): of a higher logit, or of an equal one and a lower number.
 
     0 is a hit. -1 where the row has no softmax or the label lies outside [0, classes).
     """
@@ -171,8 +171,8 @@ def label_rank(xp: Namespace, logits: Array, labels: Array) -> Array:
     classes = x.shape[-1]
     number = class_numbers(xp, labels, classes)
     is_label = number == labels[:, None]
-    of_label = xp.max(xp.where(is_label, x, xp.full_like(x, -math.inf)), axis=-1, keepdims=True)  # (rows, 1)
-    before = (x > of_label) | ((x == of_label) & (number < labels[:, None]))
+    label_logit = xp.max(xp.where(is_label, x, xp.full_like(x, -math.inf)), axis=-1, keepdims=True)  # (rows, 1)
+    before = (x > label_logit) | ((x == label_logit) & (number < labels[:, None]))
     rank = xp.sum(xp.astype(before, labels.dtype), axis=-1)
     has_rank = xp.any(is_label, axis=-1) & ~is_undefined(xp, x)[:, 0]
     return xp.where(has_rank, rank, -xp.ones_like(rank))

@@ -1,32 +1,72 @@
-"""What became of each promise of a kernel, for a reader and as plain data."""
+"""Whether promises are kept: the outcome of each case, the result of each promise, the report on all of them."""
 
 from __future__ import annotations
 
+import math
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
 from ..contract.specs import KernelSpec
-from .subject import Failure
+
+
+class NotRun(Exception):
+    """The reason why a promise cannot be tried on a kernel."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case in which a promise is broken.
+
+    Attributes
+    ----------
+    where : str
+        The call.
+    what : str
+        The answer, the right one, and how far apart they are; or an error.
+    excess : float
+        The error as a multiple of the budget; inf if it is not one of rounding.
+    snippet : str
+        Code that shows it.
+    """
+
+    where: str
+    what: str
+    excess: float = math.inf
+    snippet: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+Outcome = Failure | None
+"""The outcome of one case: None if the promise is kept."""
+
+
+def described(error: BaseException) -> str:
+    """An error in one line: its type, its message, the file and line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename.rpartition('/')[2]}:{last.lineno})"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one promise.
+    """Whether one promise was kept.
 
     Attributes
     ----------
     check : str
-        Its name.
+        The promise's name.
     cases : int
-        How many were tried.
+        The number of cases tried.
     broken : int
-        In how many it was not kept.
+        The number of cases in which it was not kept.
     failures : tuple of Failure
-        The worst of them.
+        The worst of these.
     not_run : str
-        Why there was no case; empty where there were some.
+        Why there was no case; empty if there were some.
     deviation : str
-        The reason that the plugin gives for not keeping it.
+        The plugin's reason for not keeping it.
     sentence : str
         The promise in words.
     """
@@ -51,21 +91,21 @@ class Result:
         if self.deviation:
             return f"  deviates {self.check:<20} as its plugin says: {self.deviation}"
         head = f"  BROKEN   {self.check:<20} in {self.broken} of {self.cases} cases. {self.sentence}"
-        told = [f"    {failure}" for failure in self.failures]
+        failures = [f"    {failure}" for failure in self.failures]
         code = self.failures[0].snippet.splitlines()
-        return "\n".join([head, *told, *([""] if code else []), *(f"        {line}" for line in code)])
+        return "\n".join([head, *failures, *([""] if code else []), *(f"        {line}" for line in code)])
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every promise; ``str()`` of it is a table, with code that shows the worst case of each failure.
+    """The results of every promise; ``str()`` of it is a table, with code that shows the worst case of each failure.
 
     Attributes
     ----------
     spec : KernelSpec
     results : tuple of Result
     skipped : tuple of str
-        What is declared and cannot be tried here, and why.
+        Each declared combination that cannot be tried on this machine, and why.
     """
 
     spec: KernelSpec
@@ -74,37 +114,37 @@ class Report:
 
     @property
     def cases(self) -> int:
-        """How many cases were tried."""
-        return sum(one.cases for one in self.results)
+        """The number of cases tried."""
+        return sum(result.cases for result in self.results)
 
     @property
     def selected(self) -> int:
-        """How many combinations of what is declared the kernel served."""
-        return sum(one.cases - one.broken for one in self.results if one.check == "selected")
+        """The number of declared combinations that the kernel served."""
+        return sum(result.cases - result.broken for result in self.results if result.check == "selected")
 
     @property
     def ok(self) -> bool:
-        """Whether every promise that was looked at was kept, and there was one to look at."""
-        return self.cases > 0 and all(one.ok for one in self.results)
+        """Whether there were cases, and every promise that was tried was kept."""
+        return self.cases > 0 and all(result.ok for result in self.results)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
         """The worst failures of every promise."""
-        return tuple(failure for one in self.results if not one.ok for failure in one.failures)
+        return tuple(failure for result in self.results if not result.ok for failure in result.failures)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
         results = [
             {
-                "check": one.check,
-                "ok": one.ok,
-                "cases": one.cases,
-                "broken": one.broken,
-                "not_run": one.not_run,
-                "deviation": one.deviation,
-                "failures": [{"where": f.where, "what": f.what, "snippet": f.snippet} for f in one.failures],
+                "check": result.check,
+                "ok": result.ok,
+                "cases": result.cases,
+                "broken": result.broken,
+                "not_run": result.not_run,
+                "deviation": result.deviation,
+                "failures": [{"where": f.where, "what": f.what, "snippet": f.snippet} for f in result.failures],
             }
-            for one in self.results
+            for result in self.results
         ]
         return {
             "kernel": self.spec.name,
@@ -116,10 +156,11 @@ class Report:
         }
 
     def __str__(self) -> str:
-        kept = sum(one.ok and not one.not_run for one in self.results)
-        broken, idle = sum(not one.ok for one in self.results), sum(bool(one.not_run) for one in self.results)
-        counts = f"{kept} promises kept, {broken} broken, {idle} not run; {self.cases} cases"
+        broken = sum(not result.ok for result in self.results)
+        not_run = sum(bool(result.not_run) for result in self.results)
+        kept = sum(result.ok and not result.not_run for result in self.results)
+        counts = f"{kept} promises kept, {broken} broken, {not_run} not run; {self.cases} cases"
         head = f"{self.spec.name} ({self.spec.op}): {counts}"
         if not self.cases:
             head += "\n  NOTHING of what it declares could be tried"
-        return "\n".join([head, *map(str, self.results), *(f"  not here {one}" for one in self.skipped)])
+        return "\n".join([head, *map(str, self.results), *(f"  not here {reason}" for reason in self.skipped)])

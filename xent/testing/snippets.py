@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..contract.specs import KernelSpec
-from .calls import Call, labels_form
+from .calls import Call, labels_form, targets_form
 from .memory import ArrayLibrary
 
 WRITTEN_OUT = 60
-"""The most logits that are written out; of a larger case the name is given."""
+"""The most logits that are written out; a larger case is made by its ``source``."""
 
 
 def snippet(spec: KernelSpec, library: ArrayLibrary, *calls: Call) -> str:
-    """Code that makes the calls and prints what comes back."""
+    """Code that makes the calls and prints their results."""
     lines = ["import numpy as np", "from numpy import inf, nan"]
     if calls[0].case.logits.dtype.name == "bfloat16":
         lines.append("import ml_dtypes")
@@ -30,18 +30,18 @@ def snippet(spec: KernelSpec, library: ArrayLibrary, *calls: Call) -> str:
 
 def code_of(call: Call, op: str) -> Iterator[str]:
     """The lines of one call."""
-    rows, target = call.case, "labels" if op == "sparse" else "targets"
-    yield from arrays_of(call, target)
+    case, target = call.case, "labels" if op == "sparse" else "targets"
+    yield from code_of_arrays(call, target)
     if call.cuts:
         yield from code_of_spans(call, target)
         return
     for name in ("logits", "targets") if op == "dense" else ("logits",):
         block = f"to_block({name}, {call.outer})" if call.outer else name
-        form = "plain" if name == "targets" and (call.apart or call.form == "one row repeated") else call.form
+        form = targets_form(call) if name == "targets" else call.form
         yield f'{name} = lay({block}, "{form}", library).array'
     if op == "sparse":
         yield f'labels = lay(labels, "{labels_form(call.form)}", library).array'
-    arguments = ["logits", target] + ([repr(rows.on), repr(rows.off)] if op == "sparse" else [])
+    arguments = ["logits", target] + ([repr(case.on), repr(case.off)] if op == "sparse" else [])
     threads = f"threads={call.threads}"
     if call.method == "gradient":
         yield f"partial = kernel.partial({', '.join(arguments)}, {threads})"
@@ -58,43 +58,43 @@ def code_of(call: Call, op: str) -> Iterator[str]:
 
 
 def code_of_spans(call: Call, target: str) -> Iterator[str]:
-    """The lines of a call that asks about spans of the classes, one after the other."""
-    rows, spans = call.case, f"for a, b in {call.spans}"
+    """The lines of a call that is made on spans of the classes, one after the other."""
+    case, spans = call.case, f"for a, b in {call.spans}"
     block, soft = ("logits[:, a:b]", "targets[:, a:b]")
     if call.outer:
-        block, soft = (f"to_block({one}, {call.outer})" for one in (block, soft))
-    told = f"labels - a, {rows.on!r}, {rows.off!r}" if target == "labels" else soft
-    yield f"parts = [kernel.partial({block}, {told}, threads=1) {spans}]"
+        block, soft = f"to_block({block}, {call.outer})", f"to_block({soft}, {call.outer})"
+    targets = f"labels - a, {case.on!r}, {case.off!r}" if target == "labels" else soft
+    yield f"parts = [kernel.partial({block}, {targets}, threads=1) {spans}]"
     yield "partial = xent.merge(*parts)"
     yield "print(partial, xent.finish(partial))"
     if call.method == "gradient":
-        asked = f"kernel.gradient({block}, {told}, partial, {literal(call.scales)}, threads=1)"
-        yield f"print([{asked} {spans}])"
+        gradient = f"kernel.gradient({block}, {targets}, partial, {literal(call.scales)}, threads=1)"
+        yield f"print([{gradient} {spans}])"
     if call.method == "statistics":
         yield f"print([kernel.statistics({block}, labels - a, label_logit, threads=1) {spans}])"
 
 
-def arrays_of(call: Call, target: str) -> Iterator[str]:
-    """The lines that make the arrays of a case."""
-    rows = call.case
-    source = rows.source or (rows.base.source if rows.base is not None else "")
-    if rows.logits.size <= WRITTEN_OUT or not source:
-        yield f"logits = {literal(rows.logits)}"
-        yield f"{target} = {literal(getattr(rows, target))}"
+def code_of_arrays(call: Call, target: str) -> Iterator[str]:
+    """The lines that make the arrays of a call."""
+    case = call.case
+    source = case.source or (case.base.source if case.base is not None else "")
+    if case.logits.size <= WRITTEN_OUT or not source:
+        yield f"logits = {literal(case.logits)}"
+        yield f"{target} = {literal(getattr(case, target))}"
     else:
-        yield f"rows = {source}" + (f".rows({rows.cut[0]}, {rows.cut[1]})" if rows.cut else "")
+        yield f"rows = {source}" + (f".rows({case.cut[0]}, {case.cut[1]})" if case.cut else "")
         yield f"logits, {target} = rows.logits, rows.{target}"
     if call.method == "statistics":
         yield "label_logit = np.take_along_axis(logits, (labels % logits.shape[1])[:, None], axis=1)[:, 0]"
     if call.fill:
-        alike = "logits" if call.method != "loss" else literal(call.scales)
-        yield f"memory = np.full_like({alike}, nan)"
+        like = "logits" if call.method != "loss" else literal(call.scales)
+        yield f"memory = np.full_like({like}, nan)"
 
 
 def literal(array: np.ndarray[Any, Any]) -> str:
-    """An array as an expression that makes it, to the bit but for the payload of a NaN."""
+    """An expression that makes the array, with the same bits except the payload of a NaN."""
     if array.size == 0:
         return f'np.zeros({array.shape}, "{array.dtype.name}")'
-    with np.errstate(all="ignore"):  # a signalling NaN is one like any other
+    with np.errstate(all="ignore"):  # the cast of a signalling NaN warns
         values = array if array.dtype.kind == "i" else array.astype(np.float64)
     return f'np.array({values.tolist()!r}, "{array.dtype.name}")'

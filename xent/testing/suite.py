@@ -1,4 +1,4 @@
-"""The tests that ``pytest -p xent.testing.plugin --kernel NAME`` runs where no others are named: every promise."""
+"""The tests that ``pytest -p xent.testing.plugin --kernel NAME`` runs if no others are named: every promise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .parametrization import KernelConformance
 
 
 class TestConformance(KernelConformance):
-    """Every promise of the kernels of the name that ``--kernel`` gives."""
+    """Every promise, on the kernels registered under the name ``--kernel``."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         type(self).kernels = metafunc.config.option.kernel

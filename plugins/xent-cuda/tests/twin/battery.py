@@ -22,8 +22,8 @@ from xent_cuda.plan import BYTES, DESK_BYTES, GRANULE, Device
 from xent.testing import Answer, ArrayLibrary, Bench, Call, Case, case_of
 from xent.testing.budget import limits
 from xent.testing.calls import Violation
-from xent.testing.edges import named_dtype, normal
-from xent.testing.verdicts import faults
+from xent.testing.comparison import faults
+from xent.testing.edge_cases import named_dtype, normal
 
 Array = np.ndarray[Any, Any]
 inf, nan = np.inf, np.nan
@@ -294,7 +294,7 @@ class Battery:
         """What is other than in the answer where the gradient is written over the logits."""
         memory, case, kernel = Memory(PLACES[place]), call.case, self.kernel(shape, op)
         logits, scale, loss = memory.asarray(case.logits), memory.asarray(call.scales), answer.loss
-        told = [memory.asarray(one) if isinstance(one, np.ndarray) else one for one in case.told(op)]
+        told = [memory.asarray(one) if isinstance(one, np.ndarray) else one for one in case.target_arguments(op)]
         with mock.patch.object(plan, "PART_BYTES", shape.part_bytes):
             if call.method == "gradient":
                 found = kernel.gradient(logits, *told, answer.partial, scale, threads=1, donate=True)

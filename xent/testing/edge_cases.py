@@ -1,8 +1,8 @@
-"""The rows that kernels are tried on: a few of every edge, made anew from a name and a dtype.
+"""The cases that kernels are tried on: a few rows of every edge, generated from a name and a dtype.
 
-Labels and soft targets stand beside each other, so that a case serves both ops. Row by row the soft targets are the
-one-hot of the label, a distribution with zeros in it, and numbers that sum to 2.5. Targets of a masked class are 0, but
-for cases that say otherwise.
+A case has labels and soft targets, so that it serves both ops. In turn, a row's soft targets are the one-hot of the
+label, a distribution with zeros in it, and numbers that sum to 2.5. Targets of a masked class are 0, except in cases
+that say otherwise.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from .exact import Exact, exact
 
 Array = np.ndarray[Any, Any]
 inf, nan = math.inf, math.nan
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""The dtypes in which cases can be made."""
 WIDTHS = (
     *(1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 127, 128, 129, 255, 256, 507),
     *(512, 1024, 1025, 2048, 4096),
@@ -30,7 +32,7 @@ WIDTHS = (
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Some rows, and what is asked of them.
+    """Some rows of logits, with labels and soft targets.
 
     Parameters
     ----------
@@ -38,17 +40,17 @@ class Case:
     logits : array, shape (rows, classes)
         NumPy's, in the dtype under test; bfloat16 is ml_dtypes'.
     labels : array, shape (rows,), int64
-        Where one lies outside [0, classes) the label is not among these classes.
+        One outside [0, classes) is the label of none of these classes.
     targets : array, shape (rows, classes)
-        For kernels of soft targets, in the dtype that is computed in.
+        For kernels of soft targets, in the compute dtype.
     on, off : float
-        For labels: the target is ``on`` + ``off`` at the label, ``off`` besides.
+        For labels: the target is ``on`` + ``off`` at the label, ``off`` at the other classes.
     cut : (int, int), optional
-        Which rows these are of the case that they are cut from.
+        The range of rows that this case is of ``base``.
     base : Case, optional
-        That case; its exact numbers are computed once for all cuts.
+        The case that this one is cut from; its exact numbers are computed once for all cuts.
     source : str
-        Code that makes it again; empty where there is none shorter than its numbers.
+        Code that makes the case; empty if there is none shorter than its numbers.
     """
 
     name: str
@@ -64,12 +66,15 @@ class Case:
     def __str__(self) -> str:
         return self.name if self.cut is None else f"{self.name}, rows {self.cut[0]} to {self.cut[1] - 1}"
 
-    def told(self, op: str) -> tuple[Any, ...]:
-        """What a kernel is told of the targets."""
+    def target_arguments(self, op: str) -> tuple[Any, ...]:
+        """The arguments of a kernel's methods that stand for the targets: labels, on and off, or soft targets."""
         return (self.labels, self.on, self.off) if op == "sparse" else (self.targets,)
 
+    told = target_arguments
+    """The name of ``target_arguments`` in tests of plugins for xent 0.1.0."""
+
     def dense(self, op: str) -> Array:
-        """The targets written out in float64; NaN in a row whose label is none of the classes."""
+        """Dense targets in float64, smoothing included; NaN in a row whose label is none of the classes."""
         if op == "dense":
             return self.targets.astype(np.float64)
         classes = self.logits.shape[1]
@@ -78,7 +83,7 @@ class Case:
         return np.where(inside[:, None], np.where(hit, self.on + self.off, self.off), nan)
 
     @functools.cached_property
-    def answers(self) -> dict[str, Exact]:
+    def exact_by_op(self) -> dict[str, Exact]:
         return {}
 
     def exact(self, op: str) -> Exact:
@@ -86,22 +91,22 @@ class Case:
         if self.base is not None and self.cut is not None:
             whole = self.base.exact(op)
             return Exact(*(tuple(part[slice(*self.cut)] for part in pair) for pair in whole))  # type: ignore[arg-type]
-        if op not in self.answers:
-            self.answers[op] = exact(self.logits, self.dense(op))
-        return self.answers[op]
+        if op not in self.exact_by_op:
+            self.exact_by_op[op] = exact(self.logits, self.dense(op))
+        return self.exact_by_op[op]
 
     def rows(self, start: int, stop: int) -> Case:
         """Some of its rows."""
-        cut, first = slice(start, stop), self.cut[0] if self.cut else 0
-        logits, labels, targets = self.logits[cut], self.labels[cut], self.targets[cut]
-        edges, base = (first + start, first + stop), self.base or self
-        return replace(self, cut=edges, base=base, logits=logits, labels=labels, targets=targets)
+        chosen, first = slice(start, stop), self.cut[0] if self.cut else 0
+        logits, labels, targets = self.logits[chosen], self.labels[chosen], self.targets[chosen]
+        cut, base = (first + start, first + stop), self.base or self
+        return replace(self, cut=cut, base=base, logits=logits, labels=labels, targets=targets)
 
 
 def case_of(
     name: str, logits: Any, dtype: Any, labels: Any = None, *, targets: Any = None, on: float = 1.0, off: float = 0.0
 ) -> Case:
-    """A case, with labels that go round all classes and targets as the module says, unless they are given."""
+    """A case; by default with random labels, and with targets as the module's docstring describes them."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     x = np.asarray(logits, np.float64).astype(dtype)
     rows, classes = x.shape
@@ -116,9 +121,9 @@ def case_of(
     return Case(name, x, y, np.asarray(targets).astype(compute_dtype(dtype)), on, off)
 
 
-def normal(rows: int, classes: int, spread: float = 3.0) -> Array:
+def normal(rows: int, classes: int, deviation: float = 3.0) -> Array:
     """Logits (rows, classes) of a normal distribution, the same at every call."""
-    return np.random.default_rng([rows, classes]).standard_normal((rows, classes)) * spread
+    return np.random.default_rng([rows, classes]).standard_normal((rows, classes)) * deviation
 
 
 def every_width(dtype: Any) -> Iterator[Case]:
@@ -221,11 +226,11 @@ def not_numbers(dtype: Any) -> Iterator[Case]:
         x[1, 0] = x[3, classes - 1] = x[5, classes // 2] = nan
         x[5, 0] = inf
         x[3, : classes - 1] = -inf
-        found = case_of(f"NaN among {classes}", x, dtype)
+        case = case_of(f"NaN among {classes}", x, dtype)
         if classes == 33:  # a payload that a shift or a truncation would turn into infinity
-            bits = found.logits.view(f"u{found.logits.dtype.itemsize}")
+            bits = case.logits.view(f"u{case.logits.dtype.itemsize}")
             bits[1, 0] = np.asarray(inf, dtype).view(bits.dtype) + bits.dtype.type(1)
-        yield found
+        yield case
 
 
 def masked_tiles(dtype: Any) -> Iterator[Case]:
@@ -261,9 +266,9 @@ def smoothed(dtype: Any) -> Iterator[Case]:
             f"all of it smoothed over {classes}, −inf at the label", x, dtype, labels, on=0.0, off=1 / classes
         )
     for group in (infinities, not_numbers, masked_tiles, strange_labels, offsets, ties):
-        for one in list(group(dtype))[-3:]:
-            off = 0.1 / one.logits.shape[1]
-            yield replace(one, name=f"{one.name}, smoothed", on=0.9, off=off)
+        for case in list(group(dtype))[-3:]:
+            off = 0.1 / case.logits.shape[1]
+            yield replace(case, name=f"{case.name}, smoothed", on=0.9, off=off)
 
 
 def soft_targets(dtype: Any) -> Iterator[Case]:
@@ -282,8 +287,8 @@ def random_rows(dtype: Any) -> Iterator[Case]:
     rng = np.random.default_rng(20261121)
     for number in range(25):
         rows, classes = int(rng.integers(1, 9)), int(rng.integers(1, 200))
-        spread, offset = 10.0 ** rng.uniform(-3, 2), rng.choice([0.0, 0.0, 10.0, -1000.0])
-        x = rng.standard_normal((rows, classes)) * spread + offset
+        deviation, offset = 10.0 ** rng.uniform(-3, 2), rng.choice([0.0, 0.0, 10.0, -1000.0])
+        x = rng.standard_normal((rows, classes)) * deviation + offset
         x[rng.random(x.shape) < rng.choice([0.0, 0.0, 0.2])] = -inf
         yield case_of(f"random rows {number}", x, dtype)
 
@@ -295,8 +300,8 @@ def odd_neighbours(dtype: str, rows: int, classes: int, seed: int = 0) -> Case:
     x[1::7, 0] = nan
     x[2::7, : classes // 2] = -inf
     x[3::11, classes - 1] = inf
-    found = case_of(f"{rows} rows with odd neighbours", x, named_dtype(dtype))
-    return replace(found, source=f'odd_neighbours("{dtype}", {rows}, {classes}, {seed})')
+    case = case_of(f"{rows} rows with odd neighbours", x, named_dtype(dtype))
+    return replace(case, source=f'odd_neighbours("{dtype}", {rows}, {classes}, {seed})')
 
 
 GROUPS: dict[str, Callable[[Any], Iterator[Case]]] = {
@@ -316,27 +321,28 @@ GROUPS: dict[str, Callable[[Any], Iterator[Case]]] = {
     "soft_targets": soft_targets,
     "random_rows": random_rows,
 }
-FOR_ONE_OP = {"strange_labels": "sparse", "smoothed": "sparse", "soft_targets": "dense"}
+OP_OF_GROUP = {"strange_labels": "sparse", "smoothed": "sparse", "soft_targets": "dense"}
+"""The op of the groups that are for one op only."""
 
 
 @functools.lru_cache(maxsize=64)
 def cases(group: str, dtype: str) -> tuple[Case, ...]:
-    """The cases of a group in a dtype; their arrays must not be written to."""
-    made = GROUPS[group](named_dtype(dtype))
-    found = tuple(replace(one, source=f'case("{dtype}", "{one.name}")') for one in made)
-    for one in found:
-        for array in (one.logits, one.labels, one.targets):
+    """The cases of a group in a dtype; their arrays are read-only."""
+    generated = GROUPS[group](named_dtype(dtype))
+    group_cases = tuple(replace(case, source=f'case("{dtype}", "{case.name}")') for case in generated)
+    for case in group_cases:
+        for array in (case.logits, case.labels, case.targets):
             array.flags.writeable = False
-    return found
+    return group_cases
 
 
 def case(dtype: str, name: str) -> Case:
     """The case of that name."""
-    return next(one for group in GROUPS for one in cases(group, dtype) if one.name == name)
+    return next(found for group in GROUPS for found in cases(group, dtype) if found.name == name)
 
 
 def named_dtype(name: str) -> Any:
-    """NumPy's dtype of that name; bfloat16 is ml_dtypes', and an ImportError where that is not installed."""
+    """NumPy's dtype of that name; bfloat16 is that of ml_dtypes, which raises ImportError if it is not installed."""
     if name != "bfloat16":
         return np.dtype(name)
     import ml_dtypes
