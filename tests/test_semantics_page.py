@@ -1,5 +1,5 @@
-"""docs/semantics.md cannot go stale: every row names tests, every test that it names is there, and what is not kept
-yet is expected to fail.
+"""docs/semantics.md and docs/promises.md cannot go stale: every row and every promise names tests, each test is there,
+and what is not kept yet is expected to fail.
 """
 
 import ast
@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "semantics.md"
-NAMED = re.compile(r"`((?:\w+/)*\w+\.py)::(\w+)`")
+PROMISES = ROOT / "docs" / "promises.md"
+NAMED = re.compile(r"`((?:[\w-]+/)*\w+\.py)::(\w+)`")
 NOT_KEPT, NOT_BUILT = "**Not kept yet**", "**Not built yet**"
 REASON = "not kept yet: docs/semantics.md"
 
@@ -49,8 +50,19 @@ def faults(row):
         yield "no test is expected to fail"
 
 
-def test_every_test_that_a_row_names_is_there():
-    assert missing(PAGE.read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("page", [PAGE, PROMISES], ids=lambda page: page.stem)
+def test_every_test_that_a_page_names_is_there(page):
+    assert missing(page.read_text(encoding="utf-8")) == []
+
+
+def test_every_promise_names_what_shows_it_and_each_file_is_there():
+    text = PROMISES.read_text(encoding="utf-8")
+    promises = re.findall(r"^## \d\. (.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    files = re.findall(r"`((?:xent|tests|benchmarks|plugins)/[\w./-]+\.\w+)`", text)
+
+    assert len(promises) == 7
+    assert [promise.partition("\n")[0] for promise in promises if not NAMED.search(promise)] == []
+    assert [path for path in files if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("row", rows(PAGE.read_text(encoding="utf-8")), ids=lambda row: row.split("|")[1].strip()[:40])
@@ -91,6 +103,6 @@ def test_a_row_of_a_promise_that_nothing_holds_would_be_seen():
     assert len(rows(text)) == 2
     assert list(faults(rows(text)[0])) == ["names no test"]
     assert missing(text) == [f"{here}::test_that_is_not_there"]
-    assert list(faults(f"| three | {NOT_KEPT}: `{here}::test_every_test_that_a_row_names_is_there` |")) == [
+    assert list(faults(f"| three | {NOT_KEPT}: `{here}::test_every_test_that_a_page_names_is_there` |")) == [
         "no test is expected to fail"
     ]
