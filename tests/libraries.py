@@ -31,6 +31,7 @@ class Library:
     flushes = False  # subnormal numbers are taken for 0
     raises_labels = True  # a bad label raises; else its row is NaN
     slow = False  # a call costs milliseconds, whatever its size
+    compiles = False  # each shape of its arguments is compiled anew
     kernel: str | None = None  # forced
     dtypes = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -193,7 +194,7 @@ class Torch(Library):
 class Jax(Library):
     """JAX, on the CPU; in 64 bits only where an argument has them."""
 
-    slow = True
+    slow = compiles = True
     flushes = True  # XLA sets the processor so
 
     def load(self) -> type:
