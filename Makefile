@@ -1,6 +1,8 @@
 # make demo   the main job, on data made for it, with the kernels of plugins/xent-numba
+# make check  lint and the quick tests, on the source folder: before every commit; a minute on two cores
 # make test   lint and the whole test suite, on the installed wheel, with every CPU library required; then the plugins,
-#             those for GPUs on a processor in the GPU's place, and the template in an environment of its own
+#             those for GPUs on a processor in the GPU's place, and the template in an environment of its own; CONTRIBUTING.md
+#             says what each part tests
 # make test-gpu   on a machine with an NVIDIA GPU: the CUDA kernels, then xent's tests on CuPy. Installs nothing:
 #             GPU_PYTHON (python3) must have CuPy, pytest, Hypothesis, mpmath, pluggy, array-api-compat; see docs/gpu.md
 # make bench-gpu  there too: the kernels beside the ceilings of the GPU and their peers
@@ -9,7 +11,7 @@
 # make test-report   the HTML pages in a headless Chromium, which must be on PATH (Debian: apt install chromium);
 #             pictures of them go to build/report
 # make test-peers   xent.compat beside the peers themselves, and the peers' own tests of it; not a part of make test
-# make lint   ruff, mypy and the import contracts alone
+# make lint   ruff, its format, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
 # make bench-scale   evaluations of sets larger than memory; takes 50 GB of disk
 # make clean  remove what these made
@@ -54,27 +56,34 @@ KERNEL_FLAGS += --ignore-glob='*/test_compat_*.py'
 # No test may find the source folder where it should find the wheel: neither -c nor -m puts the working folder first.
 export PYTHONSAFEPATH := 1
 
+# make check and make lint look at the source folder all the same: what changes with every commit is not installed first.
+ON_SOURCE := PYTHONPATH="$(CURDIR)"
+
 TESTS ?= tests
-PYTESTFLAGS ?= -n 2
+# A process that has nothing left takes tests from another: the last tests of a file may take the longest.
+PYTESTFLAGS ?= -n 2 --dist worksteal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-core test-plugins test-cuda test-template test-report test-peers test-mutants
+.PHONY: demo check test test-core test-plugins test-cuda test-template test-report test-peers test-mutants
 .PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) $(BIN)/xent demo
 
+check: lint
+	$(ON_SOURCE) $(BIN)/pytest -p no:cacheprovider -q $(PYTESTFLAGS) --check $(TESTS)
+
 test: test-core test-plugins test-cuda test-template
 
-test-core: lint
+test-core: lint $(VENV)/wheel.stamp
 	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
 
-test-plugins: lint $(VENV)/plugins.stamp
+test-plugins: lint $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) XENT_REQUIRE_BACKENDS=$(KERNEL_BACKENDS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(KERNEL_FLAGS) tests
 	PYTHONPATH=$(PLUGINS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) plugins/xent-numba/tests
 
-test-cuda: lint $(VENV)/plugins.stamp
+test-cuda: lint $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(CUDA_PLUGIN) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) plugins/xent-cuda/tests
 
 test-mutants: $(VENV)/test.stamp $(VENV)/wheel.stamp
@@ -108,10 +117,11 @@ test-report: $(VENV)/test.stamp $(VENV)/wheel.stamp
 test-peers: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) compat_tests
 
-lint: $(VENV)/test.stamp $(VENV)/wheel.stamp
+lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	$(ON_SOURCE) $(BIN)/lint-imports --no-logo
 
 FUSED_BENCHES := $(wildcard benchmarks/bench_*numba.py)
 OTHER_BENCHES := benchmarks/bench_scale.py benchmarks/bench_cuda.py

@@ -48,7 +48,7 @@ OUTER = {
 OUTER_VARIANTS = ("dask-split", "jax", "jax-jit", "cupy")
 """The variants that ``make check`` leaves to ``make test``."""
 NO_VARIANT = "none"  # the parameter of a test none of whose variants is selected, until it is deselected
-CPU_LIMIT = 1.0
+CPU_LIMIT = 2.0
 """The most seconds of a processor that a test of ``make check`` may take, those of its child processes included."""
 
 

@@ -311,6 +311,7 @@ def test_the_reference_rounded_once_is_within_one_unit_where_nothing_is_tiny(cas
     assert max(within.values()) <= 1, within
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", k_of)
 def test_exact_values_rounded_once_are_within_every_budget(kind):
     for case in cases():

@@ -325,6 +325,7 @@ def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
     assert result.exit_code == 4 and "tcp://127.0.0.1:9" in result.stderr
 
 
+@pytest.mark.slow
 def test_without_the_option_the_scheduler_is_the_one_of_dasks_environment(files):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     cluster = {"n_workers": 1, "processes": False, "protocol": "tcp://", "dashboard_address": None}
@@ -338,6 +339,7 @@ def test_without_the_option_the_scheduler_is_the_one_of_dasks_environment(files)
     assert json.loads(result.stdout)["options"]["scheduler"] == address and "xent-chunk" in ran
 
 
+@pytest.mark.slow
 def test_the_option_goes_before_dasks_environment(files):
     code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json', '--scheduler', 'sync'])"
     result = in_a_new_process(code, DASK_SCHEDULER_ADDRESS="tcp://127.0.0.1:9")
@@ -376,6 +378,7 @@ def test_what_an_interrupted_run_has_done_is_told_and_gone_on_with(files, monkey
     assert json.loads(resumed.stdout)["metrics"] == json.loads(plain.stdout)["metrics"]
 
 
+@pytest.mark.slow
 def test_outputs_are_written_beside_what_is_printed(files):
     outputs = ("--html", "r.html", "--tables", "tables", "--per-example", "loss.parquet")
     result = run("evaluate", "x.npy", "y.npy", "--json", "--by-class", *outputs)
@@ -544,6 +547,7 @@ def test_a_name_is_printed_with_what_cannot_be_seen_escaped(files, monkeypatch, 
     assert "\x1b[31m" not in result.stdout + refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_the_table_is_printed_in_any_encoding(files, encoding):
     np.save("slices.npy", np.asarray(["é", "中"])[np.arange(123) % 2])
@@ -553,6 +557,7 @@ def test_the_table_is_printed_in_any_encoding(files, encoding):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--json", "-q"])
 def test_a_pipe_that_is_closed_is_no_error(files, option):
     command = [sys.executable, "-c", "from xent.cli import main\nmain()", "evaluate", "x.npy", "y.npy", "-q", option]
@@ -563,6 +568,7 @@ def test_a_pipe_that_is_closed_is_no_error(files, option):
     assert (process.returncode, told) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_terminated_clears_away_and_exits_with_143(files):
     code = """
 import os, signal
@@ -630,6 +636,7 @@ def test_a_size_is_a_number_of_bytes_with_or_without_a_unit(text, size):
         assert ByteSize().convert(text, None, None) == size
 
 
+@pytest.mark.slow
 def test_demo_makes_a_set_evaluates_it_and_checks_the_number(tmp_path):
     result = run("demo", "--files", 40, "--keep", tmp_path / "kept")
 
@@ -639,6 +646,7 @@ def test_demo_makes_a_set_evaluates_it_and_checks_the_number(tmp_path):
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["labels.npy", "predictions.zarr"]
 
 
+@pytest.mark.slow
 def test_demo_writes_nothing_but_json_on_stdout_when_asked_for_it():
     result = run("demo", "--files", 20, "--json")
 
@@ -874,6 +882,7 @@ def test_a_command_line_without_click_says_what_to_install():
     assert result.returncode == 4 and result.stderr.count("\n") == 1 and "'xent[cli]'" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_command_runs_as_a_program(files):
     code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json', '-q'])"
     result = in_a_new_process(code)

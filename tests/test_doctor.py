@@ -210,6 +210,7 @@ def test_a_diagnosis_is_plain_data_for_json(reports, plugin):
     assert kernels["numpy"]["report"]["ok"] is True and kernels["numpy"]["cases"] == 6
 
 
+@pytest.mark.slow
 def test_the_conformance_kit_finds_xents_own_kernel_sound_and_a_faulty_one_wrong(plugin):
     plugin(spec(load="toy_kernels:failing", methods=frozenset({"partial"})))
     found = [doctor.examine(one) for one in registry.kernels if (one.name, one.op) in WITNESSES]

@@ -431,6 +431,7 @@ def within(actual, expected, budget, k):
     return bool(np.all(np.where(np.isfinite(expected), close, same_edge)))
 
 
+@pytest.mark.slow("torch", "array-api-strict")
 @given(split=split_rows())
 @pytest.mark.variants("numpy", "numpy-generic", "array-api-strict", "torch")
 def test_any_split_of_the_classes_has_the_loss_within_its_budget(lib, split):
@@ -445,6 +446,7 @@ def test_any_split_of_the_classes_has_the_loss_within_its_budget(lib, split):
     assert within(loss, expected, budget, k_of["loss"])
 
 
+@pytest.mark.slow("torch", "array-api-strict")
 @given(split=split_rows())
 @pytest.mark.variants("numpy", "numpy-generic", "torch")
 def test_any_split_of_the_classes_has_the_log_sum_exp_within_its_budget(lib, split):

@@ -1,0 +1,116 @@
+"""What ``make check`` runs, what it leaves to ``make test``, and what stops a run before it begins."""
+
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from libraries import VARIANTS
+
+TESTS = Path(__file__).parent
+SEMANTICS = sorted(str(path) for path in TESTS.glob("test_semantics_*.py"))
+QUICK = {"numpy", "numpy-generic", "torch", "dask", "array-api-strict"}
+LARGE = "test_labels_reach_every_row_of_more_than_two_to_the_31_logits"  # seconds by its nature
+
+
+def run(*arguments, paths=(), **environment) -> subprocess.CompletedProcess:
+    """A run of pytest with xent's options, without what the run that this test is in was told."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("XENT_", "PYTEST_"))}
+    search = os.pathsep.join([*map(str, paths), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *map(str, arguments)]
+    return subprocess.run(
+        command, env={**plain, "PYTHONPATH": search, **environment}, cwd=TESTS.parent, capture_output=True, text=True
+    )
+
+
+def collected(*arguments) -> dict[str, set[str]]:
+    """The variants that each test function in the files of the semantics would run on."""
+    lines = run("--collect-only", *arguments, *SEMANTICS).stdout.splitlines()
+    found = defaultdict(set)
+    by_length = "|".join(sorted(VARIANTS, key=len, reverse=True))
+    for line in lines:
+        match = re.match(rf".*::(\w+)\[({by_length})(?:-|\])", line)
+        if match:
+            found[match[1]].add(match[2])
+    return found
+
+
+@pytest.fixture(scope="module")
+def every() -> dict[str, set[str]]:
+    return collected()
+
+
+@pytest.mark.slow
+def test_every_promise_of_the_semantics_is_in_make_check_on_every_library_that_is_there(every):
+    quick = collected("--check")
+    left_out = {name: variants & QUICK - quick.get(name, set()) for name, variants in every.items()}
+
+    assert len(every) > 100
+    assert {name for name, variants in left_out.items() if variants} == {LARGE}
+
+
+@pytest.mark.slow
+def test_without_a_gpu_there_are_no_tests_on_cupy_unless_it_is_asked_for_by_name(every):
+    has_gpu = importlib.util.find_spec("cupy") and importlib.import_module("cupy").cuda.is_available()
+    named = collected("--backend", "cupy")
+
+    assert any("cupy" in variants for variants in every.values()) == bool(has_gpu)
+    assert len(named) > 100 and set().union(*named.values()) == {"cupy"}
+
+
+@pytest.mark.slow
+def test_a_test_of_make_check_that_takes_long_fails_unless_it_is_marked(tmp_path):
+    (tmp_path / "test_long.py").write_text("""
+import os, pytest
+
+def test_quick():
+    pass
+
+@pytest.mark.slow
+def test_marked():
+    raise AssertionError("make check runs it")
+
+@pytest.mark.slow("torch")
+def test_marked_on_another_library():
+    pass
+
+def test_not_marked(monkeypatch):
+    import conftest
+    monkeypatch.setattr(conftest, "CPU_LIMIT", 0.01)
+    begin = sum(os.times()[:4])
+    while sum(os.times()[:4]) < begin + 0.1:
+        pass
+""")
+    options = "-c", TESTS.parent / "pyproject.toml", "-p", "conftest", "--check"
+    done = run(*options, tmp_path / "test_long.py", paths=[TESTS])
+
+    assert "1 failed, 2 passed, 1 deselected" in done.stdout
+    assert re.search(r"took 0\.\d s of a processor, .* mark it slow", done.stdout)
+
+
+@pytest.fixture
+def plugin(tmp_path) -> Path:
+    """A folder with an installed plugin in it, which nobody imports."""
+    information = tmp_path / "xent_other-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: xent-other\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[xent]\nother = xent_other\n")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_run_with_plugins_installed_stops_with_a_sentence(plugin):
+    arguments = "--collect-only", TESTS / "test_exact.py"
+    stopped = run(*arguments, paths=[plugin])
+    told = run(*arguments, paths=[plugin], XENT_PLUGINS="none")
+    with_kernel = run(*arguments, "--kernel", "numpy", paths=[plugin], XENT_PLUGIN_ERRORS="warn")
+
+    assert stopped.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "xent's own tests run without plugins, and other is installed here." in stopped.stderr
+    assert told.returncode == 0, told.stderr
+    assert "run without plugins" not in with_kernel.stderr
