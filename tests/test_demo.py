@@ -23,57 +23,59 @@ from xent.evaluation.engine.evaluate_pass import evaluate, plan
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def stdlib_demo(tmp_path_factory):
     return make(tmp_path_factory.mktemp("demo") / "new", files=60)
 
 
-def test_the_demo_writes_what_a_language_model_writes(made):
-    stored, labels = zarr.open_array(made.predictions, mode="r"), np.load(made.labels)
+def test_the_demo_writes_what_a_language_model_writes(stdlib_demo):
+    stored, labels = zarr.open_array(stdlib_demo.predictions, mode="r"), np.load(stdlib_demo.labels)
 
-    assert stored.shape == (made.rows, 256) and stored.dtype == np.float16 and stored.shards is not None
-    assert labels.shape == (made.rows,) and labels.dtype == np.uint8
-    assert made.files == (54, 6)
+    assert stored.shape == (stdlib_demo.rows, 256) and stored.dtype == np.float16 and stored.shards is not None
+    assert labels.shape == (stdlib_demo.rows,) and labels.dtype == np.uint8
+    assert stdlib_demo.files == (54, 6)
 
 
-def test_the_predictions_are_distributions(made):
-    p = np.exp(zarr.open_array(made.predictions, mode="r")[:500].astype(float))
+def test_the_predictions_are_distributions(stdlib_demo):
+    p = np.exp(zarr.open_array(stdlib_demo.predictions, mode="r")[:500].astype(float))
 
     assert np.isfinite(p).all()
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=0.01)
 
 
-def test_the_evaluation_is_the_models_own_number(made):
-    result = evaluate(made.predictions, made.labels)
-    agrees, verdict = made.cross_check(result.mean_loss)
+def test_the_evaluation_is_the_models_own_number(stdlib_demo):
+    result = evaluate(stdlib_demo.predictions, stdlib_demo.labels)
+    agrees, verdict = stdlib_demo.cross_check(result.mean_loss)
 
     assert agrees and "within" in verdict
-    assert abs(result.mean_loss - made.model_loss) < 0.001
+    assert abs(result.mean_loss - stdlib_demo.model_loss) < 0.001
     assert 2 < result.bits < 5 and 0.2 < result.accuracy < 0.8
 
 
-def test_a_wrong_number_does_not_pass_the_cross_check(made):
-    agrees, verdict = made.cross_check(made.model_loss + 0.01)
+def test_a_wrong_number_does_not_pass_the_cross_check(stdlib_demo):
+    agrees, verdict = stdlib_demo.cross_check(stdlib_demo.model_loss + 0.01)
 
     assert not agrees and "OUTSIDE" in verdict
 
 
-def test_the_story_tells_what_was_done(made):
-    assert "54 files" in made.description() and f"{made.rows:,} bytes of 6 held-out files" in made.description()
+def test_the_description_says_what_was_done(stdlib_demo):
+    text = stdlib_demo.description()
+
+    assert "54 files" in text and f"{stdlib_demo.rows:,} bytes of 6 held-out files" in text
 
 
-def test_the_demo_is_the_same_every_time(made, tmp_path):
+def test_the_demo_is_the_same_every_time(stdlib_demo, tmp_path):
     again = make(tmp_path, files=60)
 
-    assert again.model_loss == made.model_loss
-    assert np.load(again.labels).tobytes() == np.load(made.labels).tobytes()
+    assert again.model_loss == stdlib_demo.model_loss
+    assert np.load(again.labels).tobytes() == np.load(stdlib_demo.labels).tobytes()
 
 
-def test_nothing_is_overwritten(made):
-    before = np.load(made.labels)
+def test_nothing_is_overwritten(stdlib_demo):
+    before = np.load(stdlib_demo.labels)
 
     with pytest.raises(FileExistsError, match=r"must be a directory without predictions\.zarr"):
-        make(made.predictions.parent, files=60)
-    np.testing.assert_array_equal(np.load(made.labels), before)
+        make(stdlib_demo.predictions.parent, files=60)
+    np.testing.assert_array_equal(np.load(stdlib_demo.labels), before)
 
 
 def test_the_kernel_that_computed_is_named():
@@ -81,7 +83,7 @@ def test_the_kernel_that_computed_is_named():
         assert kernel() == "kernel generic of xent.generic"
 
 
-def test_a_python_without_source_files_is_told_so(tmp_path, monkeypatch):
+def test_a_python_without_source_files_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
 
     with pytest.raises(FileNotFoundError, match="must have source files"):
@@ -121,12 +123,13 @@ def model_lower(train):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def digits_demo(tmp_path_factory):
     return make(tmp_path_factory.mktemp("digits") / "new", name="digits")
 
 
-def test_the_digits_are_files_of_logits_labels_and_quarters(drawn):
-    logits, labels, slices = (np.load(path) for path in (drawn.predictions, drawn.labels, drawn.slices))
+def test_the_digits_are_files_of_logits_labels_and_quarters(digits_demo):
+    paths = digits_demo.predictions, digits_demo.labels, digits_demo.slices
+    logits, labels, slices = map(np.load, paths)
     images, truth = load_digits(return_X_y=True)
 
     assert logits.shape == (1797, 10) and logits.dtype == np.float32
@@ -137,31 +140,31 @@ def test_the_digits_are_files_of_logits_labels_and_quarters(drawn):
     assert all(400 < np.count_nonzero(slices == quarter) < 500 for quarter in digits.QUARTERS)
 
 
-def test_the_loss_of_the_digits_is_the_one_scikit_learn_finds(drawn):
-    result = evaluate(drawn.predictions, drawn.labels, slices=drawn.slices)
-    wide = np.load(drawn.predictions).astype(np.float64)
-    peer = log_loss(np.load(drawn.labels), digits.probabilities(wide))  # of the rounded logits
-    agrees, verdict = drawn.cross_check(result.mean_loss)
+def test_the_loss_of_the_digits_is_the_one_scikit_learn_finds(digits_demo):
+    result = evaluate(digits_demo.predictions, digits_demo.labels, slices=digits_demo.slices)
+    wide = np.load(digits_demo.predictions).astype(np.float64)
+    peer = log_loss(np.load(digits_demo.labels), digits.probabilities(wide))  # of the rounded logits
+    agrees, verdict = digits_demo.cross_check(result.mean_loss)
 
     assert agrees and "within" in verdict and "scikit-learn" in verdict
-    assert abs(peer - drawn.peer_loss) <= drawn.bound
+    assert abs(peer - digits_demo.peer_loss) <= digits_demo.bound
     assert result.accuracy > 0.93
     assert list(result.slices) == list(digits.QUARTERS)
 
 
-def test_a_wrong_loss_of_the_digits_does_not_pass(drawn):
-    for wrong in (drawn.peer_loss + 1e-5, drawn.peer_loss - 1e-5, math.nan):
-        agrees, verdict = drawn.cross_check(wrong)
+def test_a_wrong_loss_of_the_digits_does_not_pass(digits_demo):
+    for wrong in (digits_demo.peer_loss + 1e-5, digits_demo.peer_loss - 1e-5, math.nan):
+        agrees, verdict = digits_demo.cross_check(wrong)
 
         assert not agrees and "OUTSIDE" in verdict
 
 
-def test_the_digits_are_the_same_bits_every_time(drawn, tmp_path):
+def test_the_digits_are_the_same_bits_every_time(digits_demo, tmp_path):
     again = make(tmp_path, name="digits")
 
-    assert (again.peer_loss, again.bound) == (drawn.peer_loss, drawn.bound)
+    assert (again.peer_loss, again.bound) == (digits_demo.peer_loss, digits_demo.bound)
     for name in ("predictions", "labels", "slices"):
-        assert getattr(again, name).read_bytes() == getattr(drawn, name).read_bytes()
+        assert getattr(again, name).read_bytes() == getattr(digits_demo, name).read_bytes()
 
 
 def test_no_digit_is_predicted_by_a_model_that_has_seen_it(monkeypatch):
@@ -169,14 +172,16 @@ def test_no_digit_is_predicted_by_a_model_that_has_seen_it(monkeypatch):
     images, truth = load_digits(return_X_y=True)
     fold = np.arange(len(truth)) % 5 == 3
     whole = digits.held_out_logits(images, truth)
-    spoilt = digits.held_out_logits(images, np.where(fold, 0, truth))
+    changed = digits.held_out_logits(images, np.where(fold, 0, truth))
 
-    np.testing.assert_array_equal(spoilt[fold], whole[fold])
-    assert (spoilt[~fold] != whole[~fold]).all(axis=1).all()
+    np.testing.assert_array_equal(changed[fold], whole[fold])
+    assert (changed[~fold] != whole[~fold]).all(axis=1).all()
 
 
-def test_the_story_of_the_digits_tells_what_was_done(drawn):
-    assert "1,797 handwritten digits" in drawn.description() and "predictions.npy, labels.npy" in drawn.description()
+def test_the_description_of_the_digits_says_what_was_done(digits_demo):
+    text = digits_demo.description()
+
+    assert "1,797 handwritten digits" in text and "predictions.npy, labels.npy" in text
 
 
 def test_no_digits_are_overwritten(tmp_path):
@@ -201,14 +206,14 @@ def test_without_scikit_learn_the_extra_is_named(tmp_path, monkeypatch):
 ROWS, CLASSES = 123, 507
 
 
-def described(**sizes):
+def vocabulary_demo(**sizes):
     """A small vocabulary."""
     return make(None, name="vocabulary", **{"rows": ROWS, "classes": CLASSES, "chunk_rows": 50, **sizes})
 
 
-def found(**sizes):
-    """What an evaluation of it finds."""
-    small = described(**sizes)
+def evaluation_of(**sizes):
+    """The evaluation of a small vocabulary."""
+    small = vocabulary_demo(**sizes)
     return evaluate(small.predictions, small.labels)
 
 
@@ -225,7 +230,7 @@ def test_the_closed_form_is_the_mean_of_what_the_definition_gives(exponent):
 
 
 def test_every_row_is_the_law_shifted_and_offset():
-    logits = described().predictions.compute()
+    logits = vocabulary_demo().predictions.compute()
     offsets = np.where(np.arange(ROWS) % 2, -1000, 1000)[:, None]
     ranks = (np.arange(CLASSES) + 50_021 * np.arange(ROWS)[:, None]) % CLASSES
 
@@ -246,21 +251,21 @@ def test_the_labels_follow_the_law():
 
 
 def test_every_row_costs_what_the_closed_form_says():
-    small, zipf = described(), Zipf(CLASSES)
+    small, zipf = vocabulary_demo(), Zipf(CLASSES)
     losses = np.asarray(xent.sparse_cross_entropy(small.predictions, small.labels))
 
     assert np.abs(losses - np.log1p(zipf.ranks(range(ROWS))) - zipf.log_partition()).max() <= small.bound
 
 
 def test_the_evaluation_is_the_closed_form():
-    small = described()
+    small = vocabulary_demo()
     agrees, verdict = small.cross_check(evaluate(small.predictions, small.labels).mean_loss)
 
     assert agrees and "in closed form" in verdict and "within" in verdict
 
 
 def test_a_wrong_loss_of_a_vocabulary_does_not_pass():
-    small = described()
+    small = vocabulary_demo()
     for wrong in (small.closed_form + 1e-4, small.closed_form - 1e-4, math.nan, math.inf):
         agrees, verdict = small.cross_check(wrong)
 
@@ -269,36 +274,36 @@ def test_a_wrong_loss_of_a_vocabulary_does_not_pass():
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 122, 1000])
 def test_a_vocabulary_has_the_same_bits_for_any_row_chunks(chunk_rows):
-    assert found(chunk_rows=chunk_rows) == found()
+    assert evaluation_of(chunk_rows=chunk_rows) == evaluation_of()
 
 
 @pytest.mark.parametrize("class_chunks", [1, 2, 7, 100])
 def test_a_vocabulary_costs_the_same_but_for_the_budget_however_its_classes_are_cut(class_chunks):
-    difference = abs(found(class_chunks=class_chunks).mean_loss - found().mean_loss)
+    difference = abs(evaluation_of(class_chunks=class_chunks).mean_loss - evaluation_of().mean_loss)
 
     assert difference <= 2 * 4 * np.spacing(np.float32(16))  # no row costs 16 nats; 4 ulp for either way
 
 
 def test_no_task_has_a_whole_row(monkeypatch):
-    asked, logits = [], Zipf.logits
-    monkeypatch.setattr(Zipf, "logits", lambda law, *where: asked.append(where) or logits(law, *where))
-    found(chunk_rows=40, class_chunks=4)
+    calls, logits = [], Zipf.logits
+    monkeypatch.setattr(Zipf, "logits", lambda law, *ranges: calls.append(ranges) or logits(law, *ranges))
+    evaluation_of(chunk_rows=40, class_chunks=4)
     once = [(range(i, min(i + 40, ROWS)), j * CLASSES // 4) for i in range(0, ROWS, 40) for j in range(4)]
 
-    assert max(len(classes) for _, classes in asked) == 127
-    assert sorted(((rows, classes.start) for rows, classes in asked), key=str) == sorted(once, key=str)
+    assert max(len(classes) for _, classes in calls) == 127
+    assert sorted(((rows, classes.start) for rows, classes in calls), key=str) == sorted(once, key=str)
 
 
 def test_the_graph_of_a_vocabulary_holds_nothing_but_numbers():
-    small = described(rows=2000, chunk_rows=20, classes=100_000)
+    small = vocabulary_demo(rows=2000, chunk_rows=20, classes=100_000)
     graph, _ = plan(small.predictions, small.labels).graph()
 
     assert len(pickle.dumps(graph)) <= 10_000 + 500 * len(graph)
 
 
-def test_the_story_of_a_vocabulary_tells_what_it_is():
-    assert "over 507 classes in 123 rows" in described().description()
-    assert "50 rows and 64 classes" in described().description()
+def test_the_description_of_a_vocabulary_says_what_it_is():
+    assert "over 507 classes in 123 rows" in vocabulary_demo().description()
+    assert "50 rows and 64 classes" in vocabulary_demo().description()
 
 
 MEASURE = """
@@ -311,9 +316,9 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 def run(rows):
-    made = make(None, name="vocabulary", rows=rows, chunk_rows=16)
-    xent.evaluate(made.predictions, made.labels)
-    return made.predictions.nbytes
+    demo = make(None, name="vocabulary", rows=rows, chunk_rows=16)
+    xent.evaluate(demo.predictions, demo.labels)
+    return demo.predictions.nbytes
 
 with dask.config.set(num_workers=2):
     run(1)
@@ -324,10 +329,10 @@ with dask.config.set(num_workers=2):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module to measure with")
 def test_a_vocabulary_is_evaluated_in_the_memory_of_its_chunks():
-    told = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=100)
+    result = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=100)
 
-    assert told.returncode == 0, told.stderr
-    generated, grown = map(int, told.stdout.split())
+    assert result.returncode == 0, result.stderr
+    generated, grown = map(int, result.stdout.split())
     assert grown < 2 * 2 * 16 * vocabulary.CLASSES * 4 + 50e6 < generated / 4
 
 
@@ -335,6 +340,7 @@ def test_a_vocabulary_is_evaluated_in_the_memory_of_its_chunks():
 # All of them
 
 
-def test_the_kernel_of_each_demo_is_named(made, drawn):
+def test_the_kernel_of_each_demo_is_named(stdlib_demo, digits_demo):
+    demos = None, stdlib_demo, digits_demo, vocabulary_demo()
     with xent.using(kernel="generic"):
-        assert {kernel(one) for one in (None, made, drawn, described())} == {"kernel generic of xent.generic"}
+        assert {kernel(demo) for demo in demos} == {"kernel generic of xent.generic"}

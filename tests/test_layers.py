@@ -60,7 +60,7 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
         pytest.param("layers", "xent.errors", "def late():\n    import xent.losses", id="an-upward-import-later"),
         pytest.param("layers", "xent.utilities", "", id="a-room-in-no-layer"),
         pytest.param("layers", "xent.contract.plan", "from ..numerics import fold", id="a-plan-that-knows-the-fold"),
-        pytest.param("layers", "xent.demo.made", "import xent.cli.exits", id="a-demo-that-knows-the-command"),
+        pytest.param("layers", "xent.demo.protocol", "import xent.cli.exits", id="a-demo-that-knows-the-command"),
         pytest.param(
             "backends", "xent.backends.numpy.schedule", "from .. import dask", id="a-backend-that-knows-another"
         ),

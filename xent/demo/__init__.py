@@ -1,8 +1,8 @@
-"""Prediction sets made on the spot whose loss is known another way: what ``xent demo`` evaluates, and checks.
+"""Prediction sets made on the spot whose loss is known another way: ``xent demo`` evaluates them, and checks the loss.
 
-``digits`` are logits of a softmax regression that was trained with xent, held against scikit-learn's loss;
-``stdlib`` those of a language model of bytes, held against its own probabilities; ``vocabulary`` those of Zipf's law
-over 128,256 classes, which no file holds, against the closed form.
+``digits`` has logits of a softmax regression that was trained with xent, checked against scikit-learn's loss;
+``stdlib`` those of a language model of bytes, checked against its own probabilities; ``vocabulary`` those of Zipf's law
+over 128,256 classes, stored in no file, checked against the closed form.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from xent.demo.made import Demo, kernel
+from xent.demo.protocol import Demo, kernel
 
-__all__ = ["DEMOS", "Demo", "kernel", "make"]
-
-DEMOS = ("digits", "stdlib", "vocabulary")
+__all__ = ["Demo", "kernel", "make"]
 
 
 def make(directory: Any, *, name: str = "stdlib", **sizes: Any) -> Demo:
-    """What the demo `name` makes in `directory`; `sizes` are the keywords of its own ``make``."""
-    made: Demo = importlib.import_module(f"xent.demo.{name}").make(directory, **sizes)
-    return made
+    """The prediction set of the demo `name`, written to `directory`; `sizes` are keywords of that module's ``make``."""
+    demo: Demo = importlib.import_module(f"xent.demo.{name}").make(directory, **sizes)
+    return demo

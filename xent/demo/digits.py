@@ -1,4 +1,4 @@
-r"""A small prediction set that every step of can be followed: handwritten digits, and a regression trained with xent.
+r"""A small prediction set whose every step can be followed: handwritten digits, and a regression trained with xent.
 
 The model is softmax regression, logits W x + b, fitted to scikit-learn's 1,797 images of 8 × 8 pixels by descent with
 momentum along xent's own gradient of
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import xent
-from xent.demo.made import compared, unused
+from xent.demo.protocol import agreement, unused_paths
 from xent.optional import require
 
 FOLDS = 5
@@ -36,11 +36,11 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Demo:
-    """What was made: where it lies, and its loss as scikit-learn has it.
+class DigitsDemo:
+    """The paths of the set, and its loss as scikit-learn computes it.
 
-    ``peer_loss`` is log_loss of the float64 probabilities, in nats; ``bound`` is how far the loss of the float32 logits
-    may lie from it.
+    ``peer_loss`` is log_loss of the float64 probabilities, in nats; ``bound`` is the largest difference of it and the
+    loss of the float32 logits.
     """
 
     predictions: Path
@@ -55,7 +55,7 @@ class Demo:
     classes: ClassVar[int] = 10
 
     def description(self) -> str:
-        """What was done, for a reader."""
+        """How the set was made, in lines for a reader."""
         return (
             f"Trained softmax regressions on scikit-learn's {self.rows:,} handwritten digits, in {STEPS} steps along "
             "xent's gradient each,\n"
@@ -65,31 +65,31 @@ class Demo:
         )
 
     def cross_check(self, mean_loss: float) -> tuple[bool, str]:
-        """Whether `mean_loss`, in nats, is scikit-learn's but for float32, and a sentence on it."""
-        agrees, words = compared(mean_loss, self.peer_loss, self.bound)
+        """Whether `mean_loss`, in nats, is scikit-learn's within float32, and a sentence that says so."""
+        agrees, clause = agreement(mean_loss, self.peer_loss, self.bound)
         verdict = (
             f"Cross-check: scikit-learn's log_loss of the float64 probabilities is {self.peer_loss:.9f} nats;\n"
-            f"{words} that float32 logits allow."
+            f"{clause} that float32 logits allow."
         )
         return agrees, verdict
 
 
-def make(directory: str | os.PathLike[str]) -> Demo:
+def make(directory: str | os.PathLike[str]) -> DigitsDemo:
     """Train the models and write ``predictions.npy`` (rows, 10) float32, ``labels.npy`` (rows,) and ``slices.npy``.
 
     Parameters
     ----------
     directory : path
-        Where; made if it is missing.
+        Where they go; made if it is missing.
 
     Raises
     ------
     FileExistsError
-        If one is there already; nothing is overwritten.
+        If one of them exists; nothing is overwritten.
     ModuleNotFoundError
         If scikit-learn is not installed.
     """
-    predictions, labels, slices = unused(directory, "predictions.npy", "labels.npy", "slices.npy")
+    predictions, labels, slices = unused_paths(directory, "predictions.npy", "labels.npy", "slices.npy")
     require("sklearn", "demo", "the demo of digits", caller="demo")
     threads = require("threadpoolctl", "demo", "the demo of digits", caller="demo")  # scikit-learn depends on it
     from sklearn.datasets import load_digits
@@ -105,21 +105,21 @@ def make(directory: str | os.PathLike[str]) -> Demo:
     np.save(slices, quarters(images.sum(axis=1)))
     loss = float(log_loss(digits, probabilities(logits), labels=range(10)))
     bound = float32_bound(logits, loss)
-    return Demo(predictions, labels, slices, len(digits), loss, bound, time.perf_counter() - start)
+    return DigitsDemo(predictions, labels, slices, len(digits), loss, bound, time.perf_counter() - start)
 
 
 def held_out_logits(x: Floats, y: NDArray[Any]) -> Floats:
-    """The logits (rows, 10) of every row by the model that was trained on the other folds."""
+    """The logits (rows, 10) of every row, by the model that was trained on the other folds."""
     logits = np.empty((len(x), 10))
     for fold in range(FOLDS):
         held_out = np.arange(len(x)) % FOLDS == fold
-        weights, bias = trained(x[~held_out], y[~held_out])
+        weights, bias = train(x[~held_out], y[~held_out])
         logits[held_out] = x[held_out] @ weights.T + bias
     return logits
 
 
-def trained(x: Floats, y: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Weights (10, features) and bias (10,) after `STEPS` steps from zero over all rows at once."""
+def train(x: Floats, y: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Weights (10, features) and bias (10,) after `STEPS` steps from zero, each over all rows."""
     loss_and_gradient = xent.value_and_grad(xent.sparse_cross_entropy)
     values = np.zeros((10, x.shape[1])), np.zeros(10)
     speeds = np.zeros_like(values[0]), np.zeros_like(values[1])
@@ -142,13 +142,13 @@ def quarters(ink: Floats) -> NDArray[np.str_]:
 
 def probabilities(logits: Floats) -> Floats:
     """The softmax as the textbook writes it: these logits are far too small to overflow."""
-    exponentials: Floats = np.exp(logits)
-    found: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return found
+    exponentials = np.exp(logits)
+    softmax: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return softmax
 
 
 def float32_bound(logits: Floats, loss: float) -> float:
-    """How far the mean loss of the logits may move when they are rounded to float32 and evaluated in it."""
+    """The largest change of the mean loss when the logits are rounded to float32 and evaluated in it."""
     # With M the row's largest magnitude: rounding moves the label's logit and the log-sum-exp by HALF_ULP M each, and
     # xent promises the rest to 4 ulp of the loss and, for the subtractions, Σ |g_j| ≤ 2 ulp of M; an ulp is at most
     # 2 HALF_ULP of its number.

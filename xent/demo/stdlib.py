@@ -5,8 +5,8 @@ backing off to the next shorter one in proportion to the number u of different b
 
 .. math:: p(b \mid c) = \frac{n(c, b) + u(c)\, p(b \mid c')}{n(c) + u(c)}
 
-Nine files of ten train it, every tenth is held out. Its logits for the held-out bytes are what an evaluation of a
-language model is given: one row of 256 float16 numbers for each byte, 1.6 GB for a whole library.
+Nine files of ten train it, every tenth is held out. Its logits for the held-out bytes have the form of a language
+model's: one row of 256 float16 numbers for each byte, 1.6 GB for a whole library.
 Leaves out everything that would make it a good model: xz does better on the same files.
 
 .. [1] Witten & Bell, "The zero-frequency problem: estimating the probabilities of novel events in adaptive text
@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.demo.made import compared, unused
+from xent.demo.protocol import agreement, unused_paths
 from xent.optional import require
 
 HELD_OUT = 10  # every tenth file
@@ -38,10 +38,11 @@ HALF_ULP = 2.0**-11  # what rounding to float16 moves a number by, relative to i
 
 
 @dataclass(frozen=True)
-class Demo:
-    """What was made: where it lies, and what the model says of itself before its logits are rounded to float16.
+class StdlibDemo:
+    """The paths of the set, and the model's own loss before its logits are rounded to float16.
 
-    ``model_loss`` is the mean of −log p over the held-out bytes, in nats, from float64 probabilities.
+    ``model_loss`` is the mean of −log p over the held-out bytes, in nats, from float64 probabilities; ``files`` counts
+    those that trained the model and those that were held out.
     """
 
     dtype: ClassVar[str] = "float16"
@@ -57,7 +58,7 @@ class Demo:
     wall_seconds: float
 
     def description(self) -> str:
-        """What was done, for a reader."""
+        """How the set was made, in lines for a reader."""
         trained, held_out = self.files
         return (
             f"Trained an order-3 model of bytes on {trained:,} files of the standard library of Python "
@@ -67,38 +68,38 @@ class Demo:
         )
 
     def cross_check(self, mean_loss: float) -> tuple[bool, str]:
-        """Whether `mean_loss`, in nats, is the model's own but for rounding logits to float16, and a sentence on it."""
+        """Whether `mean_loss`, in nats, is the model's own within rounding to float16, and a sentence that says so."""
         # Rounding moves a logit log p by at most HALF_ULP |log p|: the label's by HALF_ULP times the row's loss, and
         # the log-sum-exp by HALF_ULP times an entropy, which is never above log 256.
         bound = HALF_ULP * (self.model_loss + math.log(256))
-        agrees, words = compared(mean_loss, self.model_loss, bound)
+        agrees, clause = agreement(mean_loss, self.model_loss, bound)
         verdict = (
             f"{mean_loss / math.log(2):.4f} bits per byte.\n"
             f"Cross-check: from its float64 probabilities the model's own loss is {self.model_loss:.6f} nats;\n"
-            f"{words} that rounding the logits to float16 allows."
+            f"{clause} that rounding the logits to float16 allows."
         )
         return agrees, verdict
 
 
-def make(directory: str | os.PathLike[str], *, files: int | None = None) -> Demo:
+def make(directory: str | os.PathLike[str], *, files: int | None = None) -> StdlibDemo:
     """Train the model and write ``predictions.zarr`` (rows, 256) float16 and ``labels.npy`` (rows,) uint8.
 
     Parameters
     ----------
     directory : path
-        Where; made if it is missing.
+        Where they go; made if it is missing.
     files : int, optional
         Take only the first so many files of the library.
 
     Raises
     ------
     FileExistsError
-        If either is there already; nothing is overwritten.
+        If either of them exists; nothing is overwritten.
     FileNotFoundError
         If this Python has no library of source files.
     """
     start = time.perf_counter()
-    predictions, labels = unused(directory, "predictions.zarr", "labels.npy")
+    predictions, labels = unused_paths(directory, "predictions.zarr", "labels.npy")
     texts = library_texts(files)
     train = np.frombuffer(b"".join(text for i, text in enumerate(texts) if i % HELD_OUT), np.uint8)
     test = np.frombuffer(b"".join(texts[::HELD_OUT]), np.uint8)
@@ -111,7 +112,7 @@ def make(directory: str | os.PathLike[str], *, files: int | None = None) -> Demo
     np.save(labels, answer)
     loss = -float(np.log(probability[row_of, answer]).mean())
     count = (len(texts) - len(texts[::HELD_OUT]), len(texts[::HELD_OUT]))
-    return Demo(predictions, labels, len(answer), count, len(train), loss, time.perf_counter() - start)
+    return StdlibDemo(predictions, labels, len(answer), count, len(train), loss, time.perf_counter() - start)
 
 
 def library_texts(limit: int | None = None) -> list[bytes]:
@@ -133,14 +134,14 @@ def library_texts(limit: int | None = None) -> list[bytes]:
 
 def model(train: NDArray[np.uint8], contexts: NDArray[np.integer]) -> NDArray[np.float64]:
     """Probabilities of the next byte, shape (contexts, 256), for contexts 256 · first + second in increasing order."""
-    where = np.full(65536, len(contexts), np.int64)  # contexts that nobody asks for share one last row
-    where[contexts] = np.arange(len(contexts))
+    row_of = np.full(65536, len(contexts), np.int64)  # contexts that are not asked for share one last row
+    row_of[contexts] = np.arange(len(contexts))
     ones = np.bincount(train, minlength=256)
     twos, threes = np.zeros(65536, np.int64), np.zeros((len(contexts) + 1) * 256, np.int64)
     for start in range(0, len(train), BATCH_BYTES):
         piece = train[start : start + BATCH_BYTES + 2].astype(np.int64)
         twos += np.bincount(piece[:-1][:BATCH_BYTES] * 256 + piece[1:][:BATCH_BYTES], minlength=65536)
-        threes += np.bincount(where[piece[:-2] * 256 + piece[1:-1]] * 256 + piece[2:], minlength=len(threes))
+        threes += np.bincount(row_of[piece[:-2] * 256 + piece[1:-1]] * 256 + piece[2:], minlength=len(threes))
     first = (ones + 1) / (ones + 1).sum()  # (256,); no byte is impossible
     second = interpolated(twos.reshape(256, 256), first)
     return interpolated(threes.reshape(-1, 256)[:-1], second[contexts % 256])
@@ -149,7 +150,7 @@ def model(train: NDArray[np.uint8], contexts: NDArray[np.integer]) -> NDArray[np
 def interpolated(counts: NDArray[np.integer], lower: NDArray[np.float64]) -> NDArray[np.float64]:
     """Witten and Bell's mixture of counts (contexts, 256) with the next shorter order's probabilities.
 
-    The latter alone where nothing was counted.
+    A context without counts has the latter alone.
     """
     seen = counts.sum(axis=1, keepdims=True)
     kinds = np.count_nonzero(counts, axis=1, keepdims=True)

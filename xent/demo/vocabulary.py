@@ -1,12 +1,12 @@
-r"""A prediction set as large as one likes whose loss is known: Zipf's law [1]_ over the vocabulary of Llama 3 [2]_.
+r"""A prediction set of any size whose loss is known: Zipf's law [1]_ over the vocabulary of Llama 3 [2]_.
 
-In row i class j has the rank (j + b i) mod C, from 0, and the logit of rank r is −s log(1 + r) beside a constant of the
+In row i class j has the rank (j + b i) mod C, from 0, and the logit of rank r is −s log(1 + r) plus a constant of the
 row, which must not matter. The labels' ranks follow the law too, along a sequence of low discrepancy [3]_, so that the
 mean loss is close to the entropy. A row whose label has rank r costs exactly
 
 .. math:: \ell = s \log(1 + r) + \log H, \qquad H = \sum_{k=1}^{C} k^{-s}
 
-The logits come into being in the tasks of a Dask array that is cut along its classes too, and are gone after the row's
+The tasks of a Dask array generate the logits, in chunks along the classes too, and drop them after the row's
 statistics: nothing is stored, and the graph holds nothing but numbers. No task has a whole row.
 
 .. [1] Zipf, "Human behavior and the principle of least effort", 1949.
@@ -26,13 +26,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.demo.made import compared
+from xent.demo.protocol import agreement
 from xent.optional import require
 
 CLASSES = 128_256
 ROWS = 32_768
 CHUNK_ROWS, CLASS_CHUNKS = 128, 8
-SHIFT = 50_021  # b: so far the law moves on with each row
+SHIFT = 50_021  # b, by which the law moves along the classes with each row
 OFFSET = 1000.0  # the constant of the even rows; that of the odd ones is its negative
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)  # its fraction, times 2^64
 
@@ -41,10 +41,10 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Demo:
-    """What was made: Dask arrays (rows, classes) and (rows,), of which nothing is computed yet, and the mean loss.
+class VocabularyDemo:
+    """Dask arrays (rows, classes) and (rows,), of which nothing is computed yet, and the mean loss.
 
-    ``closed_form`` is that loss in nats; ``bound`` is how far the loss of the float32 logits may lie from it.
+    ``closed_form`` is that loss in nats; ``bound`` is the largest difference of it and the loss of the float32 logits.
     """
 
     predictions: Any
@@ -57,11 +57,11 @@ class Demo:
 
     @property
     def classes(self) -> int:
-        """How many there are."""
+        """The number of classes."""
         return int(self.predictions.shape[1])
 
     def description(self) -> str:
-        """What it is, for a reader."""
+        """What the set is, in lines for a reader."""
         rows, classes = self.predictions.shape
         by_row, by_class = self.predictions.chunksize
         return (
@@ -71,43 +71,43 @@ class Demo:
         )
 
     def cross_check(self, mean_loss: float) -> tuple[bool, str]:
-        """Whether `mean_loss`, in nats, is the closed form but for float32, and a sentence on it."""
-        agrees, words = compared(mean_loss, self.closed_form, self.bound)
+        """Whether `mean_loss`, in nats, is the closed form within float32, and a sentence that says so."""
+        agrees, clause = agreement(mean_loss, self.closed_form, self.bound)
         verdict = (
             f"Cross-check: the mean loss is {mean_loss:.9f} nats, in closed form {self.closed_form:.9f};\n"
-            f"{words} that rounding the logits to float32 allows."
+            f"{clause} that rounding the logits to float32 allows."
         )
         return agrees, verdict
 
 
 @dataclass(frozen=True)
 class Zipf:
-    """The law: C classes and the exponent s. It travels to the tasks, which make their tables themselves."""
+    """The law: C classes and the exponent s. It is sent to the tasks, which make their tables themselves."""
 
     classes: int
     exponent: float = 1.0
 
     def logits(self, rows: range, classes: range) -> NDArray[np.float32]:
-        """Those of some rows and some classes."""
-        table, total = tables(self)[0], self.classes
+        """The logits of some rows and some classes."""
+        logit_of_rank, _ = rank_tables(self)
         block = np.empty((len(rows), len(classes)), np.float32)
         for row, out in zip(rows, block, strict=True):
-            rank = (classes.start + SHIFT * row) % total  # of the first class; the others follow, and begin anew
+            rank = (classes.start + SHIFT * row) % self.classes  # of the first class; the others follow, modulo C
             offset = -OFFSET if row % 2 else OFFSET
-            most = min(len(classes), total - rank)
-            out[:most] = table[rank : rank + most] + offset
-            out[most:] = table[: len(classes) - most] + offset
+            head = min(len(classes), self.classes - rank)
+            out[:head] = logit_of_rank[rank : rank + head] + offset
+            out[head:] = logit_of_rank[: len(classes) - head] + offset
         return block
 
     def ranks(self, rows: range) -> Integers:
         """The rank of each row's label, (rows,): the inverse of the law at the fractions (½ + i φ) mod 1."""
         steps = np.arange(rows.start, rows.stop, dtype=np.uint64) * GOLDEN_RATIO + np.uint64(1 << 63)  # modulo 2^64
         fractions = (steps >> np.uint64(11)) * 2.0**-53
-        below = tables(self)[1]
-        return np.minimum(np.searchsorted(below, fractions, side="right"), self.classes - 1).astype(np.int64)
+        _, cumulated = rank_tables(self)
+        return np.minimum(np.searchsorted(cumulated, fractions, side="right"), self.classes - 1).astype(np.int64)
 
     def labels(self, rows: range) -> Integers:
-        """The class of that rank."""
+        """The label of each row, (rows,)."""
         return (self.ranks(rows) - SHIFT * np.arange(rows.start, rows.stop)) % self.classes
 
     def log_partition(self) -> float:
@@ -119,17 +119,16 @@ class Zipf:
         return self.exponent * math.fsum(np.log1p(self.ranks(rows))) / len(rows) + self.log_partition()
 
     def bound(self) -> float:
-        """How far that mean may move when the logits are rounded to float32 and evaluated in it."""
+        """The largest change of that mean when the logits are rounded to float32 and evaluated in it."""
         # Half an ulp of the largest logit for the label's, as much for the log-sum-exp. Beyond that xent promises 4 ulp
         # of the loss: logits this far from 0 are within a factor of 2 of each other, so their differences are exact.
-        spread = self.exponent * math.log(self.classes)
-        return float(
-            np.spacing(np.float32(OFFSET + spread)) + 4 * np.spacing(np.float32(spread + self.log_partition()))
-        )
+        largest = self.exponent * math.log(self.classes)  # magnitude of a logit without its row's constant
+        highest_loss = largest + self.log_partition()
+        return float(np.spacing(np.float32(OFFSET + largest)) + 4 * np.spacing(np.float32(highest_loss)))
 
 
 @functools.lru_cache(maxsize=4)
-def tables(zipf: Zipf) -> tuple[Floats, Floats]:
+def rank_tables(zipf: Zipf) -> tuple[Floats, Floats]:
     """The logit of each rank, and the probability of all ranks up to it."""
     logits = -zipf.exponent * np.log(np.arange(1, zipf.classes + 1, dtype=np.float64))
     cumulated = np.cumsum(np.exp(logits))
@@ -137,8 +136,8 @@ def tables(zipf: Zipf) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where the chunks of an array (rows, classes) lie: `chunk_rows` rows in each, `class_chunks` along the classes."""
+class ChunkGrid:
+    """The chunks of an array (rows, classes): `chunk_rows` rows in each, `class_chunks` of them along the classes."""
 
     rows: int
     classes: int
@@ -154,20 +153,20 @@ class Cut:
         return range(self.classes * index // self.class_chunks, self.classes * (index + 1) // self.class_chunks)
 
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The lengths of all chunks along the rows and along the classes, as Dask wants them."""
+        """The lengths of all chunks along the rows and along the classes, in Dask's form."""
         row_chunks = -(-self.rows // self.chunk_rows)
         rows, classes = map(self.rows_of, range(row_chunks)), map(self.classes_of, range(self.class_chunks))
         return tuple(map(len, rows)), tuple(map(len, classes))
 
 
-def logits_of(zipf: Zipf, cut: Cut, block_id: tuple[int, int]) -> NDArray[np.float32]:
+def logits_of_chunk(zipf: Zipf, grid: ChunkGrid, block_id: tuple[int, int]) -> NDArray[np.float32]:
     """The logits of one chunk."""
-    return zipf.logits(cut.rows_of(block_id[0]), cut.classes_of(block_id[1]))
+    return zipf.logits(grid.rows_of(block_id[0]), grid.classes_of(block_id[1]))
 
 
-def labels_of(zipf: Zipf, cut: Cut, block_id: tuple[int]) -> Integers:
+def labels_of_chunk(zipf: Zipf, grid: ChunkGrid, block_id: tuple[int]) -> Integers:
     """The labels of the rows of one chunk."""
-    return zipf.labels(cut.rows_of(block_id[0]))
+    return zipf.labels(grid.rows_of(block_id[0]))
 
 
 def make(
@@ -177,7 +176,7 @@ def make(
     classes: int = CLASSES,
     chunk_rows: int = CHUNK_ROWS,
     class_chunks: int = CLASS_CHUNKS,
-) -> Demo:
+) -> VocabularyDemo:
     """Describe the predictions (rows, classes) float32 and the labels (rows,) int64 as Dask arrays.
 
     Parameters
@@ -187,7 +186,7 @@ def make(
     rows, classes, chunk_rows : int
         Positive; not checked.
     class_chunks : int
-        How many chunks the classes are cut into, in ``[1, classes]``; not checked.
+        The number of chunks along the classes, in ``[1, classes]``; not checked.
 
     Raises
     ------
@@ -196,14 +195,16 @@ def make(
 
     Notes
     -----
-    The label's rank can be counted only once its logit is known, which lies in one chunk of several, so each is taken
-    twice: a row's chunks live at the same time, `chunk_rows` × `classes` × 4 bytes for each thread.
+    The label's rank can be counted only once its logit is known, which lies in one chunk of several, so each chunk is
+    used twice: a row's chunks are in memory together, `chunk_rows` × `classes` × 4 bytes for each thread.
     """
     array = require("dask.array", "dask", "the demo of a vocabulary", caller="demo")
-    zipf, cut = Zipf(classes), Cut(rows, classes, chunk_rows, class_chunks)
-    by_row, by_class = cut.sizes()
+    zipf, grid = Zipf(classes), ChunkGrid(rows, classes, chunk_rows, class_chunks)
+    by_row, by_class = grid.sizes()
     predictions = array.map_blocks(
-        functools.partial(logits_of, zipf, cut), chunks=(by_row, by_class), meta=np.empty((0, 0), np.float32)
+        functools.partial(logits_of_chunk, zipf, grid), chunks=(by_row, by_class), meta=np.empty((0, 0), np.float32)
     )
-    labels = array.map_blocks(functools.partial(labels_of, zipf, cut), chunks=(by_row,), meta=np.empty(0, np.int64))
-    return Demo(predictions, labels, zipf.mean_loss(range(rows)), zipf.bound())
+    labels = array.map_blocks(
+        functools.partial(labels_of_chunk, zipf, grid), chunks=(by_row,), meta=np.empty(0, np.int64)
+    )
+    return VocabularyDemo(predictions, labels, zipf.mean_loss(range(rows)), zipf.bound())

@@ -1,4 +1,4 @@
-"""What every demo makes: predictions and labels, the story of how, and another way to their loss.
+"""What every demo has: predictions and labels, a description of them, and another way to their loss.
 
 Leaves out the demos themselves.
 """
@@ -15,7 +15,7 @@ import xent
 
 
 class Demo(Protocol):
-    """A prediction set that was just made."""
+    """A prediction set and its loss by another way."""
 
     @property
     def predictions(self) -> Any:
@@ -23,11 +23,11 @@ class Demo(Protocol):
 
     @property
     def labels(self) -> Any:
-        """Labels (rows,): the same."""
+        """Labels (rows,): a path, or a Dask array."""
 
     @property
     def slices(self) -> Path | None:
-        """The slice of each row, where there are slices."""
+        """The slice of each row; None if there are no slices."""
 
     @property
     def dtype(self) -> str:
@@ -35,31 +35,31 @@ class Demo(Protocol):
 
     @property
     def classes(self) -> int:
-        """How many there are."""
+        """The number of classes."""
 
     def description(self) -> str:
-        """What was done, for a reader."""
+        """How the set was made, in lines for a reader."""
 
     def cross_check(self, mean_loss: float) -> tuple[bool, str]:
-        """Whether `mean_loss`, in nats, is what another way gives but for rounding, and a sentence on it."""
+        """Whether `mean_loss`, in nats, is that of the other way within rounding, and a sentence that says so."""
 
 
 def kernel(demo: Demo | None = None) -> str:
-    """The kernel that takes the demo's chunks here, and the plugin it comes from; without a demo, that of stdlib."""
+    """The kernel that computes the demo's chunks here, and its plugin; without a demo, those of the demo stdlib."""
     dtype, classes = ("float16", 256) if demo is None else (demo.dtype, demo.classes)
     with xent.using(trace=True) as decisions:
         xent.row_statistics(np.zeros((1, classes), dtype), np.zeros(1, np.uint8))
-    (chosen,) = (one for one in decisions[0].verdicts if one.chosen)
+    (chosen,) = (verdict for verdict in decisions[0].verdicts if verdict.chosen)
     return f"kernel {chosen.kernel} of {chosen.owner}"
 
 
-def unused(directory: str | os.PathLike[str], *names: str) -> list[Path]:
+def unused_paths(directory: str | os.PathLike[str], *names: str) -> list[Path]:
     """The paths of these names in the directory.
 
     Raises
     ------
     FileExistsError
-        If one is there already; nothing is overwritten.
+        If one of them exists; nothing is overwritten.
     """
     target = Path(directory)
     paths = [target / name for name in names]
@@ -71,8 +71,8 @@ def unused(directory: str | os.PathLike[str], *names: str) -> list[Path]:
     return paths
 
 
-def compared(mean_loss: float, expected: float, bound: float) -> tuple[bool, str]:
-    """Whether two losses agree within the bound, and the words for it."""
+def agreement(mean_loss: float, expected: float, bound: float) -> tuple[bool, str]:
+    """Whether two losses agree within the bound, and a clause that says so."""
     difference = abs(mean_loss - expected)
     agrees = difference <= bound
     return agrees, f"the difference {difference:.1e} is {'within' if agrees else 'OUTSIDE'} the {bound:.1e}"
