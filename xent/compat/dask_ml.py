@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .sklearn import invalid, scored
+from .sklearn import invalid_parameter, mean_log_loss
 
 __all__ = ["log_loss"]
 
@@ -61,5 +61,5 @@ def log_loss(
     0.6931471805599453
     """
     if not isinstance(eps, int | float):
-        raise invalid("log_loss", "eps", "a number", eps)
-    return scored("log_loss", y_true, y_pred, normalize, sample_weight, labels, eps)
+        raise invalid_parameter("log_loss", "eps", "a number", eps)
+    return mean_log_loss("log_loss", y_true, y_pred, normalize, sample_weight, labels, eps)

@@ -29,18 +29,18 @@ Where Keras and xent disagree:
 | generalised, label out of range | LabelError | 1 / q, as if its probability were 0 |
 | mean | Σ w ℓ / Σ w | Σ w ℓ / N; ``mean_with_sample_weight`` is xent's, but one number w is itself the divisor |
 | mean of no counted rows | NaN | 0; an empty array where there are no rows at all |
-| ``sample_weight`` of other shapes | ValueError | spread over the losses; (N, 1) makes (N,) losses (N, 1) |
+| ``sample_weight`` of other shapes | ValueError | broadcast over the losses; (N, 1) makes (N,) losses (N, 1) |
 | ``sample_weight`` 0 | the row is ignored | 0 times its loss: NaN if that is not finite |
 | labels (N, 1) | ValueError | squeezed |
-| lists, pandas | TypeError | taken: Python's own floats for float32, all else in its dtype |
-| NumPy's targets and weights beside other predictions | TypeError | taken to where the predictions are |
+| lists, pandas | TypeError | taken: Python's own floats as float32, all else in its dtype |
+| NumPy's targets and weights beside other predictions | TypeError | moved to their library and device |
 
-From logits, see also :mod:`xent.compat.tensorflow`, whose functions serve. Not followed, besides what is not there:
+From logits, see also :mod:`xent.compat.tensorflow`, which is called. Not followed, besides what is missing:
 
 | case | Keras | here |
 |---|---|---|
 | tiny losses | 0 | to full relative accuracy |
-| ``_keras_mask``, ``_keras_logits`` of given predictions, replicas of a strategy | looked at | not looked at |
+| ``_keras_mask``, ``_keras_logits`` of given predictions, replicas of a strategy | read | not read |
 | TensorFlow's tensors | taken | TypeError: no gradient would come back; pass ``.numpy()`` |
 | ``set_floatx``, ``set_epsilon`` | obeyed | not known here; classes take ``dtype=`` |
 | configuration of the sparse class | forgets ``axis`` | has it |
@@ -49,7 +49,7 @@ From logits, see also :mod:`xent.compat.tensorflow`, whose functions serve. Not 
 | ``ops``, target of another dtype than the output | an error | taken |
 | integer ``y_pred`` of the functions, the generalised apart | an error, or by backend | TypeError |
 | labels beside float16 | compared with ``ignore_class`` in float16, where 2049 is 2048 | as integers |
-| ``ignore_class``, one row spread over more weights | their mean | divided by the one row |
+| ``ignore_class``, one row broadcast over more weights | their mean | divided by the one row |
 | ``alpha``, an array of float64 | the loss is float64 | it has the dtype of ``y_pred`` |
 | focal, γ under 1, gradient where p is rounded to a certain right answer | NaN | torch: 0 for γ = 0; else NaN, later |
 | lists as predictions of labels | AttributeError | taken |
@@ -64,7 +64,20 @@ from typing import Any
 from array_api_compat import array_namespace
 
 import xent
-from xent.compat import tensorflow as tf
+
+from . import tensorflow as tf
+from .operands import (
+    as_array,
+    as_arrays,
+    cast_like,
+    device_keyword,
+    dtype_of_name,
+    nan_where,
+    nan_where_invalid,
+    scalar_like,
+    widen,
+    without_fp_warnings,
+)
 
 __all__ = [
     "BinaryCrossentropy",
@@ -89,7 +102,7 @@ FLOATX = "float32"
 REDUCTIONS = ("sum_over_batch_size", "sum", None, "none", "mean", "mean_with_sample_weight")
 
 
-@tf.quietly
+@without_fp_warnings
 def categorical_crossentropy(
     y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Array:
@@ -104,7 +117,7 @@ def categorical_crossentropy(
         Probabilities, or logits where ``from_logits``: then there is neither a division nor a clip.
     from_logits : bool, default False
     label_smoothing : float, default 0
-        The share a of the target that is spread evenly: t = (1 − a) t + a / (size of the last axis).
+        The proportion a of the target that is uniform: t = (1 − a) t + a / (size of the last axis).
     axis : int, default -1
 
     Returns
@@ -137,7 +150,7 @@ def categorical_crossentropy(
     return ops.categorical_crossentropy(y_true, y_pred, from_logits, axis)
 
 
-@tf.quietly
+@without_fp_warnings
 def sparse_categorical_crossentropy(
     y_true: Array, y_pred: Array, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Array:
@@ -175,18 +188,18 @@ def sparse_categorical_crossentropy(
     >>> keras.sparse_categorical_crossentropy([1, -1], [[0.5, 0.5], [1.0, 0.0]], ignore_class=-1).tolist()
     [0.6931471824645996, 0.0]
     """
-    y_true, y_pred = pair("sparse_categorical_crossentropy", y_true, y_pred)
+    y_true, y_pred = floating_pair("sparse_categorical_crossentropy", y_true, y_pred)
     if ignore_class is None:
         return ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits, axis)
-    xp, labels = array_namespace(y_pred), whole_labels(y_true, y_pred, axis)
-    valid, nothing = labels != ignore_class, tf.number(0.0, y_pred)
-    column = valid[..., None] if axis == -1 else xp.expand_dims(valid, axis=axis)  # Dask expands no unknown shape
-    y_pred = xp.where(column, y_pred, nothing)
-    loss = ops.sparse_categorical_crossentropy(xp.where(valid, labels, 0), y_pred, from_logits, axis)
-    return xp.where(valid, loss, nothing)
+    xp, labels = array_namespace(y_pred), class_indices(y_true, y_pred, axis)
+    counted, zero = labels != ignore_class, scalar_like(0.0, y_pred)
+    column = counted[..., None] if axis == -1 else xp.expand_dims(counted, axis=axis)  # Dask expands no unknown shape
+    y_pred = xp.where(column, y_pred, zero)
+    loss = ops.sparse_categorical_crossentropy(xp.where(counted, labels, 0), y_pred, from_logits, axis)
+    return xp.where(counted, loss, zero)
 
 
-@tf.quietly
+@without_fp_warnings
 def binary_crossentropy(
     y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: Any = -1
 ) -> Array:
@@ -201,9 +214,9 @@ def binary_crossentropy(
         Probabilities of yes, or logits where ``from_logits``.
     from_logits : bool, default False
     label_smoothing : float, default 0
-        The share a of the target that is spread evenly: z = (1 − a) z + a / 2.
+        The proportion a of the target that is uniform: z = (1 − a) z + a / 2.
     axis : int, tuple or list of int, or None, default -1
-        Over which the mean is taken.
+        The mean is over it.
 
     Returns
     -------
@@ -224,11 +237,11 @@ def binary_crossentropy(
     >>> keras.binary_crossentropy([[1, 0]], [[0.5, 0.5]]).tolist()
     [0.6931471824645996]
     """
-    y_true, y_pred = yes_or_no("binary_crossentropy", y_true, y_pred, label_smoothing)
-    return mean(binary(y_true, y_pred, from_logits), axis, y_pred)
+    y_true, y_pred = binary_targets("binary_crossentropy", y_true, y_pred, label_smoothing)
+    return mean(binary_loss(y_true, y_pred, from_logits), axis, y_pred)
 
 
-@tf.quietly
+@without_fp_warnings
 def categorical_focal_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -238,7 +251,7 @@ def categorical_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Array:
-    r"""``keras.losses.categorical_focal_crossentropy``: with rows that are right already weighed down, in nats.
+    r"""``keras.losses.categorical_focal_crossentropy``: rows that are already right weigh less, in nats.
 
     .. math:: \ell = -\sum_j \alpha (1 - p_j)^\gamma\, t_j \log p_j
 
@@ -269,15 +282,17 @@ def categorical_focal_crossentropy(
     >>> keras.categorical_focal_crossentropy([[0, 1]], [[0.5, 0.5]]).tolist()
     [0.043321698904037476]
     """
-    y_true, y_pred = soft_targets("categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis, alike=False)
+    y_true, y_pred = soft_targets(
+        "categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis, same_shape=False
+    )
     xp = array_namespace(y_pred)
     p = softmax(y_pred, axis) if from_logits else y_pred
-    p = tf.wide(clipped(p / xp.sum(p, axis=axis, keepdims=True)))
-    factor = alpha if isinstance(alpha, int | float) else xp.astype(tf.as_array(alpha, p), p.dtype)
-    return tf.narrow(xp.sum(factor * (1 - p) ** gamma * -tf.wide(y_true) * xp.log(p), axis=axis), y_pred)
+    p = widen(clipped_probabilities(p / xp.sum(p, axis=axis, keepdims=True)))
+    factor = alpha if isinstance(alpha, int | float) else xp.astype(as_array(alpha, p), p.dtype)
+    return cast_like(xp.sum(factor * (1 - p) ** gamma * -widen(y_true) * xp.log(p), axis=axis), y_pred)
 
 
-@tf.quietly
+@without_fp_warnings
 def binary_focal_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -288,11 +303,11 @@ def binary_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: Any = -1,
 ) -> Array:
-    r"""``keras.losses.binary_focal_crossentropy``: with outputs that are right already weighed down, in nats.
+    r"""``keras.losses.binary_focal_crossentropy``: outputs that are already right weigh less, in nats.
 
     .. math:: (1 - p_z)^\gamma\, \ell, \qquad p_z = z p + (1 - z)(1 - p)
 
-    where ℓ is :func:`binary_crossentropy` of an element. From probabilities only its p is clipped, from logits nothing.
+    where ℓ is :func:`binary_crossentropy` of an element. Of probabilities, only the p in ℓ is clipped; of logits, none.
 
     Parameters
     ----------
@@ -322,16 +337,16 @@ def binary_focal_crossentropy(
     >>> keras.binary_focal_crossentropy([[1, 0]], [[0.5, 0.5]]).tolist()
     [0.1732867956161499]
     """
-    y_true, y_pred = yes_or_no("binary_focal_crossentropy", y_true, y_pred, label_smoothing)
-    loss = binary(y_true, y_pred, from_logits)
-    z, p = tf.wide(y_true), tf.wide(sigmoid(y_pred) if from_logits else y_pred)
+    y_true, y_pred = binary_targets("binary_focal_crossentropy", y_true, y_pred, label_smoothing)
+    loss = binary_loss(y_true, y_pred, from_logits)
+    z, p = widen(y_true), widen(sigmoid(y_pred) if from_logits else y_pred)
     loss = (1 - (z * p + (1 - z) * (1 - p))) ** gamma * loss
     if apply_class_balancing:
         loss = (z * alpha + (1 - z) * (1 - alpha)) * loss
     return mean(loss, axis, y_pred)
 
 
-@tf.quietly
+@without_fp_warnings
 def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float) -> Array:
     r"""``keras.losses.categorical_generalized_cross_entropy``: between cross entropy (q to 0) and 1 − p_y (q = 1).
 
@@ -360,13 +375,12 @@ def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float
     >>> keras.categorical_generalized_cross_entropy([1], [[0.75, 0.25]], 0.5).tolist()
     [1.0]
     """
-    y_true, y_pred = tf.arrays_of(y_true, y_pred)
+    y_true, y_pred = as_arrays(y_true, y_pred)
     xp = array_namespace(y_pred)
     y_pred = y_pred if "float" in str(y_pred.dtype) else xp.astype(y_pred, xp.float32)
-    p = tf.wide(y_pred)
-    hot = whole(y_true)[..., None] == xp.arange(p.shape[-1], **tf.device_of(p))  # of unknown rows, too
-    hot = xp.astype(hot, p.dtype)
-    return tf.narrow((1 - xp.sum(p * hot, axis=-1) ** q) / q, y_pred)
+    p = widen(y_pred)
+    is_label = as_integers(y_true)[..., None] == xp.arange(p.shape[-1], **device_keyword(p))  # of unknown rows, too
+    return cast_like((1 - xp.sum(p * xp.astype(is_label, p.dtype), axis=-1) ** q) / q, y_pred)
 
 
 def keras1_categorical_crossentropy(output: Array, target: Array, from_logits: bool = False) -> Array:
@@ -391,10 +405,10 @@ def keras1_categorical_crossentropy(output: Array, target: Array, from_logits: b
 
 
 class ops:
-    """``keras.ops``: the losses under those of ``keras.losses``, without smoothing, ignored labels and means."""
+    """``keras.ops``: the losses that ``keras.losses`` calls, without smoothing, ignored labels and means."""
 
     @staticmethod
-    @tf.quietly
+    @without_fp_warnings
     def categorical_crossentropy(target: Array, output: Array, from_logits: bool = False, axis: int = -1) -> Array:
         r"""``keras.ops.categorical_crossentropy``: see :func:`categorical_crossentropy`.
 
@@ -414,14 +428,14 @@ class ops:
         TypeError, ValueError
             As :func:`xent.cross_entropy`.
         """
-        target, output = pair("categorical_crossentropy", target, output, alike=True)
+        target, output = floating_pair("categorical_crossentropy", target, output, same_shape=True)
         if from_logits:
             return tf.softmax_cross_entropy_with_logits(target, output, axis)
-        p = clipped(output / array_namespace(output).sum(output, axis=axis, keepdims=True))
-        return tf.narrow(xent.cross_entropy(p, target, axis=axis, kind="probabilities"), output)
+        p = clipped_probabilities(output / array_namespace(output).sum(output, axis=axis, keepdims=True))
+        return cast_like(xent.cross_entropy(p, target, axis=axis, kind="probabilities"), output)
 
     @staticmethod
-    @tf.quietly
+    @without_fp_warnings
     def sparse_categorical_crossentropy(
         target: Array, output: Array, from_logits: bool = False, axis: int = -1
     ) -> Array:
@@ -443,13 +457,13 @@ class ops:
         LabelError, TypeError, ValueError
             As :func:`xent.sparse_cross_entropy`.
         """
-        target, output = pair("sparse_categorical_crossentropy", target, output)
-        labels = whole_labels(target, output, axis)
-        logits = output if from_logits else array_namespace(output).log(tf.wide(clipped(output)))
-        return tf.narrow(tf.sparse(labels, logits, axis), output)
+        target, output = floating_pair("sparse_categorical_crossentropy", target, output)
+        labels = class_indices(target, output, axis)
+        logits = output if from_logits else array_namespace(output).log(widen(clipped_probabilities(output)))
+        return cast_like(tf.sparse_loss(labels, logits, axis), output)
 
     @staticmethod
-    @tf.quietly
+    @without_fp_warnings
     def binary_crossentropy(target: Array, output: Array, from_logits: bool = False) -> Array:
         r"""``keras.ops.binary_crossentropy``: element by element, see :func:`binary_crossentropy`.
 
@@ -468,12 +482,12 @@ class ops:
         TypeError, ValueError
             As :func:`xent.binary_cross_entropy`.
         """
-        target, output = pair("binary_crossentropy", target, output, alike=True)
-        return tf.narrow(binary(target, output, from_logits), output)
+        target, output = floating_pair("binary_crossentropy", target, output, same_shape=True)
+        return cast_like(binary_loss(target, output, from_logits), output)
 
 
 class Loss:
-    """A loss function with its keywords, and how its values are reduced: what the classes below are.
+    """A loss function with its keywords and its reduction: the base of the classes below.
 
     Parameters
     ----------
@@ -481,12 +495,12 @@ class Loss:
         "mean" is another name of the first: the sum of the weighted losses, divided by their number.
     name : str
     dtype : str, default "float32"
-        What predictions, targets and weights are cast to, labels included.
+        The dtype that predictions, targets and weights are cast to, labels included.
     """
 
     def __init__(self, function: Any, reduction: str | None, name: str, dtype: str | None, **options: Any) -> None:
         if reduction not in REDUCTIONS:
-            choices = ", ".join(repr(one) for one in REDUCTIONS)
+            choices = ", ".join(map(repr, REDUCTIONS))
             raise ValueError(
                 f"{type(self).__name__}: `reduction` must be one of {choices}, got {reduction!r}. Choose one."
             )
@@ -494,7 +508,7 @@ class Loss:
         self.options = options
         vars(self).update(options)  # Keras' attributes
 
-    @tf.quietly
+    @without_fp_warnings
     def __call__(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
         """The losses of the rows, weighted and reduced.
 
@@ -503,7 +517,7 @@ class Loss:
         y_true, y_pred : array
             As in the function.
         sample_weight : array or number, optional
-            Of a shape that spreads over the losses.
+            Of a shape that broadcasts over the losses.
 
         Returns
         -------
@@ -514,23 +528,23 @@ class Loss:
         LabelError, TypeError, ValueError
             As the function.
         """
-        y_true, y_pred = tf.arrays_of(y_true, y_pred)
+        y_true, y_pred = as_arrays(y_true, y_pred)
         xp = array_namespace(y_pred)
-        dtype = tf.dtype_named(xp, self.dtype)
-        y_true, y_pred = same_rank(*(xp.astype(one, dtype, copy=False) for one in (y_true, y_pred)))
+        dtype = dtype_of_name(xp, self.dtype)
+        y_true, y_pred = same_rank(*(xp.astype(array, dtype, copy=False) for array in (y_true, y_pred)))
         values, mask = self.call(y_true, y_pred), self.mask(y_true, y_pred)
         if sample_weight is not None:
-            sample_weight = xp.astype(tf.as_array(sample_weight, values), dtype)
+            sample_weight = xp.astype(as_array(sample_weight, values), dtype)
         if mask is not None:
             mask = xp.astype(mask, dtype)
-        return reduced(values, sample_weight, mask, self.reduction)
+        return weigh_and_reduce(values, sample_weight, mask, self.reduction)
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
         """The losses of the rows."""
         return self.function(y_true, y_pred, **self.options)
 
     def mask(self, y_true: Array, y_pred: Array) -> Array | None:
-        """Whether each row counts; None where all do."""
+        """Whether each row counts; None if all rows count."""
         return None
 
     def get_config(self) -> dict[str, Any]:
@@ -605,7 +619,7 @@ class SparseCategoricalCrossentropy(Loss):
     def mask(self, y_true: Array, y_pred: Array) -> Array | None:
         """Whether each row's label is not the ignored one."""
         ignored, axis = self.options["ignore_class"], self.options["axis"]
-        return None if ignored is None else whole_labels(y_true, y_pred, axis) != ignored
+        return None if ignored is None else class_indices(y_true, y_pred, axis) != ignored
 
 
 class BinaryCrossentropy(Loss):
@@ -661,63 +675,66 @@ class CategoricalGeneralizedCrossEntropy(Loss):
         super().__init__(categorical_generalized_cross_entropy, reduction, name, dtype, q=q)
 
 
-# -------------------- what is computed alike, in float32 or float64
+# -------------------- losses and probabilities, in float32 or float64
 
 
-def binary(target: Array, output: Array, from_logits: bool) -> Array:
+def binary_loss(target: Array, output: Array, from_logits: bool) -> Array:
     """The loss of every yes-or-no target."""
     if from_logits:
-        return tf.sigmoid(target, output)
-    p = clipped(output)
+        return tf.sigmoid_loss(target, output)
+    p = clipped_probabilities(output)
     loss = xent.binary_cross_entropy(p, target, kind="probabilities")
-    return loss * (1 + tf.nan_where((p == 1) & (target == 1), loss))
+    return nan_where_invalid(array_namespace(p), loss, (p == 1) & (target == 1), gradient=True)
 
 
 def mean(loss: Array, axis: Any, like: Array) -> Array:
     """The mean over an axis, or several, in the dtype of ``like``."""
-    return tf.narrow(array_namespace(loss).mean(loss, axis=tuple(axis) if isinstance(axis, list) else axis), like)
+    return cast_like(array_namespace(loss).mean(loss, axis=tuple(axis) if isinstance(axis, list) else axis), like)
 
 
 def sigmoid(logits: Array) -> Array:
     """The probability of yes, in the dtype of the logits: the loss of a certain yes is −log of it."""
     xp = array_namespace(logits)
-    return tf.narrow(xp.exp(-xent.binary_cross_entropy(logits, xp.ones_like(logits))), logits)
+    return cast_like(xp.exp(-xent.binary_cross_entropy(logits, xp.ones_like(logits))), logits)
 
 
 def softmax(logits: Array, axis: int) -> Array:
     """The probabilities of the classes, in the dtype of the logits: NaN, and of gradient NaN, beside a +inf logit."""
     xp, p = array_namespace(logits), xent.softmax(logits, axis=axis)
-    lost = xp.any(logits == math.inf, axis=axis, keepdims=True)
-    return tf.narrow(p * (1 + tf.nan_where(lost, xp.sum(p, axis=axis, keepdims=True))), logits)
+    infinite = xp.any(logits == math.inf, axis=axis, keepdims=True)
+    return cast_like(p * (1 + nan_where(xp, infinite, xp.sum(p, axis=axis, keepdims=True))), logits)
 
 
-def clipped(p: Array) -> Array:
+def clipped_probabilities(p: Array) -> Array:
     """The probabilities in [ε, 1 − ε], in their own dtype; the gradient is 0 outside, and for NaN."""
     xp = array_namespace(p)
-    least, most, unknown = (tf.number(value, p) for value in (EPSILON, 1 - EPSILON, math.nan))
-    outside = xp.where(p < least, least, xp.where(p > most, most, unknown))
+    least, most, nan = (scalar_like(value, p) for value in (EPSILON, 1 - EPSILON, math.nan))
+    outside = xp.where(p < least, least, xp.where(p > most, most, nan))
     return xp.where((p >= least) & (p <= most), p, outside)
 
 
-def whole(labels: Array) -> Array:
-    """The labels as signed integers; floats are cut."""
+# -------------------- the arguments
+
+
+def as_integers(labels: Array) -> Array:
+    """The labels in the library's default integer dtype; floats are cut."""
     xp = array_namespace(labels)
     return xp.astype(labels, xp.arange(1).dtype, copy=False)
 
 
-def whole_labels(labels: Array, predictions: Array, axis: int) -> Array:
-    """The same without a class axis of size 1."""
-    alone = labels.ndim == predictions.ndim and labels.shape[axis] == 1
-    return whole(array_namespace(labels).squeeze(labels, axis=axis) if alone else labels)
+def class_indices(labels: Array, predictions: Array, axis: int) -> Array:
+    """The labels as integers, without a class axis of size 1."""
+    has_class_axis = labels.ndim == predictions.ndim and labels.shape[axis] == 1
+    return as_integers(array_namespace(labels).squeeze(labels, axis=axis) if has_class_axis else labels)
 
 
 def soft_targets(
-    function: str, y_true: Array, y_pred: Array, label_smoothing: float, axis: Any, alike: bool = True
+    function: str, y_true: Array, y_pred: Array, label_smoothing: float, axis: Any, same_shape: bool = True
 ) -> tuple[Array, Array]:
     """Soft targets in the dtype of the predictions, smoothed, and the predictions."""
     if isinstance(axis, bool):
         raise ValueError(f"{function}: `axis` must be an integer, got {axis}. Pass the one class axis.")
-    y_true, y_pred = pair(function, y_true, y_pred, alike)
+    y_true, y_pred = floating_pair(function, y_true, y_pred, same_shape)
     if y_pred.shape[-1:] == (1,):
         text = f"{function}: one class only, got y_pred of shape {tuple(y_pred.shape)}. Is it binary_crossentropy?"
         warnings.warn(text, SyntaxWarning, stacklevel=4)
@@ -727,21 +744,21 @@ def soft_targets(
     return y_true, y_pred
 
 
-def yes_or_no(function: str, y_true: Array, y_pred: Array, label_smoothing: float) -> tuple[Array, Array]:
+def binary_targets(function: str, y_true: Array, y_pred: Array, label_smoothing: float) -> tuple[Array, Array]:
     """Yes-or-no targets in the dtype of the predictions, smoothed, and the predictions."""
-    y_true, y_pred = pair(function, y_true, y_pred, alike=True)
+    y_true, y_pred = floating_pair(function, y_true, y_pred, same_shape=True)
     y_true = array_namespace(y_pred).astype(y_true, y_pred.dtype, copy=False)
     return (y_true * (1 - label_smoothing) + 0.5 * label_smoothing if label_smoothing else y_true), y_pred
 
 
-def pair(function: str, targets: Array, predictions: Array, alike: bool = False) -> tuple[Array, Array]:
-    """Both as arrays, the predictions floating, and of one shape where asked: xent would spread, or divide, first."""
-    targets, predictions = tf.arrays_of(targets, predictions)
+def floating_pair(function: str, targets: Array, predictions: Array, same_shape: bool = False) -> tuple[Array, Array]:
+    """Both as arrays, the predictions floating; raises ValueError if they must have the same shape and do not."""
+    targets, predictions = as_arrays(targets, predictions)
     if "float" not in str(predictions.dtype):
         raise TypeError(
             f"{function}: the predictions must be real floating, got {predictions.dtype}. Cast them to float32."
         )
-    if alike and not tf.is_shaped_as(targets, predictions):
+    if same_shape and not tf.same_shape(targets, predictions):
         raise ValueError(
             f"{function}: the targets must have the same shape as the predictions, {tuple(predictions.shape)}, "
             f"got {tuple(targets.shape)}. For labels call sparse_categorical_crossentropy."
@@ -753,7 +770,7 @@ def pair(function: str, targets: Array, predictions: Array, alike: bool = False)
 
 
 def same_rank(first: Array, second: Array) -> tuple[Array, Array]:
-    """Both of one rank, if all that differs is a last axis of size 1: it goes, or comes to an array of rank 1."""
+    """Both of one rank, if they differ by a last axis of size 1 only: it is squeezed, or added to one of rank 1."""
     if second.ndim == first.ndim + 1:
         second, first = same_rank(second, first)
     elif first.ndim == second.ndim + 1 and first.shape[-1] == 1:
@@ -765,7 +782,7 @@ def same_rank(first: Array, second: Array) -> tuple[Array, Array]:
     return first, second
 
 
-def reduced(values: Array, sample_weight: Array | None, mask: Array | None, reduction: str | None) -> Array:
+def weigh_and_reduce(values: Array, sample_weight: Array | None, mask: Array | None, reduction: str | None) -> Array:
     """The losses times their weights and their mask, reduced."""
     xp = array_namespace(values)
     weight = mask if sample_weight is None else sample_weight
@@ -787,5 +804,5 @@ def reduced(values: Array, sample_weight: Array | None, mask: Array | None, redu
 def ratio(total: Array, divisor: Array) -> Array:
     """total / divisor, 0 where the divisor is 0."""
     xp = array_namespace(total)
-    nothing = divisor == 0
-    return xp.where(nothing, xp.zeros_like(total), total / xp.where(nothing, xp.ones_like(divisor), divisor))
+    empty = divisor == 0
+    return xp.where(empty, xp.zeros_like(total), total / xp.where(empty, xp.ones_like(divisor), divisor))

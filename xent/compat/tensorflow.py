@@ -8,15 +8,15 @@ not sum to 1, which it has under ``enable_op_determinism``. Where TensorFlow and
 |---|---|---|
 | float16, bfloat16 | float32 | the dtype of the logits |
 | targets that do not sum to 1 | gradient (Σt) p − t | gradient p − t, the same loss |
-| targets of another shape | ValueError | spread over the rows or the classes of the logits, as matrices |
+| targets of another shape | ValueError | broadcast over the rows or the classes of the logits, as matrices |
 | −inf logit at target 0 | contributes 0 | NaN loss, finite gradient; with labels it contributes 0 |
 | a +inf logit | 0 at it, +inf elsewhere | NaN loss and gradient |
 | sigmoid, weighted: an infinite logit | the limit, 0 or +inf | NaN where there is ∞ − ∞ or 0 · ∞; finite gradient |
 | weighted: a logit of exactly 0 | its gradient | another: the derivatives of \|x\| and of max(−x, 0) are taken for 0 |
-| weighted: ``pos_weight`` | a number, or one for each output | whatever spreads over the logits |
+| weighted: ``pos_weight`` | a number, or one for each output | any shape that broadcasts to the logits |
 | ``one_hot`` without a dtype | float32 | that of the values; int32 of Python's ints |
-| lists, pandas | TypeError | taken: Python's own floats for float32, all else in its dtype |
-| NumPy's targets and weights beside other logits | TypeError | taken to where the logits are |
+| lists, pandas | TypeError | taken: Python's own floats as float32, all else in its dtype |
+| NumPy's targets and weights beside other logits | TypeError | moved to the library and device of the logits |
 
 Not followed:
 
@@ -26,9 +26,9 @@ Not followed:
 | float16 and bfloat16 inside | rounded: the raw operations, the sigmoid, bfloat16 with labels | float32 |
 | label out of range on the CPU | InvalidArgumentError | LabelError, a ValueError and an IndexError |
 | other integer labels than int32 and int64, sigmoid targets of another dtype, class axis −2 | an error | taken |
-| gradient of targets that were spread | an error of shapes | that of the spread, summed |
-| gradient of the raw sparse operation's ``backprop`` on arrays without autodiff | | there is none |
-| −inf logit at a negative target | −inf | whatever xent has: targets are t ≥ 0 |
+| gradient of targets that were broadcast | an error of shapes | that of the broadcast targets, summed |
+| gradient of the raw sparse operation's ``backprop`` on arrays without autodiff | | none |
+| −inf logit at a negative target | −inf | xent's answer: targets are t ≥ 0 |
 | a target that is NaN or infinite | only its own gradient is | the gradient of its row is NaN |
 | gradient of a sigmoid target at an infinite logit, where the loss is NaN | ∓inf | 0 |
 | zero classes, ``depth`` 0 | zeros, empty; with labels an error | ValueError |
@@ -42,23 +42,29 @@ Not followed:
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    is_array_api_obj,
-    is_jax_array,
-    is_numpy_array,
-    is_torch_array,
-)
+from array_api_compat import array_namespace, is_array_api_obj, is_jax_array, is_torch_array
 
 import xent
+
+from .operands import (
+    as_array,
+    as_arrays,
+    cast_like,
+    dtype_name,
+    dtype_of_name,
+    from_python,
+    nan_where,
+    nan_where_invalid,
+    stop_gradient,
+    unwrap,
+    widen,
+    without_fp_warnings,
+)
 
 __all__ = [
     "one_hot",
@@ -71,28 +77,9 @@ __all__ = [
 ]
 
 Array = Any
-Given = ParamSpec("Given")
-Made = TypeVar("Made")
 
 
-def quietly(function: Callable[Given, Made]) -> Callable[Given, Made]:
-    """The function without NumPy's warnings: −inf, +inf and NaN are ordinary here. TorchDynamo traces no errstate."""
-
-    @functools.wraps(function)
-    def called(*args: Given.args, **keywords: Given.kwargs) -> Made:
-        with contextlib.nullcontext() if is_compiling() else np.errstate(all="ignore"):
-            return function(*args, **keywords)
-
-    return called
-
-
-def is_compiling() -> bool:
-    """Whether TorchDynamo traces the caller."""
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.compiler.is_compiling()
-
-
-@quietly
+@without_fp_warnings
 def softmax_cross_entropy_with_logits(
     labels: Array, logits: Array, axis: int | None = -1, name: str | None = None
 ) -> Array:
@@ -103,8 +90,8 @@ def softmax_cross_entropy_with_logits(
     Parameters
     ----------
     labels : array, shape (\*batch, C), real
-        Or of a shape that spreads to (rows, C), as (C,) or (1, C), where the class axis is the last. Gradients flow
-        into it: ``-log_softmax(logits)``.
+        Or of a shape that broadcasts to (rows, C), as (C,) or (1, C), where the class axis is the last. It has a
+        gradient: ``-log_softmax(logits)``.
     logits : array, shape (\*batch, C), real floating
     axis : int, default -1
         None is the last axis, too.
@@ -130,8 +117,8 @@ def softmax_cross_entropy_with_logits(
     >>> tf.softmax_cross_entropy_with_logits(np.asarray([0.5, 0.5]), np.zeros((1, 2))).tolist()
     [0.6931471805599453]
     """
-    labels, logits, axis = spread(*arrays_of(labels, logits), -1 if axis is None else axis)
-    return narrow(soft(labels, logits, axis), logits)
+    labels, logits, axis = broadcast_rows(*as_arrays(labels, logits), -1 if axis is None else axis)
+    return cast_like(softmax_loss(labels, logits, axis), logits)
 
 
 def softmax_cross_entropy_with_logits_v1(
@@ -169,11 +156,11 @@ def softmax_cross_entropy_with_logits_v1(
         raise ValueError(
             f"softmax_cross_entropy_with_logits_v1: `axis` must be given with dim=None, got dim={dim}. Pass dim={axis}."
         )
-    labels, logits = arrays_of(labels, logits)
-    return softmax_cross_entropy_with_logits(constant(labels), logits, dim if axis is None else axis)
+    labels, logits = as_arrays(labels, logits)
+    return softmax_cross_entropy_with_logits(stop_gradient(labels), logits, dim if axis is None else axis)
 
 
-@quietly
+@without_fp_warnings
 def sparse_softmax_cross_entropy_with_logits(labels: Array, logits: Array, name: str | None = None) -> Array:
     r"""``tf.nn.sparse_softmax_cross_entropy_with_logits``: the loss of labels, row by row, in nats.
 
@@ -203,11 +190,11 @@ def sparse_softmax_cross_entropy_with_logits(labels: Array, logits: Array, name:
     >>> tf.sparse_softmax_cross_entropy_with_logits([1], np.zeros((1, 2))).tolist()
     [0.6931471805599453]
     """
-    labels, logits = arrays_of(labels, logits)
-    return narrow(sparse(labels, logits), logits)
+    labels, logits = as_arrays(labels, logits)
+    return cast_like(sparse_loss(labels, logits), logits)
 
 
-@quietly
+@without_fp_warnings
 def sigmoid_cross_entropy_with_logits(labels: Array = None, logits: Array = None, name: str | None = None) -> Array:
     r"""``tf.nn.sigmoid_cross_entropy_with_logits``: the loss of independent yes-or-no targets, in nats.
 
@@ -243,11 +230,11 @@ def sigmoid_cross_entropy_with_logits(labels: Array = None, logits: Array = None
             "sigmoid_cross_entropy_with_logits: `labels` and `logits` must be given, got one of them at most. "
             "Pass both."
         )
-    labels, logits = arrays_of(labels, logits)
-    return narrow(sigmoid(labels, logits), logits)
+    labels, logits = as_arrays(labels, logits)
+    return cast_like(sigmoid_loss(labels, logits), logits)
 
 
-@quietly
+@without_fp_warnings
 def weighted_cross_entropy_with_logits(
     labels: Array, logits: Array, pos_weight: Array, name: str | None = None
 ) -> Array:
@@ -258,7 +245,7 @@ def weighted_cross_entropy_with_logits(
     Parameters
     ----------
     labels, logits : array, as in :func:`sigmoid_cross_entropy_with_logits`
-    pos_weight : number, or array of a shape that spreads with theirs
+    pos_weight : number, or array of a shape that broadcasts with theirs
     name : ignored
 
     Returns
@@ -280,8 +267,8 @@ def weighted_cross_entropy_with_logits(
     >>> tf.weighted_cross_entropy_with_logits([1.0], [0.0], 2).tolist()
     [1.3862943649291992]
     """
-    labels, logits = arrays_of(labels, logits)
-    if not is_shaped_as(labels, logits):
+    labels, logits = as_arrays(labels, logits)
+    if not same_shape(labels, logits):
         raise ValueError(
             f"weighted_cross_entropy_with_logits: `labels` must have the shape of the logits, {tuple(logits.shape)}, "
             f"got {tuple(labels.shape)}. Spread them first."
@@ -291,22 +278,23 @@ def weighted_cross_entropy_with_logits(
     sizes = tuple(getattr(factor, "shape", ()))
     if sizes in ((), tuple(logits.shape[-1:])):
         loss = xent.binary_cross_entropy(logits, labels, pos_weight=factor)
-    elif any(size != size for size in (*logits.shape, *sizes)):  # Dask's, where no size can be spread or be flat
-        shares = {xp.ones_like: factor * labels, xp.zeros_like: 1 - labels}  # of a yes, and of a no
-        sides = [(xent.binary_cross_entropy(logits, of(logits)), share) for of, share in shares.items()]
-        loss = sum(share * xp.where(share == 0, xp.zeros_like(side), side) for side, share in sides)
+    elif any(size != size for size in (*logits.shape, *sizes)):  # Dask's, which can be neither broadcast nor flat
+        terms = {xp.ones_like: factor * labels, xp.zeros_like: 1 - labels}  # the weight of a yes, and of a no
+        losses = [(xent.binary_cross_entropy(logits, target(logits)), weight) for target, weight in terms.items()]
+        loss = sum(weight * xp.where(weight == 0, xp.zeros_like(term), term) for term, weight in losses)
     else:
         shape = np.broadcast_shapes(tuple(logits.shape), sizes)
-        labels, logits, factor = (xp.broadcast_to(one, shape) for one in (labels, logits, factor))
-        flat = [xp.reshape(one, (-1,)) for one in (logits, labels, factor)]  # a factor for each of the last axis
+        labels, logits, factor = (xp.broadcast_to(array, shape) for array in (labels, logits, factor))
+        flat = [xp.reshape(array, (-1,)) for array in (logits, labels, factor)]  # a factor for each of the last axis
         loss = xp.reshape(xent.binary_cross_entropy(flat[0], flat[1], pos_weight=flat[2]), shape)
-    told = xp.astype(labels, loss.dtype)
-    share = 1 + (factor - 1) * told
+    targets = xp.astype(labels, loss.dtype)
+    scale = 1 + (factor - 1) * targets
     if is_differentiated(logits):
         # subtle: autodiff of TensorFlow's formula takes the derivatives of |x| and of relu(−x) at 0 to be 0.
-        loss = loss + 0.5 * share * xp.where(logits == 0, xp.astype(logits, loss.dtype), 0.0)
-    spoilt = xp.where(logits > 0, told == 1, (1 - told) * share >= 0)
-    return narrow(loss + nan_where(spoilt & xp.isinf(logits), loss), logits)
+        loss = loss + 0.5 * scale * xp.where(logits == 0, xp.astype(logits, loss.dtype), 0.0)
+    undefined = xp.where(logits > 0, targets == 1, (1 - targets) * scale >= 0)
+    loss = nan_where_invalid(xp, loss, undefined & xp.isinf(logits), gradient=False)
+    return cast_like(loss, logits)
 
 
 def one_hot(
@@ -318,7 +306,7 @@ def one_hot(
     dtype: Any = None,
     name: str | None = None,
 ) -> Array:
-    r"""``tf.one_hot``: ``on_value`` at each index, ``off_value`` besides; all off for an index outside ``[0, depth)``.
+    r"""``tf.one_hot``: ``on_value`` at each index, else ``off_value``; all off for an index outside ``[0, depth)``.
 
     Parameters
     ----------
@@ -326,7 +314,7 @@ def one_hot(
     depth : int, at least 1
     on_value, off_value : number, default 1 and 0
     axis : int, default -1
-        Where the new axis goes.
+        The place of the new axis.
     dtype : dtype of the indices' library or its name, default that of the values
         Which is int32 for Python's ints, and int64 for those that need it. Python's float is float32.
     name : ignored
@@ -348,19 +336,20 @@ def one_hot(
     >>> tf.one_hot([1, -1], 3, on_value=5).tolist()
     [[0, 5, 0], [0, 0, 0]]
     """
-    indices = unwrapped(indices)
+    indices = unwrap(indices)
     indices = indices if is_array_api_obj(indices) else from_python(indices)
     xp = array_namespace(indices)
     if "bool" in str(indices.dtype):
         indices = xp.astype(indices, xp.uint8)
-    kinds = {kind_of(value) for value in (on_value, off_value) if value is not None}
-    if len(kinds) > 1 and dtype is None:
+    dtypes = {value_dtype(value) for value in (on_value, off_value) if value is not None}
+    if len(dtypes) > 1 and dtype is None:
         raise TypeError(
-            f"one_hot: `off_value` must have the dtype of `on_value`, got {' and '.join(sorted(kinds))}. Pass a dtype."
+            f"one_hot: `off_value` must have the dtype of `on_value`, got {' and '.join(sorted(dtypes))}. Pass a dtype."
         )
-    asked = "float32" if dtype is float else dtype
-    dtype = dtype_named(xp, (kinds.pop() if kinds else "float32") if dtype is None else asked)
-    if any("float" in kind for kind in kinds) and "int" in str(dtype):
+    if dtype is None:
+        dtype = dtypes.pop() if dtypes else "float32"
+    dtype = dtype_of_name(xp, "float32" if dtype is float else dtype)
+    if any("float" in value for value in dtypes) and "int" in str(dtype):
         name = getattr(dtype, "__name__", dtype)
         raise TypeError(f"one_hot: the values must fit the dtype, got a float for {name}. Pass integers.")
     on_value, off_value = 1 if on_value is None else on_value, 0 if off_value is None else off_value
@@ -370,7 +359,7 @@ def one_hot(
 
 
 class LossAndBackprop(NamedTuple):
-    """What the raw operations return: ``loss`` (N,) and ``backprop`` (N, C), its gradient in the logits."""
+    """The result of the raw operations: ``loss`` (N,) and ``backprop`` (N, C), its gradient in the logits."""
 
     loss: Array
     backprop: Array
@@ -380,13 +369,13 @@ class raw_ops:
     """``tf.raw_ops``: the two operations under the losses; arguments by name."""
 
     @staticmethod
-    @quietly
+    @without_fp_warnings
     def SoftmaxCrossEntropyWithLogits(*, features: Array, labels: Array, name: str | None = None) -> LossAndBackprop:
         r"""``tf.raw_ops.SoftmaxCrossEntropyWithLogits``: the loss of soft targets, and p − t.
 
         Parameters
         ----------
-        features, labels : array, shape (N, C), or shapes that spread to it, real floating
+        features, labels : array, shape (N, C), or shapes that broadcast to it, real floating
         name : ignored
 
         Returns
@@ -407,18 +396,18 @@ class raw_ops:
         >>> tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=x, labels=t).backprop.tolist()
         [[-1.5, 0.5]]
         """
-        labels, features = arrays_of(labels, features)
+        labels, features = as_arrays(labels, features)
         xp = array_namespace(features)
-        if not is_shaped_as(labels, features):
-            labels, features = spread_to(labels, features), spread_to(features, labels)
-        is_matrix("SoftmaxCrossEntropyWithLogits", features)
-        loss, probabilities = soft(labels, features), xent.softmax(features)
+        if not same_shape(labels, features):
+            labels, features = broadcast_with(labels, features), broadcast_with(features, labels)
+        require_matrix("SoftmaxCrossEntropyWithLogits", features)
+        loss, probabilities = softmax_loss(labels, features), xent.softmax(features)
         backprop = probabilities - xp.astype(labels, loss.dtype)
-        lost = nan_where(xp.any(features == math.inf, axis=-1), loss)[..., None]  # Dask expands no unknown shape
-        return LossAndBackprop(narrow(loss, features), narrow(backprop + lost, features))
+        nan = nan_where(xp, xp.any(features == math.inf, axis=-1), loss)[..., None]  # Dask expands no unknown shape
+        return LossAndBackprop(cast_like(loss, features), cast_like(backprop + nan, features))
 
     @staticmethod
-    @quietly
+    @without_fp_warnings
     def SparseSoftmaxCrossEntropyWithLogits(
         *, features: Array, labels: Array, name: str | None = None
     ) -> LossAndBackprop:
@@ -433,7 +422,7 @@ class raw_ops:
         Returns
         -------
         LossAndBackprop
-            Of the dtype of the features; from one read of them where nothing is differentiated.
+            Of the dtype of the features; from one read of them unless autodiff traces them.
 
         Raises
         ------
@@ -447,202 +436,102 @@ class raw_ops:
         >>> tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=np.zeros((1, 2)), labels=[1]).backprop.tolist()
         [[0.5, -0.5]]
         """
-        labels, features = arrays_of(labels, features)
+        labels, features = as_arrays(labels, features)
         xp = array_namespace(features)
-        is_matrix("SparseSoftmaxCrossEntropyWithLogits", features)
+        require_matrix("SparseSoftmaxCrossEntropyWithLogits", features)
         if is_differentiated(features):
-            loss = sparse(labels, features)
+            loss = sparse_loss(labels, features)
             backprop = xent.softmax(features) - xent.one_hot(labels, features.shape[-1], dtype=loss.dtype)
         else:
             loss, backprop = xent.value_and_grad(xent.sparse_cross_entropy)(features, labels)
-            loss = loss + nan_where(xp.any(features == math.inf, axis=-1), loss)
-        lost = nan_where(xp.isnan(loss), loss)[..., None]
-        return LossAndBackprop(narrow(loss, features), narrow(backprop + lost, features))
+            loss = nan_where_invalid(xp, loss, xp.any(features == math.inf, axis=-1), gradient=False)
+        nan = nan_where(xp, xp.isnan(loss), loss)[..., None]
+        return LossAndBackprop(cast_like(loss, features), cast_like(backprop + nan, features))
 
 
-# What follows is for the functions above and for Keras', which runs on them. Losses are float32 or float64 here.
+# -------------------- losses in float32 or float64, for the functions above and for Keras', which run on them
 
 
-def soft(labels: Array, logits: Array, axis: int = -1) -> Array:
+def softmax_loss(labels: Array, logits: Array, axis: int = -1) -> Array:
     """The loss of targets of the logits' shape, with TensorFlow's derivatives."""
     xp, differentiated = array_namespace(logits), is_differentiated(logits)
     if differentiated:
-        logits = wide(logits)  # two derivatives are added, and rounded once
+        logits = widen(logits)  # two derivatives are added, and rounded once
     loss = xent.cross_entropy(logits, labels, axis=axis)
     if differentiated:
         # subtle: adds 0, and (1 − Σt) p to the derivative in the logits, which makes it p − t.
         total = xp.sum(xp.astype(labels, loss.dtype), axis=axis)
         lse = xent.logsumexp(logits, axis=axis)
-        loss = loss + (1 - constant(total)) * (lse - constant(lse))
-    spoilt = xp.any((logits == -math.inf) & (labels == 0), axis=axis)
-    # subtle: a product takes the gradient along to NaN, a sum leaves it as it is.
-    loss = loss * (1 + nan_where(xp.any(logits == math.inf, axis=axis), loss))
-    return loss + nan_where(spoilt, loss)
+        loss = loss + (1 - stop_gradient(total)) * (lse - stop_gradient(lse))
+    zero_times_infinity = xp.any((logits == -math.inf) & (labels == 0), axis=axis)
+    loss = nan_where_invalid(xp, loss, xp.any(logits == math.inf, axis=axis), gradient=True)
+    return nan_where_invalid(xp, loss, zero_times_infinity, gradient=False)
 
 
-def sparse(labels: Array, logits: Array, axis: int = -1) -> Array:
+def sparse_loss(labels: Array, logits: Array, axis: int = -1) -> Array:
     """The loss of labels, with TensorFlow's NaN for infinite logits."""
     xp = array_namespace(logits)
     loss = xent.sparse_cross_entropy(logits, labels, axis=axis)
-    return loss * (1 + nan_where(xp.any(logits == math.inf, axis=axis), loss))
+    return nan_where_invalid(xp, loss, xp.any(logits == math.inf, axis=axis), gradient=True)
 
 
-def sigmoid(labels: Array, logits: Array) -> Array:
+def sigmoid_loss(labels: Array, logits: Array) -> Array:
     """The loss of yes-or-no targets, with TensorFlow's NaN for infinite logits."""
     xp = array_namespace(logits)
     loss = xent.binary_cross_entropy(logits, labels)
-    return loss + nan_where(xp.isinf(logits) & xp.where(logits > 0, labels >= 0, labels == 0), loss)
-
-
-def spread(labels: Array, logits: Array, axis: int) -> tuple[Array, Array, int]:
-    """Labels and logits of one shape, and their class axis: labels are spread as matrices of rows and classes are."""
-    xp = array_namespace(logits)
-    if is_shaped_as(labels, logits):
-        return labels, logits, axis
-    if axis not in (-1, logits.ndim - 1):
-        labels, logits = (xp.moveaxis(one, axis, -1) for one in (labels, logits))
-    batch = logits.shape[:-1]
-    if any(size != size for size in batch):
-        return spread_to(labels, logits), spread_to(logits, labels), -1
-    matrix = math.prod(batch), max(labels.shape[-1], logits.shape[-1])
-    labels = xp.reshape(xp.broadcast_to(xp.reshape(labels, (-1, labels.shape[-1])), matrix), (*batch, matrix[1]))
-    return labels, xp.broadcast_to(logits, (*batch, matrix[1])), -1
-
-
-def spread_to(array: Array, like: Array) -> Array:
-    """The array over the shape of the other; Dask's broadcast_to knows no unknown size, its ``where`` does."""
-    return array_namespace(array).where(like == like, array, array)
-
-
-def is_matrix(operation: str, features: Array) -> None:
-    """Raises unless the features are a matrix."""
-    if features.ndim != 2:
-        raise ValueError(
-            f"{operation}: `features` must have shape (N, C), got {tuple(features.shape)}. Reshape them to rows."
-        )
-
-
-def is_shaped_as(first: Array, second: Array) -> bool:
-    """Whether the shapes agree, as far as they are known: an unknown size is NaN, and not 1."""
-    pairs = zip(first.shape, second.shape, strict=False)
-    return first.ndim == second.ndim and all(a == b or ((a != a or b != b) and 1 not in (a, b)) for a, b in pairs)
-
-
-def nan_where(rows: Array, like: Array) -> Array:
-    """NaN in these places, 0 in the others: a constant of the dtype of ``like``."""
-    xp = array_namespace(rows)
-    return xp.where(rows, math.nan, xp.zeros_like(like))
-
-
-def wide(array: Array) -> Array:
-    """The array in float32 at least."""
-    xp = array_namespace(array)
-    return xp.astype(array, xp.float32) if str(array.dtype).endswith("float16") else array
-
-
-def narrow(loss: Array, like: Array) -> Array:
-    """The loss in the dtype of ``like``."""
-    return array_namespace(loss).astype(loss, like.dtype, copy=False)
+    undefined = xp.isinf(logits) & xp.where(logits > 0, labels >= 0, labels == 0)
+    return nan_where_invalid(xp, loss, undefined, gradient=False)
 
 
 def is_differentiated(array: Array) -> bool:
-    """Whether a derivative in this array may be asked for: of torch or JAX, and not plain numbers."""
+    """Whether autodiff may ask for a derivative in this array: one of torch or JAX that is traced or has a tangent."""
     if is_torch_array(array):
         dual = sys.modules["torch"].autograd.forward_ad.unpack_dual
         return array.requires_grad or dual(array).tangent is not None
     return is_jax_array(array) and isinstance(array, sys.modules["jax"].core.Tracer)
 
 
-def constant(array: Array) -> Array:
-    """The array as a constant to autodiff."""
-    if is_torch_array(array):
-        return array.detach()
-    return sys.modules["jax"].lax.stop_gradient(array) if is_jax_array(array) else array
+# -------------------- shapes and dtypes
 
 
-def arrays_of(targets: Array, predictions: Array) -> tuple[Array, Array]:
-    """Both as arrays: a list becomes NumPy's, or joins the other's library."""
-    targets, predictions = unwrapped(targets), unwrapped(predictions)
-    if not is_array_api_obj(predictions):
-        predictions = as_array(predictions, targets) if is_array_api_obj(targets) else from_python(predictions)
-    return as_array(targets, predictions), predictions
+def broadcast_rows(labels: Array, logits: Array, axis: int) -> tuple[Array, Array, int]:
+    """Labels and logits of one shape, and their class axis: labels broadcast as matrices of rows and classes do."""
+    xp = array_namespace(logits)
+    if same_shape(labels, logits):
+        return labels, logits, axis
+    if axis not in (-1, logits.ndim - 1):
+        labels, logits = (xp.moveaxis(array, axis, -1) for array in (labels, logits))
+    batch = logits.shape[:-1]
+    if any(size != size for size in batch):
+        return broadcast_with(labels, logits), broadcast_with(logits, labels), -1
+    matrix = math.prod(batch), max(labels.shape[-1], logits.shape[-1])
+    labels = xp.reshape(xp.broadcast_to(xp.reshape(labels, (-1, labels.shape[-1])), matrix), (*batch, matrix[1]))
+    return labels, xp.broadcast_to(logits, (*batch, matrix[1])), -1
 
 
-def unwrapped(value: Any) -> Any:
-    """The array inside an xarray DataArray; anything else as it is."""
-    return value.data if hasattr(value, "dims") and type(value).__module__.startswith("xarray.") else value
+def broadcast_with(array: Array, like: Array) -> Array:
+    """The array broadcast to the shape of both; Dask's broadcast_to refuses an unknown size, its ``where`` does not."""
+    return array_namespace(array).where(like == like, array, array)
 
 
-def from_python(value: Any) -> Array:
-    """NumPy's array of what is none: float32 for Python's own floats, and else the dtype that it has."""
-    types = leaf_types(value)
-    if any(one.__module__.partition(".")[0] in ("tensorflow", "keras") for one in types):
-        raise TypeError(
-            "xent.compat: an array must not be a TensorFlow tensor, got one. "
-            "No gradient would flow back into it: pass its .numpy()."
+def require_matrix(operation: str, features: Array) -> None:
+    """Raises ValueError unless the features are a matrix."""
+    if features.ndim != 2:
+        raise ValueError(
+            f"{operation}: `features` must have shape (N, C), got {tuple(features.shape)}. Reshape them to rows."
         )
-    array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype == np.float64 and types <= {bool, int, float} else array
 
 
-def leaf_types(value: Any) -> set[type]:
-    """The types of what nested lists and tuples hold."""
-    if isinstance(value, list | tuple):
-        return set().union(*map(leaf_types, value))
-    return {type(value)}
+def same_shape(first: Array, second: Array) -> bool:
+    """Whether the shapes agree, as far as they are known: an unknown size is NaN, and not 1."""
+    pairs = zip(first.shape, second.shape, strict=False)
+    return first.ndim == second.ndim and all(a == b or ((a != a or b != b) and 1 not in (a, b)) for a, b in pairs)
 
 
-def as_array(value: Any, like: Array) -> Array:
-    """The value as an array beside ``like``, whose library lists and NumPy's arrays join."""
-    xp, value = array_namespace(like), unwrapped(value)
-    if isinstance(value, list | tuple | int | float) and is_compiling():  # where NumPy's arrays are torch's
-        return xp.asarray(value, **device_of(like))
-    if not is_array_api_obj(value):
-        value = from_python(value)
-    elif not is_numpy_array(value) or isinstance(value, np.ma.MaskedArray):
-        if array_namespace(value) is not xp:
-            raise TypeError(
-                f"xent.compat: arrays must be of one library, got {type(value)} beside {type(like)}. "
-                "Nothing is moved between libraries but what NumPy holds beside predictions: convert one of the two."
-            )
-        return value
-    return value if is_numpy_array(like) else xp.asarray(lent(value, like), **device_of(like))
-
-
-def lent(value: Array, like: Array) -> Array:
-    """NumPy's array as the library of ``like`` takes it: torch in plain memory only, JAX in its widest integers."""
-    value = np.asarray(value)
-    if is_torch_array(like):
-        dtype = value.dtype.newbyteorder("=") if value.dtype.name != "bfloat16" else np.float32
-        return value.astype(dtype, order="C", copy=not value.flags.carray)
-    if is_jax_array(like) and value.dtype.kind in "iu" and value.dtype.itemsize == 8:
-        # subtle: JAX cuts the upper bits off, which would make a label out of range another label.
-        most = np.iinfo(array_namespace(like).asarray(0).dtype)
-        return np.clip(value, max(int(most.min), np.iinfo(value.dtype).min), int(most.max))
-    return value
-
-
-def number(value: float, like: Array) -> Array:
-    """The number as an array of the dtype of ``like``: to NumPy's ``where``, a bfloat16 and a number make a float64."""
-    return array_namespace(like).asarray(value, dtype=like.dtype, **device_of(like))
-
-
-def device_of(like: Array) -> dict[str, Any]:
-    """The keyword that makes a new tensor where this one is; other libraries follow the arrays they meet."""
-    return {"device": like.device} if is_torch_array(like) else {}
-
-
-def dtype_named(xp: Any, dtype: Any) -> Any:
-    """The library's dtype of this name; NumPy's own list leaves out bfloat16."""
-    if not isinstance(dtype, str):
-        return dtype
-    return getattr(xp, dtype, None) or np.dtype(dtype)
-
-
-def kind_of(value: Any) -> str:
+def value_dtype(value: Any) -> str:
     """The name of the dtype that TensorFlow gives a number."""
     if hasattr(value, "dtype"):
-        return str(value.dtype).rpartition(".")[2]
+        return dtype_name(value.dtype)
     if type(value) is int and not -(2**31) <= value < 2**31:
         return "int64"
     return {bool: "bool", int: "int32"}.get(type(value), "float32")

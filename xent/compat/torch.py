@@ -1,8 +1,8 @@
 """torch.nn.functional's cross entropies, on any array: its names, signatures, defaults and answers.
 
 ``input`` is (C,), (N, C) or (N, C, d1, ...): the class axis is 1, or 0 where there is no other. A target of the shape
-of the input is taken for probabilities, any other for labels. Answers come in torch's dtype, half precision too, and
-autograd through these functions is autograd through xent's. torch's answers to infinities take one more look at the
+of the input holds probabilities, any other labels. The result has torch's dtype, half precision too, and
+autograd through these functions is autograd through xent's. torch's answers to infinities cost one more pass over the
 logits, and a mask of their size. Where torch and xent disagree:
 
 | case | xent | torch, and here |
@@ -13,7 +13,7 @@ logits, and a mask of their size. Where torch and xent disagree:
 | a +inf logit | 0 at it, +inf elsewhere | NaN loss and gradient |
 | −inf logit at target probability 0 | contributes 0 | NaN loss, finite gradient |
 | weight 0 and a loss of +inf | 0 | NaN |
-| ``nll_loss``, NaN beside the label | NaN | not looked at |
+| ``nll_loss``, NaN beside the label | NaN | not read |
 | probability 0 or 1 of the other answer | +inf | 100; the p (1 − p) of both derivatives is at least 1e-12 |
 | (C,) logits, a label of shape (1,) | ValueError | the one label |
 | binary, infinite logits | the limit, 0 or +inf | NaN at +inf for a yes, at −inf always; finite gradient |
@@ -34,7 +34,7 @@ Not followed:
 | zero classes | IndexError or NaN | ValueError |
 | mean where the weights of the labels sum to 0 | NaN or ±inf, its gradient NaN | NaN, 0 |
 | a NaN among the class weights, on Dask | NaN for its labels | NaN for all |
-| the class weights' derivative, from labels or of binary losses | RuntimeError | there |
+| the class weights' derivative, from labels or of binary losses | RuntimeError | computed |
 | ``nll_loss`` on Dask | O(N) | a pass over the classes |
 | gradient of a binary target, p at 0 or 1, or an infinite logit | infinite | ±100, or NaN-free limits |
 | errors | torch's | where xent raises, xent's: LabelError is an IndexError; TypeError for a wrong dtype |
@@ -44,23 +44,35 @@ from __future__ import annotations
 
 import math
 import operator
-import sys
 import warnings
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, is_dask_array
+import numpy as np
+from array_api_compat import array_namespace, is_dask_array, is_numpy_array
 
 import xent
 
-from .. import arrays, checks
-from ..dispatch.selection import unwrap
-from .operands import expanded, fits, is_integer, is_label, is_readable, wide_dtype, wide_labels
+from .operands import (
+    describe,
+    expand_dims,
+    has_shape,
+    is_integer,
+    is_label,
+    is_readable,
+    library,
+    nan_where_invalid,
+    require_array,
+    stop_gradient,
+    unwrap,
+    wide_dtype,
+    widen_labels,
+)
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
 
 Array = Any
-LEAST = 1e-12
-"""What torch divides by, at least, in the derivatives of ``binary_cross_entropy``."""
+LEAST_VARIANCE = 1e-12
+"""The least p (1 − p) that torch divides by in the derivatives of ``binary_cross_entropy``."""
 
 
 def cross_entropy(
@@ -103,8 +115,8 @@ def cross_entropy(
     IndexError
         If a label is out of range: :class:`xent.LabelError`, where xent raises it.
     RuntimeError
-        If ``label_smoothing`` is above 1, a target of the input's shape is not floating, or ``ignore_index`` ≥ 0 comes
-        with probabilities.
+        If ``label_smoothing`` is above 1, a target of the input's shape is not floating, or ``ignore_index`` is ≥ 0
+        for probabilities.
     TypeError, ValueError
         As in :func:`xent.sparse_cross_entropy`, or for an unknown reduction.
 
@@ -119,33 +131,35 @@ def cross_entropy(
     >>> float(cross_entropy(np.zeros((2, 4)), np.asarray([2, -100])))
     1.3862943611198906
     """
-    asked = reduction_of(size_average, reduce, reduction)
-    input, target, weight = arrays_of("cross_entropy", input, target, weight=weight)
+    reduction = reduction_of(size_average, reduce, reduction)
+    input, target, weight = checked_arrays("cross_entropy", input, target, weight=weight)
     ignore_index = index_of("cross_entropy", ignore_index)
     xp, axis = array_namespace(input), class_axis(input)
     if label_smoothing > 1:
         raise RuntimeError(
             f"cross_entropy: `label_smoothing` must be at most 1, got {label_smoothing!r}. Pass a share."
         )
-    share = max(label_smoothing, 0.0)
-    if fits(target, input.shape):
+    smoothing = max(label_smoothing, 0.0)
+    if has_shape(target, input.shape):
         if is_integer(target) or ignore_index >= 0:
             raise RuntimeError(
                 "cross_entropy: `target` must be floating and `ignore_index` negative where the target has the input's "
                 f"shape, got {target.dtype} and {ignore_index}. Pass probabilities, or labels without the class axis."
             )
-        losses = soft(xp, input, smoothed(target, share, input), weight)
-        return reduced(xp, losses, xp.ones_like(losses), asked, xp.result_type(input, target))
+        losses = dense_losses(xp, input, smoothed(target, smoothing, input), weight)
+        return reduce_losses(xp, losses, xp.ones_like(losses), reduction, xp.result_type(input, target))
     target = one_label(input, target)
-    if weight is not None and share > 0:
-        counts = label_weight("cross_entropy", input, target, weight, ignore_index)
-        hot = xp.astype(is_label(target, input.shape[axis], axis), input.dtype)
-        losses = soft(xp, input, smoothed(hot, share, input), weight, ignored(xp, target, ignore_index))
-        return reduced(xp, losses, counts, asked, input.dtype)
-    losses = xent.sparse_cross_entropy(input, target, axis=axis, ignore_index=ignore_index, label_smoothing=share)
-    losses = spoilt(xp, losses, input, ignored(xp, target, ignore_index))
-    counts = label_weight("cross_entropy", input, target, weight, ignore_index)
-    return reduced(xp, weighted(xp, losses, counts), counts, asked, input.dtype)
+    if weight is not None and smoothing > 0:
+        row_weights = label_weights("cross_entropy", input, target, weight, ignore_index)
+        ignored = is_ignored(xp, target, ignore_index)
+        one_hot = xp.astype(is_label(target, input.shape[axis], axis), input.dtype)
+        losses = dense_losses(xp, input, smoothed(one_hot, smoothing, input), weight, ignored)
+        return reduce_losses(xp, losses, row_weights, reduction, input.dtype)
+    losses = xent.sparse_cross_entropy(input, target, axis=axis, ignore_index=ignore_index, label_smoothing=smoothing)
+    infinite = xp.any(input == math.inf, axis=axis) & ~is_ignored(xp, target, ignore_index)
+    losses = nan_where_invalid(xp, losses, infinite, gradient=True)
+    row_weights = label_weights("cross_entropy", input, target, weight, ignore_index)
+    return reduce_losses(xp, weigh(xp, losses, row_weights), row_weights, reduction, input.dtype)
 
 
 def nll_loss(
@@ -164,7 +178,7 @@ def nll_loss(
     Parameters
     ----------
     input : array, shape (C,), (N, C) or (N, C, d1, ...), real floating
-        What the labels do not name is not looked at.
+        Only the entries at the labels are read.
     target : array, shape () or (N,) or (N, d1, ...), any integer dtype
     weight, size_average, ignore_index, reduce, reduction
         As in :func:`cross_entropy`.
@@ -189,26 +203,29 @@ def nll_loss(
     >>> float(nll_loss(np.asarray([[-0.5, -2.0]]), np.asarray([1])))
     2.0
     """
-    asked = reduction_of(size_average, reduce, reduction)
-    input, target, weight = arrays_of("nll_loss", input, target, weight=weight)
+    reduction = reduction_of(size_average, reduce, reduction)
+    input, target, weight = checked_arrays("nll_loss", input, target, weight=weight)
     ignore_index = index_of("nll_loss", ignore_index)
     target = one_label(input, target)
     xp, axis = array_namespace(input), class_axis(input)
-    floating("nll_loss", input, "log-probabilities")
-    rows = (*input.shape[:axis], *input.shape[axis + 1 :])
-    if not fits(target, rows):
-        raise ValueError(f"nll_loss: `target` must have shape {rows}, got {tuple(target.shape)}. Pass one label a row.")
+    require_floating("nll_loss", input, "log-probabilities")
+    batch = (*input.shape[:axis], *input.shape[axis + 1 :])
+    if not has_shape(target, batch):
+        raise ValueError(
+            f"nll_loss: `target` must have shape {batch}, got {tuple(target.shape)}. Pass one label a row."
+        )
     if is_dask_array(input):  # it cannot gather along an axis
-        beside = xp.where(is_label(target, input.shape[axis], axis), input, 0.0)
+        at_label = xp.where(is_label(target, input.shape[axis], axis), input, 0.0)
         losses = xent.sparse_cross_entropy(
-            beside, target, axis=axis, kind="log_probabilities", ignore_index=ignore_index
+            at_label, target, axis=axis, kind="log_probabilities", ignore_index=ignore_index
         )
     else:
-        named = labels_of("nll_loss", input.shape[axis], target, ignore_index)
-        found = xp.take_along_axis(input, expanded(named.safe, axis), axis=axis)
-        losses = -counted(xp, xp.astype(xp.squeeze(found, axis=axis), wide_dtype(xp, input), copy=False), named)
-    counts = label_weight("nll_loss", input, target, weight, ignore_index)
-    return reduced(xp, weighted(xp, losses, counts), counts, asked, input.dtype)
+        labels = label_indices("nll_loss", input.shape[axis], target, ignore_index)
+        at_label = xp.take_along_axis(input, expand_dims(labels.index, axis), axis=axis)
+        at_label = xp.astype(xp.squeeze(at_label, axis=axis), wide_dtype(xp, input), copy=False)
+        losses = -where_valid(xp, at_label, labels)
+    row_weights = label_weights("nll_loss", input, target, weight, ignore_index)
+    return reduce_losses(xp, weigh(xp, losses, row_weights), row_weights, reduction, input.dtype)
 
 
 def binary_cross_entropy(
@@ -238,8 +255,8 @@ def binary_cross_entropy(
     Raises
     ------
     RuntimeError
-        If a value lies outside [0, 1] and can be looked at; NaN instead on Dask, JAX or a GPU, and under a transform
-        of torch's.
+        If a value lies outside [0, 1] and can be read; the result is NaN instead on Dask, JAX or a GPU, and under a
+        transform of torch's.
     ValueError
         If the shapes differ, or the reduction is unknown.
 
@@ -254,23 +271,24 @@ def binary_cross_entropy(
     >>> float(binary_cross_entropy(np.asarray([0.0, 1.0]), np.asarray([1.0, 1.0])))
     50.0
     """
-    asked = reduction_of(size_average, reduce, reduction)
-    input, target, weight = arrays_of("binary_cross_entropy", input, target, weight=weight)
+    reduction = reduction_of(size_average, reduce, reduction)
+    input, target, weight = checked_arrays("binary_cross_entropy", input, target, weight=weight)
     xp = array_namespace(input)
-    same_shape("binary_cross_entropy", input, target)
-    floating("binary_cross_entropy", input, "probabilities")
-    p = in_range(xp, xp.astype(input, wide_dtype(xp, input), copy=False), "input")
-    t, fixed = in_range(xp, xp.astype(target, p.dtype, copy=False), "target"), constant(p)
+    require_same_shape("binary_cross_entropy", input, target)
+    require_floating("binary_cross_entropy", input, "probabilities")
+    p = in_unit_interval(xp, xp.astype(input, wide_dtype(xp, input), copy=False), "input")
+    t = in_unit_interval(xp, xp.astype(target, p.dtype, copy=False), "target")
+    fixed = stop_gradient(p)
     variance = p * (1 - p)
-    extreme = variance < LEAST
+    extreme = variance < LEAST_VARIANCE
     q = p if fixed is p else xp.where(extreme, fixed, p)
-    losses = t * cost(xp, xp.log, q, 0.0) + (1 - t) * cost(xp, xp.log1p, -q, -1.0)
+    losses = t * negative_log(xp, xp.log, q, 0.0) + (1 - t) * negative_log(xp, xp.log1p, -q, -1.0)
     if fixed is not p:  # subtle: of the value 0, with torch's derivatives where the logarithm's are not
-        step, u = xp.where(extreme, p - fixed, 0.0), constant(t)
-        curve = (fixed * fixed - 2 * fixed * u + u) / (constant(variance) + LEAST) ** 2
-        losses = losses + (fixed - t) / LEAST * step + xp.where(extreme, curve, 0.0) / 2 * step * step
-    losses = losses if weight is None else losses * spread("binary_cross_entropy", xp, weight, input)
-    return reduced(xp, losses, xp.ones_like(losses), asked, input.dtype)
+        step, u = xp.where(extreme, p - fixed, 0.0), stop_gradient(t)
+        curvature = (fixed * fixed - 2 * fixed * u + u) / (stop_gradient(variance) + LEAST_VARIANCE) ** 2
+        losses = losses + (fixed - t) / LEAST_VARIANCE * step + xp.where(extreme, curvature, 0.0) / 2 * step * step
+    losses = losses if weight is None else losses * broadcast_weight("binary_cross_entropy", xp, weight, input)
+    return reduce_losses(xp, losses, xp.ones_like(losses), reduction, input.dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -318,23 +336,25 @@ def binary_cross_entropy_with_logits(
     0.6931471805599453
     """
     function = "binary_cross_entropy_with_logits"
-    asked = reduction_of(size_average, reduce, reduction)
-    input, target, weight, pos_weight = arrays_of(function, input, target, weight=weight, pos_weight=pos_weight)
+    reduction = reduction_of(size_average, reduce, reduction)
+    input, target, weight, pos_weight = checked_arrays(function, input, target, weight=weight, pos_weight=pos_weight)
     xp = array_namespace(input)
-    same_shape(function, input, target)
+    require_same_shape(function, input, target)
     if pos_weight is None or tuple(pos_weight.shape) in ((), tuple(input.shape[-1:])):
         losses = xent.binary_cross_entropy(input, target, pos_weight=pos_weight)
     else:  # subtle: flat, xent's one number for each output is one for each element
-        x, t, c = (xp.reshape(one, (-1,)) for one in (input, target, spread(function, xp, pos_weight, input)))
+        positive = broadcast_weight(function, xp, pos_weight, input)
+        x, t, c = (xp.reshape(array, (-1,)) for array in (input, target, positive))
         losses = xp.reshape(xent.binary_cross_entropy(x, t, pos_weight=c), tuple(input.shape))
-    lost = ((input == -math.inf) & (target <= 1)) | ((input == math.inf) & (target == 1))
-    losses = losses + xp.where(lost, math.nan, xp.zeros_like(losses))
+    invalid = ((input == -math.inf) & (target <= 1)) | ((input == math.inf) & (target == 1))
+    losses = nan_where_invalid(xp, losses, invalid, gradient=False)
     if weight is not None:
-        losses = weighted(xp, losses, spread(function, xp, weight, input))
-    return reduced(xp, losses, xp.ones_like(losses), asked, input.dtype if is_integer(target) else target.dtype)
+        losses = weigh(xp, losses, broadcast_weight(function, xp, weight, input))
+    dtype = input.dtype if is_integer(target) else target.dtype
+    return reduce_losses(xp, losses, xp.ones_like(losses), reduction, dtype)
 
 
-# -------------------- what is asked for
+# -------------------- the arguments
 
 
 def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
@@ -353,29 +373,33 @@ def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str)
 
 
 def class_axis(input: Array) -> int:
+    """The class axis: 1, or 0 for an input of one axis."""
     if input.ndim == 0:
         raise ValueError("`input` must have a class axis, got a 0-d array. Pass shape (C,) or (N, C, ...).")
     return 0 if input.ndim == 1 else 1
 
 
-def arrays_of(function: str, input: Any, target: Any, **weights: Any) -> list[Any]:
-    """The arrays, xarray's unwrapped: of one library, where NumPy's may stay beside Dask's."""
-    found = {"input": unwrap(input), "target": unwrap(target)}
-    found |= {name: unwrap(weight) for name, weight in weights.items()}
-    for name, value in found.items():
+def checked_arrays(function: str, input: Any, target: Any, **weights: Any) -> list[Any]:
+    """The arguments without xarray's wrappers: arrays of one library, but NumPy's may stand beside Dask's."""
+    arguments = {"input": unwrap(input), "target": unwrap(target)}
+    arguments |= {name: unwrap(weight) for name, weight in weights.items()}
+    input = arguments["input"]
+    for name, value in arguments.items():
         if value is None and name in weights:
             continue
-        checks.array(function, name, value)
-        home, other = arrays.library(found["input"]), arrays.library(value)
-        if other != home and (home, other) != ("dask", "numpy"):
+        require_array(function, name, value)
+        if array_namespace(value) is not array_namespace(input) and not (
+            is_numpy_array(value) and is_dask_array(input)
+        ):
             raise TypeError(
-                f"{function}: `{name}` must be of the library of `input` ({home}), got {arrays.describe(value)}. "
+                f"{function}: `{name}` must be of the library of `input` ({library(input)}), got {describe(value)}. "
                 "Nothing is moved between libraries: convert one of the two."
             )
-    return list(found.values())
+    return list(arguments.values())
 
 
 def index_of(function: str, ignore_index: Any) -> int:
+    """The ignored label as an int."""
     try:
         return operator.index(ignore_index)
     except TypeError:
@@ -385,36 +409,38 @@ def index_of(function: str, ignore_index: Any) -> int:
 
 
 def one_label(input: Array, target: Array) -> Array:
-    """The target; where the input has no rows, and it is one label in an array of one, that label."""
+    """The target; for an input of one axis, the one label of a target of shape (1,)."""
     return target[0] if input.ndim == 1 and tuple(target.shape) == (1,) and is_integer(target) else target
 
 
-def floating(function: str, input: Array, words: str) -> None:
+def require_floating(function: str, input: Array, meaning: str) -> None:
+    """Raises TypeError for an input of integers."""
     if is_integer(input):
-        raise TypeError(f"{function}: `input` must be real floating, got {input.dtype}. Pass {words}.")
+        raise TypeError(f"{function}: `input` must be real floating, got {input.dtype}. Pass {meaning}.")
 
 
-def same_shape(function: str, input: Array, target: Array) -> None:
-    if not fits(target, input.shape):
+def require_same_shape(function: str, input: Array, target: Array) -> None:
+    """Raises ValueError unless the shapes are equal."""
+    if not has_shape(target, input.shape):
         raise ValueError(
             f"{function}: `target` must have the shape of `input`, {tuple(input.shape)}, got {tuple(target.shape)}. "
             "Reshape one of the two."
         )
 
 
-def spread(function: str, xp: Any, weight: Array, input: Array) -> Array:
-    """The weight of each element."""
-    wide = weight * xp.ones_like(input)
-    if not fits(wide, input.shape):
+def broadcast_weight(function: str, xp: Any, weight: Array, input: Array) -> Array:
+    """The weight of each element of the input."""
+    elements = weight * xp.ones_like(input)
+    if not has_shape(elements, input.shape):
         raise RuntimeError(
             f"{function}: a weight must broadcast to the shape of `input`, {tuple(input.shape)}, "
             f"got {tuple(weight.shape)}. Pass a smaller one."
         )
-    return wide
+    return elements
 
 
-def in_range(xp: Any, values: Array, name: str) -> Array:
-    """The values, NaN where they are outside [0, 1]; an error where they can be looked at for nothing."""
+def in_unit_interval(xp: Any, values: Array, name: str) -> Array:
+    """The values; outside [0, 1] an error if they can be read, and else NaN."""
     inside = (values >= 0) & (values <= 1)
     if is_readable(values):
         if not bool(xp.all(inside)):
@@ -423,10 +449,60 @@ def in_range(xp: Any, values: Array, name: str) -> Array:
     return xp.where(inside, values, math.nan)
 
 
-# -------------------- rows
+# -------------------- labels and weights
 
 
-def column(function: str, weight: Array, input: Array) -> Array:
+class LabelIndices(NamedTuple):
+    """Labels to gather by: in range, and which rows are ignored or have a bad label that could not be read."""
+
+    index: Array
+    ignored: Array
+    bad: Array
+
+
+def label_indices(function: str, classes: int, labels: Array, ignore_index: int) -> LabelIndices:
+    """The labels as indices; raises LabelError for a bad one if it can be read."""
+    xp = array_namespace(labels)
+    if classes == 0:
+        raise ValueError(f"{function}: `input` must have at least one class, got none. Pass all classes.")
+    if not is_integer(labels) or "bool" in str(labels.dtype):
+        raise TypeError(f"{function}: `target` must be integers, got {labels.dtype}. Cast them.")
+    ignored = is_ignored(xp, labels, ignore_index)
+    wide = widen_labels(labels, classes)
+    inside = (wide >= 0) & (wide < classes)
+    bad = ~inside & ~ignored
+    if is_readable(bad) and bool(xp.any(bad)):
+        raise label_error(function, classes, labels, bad)
+    return LabelIndices(xp.where(inside & ~ignored, wide, 0), ignored, bad)
+
+
+def label_error(function: str, classes: int, labels: Array, bad: Array) -> xent.LabelError:
+    """The error for bad labels: their number, and the position and value of the first one."""
+    xp = array_namespace(labels)
+    flags = xp.astype(xp.reshape(bad, (-1,)), xp.int32)
+    count, first = int(xp.sum(flags)), int(xp.argmax(flags))
+    value = int(xp.reshape(labels, (-1,))[first])
+    position = tuple(int(index) for index in np.unravel_index(first, tuple(bad.shape)))
+    message = (
+        f"{function}: `labels` must lie in [0, {classes}), got {count} outside; "
+        f"the first, at position {position[0] if len(position) == 1 else position}, is {value}. "
+        "Mend them, name them in ignore_index, or give them sample_weight 0."
+    )
+    return xent.LabelError(message, count, position, value)
+
+
+def is_ignored(xp: Any, labels: Array, ignore_index: int) -> Array:
+    """Whether each row has the ignored label: none has it if the labels' dtype cannot hold it."""
+    held = xp.iinfo(labels.dtype)
+    return labels == ignore_index if held.min <= ignore_index <= held.max else xp.zeros_like(labels, dtype=xp.bool)
+
+
+def where_valid(xp: Any, gathered: Array, labels: LabelIndices) -> Array:
+    """The values gathered at the labels: 0 for ignored rows, NaN for bad labels."""
+    return xp.where(labels.ignored, 0.0, xp.where(labels.bad, math.nan, gathered))
+
+
+def class_weights(function: str, weight: Array, input: Array) -> Array:
     """The weight of each class, (C,), with the axes that follow the class axis."""
     classes = input.shape[class_axis(input)]
     if tuple(weight.shape) != (classes,):
@@ -438,110 +514,68 @@ def column(function: str, weight: Array, input: Array) -> Array:
     return weight[(slice(None), *[None] * following)]
 
 
-def smoothed(targets: Array, share: float, input: Array) -> Array:
-    return targets if share == 0 else (1 - share) * targets + share / input.shape[class_axis(input)]
-
-
-def ignored(xp: Any, labels: Array, ignore_index: int) -> Array:
-    """Which rows carry the ignored label: none where its dtype cannot hold it."""
-    held = xp.iinfo(labels.dtype)
-    return labels == ignore_index if held.min <= ignore_index <= held.max else xp.zeros_like(labels, dtype=xp.bool)
-
-
-class Labels(NamedTuple):
-    """Indices in range, and where they stand for no class: an ignored row, or a bad label that cannot be told of."""
-
-    safe: Array
-    skip: Array
-    bad: Array
-
-
-def labels_of(function: str, classes: int, labels: Array, ignore_index: int) -> Labels:
-    """The labels as indices: an error where one is bad and can be looked at."""
-    xp = array_namespace(labels)
-    if classes == 0:
-        raise ValueError(f"{function}: `input` must have at least one class, got none. Pass all classes.")
-    if not is_integer(labels) or "bool" in str(labels.dtype):
-        raise TypeError(f"{function}: `target` must be integers, got {labels.dtype}. Cast them.")
-    skip = ignored(xp, labels, ignore_index)
-    wide = wide_labels(labels, classes)
-    inside = (wide >= 0) & (wide < classes)
-    bad = ~inside & ~skip
-    if is_readable(bad):
-        checks.labels(function, bad, labels, classes)
-    return Labels(xp.where(inside & ~skip, wide, 0), skip, bad)
-
-
-def counted(xp: Any, found: Array, labels: Labels) -> Array:
-    """What was found at the labels: 0 where they are ignored, NaN where they are bad."""
-    return xp.where(labels.skip, 0.0, xp.where(labels.bad, math.nan, found))
-
-
-def label_weight(function: str, input: Array, labels: Array, weight: Array | None, ignore_index: int) -> Array:
-    """What each row counts for: the weight of its label, 0 where it is ignored."""
+def label_weights(function: str, input: Array, labels: Array, weight: Array | None, ignore_index: int) -> Array:
+    """The weight of each row in a mean: that of its label, 0 if the label is ignored."""
     xp = array_namespace(input)
     if weight is None:
         ones = xp.ones_like(labels, dtype=wide_dtype(xp, input))
-        return xp.where(ignored(xp, labels, ignore_index), 0.0, ones)
+        return xp.where(is_ignored(xp, labels, ignore_index), 0.0, ones)
     if is_integer(weight):
         raise RuntimeError(f"{function}: `weight` must be real floating, got {weight.dtype}. Cast it.")
-    each = column(function, weight, input)
+    by_class = class_weights(function, weight, input)
     if is_dask_array(input):  # subtle: it gathers along no axis, and broadcasts to no shape that it does not know
         return xent.sparse_cross_entropy(  # minus the "log-probability" of the label is its weight
-            xp.zeros_like(input) - each,
+            xp.zeros_like(input) - by_class,
             labels,
             axis=class_axis(input),
             kind="log_probabilities",
             ignore_index=ignore_index,
         )
-    named = labels_of(function, input.shape[class_axis(input)], labels, ignore_index)
+    indices = label_indices(function, input.shape[class_axis(input)], labels, ignore_index)
     wide = xp.astype(weight, wide_dtype(xp, weight), copy=False)
-    found = xp.reshape(xp.take(wide, xp.reshape(named.safe, (-1,)), axis=0), tuple(labels.shape))
-    return counted(xp, found, named)
+    gathered = xp.reshape(xp.take(wide, xp.reshape(indices.index, (-1,)), axis=0), tuple(labels.shape))
+    return where_valid(xp, gathered, indices)
 
 
-def soft(xp: Any, input: Array, targets: Array, weight: Array | None, skip: Array | None = None) -> Array:
-    """The rows' losses of weighed targets, with torch's answers to infinities."""
+# -------------------- losses
+
+
+def smoothed(targets: Array, smoothing: float, input: Array) -> Array:
+    """The targets, smoothed evenly over the classes."""
+    return targets if smoothing == 0 else (1 - smoothing) * targets + smoothing / input.shape[class_axis(input)]
+
+
+def dense_losses(xp: Any, input: Array, targets: Array, weight: Array | None, ignored: Array | None = None) -> Array:
+    """The losses of class-weighted targets, row by row, with torch's NaN for infinite logits."""
     axis = class_axis(input)
-    targets = targets if weight is None else targets * column("cross_entropy", weight, input)
-    kept = None if skip is None else ~skip
-    losses = xent.cross_entropy(input, targets, axis=axis, sample_weight=kept)
-    lost = xp.any((input == -math.inf) & (targets == 0), axis=axis)
-    lost = lost if kept is None else lost & kept
-    return spoilt(xp, losses, input, skip) + xp.where(lost, math.nan, xp.zeros_like(losses))
+    targets = targets if weight is None else targets * class_weights("cross_entropy", weight, input)
+    counted = None if ignored is None else ~ignored
+    losses = xent.cross_entropy(input, targets, axis=axis, sample_weight=counted)
+    infinite = xp.any(input == math.inf, axis=axis)
+    zero_times_infinity = xp.any((input == -math.inf) & (targets == 0), axis=axis)
+    if counted is not None:
+        infinite, zero_times_infinity = infinite & counted, zero_times_infinity & counted
+    losses = nan_where_invalid(xp, losses, infinite, gradient=True)
+    return nan_where_invalid(xp, losses, zero_times_infinity, gradient=False)
 
 
-def spoilt(xp: Any, losses: Array, input: Array, skip: Array | None) -> Array:
-    """The rows' losses: NaN, as their gradients, where a logit is +inf."""
-    infinite = xp.any(input == math.inf, axis=class_axis(input))
-    infinite = infinite if skip is None else infinite & ~skip
-    return losses * xp.where(infinite, math.nan, xp.ones_like(losses))  # subtle: a sum would leave the gradient whole
-
-
-def weighted(xp: Any, losses: Array, weight: Array) -> Array:
-    """The product: NaN, without a warning, where an infinite loss has weight 0."""
+def weigh(xp: Any, losses: Array, weight: Array) -> Array:
+    """The weighted losses; NaN, without NumPy's warning, for an infinite loss of weight 0."""
     return xp.where((weight == 0) & xp.isinf(losses), math.nan, losses) * weight
 
 
-def cost(xp: Any, logarithm: Any, value: Array, zero: float) -> Array:
-    """Minus the logarithm, at most 100; ``zero`` is where it is infinite."""
-    known = ~(value <= zero)
-    found = -logarithm(xp.where(known, value, zero + 1))
-    return xp.where(known & ~(found > 100), found, 100.0)
+def negative_log(xp: Any, logarithm: Any, value: Array, pole: float) -> Array:
+    """Minus the logarithm, at most 100; the logarithm is infinite at the pole."""
+    regular = ~(value <= pole)
+    result = -logarithm(xp.where(regular, value, pole + 1))
+    return xp.where(regular & ~(result > 100), result, 100.0)
 
 
-def constant(array: Array) -> Array:
-    """The array without a derivative; itself where its library has none."""
-    if hasattr(array, "detach"):
-        return array.detach()
-    jax = sys.modules.get("jax")
-    return jax.lax.stop_gradient(array) if jax is not None and isinstance(array, jax.Array) else array
-
-
-def reduced(xp: Any, losses: Array, counts: Array, reduction: str, dtype: Any) -> Array:
-    """The losses in the dtype, or their sum, or that over the sum of what they count for."""
+def reduce_losses(xp: Any, losses: Array, weights: Array, reduction: str, dtype: Any) -> Array:
+    """The losses, their sum, or their sum over that of the weights, in the dtype."""
     if reduction != "none":
-        losses, below = xp.sum(losses), xp.sum(counts)
+        losses, denominator = xp.sum(losses), xp.sum(weights)
         if reduction == "mean":
-            losses = xp.where(below == 0, math.nan, losses / xp.where(below == 0, 1.0, below))
+            empty = denominator == 0
+            losses = xp.where(empty, math.nan, losses / xp.where(empty, 1.0, denominator))
     return xp.astype(losses[...], dtype, copy=False)
