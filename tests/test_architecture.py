@@ -79,3 +79,45 @@ def test_every_room_is_described_and_lies_where_the_page_says(package, heading):
 
     assert {name.removesuffix("/").removesuffix(".py") for name in cells} == set(DRAWING["draw"](package).rooms)
     assert [name for name in cells if not (folder / name).exists()] == []
+
+
+# -------------------- what the pages name
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMING = [page for page in PAGES if page.stem in ("README", "architecture", "decisions")]
+
+
+def files_of_the_project():
+    """Every file and folder, as /path and /path/, without what is hidden or made."""
+    found = set()
+    for folder in ("xent", "tests", "docs", "benchmarks", "plugins", "examples", "compat_tests"):
+        for path in (ROOT / folder, *(ROOT / folder).rglob("*")):
+            found.add(f"/{path.relative_to(ROOT).as_posix()}{'/' if path.is_dir() else ''}")
+    return found
+
+
+def names_without_a_file(text, files):
+    """The names of files and folders in a text that no path of the project ends with."""
+    names = set(re.findall(r"`([\w./-]+(?:\.py|/))`", text))
+    return sorted(name for name in names if not any(path.endswith(f"/{name}") for path in files))
+
+
+@pytest.mark.parametrize("page", NAMING, ids=lambda page: page.stem)
+def test_every_file_that_a_page_names_is_there(page):
+    assert names_without_a_file(page.read_text(encoding="utf-8"), files_of_the_project()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_of_a_page_leads_to_a_file(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_a_name_of_a_file_that_was_moved_is_seen():
+    assert names_without_a_file(
+        "`backends/tensors.py`, `fold.py`, `dispatch/`, `selection/`", files_of_the_project()
+    ) == [
+        "backends/tensors.py",
+        "selection/",
+    ]
