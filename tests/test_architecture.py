@@ -84,7 +84,6 @@ def test_every_room_is_described_and_lies_where_the_page_says(package, heading):
 # -------------------- what the pages name
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NAMING = [page for page in PAGES if page.stem in ("README", "architecture", "decisions")]
 
 
 def files_of_the_project():
@@ -102,7 +101,7 @@ def names_without_a_file(text, files):
     return sorted(name for name in names if not any(path.endswith(f"/{name}") for path in files))
 
 
-@pytest.mark.parametrize("page", NAMING, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_file_that_a_page_names_is_there(page):
     assert names_without_a_file(page.read_text(encoding="utf-8"), files_of_the_project()) == []
 

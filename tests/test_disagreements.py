@@ -1,4 +1,4 @@
-"""Where SEMANTICS.md says that a peer answers otherwise: its answer as measured, beside ours. It keeps the table true.
+"""Where docs/semantics.md says that a peer answers otherwise: its answer as measured, beside ours.
 
 When a peer changes its mind, a test here fails, and it is the table's last column that is to be mended. Fused kernels,
 and libraries that need a GPU or that no test installs, are not here. Where the peers agree: test_peers.py.

@@ -1,4 +1,4 @@
-"""Where SEMANTICS.md says that TensorFlow, Keras, torch, optax, scikit-learn and SciPy are right, they agree with us.
+"""Where docs/semantics.md says that TensorFlow, Keras, torch, optax, scikit-learn and SciPy are right, they agree.
 
 The list below is one entry for each promise: what is promised, our call, the bound of the textbook's error (peers.py),
 and each peer's call for the same thing. Every (promise, peer, dtype) is one comparison and one test, ours on NumPy

@@ -1,4 +1,4 @@
-"""SEMANTICS.md, "Derivatives": through value_and_grad, which takes no library's autodiff; that is tested by library."""
+"""docs/semantics.md, "Derivatives": by value_and_grad, without a library's autodiff, which is tested by library."""
 
 import math
 

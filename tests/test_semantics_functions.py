@@ -1,4 +1,4 @@
-"""SEMANTICS.md, "The functions": what each takes and what it returns."""
+"""docs/semantics.md, "The functions": what each takes and what it returns."""
 
 import functools
 import inspect

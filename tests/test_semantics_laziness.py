@@ -1,4 +1,4 @@
-"""SEMANTICS.md, "Laziness, memory, determinism"; memory is in test_numpy_memory.py, the bits of a row in test_fold.py.
+"""docs/semantics.md, "Laziness, memory, determinism"; memory is in test_numpy_memory.py, a row's bits in test_fold.py.
 
 That a Dask array computes nothing while a graph is built, and that a traced array stays traced, is part of every test
 that runs on ``dask`` and on ``jax-jit``: see tests/libraries.py.

@@ -1,4 +1,4 @@
-"""SEMANTICS.md, "Numbers": what every call returns where others return 0, NaN or a wrong digit."""
+"""docs/semantics.md, "Numbers": what every call returns where others return 0, NaN or a wrong digit."""
 
 import functools
 import math

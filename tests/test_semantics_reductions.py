@@ -1,4 +1,4 @@
-"""SEMANTICS.md, "Targets, weights, reductions", the conventions: what counts, what it weighs, what it is divided by."""
+"""docs/semantics.md, "Targets, weights, reductions", conventions: what counts, its weight, and the denominator."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""SEMANTICS.md, "Targets, weights, reductions", the arguments: what is taken, what is refused, and how it says so."""
+"""docs/semantics.md, "Targets, weights, reductions", arguments: what is taken, what is refused, and in which words."""
 
 import math
 import pickle
