@@ -1,7 +1,7 @@
-"""A headless Chromium that opens pages of a small server, and what it tells of them.
+"""A headless Chromium that opens pages of a small server and measures them.
 
-A page stands in a frame as wide as the screen that is asked for, since a window of Chromium's has a least width. The
-document around it measures it from outside: a page runs nothing itself.
+A page is shown in a frame of the requested width, since a window of Chromium has a least width. The document around the
+frame measures the page from outside: a page runs nothing itself.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ function box(element) {
 onload = () => {
   const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
   const view = page.defaultView;
-  const told = {
+  const measures = {
     title: page.title,
     scripts: page.querySelectorAll("script").length,
-    width: root.scrollWidth, seen: root.clientWidth, height: page.body.scrollHeight,
+    width: root.scrollWidth, clientWidth: root.clientWidth, height: page.body.scrollHeight,
     background: view.getComputedStyle(page.querySelector("figure")).backgroundColor,
     plots: [...page.querySelectorAll("svg")].map((svg) => ({
       title: svg.querySelector("title").textContent,
@@ -42,20 +42,20 @@ onload = () => {
         size: parseFloat(view.getComputedStyle(text).fontSize) * svg.getBoundingClientRect().width /
           svg.viewBox.baseVal.width,
       })),
-      paints: [...new Set([...svg.querySelectorAll("path, use")].flatMap((one) =>
-        [view.getComputedStyle(one).fill, view.getComputedStyle(one).stroke]))],
+      paints: [...new Set([...svg.querySelectorAll("path, use")].flatMap((path) =>
+        [view.getComputedStyle(path).fill, view.getComputedStyle(path).stroke]))],
     })),
   };
   const out = document.createElement("pre");
-  out.textContent = JSON.stringify(told);
+  out.textContent = JSON.stringify(measures);
   document.body.replaceChildren(out);
 };
 """
 
 
 @dataclass
-class Look:
-    """What was seen: the measures of the frame, what the console said, and what was asked of the server."""
+class Rendering:
+    """A page as the browser shows it: its measures, the lines of the console, and the requests to the server."""
 
     measures: dict
     console: list[str]
@@ -74,7 +74,7 @@ class Browser:
 
     @contextlib.contextmanager
     def serving(self):
-        """The server is there inside the with block."""
+        """Run the server inside the with block."""
         browser = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -99,7 +99,7 @@ class Browser:
             server.server_close()
 
     def run(self, name: str, *options: str, width: int = 1200, height: int = 900, scheme: str = "light"):
-        """Open a page with some options; the finished process."""
+        """The finished process of a Chromium that opened a page with these options."""
         command = (
             *(self.command, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
             *("--enable-logging=stderr", "--v=0", "--disable-background-networking"),
@@ -109,24 +109,24 @@ class Browser:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
     def dom(self, name: str) -> str:
-        """The document that the browser has made of a page, as HTML."""
+        """The document that the browser parsed from a page, as HTML."""
         return self.run(name, "--dump-dom").stdout
 
-    def look(self, name: str, width: int, scheme: str) -> Look:
-        """Open a page in a frame of this width."""
+    def render(self, name: str, width: int, scheme: str) -> Rendering:
+        """Open a page in a frame of this width and measure it."""
         self.pages["frame.html"] = FRAME % (name, width, 900, MEASURE)
         self.requests.clear()
-        done = self.run("frame.html", "--dump-dom", width=width, scheme=scheme)
-        measures = json.loads(unescape(re.search(r"<pre>(.*)</pre>", done.stdout, re.S)[1]))
-        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        return Look(measures, console, list(self.requests))
+        process = self.run("frame.html", "--dump-dom", width=width, scheme=scheme)
+        measures = json.loads(unescape(re.search(r"<pre>(.*)</pre>", process.stdout, re.S)[1]))
+        console = [line for line in process.stderr.splitlines() if "CONSOLE" in line]
+        return Rendering(measures, console, list(self.requests))
 
-    def picture(self, name: str, width: int, height: int, scheme: str, path: Path) -> None:
+    def screenshot(self, name: str, width: int, height: int, scheme: str, path: Path) -> None:
         """Write a picture of a whole page."""
         self.pages["frame.html"] = FRAME % (name, width, height, "")
         self.run("frame.html", f"--screenshot={path}", width=width, height=height, scheme=scheme)
 
 
-def find() -> str | None:
-    """The path of a Chromium, if there is one."""
+def find_chromium() -> str | None:
+    """The path of a Chromium, or None if there is none on PATH."""
     return next(filter(None, map(shutil.which, NAMES)), None)

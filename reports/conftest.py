@@ -10,7 +10,7 @@ PICTURES = Path(os.environ.get("XENT_PICTURES", "build/report")).absolute()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return [f"browser: {browser.find() or browser.MISSING}", f"pictures: {PICTURES}"]
+    return [f"browser: {browser.find_chromium() or browser.MISSING}", f"pictures: {PICTURES}"]
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def pictures() -> Path:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory):
-    command = browser.find()
+    command = browser.find_chromium()
     if command is None:
         pytest.exit(browser.MISSING, returncode=4)
     with browser.Browser(command, tmp_path_factory.mktemp("profile")).serving() as opened:

@@ -1,4 +1,4 @@
-"""Sets whose pages are hard to write, and an HTML page read back as a tree: for the tests of pages."""
+"""Prediction sets for the tests of pages, and an HTML page read back as a tree."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -32,36 +32,36 @@ class Element:
     attributes: dict[str, str]
     children: list = field(default_factory=list)
 
-    def every(self, name=None):
-        """This element and those in it, in the page's order."""
+    def iter(self, name=None):
+        """This element and its descendants in the page's order, those of one name if it is given."""
         if name in (None, self.name):
             yield self
         for child in self.children:
             if isinstance(child, Element):
-                yield from child.every(name)
+                yield from child.iter(name)
 
     @property
     def text(self):
         return "".join(child if isinstance(child, str) else child.text for child in self.children)
 
-    def one(self, name, **attributes):
+    def only(self, name, **attributes):
         """The only element of that name with these attributes."""
-        (found,) = (
-            each
-            for each in self.every(name)
-            if all(each.attributes.get(key.rstrip("_")) == value for key, value in attributes.items())
+        (element,) = (
+            element
+            for element in self.iter(name)
+            if all(element.attributes.get(key.rstrip("_")) == value for key, value in attributes.items())
         )
-        return found
+        return element
 
     def table(self, caption):
         """The rows of the table with this caption, each cell as its element."""
-        (found,) = (one for one in self.every("table") if next(one.every("caption")).children[0] == caption)
-        body = found.one("tbody")
-        return [[cell for cell in row.children if isinstance(cell, Element)] for row in body.every("tr")]
+        (table,) = (table for table in self.iter("table") if next(table.iter("caption")).children[0] == caption)
+        body = table.only("tbody")
+        return [[cell for cell in row.children if isinstance(cell, Element)] for row in body.iter("tr")]
 
 
 class Reader(HTMLParser):
-    """Refuses a tag that is not closed where it should be."""
+    """A parser that refuses a tag that is not closed in its place."""
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -69,7 +69,7 @@ class Reader(HTMLParser):
         self.stack = [self.root]
 
     def handle_starttag(self, tag, attrs):
-        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} is there twice"
+        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} is repeated"
         element = Element(tag, dict(attrs))
         self.stack[-1].children.append(element)
         if tag not in VOID:
@@ -88,16 +88,17 @@ def read(text):
     reader.feed(text)
     reader.close()
     assert reader.stack == [reader.root], "an element is not closed"
-    return reader.root.one("html")
+    return reader.root.only("html")
 
 
 def value_of(cell):
     """The number that a cell holds, or its text."""
-    found = next(cell.every("data"), None)
-    return cell.text if found is None else float(found.attributes["value"])
+    data = next(cell.iter("data"), None)
+    return cell.text if data is None else float(data.attributes["value"])
 
 
-def some_set(rows=507, classes=7, seed=2):
+def random_set(rows=507, classes=7, seed=2):
+    """Logits and labels."""
     random = np.random.default_rng(seed)
     return 3 * random.normal(size=(rows, classes)), random.integers(0, classes, rows)
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation or a comparison: its numbers are theirs, and no name and no odd set breaks it."""
+"""The page of an evaluation or a comparison: its numbers are theirs, and no name and no edge case breaks it."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from xml.etree.ElementTree import tostring
 import matplotlib
 import numpy as np
 import pytest
-from pages import HOSTILE, compared, evaluated, hostile_slices, read, some_set, value_of
+from pages import HOSTILE, compared, evaluated, hostile_slices, random_set, read, value_of
 
 from xent.evaluation.report import page as pages
 from xent.evaluation.report.figures import Bar, bar_chart, format_tick, log_ticks, shorten
@@ -23,21 +23,21 @@ RUN = {"scheduler": "threads", "wall_seconds": 2.0, "written": NOON}
 
 
 @pytest.fixture(scope="module")
-def found():
-    """An evaluation with all that a page may show, and its plan."""
-    logits, labels = some_set()
+def single():
+    """An evaluation with all that a page may show, and its pass."""
+    logits, labels = random_set()
     slices, clusters = hostile_slices(ROWS), np.arange(ROWS) // 5
     return evaluated(logits, labels, slices=slices, clusters=clusters, by_class=True, top_k=(1, 3), ignore_index=(6,))
 
 
 @pytest.fixture(scope="module")
-def evaluation(found):
-    return found[0]
+def evaluation(single):
+    return single[0]
 
 
 @pytest.fixture(scope="module")
-def text(found):
-    return page(*found, **RUN)
+def text(single):
+    return page(*single, **RUN)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def html(text):
 
 @pytest.fixture(scope="module")
 def pair():
-    logits, labels = some_set()
+    logits, labels = random_set()
     other = logits + np.random.default_rng(5).normal(size=logits.shape)
     return compared(logits, other, labels, slices=hostile_slices(ROWS))
 
@@ -59,8 +59,8 @@ def pair_html(pair):
 
 def svg_of(html, title):
     """The plot whose title begins so."""
-    (found,) = (one for one in html.every("svg") if next(one.every("title")).text.startswith(title))
-    return found
+    (svg,) = (svg for svg in html.iter("svg") if next(svg.iter("title")).text.startswith(title))
+    return svg
 
 
 def points(path):
@@ -72,15 +72,15 @@ def painted(svg, paint, what="fill"):
     """The points of each path of one paint, but markers."""
     style = re.compile(rf"\b{what}: var\(--{paint}\)")
     return [
-        points(one)
-        for one in svg.every("path")
-        if style.search(one.attributes.get("style", "")) and "id" not in one.attributes
+        points(path)
+        for path in svg.iter("path")
+        if style.search(path.attributes.get("style", "")) and "id" not in path.attributes
     ]
 
 
 def staircase(svg):
     """The line of a plot over position; its last point is there twice."""
-    (line,) = (one for one in painted(svg, "first", "stroke") if len(one) > 2)
+    (line,) = (path for path in painted(svg, "first", "stroke") if len(path) > 2)
     return line[:-1]
 
 
@@ -97,9 +97,9 @@ def is_affine(drawn, values):
 def test_every_metric_is_there_with_its_error_and_its_rows(html, evaluation):
     rows = {row[0].text: [*map(value_of, row[1:])] for row in html.table("Metrics")}
 
-    for name, one in evaluation.metrics.items():
+    for name, metric in evaluation.metrics.items():
         value, error, _, n = rows[name]
-        assert (value, error, n) == (one.value, one.stderr, one.n)
+        assert (value, error, n) == (metric.value, metric.stderr, metric.n)
     assert rows["calibration error"][0] == evaluation.calibration_error
     assert (rows["prior loss"][0], rows["skill"][0]) == (evaluation.prior_loss, evaluation.skill)
 
@@ -115,12 +115,12 @@ def test_a_metric_is_written_to_the_digits_of_its_error(html, evaluation):
 
 
 def test_the_numbers_on_top_are_those_of_the_table(html, evaluation):
-    cards = {one.one("dt").text: one.text for one in html.one("dl").every("div")}
+    cards = {card.only("dt").text: card.text for card in html.only("dl").iter("div")}
 
     assert f"{evaluation.calibration_error:.4f}" in cards["Calibration error"]
     for name in ("loss", "perplexity", "accuracy"):
-        one = evaluation.metrics[name]
-        assert "".join(format_short_estimate(one.value, one.stderr)) in cards[name.capitalize()]
+        metric = evaluation.metrics[name]
+        assert "".join(format_short_estimate(metric.value, metric.stderr)) in cards[name.capitalize()]
 
 
 def test_the_counts_name_their_denominator(html, evaluation):
@@ -139,7 +139,7 @@ def test_the_counts_name_their_denominator(html, evaluation):
 def test_the_numbers_of_a_plot_are_in_a_table(html, evaluation, caption, name):
     rows = [tuple(map(value_of, row)) for row in html.table(caption)]
 
-    assert rows == [tuple(one) for one in getattr(evaluation, name)]
+    assert rows == [tuple(row) for row in getattr(evaluation, name)]
 
 
 @pytest.mark.parametrize("caption, name", [("all 6 classes", "classes"), ("all 12 slices", "slices")])
@@ -147,19 +147,19 @@ def test_the_numbers_of_every_group_are_in_a_table(html, evaluation, caption, na
     groups = getattr(evaluation, name)
     rows = [[value_of(cell) for cell in row] for row in html.table(f"The loss of {caption}")]
 
-    expected = [[one.mean_loss, one.standard_error, one.accuracy, one.counted] for one in groups.values()]
+    expected = [[group.mean_loss, group.standard_error, group.accuracy, group.counted] for group in groups.values()]
     assert [row[1:] for row in rows] == expected
     assert [row[0] for row in rows] == list(groups)
 
 
-def test_the_heading_says_what_was_read_when_and_how(html, found):
+def test_the_heading_says_what_was_read_when_and_how(html, single):
     options = {row[0].text: row[1].text for row in html.table("Options")}
     environment = {row[0].text: row[1].text for row in html.table("Environment")}
 
     read_from = [[cell.text for cell in row] for row in html.table("What was read")]
     assert read_from[0] == ["predictions", "array in hand", "507 × 7", "float64"]
     assert [row[0] for row in read_from] == ["predictions", "labels", "slices", "clusters"]
-    assert html.one("time").attributes["datetime"] == "2026-03-04T12:00:00+00:00"
+    assert html.only("time").attributes["datetime"] == "2026-03-04T12:00:00+00:00"
     assert "04 March 2026, 12:00 UTC" in html.text
     assert (options["top k"], options["ignore index"], options["scheduler"]) == ("1, 3", "6", "threads")
     assert environment["numpy"] == np.__version__
@@ -167,11 +167,11 @@ def test_the_heading_says_what_was_read_when_and_how(html, found):
 
 
 def test_a_path_is_the_title(tmp_path):
-    logits, labels = some_set()
+    logits, labels = random_set()
     np.save(tmp_path / "a <b> & c.npy", logits)
     html = read(page(*evaluated(tmp_path / "a <b> & c.npy", labels), **RUN))
 
-    assert (html.one("h1").text, html.one("head").one("title").text) == (
+    assert (html.only("h1").text, html.only("head").only("title").text) == (
         "a <b> & c.npy",
         "a <b> & c.npy: evaluation",
     )
@@ -179,7 +179,7 @@ def test_a_path_is_the_title(tmp_path):
 
 
 def test_what_a_reader_must_know_is_said(html, evaluation):
-    assert [one.text for one in html.one("ul").every("li")] == remarks(evaluation)
+    assert [item.text for item in html.only("ul").iter("li")] == remarks(evaluation)
 
 
 # The plots
@@ -190,13 +190,13 @@ def test_the_line_over_position_is_that_of_the_parts(html, evaluation):
     segments = evaluation.positions
 
     assert len(line) == 2 * len(segments)
-    assert is_affine(line[::2, 1], [one.mean_loss for one in segments])
-    assert is_affine(line[::2, 0], [one.first_row for one in segments])
-    assert is_affine(line[1::2, 0], [one.stop_row for one in segments])
+    assert is_affine(line[::2, 1], [segment.mean_loss for segment in segments])
+    assert is_affine(line[::2, 0], [segment.first_row for segment in segments])
+    assert is_affine(line[1::2, 0], [segment.stop_row for segment in segments])
 
 
 def test_a_part_that_is_not_finite_is_a_gap():
-    logits, labels = some_set()
+    logits, labels = random_set()
     logits[100, labels[100]] = -np.inf
     html = read(page(*evaluated(logits, labels), **RUN))
     line = staircase(svg_of(html, "Mean loss over"))
@@ -211,7 +211,7 @@ def test_the_area_of_a_histogram_bar_is_its_rows(html, evaluation):
     widths, heights = np.diff(outline[:, 0]), base - outline[:-1, 1]
     areas = (widths * heights)[(widths > 1e-6) & (heights > 1e-6)]
 
-    counts = np.asarray([one.counted for one in evaluation.histogram], float)
+    counts = np.asarray([each.counted for each in evaluation.histogram], float)
     assert np.allclose(areas / areas.sum(), counts / counts.sum(), rtol=1e-3)
 
 
@@ -225,46 +225,46 @@ def test_the_open_ends_of_the_histogram_are_said():
 
 def test_the_reliability_line_is_that_of_the_bins(html, evaluation):
     svg = svg_of(html, "Reliability")
-    line = next(one for one in painted(svg, "first", "stroke") if len(one) == len(evaluation.reliability))
+    line = next(path for path in painted(svg, "first", "stroke") if len(path) == len(evaluation.reliability))
 
-    assert is_affine(line[:, 0], [one.confidence for one in evaluation.reliability])
-    assert is_affine(line[:, 1], [one.accuracy for one in evaluation.reliability])
-    assert any(len(one) == 2 and one[0, 1] != one[1, 1] for one in painted(svg, "soft", "stroke"))  # the diagonal
+    assert is_affine(line[:, 0], [each.confidence for each in evaluation.reliability])
+    assert is_affine(line[:, 1], [each.accuracy for each in evaluation.reliability])
+    assert any(len(path) == 2 and path[0, 1] != path[1, 1] for path in painted(svg, "soft", "stroke"))  # the diagonal
 
 
 def bar_lengths(svg, paint="first"):
-    return [np.ptp(one[:, 0]) for one in painted(svg, paint)]
+    return [np.ptp(bar[:, 0]) for bar in painted(svg, paint)]
 
 
 def test_bars_are_as_long_as_the_losses(html, evaluation):
     lengths = bar_lengths(svg_of(html, "Mean loss of slices"))
 
-    losses = [one.mean_loss for one in evaluation.slices.values()]
+    losses = [group.mean_loss for group in evaluation.slices.values()]
     assert np.allclose(np.divide(lengths, max(lengths)), np.divide(losses, max(losses)), rtol=1e-3)
 
 
 def test_error_bars_are_those_of_95_percent(html, evaluation):
     svg = svg_of(html, "Mean loss of classes")
-    whiskers = [np.ptp(one[:, 0]) for one in painted(svg, "ink", "stroke") if len(one) == 2 and np.ptp(one[:, 0])]
+    whiskers = [np.ptp(path[:, 0]) for path in painted(svg, "ink", "stroke") if len(path) == 2 and np.ptp(path[:, 0])]
     (scale,) = {round(a / b.mean_loss, 2) for a, b in zip(bar_lengths(svg), evaluation.classes.values(), strict=True)}
 
-    errors = [one.standard_error for one in evaluation.classes.values()]
+    errors = [group.standard_error for group in evaluation.classes.values()]
     assert np.allclose(np.divide(whiskers, scale), np.multiply(errors, 2 * 1.96), rtol=1e-2)
 
 
 def test_names_stand_in_the_plot_from_the_top_in_their_order(html, evaluation):
-    texts = {one.text: float(one.attributes["y"]) for one in svg_of(html, "Mean loss of slices").every("text")}
-    names = [one for one in texts if one in map(shorten, HOSTILE)]
+    texts = {text.text: float(text.attributes["y"]) for text in svg_of(html, "Mean loss of slices").iter("text")}
+    names = [text for text in texts if text in map(shorten, HOSTILE)]
 
     assert names == [*map(shorten, evaluation.slices)] == sorted(names, key=texts.get)
 
 
 def test_a_bar_that_is_not_finite_is_said_in_words():
-    found = [Bar("a", math.nan, math.nan), Bar("b", math.inf, math.nan), Bar("c", 2.0, math.inf)]
-    svg = bar_chart("some", "Some bars", "nats", found, line=math.nan)
+    data = [Bar("a", math.nan, math.nan), Bar("b", math.inf, math.nan), Bar("c", 2.0, math.inf)]
+    svg = bar_chart("some", "Some bars", "nats", data, line=math.nan)
     read_back = read(f"<html>{tostring(svg, encoding='unicode', method='html')}</html>")
 
-    assert [one.text for one in read_back.every("text")][-5:] == ["a", "b", "c", "nan", "inf"]
+    assert [text.text for text in read_back.iter("text")][-5:] == ["a", "b", "c", "nan", "inf"]
     assert [length > 100 for length in bar_lengths(read_back)] == [False, False, True]
 
 
@@ -272,9 +272,9 @@ def test_of_many_classes_the_worst_have_a_bar_and_all_a_row():
     logits, labels = np.zeros((2000, 1000)), np.arange(2000) % 1000
     logits[np.arange(2000), labels] = -labels / 100  # class 999 is the worst
     html = read(page(*evaluated(logits, labels, by_class=True), **RUN))
-    names = [one.text for one in svg_of(html, "Mean loss of classes").every("text")][-30:]
+    names = [text.text for text in svg_of(html, "Mean loss of classes").iter("text")][-30:]
 
-    assert names == [f"{one}" for one in range(999, 969, -1)]
+    assert names == [f"{label}" for label in range(999, 969, -1)]
     assert "The mean loss of the 30 classes of the highest loss, of 1,000" in html.text
     assert len(html.table("The loss of all 1,000 classes")) == 1000
 
@@ -287,11 +287,11 @@ def test_of_very_many_classes_the_worst_have_a_row():
 
 
 def test_of_many_groups_those_without_a_finite_loss_come_first():
-    logits, labels = some_set(rows=400)
+    logits, labels = random_set(rows=400)
     logits[399] = np.nan
     logits[155, labels[155]] = -np.inf
     html = read(page(*evaluated(logits, labels, slices=np.arange(400) // 10), **RUN))
-    texts = [one.text for one in svg_of(html, "Mean loss of slices").every("text")]
+    texts = [text.text for text in svg_of(html, "Mean loss of slices").iter("text")]
     first = texts.index("mean loss (nats)") + 1
 
     assert texts[first : first + 2] == ["15", "39"]
@@ -308,7 +308,7 @@ def test_a_name_is_text_and_nothing_else(html, name):
 
 @pytest.mark.parametrize("name", ["\x00\x1b[31m", "a\nb", "\u202eevil", "\ud800", "\ufffe"])
 def test_what_cannot_be_seen_is_written_as_an_escape(name):
-    logits, labels = some_set(rows=4)
+    logits, labels = random_set(rows=4)
     slices = np.asarray([f"({name})"] * 4)
     text = page(*evaluated(logits, labels, slices=slices), **RUN)
 
@@ -318,18 +318,18 @@ def test_what_cannot_be_seen_is_written_as_an_escape(name):
 
 
 def test_nothing_on_the_page_runs_or_is_fetched(text, html):
-    names = {one.name for one in html.every()}
-    attributes = {name for one in html.every() for name in one.attributes}
-    addresses = [one.attributes[key] for one in html.every() for key in ("href", "src") if key in one.attributes]
+    names = {element.name for element in html.iter()}
+    attributes = [(name, value) for element in html.iter() for name, value in element.attributes.items()]
+    addresses = [value for name, value in attributes if name in ("href", "src")]
 
     assert not names & {"script", "iframe", "img", "object", "embed", "form", "image", "foreignobject", "base"}
-    assert not [name for name in attributes if name.startswith("on")]
-    assert all(one.startswith(("#", "data:,")) for one in addresses)
+    assert not [name for name, _ in attributes if name.startswith("on")]
+    assert all(address.startswith(("#", "data:,")) for address in addresses)
     assert not re.findall(r"https?:|//|@import|@font-face|url\((?!#)", text)
 
 
 def test_the_policy_comes_before_all_that_it_governs(html):
-    charset, policy, *_ = html.one("head").children
+    charset, policy, *_ = html.only("head").children
 
     assert charset.attributes == {"charset": "utf-8"}
     assert policy.attributes == {"http-equiv": "Content-Security-Policy", "content": POLICY}
@@ -337,8 +337,8 @@ def test_the_policy_comes_before_all_that_it_governs(html):
 
 
 def test_every_id_is_there_once_and_every_reference_leads_somewhere(html):
-    ids = [one.attributes["id"] for one in html.every() if "id" in one.attributes]
-    text = " ".join(f"{name}={value}" for one in html.every() for name, value in one.attributes.items())
+    ids = [element.attributes["id"] for element in html.iter() if "id" in element.attributes]
+    text = " ".join(f"{name}={value}" for element in html.iter() for name, value in element.attributes.items())
     references = re.findall(r"(?:href=#|url\(#|aria-labelledby=)([\w-]+)", text)
 
     assert len(ids) == len(set(ids)) and len(references) > 10
@@ -347,35 +347,35 @@ def test_every_id_is_there_once_and_every_reference_leads_somewhere(html):
 
 def test_the_page_can_be_read_without_seeing_it(html):
     assert html.attributes["lang"] == "en"
-    assert len([*html.every("h1")]) == 1
-    for one in html.every("svg"):
-        label = one.children[0]
-        assert (one.attributes["role"], one.attributes["aria-labelledby"]) == ("img", label.attributes["id"])
+    assert len([*html.iter("h1")]) == 1
+    for svg in html.iter("svg"):
+        label = svg.children[0]
+        assert (svg.attributes["role"], svg.attributes["aria-labelledby"]) == ("img", label.attributes["id"])
         assert (label.name, bool(label.text)) == ("title", True)
-    for one in html.every("table"):
-        assert next(one.every("caption")).text
-        assert {cell.attributes.get("scope") for cell in one.every("th")} <= {"col", "row"}
-    for one in html.every("figure"):
-        assert one.one("figcaption").text and one.one("details").one("summary").text
+    for table in html.iter("table"):
+        assert next(table.iter("caption")).text
+        assert {cell.attributes.get("scope") for cell in table.iter("th")} <= {"col", "row"}
+    for figure in html.iter("figure"):
+        assert figure.only("figcaption").text and figure.only("details").only("summary").text
 
 
-def test_the_same_evaluation_has_the_same_page(found, text):
-    assert page(*found, **RUN) == text
+def test_the_same_evaluation_has_the_same_page(single, text):
+    assert page(*single, **RUN) == text
 
 
-def test_a_users_own_settings_of_matplotlib_change_nothing_and_stay(found, text):
+def test_a_users_own_settings_of_matplotlib_change_nothing_and_stay(single, text):
     with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "axes.facecolor": "red", "svg.fonttype": "path"}):
         before = dict(matplotlib.rcParams)
 
-        assert page(*found, **RUN) == text
+        assert page(*single, **RUN) == text
         assert dict(matplotlib.rcParams) == before
 
 
-# Odd sets
+# Edge cases
 
 
-def odd_sets():
-    logits, labels = some_set(rows=20)
+def edge_cases():
+    logits, labels = random_set(rows=20)
     not_a_number, infinite = logits.copy(), logits.copy()
     not_a_number[3] = np.nan
     infinite[3, labels[3]] = -np.inf
@@ -402,25 +402,25 @@ def odd_sets():
     }
 
 
-@pytest.mark.parametrize("name", odd_sets())
-def test_an_odd_set_has_a_page(name):
-    logits, labels, options = odd_sets()[name]
+@pytest.mark.parametrize("name", edge_cases())
+def test_an_edge_case_has_a_page(name):
+    logits, labels, options = edge_cases()[name]
     evaluation, planned = evaluated(logits, labels, by_class=True, **options)
     html = read(page(evaluation, planned, **RUN))
 
-    drawn = [value for svg in html.every("svg") for one in svg.every() for value in one.attributes.values()]
+    drawn = [value for svg in html.iter("svg") for element in svg.iter() for value in element.attributes.values()]
     assert repr(value_of(html.table("Metrics")[0][1])) == repr(evaluation.mean_loss)
     assert not re.search(r"\b(nan|inf)\b", " ".join(drawn))
 
 
-@pytest.mark.parametrize("name", odd_sets())
-def test_an_odd_set_can_be_compared(name):
-    logits, labels, options = odd_sets()[name]
+@pytest.mark.parametrize("name", edge_cases())
+def test_an_edge_case_can_be_compared(name):
+    logits, labels, options = edge_cases()[name]
     shared = {key: options[key] for key in ("slices", "kind", "ignore_index", "on_bad_label") if key in options}
-    found, planned = compared(logits, logits[::-1] / 2, labels, **shared)
-    html = read(pair_page(found, planned, **RUN))
+    comparison, planned = compared(logits, logits[::-1] / 2, labels, **shared)
+    html = read(pair_page(comparison, planned, **RUN))
 
-    assert html.one("p", class_="verdict").text == verdict(found)
+    assert html.only("p", class_="verdict").text == verdict(comparison)
 
 
 def test_a_set_without_a_finite_loss_can_be_compared():
@@ -433,22 +433,22 @@ def test_a_set_without_a_finite_loss_can_be_compared():
 def test_a_set_without_rows_says_that_there_is_nothing_to_plot():
     html = read(page(*evaluated(np.zeros((0, 4)), np.zeros(0, int)), **RUN))
 
-    assert not [*html.every("svg")]
+    assert not [*html.iter("svg")]
     assert html.text.count("Nothing to plot") == 3
 
 
 def test_a_set_without_groups_has_no_plots_of_them():
-    html = read(page(*evaluated(*some_set()), **RUN))
+    html = read(page(*evaluated(*random_set()), **RUN))
 
-    assert len([*html.every("svg")]) == 3
+    assert len([*html.iter("svg")]) == 3
     assert "Slices" not in html.text and "Classes" not in html.text
 
 
 def test_a_number_that_is_not_finite_stands_out(html):
-    odd = read(page(*evaluated(np.full((5, 3), np.nan), np.zeros(5, int)), **RUN))
+    nan_html = read(page(*evaluated(np.full((5, 3), np.nan), np.zeros(5, int)), **RUN))
 
-    assert odd.table("Metrics")[0][1].one("data").attributes["class"] == "odd"
-    assert not [one for one in html.one("main").every() if "odd" in one.attributes.get("class", "")]
+    assert nan_html.table("Metrics")[0][1].only("data").attributes["class"] == "odd"
+    assert not [element for element in html.only("main").iter() if "odd" in element.attributes.get("class", "")]
 
 
 @pytest.mark.parametrize(
@@ -496,35 +496,37 @@ def test_a_long_name_keeps_its_ends(name, expected):
 
 
 def test_the_difference_is_there_with_its_interval_and_its_error(pair_html, pair):
-    found = pair[0]
+    comparison = pair[0]
     row = pair_html.table("All rows")[0]
-    low, high = (format_short_estimate(one, found.standard_error)[0] for one in found.confidence_interval)
+    low, high = (format_short_estimate(end, comparison.standard_error)[0] for end in comparison.confidence_interval)
 
     assert [value_of(cell) for cell in row[1:]] == [
-        found.mean_difference,
-        found.standard_error,
-        found.better / found.counted,
-        found.counted,
+        comparison.mean_difference,
+        comparison.standard_error,
+        comparison.better / comparison.counted,
+        comparison.counted,
     ]
     assert f"95 %: {low} to {high}" in pair_html.text
-    assert f"{found.p_value:.3g}" in pair_html.one("dl").text
+    assert f"{comparison.p_value:.3g}" in pair_html.only("dl").text
 
 
 def test_the_difference_of_each_slice_is_there(pair_html, pair):
     slices = pair[0].slices
     rows = [[value_of(cell) for cell in row] for row in pair_html.table("The difference of all 12 slices")]
 
-    expected = [[one.mean_difference, one.standard_error, one.share_better, one.counted] for one in slices.values()]
+    expected = [
+        [group.mean_difference, group.standard_error, group.share_better, group.counted] for group in slices.values()
+    ]
     assert [row[1:] for row in rows] == expected
     assert [row[0] for row in rows] == list(slices)
 
 
 def test_a_bar_has_the_colour_of_the_set_that_is_better():
-    _, labels = some_set(rows=30)
+    _, labels = random_set(rows=30)
     right, wrong = np.eye(7)[labels], -np.eye(7)[labels]
     first = (np.arange(30) < 10)[:, None]  # of three slices A is better in one
-    found = compared(np.where(first, right, wrong), np.where(first, wrong, right), labels, slices=np.arange(30) // 10)
-    svg = svg_of(read(pair_page(*found, **RUN)), "Mean difference")
+    pair = compared(np.where(first, right, wrong), np.where(first, wrong, right), labels, slices=np.arange(30) // 10)
+    svg = svg_of(read(pair_page(*pair, **RUN)), "Mean difference")
 
     assert (len(bar_lengths(svg, "first")), len(bar_lengths(svg, "second"))) == (1, 3)  # and all rows
 
@@ -532,9 +534,9 @@ def test_a_bar_has_the_colour_of_the_set_that_is_better():
 def test_the_metrics_of_both_sets_are_there(pair_html, pair):
     rows = {row[0].text: [value_of(cell) for cell in row[1:5]] for row in pair_html.table("Metrics of A and of B")}
 
-    for name, one in pair[0].a.metrics.items():
+    for name, metric in pair[0].a.metrics.items():
         other = pair[0].b.metrics[name]
-        assert rows[name] == [one.value, one.stderr, other.value, other.stderr]
+        assert rows[name] == [metric.value, metric.stderr, other.value, other.stderr]
     assert rows["calibration error"][0::2] == [pair[0].a.calibration_error, pair[0].b.calibration_error]
 
 
@@ -542,19 +544,20 @@ def test_both_sets_are_in_each_plot(pair_html):
     for title in ("Mean loss over", "Histogram", "Reliability"):
         svg = svg_of(pair_html, title)
         assert painted(svg, "first", "stroke") and painted(svg, "second", "stroke")
-        assert {"A", "B"} <= {one.text for one in svg.every("text")}
+        assert {"A", "B"} <= {text.text for text in svg.iter("text")}
 
 
 def test_who_wins_in_how_many_rows_is_said(pair_html, pair):
-    found = pair[0]
-    told = [one.text for one in pair_html.one("ul", class_="keys").every("li")]
+    comparison = pair[0]
+    items = [item.text for item in pair_html.only("ul", class_="keys").iter("li")]
 
-    assert told[0] == f"A is better in {found.better:,} rows, {found.better / found.counted:.2%}"
-    assert told[1:] == ["equal in 0 rows, 0.00%", f"B is better in {found.worse:,} rows, {found.worse / ROWS:.2%}"]
+    better, worse = comparison.better, comparison.worse
+    assert items[0] == f"A is better in {better:,} rows, {better / comparison.counted:.2%}"
+    assert items[1:] == ["equal in 0 rows, 0.00%", f"B is better in {worse:,} rows, {worse / ROWS:.2%}"]
 
 
 def test_the_winner_is_named_only_where_the_interval_says_so():
-    logits, labels = some_set()
+    logits, labels = random_set()
     better = logits + np.eye(7)[labels]
 
     assert verdict(compared(better, logits, labels)[0]).startswith("A is better than B: its loss is lower by 0.")
@@ -568,7 +571,7 @@ def test_the_winner_is_named_only_where_the_interval_says_so():
 def test_a_comparison_is_as_safe_as_an_evaluation(pair):
     text = pair_page(*pair, **RUN)
     html = read(text)
-    ids = [one.attributes["id"] for one in html.every() if "id" in one.attributes]
+    ids = [element.attributes["id"] for element in html.iter() if "id" in element.attributes]
 
     assert not re.findall(r"https?:|//|<script", text)
     assert len(ids) == len(set(ids))
@@ -577,16 +580,16 @@ def test_a_comparison_is_as_safe_as_an_evaluation(pair):
 # Files
 
 
-def test_a_page_is_written_whole(tmp_path, found, pair):
-    for name, one in (("e.html", found), ("c.html", pair)):
-        write_page(page_path(tmp_path / name), *one, scheduler="threads", wall_seconds=1.0)
+def test_a_page_is_written_whole(tmp_path, single, pair):
+    for name, result in (("e.html", single), ("c.html", pair)):
+        write_page(page_path(tmp_path / name), *result, scheduler="threads", wall_seconds=1.0)
 
-    assert read((tmp_path / "e.html").read_text("utf-8")).one("h1").text == "array in hand"
-    assert read((tmp_path / "c.html").read_text("utf-8")).one("h1").text == "array in hand and array in hand"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["c.html", "e.html"]
+    assert read((tmp_path / "e.html").read_text("utf-8")).only("h1").text == "array in hand"
+    assert read((tmp_path / "c.html").read_text("utf-8")).only("h1").text == "array in hand and array in hand"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c.html", "e.html"]
 
 
-def test_a_page_that_fails_leaves_the_one_that_is_there(tmp_path, monkeypatch, found):
+def test_a_page_that_fails_leaves_the_one_that_is_there(tmp_path, monkeypatch, single):
     target = tmp_path / "e.html"
     target.write_text("old")
 
@@ -595,9 +598,9 @@ def test_a_page_that_fails_leaves_the_one_that_is_there(tmp_path, monkeypatch, f
 
     monkeypatch.setattr(pages, "move", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write_page(target, *found, scheduler="threads", wall_seconds=1.0)
+        write_page(target, *single, scheduler="threads", wall_seconds=1.0)
 
-    assert [one.read_text() for one in tmp_path.iterdir()] == ["old"]
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_path_that_cannot_be_is_refused_before_any_work(tmp_path):
@@ -615,10 +618,10 @@ def test_a_path_that_cannot_be_is_refused_before_any_work(tmp_path):
     assert page_path(tmp_path / "there.html", overwrite=True) == tmp_path / "there.html"
 
 
-def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, found):
+def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, single):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
     with pytest.raises(ModuleNotFoundError, match=r"an HTML page needs matplotlib.figure.*xent\[report\]"):
         page_path(tmp_path / "e.html")
     with pytest.raises(ModuleNotFoundError, match=r"xent\[report\]"):
-        page(*found, **RUN)
+        page(*single, **RUN)

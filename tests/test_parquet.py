@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pages import evaluated, hostile_slices, some_set
+from pages import evaluated, hostile_slices, random_set
 
 from xent.evaluation.report import parquet
 from xent.evaluation.report.parquet import NAMES, tables_path, write_tables
@@ -39,14 +39,14 @@ SCHEMAS = {
 
 def written(tmp_path, logits, labels, **options):
     """An evaluation, and its tables by their names."""
-    found, _ = evaluated(logits, labels, **options)
-    write_tables(found, tables_path(tmp_path / "tables"))
-    return found, {one.stem: pq.read_table(one) for one in (tmp_path / "tables").iterdir()}
+    evaluation, _ = evaluated(logits, labels, **options)
+    write_tables(evaluation, tables_path(tmp_path / "tables"))
+    return evaluation, {file.stem: pq.read_table(file) for file in (tmp_path / "tables").iterdir()}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    logits, labels = some_set()
+    logits, labels = random_set()
     slices = hostile_slices(ROWS)
     return written(tmp_path_factory.mktemp("whole"), logits, labels, slices=slices, by_class=True, top_k=(3,))
 
@@ -63,7 +63,7 @@ def test_there_is_a_table_of_each_name(whole):
 def test_columns_are_typed_and_bear_their_units(whole, name):
     schema = whole[1][name].schema
 
-    assert {one.name: str(one.type) for one in schema} == SCHEMAS[name]
+    assert {field.name: str(field.type) for field in schema} == SCHEMAS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,51 +73,52 @@ def test_a_set_without_rows_has_tables_of_the_same_types(tmp_path, name):
     if name in ("classes", "slices"):
         assert name not in tables
     else:
-        assert {one.name: str(one.type) for one in tables[name].schema} == SCHEMAS[name]
+        assert {field.name: str(field.type) for field in tables[name].schema} == SCHEMAS[name]
 
 
 @pytest.mark.parametrize("name", ["reliability", "histogram", "positions", "worst"])
 def test_rows_are_those_of_the_evaluation(whole, name):
-    found, tables = whole
+    evaluation, tables = whole
 
-    assert rows_of(tables[name]) == [tuple(one) for one in getattr(found, name)]
+    assert rows_of(tables[name]) == [tuple(row) for row in getattr(evaluation, name)]
 
 
 @pytest.mark.parametrize("name", ["classes", "slices"])
 def test_groups_are_those_of_the_evaluation(whole, name):
-    found, tables = whole
+    evaluation, tables = whole
 
     assert rows_of(tables[name]) == [
-        (key, one.mean_loss, one.standard_error, one.accuracy, one.counted) for key, one in getattr(found, name).items()
+        (key, group.mean_loss, group.standard_error, group.accuracy, group.counted)
+        for key, group in getattr(evaluation, name).items()
     ]
 
 
 def test_metrics_are_those_of_the_evaluation(whole):
-    found, tables = whole
+    evaluation, tables = whole
     rows = {name: rest for name, *rest in rows_of(tables["metrics"])}
 
-    for name, one in found.metrics.items():
+    for name, metric in evaluation.metrics.items():
         value, error, _, n = rows[name]
-        assert (value, error, n) == (one.value, one.stderr, one.n)
-    assert rows["calibration error"] == [found.calibration_error, None, "", ROWS]
-    assert rows["prior loss"] == [found.prior_loss, None, "nats", ROWS]
+        assert (value, error, n) == (metric.value, metric.stderr, metric.n)
+    assert rows["calibration error"] == [evaluation.calibration_error, None, "", ROWS]
+    assert rows["prior loss"] == [evaluation.prior_loss, None, "nats", ROWS]
     assert "bits per byte" not in rows and "temperature" not in rows
 
 
 def test_metrics_that_are_asked_for_are_there(tmp_path):
-    logits, labels = some_set()
-    found, tables = written(tmp_path, logits, labels, fit_temperature=True, classwise=True, predicted_bytes=99)
+    logits, labels = random_set()
+    evaluation, tables = written(tmp_path, logits, labels, fit_temperature=True, classwise=True, predicted_bytes=99)
     rows = {name: value for name, value, *_ in rows_of(tables["metrics"])}
 
-    assert rows["temperature"] == found.temperature.value
-    assert rows["loss at the temperature"] == found.temperature.mean_loss
-    assert rows["calibration error at the temperature"] == found.temperature.calibration_error
-    assert rows["classwise calibration error"] == found.classwise_calibration_error
-    assert rows["bits per byte"] == found.bits_per_byte
+    assert rows["temperature"] == evaluation.temperature.value
+    assert rows["loss at the temperature"] == evaluation.temperature.mean_loss
+    assert rows["calibration error at the temperature"] == evaluation.temperature.calibration_error
+    assert rows["classwise calibration error"] == evaluation.classwise_calibration_error
+    assert rows["bits per byte"] == evaluation.bits_per_byte
 
 
 def test_counts_say_the_first_row_or_that_it_is_not_known(tmp_path):
-    logits, labels = some_set()
+    logits, labels = random_set()
     labels[4], labels[9] = -1, 99
     logits[12] = np.nan
     _, tables = written(
@@ -131,7 +132,7 @@ def test_counts_say_the_first_row_or_that_it_is_not_known(tmp_path):
 
 
 def test_what_is_not_finite_stays_so(tmp_path):
-    logits, labels = some_set()
+    logits, labels = random_set()
     logits[3] = np.nan
     logits[8, labels[8]] = -1e6
     _, tables = written(tmp_path, logits, labels)
@@ -144,7 +145,7 @@ def test_what_is_not_finite_stays_so(tmp_path):
 
 def test_a_class_that_is_not_known_is_null(tmp_path):
     da = pytest.importorskip("dask.array")
-    logits, labels = some_set()
+    logits, labels = random_set()
     _, tables = written(tmp_path, da.from_array(logits, chunks=(100, 3)), labels)
 
     assert tables["worst"]["predicted"].to_pylist() == [None] * 10
@@ -161,7 +162,7 @@ def test_a_class_that_is_not_known_is_null(tmp_path):
     ],
 )
 def test_names_of_slices_are_whole_numbers_or_text(tmp_path, slices, expected):
-    logits, labels = some_set(rows=20)
+    logits, labels = random_set(rows=20)
     _, tables = written(tmp_path, logits, labels, slices=slices[np.arange(20) % 2])
 
     assert tables["slices"]["slice"].to_pylist() == expected
@@ -169,15 +170,15 @@ def test_names_of_slices_are_whole_numbers_or_text(tmp_path, slices, expected):
 
 
 def test_a_folder_of_tables_is_replaced_whole(tmp_path):
-    logits, labels = some_set()
+    logits, labels = random_set()
     written(tmp_path, logits, labels, by_class=True)
 
     with pytest.raises(FileExistsError, match="`tables` must be a new file"):
         tables_path(tmp_path / "tables")
     write_tables(evaluated(logits, labels)[0], tables_path(tmp_path / "tables", overwrite=True))
 
-    assert "classes.parquet" not in [one.name for one in (tmp_path / "tables").iterdir()]
-    assert [one.name for one in tmp_path.iterdir()] == ["tables"]
+    assert "classes.parquet" not in [file.name for file in (tmp_path / "tables").iterdir()]
+    assert [file.name for file in tmp_path.iterdir()] == ["tables"]
 
 
 def test_what_is_not_a_folder_of_tables_is_never_replaced(tmp_path):
@@ -192,18 +193,18 @@ def test_what_is_not_a_folder_of_tables_is_never_replaced(tmp_path):
 
 
 def test_tables_that_fail_leave_those_that_are_there(tmp_path, monkeypatch):
-    logits, labels = some_set()
-    found, before = written(tmp_path, logits, labels)
+    logits, labels = random_set()
+    evaluation, before = written(tmp_path, logits, labels)
 
     def fail(*_):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(parquet, "write_table", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write_tables(found, tmp_path / "tables")
+        write_tables(evaluation, tmp_path / "tables")
 
-    assert [one.name for one in tmp_path.iterdir()] == ["tables"]
-    assert {one.stem for one in (tmp_path / "tables").iterdir()} == set(before)
+    assert [file.name for file in tmp_path.iterdir()] == ["tables"]
+    assert {file.stem for file in (tmp_path / "tables").iterdir()} == set(before)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import re
 
 
 def visible(text: str) -> str:
-    """The text with what cannot be seen written as an escape: control and direction characters, lone surrogates."""
+    """The text with escapes in place of invisible characters: control and direction characters, lone surrogates."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )
@@ -17,7 +17,7 @@ URL = re.compile(r"""[\w.+-]+://[^\s'"<>]+?(?=[,;.:)\]]*(?:[\s'"<>]|$))""")
 
 
 def shown_path(path: str) -> str:
-    """A path as it may be printed: a URL without its user's name and password, and without its query."""
+    """A path as it may be printed: a URL without its user name, its password and its query."""
     if "://" not in path:
         return path
     address, query, rest = re.sub("://[^/?#]*@", "://", path).partition("?")
@@ -26,5 +26,5 @@ def shown_path(path: str) -> str:
 
 
 def shown_text(message: str) -> str:
-    """A message with each URL in it as it may be printed."""
-    return URL.sub(lambda found: shown_path(found[0]), message)
+    """A message as it may be printed: each URL in it as by :func:`shown_path`."""
+    return URL.sub(lambda match: shown_path(match[0]), message)
