@@ -11,8 +11,8 @@ import pytest
 
 from xent.evaluation.engine.evaluate_pass import evaluate
 from xent.evaluation.sources import archives
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError
 
 
 @pytest.fixture

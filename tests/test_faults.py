@@ -18,8 +18,9 @@ import xent
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.report.terminal import format_plan
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError, Source
+from xent.evaluation.sources.source import Source
 
 ROWS, CLASSES, ROW_BYTES = 1000, 7, 28
 

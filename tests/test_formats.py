@@ -14,8 +14,9 @@ from formats import CLASSES, NAMES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError, take
+from xent.evaluation.sources.source import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def paths(tmp_path_factory, logits, labels):
 def read(source, bounds):
     graph, parts = source.parts(bounds)
     sizes = [stop - start for start, stop in pairwise(bounds)]
-    tasks = [(take, part, 0, size) for part, size in zip(parts, sizes, strict=True)]
+    tasks = [(read_rows, part, 0, size) for part, size in zip(parts, sizes, strict=True)]
     return np.concatenate(dask.get(graph | {"whole": tasks}, "whole"))
 
 

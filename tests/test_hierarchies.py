@@ -12,8 +12,8 @@ import zarr
 from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError
 
 
 @pytest.fixture

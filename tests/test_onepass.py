@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 import xent
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
-from xent.evaluation.sources.source import MOST_ROWS, ReadError, Source
+from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.source import MOST_ROWS, Source
 
 ROWS, CLASSES = 507, 7
 

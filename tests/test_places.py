@@ -17,8 +17,9 @@ from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
+from xent.evaluation.sources.messages import ReadError, refusal
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError, Source, refusal
+from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.storage import natural_order
 from xent.text import shown_text
 

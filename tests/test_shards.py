@@ -14,8 +14,8 @@ from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError
 
 EDGES = [0, 60, 61, 61, 200, 330, 331, 400, 401, 450, 500, 505, ROWS]  # one shard is empty; there are more than ten
 

@@ -11,9 +11,10 @@ import pytest
 import zarr
 
 from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.opening import check_pair, open_source
-from xent.evaluation.sources.source import ReadError, take
+from xent.evaluation.sources.source import read_rows
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def read_whole(source, chunk_bytes=1000):
     bounds = source.bounds(chunk_bytes)
     _, parts = source.parts(bounds)
     sizes = [stop - start for start, stop in pairwise(bounds)]
-    return np.concatenate([take(part, 0, size) for part, size in zip(parts, sizes, strict=True)])
+    return np.concatenate([read_rows(part, 0, size) for part, size in zip(parts, sizes, strict=True)])
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -139,7 +140,7 @@ def test_an_xarray_is_what_is_in_it(logits, lazy):
     inside = da.from_array(logits, chunks=(100, 7)) if lazy else logits
     source = open_source(xr.DataArray(inside, dims=("row", "class")), "predictions")
 
-    assert type(source).__name__ == ("DaskSource" if lazy else "InHand")
+    assert type(source).__name__ == ("DaskSource" if lazy else "ArraySource")
     assert evaluate(source, np.zeros(507, int)) == evaluate(logits, np.zeros(507, int))
 
 

@@ -12,9 +12,9 @@ from xent.evaluation.engine.checkpoint import from_plain, to_plain
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Keys, Options, Outputs
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError
 from xent.evaluation.statistics.exact_sums import Moments
 from xent.evaluation.statistics.state import State
 

@@ -10,8 +10,8 @@ import pytest
 from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
-from xent.evaluation.sources.source import ReadError
 
 
 @pytest.fixture

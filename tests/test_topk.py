@@ -10,7 +10,7 @@ import pytest
 import xent
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
-from xent.evaluation.sources.source import ReadError
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.topk import TopK
 
 ROWS, CLASSES, K = 123, 11, 4

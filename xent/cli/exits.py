@@ -39,7 +39,7 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def input_checked() -> Iterator[None]:
     """Exit with code 2 if the inputs cannot be evaluated, as far as their headers say."""
-    from xent.evaluation.sources.source import ReadError
+    from xent.evaluation.sources.messages import ReadError
 
     try:
         yield
@@ -75,7 +75,7 @@ def errors_reported() -> Iterator[None]:
     """
     try:
         from xent.errors import LabelError
-        from xent.evaluation.sources.source import ReadError
+        from xent.evaluation.sources.messages import ReadError
 
         with sigterm_interrupts():
             yield

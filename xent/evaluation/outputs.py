@@ -8,12 +8,11 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from xent.evaluation.sources.source import Source, refusal
-from xent.evaluation.sources.storage import is_url
+from xent.evaluation.sources.messages import refusal
+from xent.evaluation.sources.source import Source
 from xent.optional import require
 
 
@@ -76,24 +75,12 @@ def is_zarr_array(folder: Path) -> bool:
 
 def check_no_input(argument: str, target: Path, sources: Iterable[Source]) -> None:
     """Raise ValueError if an output would replace an input: if it is, holds or lies in one of the sources' files."""
-    for path in (path for source in sources for path in files_of(source)):
+    for path in (path for source in sources for path in source.files()):
         file = Path(os.path.realpath(path))
         is_same = target.exists() and file.exists() and target.samefile(file)
         if is_same or target in (file, *file.parents) or file in target.parents:
             rule, got = "be another path than the inputs", f"{target}, where {path} is read"
             raise ValueError(refusal(argument, rule, got, "Choose another name."))
-
-
-def files_of(source: Source) -> list[str]:
-    """The local files and folders that a source reads, and those of the sources that it is made of."""
-    values = [getattr(source, one.name) for one in fields(source)]
-    items = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
-    inner = [item for item in items if isinstance(item, Source)]
-    if inner:
-        return [path for one in inner for path in files_of(one)]
-    mapped = getattr(getattr(source, "array", None), "base", None)  # a memory map in hand
-    path = getattr(source, "file", None) or source.path or getattr(mapped, "filename", None)
-    return [] if path is None or is_url(str(path)) else [str(path)]
 
 
 def move(draft: Path, target: Path) -> None:

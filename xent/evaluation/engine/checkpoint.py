@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from xent.evaluation.sources.source import ReadError, refusal
+from xent.evaluation.sources.messages import ReadError, refusal
 
 MANIFEST = "manifest.json"
 ROOMS = (

@@ -18,10 +18,12 @@ import numpy as np
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
 from xent.evaluation.engine.labels import LABEL_REMEDY, beyond_of, check_labels, left_out
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
-from xent.evaluation.engine.tasks import Job, cut_statistics, host, prediction_of, statistics_of, unread_state
+from xent.evaluation.engine.tasks import Job, cut_statistics, prediction_of, statistics_of, unread_state
 from xent.evaluation.options import CHUNK_BYTES, Keys, Options, ignored_labels
+from xent.evaluation.sources.in_memory import to_numpy
+from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
-from xent.evaluation.sources.source import Source, refusal
+from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.exact_sums import moments_of
 from xent.evaluation.statistics.metrics import (
     NORMAL_95,
@@ -220,7 +222,7 @@ def plan_pair(
 
 def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None) -> Pair:
     """The sums of some rows of both sets."""
-    labels, slices, clusters = host(labels), host(slices), host(clusters)
+    labels, slices, clusters = to_numpy(labels), to_numpy(slices), to_numpy(clusters)
     ignored, bad = left_out(job.options, job.classes, labels)
     beyond = (beyond_of(a, labels) | beyond_of(b, labels)) & ~(ignored | bad)
     counted = ~(ignored | bad | beyond)

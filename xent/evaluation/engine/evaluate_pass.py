@@ -21,8 +21,9 @@ from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of,
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unread_state
 from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, ignored_labels, ranks_of
+from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
-from xent.evaluation.sources.source import Source, refusal
+from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.metrics import Evaluation, Temperature, finish
 from xent.evaluation.statistics.state import State

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import xent
 from xent.evaluation.options import Options
-from xent.evaluation.sources.source import Source, refusal
+from xent.evaluation.sources.messages import refusal
+from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKRows
 from xent.evaluation.statistics.state import State, Tally
 
-Array = np.ndarray[Any, Any]
 LABEL_REMEDY = "Pass on_bad_label='skip' to leave such rows out, or ignore_index={label} if that marks rows to ignore."
 BEYOND_REMEDY = "Pass tail='skip' to leave such rows out, or tail='uniform' if the other classes share what is left."
 
 
-def left_out(options: Options, classes: int, labels: Array) -> tuple[Array, Array]:
+def left_out(options: Options, classes: int, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The rows that are ignored, and those whose label is none; no row is both."""
     ignored = np.zeros(labels.shape, bool)
     for value in options.ignore_index:
@@ -25,7 +26,7 @@ def left_out(options: Options, classes: int, labels: Array) -> tuple[Array, Arra
     return ignored, ~ignored & ((labels < 0) | (labels >= classes))
 
 
-def beyond_of(predictions: Any, labels: Array) -> Array:
+def beyond_of(predictions: Any, labels: NDArray[Any]) -> NDArray[Any]:
     """The rows whose label has no loss, for nothing is known of its class."""
     return predictions.beyond(labels) if isinstance(predictions, TopKRows) else np.zeros(labels.shape, bool)
 

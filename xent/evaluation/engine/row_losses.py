@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xent.evaluation.engine.checkpoint import Store
 from xent.evaluation.outputs import check_no_input, move, output_path, remove, written
 from xent.evaluation.sources.source import Source
 from xent.optional import require
 
-Array = np.ndarray[Any, Any]
 SUFFIXES = (".npy", ".parquet", ".zarr")
 BLOCK_ROWS = 2**20
 SCRATCH = "losses.npy"
@@ -108,7 +108,7 @@ def writing(losses: LossFile | None) -> Iterator[None]:
         losses.discard()
 
 
-def write_losses(scratch: str, first_row: int, losses: Array | float, rows: int) -> None:
+def write_losses(scratch: str, first_row: int, losses: NDArray[Any] | float, rows: int) -> None:
     """Write the losses of some rows into the scratch file."""
     if not rows:
         return
@@ -130,12 +130,12 @@ def allocate(file: int, size: int) -> None:
             raise
 
 
-def write_npy(path: Path, losses: Array) -> None:
+def write_npy(path: Path, losses: NDArray[Any]) -> None:
     """A .npy file."""
     np.save(path, losses, allow_pickle=False)
 
 
-def write_zarr(path: Path, losses: Array) -> None:
+def write_zarr(path: Path, losses: NDArray[Any]) -> None:
     """A Zarr array."""
     zarr = require("zarr", "zarr", "a Zarr array")
     array = zarr.create_array(
@@ -145,7 +145,7 @@ def write_zarr(path: Path, losses: Array) -> None:
         array[start : start + BLOCK_ROWS] = losses[start : start + BLOCK_ROWS]
 
 
-def write_parquet(path: Path, losses: Array) -> None:
+def write_parquet(path: Path, losses: NDArray[Any]) -> None:
     """A Parquet file of one column, ``loss``."""
     pyarrow, parquet = require("pyarrow", "parquet", "a Parquet file"), require("pyarrow.parquet", "parquet", "it")
     schema = pyarrow.schema([("loss", pyarrow.from_numpy_dtype(losses.dtype))])

@@ -13,8 +13,9 @@ from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unread_state
 from xent.evaluation.options import Keys, Options, Outputs
+from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_source
-from xent.evaluation.sources.source import Source, refusal
+from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.metrics import Evaluation, finish
 from xent.evaluation.statistics.state import State, merge
 from xent.optional import require

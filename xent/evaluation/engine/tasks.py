@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
+from numpy.typing import NDArray
 
 import xent
 from xent.dispatch.settings import current
@@ -22,13 +23,13 @@ from xent.evaluation.engine.checkpoint import Store
 from xent.evaluation.engine.labels import beyond_of, left_out
 from xent.evaluation.engine.row_losses import write_losses
 from xent.evaluation.options import Options
-from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource
-from xent.evaluation.sources.source import ReadError, Source, is_on_a_gpu, take
+from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_on_a_gpu, to_numpy
+from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.source import Source, read_rows
 from xent.evaluation.sources.topk import TopKRows
 from xent.evaluation.statistics.classwise import classwise_of
 from xent.evaluation.statistics.state import State, Tally, merge, merge_all, state_of
 
-Array = np.ndarray[Any, Any]
 TEMPERED_ELEMENTS = 2**20
 
 
@@ -92,7 +93,7 @@ def measured(job: Job, first_row: int, start: int, stop: int, parts: tuple[Any, 
     taken = []
     for part in parts:
         try:
-            taken.append(take(part, start, stop))
+            taken.append(read_rows(part, start, stop))
         except ReadError:
             if job.options.on_error != "skip":
                 raise
@@ -113,7 +114,7 @@ def chunk_state(
     job: Job, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
 ) -> State:
     """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
-    labels = host(labels)
+    labels = to_numpy(labels)
     if job.inverse_temperature != 1:
         plain = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
         step = max(1, TEMPERED_ELEMENTS // job.classes)
@@ -124,7 +125,7 @@ def chunk_state(
         return state
     ignored, bad = left_out(job.options, job.classes, labels)
     found = statistics_of(job, predictions, labels)
-    keys = {"slices": host(slices), "clusters": host(clusters)}
+    keys = {"slices": to_numpy(slices), "clusters": to_numpy(clusters)}
     beyond = beyond_of(predictions, labels) & ~(ignored | bad)
     if job.losses:
         write_losses(job.losses, first_row, np.where(ignored | bad | beyond, np.nan, found.loss), len(labels))
@@ -149,7 +150,7 @@ def chunk_state(
 
 def tempered(job: Job, predictions: Any) -> Any:
     """The predictions of a block as logits over the temperature."""
-    wide = host(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
+    wide = to_numpy(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
     if job.options.kind == "probabilities":
         with np.errstate(divide="ignore"):
             wide = np.log(wide)
@@ -161,7 +162,7 @@ def unread_state(first_row: int, rows: int) -> State:
     return State(rows=rows, unread=Tally(rows, first_row))
 
 
-def statistics_of(job: Job, predictions: Any, labels: Array) -> xent.RowStatistics:
+def statistics_of(job: Job, predictions: Any, labels: NDArray[Any]) -> xent.RowStatistics:
     """The numbers of some rows, as NumPy's arrays."""
     if isinstance(predictions, TopKRows):
         predictions.check(left_out(job.options, job.classes, labels)[0])
@@ -172,39 +173,30 @@ def statistics_of(job: Job, predictions: Any, labels: Array) -> xent.RowStatisti
         with xent.using(**job.wishes, threads=job.threads, validate="never"):
             ignored = job.options.ignore_index or None
             predictions = xent.row_statistics(predictions, labels, kind=job.options.kind, ignore_index=ignored)
-    return xent.RowStatistics(*map(host, predictions))
+    return xent.RowStatistics(*map(to_numpy, predictions))
 
 
-def prediction_of(predictions: Any) -> Callable[[Array], Array] | None:
+def prediction_of(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
     """The class of the highest prediction of rows that are asked for, where the predictions are at hand."""
     if isinstance(predictions, xent.RowStatistics):
         return None
     if isinstance(predictions, TopKRows):
         return predictions.highest
-    return lambda rows: np.asarray([int(host(predictions[row]).argmax()) for row in rows.tolist()], np.int64)
+    return lambda rows: np.asarray([int(to_numpy(predictions[row]).argmax()) for row in rows.tolist()], np.int64)
 
 
-def probabilities_of(job: Job, predictions: Any, lse: Array) -> Callable[[slice], Array]:
+def probabilities_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[[slice], NDArray[Any]]:
     """The probabilities of some rows, in float64."""
 
-    def probabilities(rows: slice) -> Array:
-        block: Array = host(predictions[rows]).astype(np.float64)
+    def probabilities(rows: slice) -> NDArray[Any]:
+        block: NDArray[Any] = to_numpy(predictions[rows]).astype(np.float64)
         if job.options.kind == "probabilities":
             return block
         with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
-            p: Array = np.exp(block if job.options.kind == "log_probabilities" else block - lse[rows, None])
+            p: NDArray[Any] = np.exp(block if job.options.kind == "log_probabilities" else block - lse[rows, None])
         return p
 
     return probabilities
-
-
-def host(array: Any) -> Any:
-    """The array as NumPy's, from a GPU too; None is None."""
-    if array is None:
-        return None
-    if not is_on_a_gpu(array):
-        return np.asarray(array)
-    return array.get() if hasattr(array, "get") else np.asarray(array.cpu())  # CuPy's, torch's
 
 
 def cut_statistics(predictions: Source, labels: Source, bounds: list[int], options: Options) -> Source:
@@ -214,7 +206,7 @@ def cut_statistics(predictions: Source, labels: Source, bounds: list[int], optio
     dask_array = importlib.import_module("dask.array")
     graph, parts = labels.parts(bounds)
     name, sizes = f"xent-labels-{uuid.uuid4().hex}", [stop - start for start, stop in pairwise(bounds)]
-    graph |= {(name, i): (take, part, 0, size) for i, (part, size) in enumerate(zip(parts, sizes, strict=True))}
+    graph |= {(name, i): (read_rows, part, 0, size) for i, (part, size) in enumerate(zip(parts, sizes, strict=True))}
     lazy = dask_array.Array(graph, name, (tuple(sizes),), labels.dtype.newbyteorder("="))
     array = predictions.array
     if array.chunks[0] != tuple(sizes):

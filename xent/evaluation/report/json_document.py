@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xent.dispatch.settings import affinity
 from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.schedulers import largest_chunk, local_threads, projected_peak
-from xent.evaluation.sources.source import refusal
+from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.topk import TopKSource
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xent.evaluation.outputs import move, output_path, remove, written
 from xent.evaluation.report.tables import Table, evaluation_tables
-from xent.evaluation.sources.source import refusal
+from xent.evaluation.sources.messages import refusal
 from xent.optional import require
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""Files of several named arrays in one piece each: .npz.
+""".npz files: several named arrays, each in one piece.
 
-An array that is stored plainly is mapped, or asked for by ranges, as a .npy file is; a compressed one is read whole by
+An array that is stored plainly is mapped, or read by ranges, as a .npy file is; a compressed one is read whole by
 each task, up to a limit. Every length and offset is checked against the file's size before it is used.
 """
 
@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from xent.evaluation.sources.messages import ReadError, reader_error, reading, refusal, select_array
 from xent.evaluation.sources.npy import check_size, npy_at
-from xent.evaluation.sources.source import ReadError, Source, broken, chosen, reading, refusal
-from xent.evaluation.sources.storage import Stamp, check_unchanged, look, open_file
+from xent.evaluation.sources.source import FileSource, Source
+from xent.evaluation.sources.storage import check_unchanged, open_file, status
 
 COMPRESSED_BYTES = 2**28  # of an array that must be read whole
 ENTRY_MAGIC = b"PK\x03\x04"
@@ -27,49 +29,46 @@ ENCRYPTED = 1
 
 
 @dataclass(frozen=True, eq=False)
-class CompressedSource(Source):
+class CompressedSource(FileSource):
     """A compressed array of an .npz file."""
 
-    path: str
-    file: str
     member: str
-    stamp: Stamp
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_by(max(1, self.shape[0]), chunk_bytes)  # all at once
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """The rows, of an array that has been read whole."""
         check_unchanged(self.file, self.stamp)
         with reading(self.path, start, stop), open_file(self.file) as file, zipfile.ZipFile(file) as archive:
             with archive.open(self.member) as stream:
-                found = npy_at(stream, self.path, self.file, "npz", self.stamp)
+                header = npy_at(stream, self.path, self.file, "npz", self.stamp)
                 size = self.shape[0] * self.row_bytes
                 data = stream.read(size + 1)  # the byte too many makes zipfile compare its checksum
-            if (found.shape, found.dtype, len(data)) != (self.shape, self.dtype, size):
+            if (header.shape, header.dtype, len(data)) != (self.shape, self.dtype, size):
                 raise ReadError(f"evaluate: {self.path} is corrupt: its array and its header differ in size.")
-            array = np.frombuffer(data, self.dtype).reshape(self.shape, order=found.order)  # type: ignore[call-overload]  # a plain str
+            array = np.frombuffer(data, self.dtype).reshape(self.shape, order=header.order)  # type: ignore[call-overload]  # a plain str
             return np.ascontiguousarray(array[start:stop], self.dtype.newbyteorder("="))
 
 
 def open_npz(path: str, name: str, argument: str) -> Source:
     """One array of an .npz file, of which the directory and the array's header have been read."""
-    stamp = look(path).stamp
+    stamp = status(path).stamp
     with open_file(path) as file:
         known = file.read(4) == ENTRY_MAGIC
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, OSError) as error:
-            raise broken(path, argument, error, known=known, what="an .npz file") from error
+            raise reader_error(path, argument, error, known=known, what="an .npz file") from error
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        entry = entries[chosen(entries, name.removesuffix(".npy"), path, argument)]
+        entry = entries[select_array(entries, name.removesuffix(".npy"), path, argument)]
         shown = f"{path}#{entry.filename.removesuffix('.npy')}"
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & ENCRYPTED:
             with unpacking(shown, argument), archive.open(entry) as stream:
                 header = npy_at(stream, shown, path, argument, stamp)
             check_compressed(header, argument)
-            return CompressedSource(shown, header.shape, header.dtype, path, entry.filename, stamp)
-        start = stored_at(file, entry, shown)
+            return CompressedSource(shown, header.shape, header.dtype, path, stamp, entry.filename)
+        start = seek_entry(file, entry, shown)
         source = npy_at(file, shown, path, argument, stamp)
         if not source.dtype.hasobject:
             check_size(shown, source.offset - start + math.prod(source.shape) * source.dtype.itemsize, entry.file_size)
@@ -77,8 +76,8 @@ def open_npz(path: str, name: str, argument: str) -> Source:
         return source
 
 
-def stored_at(file: IO[bytes], entry: zipfile.ZipInfo, shown: str) -> int:
-    """Where the bytes of a stored entry begin, at which `file` is left."""
+def seek_entry(file: IO[bytes], entry: zipfile.ZipInfo, shown: str) -> int:
+    """The offset at which the bytes of a stored entry begin; the file is left there."""
     file.seek(entry.header_offset)
     head = file.read(30)  # the entry's own header, whose two last lengths may differ from the directory's
     if len(head) < 30 or head[:4] != ENTRY_MAGIC:
@@ -88,15 +87,15 @@ def stored_at(file: IO[bytes], entry: zipfile.ZipInfo, shown: str) -> int:
 
 @contextmanager
 def unpacking(shown: str, argument: str) -> Iterator[None]:
-    """Name the array in what zipfile raises: a RuntimeError where a password is asked for."""
+    """Raise an error that names the array for what zipfile raises, a RuntimeError for one with a password."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
-        raise broken(shown, argument, error, known=True, what="an .npz file") from error
+        raise reader_error(shown, argument, error, known=True, what="an .npz file") from error
 
 
 def check_compressed(header: Source, argument: str) -> None:
-    """Raise ValueError where an array is too large to be decompressed by each task."""
+    """Raise ValueError if an array is too large to be decompressed by each task."""
     size = math.prod(header.shape) * header.dtype.itemsize
     if size > COMPRESSED_BYTES:
         rule = f"have at most {COMPRESSED_BYTES} bytes where it is compressed, for each task reads them all"

@@ -15,10 +15,21 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xent.evaluation.sources.columns import arrow, block, check_whole, choose, dtype_of, is_list, matching, shape_of
-from xent.evaluation.sources.source import Source, broken, nearest_edge, reading, refusal
-from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, look, native, open_file
+from xent.evaluation.sources.columns import (
+    array_of,
+    arrow,
+    check_no_nulls,
+    choose,
+    dtype_of,
+    is_list,
+    matching,
+    shape_of,
+)
+from xent.evaluation.sources.messages import reader_error, reading, refusal
+from xent.evaluation.sources.source import FileSource, Source, nearest_edge
+from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, open_file, path_or_file, status
 from xent.optional import require
 
 ARROW_MAGIC = b"ARROW1\0\0"
@@ -26,64 +37,58 @@ STREAM_MAGIC = b"\xff\xff\xff\xff"
 
 
 @dataclass(frozen=True, eq=False)
-class ParquetSource(Source):
+class ParquetSource(FileSource):
     """Columns of a Parquet file; ``edges`` are the rows at which its row groups begin, and the end."""
 
-    path: str
-    file: str
     name: str
     edges: tuple[int, ...]
-    stamp: Stamp
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_along(self.edges, chunk_bytes)
 
-    def carried(self) -> Source:
+    def for_tasks(self) -> Source:
         return replace(self, edges=())
 
     def edge(self, start: int, stop: int) -> int | None:
         return nearest_edge(group_edges(parquet_footer(self.file, self.stamp)), start, stop)
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """The rows, of row groups that have been read whole."""
         check_unchanged(self.file, self.stamp)
-        with reading(self.path, start, stop), native(self.file) as file:
+        with reading(self.path, start, stop), path_or_file(self.file) as file:
             footer = parquet_footer(self.file, self.stamp)
             # a request for each column of each group is what pre_buffer spares
             options = {"page_checksum_verification": True, "pre_buffer": is_url(self.file)}
             opened = parquet().ParquetFile(file, metadata=footer, **options)
             edges = group_edges(footer)
             first, last = bisect_right(edges, start) - 1, bisect_left(edges, stop)
-            found = matching(opened.schema_arrow.names, self.name)
-            table = opened.read_row_groups(range(first, last), found, use_threads=False)
-            check_whole(table, found, self.shape, edges[first])
+            columns = matching(opened.schema_arrow.names, self.name)
+            table = opened.read_row_groups(range(first, last), columns, use_threads=False)
+            check_no_nulls(table, columns, self.shape, edges[first])
             table = table.slice(start - edges[first], stop - start)
-            return np.ascontiguousarray(block(table, found, self.shape, start))
+            return np.ascontiguousarray(array_of(table, columns, self.shape, start))
 
 
 @dataclass(frozen=True, eq=False)
-class ArrowSource(Source):
+class ArrowSource(FileSource):
     """Columns of an Arrow IPC file or stream on a local disk.
 
     ``edges`` are the rows at which its batches begin, and the end, if they are compressed; else any rows can be mapped.
     """
 
-    path: str
-    file: str
     name: str
     edges: tuple[int, ...]
-    stamp: Stamp
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_along(self.edges, chunk_bytes) if self.edges else self.bounds_by(1, chunk_bytes)
 
-    def carried(self) -> Source:
+    def for_tasks(self) -> Source:
         return replace(self, edges=())
 
     def edge(self, start: int, stop: int) -> int | None:
         return nearest_edge(batch_edges(self.file, self.stamp)[0], start, stop)
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """The rows: views of the file's pages, or of batches that have been decompressed whole."""
         check_unchanged(self.file, self.stamp)
         pyarrow = arrow()
@@ -91,38 +96,38 @@ class ArrowSource(Source):
             edges, _ = batch_edges(self.file, self.stamp)
             first, last = bisect_right(edges, start) - 1, bisect_left(edges, stop)
             schema = open_batches(mapped).schema
-            found = matching(schema.names, self.name)
-            wanted = [schema.get_field_index(name) for name in found]
-            reader = open_batches(mapped, pyarrow.ipc.IpcReadOptions(included_fields=wanted))
+            columns = matching(schema.names, self.name)
+            indices = [schema.get_field_index(name) for name in columns]
+            reader = open_batches(mapped, pyarrow.ipc.IpcReadOptions(included_fields=indices))
             if hasattr(reader, "get_batch"):
                 batches = [reader.get_batch(i) for i in range(first, last)]
             else:
                 batches = [batch for _, batch in zip(range(last), reader, strict=False)][first:]
             table = pyarrow.Table.from_batches(batches)
-            check_whole(table, found, self.shape, edges[first])
+            check_no_nulls(table, columns, self.shape, edges[first])
             table = table.slice(start - edges[first], stop - start)
-            return np.ascontiguousarray(block(table, found, self.shape, start))
+            return np.ascontiguousarray(array_of(table, columns, self.shape, start))
 
 
 def open_parquet(path: str, name: str, argument: str) -> ParquetSource:
     """Columns of a Parquet file, of which only the footer has been read."""
     parquet()
-    stamp = look(path).stamp
+    stamp = status(path).stamp
     try:
         footer = parquet_footer(path, stamp)
         schema = footer.schema.to_arrow_schema()
     except (arrow().ArrowException, OSError) as error:
         with open_file(path) as file:
             known = file.read(4) == b"PAR1"
-        raise broken(path, argument, error, known=known, what="a Parquet file") from error
-    name, found = choose(schema, name, path, argument)
+        raise reader_error(path, argument, error, known=known, what="a Parquet file") from error
+    name, columns = choose(schema, name, path, argument)
     edges = group_edges(footer)
-    kind = schema.field(found[0]).type
+    kind = schema.field(columns[0]).type
     width = 0
     if is_list(kind):
         width = kind.list_size if arrow().types.is_fixed_size_list(kind) else footer_width(footer, name, path, argument)
-    shape, dtype = shape_of(schema, edges[-1], name, found, width), dtype_of(schema, found, path, argument)
-    return ParquetSource(f"{path}#{name}", shape, dtype, path, name, edges, stamp)
+    shape, dtype = shape_of(schema, edges[-1], name, columns, width), dtype_of(schema, columns, path, argument)
+    return ParquetSource(f"{path}#{name}", shape, dtype, path, stamp, name, edges)
 
 
 def open_arrow(path: str, name: str, argument: str) -> ArrowSource:
@@ -131,15 +136,15 @@ def open_arrow(path: str, name: str, argument: str) -> ArrowSource:
     if is_url(path):
         remedy = "Download it, or save it as Parquet."
         raise ValueError(refusal(argument, "lie on a local disk where it is an Arrow file", path, remedy))
-    stamp = look(path).stamp
+    stamp = status(path).stamp
     try:
         edges, compressed = batch_edges(path, stamp)
         with pyarrow.memory_map(path) as mapped:
             reader = open_batches(mapped)
             schema = reader.schema
-            name, found = choose(schema, name, path, argument)
+            name, columns = choose(schema, name, path, argument)
             width = 0
-            if is_list(kind := schema.field(found[0]).type):
+            if is_list(kind := schema.field(columns[0]).type):
                 fixed = pyarrow.types.is_fixed_size_list(kind)
                 width = kind.list_size if fixed else batch_width(reader, edges, name)
     except (pyarrow.ArrowException, OSError, struct.error) as error:
@@ -147,9 +152,9 @@ def open_arrow(path: str, name: str, argument: str) -> ArrowSource:
             raise
         with open_file(path) as file:
             known = file.read(8).startswith((ARROW_MAGIC, STREAM_MAGIC))
-        raise broken(path, argument, error, known=known, what="an Arrow file or stream") from error
-    shape, dtype = shape_of(schema, edges[-1], name, found, width), dtype_of(schema, found, path, argument)
-    return ArrowSource(f"{path}#{name}", shape, dtype, path, name, edges if compressed else (), stamp)
+        raise reader_error(path, argument, error, known=known, what="an Arrow file or stream") from error
+    shape, dtype = shape_of(schema, edges[-1], name, columns, width), dtype_of(schema, columns, path, argument)
+    return ArrowSource(f"{path}#{name}", shape, dtype, path, stamp, name, edges if compressed else ())
 
 
 def parquet() -> Any:
@@ -159,8 +164,8 @@ def parquet() -> Any:
 
 @lru_cache(maxsize=8)
 def parquet_footer(path: str, stamp: Stamp) -> Any:
-    """The footer of the file as it was at `stamp`; kept, for that of a wide table takes longer than its rows."""
-    with native(path) as file:
+    """The footer of the file as it was at `stamp`; cached, as that of a wide table takes longer than its rows."""
+    with path_or_file(path) as file:
         return parquet().read_metadata(file)
 
 
@@ -186,7 +191,7 @@ def footer_width(footer: Any, name: str, path: str, argument: str) -> int:
 
 
 def open_batches(mapped: Any, options: Any = None) -> Any:
-    """The reader of an Arrow IPC file, or of a stream, which begins otherwise."""
+    """The reader of an Arrow IPC file or stream, which its first bytes tell apart."""
     mapped.seek(0)
     is_file = mapped.read(8) == ARROW_MAGIC
     mapped.seek(0)
@@ -211,18 +216,18 @@ def batch_edges(path: str, stamp: Stamp) -> tuple[tuple[int, ...], bool]:
 def batch_head(message: bytes) -> tuple[int, bool]:
     """The rows of a record batch and whether its buffers are compressed, from its message, a flatbuffer.
 
-    pyarrow has verified the message but tells neither without reading the batch. Of the table Message the third field
-    is the header, of the table RecordBatch the first is the length, and the fourth is there if it is compressed.
+    pyarrow has verified the message but says neither without reading the batch. Of the table Message the third field
+    is the header, of the table RecordBatch the first is the length, and the fourth exists if it is compressed.
     """
 
-    def field(table: int, number: int) -> int:  # where a table's field is, or 0
+    def field(table: int, number: int) -> int:  # the offset of a table's field, or the table's own if it has none
         (back,) = struct.unpack_from("<i", message, table)
         (size,) = struct.unpack_from("<H", message, table - back)
-        place = 4 + 2 * number
-        return table + struct.unpack_from("<H", message, table - back + place)[0] if place < size else table
+        entry = 4 + 2 * number
+        return table + struct.unpack_from("<H", message, table - back + entry)[0] if entry < size else table
 
-    def follow(place: int) -> int:
-        return place + int(struct.unpack_from("<I", message, place)[0])
+    def follow(offset: int) -> int:
+        return offset + int(struct.unpack_from("<I", message, offset)[0])
 
     batch = follow(field(follow(0), 2))
     length = field(batch, 0)

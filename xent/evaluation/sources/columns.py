@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xent.evaluation.sources.source import chosen, refusal
+from xent.evaluation.sources.messages import refusal, select_array
 from xent.optional import require
 
 
@@ -26,12 +28,12 @@ def matching(names: Sequence[str], name: str) -> list[str]:
     """The columns of a name or of a glob, in the order of the classes."""
     if not is_several(names, name):
         return [name]
-    found = [column for column in names if fnmatchcase(column, name)]
-    numbers = [re.findall("[0-9]+", column) for column in found]
-    stems = {re.sub("[0-9]+", "#", column) for column in found}
+    columns = [column for column in names if fnmatchcase(column, name)]
+    numbers = [re.findall("[0-9]+", column) for column in columns]
+    stems = {re.sub("[0-9]+", "#", column) for column in columns}
     if len(stems) == 1 and all(len(number) == 1 for number in numbers):
-        return sorted(found, key=lambda column: int(numbers[found.index(column)][0]))
-    return found
+        return sorted(columns, key=lambda column: int(numbers[columns.index(column)][0]))
+    return columns
 
 
 def is_several(names: Sequence[str], name: str) -> bool:
@@ -43,36 +45,36 @@ def choose(schema: Any, name: str, path: str, argument: str) -> tuple[str, list[
     """The name that was asked for, or of the only column, and the columns that it stands for."""
     names = schema.names
     if not is_several(names, name):
-        name = chosen(names, name, path, argument)
-    found = matching(names, name)
-    if not found:
-        chosen(names, name, path, argument)
-    if len(set(found)) < len(found) or names.count(found[0]) > 1:
+        name = select_array(names, name, path, argument)
+    columns = matching(names, name)
+    if not columns:
+        select_array(names, name, path, argument)
+    if len(set(columns)) < len(columns) or names.count(columns[0]) > 1:
         raise ValueError(refusal(argument, "name columns that are there once", f"{path}#{name}", "Rename them."))
-    numbers = [int(number) for column in found for number in re.findall("[0-9]+", column)]
-    if len(numbers) == len(found) > 1 and numbers != list(range(numbers[0], numbers[0] + len(found))):
-        rule = "have columns that are numbered without a gap"
-        raise ValueError(refusal(argument, rule, f"{found[0]} to {found[-1]} in {path}", "Name the columns anew."))
-    return name, found
+    numbers = [int(number) for column in columns for number in re.findall("[0-9]+", column)]
+    if len(numbers) == len(columns) > 1 and numbers != list(range(numbers[0], numbers[0] + len(columns))):
+        rule, got = "have columns that are numbered without a gap", f"{columns[0]} to {columns[-1]} in {path}"
+        raise ValueError(refusal(argument, rule, got, "Name the columns anew."))
+    return name, columns
 
 
-def shape_of(schema: Any, rows: int, name: str, found: Sequence[str], width: int) -> tuple[int, ...]:
+def shape_of(schema: Any, rows: int, name: str, columns: Sequence[str], width: int) -> tuple[int, ...]:
     """The shape of the columns; `width` is the length of the lists, where they are lists."""
-    if is_list(schema.field(found[0]).type):
+    if is_list(schema.field(columns[0]).type):
         return rows, width
-    return (rows, len(found)) if is_several(schema.names, name) else (rows,)
+    return (rows, len(columns)) if is_several(schema.names, name) else (rows,)
 
 
-def dtype_of(schema: Any, found: Sequence[str], path: str, argument: str) -> np.dtype[Any]:
+def dtype_of(schema: Any, columns: Sequence[str], path: str, argument: str) -> np.dtype[Any]:
     """The one dtype of the columns, or of the lists' values."""
     types = arrow().types
-    kinds = {column: schema.field(column).type for column in found}
-    values = {column: kind.value_type if is_list(kind) and len(found) == 1 else kind for column, kind in kinds.items()}
-    for column, kind in values.items():
-        if not (types.is_floating(kind) or types.is_integer(kind)) or kind != values[found[0]]:
+    kinds = {name: schema.field(name).type for name in columns}
+    values = {name: kind.value_type if is_list(kind) and len(columns) == 1 else kind for name, kind in kinds.items()}
+    for name, kind in values.items():
+        if not (types.is_floating(kind) or types.is_integer(kind)) or kind != values[columns[0]]:
             rule = "be columns of one type of number, or one column of lists of numbers"
-            raise TypeError(refusal(argument, rule, f"{column} of type {kinds[column]} in {path}", "Cast it."))
-    dtype: np.dtype[Any] = np.dtype(values[found[0]].to_pandas_dtype())
+            raise TypeError(refusal(argument, rule, f"{name} of type {kinds[name]} in {path}", "Cast it."))
+    dtype: np.dtype[Any] = np.dtype(values[columns[0]].to_pandas_dtype())
     return dtype
 
 
@@ -82,53 +84,51 @@ def is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def block(table: Any, found: Sequence[str], shape: tuple[int, ...], first: int) -> np.ndarray[Any, Any]:
+def array_of(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: int) -> NDArray[Any]:
     """The columns as an array of this shape but for its rows; the table's first row is row `first` of the file."""
-    if is_list(table.schema.field(found[0]).type):
-        return joined([lists(chunk, row, shape[1]) for chunk, row in pieces(table, found[0], first)])
+    kind = table.schema.field(columns[0]).type
+    if is_list(kind):
+        return joined([list_values(chunk, row, shape[1]) for chunk, row in chunks_of(table, columns[0], first)])
     if len(shape) == 1:
-        return joined([plain(chunk, row) for chunk, row in pieces(table, found[0], first)])
-    made = np.empty((table.num_rows, len(found)), table.schema.field(found[0]).type.to_pandas_dtype())
-    for column, name in enumerate(found):
-        for chunk, row in pieces(table, name, first):
-            made[row - first : row - first + len(chunk), column] = plain(chunk, row)
-    return made
+        return joined([plain_values(chunk, row) for chunk, row in chunks_of(table, columns[0], first)])
+    array = np.empty((table.num_rows, len(columns)), kind.to_pandas_dtype())
+    for index, name in enumerate(columns):
+        for chunk, row in chunks_of(table, name, first):
+            array[row - first : row - first + len(chunk), index] = plain_values(chunk, row)
+    return array
 
 
-def check_whole(table: Any, found: Sequence[str], shape: tuple[int, ...], first: int) -> None:
-    """Raise ValueError for a null anywhere in what is stored together, so that the same rows fail for any chunks."""
-    for name in found:
-        for chunk, row in pieces(table, name, first):
+def check_no_nulls(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: int) -> None:
+    """Raise ValueError for a null anywhere in whole row groups or batches: the same rows fail for any chunks."""
+    for name in columns:
+        for chunk, row in chunks_of(table, name, first):
             if is_list(chunk.type):
-                lists(chunk, row, shape[1])
+                list_values(chunk, row, shape[1])
             else:
-                plain(chunk, row)
+                plain_values(chunk, row)
 
 
-def pieces(table: Any, name: str, first: int) -> list[tuple[Any, int]]:
-    """The pieces of one column, each with the row at which it begins."""
-    made = []
-    for chunk in table.column(name).chunks:
-        made.append((chunk, first))
-        first += len(chunk)
-    return made
+def chunks_of(table: Any, name: str, first: int) -> list[tuple[Any, int]]:
+    """The chunks of one column, each with the row at which it begins."""
+    chunks = table.column(name).chunks
+    return list(zip(chunks, accumulate(map(len, chunks), initial=first), strict=False))
 
 
-def joined(arrays: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+def joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
     """The arrays as one, without a copy if it is one."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def plain(chunk: Any, first: int) -> np.ndarray[Any, Any]:
-    """Numbers, none of them missing."""
+def plain_values(chunk: Any, first: int) -> NDArray[Any]:
+    """The numbers of a chunk; ValueError for a null."""
     if chunk.null_count:
         missing = int(np.argmax(chunk.is_null().to_numpy(zero_copy_only=False)))
         raise ValueError(f"row {first + missing} is null")
     return np.asarray(chunk.to_numpy(zero_copy_only=False))
 
 
-def lists(chunk: Any, first: int, classes: int) -> np.ndarray[Any, Any]:
-    """Lists of as many numbers as there are classes, shape (rows, classes)."""
+def list_values(chunk: Any, first: int, classes: int) -> NDArray[Any]:
+    """The numbers of a chunk of lists, shape (rows, classes); ValueError for a null, or a list of another length."""
     if chunk.null_count:
         missing = int(np.argmax(chunk.is_null().to_numpy(zero_copy_only=False)))
         raise ValueError(f"row {first + missing} is null")

@@ -11,17 +11,23 @@ from typing import Any
 import numpy as np
 
 import xent
-from xent.evaluation.sources.source import FORMATS, Source, refusal
+from xent.evaluation.sources.messages import FORMATS, refusal
+from xent.evaluation.sources.source import Source
 
 
 @dataclass(frozen=True, eq=False)
-class InHand(Source):
-    """An array in hand, NumPy's or on a GPU; each task gets a view of its rows."""
+class ArraySource(Source):
+    """An array in memory, NumPy's or on a GPU; each task gets a view of its rows."""
 
     array: Any
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         return {}, [self.array[start:stop] for start, stop in pairwise(bounds)]
+
+    def files(self) -> list[str]:
+        """The file of a memory map."""
+        base = self.array.base if isinstance(self.array, np.ndarray) else None
+        return [str(base.filename)] if isinstance(base, np.memmap) and base.filename else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +43,8 @@ class DaskSource(Source):
         chunks = (tuple(stop - start for start, stop in pairwise(bounds)), *((size,) for size in self.shape[1:]))
         array = self.array if self.array.chunks == chunks else self.array.rechunk(chunks)
         (array,) = importlib.import_module("dask").optimize(array)
-        return dict(array.__dask_graph__()), [
-            (array.name, i, *(0 for _ in self.shape[1:])) for i in range(len(chunks[0]))
-        ]
+        keys = [(array.name, i, *(0 for _ in self.shape[1:])) for i in range(len(chunks[0]))]
+        return dict(array.__dask_graph__()), keys
 
     @property
     def has_whole_rows(self) -> bool:
@@ -49,7 +54,7 @@ class DaskSource(Source):
 
 @dataclass(frozen=True, eq=False)
 class StatisticsSource(Source):
-    """The statistics of the rows of a Dask array that is cut along its classes, of which none is joined.
+    """The statistics of the rows of a Dask array whose classes are in several chunks, which are never joined.
 
     ``fields`` are Dask arrays (rows,), those of ``xent.RowStatistics``.
     """
@@ -58,32 +63,48 @@ class StatisticsSource(Source):
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         # subtle: dask.optimize would optimise the graph of all fields once for each of them
-        merged = importlib.import_module("dask.highlevelgraph").HighLevelGraph.merge
-        keys = [key for one in self.fields for key in one.__dask_keys__()]
-        graph = self.fields[0].__dask_optimize__(merged(*(one.__dask_graph__() for one in self.fields)), keys)
-        return dict(graph), [
-            (xent.RowStatistics, *((one.name, i) for one in self.fields)) for i in range(len(bounds) - 1)
-        ]
+        merge = importlib.import_module("dask.highlevelgraph").HighLevelGraph.merge
+        keys = [key for field in self.fields for key in field.__dask_keys__()]
+        graph = self.fields[0].__dask_optimize__(merge(*(field.__dask_graph__() for field in self.fields)), keys)
+        names = [field.name for field in self.fields]
+        tasks = [(xent.RowStatistics, *((name, i) for name in names)) for i in range(len(bounds) - 1)]
+        return dict(graph), tasks
 
 
-def open_dask(lazy: Any, argument: str) -> DaskSource:
-    """A Dask array whose chunks are of known sizes."""
-    if any(math.isnan(size) for size in lazy.shape):
+def open_dask(array: Any, argument: str) -> DaskSource:
+    """The source of a Dask array; ValueError if it does not know the sizes of its chunks."""
+    if any(math.isnan(size) for size in array.shape):
         remedy = "Call its compute_chunk_sizes() first."
         raise ValueError(refusal(argument, "know the sizes of its chunks", "a Dask array of unknown sizes", remedy))
-    return DaskSource(None, tuple(lazy.shape), np.dtype(lazy.dtype), lazy)
+    return DaskSource(None, tuple(array.shape), np.dtype(array.dtype), array)
 
 
-def seen_by_numpy(source: Any, kind: str, argument: str) -> np.ndarray[Any, Any]:
-    """An array of another library as NumPy's, without a copy where its memory is the host's."""
+def open_array(array: Any, argument: str) -> ArraySource:
+    """The source of an array of any library whose memory NumPy can see; TypeError for anything else."""
     reason = ""
-    if not isinstance(source, np.ndarray):  # a subclass has its own meaning: a mask for instance
+    is_subclass = isinstance(array, np.ndarray) and type(array) not in (np.ndarray, np.memmap)  # a mask for instance
+    if not is_subclass and (hasattr(array, "__array__") or hasattr(array, "__dlpack__")):
         try:
-            if hasattr(source, "__array__"):
-                return np.asarray(source)
-            if hasattr(source, "__dlpack__"):
-                return np.from_dlpack(source)
+            view = to_numpy(array)
+            return ArraySource(None, view.shape, view.dtype, view)
         except Exception as error:  # it is on a GPU, needs a gradient, or has a dtype that NumPy has not
             reason = f" ({error})"
+    kind = f"{type(array).__module__}.{type(array).__name__}"
     rule = f"be {FORMATS}, or a NumPy or Dask array, or one that NumPy can see"
     raise TypeError(refusal(argument, rule, f"{kind}{reason}", "Convert it with numpy.asarray, or save it."))
+
+
+def is_on_a_gpu(array: Any) -> bool:
+    """Whether it is an array of CuPy, or a tensor on a GPU."""
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def to_numpy(array: Any) -> Any:
+    """The array as NumPy's, a copy of one on a GPU and a view of any other; None for None."""
+    if array is None:
+        return None
+    if is_on_a_gpu(array):
+        return array.get() if hasattr(array, "get") else np.asarray(array.cpu())  # CuPy's, torch's
+    if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
+        return np.from_dlpack(array)
+    return np.asarray(array)

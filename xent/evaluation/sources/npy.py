@@ -1,6 +1,6 @@
 """Arrays that lie in a file as they lie in memory: .npy files, and raw ones whose dtype and shape are named.
 
-On a local disk each task maps its own rows; of a URL it asks for the range of them. Nothing is ever unpickled.
+On a local disk each task maps its own rows; of a URL it reads the range of them. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xent.evaluation.sources.source import ReadError, Source, reading, refusal
-from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, look, open_file, read_range
+from xent.evaluation.sources.messages import ReadError, reading, refusal
+from xent.evaluation.sources.source import FileSource
+from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, open_file, read_range, status
 from xent.optional import require
 
 MALFORMED = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
-"""What NumPy raises of a header that it cannot parse."""
+"""What NumPy raises for a header that it cannot parse."""
 RAW_FORM = "dtype and shape after a #, as in logits.bin#float16,1000,256"
 
 
 @dataclass(frozen=True, eq=False)
-class MappedSource(Source):
-    """An array at an offset of a file: ``order`` is "C", or "F" where its columns lie one after the other."""
+class MappedSource(FileSource):
+    """An array at an offset of a file: ``order`` is "C", or "F" if its columns lie one after the other."""
 
-    path: str
-    file: str
     offset: int
     order: str
-    stamp: Stamp
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """A read-only view of the file's pages, or a copy where they need converting or come from afar."""
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """A read-only view of the file's pages; a copy of a URL's, or of those in another byte or row order."""
         check_unchanged(self.file, self.stamp)
         native = self.dtype.newbyteorder("=")
         shape, offset = self.shape, self.offset
@@ -52,7 +51,7 @@ def open_npy(path: str, name: str, argument: str) -> MappedSource:
     if name:
         rule = "name no array of a .npy file, which has one"
         raise ValueError(refusal(argument, rule, f"{path}#{name}", f"Pass {path}."))
-    stamp = look(path).stamp
+    stamp = status(path).stamp
     with open_file(path) as file:
         source = npy_at(file, path, path, argument, stamp, f"Use numpy.save, or name the {RAW_FORM}.")
     if not source.dtype.hasobject:
@@ -61,21 +60,20 @@ def open_npy(path: str, name: str, argument: str) -> MappedSource:
 
 
 def npy_at(
-    file: IO[bytes], path: str, place: str, argument: str, stamp: Stamp, remedy: str = "Use numpy.save."
+    stream: IO[bytes], path: str, file: str, argument: str, stamp: Stamp, remedy: str = "Use numpy.save."
 ) -> MappedSource:
-    """The array whose .npy header begins where `file` stands, which is the one at `place`."""
+    """The array whose .npy header begins where the `stream` of a `file` stands; `path` is how messages name it."""
     try:
-        version = np.lib.format.read_magic(file)
+        version = np.lib.format.read_magic(stream)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"its format version is {version}")
-        first = version == (1, 0)
-        header = (np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0)(file)
-        shape, fortran, dtype = header
+        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+        shape, is_fortran, dtype = read_header(stream)
         if any(size < 0 for size in shape):
             raise ValueError(f"its shape is {shape}")
     except MALFORMED as error:
         raise ValueError(refusal(argument, "be the path of a .npy file", f"{path} ({error})", remedy)) from error
-    source = MappedSource(path, shape, dtype, place, file.tell(), "F" if fortran else "C", stamp)
+    source = MappedSource(path, shape, dtype, file, stamp, stream.tell(), "F" if is_fortran else "C")
     check_order(source, argument)
     return source
 
@@ -91,12 +89,12 @@ def open_raw(path: str, name: str, argument: str) -> MappedSource:
     if not shape or min(shape) < 0 or (dtype.kind not in "fiu" and dtype.name != "bfloat16"):
         rule, remedy = f"name the {RAW_FORM}", "Files of other formats have their own suffix."
         raise ValueError(refusal(argument, rule, f"{path}#{name}", remedy))
-    found, told = look(path), math.prod(shape) * dtype.itemsize
-    source = MappedSource(f"{path}#{name}", shape, dtype, path, 0, "C", found.stamp)
-    if found.size != told:
-        got = f"{found.size} bytes in {path}"
+    file, size = status(path), math.prod(shape) * dtype.itemsize
+    source = MappedSource(f"{path}#{name}", shape, dtype, path, file.stamp, 0, "C")
+    if file.size != size:
+        got = f"{file.size} bytes in {path}"
         remedy = "Correct the dtype and the shape, or write the file again."
-        raise ValueError(refusal(argument, f"have the {told} bytes of {dtype}[{', '.join(sizes)}]", got, remedy))
+        raise ValueError(refusal(argument, f"have the {size} bytes of {dtype}[{', '.join(sizes)}]", got, remedy))
     return source
 
 
@@ -108,15 +106,15 @@ def named_dtype(name: str) -> np.dtype[Any]:
     return dtype
 
 
-def check_size(path: str, promised: int, found: int) -> None:
-    """Raise ReadError where a file is shorter than its header says."""
-    if found < promised:
-        sizes = f"its header promises {promised} bytes and it has {found}"
+def check_size(path: str, promised: int, size: int) -> None:
+    """Raise ReadError if a file is shorter than its header says."""
+    if size < promised:
+        sizes = f"its header promises {promised} bytes and it has {size}"
         raise ReadError(f"evaluate: {path} is truncated: {sizes}. Copy or write it again.")
 
 
 def check_order(source: MappedSource, argument: str) -> None:
-    """Raise ValueError where rows are spread over a file at a URL."""
+    """Raise ValueError if the file is at a URL and its rows are not stored one after the other."""
     if source.order == "F" and is_url(source.file) and len(source.shape) > 1:
         remedy = "Download it, or save numpy.ascontiguousarray of it."
         raise ValueError(refusal(argument, "be stored by rows (in C order) at a URL", source, remedy))

@@ -1,8 +1,8 @@
-"""Predictions and labels: which source is behind a path, a URL, or an array in hand.
+"""Predictions and labels: which source is behind a path, a URL, or an array in memory.
 
-A path is that of a file or a folder, or a glob of several. What it does not say itself comes after a #: the name of an
-array in the file, or the dtype and shape of a raw one. Only headers are read when a source is opened, and whatever is
-wrong with them is said there, before any work. Nothing is ever unpickled.
+A path is that of a file or a folder, or a glob of several. After a # it may have the name of an array in the file, or
+the dtype and shape of a raw one. Only headers are read when a source is opened, and an error of a header is raised
+there, before any work. Nothing is ever unpickled.
 Leaves out the formats themselves.
 """
 
@@ -12,17 +12,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from xent.evaluation.sources.archives import open_npz
 from xent.evaluation.sources.arrow import open_arrow, open_parquet
 from xent.evaluation.sources.hdf5 import open_hdf
-from xent.evaluation.sources.in_memory import InHand, open_dask, seen_by_numpy
+from xent.evaluation.sources.in_memory import ArraySource, is_on_a_gpu, open_array, open_dask
+from xent.evaluation.sources.messages import FORMATS, refusal
 from xent.evaluation.sources.npy import named_dtype, open_npy, open_raw
 from xent.evaluation.sources.safetensors import open_safetensors
 from xent.evaluation.sources.shards import open_shards
-from xent.evaluation.sources.source import FORMATS, Source, is_on_a_gpu, refusal
-from xent.evaluation.sources.storage import check_ranges, is_glob, is_url, look, matches, members, suffix
+from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.storage import check_ranges, is_glob, is_url, matches, members, status, suffix
 from xent.evaluation.sources.topk import TopK, pair_up
 from xent.evaluation.sources.zarr import is_zarr, open_zarr
 
@@ -70,21 +69,17 @@ def open_source(source: Any, argument: str) -> Source:
     if isinstance(source, TopK):
         ids, values = open_source(source.ids, argument), open_source(source.log_probabilities, argument)
         return pair_up(source, ids, values, argument)
-    if type(source) in (np.ndarray, np.memmap):
-        array = np.asarray(source)
-        return InHand(None, array.shape, array.dtype, array)
     kind = f"{type(source).__module__}.{type(source).__name__}"
     if kind.startswith("xarray.") and hasattr(source, "dims") and hasattr(source, "data"):
         return open_source(source.data, argument)
     if is_on_a_gpu(source):
-        return InHand(None, tuple(source.shape), named_dtype(str(source.dtype).removeprefix("torch.")), source)
+        return ArraySource(None, tuple(source.shape), named_dtype(str(source.dtype).removeprefix("torch.")), source)
     if hasattr(source, "__dask_graph__") and hasattr(source, "chunks"):
         return open_dask(source, argument)
     if kind.startswith(("h5py.", "zarr.")):  # NumPy would read them whole
         remedy = "Pass its path, with its name after a #, so that each task opens it."
         raise TypeError(refusal(argument, "be read in parts", f"an open {kind}", remedy))
-    array = seen_by_numpy(source, kind, argument)
-    return InHand(None, array.shape, array.dtype, array)
+    return open_array(source, argument)
 
 
 def check_pair(predictions: Source, labels: Source) -> None:
@@ -128,44 +123,44 @@ def open_keys(predictions: Source, keys: Mapping[str, Any]) -> dict[str, Source]
 
 def open_path(text: str, argument: str) -> Source:
     """The source at a path, with the name of an array after its # if it has one."""
-    path, name = split(text)
+    path, name = split_name(text)
     if is_glob(path):
         return open_members(path, matches(path), name, argument)
     opener = OPENERS.get(suffix(path))
-    if is_url(path) and not opener and is_zarr(path):  # before look: a web server tells of no folders
+    if is_url(path) and not opener and is_zarr(path):  # before status: a web server tells of no folders
         return numbers_only(open_zarr(path, name, argument), argument)
     try:
-        entry = look(path)
+        entry = status(path)
     except FileNotFoundError as error:
         got = f"{path}, where nothing is"
         raise FileNotFoundError(refusal(argument, f"be {FORMATS}", got, "Check the spelling.")) from error
     if entry.is_folder:
         if is_zarr(path):
             return numbers_only(open_zarr(path, name, argument), argument)
-        found = [member for member in members(path) if suffix(member) in (*OPENERS, ".zarr")]
-        return open_members(path, found, name, argument)
+        shards = [member for member in members(path) if suffix(member) in (*OPENERS, ".zarr")]
+        return open_members(path, shards, name, argument)
     check_ranges(path, entry.size)
     if not opener:
         opener = open_raw if name else open_npy
     return numbers_only(opener(path, name, argument), argument)
 
 
-def open_members(path: str, found: list[str], name: str, argument: str) -> Source:
-    """The shards of a folder or a glob."""
-    kinds = sorted({suffix(member) for member in found})
-    if not found:
+def open_members(path: str, shards: list[str], name: str, argument: str) -> Source:
+    """The source of the shards of a folder or a glob; ValueError if there are none, or they are of several formats."""
+    suffixes = sorted({suffix(shard) for shard in shards})
+    if not shards:
         rule = "be a folder of shards or a Zarr array, or a glob of shards"
         remedy = "Pass the directory that holds zarr.json or .zarray, or files of one format."
         raise ValueError(refusal(argument, rule, f"{path}, which has none", remedy))
-    if len(kinds) > 1:
-        rule, remedy = "have shards of one format", f"Pass a glob such as {path}/*{kinds[0]}."
-        raise ValueError(refusal(argument, rule, f"{', '.join(kinds)} in {path}", remedy))
-    named = f"#{name}" if name else ""
-    return open_shards(f"{path}{named}", [f"{member}{named}" for member in found], argument, open_path)
+    if len(suffixes) > 1:
+        rule, remedy = "have shards of one format", f"Pass a glob such as {path}/*{suffixes[0]}."
+        raise ValueError(refusal(argument, rule, f"{', '.join(suffixes)} in {path}", remedy))
+    fragment = f"#{name}" if name else ""
+    return open_shards(f"{path}{fragment}", [f"{shard}{fragment}" for shard in shards], argument, open_path)
 
 
-def split(text: str) -> tuple[str, str]:
-    """The path, absolute if it is local, and what comes after the last #, unless that is part of a file's own name."""
+def split_name(text: str) -> tuple[str, str]:
+    """The path, absolute if it is local, and the name after the last #, unless the # is part of a file's own name."""
     path, _, name = text.rpartition("#")
     if not path or (not is_url(text) and os.path.exists(text)):
         path, name = text, ""

@@ -9,9 +9,9 @@ import json
 import math
 from typing import Any
 
+from xent.evaluation.sources.messages import refusal, select_array
 from xent.evaluation.sources.npy import MappedSource, check_size, named_dtype
-from xent.evaluation.sources.source import chosen, refusal
-from xent.evaluation.sources.storage import look, open_file
+from xent.evaluation.sources.storage import open_file, status
 
 HEADER_BYTES = 100_000_000  # the limit of safetensors itself
 SAFE_DTYPES = {
@@ -32,9 +32,9 @@ SAFE_DTYPES = {
 
 def open_safetensors(path: str, name: str, argument: str) -> MappedSource:
     """One tensor of a safetensors file, of which the header has been read."""
-    stamp = look(path).stamp
+    stamp = status(path).stamp
     tensors, data = safetensors_header(path, stamp[0], argument)
-    name = chosen(tensors, name, path, argument)
+    name = select_array(tensors, name, path, argument)
     try:
         entry = tensors[name]
         shape, (start, stop) = entry["shape"], entry["data_offsets"]
@@ -50,11 +50,11 @@ def open_safetensors(path: str, name: str, argument: str) -> MappedSource:
     if stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(malformed(path, argument, f"{name} has {stop - start} bytes for {code}{shape}"))
     check_size(path, data + max(stop, last_byte(tensors)), stamp[0])
-    return MappedSource(f"{path}#{name}", tuple(shape), dtype, path, data + start, "C", stamp)
+    return MappedSource(f"{path}#{name}", tuple(shape), dtype, path, stamp, data + start, "C")
 
 
 def safetensors_header(path: str, size: int, argument: str) -> tuple[dict[str, Any], int]:
-    """What the header says of each tensor, and where the bytes begin that it counts from."""
+    """The header's entry of each tensor, and the offset in the file at which its own offsets begin."""
     with open_file(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > HEADER_BYTES:
@@ -72,18 +72,18 @@ def safetensors_header(path: str, size: int, argument: str) -> tuple[dict[str, A
 
 
 def last_byte(tensors: dict[str, Any]) -> int:
-    """Where the last tensor ends, as far as the header can be understood."""
+    """The offset at which the last tensor ends; entries that are malformed are passed over."""
     ends = [entry.get("data_offsets") for entry in tensors.values() if isinstance(entry, dict)]
     return max(end[-1] for end in ends if isinstance(end, list) and end and type(end[-1]) is int)
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs as a dict; ValueError where a key comes twice, for then no two readers agree."""
+    """The pairs as a dict; ValueError if a key is there twice, which readers resolve differently."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a name comes twice")
     return dict(pairs)
 
 
 def malformed(path: str, argument: str, error: object) -> str:
-    """The message of a safetensors file whose header cannot be."""
+    """The message of a safetensors file with a malformed header."""
     return refusal(argument, "be a safetensors file where its name says so", f"{path} ({error})", "Write it again.")

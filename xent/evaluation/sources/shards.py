@@ -8,13 +8,15 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xent.evaluation.sources.source import Part, Source, nearest_edge, refusal
+from xent.evaluation.sources.messages import refusal
+from xent.evaluation.sources.source import Source, SourcePart, nearest_edge
 
 OPENED_AT_ONCE = 16
 
@@ -33,15 +35,15 @@ class ShardedSource(Source):
         return self.bounds_along(edges, chunk_bytes)
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
-        carried = ShardedSource(self.path, self.shape, self.dtype, tuple(s.carried() for s in self.shards), self.starts)
-        return {}, [carried.part(start, stop) for start, stop in pairwise(bounds)]
+        source = replace(self, shards=tuple(shard.for_tasks() for shard in self.shards))
+        return {}, [source.part(start, stop) for start, stop in pairwise(bounds)]
 
-    def part(self, start: int, stop: int) -> Part:
-        """These rows, as a source that knows the files that they are in and no others."""
+    def part(self, start: int, stop: int) -> SourcePart:
+        """These rows, of a source that has the files that they are in and no others."""
         first = bisect_right(self.starts, start) - 1
         last = max(bisect_left(self.starts, stop), first + 1)
         shards = self.shards[first:last]
-        return Part(shards[0] if len(shards) == 1 else together(self.path, shards), start - self.starts[first])
+        return SourcePart(shards[0] if len(shards) == 1 else joined(self.path, shards), start - self.starts[first])
 
     def edge(self, start: int, stop: int) -> int | None:
         edge = nearest_edge(self.starts, start, stop)
@@ -52,41 +54,45 @@ class ShardedSource(Source):
         return None if inside is None else inside + self.starts[first]
 
     def fingerprint(self) -> Any:
-        return [shard.fingerprint() for shard in self.shards]
+        fingerprints = [shard.fingerprint() for shard in self.shards]
+        return None if None in fingerprints else fingerprints
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def files(self) -> list[str]:
+        return [path for shard in self.shards for path in shard.files()]
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows of several files."""
-        made = [
+        blocks = [
             shard.read(max(start - first, 0), min(stop, last) - first)
             for shard, (first, last) in zip(self.shards, pairwise(self.starts), strict=True)
             if max(start, first) < min(stop, last)
         ]
-        return np.concatenate(made)
+        return np.concatenate(blocks)
 
     def check_complete(self) -> None:
-        """Raise ReadError where parts of a shard were never written, or are lost."""
+        """Raise ReadError if parts of a shard were never written, or are lost."""
         for shard in self.shards:
             shard.check_complete()
 
 
-def together(path: str | None, shards: Sequence[Source]) -> ShardedSource:
-    """The rows of all."""
+def joined(path: str | None, shards: Sequence[Source]) -> ShardedSource:
+    """The rows of all shards, one after the other."""
     starts = tuple(accumulate((shard.shape[0] for shard in shards), initial=0))
     shape, dtype = (starts[-1], *shards[0].shape[1:]), shards[0].dtype.newbyteorder("=")
     return ShardedSource(path, shape, dtype, tuple(shards), starts)
 
 
-def open_shards(path: str, paths: Sequence[str], argument: str, opened: Callable[[str, str], Source]) -> Source:
-    """The shards at `paths`, all of them of one dtype and number of classes."""
+def open_shards(path: str, paths: Sequence[str], argument: str, open_shard: Callable[[str, str], Source]) -> Source:
+    """The shards at `paths`; ValueError unless all are of one dtype and number of classes."""
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
-        shards = list(pool.map(lambda shard: opened(shard, argument), paths))
+        shards = list(pool.map(lambda path: open_shard(path, argument), paths))
     for shard in shards:
-        if not shard.shape or kind(shard) != kind(shards[0]):
+        if not shard.shape or row_type(shard) != row_type(shards[0]):
             rule = "have shards of one dtype and number of classes"
             raise ValueError(refusal(argument, rule, f"{shards[0]} and {shard}", "Save them alike."))
-    return together(path, shards)
+    return joined(path, shards)
 
 
-def kind(shard: Source) -> tuple[Any, ...]:
-    """What the shards of a set have in common."""
+def row_type(shard: Source) -> tuple[Any, ...]:
+    """The dtype and the shape of a row."""
     return shard.dtype.newbyteorder("="), *shard.shape[1:]

@@ -1,4 +1,4 @@
-"""A source: rows that can be read in parts, and the messages of one that cannot.
+"""A source: rows that can be read in parts.
 
 A source of a file knows its path, shape and dtype and holds no data: each task opens the file itself and reads its own
 rows, so a task graph stays small whatever the size of the set.
@@ -9,89 +9,79 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xent.text import shown_path, shown_text
+import xent
+from xent.evaluation.sources.storage import Stamp, is_url
+from xent.text import shown_path
 
-FORMATS = "the path of a .npy file, of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a Zarr array"
-SHOWN_NAMES = 10
 MOST_ROWS = 2**18
-"""Of a chunk: what is found of a row takes some hundred bytes, which of few classes is more than the predictions."""
-
-
-class ReadError(OSError):
-    """A file is missing, truncated, corrupt, or has changed; the message names it, and the rows if they are known.
-
-    What a URL keeps secret is not in the message, whatever the error was made of.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(shown_text(message))
+"""Of a chunk: the statistics of a row are some hundred bytes, more than its predictions if there are few classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Rows that can be read in parts; ``path`` is None for an array in hand."""
+    """Rows that can be read in parts; ``path`` is how messages name it, None for an array in memory."""
 
     path: str | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     def bounds(self, chunk_bytes: int) -> list[int]:
-        """The rows at which its chunks begin, when each has at most `chunk_bytes`, and the end."""
+        """The rows at which its chunks begin, and the end; each chunk has at most `chunk_bytes`."""
         return self.bounds_by(1, chunk_bytes)
 
-    def bounds_by(self, together: int, chunk_bytes: int) -> list[int]:
-        """The same, where rows are stored `together` and at least so many are read at once."""
+    def bounds_by(self, step: int, chunk_bytes: int) -> list[int]:
+        """The same for rows that are stored, and so read, `step` at a time."""
         rows = self.shape[0]
         most = min(chunk_bytes // max(1, self.row_bytes), MOST_ROWS)
-        step = together * max(1, most // together)
-        return [*range(0, rows, step), rows]
+        return [*range(0, rows, step * max(1, most // step)), rows]
 
     def bounds_along(self, edges: Sequence[int], chunk_bytes: int) -> list[int]:
-        """The same, where rows are stored between `edges`, of which the first is 0 and the last the end."""
+        """The same for rows that are stored in pieces between `edges`, the first 0 and the last the end."""
         most = min(chunk_bytes // max(1, self.row_bytes), MOST_ROWS)
-        kept = [0]
+        bounds = [0]
         for start, stop in pairwise(edges):
-            if stop - kept[-1] > most and start > kept[-1]:
-                kept.append(start)
-        return kept if kept[-1] == edges[-1] else [*kept, edges[-1]]
+            if stop - bounds[-1] > most and start > bounds[-1]:
+                bounds.append(start)
+        return bounds if bounds[-1] == edges[-1] else [*bounds, edges[-1]]
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
-        """A graph, empty but for Dask, and what the task of each chunk is given.
+        """A Dask graph, and for each chunk what :func:`read_rows` takes: a :class:`Part`, an array, or a graph's key.
 
-        That is a :class:`Part`, an array, or the key of a Dask block.
+        The graph is empty for all sources but Dask's.
         """
-        carried = self.carried()
-        return {}, [Part(carried, start) for start in bounds[:-1]]
+        source = self.for_tasks()
+        return {}, [SourcePart(source, start) for start in bounds[:-1]]
 
-    def carried(self) -> Source:
-        """The source as a task carries it: without what only its bounds need."""
+    def for_tasks(self) -> Source:
+        """The source without what only its bounds need, so that a graph of many tasks stays small."""
         return self
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start to stop, in native byte order and C order."""
         raise NotImplementedError
 
     def edge(self, start: int, stop: int) -> int | None:
-        """The row between the two, near the middle, at which one part of what is stored ends and the next begins."""
+        """A row between the two, near the middle, at which one stored piece ends and the next begins; None if none."""
         return None
 
+    def files(self) -> list[str]:
+        """The local files and folders that it reads; none of an array in memory, or at a URL."""
+        return []
+
     def fingerprint(self) -> Any:
-        """What tells whether it is the set that it was, for JSON; None for an array in hand, of which nothing tells."""
-        stamp = getattr(self, "stamp", None)
-        if stamp is None or stamp[1] == "":  # a server need not tell of changes
-            return None
-        return [self.shown, list(self.shape), str(self.dtype), *stamp]
+        """A value for JSON that changes when the rows change; None if that cannot be noticed."""
+        return None
 
     def check_complete(self) -> None:
-        """Raise ReadError where parts of it were never written, or are lost."""
+        """Raise ReadError if parts of it were never written, or are lost."""
 
     def missing(self) -> int:
         """How many parts of it are not stored, and are read as a fill value."""
@@ -104,7 +94,7 @@ class Source:
 
     @property
     def has_whole_rows(self) -> bool:
-        """Whether a task is given every class of a row at once."""
+        """Whether a task gets every class of a row at once."""
         return True
 
     @property
@@ -117,33 +107,59 @@ class Source:
         return f"{text} in {self.shown}" if self.path else text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class FileSource(Source):
+    """Rows of one file.
+
+    ``path`` has after a # the name of the array, if the file holds several; ``file`` is the path of the file alone,
+    and ``stamp`` that file's.
+    """
+
+    path: str
+    file: str
+    stamp: Stamp
+
+    def files(self) -> list[str]:
+        return [] if is_url(self.file) else [self.file]
+
+    def fingerprint(self) -> Any:
+        if self.stamp[1] == "":  # of a server that tells of no changes
+            return None
+        return [self.shown, list(self.shape), str(self.dtype), *self.stamp]
+
+
 class Part:
-    """The rows of a source from `first` on, as a task is given them."""
+    """The rows of a chunk, which its task reads."""
+
+    def read(self, start: int, stop: int) -> Any:
+        """Rows start to stop, counted from the first of the chunk."""
+        raise NotImplementedError
+
+    def edge(self, start: int, stop: int) -> int | None:
+        """As :meth:`Source.edge`, counted from the first row of the chunk."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SourcePart(Part):
+    """The rows of a source from `first` on."""
 
     source: Source
     first: int
 
-    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Rows start to stop, counted from the first."""
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         return self.source.read(self.first + start, self.first + stop)
 
     def edge(self, start: int, stop: int) -> int | None:
-        """Where :meth:`Source.edge` cuts these rows, counted from the first."""
         edge = self.source.edge(self.first + start, self.first + stop)
         return None if edge is None else edge - self.first
 
 
-def take(part: Any, start: int, stop: int) -> Any:
-    """Rows of what a task is given: they are read, or cut from those in hand; of statistics all are taken."""
-    if hasattr(part, "rows"):
-        return part.rows(start, stop)
-    return part[start:stop] if hasattr(part, "shape") else part
-
-
-def is_on_a_gpu(array: Any) -> bool:
-    """Whether it is an array of CuPy, or a tensor on a GPU."""
-    return hasattr(array, "__cuda_array_interface__")
+def read_rows(part: Any, start: int, stop: int) -> Any:
+    """Rows of a chunk: read from a Part, or cut from an array; statistics, and None, are returned whole."""
+    if isinstance(part, Part):
+        return part.read(start, stop)
+    return part if part is None or isinstance(part, xent.RowStatistics) else part[start:stop]
 
 
 def nearest_multiple(step: int, start: int, stop: int) -> int | None:
@@ -156,46 +172,3 @@ def nearest_edge(edges: Sequence[int], start: int, stop: int) -> int | None:
     """That of `edges` between the two that is nearest to the middle, if there is one."""
     inside = edges[bisect_right(edges, start) : bisect_left(edges, stop)]
     return min(inside, key=lambda edge: abs(2 * edge - start - stop), default=None)
-
-
-def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
-    """The message of an input that cannot be evaluated; what a URL keeps secret is not in it."""
-    return shown_text(f"evaluate: `{argument}` must {rule}, got {got}. {remedy}")
-
-
-def chosen(names: Collection[str], name: str, path: str, argument: str) -> str:
-    """The array of a file that `name` asks for, or the only one."""
-    if name in names:
-        return name
-    if not name and len(names) == 1:
-        return next(iter(names))
-    shown = [*names][:SHOWN_NAMES] + ["…"] * (len(names) > SHOWN_NAMES)
-    got = f"{name!r} of {path}, which holds {', '.join(shown) or 'none'}"
-    remedy = f"Pass {path}#{shown[0]}" if shown else "Write it again"
-    raise ValueError(refusal(argument, "name one array of its file after a #", got, f"{remedy}."))
-
-
-def broken(path: str, argument: str, error: Exception, *, known: bool, what: str) -> Exception:
-    """The error of a file that its reader refuses: a ReadError if its first bytes are those of its format (`known`)."""
-    if known:
-        return ReadError(f"evaluate: {path} is truncated or corrupt ({error}). Copy or write it again.")
-    return ValueError(refusal(argument, f"be {what} where its name says so", f"{path} ({error})", "Rename it."))
-
-
-@contextmanager
-def reading(path: str, start: int, stop: int) -> Iterator[None]:
-    """Name the file and the rows in what a reader raises: each codec has its own way to say that bytes are bad."""
-    try:
-        yield
-    except (ReadError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ReadError(f"evaluate: rows {start} to {stop} of {path} could not be read ({what}).") from error
-
-
-def check_count(path: str, found: int, expected: int, flaw: str, remedy: str) -> None:
-    """Raise ReadError where fewer chunks are found than expected."""
-    if found < expected:
-        message = f"{path} is incomplete: {expected - found} of its {expected} {flaw}"
-        raise ReadError(f"evaluate: {message}. Copy or write it again; {remedy}.")

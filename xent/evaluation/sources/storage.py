@@ -1,7 +1,7 @@
 """Where files are: local paths, and the URLs that fsspec knows.
 
 A URL has ``://`` in it; options and credentials are those of fsspec's own configuration. Every request for bytes is
-for a range, and one that is answered with other bytes is an error.
+for a range, and an answer of other bytes is an error.
 Leaves out what the bytes mean.
 """
 
@@ -17,20 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xent.evaluation.sources.source import ReadError
+from xent.evaluation.sources.messages import ReadError
 from xent.optional import require
 from xent.text import shown_path, shown_text
 
 Stamp = tuple[int, int | str]
-"""The size and time, or tag, of a file, by which a change is noticed."""
+"""The size of a file and the time of its last change, or its tag on a server; the tag "" tells of no changes."""
 
 AHEAD_BYTES = 2**16
-MARKS = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
+TAG_FIELDS = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is at a place."""
+class Status:
+    """What is at a path: the stamp of a file, or a folder."""
 
     stamp: Stamp
     is_folder: bool
@@ -42,58 +42,58 @@ class Entry:
 
 
 def is_url(path: str) -> bool:
-    """Whether the path is one that fsspec is asked for."""
+    """Whether fsspec opens the path."""
     return "://" in path or "::" in path
 
 
-def look(path: str) -> Entry:
-    """What is there; FileNotFoundError where nothing is."""
+def status(path: str) -> Status:
+    """What is at the path; FileNotFoundError if nothing is."""
     if not is_url(path):
-        status = Path(path).stat()
-        return Entry((status.st_size, status.st_mtime_ns), os.path.isdir(path))
-    system, place = filesystem(path)
-    info = system.info(place)
+        file = Path(path).stat()
+        return Status((file.st_size, file.st_mtime_ns), os.path.isdir(path))
+    system, remote_path = filesystem(path)
+    info = system.info(remote_path)
     is_folder = info.get("type") == "directory"
     if info.get("size") is None and not is_folder:
         raise ReadError(f"evaluate: {path} could not be opened (its server does not tell the size). Download it.")
-    mark = next((str(info[mark]) for mark in MARKS if info.get(mark)), "")
-    return Entry((info.get("size") or 0, mark), is_folder)
+    tag = next((str(info[field]) for field in TAG_FIELDS if info.get(field)), "")
+    return Status((info.get("size") or 0, tag), is_folder)
 
 
 def exists(path: str) -> bool:
-    """Whether something is there."""
+    """Whether something is at the path."""
     if not is_url(path):
         return os.path.exists(path)
-    system, place = filesystem(path)
-    return bool(system.exists(place))
+    system, remote_path = filesystem(path)
+    return bool(system.exists(remote_path))
 
 
 def check_unchanged(path: str, stamp: Stamp) -> None:
-    """Raise ReadError where the file is not as it was when its header was read."""
+    """Raise ReadError if the file has changed since its header was read."""
     try:
-        found = look(path).stamp
+        current = status(path).stamp
     except ReadError:
         raise
     except OSError as error:
         reason = error.strerror or "it is not there"
         message = f"evaluate: {path} could not be opened ({reason}). Every worker must see it at this path."
         raise ReadError(message) from error
-    if found != stamp:
+    if current != stamp:
         raise ReadError(f"evaluate: {path} has changed since it was opened. Run it again.")
 
 
 def open_file(path: str) -> BinaryIO:
-    """The file, open for reading at any place."""
+    """The file, open for reading and seeking."""
     if not is_url(path):
         return Path(path).open("rb")
-    system, place = filesystem(path)
-    file: BinaryIO = system.open(place, "rb", block_size=AHEAD_BYTES)
+    system, remote_path = filesystem(path)
+    file: BinaryIO = system.open(remote_path, "rb", block_size=AHEAD_BYTES)
     return file
 
 
 @contextmanager
-def native(path: str) -> Iterator[str | BinaryIO]:
-    """What a library of C opens best: the path itself, or the open file where it is a URL."""
+def path_or_file(path: str) -> Iterator[str | BinaryIO]:
+    """The path itself for a library of C to open, or the open file of a URL."""
     if not is_url(path):
         yield path
         return
@@ -102,10 +102,10 @@ def native(path: str) -> Iterator[str | BinaryIO]:
 
 
 def read_range(path: str, start: int, stop: int) -> bytes:
-    """Bytes start to stop of the file at a URL; ReadError where they are not all there."""
-    system, place = filesystem(path)
+    """Bytes start to stop of the file at a URL; ReadError if it ends before."""
+    system, remote_path = filesystem(path)
     # subtle: fsspec's cat_file takes whatever an HTTP server sends, its files check that it is the range asked for
-    with system.open(place, "rb", cache_type="none") as file:
+    with system.open(remote_path, "rb", cache_type="none") as file:
         file.seek(start)
         data: bytes = file.read(stop - start)
     if len(data) != stop - start:
@@ -114,7 +114,7 @@ def read_range(path: str, start: int, stop: int) -> bytes:
 
 
 def check_ranges(path: str, size: int) -> None:
-    """Raise ReadError where the server of a URL sends files whole, for it would send all of it to each task."""
+    """Raise ReadError if the server of a URL sends only whole files, of which each task would get all."""
     if not is_url(path) or not size:
         return
     try:
@@ -127,25 +127,25 @@ def check_ranges(path: str, size: int) -> None:
 def members(folder: str) -> list[str]:
     """The paths in a folder, in natural order; not those that begin with a dot or an underscore, which hold no rows."""
     if is_url(folder):
-        system, place = filesystem(folder)
-        found = [system.unstrip_protocol(name.rstrip("/")) for name in system.ls(place, detail=False)]
+        system, remote_path = filesystem(folder)
+        paths = [system.unstrip_protocol(name.rstrip("/")) for name in system.ls(remote_path, detail=False)]
     else:
-        found = [os.path.join(folder, name) for name in os.listdir(folder)]
-    return sorted((path for path in found if posixpath.basename(path)[:1] not in "._"), key=natural_order)
+        paths = [os.path.join(folder, name) for name in os.listdir(folder)]
+    return sorted((path for path in paths if posixpath.basename(path)[:1] not in "._"), key=natural_order)
 
 
 def matches(pattern: str) -> list[str]:
     """The paths that a glob matches, in natural order."""
     if is_url(pattern):
-        system, place = filesystem(pattern)
-        found = [system.unstrip_protocol(name) for name in system.glob(place)]
+        system, remote_path = filesystem(pattern)
+        paths = [system.unstrip_protocol(name) for name in system.glob(remote_path)]
     else:
-        found = glob.glob(pattern, recursive=True)
-    return sorted(found, key=natural_order)
+        paths = glob.glob(pattern, recursive=True)
+    return sorted(paths, key=natural_order)
 
 
 def is_glob(path: str) -> bool:
-    """Whether the path stands for several; a question mark in a URL asks nothing of a glob."""
+    """Whether the path stands for several; a question mark in a URL is no part of a glob."""
     if is_url(path):
         return "*" in path
     return glob.has_magic(path) and not os.path.exists(path)
@@ -171,7 +171,7 @@ def filesystem(path: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it."""
     core = require("fsspec.core", "remote", f"the URL {shown_path(path)}")
     try:
-        system, place = core.url_to_fs(path)
+        system, remote_path = core.url_to_fs(path)
     except ImportError as error:  # s3fs for s3://, gcsfs for gs://
         message = f"evaluate: {path} needs a package that is not installed ({error})."
         raise ModuleNotFoundError(shown_text(message)) from error
@@ -179,4 +179,4 @@ def filesystem(path: str) -> tuple[Any, str]:
         raise ValueError(
             shown_text(f"evaluate: {path} is not a URL that fsspec knows ({error}). Correct it.")
         ) from error
-    return system, place
+    return system, remote_path

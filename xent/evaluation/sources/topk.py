@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import xent
-from xent.evaluation.sources.source import Part, ReadError, Source, refusal, take
+from xent.evaluation.sources.messages import ReadError, refusal
+from xent.evaluation.sources.source import Part, Source, read_rows
 
-Array = np.ndarray[Any, Any]
 TAILS = ("uniform", "error", "skip")
 
 SLACK = 0.01  # of a row's total probability, for what float16 and the writer's own softmax round
@@ -62,7 +63,7 @@ class TopKSource(Source):
 
     @property
     def has_whole_rows(self) -> bool:
-        """A task is given k of them."""
+        """A task gets k of them."""
         return False
 
     def bounds(self, chunk_bytes: int) -> list[int]:
@@ -78,6 +79,9 @@ class TopKSource(Source):
         both = [self.ids.fingerprint(), self.values.fingerprint()]
         return None if None in both else [*both, self.shape[1], self.tail]
 
+    def files(self) -> list[str]:
+        return [*self.ids.files(), *self.values.files()]
+
     def check_complete(self) -> None:
         """Raise ReadError where parts of either were never written, or are lost."""
         self.ids.check_complete()
@@ -85,8 +89,8 @@ class TopKSource(Source):
 
 
 @dataclass(frozen=True)
-class TopKPart:
-    """The rows of a chunk, as a task is given them: parts of both, or their arrays."""
+class TopKPart(Part):
+    """The rows of a chunk: ``ids`` and ``values`` are parts or arrays, as :func:`read_rows` takes them."""
 
     ids: Any
     values: Any
@@ -95,15 +99,13 @@ class TopKPart:
     tail: str
     path: str | None
 
-    def rows(self, start: int, stop: int) -> TopKRows:
-        """Rows start to stop, counted from the first."""
-        ids, values = (take(one, start, stop) for one in (self.ids, self.values))
-        wide = np.asarray(values).astype(np.float64)
-        return TopKRows(np.asarray(ids), wide, self.classes, self.tail, self.first + start, self.path)
+    def read(self, start: int, stop: int) -> TopKRows:
+        ids, values = np.asarray(read_rows(self.ids, start, stop)), np.asarray(read_rows(self.values, start, stop))
+        return TopKRows(ids, values.astype(np.float64), self.classes, self.tail, self.first + start, self.path)
 
     def edge(self, start: int, stop: int) -> int | None:
-        """Where either is cut."""
-        edges = (one.edge(start, stop) for one in (self.ids, self.values) if isinstance(one, Part))
+        """That of ids or values."""
+        edges = (part.edge(start, stop) for part in (self.ids, self.values) if isinstance(part, Part))
         return next((edge for edge in edges if edge is not None), None)
 
 
@@ -111,15 +113,15 @@ class TopKPart:
 class TopKRows:
     """Some rows: ids, and log-probabilities in float64, both (rows, k); they begin at row `first` of the set."""
 
-    ids: Array
-    values: Array
+    ids: NDArray[Any]
+    values: NDArray[Any]
     classes: int
     tail: str
     first: int
     path: str | None
 
     @property
-    def share(self) -> Array:
+    def tail_value(self) -> NDArray[Any]:
         """The log-probability of each class that is not among the ids, shape (rows,); NaN where it is not known."""
         others = self.classes - self.ids.shape[1]
         if not others:
@@ -129,12 +131,12 @@ class TopKRows:
         with np.errstate(divide="ignore"):  # nothing is left: −inf
             return np.log(np.maximum(1 - np.exp(self.values).sum(axis=1), 0)) - np.log(others)  # type: ignore[no-any-return]
 
-    def beyond(self, labels: Array) -> Array:
+    def beyond(self, labels: NDArray[Any]) -> NDArray[Any]:
         """The rows whose label is not among the ids, where nothing is known of it."""
         outside = ~(self.ids == labels[:, None]).any(axis=1)
         return outside if self.tail != "uniform" else np.zeros_like(outside)
 
-    def check(self, ignored: Array) -> None:
+    def check(self, ignored: NDArray[Any]) -> None:
         """Raise ReadError for the first row that cannot be, of those that are not ignored."""
         in_order = np.sort(self.ids, axis=1)
         for flaw, bad in (
@@ -147,20 +149,20 @@ class TopKRows:
                 row = self.first + int(np.argmax(bad))
                 raise ReadError(f"evaluate: row {row} of {self.path or 'the ids'} has {flaw}.")
 
-    def statistics(self, labels: Array) -> xent.RowStatistics:
+    def statistics(self, labels: NDArray[Any]) -> xent.RowStatistics:
         """What :func:`xent.row_statistics` says of the log-probabilities of all classes."""
-        values, others, share = self.values, self.classes - self.ids.shape[1], self.share
+        values, others, tail_value = self.values, self.classes - self.ids.shape[1], self.tail_value
         at_label = self.ids == labels[:, None]
-        label_value = np.where(at_label.any(axis=1), np.where(at_label, values, 0.0).sum(axis=1), share)
+        label_value = np.where(at_label.any(axis=1), np.where(at_label, values, 0.0).sum(axis=1), tail_value)
         label_value = np.where(np.isnan(values).any(axis=1), np.nan, label_value)
         ahead = (values > label_value[:, None]) | ((values == label_value[:, None]) & (self.ids < labels[:, None]))
         others_before = labels - (self.ids < labels[:, None]).sum(axis=1)
-        tied = np.where(share == label_value, others_before, 0)
-        rank = ahead.sum(axis=1) + np.where(share > label_value, others, tied)
-        top = np.fmax(values.max(axis=1), share)
-        p, q = np.exp(values), np.exp(share)
+        tied = np.where(tail_value == label_value, others_before, 0)
+        rank = ahead.sum(axis=1) + np.where(tail_value > label_value, others, tied)
+        top = np.fmax(values.max(axis=1), tail_value)
+        p, q = np.exp(values), np.exp(tail_value)
         with np.errstate(invalid="ignore"):  # 0 · −inf, which is selected out
-            entropy = np.where(p == 0, 0.0, -values * p).sum(axis=1) + others * np.where(q == 0, 0.0, -share * q)
+            entropy = np.where(p == 0, 0.0, -values * p).sum(axis=1) + others * np.where(q == 0, 0.0, -tail_value * q)
         total = p.sum(axis=1) + others * (q if self.tail == "uniform" else 0.0)
         return xent.RowStatistics(
             loss=0.0 - label_value,
@@ -172,12 +174,12 @@ class TopKRows:
             sum_p_squared=(p * p).sum(axis=1) + others * q * q,
         )
 
-    def highest(self, rows: Array) -> Array:
+    def highest(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The class of the highest log-probability of these rows; of equal ones the first."""
-        values, ids, share = self.values[rows], self.ids[rows], self.share[rows]
+        values, ids, tail_value = self.values[rows], self.ids[rows], self.tail_value[rows]
         top = values.max(axis=1, keepdims=True)
-        best: Array = np.where(values == top, ids, self.classes).min(axis=1)
-        for at in np.flatnonzero(share > top[:, 0]):
+        best: NDArray[Any] = np.where(values == top, ids, self.classes).min(axis=1)
+        for at in np.flatnonzero(tail_value > top[:, 0]):
             best[at] = next(one for one in range(self.classes) if one not in ids[at])
         return best
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
 UNIT = 2.0**40
 LOW_BITS = 20
 BLOCK_ELEMENTS = 2**18
@@ -40,10 +40,10 @@ class Classwise:
     """
 
     rows: int
-    counts: Array
-    hits: Array
-    high: Array
-    low: Array
+    counts: NDArray[Any]
+    hits: NDArray[Any]
+    high: NDArray[Any]
+    low: NDArray[Any]
 
     def merge(self, other: Classwise) -> Classwise:
         """The sums of both."""
@@ -63,7 +63,7 @@ class Classwise:
 
 
 def classwise_of(
-    probabilities: Callable[[slice], Array], labels: Array, counted: Array, classes: int, bins: int
+    probabilities: Callable[[slice], NDArray[Any]], labels: NDArray[Any], counted: NDArray[Any], classes: int, bins: int
 ) -> Classwise:
     """The sums of the counted rows that hold probabilities.
 

@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
 UNIT_BITS = 1126  # a number is an integer times 2**-1126: frexp's lowest exponent, -1073, less 53 bits of mantissa
 ROOT_BITS = 1138  # a standard error is rounded at 2**-1138, below the smallest subnormal
 BLOCK_ROWS = 2**14
@@ -69,12 +69,12 @@ def root(numerator: int, denominator: int) -> float:
     return math.isqrt((numerator << 2 * ROOT_BITS) // denominator) / (1 << ROOT_BITS)
 
 
-def moments_of(values: Array) -> Moments:
+def moments_of(values: NDArray[Any]) -> Moments:
     """The moments of finite numbers."""
     return grouped_moments(values, None, 1)[0]
 
 
-def grouped_moments(values: Array, group: Array | None, groups: int) -> list[Moments]:
+def grouped_moments(values: NDArray[Any], group: NDArray[Any] | None, groups: int) -> list[Moments]:
     """The moments of each group of finite numbers.
 
     Parameters
@@ -95,7 +95,7 @@ def grouped_moments(values: Array, group: Array | None, groups: int) -> list[Mom
     return [Moments(*one) for one in zip(counts, totals, squares, strict=True)]
 
 
-def present_groups(group: Array | None, start: int) -> tuple[Sequence[int], Array | None]:
+def present_groups(group: NDArray[Any] | None, start: int) -> tuple[Sequence[int], NDArray[Any] | None]:
     """The groups that may occur in the block of rows from `start` on, and where among them each row's is."""
     if group is None:
         return (0,), None
@@ -107,7 +107,7 @@ def present_groups(group: Array | None, start: int) -> tuple[Sequence[int], Arra
     return names.tolist(), place
 
 
-def ordinary_parts(block: Array) -> Iterator[tuple[Array, int]]:
+def ordinary_parts(block: NDArray[Any]) -> Iterator[tuple[NDArray[Any], int]]:
     """Pairs (part, scale) of which the parts times 2**scale sum to the block, each number being in one part only.
 
     The squares of the parts neither overflow nor lose bits; there is one part unless a number is beyond any loss.
@@ -121,7 +121,7 @@ def ordinary_parts(block: Array) -> Iterator[tuple[Array, int]]:
         yield np.ldexp(np.where(where, block, 0.0), -scale), scale
 
 
-def square(part: Array, *, is_short: bool) -> tuple[Array, ...]:
+def square(part: NDArray[Any], *, is_short: bool) -> tuple[NDArray[Any], ...]:
     """Products that sum to the squares exactly; the numbers have 24 bits where `is_short`, else 53."""
     if is_short:
         return (part * part,)
@@ -131,7 +131,9 @@ def square(part: Array, *, is_short: bool) -> tuple[Array, ...]:
     return high * high, 2 * (high * low), low * low
 
 
-def add_exactly(sums: list[int], part: Array, present: Sequence[int], place: Array | None, shift: int) -> None:
+def add_exactly(
+    sums: list[int], part: NDArray[Any], present: Sequence[int], place: NDArray[Any] | None, shift: int
+) -> None:
     """Adds the sum of a block over each of its groups, times 2**shift, to that group's."""
     while (top := max(part.max(), -part.min())) > 0:
         exponent = math.frexp(top)[1]  # nothing is over 2**exponent

@@ -14,13 +14,13 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 import xent
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.classwise import Classwise
 from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
 
-Array = np.ndarray[Any, Any]
 NORMALISED_WITHIN = 1e-3
 """How far log Σp may lie from 0 in a row that is a distribution; float16 probabilities come within half of it."""
 SEGMENTS = 100
@@ -187,18 +187,18 @@ def merge_all(states: Iterable[Any]) -> Any:
 
 def state_of(
     statistics: xent.RowStatistics,
-    labels: Array,
+    labels: NDArray[Any],
     options: Options = Options(),  # noqa: B008  # it cannot be changed
     *,
     first_row: int = 0,
     all_rows: int = 0,
-    ignored: Array | None = None,
-    bad: Array | None = None,
-    beyond: Array | None = None,
-    slices: Array | None = None,
-    clusters: Array | None = None,
+    ignored: NDArray[Any] | None = None,
+    bad: NDArray[Any] | None = None,
+    beyond: NDArray[Any] | None = None,
+    slices: NDArray[Any] | None = None,
+    clusters: NDArray[Any] | None = None,
     classwise: Classwise | None = None,
-    predicted: Callable[[Array], Array] | None = None,
+    predicted: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
 ) -> State:
     """The state of one block of rows.
 
@@ -258,7 +258,7 @@ def state_of(
     )
 
 
-def tally_of(flawed: Array, first_row: int, labels: Array | None = None) -> Tally:
+def tally_of(flawed: NDArray[Any], first_row: int, labels: NDArray[Any] | None = None) -> Tally:
     """The tally of the rows where `flawed` is true, with the label of the first where labels are given."""
     count = int(np.count_nonzero(flawed))
     if not count:
@@ -267,12 +267,12 @@ def tally_of(flawed: Array, first_row: int, labels: Array | None = None) -> Tall
     return Tally(count, first_row + first, None if labels is None else int(labels[first]))
 
 
-def finite_moments(values: Array) -> Moments:
+def finite_moments(values: NDArray[Any]) -> Moments:
     """The moments of those that are finite."""
     return moments_of(values[np.isfinite(values)])
 
 
-def counts_of(values: Array) -> dict[int, int]:
+def counts_of(values: NDArray[Any]) -> dict[int, int]:
     """How often each integer occurs."""
     if not values.size:
         return {}
@@ -285,7 +285,7 @@ def counts_of(values: Array) -> dict[int, int]:
     return dict(zip(names.tolist(), times.tolist(), strict=True))
 
 
-def place_of(loss: Array) -> Array:
+def place_of(loss: NDArray[Any]) -> NDArray[Any]:
     """The bin of each loss in the histogram, four to the octave: exact, so the same on every machine."""
     fraction, exponent = np.frexp(loss)  # a fraction is in [1/2, 1)
     lowest, highest = OCTAVES
@@ -300,7 +300,9 @@ def edges_of(place: int) -> tuple[float, float]:
     return (0.0 if place <= 4 * lowest else low), (math.inf if place >= 4 * highest + 3 else high)
 
 
-def worst_of(loss: Array, labels: Array, first_row: int, predicted: Callable[[Array], Array] | None) -> Worst:
+def worst_of(
+    loss: NDArray[Any], labels: NDArray[Any], first_row: int, predicted: Callable[[NDArray[Any]], NDArray[Any]] | None
+) -> Worst:
     """The rows of the highest loss; one of −inf is none."""
     count = min(WORST, len(loss))
     if not count:
@@ -314,7 +316,7 @@ def worst_of(loss: Array, labels: Array, first_row: int, predicted: Callable[[Ar
     return Worst(tuple(Example(*one) for one in zip(*columns, strict=True))).merge(Worst())
 
 
-def bins_of(top: Array, correct: Array, counted: Array, bins: int) -> dict[int, Bin]:
+def bins_of(top: NDArray[Any], correct: NDArray[Any], counted: NDArray[Any], bins: int) -> dict[int, Bin]:
     """The rows by their highest probability, in bins (i / n, (i + 1) / n]; a probability of 0 is in the first."""
     top, correct = top[counted], correct[counted]
     place = np.clip(np.ceil(top * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -326,19 +328,19 @@ def bins_of(top: Array, correct: Array, counted: Array, bins: int) -> dict[int, 
 class Table(NamedTuple):
     """The rows of a block, to be grouped: their losses, and which of them count, are finite and are right."""
 
-    loss: Array
-    counted: Array
-    finite: Array
-    correct: Array
+    loss: NDArray[Any]
+    counted: NDArray[Any]
+    finite: NDArray[Any]
+    correct: NDArray[Any]
 
-    def by(self, keys: Array | None) -> dict[Any, Group]:
+    def by(self, keys: NDArray[Any] | None) -> dict[Any, Group]:
         """The counted rows by their key; no groups where there are no keys."""
         if keys is None:
             return {}
         names, place = np.unique(keys[self.counted], return_inverse=True)
         return dict(zip(names.tolist(), self.groups(place, len(names)), strict=True))
 
-    def by_both(self, first: Array | None, second: Array | None) -> dict[Any, Group]:
+    def by_both(self, first: NDArray[Any] | None, second: NDArray[Any] | None) -> dict[Any, Group]:
         """The counted rows by their pair of keys; no groups where there is only one key."""
         if first is None or second is None:
             return {}
@@ -358,7 +360,7 @@ class Table(NamedTuple):
         found = self.groups(where - first, int(where[-1]) - first + 1) if where.size else []
         return {first + i: one for i, one in enumerate(found) if one.counted}
 
-    def groups(self, place: Array, groups: int) -> list[Group]:
+    def groups(self, place: NDArray[Any], groups: int) -> list[Group]:
         """The groups of the counted rows; `place` says in which each of them is."""
         finite = self.finite[self.counted]
         sums = grouped_moments(self.loss[self.finite], place[finite], groups)

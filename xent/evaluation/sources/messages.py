@@ -1,0 +1,64 @@
+"""The errors of inputs that cannot be read or evaluated, and their messages.
+
+A message names the argument or the file, and the rows if they are known. What a URL keeps secret is in none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from xent.text import shown_text
+
+FORMATS = "the path of a .npy file, of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a Zarr array"
+SHOWN_NAMES = 10
+
+
+class ReadError(OSError):
+    """A file is missing, truncated, corrupt, or has changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown_text(message))
+
+
+def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
+    """The message of an input that cannot be evaluated."""
+    return shown_text(f"evaluate: `{argument}` must {rule}, got {got}. {remedy}")
+
+
+def select_array(names: Collection[str], name: str, path: str, argument: str) -> str:
+    """The name of an array of a file: the one that is asked for, or that of the only one; else ValueError."""
+    if name in names:
+        return name
+    if not name and len(names) == 1:
+        return next(iter(names))
+    shown = [*names][:SHOWN_NAMES] + ["…"] * (len(names) > SHOWN_NAMES)
+    got = f"{name!r} of {path}, which holds {', '.join(shown) or 'none'}"
+    remedy = f"Pass {path}#{shown[0]}" if shown else "Write it again"
+    raise ValueError(refusal(argument, "name one array of its file after a #", got, f"{remedy}."))
+
+
+def reader_error(path: str, argument: str, error: Exception, *, known: bool, what: str) -> Exception:
+    """The error of a file that its reader refuses: a ReadError if its first bytes are those of its format (`known`)."""
+    if known:
+        return ReadError(f"evaluate: {path} is truncated or corrupt ({error}). Copy or write it again.")
+    return ValueError(refusal(argument, f"be {what} where its name says so", f"{path} ({error})", "Rename it."))
+
+
+@contextmanager
+def reading(path: str, start: int, stop: int) -> Iterator[None]:
+    """Raise ReadError, which names the file and the rows, for whatever a reader or a codec raises in the with block."""
+    try:
+        yield
+    except (ReadError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ReadError(f"evaluate: rows {start} to {stop} of {path} could not be read ({what}).") from error
+
+
+def check_chunk_count(path: str, count: int, expected: int, flaw: str, remedy: str) -> None:
+    """Raise ReadError if fewer chunks are stored than expected."""
+    if count < expected:
+        message = f"{path} is incomplete: {expected - count} of its {expected} {flaw}"
+        raise ReadError(f"evaluate: {message}. Copy or write it again; {remedy}.")
