@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import zlib
 from collections.abc import Generator
 from pathlib import Path
@@ -48,6 +49,8 @@ OUTER = {
 OUTER_VARIANTS = ("dask-split", "jax", "jax-jit", "cupy")
 """The variants that ``make check`` leaves to ``make test``."""
 NO_VARIANT = "none"  # the parameter of a test none of whose variants is selected, until it is deselected
+USES_KERNELS = re.compile(r"def \w+\([^)]*\b(lib|forced)\b")
+"""In a file where a test or a fixture asks for what a kernel can be forced on."""
 CPU_LIMIT = 2.0
 """The most seconds of a processor that a test of ``make check`` may take, those of its child processes included."""
 
@@ -111,6 +114,11 @@ def has_gpu() -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out, before it is imported, a file of which no test would be selected."""
+    if not collection_path.match("test_*.py"):
+        return None
+    if config.option.kernel and not USES_KERNELS.search(collection_path.read_text()):
+        return True
     return True if config.option.check and collection_path.stem in OUTER else None
 
 

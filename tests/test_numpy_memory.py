@@ -2,7 +2,6 @@
 of the predictions.
 """
 
-import gc
 import tracemalloc
 
 import numpy as np
@@ -46,8 +45,7 @@ def peak_of(function, *told, axis, **keywords):
     batch = 1 if axis == 0 else 0
     few = [one[:, :1] if batch and one.ndim == told[0].ndim else one[:1] for one in told]
     function(*few, axis=axis, **keywords)  # makes the plan and imports what it needs
-    gc.collect()
-    tracemalloc.start()
+    tracemalloc.start()  # counts what is allocated from here on, and nothing from before
     try:
         result = function(*told, axis=axis, **keywords)
         return tracemalloc.get_traced_memory()[1], result
