@@ -78,7 +78,7 @@ def test_json_is_one_document_with_a_schema_version(files):
 
 @pytest.fixture
 def more_files(files):
-    """Beside them another model's predictions, clusters, and slices with a name that rich would take for markup."""
+    """Also another model's predictions, clusters, and slices with a name that rich would take for markup."""
     np.save("b.npy", np.load("x.npy") * 0.5)
     np.save("clusters.npy", np.arange(123) // 5)
     np.save("slices.npy", np.array(["[red]", "plain"])[np.arange(123) % 2])
@@ -89,8 +89,8 @@ def test_every_option_of_an_evaluation_reaches_it(more_files):
     keys = ("--clusters", "clusters.npy", "--slices", "slices.npy")
     options = ("--by-class", "--top-k", 2, "--top-k", 3, "--bins", 4, "--predicted-bytes", 77)
     document = json.loads(run("evaluate", "x.npy", "y.npy", *keys, *options, "--json").stdout)
-    told = {"by_class": True, "top_k": (2, 3), "bins": 4, "predicted_bytes": 77}
-    expected = evaluate("x.npy", "y.npy", clusters="clusters.npy", slices="slices.npy", **told)
+    options = {"by_class": True, "top_k": (2, 3), "bins": 4, "predicted_bytes": 77}
+    expected = evaluate("x.npy", "y.npy", clusters="clusters.npy", slices="slices.npy", **options)
 
     assert document["metrics"]["loss"]["stderr"] == expected.standard_error and document["counts"]["clusters"] == 25
     assert document["metrics"]["top-3 accuracy"]["value"] == expected.top_k_accuracy[3]
@@ -117,7 +117,7 @@ def test_a_gate_on_the_mean_loss_is_the_exit_code(files, limit, code):
     result = run("evaluate", "x.npy", "y.npy", "--fail-above", limit)
 
     assert result.exit_code == code and ("not at most 0.5" in result.stderr) == bool(code)
-    assert "perplexity" in result.stdout  # what was found is shown all the same
+    assert "perplexity" in result.stdout  # the result is printed all the same
 
 
 def test_a_mean_that_is_nan_fails_any_gate(files):
@@ -152,7 +152,7 @@ def test_sets_that_cannot_be_compared_are_a_usage_error(files):
     assert result.exit_code == 2 and "`b` must have the shape of a, (123, 7)" in result.stderr
 
 
-def test_inspect_tells_the_plan_without_reading(files):
+def test_inspect_prints_the_plan_without_reading(files):
     result = run("inspect", "x.npy", "--chunk-bytes", "1KiB")
 
     assert result.exit_code == 0, result.stderr
@@ -185,7 +185,7 @@ def test_ignored_labels_may_be_several(files):
     assert json.loads(result.stdout)["counts"]["ignored"] == np.isin(labels, [1, 2]).sum()
 
 
-def test_what_a_reader_must_know_stands_under_the_table(files):
+def test_the_remarks_are_printed_below_the_table(files):
     predictions, labels = np.load("x.npy"), np.load("y.npy")
     labels[7], predictions[9], predictions[11, labels[11]] = 77, np.nan, -np.inf
     np.save("x.npy", predictions)
@@ -266,7 +266,7 @@ def test_the_advice_on_bad_labels_names_options_that_work(files):
 
 @pytest.fixture
 def environment(monkeypatch):
-    """A function that sets a variable, which the next call reads; undone afterwards."""
+    """A function that sets a variable, which the next call reads; undone after the test."""
     monkeypatch.setattr(scopes, "default", None)
     return monkeypatch.setenv
 
@@ -358,7 +358,7 @@ def test_an_interruption_exits_with_130_and_one_line(files, monkeypatch):
     assert result.stderr.count("\n") == 1
 
 
-def test_what_an_interrupted_run_has_done_is_told_and_gone_on_with(files, monkeypatch):
+def test_what_an_interrupted_run_has_done_is_reported_and_continued(files, monkeypatch):
     plain = run("evaluate", "x.npy", "y.npy", "--json", "-q", "--chunk-bytes", "280")  # ten rows of a chunk
 
     def interrupted(self, *_, **__):
@@ -403,7 +403,7 @@ def test_outputs_are_written_beside_what_is_printed(files):
         ("evaluate", "x.npy", "y.npy", "--slices", "in/counts.parquet", "--tables", "link"),
     ],
 )
-def test_what_is_read_is_no_output(files, arguments):
+def test_an_input_is_never_an_output(files, arguments):
     np.arange(123).tofile("keys.html")
     np.load("x.npy").tofile("b.html")
     os.mkdir("in")
@@ -427,11 +427,11 @@ def test_tables_at_a_link_are_in_the_folder_to_which_it_leads(files):
 @pytest.mark.parametrize("option", ["--html", "--tables"])
 def test_an_output_that_cannot_be_written_exits_with_2_and_one_line_after_the_result(files, option, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: True)
-    place = "/proc/out.html" if option == "--html" else "/proc/out"  # where root cannot write either
-    result = run("evaluate", "x.npy", "y.npy", option, place, "-q")
+    path = "/proc/out.html" if option == "--html" else "/proc/out"  # where root cannot write either
+    result = run("evaluate", "x.npy", "y.npy", option, path, "-q")
 
     assert result.exit_code == 2 and "123 of 123 rows counted" in result.stdout
-    assert result.stderr == f"xent: evaluate: {place} could not be written (No such file or directory).\n"
+    assert result.stderr == f"xent: evaluate: {path} could not be written (No such file or directory).\n"
 
 
 def test_a_disk_that_is_full_in_the_run_exits_with_2_and_one_line(files, monkeypatch):
@@ -476,13 +476,13 @@ def test_rows_that_cannot_be_read_are_counted_where_that_is_asked_for(files):
     assert skipped.exit_code == 0 and "10 rows could not be read, the first is row 20." in skipped.stdout
 
 
-def test_json_tells_what_was_asked(more_files):
+def test_json_has_the_inputs_and_the_options(more_files):
     command = ("evaluate", "x.npy", "y.npy", "--slices", "slices.npy", "--clusters", "clusters.npy", "--json", "-q")
-    found, fitted = (json.loads(run(*command, *more).stdout) for more in ([], ["--fit-temperature"]))
+    plain, fitted = (json.loads(run(*command, *more).stdout) for more in ([], ["--fit-temperature"]))
 
-    assert [*found["inputs"]] == ["predictions", "labels", "slices", "clusters"]
-    assert found["inputs"]["clusters"] == {"path": str(more_files / "clusters.npy"), "shape": [123], "dtype": "int64"}
-    assert not found["options"]["fit_temperature"] and fitted["options"]["fit_temperature"]
+    assert [*plain["inputs"]] == ["predictions", "labels", "slices", "clusters"]
+    assert plain["inputs"]["clusters"] == {"path": str(more_files / "clusters.npy"), "shape": [123], "dtype": "int64"}
+    assert not plain["options"]["fit_temperature"] and fitted["options"]["fit_temperature"]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def test_an_array_without_rows_cannot_be_inspected(files):
     assert result.exit_code == 2 and "`predictions` must have rows, got float32[]" in result.stderr
 
 
-def test_inspect_tells_the_threads_of_an_evaluation(files, environment):
+def test_inspect_has_the_threads_of_an_evaluation(files, environment):
     environment("XENT_THREADS", "1")
 
     assert json.loads(run("inspect", "x.npy", "--json").stdout)["threads"] == 1
@@ -522,7 +522,7 @@ def test_a_file_that_names_no_scheduler_exits_with_4_and_one_line(files, text):
 
 
 @pytest.mark.parametrize("names", [["a", "b\xff"], [b"a", b"\xff"], ["a", "\ud800"], [False, True]])
-def test_slices_of_any_name_are_kept_and_gone_on_with(files, names):
+def test_slices_of_any_name_are_kept_and_continued(files, names):
     np.save("slices.npy", np.asarray(names)[np.arange(123) % 2])
     command = ("evaluate", "x.npy", "y.npy", "-q", "--json", "--slices", "slices.npy", "--state", "kept")
     first, again = run(*command), run(*command)
@@ -563,9 +563,9 @@ def test_a_pipe_that_is_closed_is_no_error(files, option):
     command = [sys.executable, "-c", "from xent.cli import main\nmain()", "evaluate", "x.npy", "y.npy", "-q", option]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
-        told = process.stderr.read()
+        stderr = process.stderr.read()
 
-    assert (process.returncode, told) == (141, "")
+    assert (process.returncode, stderr) == (141, "")
 
 
 @pytest.mark.slow
@@ -610,14 +610,14 @@ def test_no_temperature_is_best_where_the_loss_is_not_finite(files, value):
     assert "No temperature is best: the mean loss is not finite." in result.stdout
 
 
-def test_the_plan_and_its_memory_are_told_before_the_run(files):
+def test_the_plan_and_its_memory_are_printed_before_the_run(files):
     assert run("evaluate", "x.npy", "y.npy", "-q").stderr == ""
     for scheduler, memory in (
         ("sync", r"1 threads take up to 300 MB"),
         ("threads", r"\d+ threads take up to 300 MB"),
     ):
-        told = run("evaluate", "x.npy", "y.npy", "--scheduler", scheduler, "--chunk-bytes", "1KiB").stderr
-        assert re.fullmatch(rf"3.44e-06 GB in 4 chunks of up to 0.000961 MiB; {memory}\.\n", told), told
+        text = run("evaluate", "x.npy", "y.npy", "--scheduler", scheduler, "--chunk-bytes", "1KiB").stderr
+        assert re.fullmatch(rf"3.44e-06 GB in 4 chunks of up to 0.000961 MiB; {memory}\.\n", text), text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -667,7 +667,7 @@ def test_plugins_are_listed_with_their_errors(monkeypatch):
     broken = PluginRecord("odd", "odd-kernels", "0.2", "broken", error="Traceback:\n  File\nImportError: no odd\n")
     monkeypatch.setattr("xent.plugins", lambda: [whole, broken])
 
-    assert [one["name"] for one in json.loads(run("plugins", "--json").stdout)] == ["numba", "odd"]
+    assert [record["name"] for record in json.loads(run("plugins", "--json").stdout)] == ["numba", "odd"]
     assert run("plugins").stdout.splitlines() == [
         "numba  xent-numba 1.0   active  numba (sparse), xent_register_kernels",
         "odd    odd-kernels 0.2  broken",
@@ -686,12 +686,12 @@ def test_plugins_shows_the_traceback_of_a_plugin_that_broke():
     with pytest.warns(xent.PluginWarning, match="no compiler here"):
         xent.register(Broken(), "broken-one")
     try:
-        shown = run("plugins").stdout
+        text = run("plugins").stdout
     finally:
         registry.records.pop("broken-one")
 
-    assert "broken-one" in shown and "    Traceback (most recent call last):" in shown
-    assert "    RuntimeError: no compiler here" in shown
+    assert "broken-one" in text and "    Traceback (most recent call last):" in text
+    assert "    RuntimeError: no compiler here" in text
 
 
 def test_explain_says_which_kernel_would_serve_and_why_not_another():
@@ -713,7 +713,7 @@ def test_explain_says_which_kernel_would_serve_and_why_not_another():
         (["--shape", "2, 3,4", "--axis", "-3"], "sparse loss on numpy/cpu/float32, class axis middle"),
     ],
 )
-def test_explain_asks_about_the_call_that_is_described(arguments, problem):
+def test_explain_makes_the_call_that_is_described(arguments, problem):
     result = run("explain", *arguments, "--json")
 
     assert result.exit_code == 0, result.stderr
@@ -722,7 +722,7 @@ def test_explain_asks_about_the_call_that_is_described(arguments, problem):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_explain_asks_about_the_arrays_of_a_library(library, dtype):
+def test_explain_makes_the_arrays_of_a_library(library, dtype):
     pytest.importorskip(library, reason=f"{library} is not installed")
     result = run("explain", "--array", library, "--dtype", dtype)
 
@@ -752,12 +752,12 @@ def test_explain_shows_the_decision_for_the_chunks_of_a_dask_array():
         (["--prefer", "plain", "--prefer", "smooth", "--label-smoothing", "0.5"], "smooth"),
     ],
 )
-def test_explain_says_what_would_be_if_the_user_asked_for_it(arguments, kernel):
+def test_explain_follows_the_kernel_that_the_user_chooses(arguments, kernel):
     plain = toy_kernels.spec("plain", opt_in=True, check=lambda problem: not problem.options.label_smoothing or "no")
     xent.register(toy_kernels.Plugin(plain, toy_kernels.spec("smooth", opt_in=True)), "toy")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", xent.PluginWarning)  # the preferred kernel that cannot serve is told of
+            warnings.simplefilter("ignore", xent.PluginWarning)  # a preferred kernel that cannot serve is warned of
             result = run("explain", *arguments, "--json")
     finally:
         xent.unregister("toy")
@@ -779,7 +779,7 @@ def test_explain_says_what_would_be_if_the_user_asked_for_it(arguments, kernel):
         (["softmax"], "softmax"),
     ],
 )
-def test_a_question_that_makes_no_sense_exits_with_2_and_what_xent_says_of_it(arguments, message):
+def test_a_call_that_cannot_be_explained_exits_with_2_and_the_message_of_xent(arguments, message):
     result = run("explain", *arguments)
 
     assert result.exit_code == 2 and result.stdout == "" and message in result.stderr
@@ -803,10 +803,10 @@ def test_explain_follows_the_environment(environment):
 
 @pytest.fixture
 def diagnosis(monkeypatch):
-    """What the doctor finds: nothing, until a test adds to it."""
-    found = {"versions": {"numpy": "2.0"}, "processors": 2, "variables": {}, "gpus": {}, "plugins": (), "kernels": ()}
-    monkeypatch.setattr("xent.cli.doctor.diagnose", lambda: Diagnosis(**found))
-    return found
+    """The fields of the diagnosis that the command prints; a test may change them."""
+    fields = {"versions": {"numpy": "2.0"}, "processors": 2, "variables": {}, "gpus": {}, "plugins": (), "kernels": ()}
+    monkeypatch.setattr("xent.cli.doctor.diagnose", lambda: Diagnosis(**fields))
+    return fields
 
 
 def test_doctor_prints_what_it_finds_and_exits_with_0_where_all_is_sound(diagnosis):
@@ -842,7 +842,7 @@ def test_doctor_writes_one_json_document(diagnosis):
     assert document["is_sound"] is True and document["versions"] == {"numpy": "2.0"}
 
 
-def test_a_doctor_who_is_interrupted_exits_with_130_and_not_as_one_who_found_a_fault(monkeypatch):
+def test_an_interrupted_doctor_exits_with_130_and_not_as_if_a_kernel_were_not_sound(monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
@@ -892,7 +892,7 @@ def test_the_command_runs_as_a_program(files):
 
 
 @pytest.mark.parametrize("dtype", ["zeros", "__name__", "float8"])
-def test_what_is_no_dtype_is_a_usage_error(dtype):
+def test_a_name_that_is_no_dtype_is_a_usage_error(dtype):
     result = run("explain", "--dtype", dtype)
 
     assert result.exit_code == 2 and f"`dtype` must be one of numpy, got {dtype}" in result.stderr
@@ -906,8 +906,8 @@ def test_what_a_plugin_prints_does_not_spoil_json(tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: talks\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[xent]\ntalks = talks\n")
-    path = os.pathsep.join([str(tmp_path), *(one for one in sys.path if one)])
+    path = os.pathsep.join([str(tmp_path), *(entry for entry in sys.path if entry)])
     command = [sys.executable, "-m", "xent.cli", "plugins", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
 
-    assert "talks" in [one["name"] for one in json.loads(done.stdout)] and "hello" in done.stderr
+    assert "talks" in [record["name"] for record in json.loads(done.stdout)] and "hello" in done.stderr

@@ -1,4 +1,4 @@
-"""The doctor: what it finds of an installation, and what makes one unsound."""
+"""The doctor: its diagnosis of an installation, and what makes one unsound."""
 
 import importlib.metadata
 import itertools
@@ -25,12 +25,12 @@ NOTHING = Result("selected", 0, 1, (Failure("what it declares", "nothing of it c
 @pytest.fixture
 def reports(monkeypatch):
     """The reports of kernels by their names; a kernel that is not among them is sound."""
-    found = {}
+    reports = {}
     monkeypatch.setattr(
-        "xent.testing.check_kernel", lambda spec, *, quick: found.get(spec.name, Report(spec, (KEPT, NOT_RUN)))
+        "xent.testing.check_kernel", lambda spec, *, quick: reports.get(spec.name, Report(spec, (KEPT, NOT_RUN)))
     )
     monkeypatch.setattr(doctor, "DEVICES", {})
-    return found
+    return reports
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def plugin():
 
 
 def finding_of(diagnosis, kernel):
-    return next(one for one in diagnosis.kernels if one.kernel == kernel)
+    return next(finding for finding in diagnosis.kernels if finding.kernel == kernel)
 
 
 def lines_of(diagnosis, start):
@@ -58,8 +58,11 @@ def test_xent_alone_is_sound(reports):
     diagnosis = doctor.diagnose()
 
     assert diagnosis.is_sound
-    assert {(one.kernel, one.op) for one in diagnosis.kernels} >= {("numpy", "sparse"), ("generic", "dense")}
-    assert {one.verdict for one in diagnosis.kernels} == {"sound"}
+    assert {(finding.kernel, finding.op) for finding in diagnosis.kernels} >= {
+        ("numpy", "sparse"),
+        ("generic", "dense"),
+    }
+    assert {finding.verdict for finding in diagnosis.kernels} == {"sound"}
 
 
 def test_the_versions_are_those_of_the_distributions_and_what_is_not_installed_is_left_out(reports, monkeypatch):
@@ -70,7 +73,7 @@ def test_the_versions_are_those_of_the_distributions_and_what_is_not_installed_i
     assert versions["pluggy"] == importlib.metadata.version("pluggy") and "no-such-distribution" not in versions
 
 
-def test_the_variables_that_are_set_and_the_processors_are_told(reports, monkeypatch):
+def test_the_variables_that_are_set_and_the_processors_are_listed(reports, monkeypatch):
     for name in settings.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XENT_PREFER", "numba")
@@ -80,7 +83,7 @@ def test_the_variables_that_are_set_and_the_processors_are_told(reports, monkeyp
     assert lines_of(diagnosis, "XENT_PREFER")[0].split() == ["XENT_PREFER", "numba"]
 
 
-def test_a_kernels_line_says_whose_it_is_what_its_import_took_and_the_number_of_cases(reports, plugin):
+def test_a_kernels_line_has_its_plugin_the_time_of_its_import_and_the_number_of_cases(reports, plugin):
     plugin(spec())
     (line,) = lines_of(doctor.diagnose(), "loopback (sparse)")
     words = line.split()
@@ -90,14 +93,14 @@ def test_a_kernels_line_says_whose_it_is_what_its_import_took_and_the_number_of_
 
 
 def test_the_tests_are_the_quick_ones_of_the_kit(reports, plugin, monkeypatch):
-    asked = []
+    calls = []
     monkeypatch.setattr(
-        "xent.testing.check_kernel", lambda spec, *, quick: asked.append((spec.name, quick)) or Report(spec, (KEPT,))
+        "xent.testing.check_kernel", lambda spec, *, quick: calls.append((spec.name, quick)) or Report(spec, (KEPT,))
     )
     plugin(spec())
     doctor.diagnose()
 
-    assert ("loopback", True) in asked and len(asked) == len(registry.kernels)
+    assert ("loopback", True) in calls and len(calls) == len(registry.kernels)
 
 
 def test_a_wrong_kernel_makes_an_installation_unsound_and_says_what_is_wrong_below(reports, plugin):
@@ -167,7 +170,7 @@ def test_the_gpus_that_a_library_sees_are_named(reports, monkeypatch):
     assert lines_of(diagnosis, "GPUs of numpy")[0].endswith("H200, H200")
 
 
-def test_a_driver_that_does_not_work_is_told_in_words(reports, monkeypatch):
+def test_a_driver_that_does_not_work_is_described_by_its_error(reports, monkeypatch):
     def broken():
         raise OSError("libcuda.so.1:\ncannot open shared object file")
 
@@ -188,7 +191,7 @@ def test_each_library_names_its_gpus_and_no_processor(library):
     pytest.importorskip(library, reason=f"{library} is not installed")
     names = doctor.DEVICES[library]()
 
-    assert all(isinstance(one, str) and one != "cpu" for one in names)
+    assert all(isinstance(name, str) and name != "cpu" for name in names)
 
 
 def test_a_gpus_name_is_text_though_cuda_gives_cupy_bytes(monkeypatch):
@@ -203,7 +206,7 @@ def test_a_gpus_name_is_text_though_cuda_gives_cupy_bytes(monkeypatch):
 def test_a_diagnosis_is_plain_data_for_json(reports, plugin):
     plugin(spec(load="no_such_module:kernel"))
     data = json.loads(json.dumps(doctor.diagnose().to_dict()))
-    kernels = {one["kernel"]: one for one in data["kernels"]}
+    kernels = {kernel["kernel"]: kernel for kernel in data["kernels"]}
 
     assert set(data) == {"is_sound", "versions", "processors", "variables", "gpus", "plugins", "kernels"}
     assert data["is_sound"] is False and kernels["loopback"]["verdict"] == "cannot be imported"
@@ -213,7 +216,7 @@ def test_a_diagnosis_is_plain_data_for_json(reports, plugin):
 @pytest.mark.slow
 def test_the_conformance_kit_finds_xents_own_kernel_sound_and_a_faulty_one_wrong(plugin):
     plugin(spec(load="toy_kernels:failing", methods=frozenset({"partial"})))
-    found = [doctor.examine(one) for one in registry.kernels if (one.name, one.op) in WITNESSES]
+    findings = [doctor.examine(each) for each in registry.kernels if (each.name, each.op) in WITNESSES]
 
-    assert [(one.kernel, one.verdict) for one in found] == [("numpy", "sound"), ("loopback", "WRONG")]
-    assert "ArithmeticError: the kernel broke" in found[1].reason
+    assert [(finding.kernel, finding.verdict) for finding in findings] == [("numpy", "sound"), ("loopback", "WRONG")]
+    assert "ArithmeticError: the kernel broke" in findings[1].reason
