@@ -32,7 +32,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"fold": ROOT / "xent", "numba": ROOT / "plugins/xent-numba/xent_numba"}
 LOOPS = (
-    "rows segments slopes columns column_targets grids targets exponential totals blocks kernels threads lanes memory"
+    "rows segments row_gradients columns column_targets grids targets exponential totals "
+    "blocks kernels threads lanes memory"
 )
 FILES = {"fold": ["numerics/fold.py"], "numba": [f"{name}.py" for name in LOOPS.split()]}
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -47,7 +48,7 @@ OTHERS = {
     "Is": "IsNot", "IsNot": "Is", "In": "NotIn", "NotIn": "In",
 }  # fmt: skip
 """What an operator is changed to."""
-SWAPPED = {"where": (1, 2), "choose": (1, 2), "select": (1, 2), "larger": (0, 1), "at_least": (0, 1)}
+SWAPPED = {"where": (1, 2), "select": (1, 2), "larger": (0, 1), "at_least": (0, 1)}
 """Which arguments of a call change places."""
 
 

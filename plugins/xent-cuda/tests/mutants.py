@@ -55,14 +55,14 @@ class Mutant(NamedTuple):
 BARRIERS = [
     Mutant(
         "no barrier after warps leave their maxima",
-        "      if (lane == 0) desk->top[warp] = mine;\n      __syncthreads();\n",
-        "      if (lane == 0) desk->top[warp] = mine;\n",
+        "      if (lane == 0) scratch->max[warp] = mine;\n      __syncthreads();\n",
+        "      if (lane == 0) scratch->max[warp] = mine;\n",
         ("block", "cluster", "split"),
     ),
     Mutant(
-        "no barrier after warps leave their tallies",
-        "      if (lane == 0) desk->tally[warp] = mine;\n      __syncthreads();\n",
-        "      if (lane == 0) desk->tally[warp] = mine;\n",
+        "no barrier after warps leave their accumulators",
+        "      if (lane == 0) scratch->acc[warp] = mine;\n      __syncthreads();\n",
+        "      if (lane == 0) scratch->acc[warp] = mine;\n",
         ("block", "cluster", "split"),
     ),
     Mutant(
@@ -72,33 +72,33 @@ BARRIERS = [
         ("lanes", "warp"),
     ),
     Mutant(
-        "no barrier of a warp before its stash is filled again",
+        "no barrier of a warp before its cache is filled again",
         "__syncthreads(); else __syncwarp();",
         "__syncthreads();",
         ("lanes", "warp"),
     ),
     Mutant(
-        "no barrier of a block before its stash is filled again",
+        "no barrier of a block before its cache is filled again",
         "if (ROW > 32) __syncthreads(); else __syncwarp();",
         "if (ROW <= 32) __syncwarp();",
         ("block", "cluster", "split"),
     ),
     Mutant(
         "no barrier at the end of a row",
-        "    team.sync();  // before the stash is filled again\n",
+        "    team.sync();  // before the cache is filled again\n",
         "",
         ROWS,
     ),
     Mutant(
         "no barrier between the maxima of one row and the next",
-        "task.tops[row * parts + part] = highest;\n          team.sync();\n",
-        "task.tops[row * parts + part] = highest;\n",
+        "task.maxima[row * parts + part] = highest;\n          team.sync();\n",
+        "task.maxima[row * parts + part] = highest;\n",
         ("split",),
     ),
     Mutant(
-        "no barrier between the tallies of one row and the next",
-        "((Tally*)task.tallies)[row * parts + part] = tally;\n          team.sync();\n",
-        "((Tally*)task.tallies)[row * parts + part] = tally;\n",
+        "no barrier between the accumulators of one row and the next",
+        "((Accumulator*)task.accumulators)[row * parts + part] = acc;\n          team.sync();\n",
+        "((Accumulator*)task.accumulators)[row * parts + part] = acc;\n",
         ("split",),
     ),
     Mutant(
@@ -108,15 +108,15 @@ BARRIERS = [
         ("cluster",),
     ),
     Mutant(
-        "no barrier of a cluster after its tallies",
+        "no barrier of a cluster after its accumulators",
         "threadIdx.x) = mine;\n      cluster_sync();\n      mine.clear();\n",
         "threadIdx.x) = mine;\n      mine.clear();\n",
         ("cluster",),
     ),
     Mutant(
         "no barrier of a cluster at the beginning",
-        "  if (K > 1) cluster_sync();  // a desk may be written to",
-        "  // a desk may be written to",
+        "  if (K > 1) cluster_sync();  // a block's scratch",
+        "  // a block's scratch",
         ("cluster",),
     ),
     Mutant(
@@ -127,42 +127,40 @@ BARRIERS = [
     ),
     Mutant(
         "no barrier after the rows of a tile",
-        "      }\n    }\n    __syncthreads();\n    if (MODE & SLOPE) {\n",
-        "      }\n    }\n    if (MODE & SLOPE) {\n",
+        "      }\n    }\n    __syncthreads();\n    if (MODE & GRADIENT) {\n",
+        "      }\n    }\n    if (MODE & GRADIENT) {\n",
         ("tile",),
     ),
     Mutant(
         "no barrier after a tile is stored",
-        "done.classes_from(g * V - out.skip));\n      __syncthreads();\n",
-        "done.classes_from(g * V - out.skip));\n",
+        "values.classes_from(g * V - out.skip));\n      __syncthreads();\n",
+        "values.classes_from(g * V - out.skip));\n",
         ("tile",),
     ),
     Mutant(
-        "a barrier that one lane of each warp comes to",
-        "      if (lane == 0) desk->top[warp] = mine;\n      __syncthreads();\n",
-        "      if (lane == 0) {\n        desk->top[warp] = mine;\n        __syncthreads();\n      }\n",
+        "a barrier that one lane of each warp reaches",
+        "      if (lane == 0) scratch->max[warp] = mine;\n      __syncthreads();\n",
+        "      if (lane == 0) {\n        scratch->max[warp] = mine;\n        __syncthreads();\n      }\n",
         ("block",),
     ),
     Mutant(
         "threads without a row leave before the shuffles",
         "    T* x = task.logits + row * task.logits_stride;\n",
-        "    if (!is_there) break;\n    T* x = task.logits + row * task.logits_stride;\n",
+        "    if (!has_row) break;\n    T* x = task.logits + row * task.logits_stride;\n",
         ("lanes", "warp"),
     ),
     Mutant(
-        "a cluster's maxima and tallies in one mailbox",
-        "  A top[WARPS_AT_MOST], peer_top[CLUSTER_AT_MOST];\n"
-        "  Tally tally[WARPS_AT_MOST], peer_tally[CLUSTER_AT_MOST];\n",
-        "  A top[WARPS_AT_MOST];\n  Tally tally[WARPS_AT_MOST];\n"
-        "  union { A peer_top[CLUSTER_AT_MOST]; Tally peer_tally[CLUSTER_AT_MOST]; };\n",
+        "a cluster's maxima and accumulators in one mailbox",
+        "  A max[MAX_WARPS], peer_max[MAX_CLUSTER];\n  Accumulator acc[MAX_WARPS], peer_acc[MAX_CLUSTER];\n",
+        "  A max[MAX_WARPS];\n  Accumulator acc[MAX_WARPS];\n"
+        "  union { A peer_max[MAX_CLUSTER]; Accumulator peer_acc[MAX_CLUSTER]; };\n",
         ("cluster",),
     ),
     Mutant(
-        "a block's maxima and tallies in one mailbox",
-        "  A top[WARPS_AT_MOST], peer_top[CLUSTER_AT_MOST];\n"
-        "  Tally tally[WARPS_AT_MOST], peer_tally[CLUSTER_AT_MOST];\n",
-        "  A peer_top[CLUSTER_AT_MOST];\n  Tally peer_tally[CLUSTER_AT_MOST];\n"
-        "  union { A top[WARPS_AT_MOST]; Tally tally[WARPS_AT_MOST]; };\n",
+        "a block's maxima and accumulators in one mailbox",
+        "  A max[MAX_WARPS], peer_max[MAX_CLUSTER];\n  Accumulator acc[MAX_WARPS], peer_acc[MAX_CLUSTER];\n",
+        "  A peer_max[MAX_CLUSTER];\n  Accumulator peer_acc[MAX_CLUSTER];\n"
+        "  union { A max[MAX_WARPS]; Accumulator acc[MAX_WARPS]; };\n",
         ("block", "cluster"),
     ),
 ]
@@ -174,46 +172,46 @@ TEAMS = [
         "for (int lane = LANES / 4; lane > 0; lane /= 2) x = larger",
     ),
     Mutant(
-        "half of a warp's tallies",
-        "for (int lane = LANES / 2; lane > 0; lane /= 2) {\n    Tally<N> other;",
-        "for (int lane = LANES / 4; lane > 0; lane /= 2) {\n    Tally<N> other;",
+        "half of a warp's accumulators",
+        "for (int lane = LANES / 2; lane > 0; lane /= 2) {\n    Accumulator<N> other;",
+        "for (int lane = LANES / 4; lane > 0; lane /= 2) {\n    Accumulator<N> other;",
     ),
     Mutant(
         "neighbours' maxima at the maximum are not counted",
-        "other.at_top = __shfl_xor_sync(0xffffffffu, tally.at_top, lane);",
+        "other.at_top = __shfl_xor_sync(0xffffffffu, acc.at_top, lane);",
         "other.at_top = 0;",
         ROWS,
     ),
     Mutant(
         "neighbours' ranks are not counted",
-        "other.before = MODE & STATISTICS ? __shfl_xor_sync(0xffffffffu, tally.before, lane) : 0;",
+        "other.before = MODE & STATISTICS ? __shfl_xor_sync(0xffffffffu, acc.before, lane) : 0;",
         "other.before = 0;",
         ROWS,
     ),
-    Mutant("the maximum of a warp too few", "desk->top[lane % WARPS]", "desk->top[lane % WARPS / 2]", ("block",)),
-    Mutant("the tally of a warp too many", "desk->tally[lane % WARPS]", "desk->tally[lane % 32]", ("block",)),
+    Mutant("the maximum of a warp too few", "scratch->max[lane % WARPS]", "scratch->max[lane % WARPS / 2]", ("block",)),
+    Mutant("the accumulator of a warp too many", "scratch->acc[lane % WARPS]", "scratch->acc[lane % 32]", ("block",)),
     Mutant(
-        "the last block of a cluster is not told of maxima",
-        "if (threadIdx.x < K) *in_peer(&desk->peer_top",
-        "if (threadIdx.x < K - 1) *in_peer(&desk->peer_top",
+        "the last block of a cluster gets no maxima",
+        "if (threadIdx.x < K) *in_peer(&scratch->peer_max",
+        "if (threadIdx.x < K - 1) *in_peer(&scratch->peer_max",
         ("cluster",),
     ),
     Mutant(
-        "tallies in the wrong place of a peer",
-        "&desk->peer_tally[cluster_rank()]",
-        "&desk->peer_tally[0]",
+        "accumulators in the wrong place of a peer",
+        "&scratch->peer_acc[cluster_rank()]",
+        "&scratch->peer_acc[0]",
         ("cluster",),
     ),
     Mutant(
         "a cluster's maxima without those of the last block",
-        "for (int k = 0; k < K; ++k) mine = larger(mine, desk->peer_top[k]);",
-        "for (int k = 0; k < K - 1; ++k) mine = larger(mine, desk->peer_top[k]);",
+        "for (int k = 0; k < K; ++k) mine = larger(mine, scratch->peer_max[k]);",
+        "for (int k = 0; k < K - 1; ++k) mine = larger(mine, scratch->peer_max[k]);",
         ("cluster",),
     ),
     Mutant(
-        "the parts of a row but for the last tally",
-        "for (int other = 0; other < parts; ++other) tally.add(",
-        "for (int other = 0; other < parts - 1; ++other) tally.add(",
+        "the parts of a row but for the last accumulator",
+        "for (int other = 0; other < parts; ++other) acc.add(",
+        "for (int other = 0; other < parts - 1; ++other) acc.add(",
         ("split",),
     ),
     Mutant(
@@ -237,11 +235,13 @@ TEAMS = [
     Mutant(
         "further tiles of a block, as if it were alone", "base += (i64)gridDim.x * BLOCK", "base += BLOCK", ("tile",)
     ),
-    Mutant("threads without a row write the last one's gradient", "(MODE & SLOPE) && is_there", "MODE & SLOPE", ROWS),
     Mutant(
-        "threads without a row record the last one's numbers",
-        "if (lane == 0 && part == 0 && is_there) record",
-        "if (lane == 0 && part == 0) record",
+        "threads without a row write the last one's gradient", "(MODE & GRADIENT) && has_row", "MODE & GRADIENT", ROWS
+    ),
+    Mutant(
+        "threads without a row store the last one's numbers",
+        "if (lane == 0 && part == 0 && has_row) store_numbers",
+        "if (lane == 0 && part == 0) store_numbers",
         ("lanes", "warp"),
     ),
     Mutant(
@@ -271,9 +271,9 @@ MEMORY = [
     ),
     Mutant(
         "a class past the row is read, and not used",
-        "one.value = has(first, k) ? at[first + k] : narrow(-infinity<typename Wide<T>::type>(), T());",
-        "one.value = at[first + k < 0 ? 0 : first + k];\n"
-        "      if (!has(first, k)) one.value = narrow(-infinity<typename Wide<T>::type>(), T());",
+        "element.value = has(first, k) ? at[first + k] : narrow(-infinity<typename Wide<T>::type>(), T());",
+        "element.value = at[first + k < 0 ? 0 : first + k];\n"
+        "      if (!has(first, k)) element.value = narrow(-infinity<typename Wide<T>::type>(), T());",
     ),
     Mutant("a class past the row is written", "if (has(first, k)) at[first + k]", "if (first + k >= 0) at[first + k]"),
     Mutant("targets in 16 bytes though not aligned", " && ((u64)(row + first) & 15u) == 0) {", ") {", ROWS),
@@ -289,29 +289,41 @@ MEMORY = [
         "t[k] = first + k >= 0 && first + k <= classes ?",
         ROWS,
     ),
-    Mutant("one granule too many is kept", "if (g + u * ROW < held.kept)", "if (g + u * ROW <= held.kept)", ROWS),
     Mutant(
-        "as if every row were kept",
-        "held.kept = held.run.granules < task.kept ? held.run.granules : (int)task.kept;",
-        "held.kept = held.run.granules;",
+        "one granule too many is cached", "if (g + u * ROW < logits.cached)", "if (g + u * ROW <= logits.cached)", ROWS
+    ),
+    Mutant(
+        "as if every row were cached",
+        "logits.cached = logits.run.granules < task.cached ? logits.run.granules : (int)task.cached;",
+        "logits.cached = logits.run.granules;",
         ("block", "cluster"),
     ),
-    Mutant("a granule that is not kept is read as if", "index >= 0 && index < kept", "index >= 0 && index <= kept"),
-    Mutant("a granule before the first is read as if kept", "index >= 0 && index < kept", "index < kept"),
     Mutant(
-        "rows of a block whose stashes overlap",
-        "place * (int)task.kept",
-        "place * ((int)task.kept - 1)",
+        "a granule that is not cached is read as if", "index >= 0 && index < cached", "index >= 0 && index <= cached"
+    ),
+    Mutant("a granule before the first is read as if cached", "index >= 0 && index < cached", "index < cached"),
+    Mutant(
+        "rows of a block whose caches overlap",
+        "team_index * (int)task.cached",
+        "team_index * ((int)task.cached - 1)",
         ("lanes", "warp"),
     ),
-    Mutant("the stash over the desk", "ROW > 32 ? DESK_BYTES / 16", "ROW > 32 ? 0", ("block", "cluster")),
     Mutant(
-        "what is not all kept is easy", " && kept == run.granules && kept > 0;", " && kept > 0;", ("block", "cluster")
+        "the cache over the exchanged results", "ROW > 32 ? SCRATCH_BYTES / 16", "ROW > 32 ? 0", ("block", "cluster")
     ),
-    Mutant("what is not kept at all is easy", " && kept == run.granules && kept > 0;", ";", ROWS),
-    Mutant("what is not aligned is easy", "return run.skip == 0 && kept", "return kept", ROWS),
     Mutant(
-        "a gradient is easy where its logits are", "if (held.is_easy() && out.skip == 0)", "if (held.is_easy())", ROWS
+        "a run that is not all cached passes for one",
+        " && cached == run.granules && cached > 0;",
+        " && cached > 0;",
+        ("block", "cluster"),
+    ),
+    Mutant("a run that is not cached at all passes for one", " && cached == run.granules && cached > 0;", ";", ROWS),
+    Mutant("a run that is not aligned passes for one", "return run.skip == 0 && cached", "return cached", ROWS),
+    Mutant(
+        "a gradient passes for aligned where its logits are",
+        "if (logits.is_aligned_and_cached() && out.skip == 0)",
+        "if (logits.is_aligned_and_cached())",
+        ROWS,
     ),
     Mutant(
         "splicing shifts 16 bits the wrong way",
@@ -337,21 +349,29 @@ MEMORY = [
         "(int)((task.classes + parts - 1) / parts + V - 1) / V * V",
         "(int)((task.classes + parts - 1) / parts)",
     ),
-    Mutant("parts that begin one class on", "? part * share :", "? part * share + (part > 0) :", ("cluster", "split")),
+    Mutant(
+        "parts that begin one class on",
+        "? part * part_classes :",
+        "? part * part_classes + (part > 0) :",
+        ("cluster", "split"),
+    ),
     Mutant(
         "a last part as large as the others",
-        "const int classes = task.classes - start < share ? (int)(task.classes - start) : share;",
-        "const int classes = share;",
+        "const int classes = task.classes - start < part_classes ? (int)(task.classes - start) : part_classes;",
+        "const int classes = part_classes;",
         ("cluster", "split"),
     ),
     Mutant(
         "more than are loaded at once, one round in two",
-        "g < held.run.granules; g += AHEAD * ROW",
-        "g < held.run.granules; g += 2 * AHEAD * ROW",
+        "g < logits.run.granules; g += IN_FLIGHT * ROW",
+        "g < logits.run.granules; g += 2 * IN_FLIGHT * ROW",
         ROWS,
     ),
     Mutant(
-        "the same on the easy way", "held.run.whole; g += AHEAD * ROW", "held.run.whole; g += 2 * AHEAD * ROW", ROWS
+        "the same of aligned rows",
+        "logits.run.whole; g += IN_FLIGHT * ROW",
+        "logits.run.whole; g += 2 * IN_FLIGHT * ROW",
+        ROWS,
     ),
     Mutant(
         "every second leaf of a thread",
@@ -360,19 +380,19 @@ MEMORY = [
         ROWS,
     ),
     Mutant(
-        "every second leaf on the easy way",
+        "every second leaf of aligned rows",
         "first + V <= classes; first += ROW * V) {",
         "first + V <= classes; first += 2 * ROW * V) {",
         ROWS,
     ),
     Mutant("a tile without its head", "T* tile = (T*)shared + in.skip;", "T* tile = (T*)shared;", ("tile",)),
     Mutant(
-        "a granule after a tile is read as if kept", "shared, in.granules};", "shared, in.granules + 1};", ("tile",)
+        "a granule after a tile is read as if cached", "shared, in.granules};", "shared, in.granules + 1};", ("tile",)
     ),
     Mutant(
         "the label of -1 is read",
-        "!(MODE & GIVEN) && label >= 0 && label < task.classes ?",
-        "!(MODE & GIVEN) && label < task.classes ?",
+        "!(MODE & FROM_PARTIAL) && label >= 0 && label < task.classes ?",
+        "!(MODE & FROM_PARTIAL) && label < task.classes ?",
         ROWS,
     ),
 ]
@@ -380,15 +400,15 @@ MEMORY = [
 NUMBERS = [
     Mutant(
         "the largest of the first word of four",
-        "for (int i = 0; i < 4; ++i) so_far.word[0]",
-        "for (int i = 0; i < 3; ++i) so_far.word[0]",
+        "for (int i = 0; i < 4; ++i) largest.word[0]",
+        "for (int i = 0; i < 3; ++i) largest.word[0]",
         ROWS,
         ("bfloat16", "float16"),
     ),
     Mutant(
         "the larger of two without the second",
-        "return larger(widen(so_far.each[0]), widen(so_far.each[1]));",
-        "return widen(so_far.each[0]);",
+        "return larger(widen(largest.each[0]), widen(largest.each[1]));",
+        "return widen(largest.each[0]);",
         ROWS,
         ("bfloat16", "float16"),
     ),
@@ -397,34 +417,44 @@ NUMBERS = [
     ),
     Mutant(
         "no leaf holds the maximum",
-        "const bool holds = mine == highest || held.run.skip;",
+        "const bool holds = mine == highest || logits.run.skip;",
         "const bool holds = false;",
         ROWS,
     ),
     Mutant(
         "leaves are granules, however a row begins",
-        "const bool holds = mine == highest || held.run.skip;",
+        "const bool holds = mine == highest || logits.run.skip;",
         "const bool holds = mine == highest;",
         ROWS,
     ),
     Mutant("parts do not know of the maximum", "        mine = highest;\n", "", ("split",)),
-    Mutant("a row of -inf has a rest", "  if (is_empty) of.rest = A(-1);\n", ""),
-    Mutant("a row of -inf has no gap", "  if (is_empty) of.gap = of.mass > A(0) ? infinity<A>() : A(0);\n", ""),
+    Mutant("a row of -inf has a rest", "  if (is_empty) numbers.rest = A(-1);\n", ""),
+    Mutant(
+        "a row of -inf has no gap", "  if (is_empty) numbers.gap = numbers.mass > A(0) ? infinity<A>() : A(0);\n", ""
+    ),
     Mutant(
         "a row of -inf has a gradient",
-        "of.is_strange || of.max == -infinity<A>() ? nan",
-        "of.is_strange ? nan",
+        "numbers.is_out_of_range || numbers.max == -infinity<A>() ? nan",
+        "numbers.is_out_of_range ? nan",
         dtypes=("float64",),  # of the others a reciprocal of 0 is NaN already
     ),
     Mutant("a row of NaN is one of -inf", "top.max == -infinity<A>() && !has_nan,", "top.max == -infinity<A>(),"),
     Mutant(
-        "the maximum of a row with NaN", "of.max = has_nan ? nan<A>() : top.max + A(0);", "of.max = top.max + A(0);"
+        "the maximum of a row with NaN",
+        "numbers.max = has_nan ? nan<A>() : top.max + A(0);",
+        "numbers.max = top.max + A(0);",
     ),
     Mutant(
-        "the maximum of -0", "of.max = has_nan ? nan<A>() : top.max + A(0);", "of.max = has_nan ? nan<A>() : top.max;"
+        "the maximum of -0",
+        "numbers.max = has_nan ? nan<A>() : top.max + A(0);",
+        "numbers.max = has_nan ? nan<A>() : top.max;",
     ),
-    Mutant("two of +inf are one", "has_nan || (top.max == infinity<A>() && tally.at_top > 1) ?", "has_nan ?"),
-    Mutant("the label at +inf", "at_label == top.max && !is_empty ? A(0) : top.max - at_label;", "top.max - at_label;"),
+    Mutant("two of +inf are one", "has_nan || (top.max == infinity<A>() && acc.at_top > 1) ?", "has_nan ?"),
+    Mutant(
+        "the label at +inf",
+        "label_logit == top.max && !is_empty ? A(0) : top.max - label_logit;",
+        "top.max - label_logit;",
+    ),
     Mutant(
         "exponentials that overflow near the limits",
         "shift(larger(max * LOG2E, -3e38f))",
@@ -433,14 +463,14 @@ NUMBERS = [
     ),
     Mutant(
         "the correction of a sum is dropped",
-        "others = tally.sum[0].value() * correction;",
-        "others = tally.sum[0].value();",
+        "others = acc.sum[0].value() * correction;",
+        "others = acc.sum[0].value();",
         dtypes=("bfloat16", "float16"),
     ),
     Mutant(
         "the correction of a gradient is dropped",
-        "usual = mass * inverse * (A)top.correction();",
-        "usual = mass * inverse;",
+        "softmax_scale = mass * inverse * (A)top.correction();",
+        "softmax_scale = mass * inverse;",
         dtypes=("bfloat16", "float16"),
     ),
     Mutant(
@@ -451,8 +481,8 @@ NUMBERS = [
     ),
     Mutant(
         "the correction of a spread is dropped",
-        "(A)(tally.sum[THIRD].value() * correction)",
-        "(A)tally.sum[THIRD].value()",
+        "(A)(acc.sum[THIRD].value() * correction)",
+        "(A)acc.sum[THIRD].value()",
         dtypes=("bfloat16", "float16"),
     ),
     Mutant(
@@ -461,17 +491,19 @@ NUMBERS = [
         "return exp2(-off);",
         dtypes=("bfloat16",),
     ),
-    Mutant("what is no class has a gap", "more[k] = k < some ? below : A(0);", "more[k] = below;"),
-    Mutant("what is no class is at the maximum", "tally.at_top += is_top && k < some;", "tally.at_top += is_top;"),
-    Mutant("what is no class has a rank", "tally.before += k < some && (", "tally.before += ("),
+    Mutant("what is no class has a gap", "second[k] = k < valid ? gap : A(0);", "second[k] = gap;"),
+    Mutant("what is no class is at the maximum", "acc.at_top += is_top && k < valid;", "acc.at_top += is_top;"),
+    Mutant("what is no class has a rank", "acc.before += k < valid && (", "acc.before += ("),
     Mutant(
-        "the rank of equals is not by their place", " || (x[k] == asked.label_logit && first + k < asked.label));", ");"
+        "the rank of equals is not by their place",
+        " || (x[k] == ranked.label_logit && first + k < ranked.label));",
+        ");",
     ),
-    Mutant("a spread of 0 times infinity", "most[k] = e[k] == A(0) ? A(0) : below * e[k];", "most[k] = below * e[k];"),
+    Mutant("a spread of 0 times infinity", "third[k] = e[k] == A(0) ? A(0) : gap * e[k];", "third[k] = gap * e[k];"),
     Mutant(
-        "a target of 0 times infinity", "more[k] = t[k] == A(0) ? A(0) : t[k] * below;", "more[k] = t[k] * below;", ROWS
+        "a target of 0 times infinity", "second[k] = t[k] == A(0) ? A(0) : t[k] * gap;", "second[k] = t[k] * gap;", ROWS
     ),
-    Mutant("a share of 0 times infinity", "is_inside && on != A(0) ? on * below", "is_inside ? on * below"),
+    Mutant("a label's target of 0 times infinity", "is_inside && on != A(0) ? on * gap", "is_inside ? on * gap"),
     Mutant(
         "a label of -1 is among the classes",
         "is_inside = label >= 0 && label < task.classes;",
@@ -485,8 +517,14 @@ NUMBERS = [
     Mutant(
         "a label of 2^62 wraps", "return label < 0 ? -1 : label < classes ? (int)label : classes;", "return (int)label;"
     ),
-    Mutant("the loss of a label that is none", "return is_strange || rest < A(0) ? nan", "return rest < A(0) ? nan"),
-    Mutant("the gradient of a label that is none", "inverse = of.is_strange || of.max", "inverse = of.max"),
+    Mutant(
+        "the loss of a label that is none", "return is_out_of_range || rest < A(0) ? nan", "return rest < A(0) ? nan"
+    ),
+    Mutant(
+        "the gradient of a label that is none",
+        "inverse = numbers.is_out_of_range || numbers.max",
+        "inverse = numbers.max",
+    ),
     Mutant("a scale of 0 times NaN", "    if (scale == A(0)) {\n", "    if (false) {\n"),
     Mutant(
         "the last class of a leaf is not the label",
@@ -494,9 +532,9 @@ NUMBERS = [
         "(u32)(label - first) < (u32)V - 1)",
     ),
     Mutant(
-        "the label's gradient without its share of all",
-        "out[k] = general(x[k], on + off);",
-        "out[k] = general(x[k], on);",
+        "the label's gradient without the smoothing",
+        "out[k] = entry(x[k], on + off);",
+        "out[k] = entry(x[k], on);",
     ),
     Mutant("ties at the maximum are as any other", "x[k] == top.max ? peak : elsewhere;", "elsewhere;"),
     Mutant("the maximum cancels", "(x == top.max ? ((mass - t) - t * rest) * inverse : elsewhere)", "elsewhere"),
@@ -524,9 +562,9 @@ NUMBERS = [
     ),
     Mutant(
         "a leaf is added in another order by some",
-        "const int N = sizeof(tally.sum) / sizeof(Sum);\n  tally.sum[0].add(tree(e));",
-        "const int N = sizeof(tally.sum) / sizeof(Sum);\n"
-        "  if (HOLDS) for (int k = 0; k < V; ++k) tally.sum[0].add(e[k]); else tally.sum[0].add(tree(e));",
+        "const int N = sizeof(acc.sum) / sizeof(Sum);\n  acc.sum[0].add(tree_sum(e));",
+        "const int N = sizeof(acc.sum) / sizeof(Sum);\n"
+        "  if (HOLDS) for (int k = 0; k < V; ++k) acc.sum[0].add(e[k]); else acc.sum[0].add(tree_sum(e));",
     ),
     Mutant(
         "a reciprocal is off by parts in a million",

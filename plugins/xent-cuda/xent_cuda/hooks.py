@@ -1,4 +1,4 @@
-"""What xent asks of this package. Imports no CuPy: that is left to the first call on one of its arrays."""
+"""The plugin's hook for xent. Imports no CuPy: the first call on a CuPy array does."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from typing import Any
 
 import xent
 
-from .plan import CLASSES_AT_MOST
+from .plan import MAX_CLASSES
 
 METHODS = frozenset({"partial", "loss", "gradient", "loss_and_gradient"})
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
-CAPABILITY = 80
+MIN_CAPABILITY = 80
 
 
 def check(problem: Any) -> bool | str:
-    """Whether the kernels can serve; asked once for each new kind of call."""
-    from . import machine
+    """Whether the kernels can serve, else the reason; called once for each new kind of call."""
+    from . import device
 
     try:
-        found = machine.numbers(int(problem.device.partition(":")[2] or 0)).capability
-    except Exception as error:  # CuPy's, of whatever kind: no driver, no such GPU, no CuPy
+        capability = device.properties(int(problem.device.partition(":")[2] or 0)).capability
+    except Exception as error:  # CuPy's, of any kind: no driver, no such GPU, no CuPy
         return f"CuPy finds no GPU: {type(error).__name__}: {error}"
-    if found < CAPABILITY:
-        return f"the GPU has compute capability {found / 10}, and {CAPABILITY / 10} is the least that is served"
+    if capability < MIN_CAPABILITY:
+        return (
+            f"the GPU has compute capability {capability / 10}, and {MIN_CAPABILITY / 10} is the least that is served"
+        )
     return True
 
 
 def guard(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether there are not more classes in a row than a kernel counts."""
-    return not shape or shape[-1] <= CLASSES_AT_MOST
+    """Whether a row has no more classes than a kernel can count."""
+    return not shape or shape[-1] <= MAX_CLASSES
 
 
 @xent.hookimpl

@@ -1,12 +1,12 @@
-"""Which variant of a kernel folds a block, and how it is launched: from a shape, a dtype and a GPU's numbers alone.
+"""Which variant of a kernel folds a block, and its launches: from a shape, a dtype and a GPU's properties alone.
 
 | variant | a row is folded by | where |
 |---|---|---|
-| tile | one thread, through a tile of rows in shared memory | up to 64 classes, labels, rows side by side |
+| tile | one thread, through a tile of rows in shared memory | up to 64 classes, labels, adjacent rows |
 | lanes | 8 lanes of a warp | rows up to 256 bytes |
 | warp | a warp | up to 1024 classes |
-| block | a block | rows that fit beside two others in shared memory, and whatever nothing else serves |
-| cluster | 2, 4 or 8 blocks that see each other's memory | larger rows, compute capability 9.0 and later |
+| block | a block | rows of which three fit in shared memory, and those that no other variant takes |
+| cluster | 2, 4 or 8 blocks with distributed shared memory | larger rows, compute capability 9.0 and later |
 | split | blocks of three launches, or two without | large rows, fewer of them than multiprocessors |
 
 All of them give the same bits. The limits were reasoned out, not measured: see benchmarks/predictions_cuda.md of xent.
@@ -23,45 +23,51 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 LABEL, SMOOTHED, SOFT = 0, 1, 2
 """Kinds of targets, as in xent.cu."""
-SLOPE, STATISTICS, GIVEN, TOPS, SUMS, JOIN = 1, 2, 4, 8, 16, 32
+GRADIENT, STATISTICS, FROM_PARTIAL, MAXIMA, SUMS, MERGE = 1, 2, 4, 8, 16, 32
 """Modes, as in xent.cu."""
-METHODS = {"partial": 0, "loss": 0, "gradient": GIVEN | SLOPE, "loss_and_gradient": SLOPE, "statistics": STATISTICS}
+METHODS = {
+    "partial": 0,
+    "loss": 0,
+    "gradient": FROM_PARTIAL | GRADIENT,
+    "loss_and_gradient": GRADIENT,
+    "statistics": STATISTICS,
+}
 
 GRANULE = 16
-DESK_BYTES = 3072
+SCRATCH_BYTES = 3072
 TILE_ROWS, TILE_CLASSES, TILE_BYTES = 128, 64, 48 << 10
-BANKS, BANK_BYTES, CONFLICTS_AT_MOST = 32, 4, 4
+BANKS, BANK_BYTES, MAX_CONFLICTS = 32, 4, 4
 WARP_CLASSES, LANES_BYTES, WARP_BLOCK = 1024, 256, 128
 BLOCK_THREADS = 256
 SMALL_ROW_BYTES = 16 << 10
 ROWS_AT_ONCE = 3
-"""Blocks of a multiprocessor that have a row each in its shared memory: one loads while others compute."""
-PART_BYTES, PARTS_AT_MOST = 16 << 10, 64
-BLOCKS_AT_MOST = (1 << 31) - 1 - PARTS_AT_MOST
-CLASSES_AT_MOST = 1 << 30
-CAPABILITY_OF_CLUSTERS = 90
+"""Blocks of a multiprocessor with a row each in its shared memory: one loads while others compute."""
+PART_BYTES, MAX_PARTS = 16 << 10, 64
+MAX_BLOCKS = (1 << 31) - 1 - MAX_PARTS
+MAX_CLASSES = 1 << 30
+CLUSTER_CAPABILITY = 90
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan asks of a GPU; an H200's numbers by default.
+    """The properties of a GPU that a plan depends on; an H200's by default.
 
     Parameters
     ----------
     capability : int
         90 for compute capability 9.0.
-    processors : int
+    multiprocessors : int
         Multiprocessors.
     shared_bytes : int
         Shared memory that one block may have.
-    shared_bytes_of_all : int
-        That the blocks of a multiprocessor share.
+    shared_bytes_per_multiprocessor : int
+        Shared memory of all its blocks.
     """
 
     capability: int = 90
-    processors: int = 132
+    multiprocessors: int = 132
     shared_bytes: int = 232448
-    shared_bytes_of_all: int = 233472
+    shared_bytes_per_multiprocessor: int = 233472
 
 
 class Launch(NamedTuple):
@@ -75,7 +81,7 @@ class Launch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """The launches of a call, in order.
 
     Attributes
@@ -83,24 +89,24 @@ class Plan:
     variant : str
     launches : tuple of Launch
     parts : int
-        In how many parts a row is folded.
-    kept : int
+        How many parts a row is folded in.
+    cached : int
         Granules of 16 bytes of each part that stay in shared memory.
     """
 
     variant: str
     launches: tuple[Launch, ...]
     parts: int = 1
-    kept: int = 0
+    cached: int = 0
 
 
-def ceil_of(a: int, b: int) -> int:
+def ceil_div(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)
 
 
 class Shape(NamedTuple):
-    """What a plan depends on, the GPU aside."""
+    """What a plan depends on besides the GPU."""
 
     rows: int
     classes: int
@@ -108,7 +114,7 @@ class Shape(NamedTuple):
     kind: int = LABEL
     method: str = "loss"
     is_packed: bool = True
-    """Whether rows lie side by side, those of the gradient too."""
+    """Whether rows are adjacent in memory, those of the gradient too."""
     is_in_place: bool = False
     """Whether the gradient is written over the logits."""
 
@@ -126,132 +132,137 @@ class Shape(NamedTuple):
         return f"{template}<{C_TYPES[self.dtype]}, {', '.join(map(str, numbers))}>"
 
     def granules(self, parts: int = 1) -> int:
-        """The most granules that a part of a row may touch, wherever it begins."""
+        """The most granules that a part of a row may touch, at any alignment."""
         per_granule = GRANULE // BYTES[self.dtype]
-        return ceil_of(ceil_of(self.classes, parts), per_granule) + 1
+        return ceil_div(ceil_div(self.classes, parts), per_granule) + 1
 
 
-def plan(shape: Shape, device: Device, variant: str = "") -> Plan:
-    """The launches of a call by the best variant, or the one that is named; none where there are no rows.
+def plan(shape: Shape, device: Device, variant: str = "") -> LaunchPlan:
+    """The launches of a call by the best variant, or by the named one; no launches if there are no rows.
 
-    ValueError where the variant that is named cannot serve.
+    ValueError if the named variant cannot serve.
     """
     if shape.rows == 0:
-        return Plan("nothing", ())
-    able = variants(shape, device)
-    if variant and variant not in able:
-        raise ValueError(f"plan: `variant` must be one of {', '.join(able)} for {shape}, got {variant!r}.")
-    return MADE[variant or able[0]](shape, device)
+        return LaunchPlan("nothing", ())
+    names = variants(shape, device)
+    if variant and variant not in names:
+        raise ValueError(f"plan: `variant` must be one of {', '.join(names)} for {shape}, got {variant!r}.")
+    return PLANNERS[variant or names[0]](shape, device)
 
 
 def variants(shape: Shape, device: Device) -> list[str]:
     """The variants that can serve, the best first."""
-    able = []
+    names = []
     if shape.classes <= TILE_CLASSES and shape.is_packed and shape.kind != SOFT and tile_bytes(shape) <= TILE_BYTES:
-        able.append("tile")
+        names.append("tile")
     if shape.classes <= WARP_CLASSES:
-        able += ["lanes", "warp"] if shape.row_bytes <= LANES_BYTES else ["warp"]
-    if able[:1] == ["tile"] and conflicts(shape) > CONFLICTS_AT_MOST:
-        able.append(able.pop(0))
-    small = [*able]
-    # a gradient of given numbers keeps nothing, and parts of its rows need nothing of each other
+        names += ["lanes", "warp"] if shape.row_bytes <= LANES_BYTES else ["warp"]
+    if names[:1] == ["tile"] and bank_conflicts(shape) > MAX_CONFLICTS:
+        names.append(names.pop(0))
+    small = [*names]
+    # a gradient from a partial caches nothing, and parts of its rows need nothing of each other
     if shape.method not in ("gradient", "statistics") and not shape.is_in_place:
-        able.append("split")
-    if shape.method != "gradient" and device.capability >= CAPABILITY_OF_CLUSTERS:
-        able.append("cluster")
-    able.append("block")
+        names.append("split")
+    if shape.method != "gradient" and device.capability >= CLUSTER_CAPABILITY:
+        names.append("cluster")
+    names.append("block")
     if small:
-        return able
+        return names
     preferred = "block"
-    if "split" in able and parts_of(shape, device) > 1:
+    if "split" in names and parts_of(shape, device) > 1:
         preferred = "split"
-    elif "cluster" in able and shape.row_bytes > room(device) * GRANULE:
+    elif "cluster" in names and shape.row_bytes > resident_granules(device) * GRANULE:
         preferred = "cluster"
-    return [preferred, *(one for one in able if one != preferred)]
+    return [preferred, *(name for name in names if name != preferred)]
 
 
-def room(device: Device) -> int:
-    """Granules that a block may keep beside others on its multiprocessor; each block costs 1 KiB of the system's."""
-    return (device.shared_bytes_of_all // ROWS_AT_ONCE - 1024 - DESK_BYTES) // GRANULE
+def resident_granules(device: Device) -> int:
+    """Granules that each of ROWS_AT_ONCE blocks may cache on a multiprocessor; the system takes 1 KiB for each block."""
+    return (device.shared_bytes_per_multiprocessor // ROWS_AT_ONCE - 1024 - SCRATCH_BYTES) // GRANULE
 
 
 def parts_of(shape: Shape, device: Device) -> int:
-    """In how many parts rows are folded, so that every multiprocessor has work: one where there are rows enough."""
-    if shape.rows >= device.processors:
+    """How many parts rows are folded in, so that every multiprocessor has work; 1 if there are enough rows."""
+    if shape.rows >= device.multiprocessors:
         return 1
-    wanted = ceil_of(4 * device.processors, shape.rows)
-    return max(1, min(wanted, shape.row_bytes // PART_BYTES, PARTS_AT_MOST))
+    parts = ceil_div(4 * device.multiprocessors, shape.rows)
+    return max(1, min(parts, shape.row_bytes // PART_BYTES, MAX_PARTS))
 
 
-def conflicts(shape: Shape) -> int:
-    """How many threads meet in one bank of shared memory where each reads a row of a tile."""
+def bank_conflicts(shape: Shape) -> int:
+    """How many threads access one bank of shared memory when each reads a row of a tile."""
     return math.gcd(shape.row_bytes // BANK_BYTES, BANKS) if shape.row_bytes % BANK_BYTES == 0 else 1
 
 
 def tile_bytes(shape: Shape) -> int:
-    """A tile, wherever in 16 bytes it begins."""
+    """The size of a tile at any alignment."""
     return TILE_ROWS * shape.row_bytes + GRANULE
 
 
-def tile(shape: Shape) -> Plan:
-    blocks = min(ceil_of(shape.rows, TILE_ROWS), BLOCKS_AT_MOST)
-    return Plan("tile", (Launch(shape.kernel("tile", TILE_ROWS), blocks, TILE_ROWS, tile_bytes(shape)),))
+def tile(shape: Shape) -> LaunchPlan:
+    blocks = min(ceil_div(shape.rows, TILE_ROWS), MAX_BLOCKS)
+    return LaunchPlan("tile", (Launch(shape.kernel("tile", TILE_ROWS), blocks, TILE_ROWS, tile_bytes(shape)),))
 
 
-def team(shape: Shape, lanes: int) -> Plan:
+def team(shape: Shape, lanes: int) -> LaunchPlan:
     """Some lanes of a warp, or a warp, for each row."""
     rows = WARP_BLOCK // lanes  # of a block
-    kept = 0 if shape.mode & GIVEN else shape.granules()
+    cached = 0 if shape.mode & FROM_PARTIAL else shape.granules()
     launch = Launch(
         shape.kernel("fold", lanes, WARP_BLOCK),
-        min(ceil_of(shape.rows, rows), BLOCKS_AT_MOST),
+        min(ceil_div(shape.rows, rows), MAX_BLOCKS),
         WARP_BLOCK,
-        rows * kept * GRANULE,
+        rows * cached * GRANULE,
     )
-    return Plan("lanes" if lanes < 32 else "warp", (launch,), kept=kept)
+    return LaunchPlan("lanes" if lanes < 32 else "warp", (launch,), cached=cached)
 
 
-def block(shape: Shape, device: Device) -> Plan:
-    """A block for each row, or each part of one where the fold's numbers are given."""
-    parts = parts_of(shape, device) if shape.mode & GIVEN else 1
+def block(shape: Shape, device: Device) -> LaunchPlan:
+    """A block for each row; for each part of one if the gradient is from a partial."""
+    parts = parts_of(shape, device) if shape.mode & FROM_PARTIAL else 1
     threads = BLOCK_THREADS if shape.row_bytes > SMALL_ROW_BYTES else BLOCK_THREADS // 2
-    kept = 0 if shape.mode & GIVEN else min(shape.granules(), (device.shared_bytes - DESK_BYTES) // GRANULE)
-    if kept > room(device):
-        threads = 2 * BLOCK_THREADS  # alone on its multiprocessor; what is not kept is read again, from the L2 cache
+    cached = 0 if shape.mode & FROM_PARTIAL else min(shape.granules(), (device.shared_bytes - SCRATCH_BYTES) // GRANULE)
+    if cached > resident_granules(device):
+        threads = (
+            2 * BLOCK_THREADS
+        )  # alone on its multiprocessor; granules that are not cached are read again, from the L2 cache
     launch = Launch(
-        shape.kernel("fold", threads, threads), in_parts(shape.rows, parts), threads, DESK_BYTES + kept * GRANULE
+        shape.kernel("fold", threads, threads),
+        grid_blocks(shape.rows, parts),
+        threads,
+        SCRATCH_BYTES + cached * GRANULE,
     )
-    return Plan("block", (launch,), parts=parts, kept=kept)
+    return LaunchPlan("block", (launch,), parts=parts, cached=cached)
 
 
-def cluster(shape: Shape, device: Device) -> Plan:
-    """Two, four or eight blocks for each row: as few as keep all of it."""
-    size = next((k for k in (2, 4, 8) if shape.granules(k) <= room(device)), 8)
-    kept = min(shape.granules(size), (device.shared_bytes - DESK_BYTES) // GRANULE)
+def cluster(shape: Shape, device: Device) -> LaunchPlan:
+    """Two, four or eight blocks for each row: as few as can cache all of it."""
+    size = next((k for k in (2, 4, 8) if shape.granules(k) <= resident_granules(device)), 8)
+    cached = min(shape.granules(size), (device.shared_bytes - SCRATCH_BYTES) // GRANULE)
     launch = Launch(
         shape.kernel("fold_in_cluster", BLOCK_THREADS, size),
-        in_parts(shape.rows, size),
+        grid_blocks(shape.rows, size),
         BLOCK_THREADS,
-        DESK_BYTES + kept * GRANULE,
+        SCRATCH_BYTES + cached * GRANULE,
         size,
     )
-    return Plan("cluster", (launch,), parts=size, kept=kept)
+    return LaunchPlan("cluster", (launch,), parts=size, cached=cached)
 
 
-def split(shape: Shape, device: Device) -> Plan:
-    """Rows in parts: their maxima, then their sums, then what is made of both; the launches hand them on in memory."""
+def split(shape: Shape, device: Device) -> LaunchPlan:
+    """Rows in parts, by three launches that communicate through memory: maxima, sums, results."""
     parts = max(2, parts_of(shape, device))
-    count, threads = in_parts(shape.rows, parts), BLOCK_THREADS
-    names = (shape.kernel("fold", threads, threads, mode=mode) for mode in (TOPS, SUMS, JOIN | shape.mode))
-    return Plan("split", tuple(Launch(name, count, threads, DESK_BYTES) for name in names), parts=parts)
+    count, threads = grid_blocks(shape.rows, parts), BLOCK_THREADS
+    names = (shape.kernel("fold", threads, threads, mode=mode) for mode in (MAXIMA, SUMS, MERGE | shape.mode))
+    return LaunchPlan("split", tuple(Launch(name, count, threads, SCRATCH_BYTES) for name in names), parts=parts)
 
 
-def in_parts(rows: int, parts: int) -> int:
-    """A block for each part of each row, as far as a grid goes: blocks take further rows in turn."""
-    return min(rows * parts, BLOCKS_AT_MOST // parts * parts)
+def grid_blocks(rows: int, parts: int) -> int:
+    """The blocks of a grid, one for each part of each row; at the most that a grid has, blocks loop over rows."""
+    return min(rows * parts, MAX_BLOCKS // parts * parts)
 
 
-MADE = {
+PLANNERS = {
     "tile": lambda shape, device: tile(shape),
     "lanes": lambda shape, device: team(shape, 8),
     "warp": lambda shape, device: team(shape, 32),

@@ -1,4 +1,4 @@
-"""The benchmark runs, on sizes too small to say anything: what it measures is its own, that it can is tested here."""
+"""The benchmark runs to its end; on sizes too small for its numbers to mean anything."""
 
 import os
 import subprocess

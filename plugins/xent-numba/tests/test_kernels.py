@@ -1,4 +1,4 @@
-"""The kernels by xent's contract, where the tests that xent runs on every kernel do not look."""
+"""The kernels by xent's contract, beyond the tests that xent runs on every kernel."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from expected import loss_is_off, same_bits
 from xent_numba import blocks, kernels, rows
-from xent_numba.threads import share_out
+from xent_numba.threads import run_in_threads
 
 import xent
 from xent.kernels import Partial
@@ -19,7 +19,7 @@ DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.f
 SHAPES = [(41, 5), (7, 123), (300, 1000), (3, 70_001), (1, 200_003)]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-quietly = np.errstate(all="ignore")
+without_fp_warnings = np.errstate(all="ignore")
 
 
 def drawn(shape, dtype=np.float32, seed=0):
@@ -35,28 +35,28 @@ def drawn(shape, dtype=np.float32, seed=0):
 def numbers(x, y, t, threads):
     """All that the kernels compute."""
     s, d, scale = kernels.sparse, kernels.dense, np.full(len(x), 0.3, t.dtype)
-    found = []
-    for kernel, told in ((s, (y, 1.0, 0.0)), (s, (y, 0.9, 0.1 / x.shape[1])), (d, (t,))):
-        partial = kernel.partial(x, *told, threads=threads)
-        found += [*partial, kernel.loss(x, *told, threads=threads)]
-        found += [kernel.gradient(x, *told, partial, scale, threads=threads)]
-        found += [*kernel.loss_and_gradient(x, *told, scale, threads=threads)]
-    found += s.statistics(x, y, x[np.arange(len(x)), y], threads=threads)[1:]
-    return found
+    results = []
+    for kernel, targets in ((s, (y, 1.0, 0.0)), (s, (y, 0.9, 0.1 / x.shape[1])), (d, (t,))):
+        partial = kernel.partial(x, *targets, threads=threads)
+        results += [*partial, kernel.loss(x, *targets, threads=threads)]
+        results += [kernel.gradient(x, *targets, partial, scale, threads=threads)]
+        results += [*kernel.loss_and_gradient(x, *targets, scale, threads=threads)]
+    results += s.statistics(x, y, x[np.arange(len(x)), y], threads=threads)[1:]
+    return results
 
 
-@quietly
+@without_fp_warnings
 @every_shape
 @every_dtype
 def test_no_bit_depends_on_the_number_of_threads(shape, dtype, monkeypatch):
-    monkeypatch.setattr(blocks, "LEAST", 1)  # however small the work
-    told = drawn(shape, dtype)
-    alone = numbers(*told, 1)
+    monkeypatch.setattr(blocks, "THREAD_ELEMENTS", 1)  # however small the work
+    arrays = drawn(shape, dtype)
+    expected = numbers(*arrays, 1)
     different = [
         (threads, at)
         for threads in (2, 3, 7)
-        for at, (one, other) in enumerate(zip(alone, numbers(*told, threads), strict=True))
-        if not same_bits(one, other)
+        for at, (first, second) in enumerate(zip(expected, numbers(*arrays, threads), strict=True))
+        if not same_bits(first, second)
     ]
 
     assert different == []
@@ -67,40 +67,39 @@ def test_no_bit_depends_on_the_number_of_threads(shape, dtype, monkeypatch):
 def test_a_small_call_goes_a_shorter_way_to_the_same_bits(shape, dtype, monkeypatch):
     x, y, _ = drawn(shape, dtype)
     short = kernels.sparse.loss(x, y, 1.0, 0.0, threads=2)
-    monkeypatch.setattr(blocks, "LEAST", 1)
+    monkeypatch.setattr(blocks, "THREAD_ELEMENTS", 1)
 
     assert same_bits(short, kernels.sparse.loss(x, y, 1.0, 0.0, threads=2))
 
 
-@quietly
+@without_fp_warnings
 @every_shape
 @every_dtype
 def test_the_gradient_is_the_same_to_the_bit_with_its_loss_and_from_a_partial(shape, dtype):
-    found = numbers(*drawn(shape, dtype), 1)
+    results = numbers(*drawn(shape, dtype), 1)
 
-    assert all(same_bits(found[at], found[at + 2]) for at in (5, 13, 21))
-    assert all(same_bits(found[at], found[at + 2]) for at in (4, 12, 20))
+    assert all(same_bits(results[at], results[at + 2]) for at in (5, 13, 21))
+    assert all(same_bits(results[at], results[at + 2]) for at in (4, 12, 20))
 
 
-@quietly
+@without_fp_warnings
 @every_dtype
 def test_many_threads_may_call_at_once(dtype):
-    told = [drawn((97, 1000), dtype, seed) for seed in range(16)]
-    expected = [numbers(*one, 1) for one in told]
-    found = [None] * len(told)
+    calls = [drawn((97, 1000), dtype, seed) for seed in range(16)]
+    expected = [numbers(*arrays, 1) for arrays in calls]
+    results = [None] * len(calls)
 
     def call(at):
-        found[at] = numbers(*told[at], 2)
+        results[at] = numbers(*calls[at], 2)
 
-    threads = [threading.Thread(target=call, args=(at,)) for at in range(len(told))]
+    threads = [threading.Thread(target=call, args=(at,)) for at in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert all(
-        same_bits(one, other) for pair in zip(expected, found, strict=True) for one, other in zip(*pair, strict=True)
-    )
+    for pair in zip(expected, results, strict=True):
+        assert all(same_bits(first, second) for first, second in zip(*pair, strict=True))
 
 
 def child_loss(queue, x, y):
@@ -110,25 +109,25 @@ def child_loss(queue, x, y):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes are forked")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(blocks, "LEAST", 1)
+    monkeypatch.setattr(blocks, "THREAD_ELEMENTS", 1)
     x, y, _ = drawn((50, 1000))
     expected = kernels.sparse.loss(x, y, 1.0, 0.0, threads=2)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=child_loss, args=(queue, x, y))
     process.start()
-    found = queue.get(timeout=60)
+    result = queue.get(timeout=60)
     process.join()
 
-    assert same_bits(found, expected)
+    assert same_bits(result, expected)
 
 
 # -------------------- the contract
 
 
-@quietly
+@without_fp_warnings
 @every_shape
-def test_a_label_that_is_no_class_is_nan_in_a_loss_and_not_here_in_a_partial(shape):
+def test_a_label_that_is_no_class_is_nan_in_a_loss_and_leaves_a_partial_alone(shape):
     x, y, _ = drawn(shape)
     for bad in (-1, shape[1], 2**62, -(2**62)):
         y[0] = bad
@@ -141,7 +140,7 @@ def test_a_label_that_is_no_class_is_nan_in_a_loss_and_not_here_in_a_partial(sha
         assert not np.isnan(loss[1:]).any()
 
 
-@quietly
+@without_fp_warnings
 @every_shape
 @every_dtype
 def test_a_row_of_scale_zero_has_a_gradient_of_exactly_zero_whatever_it_holds(shape, dtype):
@@ -149,27 +148,28 @@ def test_a_row_of_scale_zero_has_a_gradient_of_exactly_zero_whatever_it_holds(sh
     x[0, ::2] = np.nan
     scale = np.ones(len(x), t.dtype)
     scale[0] = 0
-    for kernel, told in ((kernels.sparse, (y, 1.0, 0.0)), (kernels.dense, (t,))):
-        partial = kernel.partial(x, *told, threads=1)
-        slopes = (
-            kernel.gradient(x, *told, partial, scale, threads=1),
-            kernel.loss_and_gradient(x, *told, scale, threads=1)[1],
+    for kernel, targets in ((kernels.sparse, (y, 1.0, 0.0)), (kernels.dense, (t,))):
+        partial = kernel.partial(x, *targets, threads=1)
+        gradients = (
+            kernel.gradient(x, *targets, partial, scale, threads=1),
+            kernel.loss_and_gradient(x, *targets, scale, threads=1)[1],
         )
 
-        assert all(np.all(one[0] == 0) and not np.isnan(one[1:].astype(np.float32)).any() for one in slopes)
+        for gradient in gradients:
+            assert np.all(gradient[0] == 0) and not np.isnan(gradient[1:].astype(np.float32)).any()
 
 
-@quietly
+@without_fp_warnings
 @every_dtype
 @pytest.mark.parametrize("shape", [(37, 7), (37, 1000)], ids=str)
 def test_nan_and_infinities_stay_in_their_rows(dtype, shape):
     x, y, t = drawn(shape, dtype)
     clean = numbers(x, y, t, 1)
-    odd = x.copy()
-    odd[5, -1], odd[11, 0], odd[17], odd[23, 3] = np.nan, np.inf, -np.inf, -np.inf
+    nonfinite = x.copy()
+    nonfinite[5, -1], nonfinite[11, 0], nonfinite[17], nonfinite[23, 3] = np.nan, np.inf, -np.inf, -np.inf
     others = np.setdiff1d(np.arange(37), [5, 11, 17, 23])
 
-    assert all(same_bits(a[others], b[others]) for a, b in zip(clean, numbers(odd, y, t, 1), strict=True))
+    assert all(same_bits(a[others], b[others]) for a, b in zip(clean, numbers(nonfinite, y, t, 1), strict=True))
 
 
 def layouts(x):
@@ -187,7 +187,7 @@ def layouts(x):
         yield "swapped bytes", x.astype(x.dtype.newbyteorder())
 
 
-@quietly
+@without_fp_warnings
 @every_dtype
 @pytest.mark.parametrize("shape", [(19, 7), (19, 64), (19, 65), (19, 1003)], ids=str)
 def test_memory_of_any_kind_is_read_right_and_nothing_is_written_to_it(dtype, shape):
@@ -197,14 +197,14 @@ def test_memory_of_any_kind_is_read_right_and_nothing_is_written_to_it(dtype, sh
     for name, other in layouts(x):
         before = other.tobytes()
         other.flags.writeable = False
-        found = numbers(other, y, t, 2)
+        results = numbers(other, y, t, 2)
 
         assert other.tobytes() == before, name
-        for one, two in zip(expected, found, strict=True):
-            assert np.array_equal(one, two.astype(one.dtype), equal_nan=True), name
+        for first, second in zip(expected, results, strict=True):
+            assert np.array_equal(first, second.astype(first.dtype), equal_nan=True), name
 
 
-@quietly
+@without_fp_warnings
 @pytest.mark.parametrize("classes", [7, 1000])
 def test_out_is_filled_and_returned_whatever_it_held(classes):
     x, y, _ = drawn((23, classes))
@@ -249,25 +249,25 @@ def test_images_keep_their_class_axis_without_a_copy():
         assert same_bits(np.moveaxis(slope, 1, -1).reshape(-1, classes), expected[1])
 
 
-def test_an_error_in_one_share_reaches_the_caller():
+def test_an_error_in_one_range_reaches_the_caller():
     def work(first, stop):
         if first > 0:
             raise ArithmeticError("broken")
 
     with pytest.raises(ArithmeticError, match="broken"):
-        share_out(work, 100, 2)
+        run_in_threads(work, 100, 2)
 
 
 def test_every_range_is_worked_on_once():
     for count in (0, 1, 5, 100, 1001):
         for threads in (1, 2, 5):
             done = []
-            share_out(lambda first, stop, done=done: done.extend(range(first, stop)), count, threads)
+            run_in_threads(lambda first, stop, done=done: done.extend(range(first, stop)), count, threads)
 
             assert sorted(done) == list(range(count))
 
 
-@quietly
+@without_fp_warnings
 def test_segments_merge_as_the_fold_does():
     x, y, _ = drawn((4, 3 * rows.SEGMENT + 17))
     x[1, : rows.SEGMENT] = -np.inf
@@ -276,7 +276,7 @@ def test_segments_merge_as_the_fold_does():
         kernels.sparse.partial(np.ascontiguousarray(x[:, a:b]), y - a, 1.0, 0.0, threads=1)
         for a, b in ((0, 50_000), (50_000, x.shape[1]))
     ]
-    merged = xent.merge(*(Partial(*one) for one in halves))
+    merged = xent.merge(*(Partial(*half) for half in halves))
 
     assert same_bits(whole.max, merged.max)
     assert np.allclose(xent.finish(whole), xent.finish(merged), rtol=3e-7, atol=0)
@@ -285,18 +285,18 @@ def test_segments_merge_as_the_fold_does():
 # -------------------- what once went wrong
 
 
-@quietly
+@without_fp_warnings
 @pytest.mark.parametrize("classes", [10, 100, 70_001])
 def test_no_label_however_far_outside_is_looked_for(classes):
     x, y, _ = drawn((6, classes))
     for far in (-(2**63), 2**63 - 1):
         y[2] = far
-        found = xent.row_statistics(x, y, ignore_index=far)
+        statistics = xent.row_statistics(x, y, ignore_index=far)
 
-        assert found.label_rank[2] == -1 and found.loss[2] == 0
+        assert statistics.label_rank[2] == -1 and statistics.loss[2] == 0
 
 
-@quietly
+@without_fp_warnings
 @pytest.mark.parametrize("classes", [10, 100, 1000])
 @pytest.mark.parametrize(
     ("integer", "bits"),
@@ -330,7 +330,7 @@ def test_a_thread_that_cannot_be_started_leaves_nothing_undone(monkeypatch):
         time.sleep(0.002)
         done[first:stop] += 1
 
-    share_out(work, 1000, 6)
+    run_in_threads(work, 1000, 6)
 
     assert len(started) == 2 and np.all(done == 1)
 
@@ -348,9 +348,9 @@ def test_a_small_call_does_not_wait_for_a_large_one():
     def large(first, stop):
         release.wait(30)
 
-    other = threading.Thread(target=share_out, args=(large, 8, 2))
+    other = threading.Thread(target=run_in_threads, args=(large, 8, 2))
     other.start()
-    share_out(lambda first, stop: None, 8, 2)
+    run_in_threads(lambda first, stop: None, 8, 2)
     finished.set()
     still_at_work = other.is_alive()
     release.set()
@@ -359,8 +359,8 @@ def test_a_small_call_does_not_wait_for_a_large_one():
     assert still_at_work and finished.is_set()
 
 
-@quietly
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda one: one.__name__)
+@without_fp_warnings
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("classes", [18, 64, 1000])
 def test_soft_targets_that_repeat_one_number_keep_their_budget(dtype, classes):
     for t in np.random.default_rng(5).uniform(1.78, 2, 200).astype(dtype):
@@ -369,7 +369,7 @@ def test_soft_targets_that_repeat_one_number_keep_their_budget(dtype, classes):
         assert not loss_is_off(xent.cross_entropy(x, targets), x, targets)
 
 
-@quietly
+@without_fp_warnings
 @pytest.mark.parametrize("classes", [98_304, 98_305])
 def test_a_row_with_masked_segments_keeps_the_digits_of_its_smoothed_gradient(classes):
     x = np.full((1, classes), -np.inf)

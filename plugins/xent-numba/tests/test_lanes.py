@@ -39,13 +39,13 @@ def copied(x, out):
 
 @njit
 def summed(x):
-    total = totals.nothing()
+    total = totals.zero_total()
     for start in range(0, x.size * x.itemsize, 64):
-        total = totals.add_to(total, memory.load(x.dtype, x.ctypes.data + start))
-    return totals.sum_of(total, x.dtype)
+        total = totals.add_lanes(total, memory.load(x.dtype, x.ctypes.data + start))
+    return totals.reduce_total(total, x.dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 def test_the_exponential_is_within_an_ulp_down_to_the_smallest_subnormal(dtype):
     rng = np.random.default_rng(0)
     least = np.log(np.finfo(dtype).smallest_subnormal)
@@ -57,7 +57,7 @@ def test_the_exponential_is_within_an_ulp_down_to_the_smallest_subnormal(dtype):
     assert np.max(np.abs(out / exact - 1)) <= np.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 def test_the_exponential_of_zero_is_one_of_nan_is_nan_and_of_minus_infinity_less_than_any_number(dtype):
     x = np.resize(np.asarray([0.0, -0.0, nan, -inf, -1e30], dtype), 16)
     out = np.empty_like(x)
@@ -73,9 +73,9 @@ def test_the_logarithm_keeps_its_digits_down_to_the_smallest_rest():
     r = np.concatenate([10.0 ** rng.uniform(-300, 12, 4096), rng.uniform(0, 3, 4096), [0, 1, nan, -1, 5e-324, 0, 0, 0]])
     out = np.empty_like(r)
     log1p_of(r, out)
-    usual = np.isfinite(r) & (r > 1e-300)
+    normal = np.isfinite(r) & (r > 1e-300)
 
-    assert np.max(np.abs(out[usual] / np.log1p(r[usual]) - 1)) < 1e-11
+    assert np.max(np.abs(out[normal] / np.log1p(r[normal]) - 1)) < 1e-11
     assert out[8192] == 0 and np.isnan(out[8194]) and np.isnan(out[8195]) and out[8196] == 5e-324
 
 

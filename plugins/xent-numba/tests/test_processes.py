@@ -1,4 +1,4 @@
-"""What shows only in a process of its own: the first call, the cache on disk, other processors, no Numba."""
+"""Tests that need a process of their own: the first call, the cache on disk, other processors, no Numba."""
 
 import os
 import platform
@@ -22,14 +22,14 @@ def run(code, **environment):
 FIRST_CALLS = """
 import threading, numpy as np, xent
 x, y = np.arange(16 * 500, dtype="float32").reshape(16, 500) % 7, np.arange(16)
-start, found = threading.Barrier(16), []
+start, results = threading.Barrier(16), []
 def call():
     start.wait()
-    found.append(xent.sparse_cross_entropy(x, y).tobytes())
+    results.append(xent.sparse_cross_entropy(x, y).tobytes())
 threads = [threading.Thread(target=call) for _ in range(16)]
-[one.start() for one in threads]
-[one.join() for one in threads]
-print(len(found), len(set(found)), xent.explain(xent.sparse_cross_entropy, x, y).kernel)
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(results), len(set(results)), xent.explain(xent.sparse_cross_entropy, x, y).kernel)
 """
 
 
@@ -81,7 +81,7 @@ def test_what_was_compiled_for_other_sources_is_made_anew(tmp_path):
 
 def test_where_nothing_can_be_kept_it_compiles_and_serves(tmp_path):
     (tmp_path / "file").write_text("")
-    nowhere = "import xent_numba.compiled as c\nc.Stored._locator_classes = (c.Provided,)\n"
+    nowhere = "import xent_numba.compiled as c\nc.LoopCacheImpl._locator_classes = (c.EnvironmentLocator,)\n"
     code = nowhere + COUNT_COMPILED + "print(c.cache_of(c.rows.fold))"
     compiled, cache = run(code, NUMBA_CACHE_DIR=str(tmp_path / "file")).split()
 
@@ -90,14 +90,14 @@ def test_where_nothing_can_be_kept_it_compiles_and_serves(tmp_path):
 
 BITS = """
 import hashlib, numpy as np, xent
-seen = hashlib.sha256()
+digest = hashlib.sha256()
 for classes in (7, 1003):
     rng = np.random.default_rng(classes)
     x, y = (rng.standard_normal((33, classes)) * 4).astype("float32"), rng.integers(0, classes, 33)
     x[0, y[0]] = 30
-    for one in xent.value_and_grad(xent.sparse_cross_entropy)(x, y):
-        seen.update(one.tobytes())
-print(seen.hexdigest())
+    for array in xent.value_and_grad(xent.sparse_cross_entropy)(x, y):
+        digest.update(array.tobytes())
+print(digest.hexdigest())
 """
 AVX2 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2,+ssse3,+xsave"
 
@@ -118,7 +118,7 @@ import sys
 sys.modules["numba"] = None
 import numpy as np, xent
 decision = xent.explain(xent.sparse_cross_entropy, np.zeros((2, 3), "float32"), np.zeros(2, int))
-print(decision.kernel, [one.reasons for one in decision.verdicts if one.kernel == "numba"])
+print(decision.kernel, [verdict.reasons for verdict in decision.verdicts if verdict.kernel == "numba"])
 """
 
 

@@ -21,8 +21,8 @@ def main() -> None:
     begin = time.perf_counter()
     compiled.warm(dtypes)
     cache = compiled.cache_of(rows.fold)
-    place = cache.cache_path if cache else "memory only: no folder for it can be written; set NUMBA_CACHE_DIR"
-    print(f"{', '.join(dtypes)}: compiled in {time.perf_counter() - begin:.1f} s, kept in {place}")
+    folder = cache.cache_path if cache else "memory only: no folder for it can be written; set NUMBA_CACHE_DIR"
+    print(f"{', '.join(dtypes)}: compiled in {time.perf_counter() - begin:.1f} s, kept in {folder}")
 
 
 if __name__ == "__main__":

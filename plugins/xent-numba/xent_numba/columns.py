@@ -1,14 +1,15 @@
 r"""The fold and its gradient with rows side by side, one to a lane: for few classes, along any axis.
 
-A vector holds the same class of 16 rows (8 of float64), so the sums need nothing across lanes. The classes of a
-vector's rows are brought to a tile in the computing dtype, so memory is read once; the exponentials take their place
-there. A row's numbers are made by its own lane, class after class, whatever the others hold; a row with NaN or an
-infinite maximum is taken again by the fold's own text.
+A vector holds the same class of 16 rows (8 of float64), so no sum goes across lanes. The classes of a vector's rows are
+copied to a tile in the computing dtype, so memory is read once; the exponentials then replace them there. A row's
+numbers are computed by its own lane, class after class, whatever the other lanes hold. A row with NaN or an infinite
+maximum is folded again, class by class.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,29 +20,29 @@ from .column_targets import (
     OTHERS,
     SCALES,
     TOTAL,
-    gaps_of,
+    class_targets,
+    grid_targets_of,
     lane_targets,
-    rows_told,
-    target_lanes,
-    target_of_row,
+    row_target,
+    store_gaps_and_masses,
 )
 from .exponential import biased_exp, one_over_bias
-from .grids import DOUBLE, LINE, bring, grid_of, line_up, row_address, write
-from .lanes import above, both, choose, counted, differs, equal, fill, fma, reaches
-from .memory import element, keep_alive, load, load_doubles, put, size, store, width
-from .rows import FIELDS, GAP, MASS, MAX, RANK, REST, SPREAD, SQUARES, STATISTICS_FIELDS, unusual, write_losses
+from .grids import DOUBLE, LINE, grid_of, load_tile, row_address, store_class, store_row_addresses
+from .lanes import count_lanes, equal, fill, fma, greater, greater_equal, logical_and, not_equal, where
+from .memory import itemsize, keep_alive, load, load_float64, load_scalar, store, store_scalar, width
+from .row_gradients import Row, write_nonfinite
+from .rows import FIELDS, GAP, MASS, MAX, RANK, REST, SPREAD, SQUARES, STATISTICS_FIELDS, fold_nonfinite, write_losses
 from .segments import CHUNK, unbiased
-from .slopes import write_unusual
-from .totals import add_to, nothing, store_total
+from .totals import add_lanes, store_total, zero_total
 
 GROUP = 64  # rows whose numbers are finished together
 
 
 @njit
-def take_exponentials(wide, tile, classes, level):
-    """Puts biased exponentials in the place of the tile's logits: (their total, that of those not at the maximum)."""
+def exponentiate_tile(wide, tile, classes, level):
+    """Replaces the tile's logits by biased exponentials; returns their total, and that of those not at the maximum."""
     zero = fill(wide, 0.0)
-    total, rest = nothing(), nothing()
+    total, rest = zero_total(), zero_total()
     index = 0
     while index < classes:
         stop = min(classes, index + CHUNK)
@@ -51,37 +52,38 @@ def take_exponentials(wide, tile, classes, level):
             exps = biased_exp(logits - level)
             store(wide, tile + index * 64, exps)
             lanes = lanes + exps
-            others = others + choose(differs(logits, level), exps, zero)
+            others = others + where(not_equal(logits, level), exps, zero)
             index += 1
-        total, rest = add_to(total, lanes), add_to(rest, others)
+        total, rest = add_lanes(total, lanes), add_lanes(rest, others)
     return total, rest
 
 
 @njit
-def take_statistics(wide, tile, classes, level, sums, label_logits, labels):
-    """The same as ``take_exponentials``, written to ``sums``: their total and that of those not at the maximum, Σ e²,
-    Σ (level − x) e, and how many logits come before the label's. Leaves the tile as it is.
+def store_statistics(wide, tile, classes, level, sums, label_logits, labels):
+    """Writes the totals of ``exponentiate_tile``, Σ e², Σ (level − x) e, and how many logits rank before the label's.
+
+    The tile stays as it is.
     """
     zero, one, far = fill(wide, 0.0), fill(wide, 1.0), fill(wide, 1e4)
-    total, rest, squares, spread, rank = nothing(), nothing(), nothing(), nothing(), nothing()
+    total, rest, squares, spread, rank = zero_total(), zero_total(), zero_total(), zero_total(), zero_total()
     index = 0
     while index < classes:
         stop = min(classes, index + CHUNK)
         lanes, others, squared, spreads, ranks = zero, zero, zero, zero, zero
         while index < stop:
             logits = load(wide, tile + index * 64)
-            below = level - logits
-            exps = biased_exp(zero - below)
+            gap = level - logits
+            exps = biased_exp(zero - gap)
             lanes = lanes + exps
-            others = others + choose(differs(logits, level), exps, zero)
+            others = others + where(not_equal(logits, level), exps, zero)
             squared = fma(exps, exps, squared)
             # subtle: 0 · inf is NaN; beyond 1e4 the exponential is 0 in every dtype
-            spreads = spreads + choose(above(below, far), zero, below * exps)
-            ties = both(equal(logits, label_logits), above(labels, fill(wide, np.float64(index))))
-            ranks = ranks + choose(above(logits, label_logits), one, choose(ties, one, zero))
+            spreads = spreads + where(greater(gap, far), zero, gap * exps)
+            ties = logical_and(equal(logits, label_logits), greater(labels, fill(wide, np.float64(index))))
+            ranks = ranks + where(greater(logits, label_logits), one, where(ties, one, zero))
             index += 1
-        total, rest, squares = add_to(total, lanes), add_to(rest, others), add_to(squares, squared)
-        spread, rank = add_to(spread, spreads), add_to(rank, ranks)
+        total, rest, squares = add_lanes(total, lanes), add_lanes(rest, others), add_lanes(squares, squared)
+        spread, rank = add_lanes(spread, spreads), add_lanes(rank, ranks)
     store_total(total, wide, sums + TOTAL)
     store_total(rest, wide, sums + OTHERS)
     store_total(squares, wide, sums + MOMENTS)
@@ -90,7 +92,7 @@ def take_statistics(wide, tile, classes, level, sums, label_logits, labels):
 
 
 @njit
-def write_rests(wide, totals, others, rests):
+def store_rests(wide, totals, others, rests):
     """Writes sum_exp_rest of a vector's rows from the sums with and without those at the maximum, all float64."""
     for half in range(0, width(wide), 8):
         unbias = fill(DOUBLE, one_over_bias(wide))
@@ -99,175 +101,184 @@ def write_rests(wide, totals, others, rests):
         other = load(DOUBLE, others + half * 8) * unbias
         ties = ((total - other) + rounder) - rounder
         confident = other + (ties - one)
-        store(DOUBLE, rests + half * 8, choose(reaches(total, one + one), total - one, confident))
+        store(DOUBLE, rests + half * 8, where(greater_equal(total, one + one), total - one, confident))
+
+
+class Workspace(NamedTuple):
+    """A thread's memory by address, each part on a line of its own."""
+
+    addresses: int  # of a vector's rows
+    targets: int  # what their targets point to
+    extra: int  # addresses of the output's rows, or the labels' logits
+    sums: int  # float64
+    flags: int  # a vector
+    tile: int
 
 
 @njit
-def workplace(memory):
-    """The addresses of a thread's work, each on a line of its own: of the rows' addresses, of what the targets need, of
-    the output's addresses or the labels' logits, of float64 sums, of a vector for marks, and of the tile.
-    """
+def workspace_of(memory):
+    """The parts of an array of ``workspace_bytes``."""
     start = memory.ctypes.data
     start += -start % 64
     sums = start + 4 * LINE
-    return start, start + LINE, start + 3 * LINE, sums, sums + 10 * LINE, sums + 11 * LINE
+    return Workspace(start, start + LINE, start + 3 * LINE, sums, sums + 10 * LINE, sums + 11 * LINE)
 
 
 @njit
-def bytes_of_work(classes):
-    """What ``workplace`` needs."""
+def workspace_bytes(classes):
+    """The size of a workspace, with room to align it."""
     return 15 * LINE + 64 + classes * 64
 
 
 @njit
-def fold_vector(grid, told, row, stop, work, wide, numbers, column):
-    """Writes the numbers of a vector's rows to the columns of a table from ``column`` on, and their exponentials to the
-    tile; returns (whether the rows are neighbours, their targets, whether all are usual).
+def fold_vector(grid, targets, row, stop, work, wide, table, column):
+    """Folds a vector's rows: writes their numbers to a table from ``column`` on, and their exponentials to the tile.
+
+    Returns their targets, and whether all rows are finite.
     """
-    place, told_work, other, sums, marks, tile = work
-    x, classes, zero = grid[0], grid[3], fill(wide, 0.0)
-    adjacent = line_up(grid, row, stop, place)
-    level = bring(grid, adjacent, place, wide, tile)
+    x, classes, sums, zero = grid.dtype, grid.classes, work.sums, fill(wide, 0.0)
+    adjacent = store_row_addresses(grid, row, stop, work.addresses)
+    level = load_tile(grid, adjacent, work.addresses, wide, work.tile)
     finite = equal(level - level, zero)
-    level = choose(finite, level, zero)
-    target = lane_targets(grid, place, wide, row, stop, told_work, told)
-    gaps_of(x, wide, tile, classes, level, sums, sums + MASSES, target)
-    at, field = numbers.ctypes.data + column * 8, numbers.strides[0]
-    if len(numbers) == STATISTICS_FIELDS:
-        take_statistics(wide, tile, classes, level, sums, load(wide, other), load(wide, told_work + LINE))
+    level = where(finite, level, zero)
+    target = lane_targets(grid, work.addresses, wide, row, stop, work.targets, targets)
+    store_gaps_and_masses(x, wide, work.tile, classes, level, sums, target)
+    at, field = table.ctypes.data + column * 8, table.strides[0]
+    if len(table) == STATISTICS_FIELDS:
+        label_logits, labels = load(wide, work.extra), load(wide, work.targets + LINE)
+        store_statistics(wide, work.tile, classes, level, sums, label_logits, labels)
         unbias = one_over_bias(wide)
         for half in range(0, width(wide), 8):
             for moment, factor in ((0, unbias * unbias), (1, unbias), (2, 1.0)):
                 value = load(DOUBLE, sums + MOMENTS + moment * LINE + half * 8) * fill(DOUBLE, factor)
                 store(DOUBLE, at + (SQUARES + moment) * field + half * 8, value)
     else:
-        total, rest = take_exponentials(wide, tile, classes, level)
+        total, rest = exponentiate_tile(wide, work.tile, classes, level)
         store_total(total, wide, sums + TOTAL)
         store_total(rest, wide, sums + OTHERS)
-    write_rests(wide, sums + TOTAL, sums + OTHERS, at + REST * field)
-    store_total(add_to(nothing(), level), wide, at + MAX * field)
-    is_usual = counted(finite) == width(wide)
+    store_rests(wide, sums + TOTAL, sums + OTHERS, at + REST * field)
+    store_total(add_lanes(zero_total(), level), wide, at + MAX * field)
+    all_finite = count_lanes(finite) == width(wide)
     for half in range(0, width(wide), 8):
         store(DOUBLE, at + GAP * field + half * 8, load(DOUBLE, sums + half * 8))
         store(DOUBLE, at + MASS * field + half * 8, load(DOUBLE, sums + MASSES + half * 8))
         total_lanes = load(DOUBLE, sums + TOTAL + half * 8)
-        is_usual &= counted(equal(total_lanes, total_lanes)) == 8
-    if not is_usual:
-        store(wide, marks, choose(finite, zero, fill(wide, 1.0)))
+        all_finite &= count_lanes(equal(total_lanes, total_lanes)) == 8
+    if not all_finite:
+        store(wide, work.flags, where(finite, zero, fill(wide, 1.0)))
         for lane in range(min(width(wide), stop - row)):
-            is_lost = math.isnan(element(DOUBLE, sums + TOTAL + lane * 8))
-            if is_lost or element(wide, marks + lane * size(wide)) != 0:
+            has_nan = math.isnan(load_scalar(DOUBLE, sums + TOTAL + lane * 8))
+            if has_nan or load_scalar(wide, work.flags + lane * itemsize(wide)) != 0:
                 start = row_address(grid, row + lane)
-                found = unusual(x, start, grid[2][1], classes, target_of_row(row + lane, told))
-                for number in range(min(len(numbers), 6)):
-                    numbers[number, column + lane] = found[number]
-    return adjacent, target, is_usual
+                numbers = fold_nonfinite(x, start, grid.class_stride, classes, row_target(row + lane, targets))
+                for number in range(min(len(table), 6)):
+                    table[number, column + lane] = numbers[number]
+    return target, all_finite
 
 
 @njit
-def write_vector(grid, told, row, stop, work, wide, numbers, column, scales, adjacent, target, is_usual, out):
+def write_vector(grid, targets, row, stop, work, wide, table, column, scales, target, all_finite, output):
     """Writes the gradient of a vector's rows, from their exponentials in the tile and their numbers in the table."""
-    _, _, to, sums, _, tile = work
-    x, y, classes, count = grid[0], out[0], grid[3], min(width(wide), stop - row)
+    x, out, classes, sums, count = grid.dtype, output.dtype, grid.classes, work.sums, min(width(wide), stop - row)
     for lane in range(width(wide)):
-        put(wide, sums + SCALES + lane * size(wide), np.float64(scales[min(row + lane, stop - 1)]))
-    at, field = numbers.ctypes.data + column * 8, numbers.strides[0]
-    rest, mass = load_doubles(wide, at + REST * field), load_doubles(wide, at + MASS * field)
+        store_scalar(wide, sums + SCALES + lane * itemsize(wide), np.float64(scales[min(row + lane, stop - 1)]))
+    at, field = table.ctypes.data + column * 8, table.strides[0]
+    rest, mass = load_float64(wide, at + REST * field), load_float64(wide, at + MASS * field)
     zero, one, scale = fill(wide, 0.0), fill(wide, 1.0), load(wide, sums + SCALES)
-    share = scale / (one + rest)
-    factor, minus_scale, nought = mass * share, zero - scale, equal(scale, zero)
-    side_by_side = line_up(out, row, stop, to)
+    row_scale = scale / (one + rest)
+    softmax, minus_scale, is_zero = mass * row_scale, zero - scale, equal(scale, zero)
+    adjacent = store_row_addresses(output, row, stop, work.extra)
     for index in range(classes):
-        t, exps = target_lanes(wide, index, target), unbiased(wide, tile + index * 64)
-        residual = fma(exps, factor, minus_scale * t)
-        slope = choose(equal(exps, one), ((mass - t) - t * rest) * share, residual)
-        write(y, side_by_side, to, index * out[2][1], choose(nought, zero, slope), count)
-    if not is_usual:
+        t, exps = class_targets(wide, index, target), unbiased(wide, work.tile + index * 64)
+        residual = fma(exps, softmax, minus_scale * t)
+        value = where(equal(exps, one), ((mass - t) - t * rest) * row_scale, residual)
+        store_class(out, adjacent, work.extra, index * output.class_stride, where(is_zero, zero, value), count)
+    if not all_finite:
         for lane in range(count):
-            peak, rest_here = numbers[MAX, column + lane], numbers[REST, column + lane]
-            whole = peak, rest_here, numbers[MASS, column + lane], np.float64(scales[row + lane])
-            if (math.isinf(peak) or math.isnan(rest_here)) and whole[3] != 0.0:
-                start, place = row_address(grid, row + lane), row_address(out, row + lane)
-                told_here = target_of_row(row + lane, told)
-                write_unusual(x, start, grid[2][1], classes, told_here, whole, y, place, out[2][1])
+            index, peak, rest_value = row + lane, table[MAX, column + lane], table[REST, column + lane]
+            numbers = Row(peak, rest_value, table[MASS, column + lane], np.float64(scales[index]))
+            if (math.isinf(peak) or math.isnan(rest_value)) and numbers.scale != 0.0:
+                start, out_address = row_address(grid, index), row_address(output, index)
+                strides, row_targets = (grid.class_stride, output.class_stride), row_target(index, targets)
+                write_nonfinite(x, start, strides[0], classes, row_targets, numbers, out, out_address, strides[1])
 
 
 def loss(x, array, on, off, first, stop, out):
     """Writes the losses of the rows in [first, stop)."""
-    grid, told = grid_of(x), rows_told(on, off, array)
-    memory, numbers = np.empty(bytes_of_work(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
-    work = workplace(memory)
+    grid, targets = grid_of(x), grid_targets_of(on, off, array)
+    memory, table = np.empty(workspace_bytes(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
+    work = workspace_of(memory)
     for begin in range(first, stop, GROUP):
         end = min(stop, begin + GROUP)
         for row in range(begin, end, width(x.dtype)):
-            fold_vector(grid, told, row, end, work, out.dtype, numbers, row - begin)
-        write_losses(numbers, 1, 0, end - begin, out[begin:end])
+            fold_vector(grid, targets, row, end, work, out.dtype, table, row - begin)
+        write_losses(table, 1, 0, end - begin, out[begin:end])
     keep_alive(memory)
 
 
 def partial(x, array, on, off, first, stop, highest, rests, gaps, masses):
     """Writes the fold's four numbers of the rows in [first, stop)."""
-    grid, told = grid_of(x), rows_told(on, off, array)
-    memory, numbers = np.empty(bytes_of_work(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
-    work = workplace(memory)
+    grid, targets = grid_of(x), grid_targets_of(on, off, array)
+    memory, table = np.empty(workspace_bytes(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
+    work = workspace_of(memory)
     for row in range(first, stop, width(x.dtype)):
-        fold_vector(grid, told, row, stop, work, rests.dtype, numbers, 0)
+        fold_vector(grid, targets, row, stop, work, rests.dtype, table, 0)
         for lane in range(min(width(x.dtype), stop - row)):
-            highest[row + lane], rests[row + lane] = numbers[MAX, lane], numbers[REST, lane]
-            gaps[row + lane], masses[row + lane] = numbers[GAP, lane], numbers[MASS, lane]
+            highest[row + lane], rests[row + lane] = table[MAX, lane], table[REST, lane]
+            gaps[row + lane], masses[row + lane] = table[GAP, lane], table[MASS, lane]
     keep_alive(memory)
 
 
 def statistics(x, labels, label_logits, first, stop, partials, ranks, squares, spreads):
-    """Writes the fold's numbers (4, rows) and what ``statistics`` asks for beside, of the rows in [first, stop)."""
-    grid, told = grid_of(x), rows_told(1.0, 0.0, labels)
-    memory, numbers = np.empty(bytes_of_work(x.shape[1]), np.uint8), np.empty((STATISTICS_FIELDS, GROUP))
-    work = workplace(memory)
-    wide = label_logits.dtype
+    """Writes the fold's numbers (4, rows), rank, squares and spread of the rows in [first, stop)."""
+    grid, targets = grid_of(x), grid_targets_of(1.0, 0.0, labels)
+    memory, table = np.empty(workspace_bytes(x.shape[1]), np.uint8), np.empty((STATISTICS_FIELDS, GROUP))
+    work, wide = workspace_of(memory), label_logits.dtype
     for row in range(first, stop, width(x.dtype)):
         for lane in range(width(x.dtype)):
-            put(wide, work[2] + lane * size(wide), np.float64(label_logits[min(row + lane, stop - 1)]))
-        fold_vector(grid, told, row, stop, work, wide, numbers, 0)
+            label_logit = np.float64(label_logits[min(row + lane, stop - 1)])
+            store_scalar(wide, work.extra + lane * itemsize(wide), label_logit)
+        fold_vector(grid, targets, row, stop, work, wide, table, 0)
         for lane in range(min(width(x.dtype), stop - row)):
             for field in range(FIELDS):
-                partials[field, row + lane] = numbers[field, lane]
-            ranks[row + lane] = np.int64(numbers[RANK, lane])
-            squares[row + lane], spreads[row + lane] = numbers[SQUARES, lane], numbers[SPREAD, lane]
+                partials[field, row + lane] = table[field, lane]
+            ranks[row + lane] = np.int64(table[RANK, lane])
+            squares[row + lane], spreads[row + lane] = table[SQUARES, lane], table[SPREAD, lane]
     keep_alive(memory)
 
 
 def gradient(x, array, on, off, partial, scales, first, stop, out):
     """Writes the gradient of the rows in [first, stop), from (max, sum_exp_rest, target_sum) of each."""
-    grid, told, written = grid_of(x), rows_told(on, off, array), grid_of(out)
+    grid, targets, output = grid_of(x), grid_targets_of(on, off, array), grid_of(out)
     highest, rests, masses = partial
-    memory, numbers = np.empty(bytes_of_work(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
-    work, wide, classes = workplace(memory), scales.dtype, x.shape[1]
+    memory, table = np.empty(workspace_bytes(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
+    work, wide, classes = workspace_of(memory), scales.dtype, x.shape[1]
     for row in range(first, stop, width(x.dtype)):
-        is_usual = True
+        all_finite = True
         for lane in range(width(x.dtype)):
             at = min(row + lane, stop - 1)
-            numbers[MAX, lane], numbers[REST, lane], numbers[MASS, lane] = highest[at], rests[at], masses[at]
-            is_usual &= math.isfinite(highest[at]) and not math.isnan(rests[at])
-        level = load_doubles(wide, numbers.ctypes.data + MAX * numbers.strides[0])
-        level = choose(equal(level - level, fill(wide, 0.0)), level, fill(wide, 0.0))
-        adjacent = line_up(grid, row, stop, work[0])
-        bring(grid, adjacent, work[0], wide, work[5])
-        target = lane_targets(grid, work[0], wide, row, stop, work[1], told)
-        take_exponentials(wide, work[5], classes, level)
-        write_vector(grid, told, row, stop, work, wide, numbers, 0, scales, adjacent, target, is_usual, written)
+            table[MAX, lane], table[REST, lane], table[MASS, lane] = highest[at], rests[at], masses[at]
+            all_finite &= math.isfinite(highest[at]) and not math.isnan(rests[at])
+        level = load_float64(wide, table.ctypes.data + MAX * table.strides[0])
+        level = where(equal(level - level, fill(wide, 0.0)), level, fill(wide, 0.0))
+        adjacent = store_row_addresses(grid, row, stop, work.addresses)
+        load_tile(grid, adjacent, work.addresses, wide, work.tile)
+        target = lane_targets(grid, work.addresses, wide, row, stop, work.targets, targets)
+        exponentiate_tile(wide, work.tile, classes, level)
+        write_vector(grid, targets, row, stop, work, wide, table, 0, scales, target, all_finite, output)
     keep_alive(memory)
 
 
 def loss_and_gradient(x, array, on, off, scales, first, stop, losses, out):
     """Writes the losses and the gradient of the rows in [first, stop): one read and one write of their size."""
-    grid, told, written = grid_of(x), rows_told(on, off, array), grid_of(out)
-    memory, numbers = np.empty(bytes_of_work(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
-    work, wide = workplace(memory), scales.dtype
+    grid, targets, output = grid_of(x), grid_targets_of(on, off, array), grid_of(out)
+    memory, table = np.empty(workspace_bytes(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
+    work, wide = workspace_of(memory), scales.dtype
     for begin in range(first, stop, GROUP):
         end = min(stop, begin + GROUP)
         for row in range(begin, end, width(x.dtype)):
             column = row - begin
-            adjacent, target, is_usual = fold_vector(grid, told, row, end, work, wide, numbers, column)
-            write_vector(grid, told, row, end, work, wide, numbers, column, scales, adjacent, target, is_usual, written)
-        write_losses(numbers, 1, 0, end - begin, losses[begin:end])
+            target, all_finite = fold_vector(grid, targets, row, end, work, wide, table, column)
+            write_vector(grid, targets, row, end, work, wide, table, column, scales, target, all_finite, output)
+        write_losses(table, 1, 0, end - begin, losses[begin:end])
     keep_alive(memory)

@@ -1,7 +1,7 @@
-"""Machine code for the loops: one signature for each dtype, compiled when it is first asked for and kept on disk.
+"""Machine code for the loops: one signature for each dtype, compiled at its first use and cached on disk.
 
-Left alone, Numba compiles anew for every combination of layout and flags of the arrays, and its cache on disk looks at
-one file's text. Here an array of any strides is one type, and what was compiled holds for the sources of this package.
+By default Numba compiles anew for every combination of layout and flags of the arrays, and its cache on disk checks the
+text of one file. Here an array of any strides is one type, and the cache checks all sources of this package.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numba
 from numba import types
 from numba.core import caching
 
-from . import columns, grids, rows, slopes
+from . import columns, grids, row_gradients, rows
 
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 MEMORY = {"float16": types.int16, "bfloat16": types.uint16, "float32": types.float32, "float64": types.float64}
 lock = threading.RLock()
 
 
-def array(dtype: types.Type, dimensions: int = 1, *, written: bool = False) -> types.Array:
-    """An array of any strides and alignment."""
+def array_type(dtype: types.Type, dimensions: int = 1, *, written: bool = False) -> types.Array:
+    """The type of arrays of any strides and alignment."""
     return types.Array(dtype, dimensions, "A", readonly=not written, aligned=False)
 
 
@@ -35,31 +35,33 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
     memory = MEMORY[dtype]
     wide = types.float64 if dtype == "float64" else types.float32
     index, real = types.int64, types.float64
-    block, grid = array(memory, 2), array(memory, 3)
-    block_out, grid_out = array(memory, 2, written=True), array(memory, 3, written=True)
-    table, values, scales = array(real, 2, written=True), array(wide, written=True), array(wide)
-    ranks, some = array(index, written=True), (index, index)
-    target = (array(wide, 2) if soft else array(index), real, real)
-    grid_target = (array(wide, 3) if soft else array(index), real, real)
-    found = {
-        rows.fold: (block, *target, *some, table),
-        slopes.gradient: (block, *target, array(real, 2), scales, *some, block_out),
-        slopes.fold_and_gradient: (block, *target, scales, *some, table, block_out),
-        columns.loss: (grid, *grid_target, *some, values),
-        columns.partial: (grid, *grid_target, *some, values, values, values, values),
-        columns.gradient: (grid, *grid_target, types.UniTuple(scales, 3), scales, *some, grid_out),
-        columns.loss_and_gradient: (grid, *grid_target, scales, *some, values, grid_out),
+    block, grid = array_type(memory, 2), array_type(memory, 3)
+    block_out, grid_out = array_type(memory, 2, written=True), array_type(memory, 3, written=True)
+    table, scales, labels = array_type(real, 2, written=True), array_type(wide), array_type(index)
+    values, ranks = array_type(wide, written=True), array_type(index, written=True)
+    bounds = (index, index)
+    targets = (array_type(wide, 2) if soft else labels, real, real)
+    grid_targets = (array_type(wide, 3) if soft else labels, real, real)
+    loops = {
+        rows.fold: (block, *targets, *bounds, table),
+        row_gradients.gradient: (block, *targets, array_type(real, 2), scales, *bounds, block_out),
+        row_gradients.fold_and_gradient: (block, *targets, scales, *bounds, table, block_out),
+        columns.loss: (grid, *grid_targets, *bounds, values),
+        columns.partial: (grid, *grid_targets, *bounds, values, values, values, values),
+        columns.gradient: (grid, *grid_targets, types.UniTuple(scales, 3), scales, *bounds, grid_out),
+        columns.loss_and_gradient: (grid, *grid_targets, scales, *bounds, values, grid_out),
     }
     if soft:
-        return found
-    return found | {
-        rows.fold_with_statistics: (block, array(index), scales, *some, table),
-        rows.finish_loss: (table, index, *some, values),
-        rows.finish_partial: (table, index, *some, table),
-        rows.finish_statistics: (table, index, *some, ranks, values, values),
-        columns.statistics: (grid, array(index), scales, *some, array(wide, 2, written=True), ranks, values, values),
-        grids.bring_rows: (grid, *some, block_out),
-        grids.put_rows: (block, *some, grid_out),
+        return loops
+    partials = array_type(wide, 2, written=True)
+    return loops | {
+        rows.fold_with_statistics: (block, labels, scales, *bounds, table),
+        rows.finish_loss: (table, index, *bounds, values),
+        rows.finish_partial: (table, index, *bounds, table),
+        rows.finish_statistics: (table, index, *bounds, ranks, values, values),
+        columns.statistics: (grid, labels, scales, *bounds, partials, ranks, values, values),
+        grids.gather_rows: (grid, *bounds, block_out),
+        grids.scatter_rows: (block, *bounds, grid_out),
     }
 
 
@@ -72,33 +74,33 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-class Stamped:
-    """A place on disk whose entries hold for these sources."""
+class SourceStamp:
+    """A locator whose entries are valid for these sources."""
 
     def get_source_stamp(self) -> str:
         return fingerprint()
 
 
-class Provided(Stamped, caching.UserProvidedCacheLocator):
-    """Where NUMBA_CACHE_DIR says."""
+class EnvironmentLocator(SourceStamp, caching.UserProvidedCacheLocator):
+    """The folder that NUMBA_CACHE_DIR names."""
 
 
-class InTree(Stamped, caching.InTreeCacheLocator):
-    """Beside the package, where that can be written."""
+class PackageLocator(SourceStamp, caching.InTreeCacheLocator):
+    """The package's own folder, if it can be written."""
 
 
-class UserWide(Stamped, caching.UserWideCacheLocator):
-    """In the user's own cache."""
+class UserLocator(SourceStamp, caching.UserWideCacheLocator):
+    """The user's cache folder."""
 
 
-class Stored(caching.CompileResultCacheImpl):
-    _locator_classes = (Provided, InTree, UserWide)
+class LoopCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = (EnvironmentLocator, PackageLocator, UserLocator)
 
 
-class Cache(caching.FunctionCache):
-    """Numba's own, but for files that are damaged and disks that are full: then it is compiled, and not kept."""
+class LoopCache(caching.FunctionCache):
+    """Numba's cache; with damaged files or a full disk it loads and saves nothing instead of raising."""
 
-    _impl_class = Stored
+    _impl_class = LoopCacheImpl
 
     def load_overload(self, *arguments: Any) -> Any:
         try:
@@ -107,15 +109,15 @@ class Cache(caching.FunctionCache):
             return None
 
     def save_overload(self, *arguments: Any) -> None:
-        with contextlib.suppress(Exception):  # the index that is there may be damaged, too
+        with contextlib.suppress(Exception):  # the index on disk may be damaged, too
             super().save_overload(*arguments)
 
 
 @functools.cache
-def cache_of(function: Callable[..., Any]) -> Cache | None:
-    """Where a loop's machine code is kept; None where nothing can be written."""
+def cache_of(function: Callable[..., Any]) -> LoopCache | None:
+    """The cache of a loop's machine code; None if no folder can be written."""
     try:
-        return Cache(function)
+        return LoopCache(function)
     except RuntimeError:
         return None
 
@@ -124,10 +126,10 @@ compiled_loops: dict[tuple[Callable[..., Any], str, bool], Callable[..., None]] 
 
 
 def compiled(function: Callable[..., Any], dtype: str, soft: bool = False) -> Callable[..., None]:
-    """A loop as machine code: called like the Python function, it lets other threads run meanwhile."""
+    """A loop as machine code: called like the Python function, it releases the interpreter's lock."""
     key = function, dtype, soft
-    found = compiled_loops.get(key)
-    if found is None:
+    loop = compiled_loops.get(key)
+    if loop is None:
         with lock:
             if key not in compiled_loops:
                 dispatcher = numba.njit(**FLAGS)(function)
@@ -135,12 +137,12 @@ def compiled(function: Callable[..., Any], dtype: str, soft: bool = False) -> Ca
                 if cache is not None:
                     dispatcher._cache = cache
                 compiled_loops[key] = dispatcher.compile(signatures(dtype, soft)[function])
-            found = compiled_loops[key]
-    return found
+            loop = compiled_loops[key]
+    return loop
 
 
 def warm(dtypes: Iterable[str]) -> None:
-    """Compiles every loop for logits of these dtypes, and keeps what is not on disk yet."""
+    """Compiles every loop for logits of these dtypes, and caches those that are not on disk yet."""
     for dtype in dtypes:
         for soft in (False, True):
             for function in signatures(dtype, soft):

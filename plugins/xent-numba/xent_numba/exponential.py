@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit, types
-from numba.extending import overload
 
-from .lanes import SINGLE, at_least, choose, fill, fma, polynomial, raised, reaches, split
+from .by_type import by_type
+from .lanes import SINGLE, at_least, fill, fma, greater_equal, polynomial, scale_by_power, split_exponent, where
 
 LOG2_E = 1.4426950408889634074
 SINGLE_BIAS, DOUBLE_BIAS = 50, 480  # the square of a biased 1, summed, must not overflow: `statistics` takes squares
 
 SINGLE_LOG2_E = np.float32(LOG2_E)
 SINGLE_LOG2_E_REST = np.float32(LOG2_E - float(SINGLE_LOG2_E))
-# What is added to it lands in the low bits as an integer, beside the two biases: ours, and that of an exponent.
+# A number added to it is in the low bits as an integer, plus two biases: ours, and that of an exponent.
 SINGLE_ROUNDER = np.float32(1.5 * 2**23 + SINGLE_BIAS + 127)
 SINGLE_LEAST = np.float32(-120.0)  # e^-120 is far under the smallest subnormal; biased, it is still normal
 single_power = polynomial(
@@ -59,7 +59,7 @@ def single_exp(x):
     whole = rounded - fill(x, SINGLE_ROUNDER)
     fraction = fma(x, fill(x, SINGLE_LOG2_E), fill(x, np.float32(0)) - whole)
     fraction = fma(x, fill(x, SINGLE_LOG2_E_REST), fraction)
-    return raised(single_power(fraction), rounded)
+    return scale_by_power(single_power(fraction), rounded)
 
 
 @njit
@@ -69,39 +69,27 @@ def double_exp(x):
     whole = rounded - fill(x, DOUBLE_ROUNDER)
     fraction = fma(x, fill(x, LOG2_E), fill(x, 0.0) - whole)
     fraction = fma(x, fill(x, DOUBLE_LOG2_E_REST), fraction)
-    return raised(double_power(fraction), rounded)
+    return scale_by_power(double_power(fraction), rounded)
 
 
+@by_type
 def biased_exp(x):
-    """2^bias · e^x, lane by lane, for x ≤ 0; NaN for NaN, and under the smallest subnormal something smaller."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(biased_exp)
-def overloaded_biased_exp(x):
+    """2^bias · e^x, lane by lane, for x ≤ 0. NaN for NaN; under the smallest subnormal some smaller number."""
     return (lambda x: single_exp(x)) if x is SINGLE else (lambda x: double_exp(x))
 
 
+@by_type
 def one_over_bias(memory):
-    """The factor that takes the bias of what is computed from this memory out again, float64."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(one_over_bias)
-def overloaded_one_over_bias(memory):
+    """The factor that removes the bias from numbers computed in this memory's lanes, float64."""
     factor = 2.0**-DOUBLE_BIAS if memory.dtype is types.float64 else 2.0**-SINGLE_BIAS
     return lambda memory: factor
 
 
-def least_biased(memory):
-    """What ``biased_exp`` gives at half the smallest subnormal, float64."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(least_biased)
-def overloaded_least_biased(memory):
-    least = 2.0 ** (DOUBLE_BIAS - 1075) if memory.dtype is types.float64 else 2.0 ** (SINGLE_BIAS - 150)
-    return lambda memory: least
+@by_type
+def smallest_biased(memory):
+    """The result of ``biased_exp`` at half the smallest subnormal, float64."""
+    smallest = 2.0 ** (DOUBLE_BIAS - 1075) if memory.dtype is types.float64 else 2.0 ** (SINGLE_BIAS - 150)
+    return lambda memory: smallest
 
 
 log_series = polynomial(2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3)
@@ -111,15 +99,15 @@ log_series = polynomial(2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3)
 def log1p(r):
     """log(1 + r) of float64 lanes r ≥ 0, to 1e-11 of its value down to the smallest r; NaN where r is NaN or negative.
 
-    With u = 1 + r rounded and y = u / 2ⁿ in [√½, √2), log y = 2 artanh((y − 1) / (y + 1)); what the rounding of u took
-    comes back as (r − (u − 1)) / u.
+    With u = 1 + r rounded and y = u / 2ⁿ in [√½, √2), log y = 2 artanh((y − 1) / (y + 1)). The rounding error of u is
+    corrected by (r − (u − 1)) / u.
     """
     one = fill(r, 1.0)
     u = one + r
-    power, y = split(u)
+    power, y = split_exponent(u)
     s = (y - one) / (y + one)
     z = s * s
     log_y = fma(s * z, log_series(z), s + s)
-    lost = (r - (u - one)) / u
-    value = fma(power, fill(r, 0.6931471805599453), log_y + lost)
-    return choose(reaches(r, fill(r, 0.0)), value, fill(r, np.nan))
+    correction = (r - (u - one)) / u
+    value = fma(power, fill(r, 0.6931471805599453), log_y + correction)
+    return where(greater_equal(r, fill(r, 0.0)), value, fill(r, np.nan))

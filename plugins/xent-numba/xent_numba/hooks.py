@@ -1,4 +1,4 @@
-"""What xent asks of this package. Imports no Numba: that is left to the first call that needs it."""
+"""The plugin's hook for xent. Imports no Numba: the first call that needs it does."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 @functools.cache
 def numba_fails() -> str:
-    """Why Numba cannot be used here; empty where it can."""
+    """Why Numba cannot be used; empty if it can."""
     try:
-        import numba  # noqa: F401  # whether it can be imported is the question
-    except Exception as error:  # Numba raises ImportError, and others where NumPy is too new for it
+        import numba  # noqa: F401  # only to see whether it can be imported
+    except Exception as error:  # Numba raises ImportError; others if NumPy is too new for it
         return f"Numba cannot be imported: {error}"
     return ""
 
 
 def check(problem: Any) -> bool | str:
-    """Whether the kernels can serve; asked once for each new kind of call."""
+    """Whether the kernels can serve, else the reason; called once for each new kind of call."""
     return numba_fails() or True
 
 

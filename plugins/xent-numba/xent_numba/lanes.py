@@ -48,7 +48,7 @@ class LanesModel(models.PrimitiveModel):
 
 SINGLE, DOUBLE = Lanes(types.float32, 16), Lanes(types.float64, 8)
 WIDE = {types.float64: DOUBLE, types.float32: SINGLE, types.int16: SINGLE, types.uint16: SINGLE}
-"""What memory of a dtype is computed in."""
+"""The lanes in which memory of a dtype is computed."""
 Pair = types.UniTuple(DOUBLE, 2)
 
 
@@ -71,22 +71,22 @@ def splat(builder: Any, value: Any, count: int) -> Any:
     return builder.shuffle_vector(first, first, constant(ir.VectorType(I32, count), 0))
 
 
-def pick(builder: Any, value: Any, lanes: list[int]) -> Any:
-    """The named lanes of a vector, as a shorter one."""
+def take_lanes(builder: Any, value: Any, lanes: list[int]) -> Any:
+    """A shorter vector of some of the lanes, by index."""
     return builder.shuffle_vector(value, value, constant(ir.VectorType(I32, len(lanes)), lanes))
 
 
 def halves(builder: Any, value: Any) -> tuple[Any, Any]:
     count = value.type.count // 2
-    return pick(builder, value, list(range(count))), pick(builder, value, list(range(count, 2 * count)))
+    return take_lanes(builder, value, list(range(count))), take_lanes(builder, value, list(range(count, 2 * count)))
 
 
-def call(builder: Any, name: str, *arguments: Any) -> Any:
+def call_intrinsic(builder: Any, name: str, *arguments: Any) -> Any:
     """An LLVM intrinsic on vectors of one type, such as llvm.fma."""
     kind = arguments[0].type
     suffix = f"v{kind.count}" + {"float": "f32", "double": "f64"}[str(kind.element)]
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [one.type for one in arguments]), f"llvm.{name}.{suffix}"
+        builder.module, ir.FunctionType(kind, [argument.type for argument in arguments]), f"llvm.{name}.{suffix}"
     )
     return builder.call(function, arguments)
 
@@ -96,7 +96,7 @@ def call(builder: Any, name: str, *arguments: Any) -> Any:
 
 @intrinsic
 def fill(context: Any, like: Any, value: Any) -> Any:
-    """A number in every lane: of the lanes that an array's memory, or other lanes, are computed in."""
+    """A number in every lane, in the lanes that ``like`` is computed in: the dtype of memory, or other lanes."""
     lanes = like if isinstance(like, Lanes) else WIDE[like.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -118,8 +118,8 @@ def lanewise(instruction: Callable[..., Any]) -> Any:
     return apply
 
 
-def operated(symbol: Any, instruction: Any) -> None:
-    """Gives lanes one of Python's operators."""
+def add_operator(symbol: Any, instruction: Any) -> None:
+    """Overloads one of Python's operators for lanes."""
 
     @overload(symbol)
     def overloaded(first, second):  # without annotations: Numba compares signatures
@@ -128,12 +128,12 @@ def operated(symbol: Any, instruction: Any) -> None:
         return None
 
 
-operated(operator.add, lanewise(lambda builder, a, b: builder.fadd(a, b)))
-operated(operator.sub, lanewise(lambda builder, a, b: builder.fsub(a, b)))
-operated(operator.mul, lanewise(lambda builder, a, b: builder.fmul(a, b)))
-operated(operator.truediv, lanewise(lambda builder, a, b: builder.fdiv(a, b)))
+add_operator(operator.add, lanewise(lambda builder, a, b: builder.fadd(a, b)))
+add_operator(operator.sub, lanewise(lambda builder, a, b: builder.fsub(a, b)))
+add_operator(operator.mul, lanewise(lambda builder, a, b: builder.fmul(a, b)))
+add_operator(operator.truediv, lanewise(lambda builder, a, b: builder.fdiv(a, b)))
 
-# subtle: both are one instruction on x86, and each says which operand a NaN leaves
+# subtle: both are one instruction on x86; they differ in which operand is the result where one is NaN
 larger = lanewise(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 """The larger of two; the second where either is NaN."""
 at_least = lanewise(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
@@ -143,7 +143,7 @@ at_least = lanewise(lambda builder, a, b: builder.select(builder.fcmp_ordered("<
 @intrinsic
 def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
     """a · b + c, rounded once."""
-    return a(a, b, c), lambda context, builder, signature, arguments: call(builder, "fma", *arguments)
+    return a(a, b, c), lambda context, builder, signature, arguments: call_intrinsic(builder, "fma", *arguments)
 
 
 def polynomial(*coefficients: float) -> Any:
@@ -154,7 +154,7 @@ def polynomial(*coefficients: float) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             value = constant(vector(x), float(coefficients[0]))
             for coefficient in coefficients[1:]:
-                value = call(builder, "fma", value, arguments[0], constant(vector(x), float(coefficient)))
+                value = call_intrinsic(builder, "fma", value, arguments[0], constant(vector(x), float(coefficient)))
             return value
 
         return x(x), codegen
@@ -163,8 +163,8 @@ def polynomial(*coefficients: float) -> Any:
 
 
 @intrinsic
-def raised(context: Any, x: Any, power: Any) -> Any:
-    """x · 2ⁿ, where n and the bias of an exponent stand in the low bits of ``power``; NaN where x is."""
+def scale_by_power(context: Any, x: Any, power: Any) -> Any:
+    """x · 2ⁿ, where n plus the bias of an exponent is in the low bits of ``power``; NaN where x is."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits, digits = (I32, 23) if x.dtype is types.float32 else (I64, 52)
@@ -177,7 +177,7 @@ def raised(context: Any, x: Any, power: Any) -> Any:
 
 
 @intrinsic
-def split(context: Any, x: Any) -> Any:
+def split_exponent(context: Any, x: Any) -> Any:
     """float64 lanes as (n, y) with x = 2ⁿ · y and y in [√½, √2); x must be positive and normal."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -209,20 +209,20 @@ def comparison(symbol: str, ordered: bool = True) -> Any:
     return compare
 
 
-equal, above, reaches = comparison("=="), comparison(">"), comparison(">=")
-both = lanewise(lambda builder, a, b: builder.and_(a, b))
-"""The lanes that are set in both of two masks."""
-differs = comparison("!=", ordered=False)
+equal, greater, greater_equal = comparison("=="), comparison(">"), comparison(">=")
+not_equal = comparison("!=", ordered=False)
+"""True where either is NaN, too."""
+logical_and = lanewise(lambda builder, a, b: builder.and_(a, b))
 
 
 @intrinsic
-def choose(context: Any, mask: Any, yes: Any, no: Any) -> Any:
+def where(context: Any, mask: Any, yes: Any, no: Any) -> Any:
     """Lane by lane, ``yes`` where the mask is set, else ``no``."""
     return yes(mask, yes, no), lambda context, builder, signature, arguments: builder.select(*arguments)
 
 
 @intrinsic
-def last(context: Any, like: Any, count: Any) -> Any:
+def last_lanes(context: Any, like: Any, count: Any) -> Any:
     """The mask of the last ``count`` lanes."""
     lanes = WIDE[like.dtype]
 
@@ -235,7 +235,7 @@ def last(context: Any, like: Any, count: Any) -> Any:
 
 
 @intrinsic
-def counted(context: Any, mask: Any) -> Any:
+def count_lanes(context: Any, mask: Any) -> Any:
     """How many lanes of a mask are set."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -246,8 +246,8 @@ def counted(context: Any, mask: Any) -> Any:
 
 
 @intrinsic
-def highest(context: Any, x: Any) -> Any:
-    """The largest lane; NaN counts for nothing unless all are."""
+def max_lane(context: Any, x: Any) -> Any:
+    """The largest lane that is a number; NaN if none is."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = arguments[0]

@@ -1,8 +1,8 @@
-"""Memory, as the loops read and write it: by address in bytes, and by the dtype of what lies there.
+"""Loads and stores: memory by its address in bytes and its dtype.
 
-That dtype is int16 for float16 and uint16 for bfloat16, since Numba has no arrays of those; both are widened as they
-are read and rounded to nearest even as they are written. No function here or in the loops takes an array: Numba would
-count its references at every call. Leaves out bounds: an address is trusted.
+The dtype is int16 for float16 and uint16 for bfloat16, since Numba has no arrays of those; both are widened when
+read and rounded to nearest even when written. No function here or in the loops takes an array: Numba would count its
+references at every call. Bounds are not checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .lanes import ELEMENTS, I16, I32, I64, SINGLE, WIDE, constant, splat, vecto
 
 
 def widened(builder: Any, dtype: types.Type, value: Any, kind: Any) -> Any:
-    """What was read from memory of a dtype, in the kind that is computed in."""
+    """A value from memory of a dtype, in the LLVM type ``kind`` in which it is computed."""
     if dtype is types.int16:
         return builder.fpext(value, kind)
     if dtype is not types.uint16:
@@ -29,7 +29,7 @@ def widened(builder: Any, dtype: types.Type, value: Any, kind: Any) -> Any:
 
 
 def narrowed(builder: Any, dtype: types.Type, value: Any) -> Any:
-    """A vector as memory of a dtype takes it, rounded to nearest even."""
+    """A vector in the dtype of memory, rounded to nearest even."""
     if dtype is types.int16:
         return builder.fptrunc(value, ir.VectorType(ir.HalfType(), value.type.count))
     if dtype is not types.uint16:
@@ -38,9 +38,9 @@ def narrowed(builder: Any, dtype: types.Type, value: Any) -> Any:
     bits = builder.bitcast(value, wide)
     odd = builder.and_(builder.lshr(bits, constant(wide, 16)), constant(wide, 1))
     rounded = builder.add(builder.add(bits, constant(wide, 0x7FFF)), odd)
-    quiet = builder.or_(bits, constant(wide, 0x400000))  # rounding could carry a NaN into an infinity
-    kept = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
-    return builder.trunc(builder.lshr(kept, constant(wide, 16)), ir.VectorType(I16, value.type.count))
+    quiet = builder.or_(bits, constant(wide, 0x400000))  # rounding could turn a NaN into an infinity
+    narrow = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    return builder.trunc(builder.lshr(narrow, constant(wide, 16)), ir.VectorType(I16, value.type.count))
 
 
 @intrinsic
@@ -50,7 +50,7 @@ def width(context: Any, memory: Any) -> Any:
 
 
 @intrinsic
-def size(context: Any, memory: Any) -> Any:
+def itemsize(context: Any, memory: Any) -> Any:
     """The bytes of one number of this memory."""
     return types.int64(memory), lambda context, builder, signature, arguments: I64(memory.dtype.bitwidth // 8)
 
@@ -61,8 +61,8 @@ def load(context: Any, memory: Any, address: Any) -> Any:
     lanes = WIDE[memory.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[1], vector(lanes, ELEMENTS[memory.dtype]).as_pointer())
-        return widened(builder, memory.dtype, builder.load(place, align=1), vector(lanes))
+        pointer = builder.inttoptr(arguments[1], vector(lanes, ELEMENTS[memory.dtype]).as_pointer())
+        return widened(builder, memory.dtype, builder.load(pointer, align=1), vector(lanes))
 
     return lanes(memory, types.int64), codegen
 
@@ -81,7 +81,7 @@ def store(context: Any, memory: Any, address: Any, value: Any) -> Any:
 
 @intrinsic
 def prefetch(context: Any, address: Any) -> Any:
-    """Asks for the cache line at an address, which may lie anywhere; nothing waits for it."""
+    """Prefetches the cache line at an address, which may be any number."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = ir.IntType(8).as_pointer()
@@ -94,27 +94,27 @@ def prefetch(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def element(context: Any, memory: Any, address: Any) -> Any:
-    """The one number at an address, widened."""
+def load_scalar(context: Any, memory: Any, address: Any) -> Any:
+    """The number at an address, widened."""
     wide = WIDE[memory.dtype].dtype
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[1], ELEMENTS[memory.dtype].as_pointer())
-        return widened(builder, memory.dtype, builder.load(place, align=1), ELEMENTS[wide])
+        pointer = builder.inttoptr(arguments[1], ELEMENTS[memory.dtype].as_pointer())
+        return widened(builder, memory.dtype, builder.load(pointer, align=1), ELEMENTS[wide])
 
     return wide(memory, types.int64), codegen
 
 
 @intrinsic
-def put(context: Any, memory: Any, address: Any, value: Any) -> Any:
+def store_scalar(context: Any, memory: Any, address: Any, value: Any) -> Any:
     """Writes one number (float64) to an address, rounded to the computing dtype and then to the memory's."""
     wide = WIDE[memory.dtype].dtype
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number = context.cast(builder, arguments[2], types.float64, wide)
         narrow = narrowed(builder, memory.dtype, splat(builder, number, 2))
-        place = builder.inttoptr(arguments[1], narrow.type.element.as_pointer())
-        builder.store(builder.extract_element(narrow, I32(0)), place, align=1)
+        pointer = builder.inttoptr(arguments[1], narrow.type.element.as_pointer())
+        builder.store(builder.extract_element(narrow, I32(0)), pointer, align=1)
         return context.get_dummy_value()
 
     return types.void(memory, types.int64, types.float64), codegen
@@ -133,8 +133,8 @@ def rounded_to(context: Any, memory: Any, value: Any) -> Any:
 
 
 @intrinsic
-def gather(context: Any, memory: Any, table: Any, offset: Any) -> Any:
-    """Lane by lane, the number at an address plus an offset; the addresses, int64, are at the address ``table``."""
+def gather(context: Any, memory: Any, addresses: Any, offset: Any) -> Any:
+    """Lane by lane, the number at an address plus an offset. The lanes' addresses, int64, are at ``addresses``."""
     lanes = WIDE[memory.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -142,8 +142,8 @@ def gather(context: Any, memory: Any, table: Any, offset: Any) -> Any:
         starts = builder.inttoptr(arguments[1], I64.as_pointer())
         value = ir.Constant(vector(lanes, narrow), ir.Undefined)
         for lane in range(lanes.count):
-            place = builder.add(builder.load(builder.gep(starts, [I64(lane)])), arguments[2])
-            number = builder.load(builder.inttoptr(place, narrow.as_pointer()), align=1)
+            address = builder.add(builder.load(builder.gep(starts, [I64(lane)])), arguments[2])
+            number = builder.load(builder.inttoptr(address, narrow.as_pointer()), align=1)
             value = builder.insert_element(value, number, I32(lane))
         return widened(builder, memory.dtype, value, vector(lanes))
 
@@ -151,7 +151,7 @@ def gather(context: Any, memory: Any, table: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def scatter(context: Any, memory: Any, table: Any, offset: Any, value: Any, count: Any) -> Any:
+def scatter(context: Any, memory: Any, addresses: Any, offset: Any, value: Any, count: Any) -> Any:
     """Writes each of the first ``count`` lanes to its address plus an offset."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -159,9 +159,9 @@ def scatter(context: Any, memory: Any, table: Any, offset: Any, value: Any, coun
         starts = builder.inttoptr(arguments[1], I64.as_pointer())
 
         def write(lane: int) -> None:
-            place = builder.add(builder.load(builder.gep(starts, [I64(lane)])), arguments[2])
+            address = builder.add(builder.load(builder.gep(starts, [I64(lane)])), arguments[2])
             number = builder.extract_element(narrow, I32(lane))
-            builder.store(number, builder.inttoptr(place, narrow.type.element.as_pointer()), align=1)
+            builder.store(number, builder.inttoptr(address, narrow.type.element.as_pointer()), align=1)
 
         is_full = builder.icmp_signed(">=", arguments[4], I64(value.count))
         with builder.if_else(is_full, likely=True) as (full, some):
@@ -178,7 +178,7 @@ def scatter(context: Any, memory: Any, table: Any, offset: Any, value: Any, coun
 
 
 @intrinsic
-def integer(context: Any, address: Any) -> Any:
+def load_int64(context: Any, address: Any) -> Any:
     """The int64 at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -188,7 +188,7 @@ def integer(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def put_integer(context: Any, address: Any, value: Any) -> Any:
+def store_int64(context: Any, address: Any, value: Any) -> Any:
     """Writes one int64 to an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -199,8 +199,8 @@ def put_integer(context: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def load_doubles(context: Any, memory: Any, address: Any) -> Any:
-    """As many float64 numbers as this memory's lanes, rounded to them."""
+def load_float64(context: Any, memory: Any, address: Any) -> Any:
+    """float64 numbers at an address, rounded to the lanes of this memory."""
     lanes = WIDE[memory.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -213,5 +213,5 @@ def load_doubles(context: Any, memory: Any, address: Any) -> Any:
 
 @intrinsic
 def keep_alive(context: Any, array: Any) -> Any:
-    """Nothing; but an array of which only the address is used would be freed before this call, and not after."""
+    """Does nothing. An array of which only the address is used would be freed before this call otherwise."""
     return types.void(array), lambda context, builder, signature, arguments: context.get_dummy_value()

@@ -1,37 +1,39 @@
-r"""What is asked of one segment: a run of classes of one row, contiguous in memory and small enough for the cache.
+r"""Passes over one segment: a run of classes of one row, contiguous in memory and small enough for the cache.
 
-Each function here is one pass over the segment. The first reads it from memory; while it takes the exponentials it
-finds the largest logit of the segment *ahead*, so that no pass waits for memory: the exponentials hide the next read.
-The others find the segment in the cache.
+``sum_exp`` reads the segment from memory. While it takes the exponentials it finds the largest logit of the *next*
+segment, so that no pass waits for memory: the exponentials hide the next read. The other passes find the segment in
+the cache.
 
 Of every sum the lanes add CHUNK numbers in the computing dtype, then go to a total that is wider (float32) or keeps
 what is rounded off (float64): equal terms repeat the same rounding, and few of them stay within the error budget. A
-segment has at least as many classes as a vector has lanes; what is left over
-after the full vectors is read as the segment's last vector, of which only the lanes not yet seen count.
+segment has at least as many classes as a vector has lanes. The classes after the full vectors are read as the
+segment's last vector, of which only the lanes not yet seen count.
 
-``x``, ``kept``, ``targets`` and ``out`` are the dtypes of memory whose addresses are beside them. Which segments there
-are is in ``rows.py``.
+``x``, ``buffer``, ``targets`` and ``out`` are dtypes of memory; the argument after each is its address. A buffer holds
+the exponentials of a segment in the computing dtype. ``rows.py`` says how a row is cut into segments.
 """
 
 from __future__ import annotations
 
-from numba import njit, types
-from numba.extending import overload
+from typing import NamedTuple
 
-from .exponential import biased_exp, least_biased, one_over_bias
-from .lanes import above, choose, counted, differs, equal, fill, fma, highest, larger, last, reaches
-from .memory import element, load, prefetch, size, store, width
-from .totals import add_to, nothing, sum_of
+from numba import njit, types
+
+from .by_type import by_type
+from .exponential import biased_exp, one_over_bias, smallest_biased
+from .lanes import count_lanes, equal, fill, fma, greater, greater_equal, larger, last_lanes, max_lane, not_equal, where
+from .memory import itemsize, load, load_scalar, prefetch, store, width
+from .totals import add_lanes, reduce_total, zero_total
 
 CHUNK, TARGET_CHUNK = 16, 4  # targets repeat one number more often than exponentials do
 PREFETCH = 4096  # bytes
 
 
 @njit
-def peak_of(x, start, count):
-    """The largest logit of a segment; of no meaning where one is NaN, which the sum of the exponentials will tell."""
-    step = width(x) * size(x)
-    end = start + count * size(x)
+def max_of(x, start, count):
+    """The largest logit of a segment. It is any number if a logit is NaN; the sum of the exponentials is NaN then."""
+    step = width(x) * itemsize(x)
+    end = start + count * itemsize(x)
     top = load(x, end - step)
     second = top
     at = start
@@ -41,22 +43,22 @@ def peak_of(x, start, count):
         at += 2 * step
     if at + step <= end:
         top = larger(load(x, at), top)
-    return highest(larger(top, second))
+    return max_lane(larger(top, second))
 
 
 @njit
-def sum_exp(x, start, count, reference, ahead, ahead_count, careful, kept, place):
-    """(Σ e^(x − reference), the same without the logits that equal it or NaN, the largest logit of the segment ahead).
+def sum_exp(x, start, count, reference, next_start, next_count, split_maximum, buffer, address):
+    """(Σ e^(x − reference), the same without logits that equal the reference, the largest logit of the next segment).
 
-    The sums are biased as ``biased_exp`` is. The second is −1 where ``careful`` is None, and ``kept`` (of the computing
-    dtype, from the address ``place`` on) receives the exponentials where it is not None.
+    The sums are biased as ``biased_exp`` is. The second sum is −1 if ``split_maximum`` is None. The exponentials are
+    written to ``buffer``, from ``address`` on, unless it is None.
     """
-    step = width(x) * size(x)
-    end, full = start + count * size(x), start + count // width(x) * step
+    step = width(x) * itemsize(x)
+    end, full = start + count * itemsize(x), start + count // width(x) * step
     level, zero = fill(x, reference), fill(x, 0.0)
-    total, rest = nothing(), nothing()
-    look, look_last = ahead, ahead + (ahead_count - width(x)) * size(x)
-    top = load(x, look_last)
+    total, rest = zero_total(), zero_total()
+    next_at, next_last = next_start, next_start + (next_count - width(x)) * itemsize(x)
+    top = load(x, next_last)
     at = start
     while at < full:
         stop = min(full, at + CHUNK * step)
@@ -65,67 +67,67 @@ def sum_exp(x, start, count, reference, ahead, ahead_count, careful, kept, place
             logits = load(x, at)
             exps = biased_exp(logits - level)
             lanes = lanes + exps
-            if careful is not None:
-                others = others + choose(differs(logits, level), exps, zero)
-            if kept is not None:
-                store(kept, place, exps)
-                place += 64
-            top = larger(load(x, look), top)
+            if split_maximum is not None:
+                others = others + where(not_equal(logits, level), exps, zero)
+            if buffer is not None:
+                store(buffer, address, exps)
+                address += 64
+            top = larger(load(x, next_at), top)
             # subtle: a load that misses holds up everything behind it; a prefetch does not
-            prefetch(look + PREFETCH)
-            look = min(look + step, look_last)
+            prefetch(next_at + PREFETCH)
+            next_at = min(next_at + step, next_last)
             at += step
-        total = add_to(total, lanes)
-        if careful is not None:
-            rest = add_to(rest, others)
+        total = add_lanes(total, lanes)
+        if split_maximum is not None:
+            rest = add_lanes(rest, others)
     if at < end:
-        left = (end - at) // size(x)
+        left = (end - at) // itemsize(x)
         logits = load(x, end - step)
         exps = biased_exp(logits - level)
-        if kept is not None:
-            store(kept, place - 64 + left * (64 // width(x)), exps)
-        exps = choose(last(x, left), exps, zero)
-        total = add_to(total, exps)
-        if careful is not None:
-            rest = add_to(rest, choose(differs(logits, level), exps, zero))
-    while look < look_last:
-        top = larger(load(x, look), top)
-        look += step
-    if careful is not None:
-        return sum_of(total, x), sum_of(rest, x), highest(top)
+        if buffer is not None:
+            store(buffer, address - 64 + left * (64 // width(x)), exps)
+        exps = where(last_lanes(x, left), exps, zero)
+        total = add_lanes(total, exps)
+        if split_maximum is not None:
+            rest = add_lanes(rest, where(not_equal(logits, level), exps, zero))
+    while next_at < next_last:
+        top = larger(load(x, next_at), top)
+        next_at += step
+    if split_maximum is not None:
+        return reduce_total(total, x), reduce_total(rest, x), max_lane(top)
     else:
-        return sum_of(total, x), -1.0, highest(top)
+        return reduce_total(total, x), -1.0, max_lane(top)
 
 
 @njit
-def sum_unlike(kept, start, count, top):
-    """The sum over kept exponentials that are not ``top``."""
-    step = width(kept) * size(kept)
-    end, full = start + count * size(kept), start + count // width(kept) * step
-    level, zero = fill(kept, top), fill(kept, 0.0)
-    total = nothing()
+def sum_not_equal(buffer, start, count, top):
+    """The sum over the exponentials in a buffer that are not ``top``."""
+    step = width(buffer) * itemsize(buffer)
+    end, full = start + count * itemsize(buffer), start + count // width(buffer) * step
+    level, zero = fill(buffer, top), fill(buffer, 0.0)
+    total = zero_total()
     at = start
     while at < full:
         stop = min(full, at + CHUNK * step)
         lanes = zero
         while at < stop:
-            exps = load(kept, at)
-            lanes = lanes + choose(differs(exps, level), exps, zero)
+            exps = load(buffer, at)
+            lanes = lanes + where(not_equal(exps, level), exps, zero)
             at += step
-        total = add_to(total, lanes)
+        total = add_lanes(total, lanes)
     if at < end:
-        exps = choose(last(kept, (end - at) // size(kept)), load(kept, end - step), zero)
-        total = add_to(total, choose(differs(exps, level), exps, zero))
-    return sum_of(total, kept)
+        exps = where(last_lanes(buffer, (end - at) // itemsize(buffer)), load(buffer, end - step), zero)
+        total = add_lanes(total, where(not_equal(exps, level), exps, zero))
+    return reduce_total(total, buffer)
 
 
 @njit
-def distance_of(x, start, count, peak):
+def sum_gaps(x, start, count, peak):
     """Σ (peak − x), +inf where a logit is −inf."""
-    step = width(x) * size(x)
-    end, full = start + count * size(x), start + count // width(x) * step
+    step = width(x) * itemsize(x)
+    end, full = start + count * itemsize(x), start + count // width(x) * step
     level, zero = fill(x, peak), fill(x, 0.0)
-    total = nothing()
+    total = zero_total()
     at = start
     while at < full:
         stop = min(full, at + TARGET_CHUNK * step)
@@ -133,158 +135,173 @@ def distance_of(x, start, count, peak):
         while at < stop:
             lanes = lanes + (level - load(x, at))
             at += step
-        total = add_to(total, lanes)
+        total = add_lanes(total, lanes)
     if at < end:
-        total = add_to(total, choose(last(x, (end - at) // size(x)), level - load(x, end - step), zero))
-    return sum_of(total, x)
+        total = add_lanes(total, where(last_lanes(x, (end - at) // itemsize(x)), level - load(x, end - step), zero))
+    return reduce_total(total, x)
 
 
 @njit
-def target_gap_of(x, start, count, peak, targets, told):
-    """(Σ t (peak − x) over t ≠ 0, Σ t), with the targets from the address ``told`` on."""
-    step, told_step = width(x) * size(x), width(x) * size(targets)
-    end, full = start + count * size(x), start + count // width(x) * step
+def sum_target_gaps(x, start, count, peak, targets, targets_address):
+    """(Σ t (peak − x) over t ≠ 0, Σ t) with soft targets t."""
+    step, targets_step = width(x) * itemsize(x), width(x) * itemsize(targets)
+    end, full = start + count * itemsize(x), start + count // width(x) * step
     level, zero = fill(x, peak), fill(x, 0.0)
-    gap, mass = nothing(), nothing()
-    at, told_end = start, told + count * size(targets)
+    gap, mass = zero_total(), zero_total()
+    at, targets_end = start, targets_address + count * itemsize(targets)
     while at < full:
         stop = min(full, at + TARGET_CHUNK * step)
         gaps, masses = zero, zero
         while at < stop:
-            t = load(targets, told)
-            prefetch(told + PREFETCH)
+            t = load(targets, targets_address)
+            prefetch(targets_address + PREFETCH)
             # subtle: select, never multiply: a −inf logit with target 0 costs nothing, and 0 · inf is NaN
-            gaps = gaps + choose(equal(t, zero), zero, t * (level - load(x, at)))
+            gaps = gaps + where(equal(t, zero), zero, t * (level - load(x, at)))
             masses = masses + t
             at += step
-            told += told_step
-        gap, mass = add_to(gap, gaps), add_to(mass, masses)
+            targets_address += targets_step
+        gap, mass = add_lanes(gap, gaps), add_lanes(mass, masses)
     if at < end:
-        t = choose(last(x, (end - at) // size(x)), load(targets, told_end - told_step), zero)
-        gap = add_to(gap, choose(equal(t, zero), zero, t * (level - load(x, end - step))))
-        mass = add_to(mass, t)
-    return sum_of(gap, x), sum_of(mass, x)
+        t = where(last_lanes(x, (end - at) // itemsize(x)), load(targets, targets_end - targets_step), zero)
+        gap = add_lanes(gap, where(equal(t, zero), zero, t * (level - load(x, end - step))))
+        mass = add_lanes(mass, t)
+    return reduce_total(gap, x), reduce_total(mass, x)
 
 
 @njit
-def moments_of(x, start, count, peak, kept, place):
-    """(Σ e², Σ (peak − x) e) over kept exponentials e = e^(x − peak), both unbiased."""
-    step = width(x) * size(x)
-    end, full = start + count * size(x), start + count // width(x) * step
+def moments_of(x, start, count, peak, buffer, address):
+    """(Σ e², Σ (peak − x) e) over the exponentials e = e^(x − peak) in a buffer, both unbiased."""
+    step = width(x) * itemsize(x)
+    end, full = start + count * itemsize(x), start + count // width(x) * step
     level, zero, far = fill(x, peak), fill(x, 0.0), fill(x, 1e4)
-    squares, spread = nothing(), nothing()
-    at, place_end = start, place + count * size(kept)
+    squares, spread = zero_total(), zero_total()
+    at, address_end = start, address + count * itemsize(buffer)
     while at < full:
         stop = min(full, at + CHUNK * step)
         squared, spreads = zero, zero
         while at < stop:
-            exps = load(kept, place)
-            below = level - load(x, at)
+            exps = load(buffer, address)
+            gap = level - load(x, at)
             squared = fma(exps, exps, squared)
             # subtle: 0 · inf is NaN; beyond 1e4 the exponential is 0 in every dtype
-            spreads = spreads + choose(above(below, far), zero, below * exps)
+            spreads = spreads + where(greater(gap, far), zero, gap * exps)
             at += step
-            place += 64
-        squares, spread = add_to(squares, squared), add_to(spread, spreads)
+            address += 64
+        squares, spread = add_lanes(squares, squared), add_lanes(spread, spreads)
     if at < end:
-        exps = choose(last(x, (end - at) // size(x)), load(kept, place_end - 64), zero)
-        below = level - load(x, end - step)
-        squares = add_to(squares, exps * exps)
-        spread = add_to(spread, choose(above(below, far), zero, below * exps))
+        exps = where(last_lanes(x, (end - at) // itemsize(x)), load(buffer, address_end - 64), zero)
+        gap = level - load(x, end - step)
+        squares = add_lanes(squares, exps * exps)
+        spread = add_lanes(spread, where(greater(gap, far), zero, gap * exps))
     unbias = one_over_bias(x)
-    return sum_of(squares, x) * unbias * unbias, sum_of(spread, x) * unbias
+    return reduce_total(squares, x) * unbias * unbias, reduce_total(spread, x) * unbias
 
 
 @njit
-def count_before(x, start, count, level, label):
-    """How many logits of a segment come before the label's: larger ones, and equal ones of a smaller index."""
-    step = width(x) * size(x)
-    end, full = start + count * size(x), start + count // width(x) * step
+def count_ranked_before(x, start, count, level, label):
+    """How many logits of a segment rank before the label's: larger ones, and equal ones of a smaller index."""
+    step = width(x) * itemsize(x)
+    end, full = start + count * itemsize(x), start + count // width(x) * step
     levels, label = fill(x, level), max(-1, min(label, count))
-    found, index = 0, 0
+    rank, index = 0, 0
     at = start
     while at < full:
         logits = load(x, at)
         if index + width(x) <= label:
-            found += counted(reaches(logits, levels))
+            rank += count_lanes(greater_equal(logits, levels))
         else:
-            found += counted(above(logits, levels))
+            rank += count_lanes(greater(logits, levels))
             for lane in range(index, min(label, index + width(x))):
-                found += element(x, start + lane * size(x)) == level
+                rank += load_scalar(x, start + lane * itemsize(x)) == level
         at += step
         index += width(x)
     while at < end:
-        logit = element(x, at)
-        found += logit > level or (logit == level and index < label)
-        at += size(x)
+        logit = load_scalar(x, at)
+        rank += logit > level or (logit == level and index < label)
+        at += itemsize(x)
         index += 1
-    return found
+    return rank
 
 
 @njit
-def unbiased(kept, place):
-    """The exponentials at an address without their bias; exactly 0 where they are under the smallest subnormal, for
-    processors take their time over products that are.
+def unbiased(buffer, address):
+    """The exponentials at an address without their bias.
+
+    They are exactly 0 where they would be under the smallest subnormal: products of subnormals are slow.
     """
-    exps, zero = load(kept, place), fill(kept, 0.0)
-    return choose(reaches(exps, fill(kept, least_biased(kept))), exps, zero) * fill(kept, one_over_bias(kept))
+    exps, zero = load(buffer, address), fill(buffer, 0.0)
+    return where(greater_equal(exps, fill(buffer, smallest_biased(buffer))), exps, zero) * fill(
+        buffer, one_over_bias(buffer)
+    )
 
 
 @njit
-def write_scaled(kept, place, count, factor, out, to):
-    """Writes factor · kept to the address ``to`` on: the gradient of a label's row, but for the label itself."""
-    step = width(kept) * size(out)
-    times = fill(kept, factor)
-    end = to + count * size(out)
-    while to + step <= end:
-        store(out, to, unbiased(kept, place) * times)
-        to += step
-        place += 64
-    back = (to + step - end) // size(out)
-    if back < width(kept):
-        store(out, end - step, unbiased(kept, place - back * size(kept)) * times)
+def write_scaled(buffer, address, count, factor, out, out_address):
+    """Writes factor · e for the exponentials e in a buffer: the gradient of a label's row, but for the label itself."""
+    step = width(buffer) * itemsize(out)
+    times = fill(buffer, factor)
+    end = out_address + count * itemsize(out)
+    while out_address + step <= end:
+        store(out, out_address, unbiased(buffer, address) * times)
+        out_address += step
+        address += 64
+    back = (out_address + step - end) // itemsize(out)
+    if back < width(buffer):
+        store(out, end - step, unbiased(buffer, address - back * itemsize(buffer)) * times)
 
 
-def targets_at(kept, targets, place):
+class Factors(NamedTuple):
+    """What turns a row's exponentials into its gradient."""
+
+    softmax: float  # the gradient is softmax · e − scale · t
+    minus_scale: float
+    top: float  # the exponential of the row's maximum, unbiased; NaN if exponentials are relative to another number
+    mass: float
+    rest: float
+    row_scale: float  # scale / (1 + rest)
+
+
+@by_type
+def load_targets(buffer, targets, address):
     """The targets of one vector: the same number everywhere, or those at an address."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(targets_at)
-def overloaded_targets_at(kept, targets, place):
     if isinstance(targets, types.DType):
-        return lambda kept, targets, place: load(targets, place)
-    return lambda kept, targets, place: fill(kept, targets)
+        return lambda buffer, targets, address: load(targets, address)
+    return lambda buffer, targets, address: fill(buffer, targets)
 
 
 @njit
-def write_residual(kept, place, count, numbers, targets, told, out, to):
-    """The same with a target t at every class: factor · kept − scale · t, and where kept is ``top`` the form that does
-    not cancel, ((mass − t) − t · rest) · share. ``numbers`` are (factor, −scale, top, mass, rest, share), ``top``
-    without the bias; ``targets`` is one number, or the memory, like kept's, from the address ``told`` on.
+def write_residual(buffer, address, count, factors, targets, targets_address, out, out_address):
+    """Writes softmax · e − scale · t; at the maximum ((mass − t) − t · rest) · row_scale, which does not cancel.
+
+    ``targets`` is one number for every class, or the dtype of soft targets; that is the buffer's.
     """
-    factor, minus_scale, top = fill(kept, numbers[0]), fill(kept, numbers[1]), fill(kept, numbers[2])
-    mass, rest, share = fill(kept, numbers[3]), fill(kept, numbers[4]), fill(kept, numbers[5])
-    step = width(kept) * size(out)
-    end = to + count * size(out)
-    while to < end:
-        if to + step > end:  # the last vector again, but for its last lanes the same numbers
-            back = (to + step - end) // size(out)
-            to, place, told = end - step, place - back * size(kept), told - back * size(kept)
-        t, exps = targets_at(kept, targets, told), unbiased(kept, place)
+    factor, minus_scale, top = (
+        fill(buffer, factors.softmax),
+        fill(buffer, factors.minus_scale),
+        fill(buffer, factors.top),
+    )
+    mass, rest, row_scale = fill(buffer, factors.mass), fill(buffer, factors.rest), fill(buffer, factors.row_scale)
+    step = width(buffer) * itemsize(out)
+    end = out_address + count * itemsize(out)
+    while out_address < end:
+        if out_address + step > end:  # the last vector again, but for its last lanes the same numbers
+            back = (out_address + step - end) // itemsize(out)
+            out_address, address = end - step, address - back * itemsize(buffer)
+            targets_address -= back * itemsize(buffer)
+        t, exps = load_targets(buffer, targets, targets_address), unbiased(buffer, address)
         residual = fma(exps, factor, minus_scale * t)
-        store(out, to, choose(equal(exps, top), ((mass - t) - t * rest) * share, residual))
-        to += step
-        place += 64
-        told += 64
+        store(out, out_address, where(equal(exps, top), ((mass - t) - t * rest) * row_scale, residual))
+        out_address += step
+        address += 64
+        targets_address += 64
 
 
 @njit
-def write_zeros(out, to, count):
-    """0 for every class of a segment."""
-    step, zero = width(out) * size(out), fill(out, 0.0)
-    last_vector = to + count * size(out) - step
-    while to < last_vector:
-        store(out, to, zero)
-        to += step
+def write_zeros(out, out_address, count):
+    """Writes 0 for every class of a segment."""
+    step, zero = width(out) * itemsize(out), fill(out, 0.0)
+    last_vector = out_address + count * itemsize(out) - step
+    while out_address < last_vector:
+        store(out, out_address, zero)
+        out_address += step
     store(out, last_vector, zero)

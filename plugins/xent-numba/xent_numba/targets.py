@@ -1,150 +1,150 @@
-"""The targets of one segment, as the loops are told of them: of a label, or in memory.
+"""The targets of one segment: a label, or soft targets in memory.
 
-What a loop is *told* is ``(address, stride, on, off)`` of labels, int64, with t_j = on · [j = label] + off; or
-``(dtype, address, stride, class stride)`` of soft targets. A *target* is what of it is one segment's: ``(label, on,
-off)``, with the label counted from the segment's first class, or ``(dtype, address, class stride)`` of its targets.
+The loops along rows get the targets of a whole block as ``LabelTargets`` or ``SoftTargets``. What they use at a time is
+the part of one segment, ``SegmentLabel`` or ``SegmentTargets``. Every function here has a body for either kind.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
 
 from . import segments
-from .memory import element, integer, size
+from .by_type import by_type
+from .memory import itemsize, load_int64, load_scalar
 
 
-def by_target(of_label, of_memory):
-    """A function of the loops whose last argument is a target, or what is told: one text for each kind."""
+class LabelTargets(NamedTuple):
+    """The labels of a block, int64, from an address on: t_j = on · [j = label] + off."""
 
-    def chosen(*arguments):
-        raise NotImplementedError("only compiled code calls this")
-
-    @overload(chosen)
-    def overloaded(*arguments):
-        function = of_memory if isinstance(arguments[-1][0], types.DType) else of_label
-        return lambda *arguments: function(*arguments)
-
-    return chosen
+    address: int
+    stride: int
+    on: float
+    off: float
 
 
-@njit
-def told_labels(on, off, labels):
-    return labels.ctypes.data, labels.strides[0], on, off
+class SoftTargets(NamedTuple):
+    """The soft targets of a block (rows, classes)."""
+
+    dtype: Any
+    address: int
+    stride: int
+    class_stride: int
 
 
-@njit
-def told_targets(on, off, targets):
-    return targets.dtype, targets.ctypes.data, targets.strides[0], targets.strides[1]
+class SegmentLabel(NamedTuple):
+    """The label of one row, counted from the segment's first class; it may lie outside the segment."""
+
+    label: int
+    on: float
+    off: float
 
 
-def told_of(on, off, array):
-    """What a loop is told of labels (rows,) or of soft targets (rows, classes)."""
-    raise NotImplementedError("only compiled code calls this")
+class SegmentTargets(NamedTuple):
+    """The soft targets of one segment."""
+
+    dtype: Any
+    address: int
+    class_stride: int
 
 
-@overload(told_of)
-def overloaded_told_of(on, off, array):
-    function = told_labels if array.ndim == 1 else told_targets
-    return lambda on, off, array: function(on, off, array)
+def are_labels(targets: Any) -> bool:
+    """Whether the type of some targets is one of labels; else it is one of soft targets."""
+    return "on" in targets.fields
 
 
-@njit
-def label_at(row, begin, told):
-    address, stride, on, off = told
-    return integer(address + row * stride) - begin, on, off
+@by_type
+def targets_of(on, off, array):
+    """The targets of a block, from labels (rows,) or soft targets (rows, classes)."""
+    if array.ndim == 1:
+        return lambda on, off, array: LabelTargets(array.ctypes.data, array.strides[0], on, off)
+    return lambda on, off, array: SoftTargets(array.dtype, array.ctypes.data, array.strides[0], array.strides[1])
 
 
-@njit
-def memory_at(row, begin, told):
-    targets, address, stride, class_stride = told
-    return targets, address + row * stride + begin * class_stride, class_stride
+@by_type
+def segment_target(row, begin, targets):
+    """The target of the segment of a row that begins at a class."""
+
+    def of_labels(row, begin, targets):
+        label = load_int64(targets.address + row * targets.stride)
+        return SegmentLabel(label - begin, targets.on, targets.off)
+
+    def of_soft_targets(row, begin, targets):
+        address = targets.address + row * targets.stride + begin * targets.class_stride
+        return SegmentTargets(targets.dtype, address, targets.class_stride)
+
+    return of_labels if are_labels(targets) else of_soft_targets
 
 
-target_at = by_target(label_at, memory_at)
-"""target_at(row, begin, told): the target of the segment of a row that begins at a class."""
+@by_type
+def target_of(index, target):
+    """The target of one class of a segment, float64."""
+
+    def of_label(index, target):
+        return (target.on if index == target.label and target.on != 0.0 else 0.0) + target.off
+
+    def of_soft_targets(index, target):
+        return np.float64(load_scalar(target.dtype, target.address + index * target.class_stride))
+
+    return of_label if are_labels(target) else of_soft_targets
 
 
-@njit
-def from_label(index, target):
-    label, on, off = target
-    return (on if index == label and on != 0.0 else 0.0) + off
+@by_type
+def from_class(index, target):
+    """The target of a segment's classes from an index on."""
+
+    def of_label(index, target):
+        return SegmentLabel(target.label - index, target.on, target.off)
+
+    def of_soft_targets(index, target):
+        return SegmentTargets(target.dtype, target.address + index * target.class_stride, target.class_stride)
+
+    return of_label if are_labels(target) else of_soft_targets
 
 
-@njit
-def from_memory(index, target):
-    targets, place, class_stride = target
-    return np.float64(element(targets, place + index * class_stride))
+@by_type
+def gap_and_mass(x, start, count, peak, target):
+    """(target_gap, target_sum) of a segment whose maximum is finite."""
+
+    def of_label(x, start, count, peak, target):
+        label, on, off = target
+        gap = mass = 0.0
+        if 0 <= label < count and on != 0.0:  # subtle: at on = 0 the label's term is dropped, for 0 · inf is NaN
+            gap = on * (peak - np.float64(load_scalar(x, start + label * itemsize(x))))
+            mass = on
+        if off != 0.0:
+            gap += off * segments.sum_gaps(x, start, count, peak)
+            mass += off * count
+        return gap, mass
+
+    def of_soft_targets(x, start, count, peak, target):
+        return segments.sum_target_gaps(x, start, count, peak, target.dtype, target.address)
+
+    return of_label if are_labels(target) else of_soft_targets
 
 
-target_of = by_target(from_label, from_memory)
-"""target_of(index, target): the target of one class."""
+@by_type
+def write_gradient(buffer, address, count, factors, out, out_address, target):
+    """Writes the gradient of some classes, but for the label's own, from the exponentials in a buffer."""
+
+    def of_label(buffer, address, count, factors, out, out_address, target):
+        if target.off != 0.0:
+            segments.write_residual(buffer, address, count, factors, target.off, 0, out, out_address)
+        else:
+            segments.write_scaled(buffer, address, count, factors.softmax, out, out_address)
+
+    def of_soft_targets(buffer, address, count, factors, out, out_address, target):
+        segments.write_residual(buffer, address, count, factors, target.dtype, target.address, out, out_address)
+
+    return of_label if are_labels(target) else of_soft_targets
 
 
-@njit
-def label_moved(index, target):
-    return target[0] - index, target[1], target[2]
+@by_type
+def label_in(count, target):
+    """The label's class if it is in the segment and its target differs from the others; else −1."""
 
+    def of_label(count, target):
+        return target.label if 0 <= target.label < count and target.on != 0.0 else -1
 
-@njit
-def memory_moved(index, target):
-    return target[0], target[1] + index * target[2], target[2]
-
-
-moved = by_target(label_moved, memory_moved)
-"""moved(index, target): the target of the classes from an index on."""
-
-
-@njit
-def gap_of_label(x, start, count, peak, target):
-    label, on, off = target
-    gap = mass = 0.0
-    if 0 <= label < count and on != 0.0:  # subtle: at on = 0 the label's term is dropped, for 0 · inf is NaN
-        gap = on * (peak - np.float64(element(x, start + label * size(x))))
-        mass = on
-    if off != 0.0:
-        gap += off * segments.distance_of(x, start, count, peak)
-        mass += off * count
-    return gap, mass
-
-
-@njit
-def gap_of_memory(x, start, count, peak, target):
-    return segments.target_gap_of(x, start, count, peak, target[0], target[1])
-
-
-gap_of = by_target(gap_of_label, gap_of_memory)
-"""gap_of(x, start, count, peak, target): (target_gap, target_sum) of a segment whose maximum is finite."""
-
-
-@njit
-def write_around_label(kept, place, count, numbers, out, to, target):
-    off = target[2]
-    if off != 0.0:
-        segments.write_residual(kept, place, count, numbers, off, 0, out, to)
-    else:
-        segments.write_scaled(kept, place, count, numbers[0], out, to)
-
-
-@njit
-def write_from_memory(kept, place, count, numbers, out, to, target):
-    segments.write_residual(kept, place, count, numbers, target[0], target[1], out, to)
-
-
-write_slopes = by_target(write_around_label, write_from_memory)
-"""write_slopes(kept, place, count, numbers, out, to, target): the gradient of some classes, but for the label's own."""
-
-
-@njit
-def label_of(count, target):
-    return target[0] if 0 <= target[0] < count and target[1] != 0.0 else -1
-
-
-@njit
-def no_label(count, target):
-    return -1
-
-
-label_in = by_target(label_of, no_label)
-"""label_in(count, target): the class whose target stands out, −1 where none of the segment's does."""
+    return of_label if are_labels(target) else (lambda count, target: -1)

@@ -1,7 +1,7 @@
-"""Totals: sums over many vectors, wider than their lanes.
+"""Totals: sums over many vectors, in more digits than their lanes have.
 
 A total is a pair of float64 vectors. float32 lanes are added to it in float64, half of them each; float64 lanes to the
-first, and what is rounded off to the second.
+first, and their rounding errors to the second.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .lanes import DOUBLE, I32, I64, SINGLE, WIDE, Pair, constant, halves, vecto
 
 
 @intrinsic
-def nothing(context: Any) -> Any:
-    """The total of no lanes at all. A total is a pair of float64 vectors that lanes are added to."""
+def zero_total(context: Any) -> Any:
+    """The total of no lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         zero = constant(vector(DOUBLE), 0.0)
@@ -27,17 +27,17 @@ def nothing(context: Any) -> Any:
 
 
 def two_sum(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    """a + b rounded, and what the rounding lost (Knuth); nothing where the sum is infinite."""
+    """a + b rounded, and its rounding error (Knuth); 0 for the error where the sum is infinite."""
     total = builder.fadd(a, b)
     other = builder.fsub(total, a)
-    lost = builder.fadd(builder.fsub(a, builder.fsub(total, other)), builder.fsub(b, other))
-    finite = builder.fcmp_ordered("ord", lost, lost)
-    return total, builder.select(finite, lost, constant(lost.type, 0.0))
+    error = builder.fadd(builder.fsub(a, builder.fsub(total, other)), builder.fsub(b, other))
+    finite = builder.fcmp_ordered("ord", error, error)
+    return total, builder.select(finite, error, constant(error.type, 0.0))
 
 
 @intrinsic
-def add_to(context: Any, total: Any, x: Any) -> Any:
-    """A total with lanes added: float32 lanes in float64, half of them each; float64 lanes with what is rounded off."""
+def add_lanes(context: Any, total: Any, x: Any) -> Any:
+    """A total plus lanes: half of float32 lanes to each vector; float64 lanes to the first, errors to the second."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first, second = cgutils.unpack_tuple(builder, arguments[0], 2)
@@ -45,15 +45,15 @@ def add_to(context: Any, total: Any, x: Any) -> Any:
             low, high = (builder.fpext(half, vector(DOUBLE)) for half in halves(builder, arguments[1]))
             sums = builder.fadd(first, low), builder.fadd(second, high)
         else:
-            whole, lost = two_sum(builder, first, arguments[1])
-            sums = whole, builder.fadd(second, lost)
+            whole, error = two_sum(builder, first, arguments[1])
+            sums = whole, builder.fadd(second, error)
         return context.make_tuple(builder, Pair, sums)
 
     return Pair(total, x), codegen
 
 
 @intrinsic
-def sum_of(context: Any, total: Any, like: Any) -> Any:
+def reduce_total(context: Any, total: Any, like: Any) -> Any:
     """The sum over all lanes of a total, float64; compensated where the lanes were float64."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -64,8 +64,8 @@ def sum_of(context: Any, total: Any, like: Any) -> Any:
                 first = builder.fadd(*halves(builder, first))
             return builder.extract_element(first, I32(0))
         while first.type.count > 1:
-            first, lost = two_sum(builder, *halves(builder, first))
-            second = builder.fadd(builder.fadd(*halves(builder, second)), lost)
+            first, error = two_sum(builder, *halves(builder, first))
+            second = builder.fadd(builder.fadd(*halves(builder, second)), error)
         return builder.extract_element(builder.fadd(first, second), I32(0))
 
     return types.float64(total, like), codegen
@@ -79,8 +79,8 @@ def store_total(context: Any, total: Any, like: Any, address: Any) -> Any:
         first, second = cgutils.unpack_tuple(builder, arguments[0], 2)
         single = WIDE[like.dtype] is SINGLE
         for index, value in enumerate((first, second) if single else (builder.fadd(first, second),)):
-            place = builder.add(arguments[2], I64(64 * index))
-            builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=1)
+            address = builder.add(arguments[2], I64(64 * index))
+            builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
     return types.void(total, like, types.int64), codegen

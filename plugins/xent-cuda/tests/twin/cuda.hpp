@@ -366,7 +366,7 @@ UNWATCHED void __tsan_func_exit() {}
 
 #define DEV inline
 #define CLUSTER(K)
-#define LAUNCHED_BY(BLOCK)
+#define LAUNCH_BOUNDS(BLOCK)
 #define SHARED_MEMORY(name) uint4* name = (uint4*)host::current->block->shared
 
 inline float as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
@@ -403,11 +403,11 @@ inline float off_by(float y, int units) {  // as far off as documented, by a sig
   if (!(y >= 1.17549435e-38f)) return y == y ? 0.f : y;  // flushed
   return y == 1.f || std::isinf(y) ? y : as_float(bits_of(y) + ((bits_of(y) * 2654435761u) >> 31 ? units : -units));
 }
-inline float power(float x) { return x == floorf(x) ? off_by(exp2f(x), 0) : off_by((float)exp2((double)x), 2); }
-inline float roughly_one_over(float x) { return off_by(1.f / x, 1); }
+inline float exp2_approximate(float x) { return x == floorf(x) ? off_by(exp2f(x), 0) : off_by((float)exp2((double)x), 2); }
+inline float approximate_reciprocal(float x) { return off_by(1.f / x, 1); }
 inline float exponential(float x) { return off_by((float)exp((double)x), 1); }
 
-template <class H> unsigned larger_two(unsigned a, unsigned b, H) {  // max.f16x2, max.bf16x2
+template <class H> unsigned larger_pair(unsigned a, unsigned b, H) {  // max.f16x2, max.bf16x2
   unsigned out = 0;
   for (int shift = 0; shift < 32; shift += 16) {
     H x, y;

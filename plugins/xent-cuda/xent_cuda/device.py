@@ -1,7 +1,7 @@
-"""The GPU, as CuPy has it: its numbers, its memory, and launches on its current stream.
+"""The GPU through CuPy: its properties, its memory, and launches on its current stream.
 
-Nothing here waits for the GPU, makes a stream, or takes memory but from CuPy's pool. An instance of a kernel is
-compiled when it is first launched, and kept by CuPy on disk.
+Nothing here waits for the GPU or makes a stream, and all memory is from CuPy's pool. An instance of a kernel is
+compiled at its first launch and cached on disk by CuPy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .plan import Device, Launch
 Array = Any
 # subtle: without -fmad=false the same expression may be rounded otherwise in another instance, and a row's bits differ
 OPTIONS = ("-std=c++17", "-fmad=false")
-WITHOUT_ASKING = 48 << 10
+DEFAULT_SHARED_BYTES = 48 << 10
 """Bytes of shared memory that a block may have without opting in."""
 lock = threading.Lock()
 
@@ -30,63 +30,63 @@ def source() -> str:
 
 
 @functools.cache
-def numbers(index: int) -> Device:
-    """The numbers of a GPU. CuPy's own error where there is none."""
+def properties(index: int) -> Device:
+    """The properties of a GPU. CuPy's own error if there is none."""
     import cupy
 
     device = cupy.cuda.Device(index)
-    of = device.attributes
+    attributes = device.attributes
     return Device(
         int(device.compute_capability),
-        of["MultiProcessorCount"],
-        of["MaxSharedMemoryPerBlockOptin"],
-        of["MaxSharedMemoryPerMultiprocessor"],
+        attributes["MultiProcessorCount"],
+        attributes["MaxSharedMemoryPerBlockOptin"],
+        attributes["MaxSharedMemoryPerMultiprocessor"],
     )
 
 
 @functools.cache
-def function(kernel: str, index: int, opts_in: bool) -> Any:
-    """A kernel, ready to be launched on a GPU, which is the current one."""
+def compiled(kernel: str, index: int, opts_in: bool) -> Any:
+    """A kernel, ready to be launched on a GPU, which must be the current one."""
     import cupy
 
     module = cupy.RawModule(code=source(), options=OPTIONS, name_expressions=(kernel,))
-    found = module.get_function(kernel)
+    function = module.get_function(kernel)
     if opts_in:
-        found.max_dynamic_shared_size_bytes = numbers(index).shared_bytes
-    return found
+        function.max_dynamic_shared_size_bytes = properties(index).shared_bytes
+    return function
 
 
 class Gpu:
-    """How kernels get memory, and are launched."""
+    """Memory and launches on the GPU of an array."""
 
-    def device(self, array: Array) -> Device:
-        """The numbers of the GPU that has an array."""
-        return numbers(array.device.id)
+    def properties(self, array: Array) -> Device:
+        """The properties of an array's GPU."""
+        return properties(array.device.id)
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
 
     def on(self, array: Array) -> Any:
-        """A context in which CuPy's work goes to the GPU that has an array."""
+        """A context in which CuPy works on an array's GPU."""
         return array.device
 
     def empty(self, shape: tuple[int, ...], dtype: Any, like: Array) -> Array:
-        """Memory for an array, where another is."""
+        """A new array on the GPU of another."""
         import cupy
 
         with like.device:
             return cupy.empty(shape, dtype)
 
     def contiguous(self, array: Array, dtype: Any) -> Array:
-        """The same values side by side, in a dtype; a copy where they are not."""
+        """The same values, contiguous and in a dtype; a copy if they are not."""
         import cupy
 
         with array.device:
             return cupy.ascontiguousarray(array, dtype)
 
     def launch(self, launch: Launch, task: np.ndarray[Any, Any], like: Array) -> None:
-        """Launches a kernel on the GPU that has an array, on its current stream."""
+        """Launches a kernel on the GPU of an array, on its current stream."""
         with like.device:
             with lock:
-                kernel = function(launch.kernel, like.device.id, launch.shared_bytes > WITHOUT_ASKING)
+                kernel = compiled(launch.kernel, like.device.id, launch.shared_bytes > DEFAULT_SHARED_BYTES)
             kernel((launch.blocks,), (launch.threads,), (task,), shared_mem=launch.shared_bytes)
