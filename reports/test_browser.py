@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pages import compared, evaluated, hostile_slices, read
 
-from xent.evaluation.report.page import page, pair_page
+from xent.evaluation.report.page import comparison_page, evaluation_page
 
 ROWS, CLASSES = 5000, 40
 RUN = {"scheduler": "threads", "wall_seconds": 1.0}
@@ -39,10 +39,16 @@ def pages_and_plots():
     broken, broken_labels = broken_set()
     slices, empty = hostile_slices(ROWS), (np.zeros((0, 4)), np.zeros(0, int))
     return {
-        "evaluation": (page(*evaluated(logits, labels, slices=slices, by_class=True, top_k=(3, 5)), **RUN), 5),
-        "broken": (page(*evaluated(broken, broken_labels, slices=np.arange(ROWS) % 7, ignore_index=(-1,)), **RUN), 4),
-        "comparison": (pair_page(*compared(logits, other, labels, slices=slices), **RUN), 4),
-        "empty": (page(*evaluated(*empty), **RUN), 0),
+        "evaluation": (
+            evaluation_page(*evaluated(logits, labels, slices=slices, by_class=True, top_k=(3, 5)), **RUN),
+            5,
+        ),
+        "broken": (
+            evaluation_page(*evaluated(broken, broken_labels, slices=np.arange(ROWS) % 7, ignore_index=(-1,)), **RUN),
+            4,
+        ),
+        "comparison": (comparison_page(*compared(logits, other, labels, slices=slices), **RUN), 4),
+        "empty": (evaluation_page(*evaluated(*empty), **RUN), 0),
     }
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from pages import HOSTILE, compared, evaluated, hostile_slices, random_set, read, value_of
 
-from xent.evaluation.report import page as pages
+from xent.evaluation.report import page
 from xent.evaluation.report.figures import Bar, bar_chart, format_tick, log_ticks, shorten
 from xent.evaluation.report.html import POLICY
-from xent.evaluation.report.page import page, page_path, pair_page, write_page
+from xent.evaluation.report.page import comparison_page, evaluation_page, page_path, write_page
 from xent.evaluation.report.wording import format_short_estimate, remarks, verdict
 
 ROWS, CLASSES = 507, 7
@@ -37,7 +37,7 @@ def evaluation(single):
 
 @pytest.fixture(scope="module")
 def text(single):
-    return page(*single, **RUN)
+    return evaluation_page(*single, **RUN)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def pair():
 
 @pytest.fixture(scope="module")
 def pair_html(pair):
-    return read(pair_page(*pair, **RUN))
+    return read(comparison_page(*pair, **RUN))
 
 
 def svg_of(html, title):
@@ -169,7 +169,7 @@ def test_the_heading_says_what_was_read_when_and_how(html, single):
 def test_a_path_is_the_title(tmp_path):
     logits, labels = random_set()
     np.save(tmp_path / "a <b> & c.npy", logits)
-    html = read(page(*evaluated(tmp_path / "a <b> & c.npy", labels), **RUN))
+    html = read(evaluation_page(*evaluated(tmp_path / "a <b> & c.npy", labels), **RUN))
 
     assert (html.only("h1").text, html.only("head").only("title").text) == (
         "a <b> & c.npy",
@@ -198,7 +198,7 @@ def test_the_line_over_position_is_that_of_the_parts(html, evaluation):
 def test_a_part_that_is_not_finite_is_a_gap():
     logits, labels = random_set()
     logits[100, labels[100]] = -np.inf
-    html = read(page(*evaluated(logits, labels), **RUN))
+    html = read(evaluation_page(*evaluated(logits, labels), **RUN))
     line = staircase(svg_of(html, "Mean loss over"))
 
     assert len(line) == 2 * 99 + 1  # a line that ends has its last point twice
@@ -217,7 +217,7 @@ def test_the_area_of_a_histogram_bar_is_its_rows(html, evaluation):
 
 def test_the_open_ends_of_the_histogram_are_said():
     logits = np.asarray([[0.0, 1e4], [1e4, 0.0]])
-    html = read(page(*evaluated(logits, np.zeros(2, int)), **RUN))
+    html = read(evaluation_page(*evaluated(logits, np.zeros(2, int)), **RUN))
 
     assert "The first bar holds all losses under 3.7e-08 nats." in html.text
     assert "The last bar holds all losses from 3584 nats." in html.text
@@ -271,7 +271,7 @@ def test_a_bar_that_is_not_finite_is_said_in_words():
 def test_of_many_classes_the_worst_have_a_bar_and_all_a_row():
     logits, labels = np.zeros((2000, 1000)), np.arange(2000) % 1000
     logits[np.arange(2000), labels] = -labels / 100  # class 999 is the worst
-    html = read(page(*evaluated(logits, labels, by_class=True), **RUN))
+    html = read(evaluation_page(*evaluated(logits, labels, by_class=True), **RUN))
     names = [text.text for text in svg_of(html, "Mean loss of classes").iter("text")][-30:]
 
     assert names == [f"{label}" for label in range(999, 969, -1)]
@@ -281,7 +281,7 @@ def test_of_many_classes_the_worst_have_a_bar_and_all_a_row():
 
 def test_of_very_many_classes_the_worst_have_a_row():
     labels = np.arange(1001)
-    html = read(page(*evaluated(np.zeros((1001, 1001), np.float32), labels, by_class=True), **RUN))
+    html = read(evaluation_page(*evaluated(np.zeros((1001, 1001), np.float32), labels, by_class=True), **RUN))
 
     assert len(html.table("The loss of the 1,000 classes of the highest loss, of 1,001")) == 1000
 
@@ -290,7 +290,7 @@ def test_of_many_groups_those_without_a_finite_loss_come_first():
     logits, labels = random_set(rows=400)
     logits[399] = np.nan
     logits[155, labels[155]] = -np.inf
-    html = read(page(*evaluated(logits, labels, slices=np.arange(400) // 10), **RUN))
+    html = read(evaluation_page(*evaluated(logits, labels, slices=np.arange(400) // 10), **RUN))
     texts = [text.text for text in svg_of(html, "Mean loss of slices").iter("text")]
     first = texts.index("mean loss (nats)") + 1
 
@@ -310,7 +310,7 @@ def test_a_name_is_text_and_nothing_else(html, name):
 def test_what_cannot_be_seen_is_written_as_an_escape(name):
     logits, labels = random_set(rows=4)
     slices = np.asarray([f"({name})"] * 4)
-    text = page(*evaluated(logits, labels, slices=slices), **RUN)
+    text = evaluation_page(*evaluated(logits, labels, slices=slices), **RUN)
 
     assert name not in text
     assert f"({name.encode('unicode_escape', 'surrogatepass').decode()})" in read(text).text
@@ -360,14 +360,14 @@ def test_the_page_can_be_read_without_seeing_it(html):
 
 
 def test_the_same_evaluation_has_the_same_page(single, text):
-    assert page(*single, **RUN) == text
+    assert evaluation_page(*single, **RUN) == text
 
 
 def test_a_users_own_settings_of_matplotlib_change_nothing_and_stay(single, text):
     with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "axes.facecolor": "red", "svg.fonttype": "path"}):
         before = dict(matplotlib.rcParams)
 
-        assert page(*single, **RUN) == text
+        assert evaluation_page(*single, **RUN) == text
         assert dict(matplotlib.rcParams) == before
 
 
@@ -406,7 +406,7 @@ def edge_cases():
 def test_an_edge_case_has_a_page(name):
     logits, labels, options = edge_cases()[name]
     evaluation, planned = evaluated(logits, labels, by_class=True, **options)
-    html = read(page(evaluation, planned, **RUN))
+    html = read(evaluation_page(evaluation, planned, **RUN))
 
     drawn = [value for svg in html.iter("svg") for element in svg.iter() for value in element.attributes.values()]
     assert repr(value_of(html.table("Metrics")[0][1])) == repr(evaluation.mean_loss)
@@ -418,34 +418,34 @@ def test_an_edge_case_can_be_compared(name):
     logits, labels, options = edge_cases()[name]
     shared = {key: options[key] for key in ("slices", "kind", "ignore_index", "on_bad_label") if key in options}
     comparison, planned = compared(logits, logits[::-1] / 2, labels, **shared)
-    html = read(pair_page(comparison, planned, **RUN))
+    html = read(comparison_page(comparison, planned, **RUN))
 
     assert html.only("p", class_="verdict").text == verdict(comparison)
 
 
 def test_a_set_without_a_finite_loss_can_be_compared():
     logits, labels = np.random.default_rng(0).normal(size=(123, 7)), np.arange(123) % 7
-    html = read(pair_page(*compared(logits, np.full_like(logits, np.nan), labels), **RUN))
+    html = read(comparison_page(*compared(logits, np.full_like(logits, np.nan), labels), **RUN))
 
     assert svg_of(html, "Mean loss over the position of rows in the set")
 
 
 def test_a_set_without_rows_says_that_there_is_nothing_to_plot():
-    html = read(page(*evaluated(np.zeros((0, 4)), np.zeros(0, int)), **RUN))
+    html = read(evaluation_page(*evaluated(np.zeros((0, 4)), np.zeros(0, int)), **RUN))
 
     assert not [*html.iter("svg")]
     assert html.text.count("Nothing to plot") == 3
 
 
 def test_a_set_without_groups_has_no_plots_of_them():
-    html = read(page(*evaluated(*random_set()), **RUN))
+    html = read(evaluation_page(*evaluated(*random_set()), **RUN))
 
     assert len([*html.iter("svg")]) == 3
     assert "Slices" not in html.text and "Classes" not in html.text
 
 
 def test_a_number_that_is_not_finite_stands_out(html):
-    nan_html = read(page(*evaluated(np.full((5, 3), np.nan), np.zeros(5, int)), **RUN))
+    nan_html = read(evaluation_page(*evaluated(np.full((5, 3), np.nan), np.zeros(5, int)), **RUN))
 
     assert nan_html.table("Metrics")[0][1].only("data").attributes["class"] == "odd"
     assert not [element for element in html.only("main").iter() if "odd" in element.attributes.get("class", "")]
@@ -526,7 +526,7 @@ def test_a_bar_has_the_colour_of_the_set_that_is_better():
     right, wrong = np.eye(7)[labels], -np.eye(7)[labels]
     first = (np.arange(30) < 10)[:, None]  # of three slices A is better in one
     pair = compared(np.where(first, right, wrong), np.where(first, wrong, right), labels, slices=np.arange(30) // 10)
-    svg = svg_of(read(pair_page(*pair, **RUN)), "Mean difference")
+    svg = svg_of(read(comparison_page(*pair, **RUN)), "Mean difference")
 
     assert (len(bar_lengths(svg, "first")), len(bar_lengths(svg, "second"))) == (1, 3)  # and all rows
 
@@ -569,7 +569,7 @@ def test_the_winner_is_named_only_where_the_interval_says_so():
 
 
 def test_a_comparison_is_as_safe_as_an_evaluation(pair):
-    text = pair_page(*pair, **RUN)
+    text = comparison_page(*pair, **RUN)
     html = read(text)
     ids = [element.attributes["id"] for element in html.iter() if "id" in element.attributes]
 
@@ -596,7 +596,7 @@ def test_a_page_that_fails_leaves_the_one_that_is_there(tmp_path, monkeypatch, s
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(pages, "move", fail)
+    monkeypatch.setattr(page, "move", fail)
     with pytest.raises(OSError, match="the disk is full"):
         write_page(target, *single, scheduler="threads", wall_seconds=1.0)
 
@@ -624,4 +624,4 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, single):
     with pytest.raises(ModuleNotFoundError, match=r"an HTML page needs matplotlib.figure.*xent\[report\]"):
         page_path(tmp_path / "e.html")
     with pytest.raises(ModuleNotFoundError, match=r"xent\[report\]"):
-        page(*single, **RUN)
+        evaluation_page(*single, **RUN)

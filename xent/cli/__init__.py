@@ -1,4 +1,4 @@
-"""The command ``xent``: evaluate, compare, demo, explain, plugins, doctor."""
+"""The command ``xent``: evaluate, compare, inspect, demo, explain, doctor, plugins."""
 
 from .commands import main
 

@@ -1,4 +1,4 @@
-"""The command line: ``xent evaluate``, ``compare``, ``demo``, ``explain``, ``plugins`` and ``doctor``.
+"""The command line: ``xent evaluate``, ``compare``, ``inspect``, ``demo``, ``explain``, ``doctor`` and ``plugins``.
 
 Results go to stdout, progress and messages to stderr; ``exits.py`` has the exit codes. NumPy and Dask are imported when
 a command runs, not for ``--help``.

@@ -91,12 +91,12 @@ def show(result: Any, planned: Any, output: Output, *, scheduler: str, wall_seco
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.report import json_document, page, parquet, terminal
 
-    is_pair = isinstance(result, Comparison)
+    is_comparison = isinstance(result, Comparison)
     if output.as_json:
-        document = json_document.pair_document if is_pair else json_document.document
+        document = json_document.comparison_document if is_comparison else json_document.evaluation_document
         click.echo(json_document.to_json(document(result, planned, scheduler=scheduler, wall_seconds=wall_seconds)))
     else:
-        print_result = terminal.print_comparison if is_pair else terminal.print_table
+        print_result = terminal.print_comparison if is_comparison else terminal.print_evaluation
         print_result(result, planned, wall_seconds=wall_seconds)
     if output.html:
         page.write_page(output.html, result, planned, scheduler=scheduler, wall_seconds=wall_seconds)

@@ -34,7 +34,9 @@ COUNTS = (
 )
 
 
-def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
+def evaluation_document(
+    evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float
+) -> dict[str, Any]:
     """The document of ``xent evaluate --json``: schema version, inputs, options, counts, metrics, timing."""
     return {
         **heading(planned, scheduler),
@@ -43,7 +45,9 @@ def document(evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seco
     }
 
 
-def pair_document(comparison: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float) -> dict[str, Any]:
+def comparison_document(
+    comparison: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float
+) -> dict[str, Any]:
     """The document of ``xent compare --json``: the difference, and the numbers of each set."""
     return {
         **heading(planned, scheduler),

@@ -52,7 +52,7 @@ def write_page(
     target: Path, result: Evaluation | Comparison, planned: Planned, *, scheduler: str, wall_seconds: float
 ) -> None:
     """Write the page of an evaluation or a comparison, whole or not at all."""
-    make: Any = pair_page if isinstance(result, Comparison) else page
+    make: Any = comparison_page if isinstance(result, Comparison) else evaluation_page
     text = make(result, planned, scheduler=scheduler, wall_seconds=wall_seconds)
     draft = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
     with written(target):
@@ -63,7 +63,7 @@ def write_page(
             remove(draft)
 
 
-def page(
+def evaluation_page(
     evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float, written: datetime | None = None
 ) -> str:
     """The page of an evaluation, as HTML text.
@@ -123,10 +123,10 @@ def page(
     )
 
 
-def pair_page(
+def comparison_page(
     comparison: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float, written: datetime | None = None
 ) -> str:
-    """The page of a comparison, as HTML text; parameters and errors are those of :func:`page`."""
+    """The page of a comparison, as HTML text; parameters and errors are those of :func:`evaluation_page`."""
     title = f"{title_of(planned.predictions)} and {title_of(planned.b)}"
     mean, error = comparison.mean_difference, comparison.standard_error
     unit = "rows" if comparison.clusters is None else f"{comparison.clusters:,} clusters"

@@ -65,7 +65,9 @@ def format_interruption(planned: Planned, word: str = "interrupted") -> str:
     return f"{word}; {done} and kept in {planned.job.store.directory}. Run it again as it was to go on."
 
 
-def print_table(evaluation: Evaluation, planned: Pass, *, wall_seconds: float, stream: TextIO | None = None) -> None:
+def print_evaluation(
+    evaluation: Evaluation, planned: Pass, *, wall_seconds: float, stream: TextIO | None = None
+) -> None:
     """Write the evaluation for a reader to `stream`, or to stdout."""
     stream = stream or sys.stdout
     source, (low, high) = planned.predictions, evaluation.confidence_interval
