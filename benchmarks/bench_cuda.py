@@ -227,7 +227,7 @@ def kernel_of(shape: Shape, machine: Any, variant: str = "") -> Any:
     """The kernel for the targets at hand, by the best variant or by the one that is named."""
     from xent_cuda import kernels
 
-    return (kernels.Dense if shape.kind == SOFT else kernels.Sparse)(machine, variant)
+    return (kernels.CudaDense if shape.kind == SOFT else kernels.CudaSparse)(machine, variant)
 
 
 def share_of(shape: Shape) -> Any:
@@ -239,7 +239,7 @@ def share_of(shape: Shape) -> Any:
 
 def ours(shape: Shape, found: Found, every_variant: bool = True) -> Iterator[Contender]:
     """The planned variant, under the name of xent alone, and the others that can serve."""
-    from xent_cuda.machine import Gpu
+    from xent_cuda.device import Gpu
 
     share, able = share_of(shape), variants(shape, found.device)
     for variant in able if every_variant else able[:1]:
@@ -379,7 +379,7 @@ def look(machine: Any, variant: str, dtype: str, bring: Callable[[Any], Any] = n
         plain, scale = without(plain, skip), np.linspace(0.5, 1.5, rows, dtype=plain.label_logit.dtype)
         for kind, method in LOOKED_FOR:
             shape = Shape(rows, classes, dtype, kind, method, not skip or rows == 1)
-            if variant not in variants(shape, machine.device(given.logits)):
+            if variant not in variants(shape, machine.properties(given.logits)):
                 continue
             checks += 1
             kernel = kernel_of(shape, machine, variant)
@@ -443,7 +443,7 @@ def worst(result: Any, expected: dict[str, Any], shape: Shape) -> float:
 
 def child(variant: str, dtype: str) -> dict[str, Any]:
     """The look at a variant on the GPU, where every array that a kernel is to fill holds NaN before."""
-    from xent_cuda.machine import Gpu
+    from xent_cuda.device import Gpu
 
     class Poisoned(Gpu):
         def empty(self, shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
@@ -495,7 +495,7 @@ def sections() -> list[Section]:
 
 
 def measure_ceilings(found: Found) -> None:
-    found.ceilings = gpu.ceilings(found.device.processors)
+    found.ceilings = gpu.ceilings(found.device.multiprocessors)
 
 
 def look_at_all(found: Found) -> None:
@@ -522,7 +522,7 @@ def time_ours(shape: Shape, found: Found) -> None:
 
 
 def partial_of(shape: Shape, given: Inputs) -> Any:
-    from xent_cuda.machine import Gpu
+    from xent_cuda.device import Gpu
 
     return kernel_of(shape, Gpu()).partial(given.logits, given.labels, 1.0, 0.0, threads=1)
 
@@ -601,10 +601,10 @@ def batch(call: Callable[[Inputs], object], given: Inputs) -> None:
 
 def read_instances(found: Found) -> None:
     """What the compiler made of every kernel that was timed."""
-    from xent_cuda import machine
+    from xent_cuda import device
 
     for launch in launches_of(found):
-        kernel = machine.function(launch.kernel, 0, launch.shared_bytes > machine.WITHOUT_ASKING)
+        kernel = device.compiled(launch.kernel, 0, launch.shared_bytes > device.DEFAULT_SHARED_BYTES)
         found.instances.append((launch.kernel, launch.threads, kernel.num_regs, kernel.local_size_bytes))
 
 
@@ -849,9 +849,9 @@ def main() -> int:
     if told.child:
         print(json.dumps(child(*told.child)))
         return 0
-    from xent_cuda import machine
+    from xent_cuda import device
 
-    found = Found(gpu=gpu.facts(), device=machine.numbers(0))
+    found = Found(gpu=gpu.facts(), device=device.properties(0))
     register()
     run_all(found, sections(), told.seconds, started)
     print(*summary(found), sep="\n\n")

@@ -1,4 +1,4 @@
-"""A kernel for xent in one module. Copy it, rename it, and put your own loop where the sums are taken."""
+"""A kernel for xent in one module. Copy it, rename it, and replace the sums by your own loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import xent
 
 @xent.hookimpl
 def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
-    """What the kernel can do. Heavy imports (numba, cupy, torch) belong into the module of ``load``, not here."""
+    """What the kernel can do. Heavy imports (numba, cupy, torch) belong in the module of ``load``."""
     yield xent.KernelSpec(
         name="template",
         op="sparse",
@@ -21,8 +21,9 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
         devices=frozenset({"cpu"}),
         dtypes=frozenset({"float32", "float64"}),
         methods=frozenset({"partial", "gradient"}),
-        block_elements=1 << 16,  # what it makes of a block fits the cache; without it everything comes at once
-        opt_in=True,  # taken only where it is asked for; take this line out once it is faster than what is there
+        block_elements=1
+        << 16,  # its temporary arrays for a block fit the cache; without this a block is the whole array
+        opt_in=True,  # used only on request; remove this line once it is faster than the other kernels
     )
 
 
@@ -30,9 +31,9 @@ class Kernel:
     """The fold over labels in NumPy, a whole block at once in float64."""
 
     def partial(self, logits: Any, labels: Any, on: float, off: float, *, threads: int) -> xent.Partial:
-        """The fold's four numbers of each row: the maximum, and what lies under it."""
+        """The fold's four numbers of each row."""
         x, rows = logits.astype(np.float64), np.arange(len(labels))
-        first = x.argmax(axis=1)  # (rows,), a NaN where there is one
+        first = x.argmax(axis=1)  # (rows,), of a NaN if the row has one
         highest = x[rows, first]
         masked = highest == -np.inf
         gaps = np.where(masked, 0.0, highest)[:, None] - x  # (rows, classes), all ≥ 0

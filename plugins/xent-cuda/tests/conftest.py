@@ -1,4 +1,4 @@
-"""What the tests of the kernels share: the folder of the twin on the path, and random numbers whose seed is fixed."""
+"""The folder of the twin on the path, and random numbers with a fixed seed, for all tests of the kernels."""
 
 import pathlib
 import sys

@@ -1,11 +1,11 @@
-"""Whether the tests of the kernels would notice: xent.cu with one thing wrong at a time, each held against the battery.
+"""Mutants of xent.cu: whether the tests of the kernels notice one thing wrong at a time.
 
     python plugins/xent-cuda/tests/mutants.py [--only TEXT] [--jobs N]
 
-Every mutant is compiled for the twin and tried in a process of its own: what is computed under four schedules, the bits
-of a row by each variant, who meets whom in shared memory, what is touched beside an array. The first fault ends it. A
-mutant that survives makes the command fail, but for those that change nothing, each with the reason. The source as it
-is goes first, and must be without fault.
+Every mutant is compiled for the twin and tried by the battery in a process of its own: results under four schedules,
+the bits of a row by each variant, races in shared memory, accesses beside an array. The first fault ends it. A mutant
+that survives makes the command fail, unless it is one of EQUIVALENT, each with a reason. The source as it is goes
+first, and must have no fault.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ sys.path[:0] = [str(HERE.parent), str(HERE / "twin")]
 
 from battery import CODES, KINDS, Battery  # noqa: E402  # found by the line above
 from processor import FLAGS, SANITIZED, SCHEDULES, VARIANTS, WATCHED, Processor, sanitized_environment  # noqa: E402
-from xent_cuda import machine  # noqa: E402
+from xent_cuda import device  # noqa: E402
 from xent_cuda.plan import C_TYPES  # noqa: E402
 
 PATIENCE_SECONDS = 300
 BUILDS = {"plain": FLAGS, "watched": WATCHED, "sanitized": SANITIZED}
-ROWS = tuple(one for one in VARIANTS if one != "tile")
+ROWS = tuple(variant for variant in VARIANTS if variant != "tile")
 
 
 class Mutant(NamedTuple):
@@ -45,8 +45,8 @@ class Mutant(NamedTuple):
     dtypes: tuple[str, ...] = ("bfloat16", "float32")
 
     def text(self) -> str:
-        """The source with it. ValueError where that is not the source that it was written for."""
-        source = machine.source()
+        """The source with the change. ValueError if the old text is not there exactly once."""
+        source = device.source()
         if source.count(self.old) != 1 or self.old == self.new:
             raise ValueError(f"{self.name}: the old text occurs {source.count(self.old)} times in xent.cu, not once.")
         return source.replace(self.old, self.new)
@@ -321,8 +321,8 @@ MEMORY = [
     Mutant("a run that is not aligned passes for one", "return run.skip == 0 && cached", "return cached", ROWS),
     Mutant(
         "a gradient passes for aligned where its logits are",
-        "if (logits.is_aligned_and_cached() && out.skip == 0)",
-        "if (logits.is_aligned_and_cached())",
+        "if (logits.is_cached_aligned() && out.skip == 0)",
+        "if (logits.is_cached_aligned())",
         ROWS,
     ),
     Mutant(
@@ -434,8 +434,8 @@ NUMBERS = [
     ),
     Mutant(
         "a row of -inf has a gradient",
-        "numbers.is_out_of_range || numbers.max == -infinity<A>() ? nan",
-        "numbers.is_out_of_range ? nan",
+        "numbers.is_outside || numbers.max == -infinity<A>() ? nan",
+        "numbers.is_outside ? nan",
         dtypes=("float64",),  # of the others a reciprocal of 0 is NaN already
     ),
     Mutant("a row of NaN is one of -inf", "top.max == -infinity<A>() && !has_nan,", "top.max == -infinity<A>(),"),
@@ -517,12 +517,10 @@ NUMBERS = [
     Mutant(
         "a label of 2^62 wraps", "return label < 0 ? -1 : label < classes ? (int)label : classes;", "return (int)label;"
     ),
-    Mutant(
-        "the loss of a label that is none", "return is_out_of_range || rest < A(0) ? nan", "return rest < A(0) ? nan"
-    ),
+    Mutant("the loss of a label that is none", "return is_outside || rest < A(0) ? nan", "return rest < A(0) ? nan"),
     Mutant(
         "the gradient of a label that is none",
-        "inverse = numbers.is_out_of_range || numbers.max",
+        "inverse = numbers.is_outside || numbers.max",
         "inverse = numbers.max",
     ),
     Mutant("a scale of 0 times NaN", "    if (scale == A(0)) {\n", "    if (false) {\n"),
@@ -592,12 +590,12 @@ def tried(path: pathlib.Path, dtype: str, build: str, variants: tuple[str, ...])
             processor.library(C_TYPES[dtype])
         except RuntimeError as error:
             sys.exit(str(error))
-        found = battery.faults() if schedule else itertools.chain(battery.faults(), battery.other_bits())
-        yield from (f"schedule {schedule}: {fault}" for fault in found)
+        faults = battery.faults() if schedule else itertools.chain(battery.faults(), battery.other_bits())
+        yield from (f"schedule {schedule}: {fault}" for fault in faults)
 
 
 def first_fault(path: pathlib.Path, dtype: str, build: str, variants: tuple[str, ...]) -> str:
-    """The first fault of a source, found in a process of its own; empty where there is none."""
+    """The first fault of a source, found in a process of its own; empty if it has none."""
     command = [sys.executable, __file__, "--try", str(path), dtype, build, ",".join(variants)]
     environment = {**os.environ, "XENT_TWIN_FOLDER": str(path.parent)}
     if build == "sanitized":
@@ -613,12 +611,12 @@ def first_fault(path: pathlib.Path, dtype: str, build: str, variants: tuple[str,
     if result.returncode == 0 or result.stdout:
         return result.stdout
     lines = result.stderr.splitlines() or [""]
-    told = [line for line in lines if "ERROR: AddressSanitizer" in line or "runtime error" in line]
-    return f"ended by {result.returncode}: {(told or lines[-1:])[0]}"
+    errors = [line for line in lines if "ERROR: AddressSanitizer" in line or "runtime error" in line]
+    return f"ended by {result.returncode}: {(errors or lines[-1:])[0]}"
 
 
-def look(text: str, dtypes: tuple[str, ...], variants: tuple[str, ...]) -> tuple[str, float]:
-    """The first fault of a source and where it shows, empty where it has none; the seconds that took."""
+def examine(text: str, dtypes: tuple[str, ...], variants: tuple[str, ...]) -> tuple[str, float]:
+    """(The first fault of a source and where it shows, empty if it has none; seconds)."""
     begin = time.perf_counter()
     builds = [("plain", dtype) for dtype in dtypes] + [("watched", dtypes[0]), ("sanitized", dtypes[0])]
     with tempfile.TemporaryDirectory() as folder:
@@ -632,7 +630,7 @@ def look(text: str, dtypes: tuple[str, ...], variants: tuple[str, ...]) -> tuple
 
 
 def verdict(name: str, fault: str, seconds: float) -> bool:
-    """Prints what became of a mutant; whether that is as it should be."""
+    """Prints the result of a mutant; returns whether it is as expected."""
     reason = EQUIVALENT.get(name, "")
     is_well = bool(fault) != bool(reason)
     word = "caught" if fault else "changes nothing" if reason else "SURVIVES"
@@ -644,28 +642,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="mutants whose name has this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
-    parser.add_argument("--try", nargs=4, dest="one", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        fault = next(tried(pathlib.Path(asked.one[0]), asked.one[1], asked.one[2], tuple(asked.one[3].split(","))), "")
+    parser.add_argument("--try", nargs=4, dest="source", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.source:
+        path, dtype, build, variants = options.source
+        fault = next(tried(pathlib.Path(path), dtype, build, tuple(variants.split(","))), "")
         print(fault, end="")
         return 1 if fault else 0
-    chosen = [one for one in MUTANTS if asked.only in one.name]
-    texts = [one.text() for one in chosen]
-    with ThreadPoolExecutor(asked.jobs) as pool:
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    texts = [mutant.text() for mutant in chosen]
+    with ThreadPoolExecutor(options.jobs) as pool:
         pairs = (("bfloat16", "float64"), ("float32", "float16"))
-        for fault, _ in pool.map(look, [machine.source()] * 2, pairs, [VARIANTS] * 2):
+        for fault, _ in pool.map(examine, [device.source()] * 2, pairs, [VARIANTS] * 2):
             if fault:
                 print(f"the source as it is has a fault: {fault}")
                 return 1
         print("the source as it is has no fault", flush=True)
-        found = pool.map(look, texts, [one.dtypes for one in chosen], [one.variants for one in chosen])
+        results = pool.map(examine, texts, [mutant.dtypes for mutant in chosen], [mutant.variants for mutant in chosen])
         wrong = [
-            one.name
-            for one, (fault, seconds) in zip(chosen, found, strict=True)
-            if not verdict(one.name, fault, seconds)
+            mutant.name
+            for mutant, (fault, seconds) in zip(chosen, results, strict=True)
+            if not verdict(mutant.name, fault, seconds)
         ]
-    caught = sum(one.name not in EQUIVALENT for one in chosen) - sum(name not in EQUIVALENT for name in wrong)
+    expected = [mutant.name for mutant in chosen if mutant.name not in EQUIVALENT]
+    caught = len(set(expected) - set(wrong))
     print(f"{caught} of {len(chosen)} mutants are caught; not as they should be: {', '.join(wrong) or 'none'}")
     return 1 if wrong else 0
 

@@ -20,13 +20,13 @@ def main() -> None:
     rng, gpu, launched = np.random.default_rng(0), kernels.Gpu(), 0
     for dtype, (rows, classes), (offset, apart) in itertools.product(DTYPES, SHAPES, ALIGNMENTS):
         logits, labels, soft, scale = example(rng, dtype, rows, classes)
-        x, share = laid(logits, offset, apart), cupy.asarray(scale)
+        x, scales = laid(logits, offset, apart), cupy.asarray(scale)
         for kind, method in itertools.product((LABEL, SOFT), ("loss_and_gradient", "partial")):
-            told = targets_of(kind, labels, soft)[1]
+            targets = targets_of(kind, labels, soft)[1]
             shape = Shape(rows, classes, np.dtype(dtype).name, kind, method, not apart)
-            for variant in variants(shape, gpu.device(x)):
-                kernel = (kernels.Dense if kind == SOFT else kernels.Sparse)(gpu, variant)
-                getattr(kernel, method)(x, *told, *((share,) if method == "loss_and_gradient" else ()), threads=1)
+            for variant in variants(shape, gpu.properties(x)):
+                kernel = (kernels.CudaDense if kind == SOFT else kernels.CudaSparse)(gpu, variant)
+                getattr(kernel, method)(x, *targets, *((scales,) if method == "loss_and_gradient" else ()), threads=1)
                 launched += 1
     cupy.cuda.Device().synchronize()
     print(f"{launched} calls")

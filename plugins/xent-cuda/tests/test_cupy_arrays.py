@@ -1,6 +1,4 @@
-"""The whole path of a call on arrays of CuPy's, with a processor in the GPU's place: what only a GPU can show is in
-test_gpu.py.
-"""
+"""The whole path of a call on CuPy's arrays, with a processor in the GPU's place; test_gpu.py needs a GPU."""
 
 import contextlib
 import ctypes
@@ -17,9 +15,9 @@ import numpy as np
 import processor
 import pytest
 import registered  # noqa: F401  # makes the kernels known where they are not installed
-from xent_cuda import hooks, kernels, machine
-from xent_cuda.plan import CLASSES_AT_MOST, Device, Launch
-from xent_cuda.task import TALLY_BYTES, TASK
+from xent_cuda import device, hooks, kernels
+from xent_cuda.plan import MAX_CLASSES, Device, Launch
+from xent_cuda.task import ACCUMULATOR_BYTES, TASK
 
 import xent
 from xent.contract.problem import Options, Problem
@@ -33,17 +31,17 @@ sparse_with_grad = xent.value_and_grad(xent.sparse_cross_entropy)
 
 @pytest.fixture
 def twin(monkeypatch):
-    """The plugin, registered, on a processor that has an H200's numbers."""
-    found = processor.Processor(Device())
-    monkeypatch.setattr(machine, "numbers", lambda index: found.numbers)
-    monkeypatch.setattr(kernels.sparse, "machine", found)
-    monkeypatch.setattr(kernels.dense, "machine", found)
+    """The plugin, registered, on a processor with an H200's properties."""
+    twin = processor.Processor(Device())
+    monkeypatch.setattr(device, "properties", lambda index: twin.device)
+    monkeypatch.setattr(kernels.sparse, "gpu", twin)
+    monkeypatch.setattr(kernels.dense, "gpu", twin)
     schedule = importlib.import_module("xent.backends.cupy")
     monkeypatch.setattr(schedule, "single", lambda value, dtype: host.put(np.full(1, value, dtype)))
     monkeypatch.setattr(schedule, "gpu_of", lambda array: contextlib.nullcontext())
     before = cupy.cuda.get_allocator()
     cupy.cuda.set_allocator(host.allocate)
-    yield found
+    yield twin
     cupy.cuda.set_allocator(before)
 
 
@@ -63,20 +61,20 @@ def reference(logits, labels):
 
 def test_xent_and_the_kernels_agree_on_the_structure_of_a_call(tmp_path):
     fields = ", ".join(f"offsetof(Task<float>, {name})" for name in TASK.names)
-    text = f'#include "cuda.hpp"\n#include <cstddef>\n{machine.source()}\n'
-    text += f"const size_t at[] = {{{fields}, sizeof(Task<float>), sizeof(Task<bf16>), sizeof(Tally<3>)}};\n"
-    text += 'extern "C" size_t told(int i) { return at[i]; }\n'
-    source = tmp_path / "told.cpp"
+    text = f'#include "cuda.hpp"\n#include <cstddef>\n{device.source()}\n'
+    text += f"const size_t at[] = {{{fields}, sizeof(Task<float>), sizeof(Task<bf16>), sizeof(Accumulator<3>)}};\n"
+    text += 'extern "C" size_t number(int i) { return at[i]; }\n'
+    source = tmp_path / "numbers.cpp"
     source.write_text(text)
-    library = tmp_path / "told.so"
+    library = tmp_path / "numbers.so"
     command = ["g++", *processor.FLAGS, f"-I{processor.HERE}", str(source), "-o", str(library)]
     subprocess.run(command, check=True, capture_output=True)
-    told = ctypes.CDLL(str(library)).told
-    told.restype = ctypes.c_size_t
+    number = ctypes.CDLL(str(library)).number
+    number.restype = ctypes.c_size_t
     offsets = [TASK.fields[name][1] for name in TASK.names]
 
-    assert [told(i) for i in range(len(offsets))] == offsets
-    assert [told(len(offsets) + i) for i in range(3)] == [TASK.itemsize, TASK.itemsize, TALLY_BYTES]
+    assert [number(i) for i in range(len(offsets))] == offsets
+    assert [number(len(offsets) + i) for i in range(3)] == [TASK.itemsize, TASK.itemsize, ACCUMULATOR_BYTES]
 
 
 # -------------------- what is chosen, and why not
@@ -86,15 +84,15 @@ def test_xent_and_the_kernels_agree_on_the_structure_of_a_call(tmp_path):
 @pytest.mark.parametrize("function", [xent.sparse_cross_entropy, xent.cross_entropy])
 def test_it_is_chosen_for_arrays_of_cupy(twin, rng, dtype, function):
     logits, labels = example(rng, dtype)
-    told = labels if function is xent.sparse_cross_entropy else np.zeros(logits.shape, np.float32)
-    decision = xent.explain(function, host.put(logits), host.put(told))
+    targets = labels if function is xent.sparse_cross_entropy else np.zeros(logits.shape, np.float32)
+    decision = xent.explain(function, host.put(logits), host.put(targets))
 
     assert (decision.backend, decision.kernel) == ("cupy", "cuda")
 
 
 def reasons(logits, labels):
     decision = xent.explain(xent.sparse_cross_entropy, logits, labels)
-    return decision.kernel, next(one.reasons for one in decision.verdicts if one.kernel == "cuda")
+    return decision.kernel, next(verdict.reasons for verdict in decision.verdicts if verdict.kernel == "cuda")
 
 
 def test_classes_that_do_not_lie_side_by_side_are_declined_with_the_reason(twin, rng):
@@ -108,7 +106,7 @@ def test_classes_that_do_not_lie_side_by_side_are_declined_with_the_reason(twin,
 
 
 def test_an_old_gpu_is_declined_with_its_capability(twin, rng):
-    twin.numbers = Device(capability=75)
+    twin.device = Device(capability=75)
     logits, labels = example(rng)
 
     assert reasons(host.put(logits), host.put(labels)) == (
@@ -121,7 +119,7 @@ def test_without_a_gpu_the_reason_is_what_cupy_says(twin, rng, monkeypatch):
     if cupy.cuda.is_available():
         pytest.skip("there is a GPU here")
     monkeypatch.undo()
-    machine.numbers.cache_clear()
+    device.properties.cache_clear()
     before = cupy.cuda.get_allocator()
     cupy.cuda.set_allocator(host.allocate)
     logits, labels = example(rng)
@@ -132,8 +130,8 @@ def test_without_a_gpu_the_reason_is_what_cupy_says(twin, rng, monkeypatch):
 
 
 def test_more_classes_than_are_counted_are_declined(twin):
-    assert hooks.guard((2 * CLASSES_AT_MOST, CLASSES_AT_MOST), ())
-    assert not hooks.guard((2, CLASSES_AT_MOST + 1), ())
+    assert hooks.guard((2 * MAX_CLASSES, MAX_CLASSES), ())
+    assert not hooks.guard((2, MAX_CLASSES + 1), ())
 
 
 def test_arrays_of_two_gpus_are_refused(twin, rng):
@@ -188,10 +186,10 @@ def test_rows_apart_from_each_other_give_the_bits_of_rows_side_by_side(twin, rng
     wide = np.full((9, 1013), np.nan, np.float32)
     wide[:, 5:1006] = logits
     near, far = host.put(logits), host.put(wide)[:, 5:1006]
-    found = [sparse_with_grad(one, host.put(labels)) for one in (near, far)]
+    results = [sparse_with_grad(x, host.put(labels)) for x in (near, far)]
 
     assert far.strides == (1013 * 4, 4)
-    assert all(host.seen(a).tobytes() == host.seen(b).tobytes() for a, b in zip(*found, strict=True))
+    assert all(host.seen(a).tobytes() == host.seen(b).tobytes() for a, b in zip(*results, strict=True))
 
 
 def test_no_rows_are_no_launch(twin):
@@ -201,7 +199,7 @@ def test_no_rows_are_no_launch(twin):
     assert (loss.shape, gradient.shape) == ((0,), (0, 7)) and not twin.launched
 
 
-def test_validation_that_is_asked_for_goes_the_long_way(twin, rng, monkeypatch):
+def test_requested_validation_goes_the_long_way(twin, rng, monkeypatch):
     logits, labels = example(rng)
     monkeypatch.setattr(importlib.import_module("xent.backends.generic.schedule"), "run", lambda *_: "the long way")
     with xent.using(validate="always"):
@@ -218,14 +216,16 @@ def test_every_method_takes_arrays_of_cupy_and_returns_them(twin, rng):
     x, y, scale = host.put(logits), host.put(labels), host.put(np.ones(9, np.float32))
     partial = kernels.sparse.partial(x, y, 1.0, 0.0, threads=1)
     gradient = kernels.sparse.gradient(x, y, 1.0, 0.0, partial, scale, threads=1)
-    found = kernels.sparse.statistics(x, y, host.put(logits[np.arange(9), labels]), threads=1)
+    statistics = kernels.sparse.statistics(x, y, host.put(logits[np.arange(9), labels]), threads=1)
     soft = host.put(rng.random((9, 200)).astype(np.float32))
     loss, _ = kernels.dense.loss_and_gradient(x, soft, scale, threads=1)
 
-    assert all(isinstance(one, cupy.ndarray) for one in (*partial, gradient, *found.partial, *found[1:], loss))
+    arrays = (*partial, gradient, *statistics.partial, *statistics[1:], loss)
+
+    assert all(isinstance(array, cupy.ndarray) for array in arrays)
     assert np.allclose(host.seen(gradient), reference(logits, labels)[1], atol=1e-6)
     assert (host.seen(partial.max) == logits.max(axis=1)).all()
-    assert (host.seen(found.label_rank) == (logits > logits[np.arange(9), labels][:, None]).sum(axis=1)).all()
+    assert (host.seen(statistics.label_rank) == (logits > logits[np.arange(9), labels][:, None]).sum(axis=1)).all()
 
 
 @pytest.mark.parametrize("classes", [10, 200, 5001])
@@ -279,21 +279,21 @@ def test_an_instance_is_compiled_once_whoever_asks_first(monkeypatch):
 
     OnAGpu.device.id = 0
     monkeypatch.setattr(cupy, "RawModule", Module)
-    monkeypatch.setattr(machine, "numbers", lambda index: Device())
-    machine.function.cache_clear()
+    monkeypatch.setattr(device, "properties", lambda index: Device())
+    device.compiled.cache_clear()
     launch = Launch("fold<float, 0, 0, 32, 128>", 7, 128, 60000)
     task = np.zeros(1, TASK)
 
     def ask(_):
         barrier.wait()
-        machine.Gpu().launch(launch, task, OnAGpu)
+        device.Gpu().launch(launch, task, OnAGpu)
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(ask, range(16)))
-    kernel = machine.function(launch.kernel, 0, True)
-    machine.function.cache_clear()
+    kernel = device.compiled(launch.kernel, 0, True)
+    device.compiled.cache_clear()
 
-    assert made == [(machine.source(), machine.OPTIONS, (launch.kernel,))]
+    assert made == [(device.source(), device.OPTIONS, (launch.kernel,))]
     assert launched == [(((7,), (128,), (task,)), {"shared_mem": 60000})] * 16
     assert kernel.max_dynamic_shared_size_bytes == Device().shared_bytes
 
@@ -301,7 +301,7 @@ def test_an_instance_is_compiled_once_whoever_asks_first(monkeypatch):
 # -------------------- Dask and torch
 
 
-def test_chunks_of_cupy_are_computed_by_it_and_nothing_before_they_are_asked_for(twin, rng):
+def test_chunks_of_cupy_are_computed_by_it_and_only_on_request(twin, rng):
     dask, da = (pytest.importorskip(name, reason="dask is not installed") for name in ("dask", "dask.array"))
     logits, labels = example(rng, rows=10)
 
@@ -314,8 +314,8 @@ def test_chunks_of_cupy_are_computed_by_it_and_nothing_before_they_are_asked_for
     blocks = dask.compute(*loss.to_delayed().ravel(), scheduler="synchronous")
 
     assert before == 0 and len(twin.launched) == 3
-    assert all(isinstance(one, cupy.ndarray) for one in blocks)
-    assert np.allclose(np.concatenate([host.seen(one) for one in blocks]), reference(logits, labels)[0], rtol=1e-5)
+    assert all(isinstance(block, cupy.ndarray) for block in blocks)
+    assert np.allclose(np.concatenate([host.seen(block) for block in blocks]), reference(logits, labels)[0], rtol=1e-5)
 
 
 @functools.cache
@@ -340,16 +340,16 @@ def torch_problem(**facts):
 
 def test_a_tensor_on_a_gpu_is_served_by_it_through_the_view_of_cupy(twin):
     pytest.importorskip("torch", reason="torch is not installed")
-    found = composition.compose(torch_problem(), settings.current().settings)
-    inner = pickle.loads(pickle.dumps(found)).inner
+    plan = composition.compose(torch_problem(), settings.current().settings)
+    inner = pickle.loads(pickle.dumps(plan)).inner
 
-    assert (found.decision.backend, found.kernel, inner.problem.array) == ("torch", "cuda", "cupy")
+    assert (plan.decision.backend, plan.kernel, inner.problem.array) == ("torch", "cuda", "cupy")
     assert inner.run is importlib.import_module("xent.backends.cupy").run and inner.problem.is_plain
     assert inner.for_call(np.empty((4, 6)), strides=(12, 2)).kernel == "cuda"
     assert inner.for_call(np.empty((4, 6)), strides=(2, 8)).kernel == "generic"
 
 
 def test_every_word_of_the_source_is_plain_c(tmp_path):
-    """No header is asked for, and no name of a platform: NVRTC is given nothing but this text."""
-    assert not re.search(r"^\s*#\s*include", machine.source(), re.M)
-    assert machine.source().isascii()
+    """It includes no header and names no platform: NVRTC gets nothing but this text."""
+    assert not re.search(r"^\s*#\s*include", device.source(), re.M)
+    assert device.source().isascii()

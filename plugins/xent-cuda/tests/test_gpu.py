@@ -1,6 +1,6 @@
-"""What only a GPU can show: that the kernels run there as the twin says, on its streams, from its memory.
+"""Tests that need a GPU: its numbers are the twin's; its streams, its memory.
 
-Run by ``make test-gpu``, in this order: what is right comes before what is fast.
+Run by ``make test-gpu``, in this order: correctness before speed.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import registered  # noqa: F401  # makes the kernels known where they are not installed
-from xent_cuda import kernels, machine
+from xent_cuda import device, kernels
 from xent_cuda.plan import LABEL, SMOOTHED, SOFT, Shape, variants
 
 import xent
@@ -57,14 +57,14 @@ def example(rng, dtype, rows, classes):
 def reference(logits, targets):
     """Losses and gradients in float64, of targets (rows, classes)."""
     x = logits.astype(np.float64)
-    below = x.max(axis=1, keepdims=True) - x
-    exps = np.exp(-below)
+    gaps = x.max(axis=1, keepdims=True) - x
+    exps = np.exp(-gaps)
     total, mass = exps.sum(axis=1, keepdims=True), targets.sum(axis=1, keepdims=True)
-    return (targets * below).sum(axis=1) + (mass * np.log(total))[:, 0], mass * exps / total - targets
+    return (targets * gaps).sum(axis=1) + (mass * np.log(total))[:, 0], mass * exps / total - targets
 
 
 def targets_of(kind, labels, soft):
-    """The targets (rows, classes) in float64, and what a kernel is told of them."""
+    """The targets (rows, classes) in float64, and the arguments of a kernel for them."""
     if kind == SOFT:
         return soft.astype(np.float64), (cupy.asarray(soft),)
     on, off = (1.0, 0.0) if kind == LABEL else (0.9, 0.1 / soft.shape[1])
@@ -81,30 +81,30 @@ def test_every_variant_is_right_wherever_a_row_begins_and_all_give_the_same_bits
     logits, labels, soft, scale = example(rng, dtype, rows, classes)
     gpu, name = kernels.Gpu(), np.dtype(dtype).name
     for kind in (LABEL, SMOOTHED, SOFT):
-        targets, told = targets_of(kind, labels, soft)
+        targets, arguments = targets_of(kind, labels, soft)
         loss, gradient = reference(logits, targets)
         bits = set()
         for offset, apart in ALIGNMENTS:
             x = laid(logits, offset, apart)
             shape = Shape(rows, classes, name, kind, "loss_and_gradient", not apart)
-            for variant in variants(shape, gpu.device(x)):
-                kernel = (kernels.Dense if kind == SOFT else kernels.Sparse)(gpu, variant)
+            for variant in variants(shape, gpu.properties(x)):
+                kernel = (kernels.CudaDense if kind == SOFT else kernels.CudaSparse)(gpu, variant)
                 for other in (0, 1):
                     out = poisoned((rows, classes), dtype, other)
-                    found = kernel.loss_and_gradient(x, *told, cupy.asarray(scale), threads=1, out=out)
-                    losses, slopes = (cupy.asnumpy(one) for one in found)
+                    found = kernel.loss_and_gradient(x, *arguments, cupy.asarray(scale), threads=1, out=out)
+                    losses, gradients = (cupy.asnumpy(array) for array in found)
                     where = f"{variant}, {kind}, {offset}, {apart}, {other}"
                     limit = LOSS_ERROR[x.itemsize] * (1 + np.abs(loss))
-                    wrong = np.abs(slopes.astype(np.float64) - gradient * scale[:, None])
+                    wrong = np.abs(gradients.astype(np.float64) - gradient * scale[:, None])
 
                     assert (np.abs(losses - loss) <= limit).all(), where
                     size = np.maximum(np.maximum(np.abs(gradient), targets), 0.1) * np.abs(scale)[:, None]
                     assert (wrong <= 2 * GRADIENT_ERROR[name] * size).all(), where
-                    bits.add((losses.tobytes(), slopes.tobytes()))
-                partial = kernel.partial(x, *told, threads=1)
-                again = type(kernel)(gpu).gradient(x, *told, partial, cupy.asarray(scale), threads=1)
+                    bits.add((losses.tobytes(), gradients.tobytes()))
+                partial = kernel.partial(x, *arguments, threads=1)
+                again = type(kernel)(gpu).gradient(x, *arguments, partial, cupy.asarray(scale), threads=1)
 
-                assert np.allclose(cupy.asnumpy(again).astype(np.float64), slopes.astype(np.float64), atol=4e-3)
+                assert np.allclose(cupy.asnumpy(again).astype(np.float64), gradients.astype(np.float64), atol=4e-3)
         assert len(bits) == 1
 
 
@@ -115,13 +115,13 @@ def test_the_gpu_gives_the_twins_numbers(rng, dtype):
         pytest.skip("g++ is not installed: the twin is compiled by it")
     processor = importlib.import_module("processor")
     logits, labels, _, scale = example(rng, dtype, 9, 777)
-    x, y, share = (cupy.asarray(one) for one in (logits, labels, scale))
-    there = kernels.sparse.loss_and_gradient(x, y, 1.0, 0.0, share, threads=1)
-    twin = kernels.Sparse(processor.Processor(variants=("warp",)))
-    here = twin.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1)
+    x, y, scales = (cupy.asarray(array) for array in (logits, labels, scale))
+    on_gpu = kernels.sparse.loss_and_gradient(x, y, 1.0, 0.0, scales, threads=1)
+    twin = kernels.CudaSparse(processor.Processor(variants=("warp",)))
+    on_twin = twin.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1)
 
-    assert np.allclose(cupy.asnumpy(there[0]), here[0], rtol=1e-6)
-    assert np.allclose(cupy.asnumpy(there[1]).astype(np.float64), here[1].astype(np.float64), rtol=1e-2, atol=1e-6)
+    assert np.allclose(cupy.asnumpy(on_gpu[0]), on_twin[0], rtol=1e-6)
+    assert np.allclose(cupy.asnumpy(on_gpu[1]).astype(np.float64), on_twin[1].astype(np.float64), rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
@@ -149,7 +149,7 @@ def test_more_than_two_to_the_thirty_one_elements_are_found(rng):
 
 
 def test_work_goes_to_the_current_stream_and_nothing_waits(rng):
-    logits, labels, *_ = (cupy.asarray(one) for one in example(rng, np.float32, 512, 4096))
+    logits, labels, *_ = (cupy.asarray(array) for array in example(rng, np.float32, 512, 4096))
     expected = sparse_with_grad(logits, labels)
     busy = cupy.asarray(rng.standard_normal((8192, 8192)).astype(np.float32))
     busy @ busy
@@ -167,7 +167,7 @@ def test_work_goes_to_the_current_stream_and_nothing_waits(rng):
 
 @pytest.mark.parametrize(("rows", "classes"), [(1000, 10), (512, 1000), (512, 32000), (256, 128256), (4, 128256)])
 def test_a_graph_of_the_call_gives_the_numbers_of_new_logits(rng, rows, classes):
-    logits, labels, _, scale = (cupy.asarray(one) for one in example(rng, np.float32, rows, classes))
+    logits, labels, _, scale = (cupy.asarray(array) for array in example(rng, np.float32, rows, classes))
     logits = logits.astype(np.float16)
     arguments = labels, 1.0, 0.0, scale
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -186,7 +186,7 @@ def test_a_graph_of_the_call_gives_the_numbers_of_new_logits(rng, rows, classes)
 
 
 def test_memory_comes_from_cupys_pool_and_is_that_of_the_results(rng):
-    logits, labels, _, scale = (cupy.asarray(one) for one in example(rng, np.float32, 64, 128256))
+    logits, labels, _, scale = (cupy.asarray(array) for array in example(rng, np.float32, 64, 128256))
     kernels.sparse.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1)
     pool = cupy.get_default_memory_pool()
     pool.free_all_blocks()
@@ -199,20 +199,22 @@ def test_memory_comes_from_cupys_pool_and_is_that_of_the_results(rng):
 
 
 def test_runs_give_the_same_bits(rng):
-    logits, labels, _, scale = (cupy.asarray(one) for one in example(rng, np.float32, 99, 70001))
-    found = [kernels.sparse.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1) for _ in range(20)]
+    logits, labels, _, scale = (cupy.asarray(array) for array in example(rng, np.float32, 99, 70001))
+    expected, *results = (
+        kernels.sparse.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1) for _ in range(20)
+    )
 
-    assert all((one[0] == found[0][0]).all() and (one[1] == found[0][1]).all() for one in found)
+    assert all((a == b).all() for result in results for a, b in zip(result, expected, strict=True))
 
 
 @pytest.mark.parametrize("classes", [10, 1000, 32000, 128256])
 def test_donated_logits_become_the_gradient(rng, classes):
-    logits, labels, _, scale = (cupy.asarray(one) for one in example(rng, np.float32, 40, classes))
+    logits, labels, _, scale = (cupy.asarray(array) for array in example(rng, np.float32, 40, classes))
     apart = kernels.sparse.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1)
-    given = logits.copy()
-    found = kernels.sparse.loss_and_gradient(given, labels, 1.0, 0.0, scale, threads=1, donate=True)
+    donated = logits.copy()
+    found = kernels.sparse.loss_and_gradient(donated, labels, 1.0, 0.0, scale, threads=1, donate=True)
 
-    assert found[1] is given
+    assert found[1] is donated
     assert all((a == b).all() for a, b in zip(found, apart, strict=True))
 
 
@@ -285,14 +287,14 @@ def test_a_set_larger_than_the_pool_is_evaluated_chunk_by_chunk():
 
 
 def test_what_is_compiled_spills_nothing_that_is_not_double(monkeypatch):
-    found, compiled = {}, machine.function
+    found, compiled = {}, device.compiled
 
-    def kept(*arguments):
+    def recorded(*arguments):
         return found.setdefault(arguments[0], compiled(*arguments))
 
-    monkeypatch.setattr(machine, "function", kept)
+    monkeypatch.setattr(device, "compiled", recorded)
     for dtype, classes in itertools.product(DTYPES[:3], (10, 100, 1000, 30000)):
         sparse_with_grad(cupy.zeros((200, classes), dtype), cupy.zeros(200, cupy.int64))
 
     assert len(found) >= 10
-    assert {name: one.attributes["local_size_bytes"] for name, one in found.items()} == dict.fromkeys(found, 0)
+    assert {name: kernel.attributes["local_size_bytes"] for name, kernel in found.items()} == dict.fromkeys(found, 0)

@@ -1,4 +1,4 @@
-"""The kernels as NVIDIA's compiler has them, for GPUs that are not here: registers, spills, 16-byte accesses.
+"""The kernels as NVIDIA's compiler builds them, without a GPU: registers, spills, 16-byte accesses.
 
 Compiled with the options that CuPy adds to its own, so that what is measured is what is run.
 """
@@ -7,8 +7,8 @@ import functools
 import re
 
 import pytest
-from xent_cuda import machine
-from xent_cuda.plan import C_TYPES, CAPABILITY_OF_CLUSTERS, LABEL, SOFT, Device, Shape, plan
+from xent_cuda import device
+from xent_cuda.plan import C_TYPES, CLUSTER_CAPABILITY, LABEL, SOFT, Device, Shape, plan
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
 
@@ -36,35 +36,35 @@ def log_of(program):
 def launches(architecture, ctype):
     """What is planned for some shapes of a dtype on a GPU of the architecture."""
     dtype = next(name for name, value in C_TYPES.items() if value == ctype)
-    found = {}
+    planned = {}
     for rows, classes in SHAPES:
         for method in METHODS:
             kinds = (LABEL,) if method == "statistics" or architecture != "sm_90" else (LABEL, SOFT)
             for kind in kinds:
                 shape = Shape(rows, classes, dtype, kind, method)
-                found |= {one.kernel: one for one in plan(shape, ARCHITECTURES[architecture]).launches}
-    return found
+                planned |= {launch.kernel: launch for launch in plan(shape, ARCHITECTURES[architecture]).launches}
+    return planned
 
 
 @functools.cache
 def compiled(architecture, ctype, text="", only=""):
     """Registers, spilled bytes and PTX of every instance: {name: (registers, spilled)}, PTX."""
     names = [only] if only else list(launches(architecture, ctype))
-    program = checked(nvrtc.nvrtcCreateProgram((text or machine.source()).encode(), b"xent.cu", 0, [], []))
+    program = checked(nvrtc.nvrtcCreateProgram((text or device.source()).encode(), b"xent.cu", 0, [], []))
     for name in names:
         checked((*nvrtc.nvrtcAddNameExpression(program, name.encode()), None))
-    options = [f"-arch={architecture}", "--ptxas-options=-v", *machine.OPTIONS, *BY_CUPY]
-    outcome = nvrtc.nvrtcCompileProgram(program, len(options), [one.encode() for one in options])[0]
+    options = [f"-arch={architecture}", "--ptxas-options=-v", *device.OPTIONS, *BY_CUPY]
+    outcome = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])[0]
     log = log_of(program)
     assert outcome == nvrtc.nvrtcResult.NVRTC_SUCCESS, log[:4000]
     ptx = b" " * checked(nvrtc.nvrtcGetPTXSize(program))
     nvrtc.nvrtcGetPTX(program, ptx)
-    found = {}
+    resources = {}
     pattern = r"entry function '(\S+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
     for lowered, stores, loads, registers in re.findall(pattern, log, re.S):
-        found[lowered] = int(registers), int(stores) + int(loads)
+        resources[lowered] = int(registers), int(stores) + int(loads)
     lowered = {name: checked(nvrtc.nvrtcGetLoweredName(program, name.encode())).decode() for name in names}
-    return {name: found[lowered[name]] for name in names}, ptx.decode()
+    return {name: resources[lowered[name]] for name in names}, ptx.decode()
 
 
 PAIRS = [("sm_80", "bf16"), ("sm_90", "bf16"), ("sm_90", "float"), ("sm_90", "double"), ("sm_100", "f16")]
@@ -91,8 +91,8 @@ def test_rows_are_read_and_written_sixteen_bytes_at_a_time(architecture, ctype):
 
 
 def test_a_kernel_that_spills_is_found():
-    """A negative control: a bound on registers that cannot be kept shows in what is read from the compiler."""
-    text = machine.source().replace("BLOCK > 768 ? 1 : 768 / BLOCK", "2048 / BLOCK")
+    """A negative control: a bound on registers that the compiler cannot meet shows in its log."""
+    text = device.source().replace("BLOCK > 768 ? 1 : 768 / BLOCK", "2048 / BLOCK")
     ((_, spilled),) = compiled("sm_90", "bf16", text, "fold<bf16, 0, 1, 256, 256>")[0].values()
 
     assert spilled > 0
@@ -101,4 +101,4 @@ def test_a_kernel_that_spills_is_found():
 def test_clusters_are_compiled_where_there_are_some():
     assert not any("cluster" in name for name in launches("sm_80", "bf16"))
     assert any("cluster" in name for name in launches("sm_90", "bf16"))
-    assert CAPABILITY_OF_CLUSTERS == 90
+    assert CLUSTER_CAPABILITY == 90

@@ -6,18 +6,18 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from xent_cuda import plan as planning
-from xent_cuda.plan import GIVEN, LABEL, SMOOTHED, SOFT, STATISTICS, Device, Shape, plan, variants
+from xent_cuda.plan import FROM_PARTIAL, LABEL, SMOOTHED, SOFT, STATISTICS, Device, Shape, plan, variants
 
 H200 = Device()
-A100 = Device(capability=80, processors=108, shared_bytes=166912, shared_bytes_of_all=167936)
-LAPTOP = Device(capability=89, processors=20, shared_bytes=101376, shared_bytes_of_all=102400)
-B200 = Device(capability=100, processors=148, shared_bytes=232448, shared_bytes_of_all=233472)
+A100 = Device(capability=80, multiprocessors=108, shared_bytes=166912, shared_bytes_per_multiprocessor=167936)
+LAPTOP = Device(capability=89, multiprocessors=20, shared_bytes=101376, shared_bytes_per_multiprocessor=102400)
+B200 = Device(capability=100, multiprocessors=148, shared_bytes=232448, shared_bytes_per_multiprocessor=233472)
 DEVICES = [H200, A100, LAPTOP, B200]
 NAME = re.compile(r"(tile|fold|fold_in_cluster)<(f16|bf16|float|double), ([012]), (\d+), (.*)>")
 
 dtypes = st.sampled_from(sorted(planning.BYTES))
 methods = st.sampled_from(sorted(planning.METHODS))
-sizes = st.integers(1, 300) | st.integers(1, 2**20) | st.integers(1, planning.CLASSES_AT_MOST)
+sizes = st.integers(1, 300) | st.integers(1, 2**20) | st.integers(1, planning.MAX_CLASSES)
 
 
 @st.composite
@@ -32,17 +32,17 @@ def shapes(draw):
 def numbers_of(launch):
     """The template of a launch, its kind and mode, and its geometry."""
     template, _, kind, mode, rest = NAME.fullmatch(launch.kernel).groups()
-    return template, int(kind), int(mode), [int(one) for one in rest.split(", ")]
+    return template, int(kind), int(mode), [int(number) for number in rest.split(", ")]
 
 
 @settings(max_examples=2000)
 @given(shapes(), st.sampled_from(DEVICES), st.data())
 def test_what_is_planned_can_be_launched(shape, device, data):
     variant = data.draw(st.sampled_from(["", *variants(shape, device)]))
-    found = plan(shape, device, variant)
+    planned = plan(shape, device, variant)
 
-    assert found.launches
-    for launch in found.launches:
+    assert planned.launches
+    for launch in planned.launches:
         template, kind, mode, geometry = numbers_of(launch)
         assert 1 <= launch.blocks < 2**31
         threads = geometry[0] if template != "fold" else geometry[1]
@@ -53,21 +53,21 @@ def test_what_is_planned_can_be_launched(shape, device, data):
         assert launch.cluster == 1 or device.capability >= 90
         assert (template == "fold_in_cluster") == (launch.cluster > 1)
         if template != "tile":
-            assert launch.blocks % found.parts == 0
+            assert launch.blocks % planned.parts == 0
             teams = 1 if geometry[0] == launch.threads or launch.cluster > 1 else launch.threads // geometry[0]
-            desk = planning.DESK_BYTES if teams == 1 else 0
-            assert desk + teams * found.kept * 16 <= launch.shared_bytes or mode & (GIVEN | 8 | 16 | 32)
+            scratch = planning.SCRATCH_BYTES if teams == 1 else 0
+            assert scratch + teams * planned.cached * 16 <= launch.shared_bytes or mode & (FROM_PARTIAL | 8 | 16 | 32)
 
 
 @settings(max_examples=1000)
 @given(shapes(), st.sampled_from(DEVICES))
-def test_parts_cover_every_class_and_what_is_kept_is_of_one_part(shape, device):
-    found = plan(shape, device)
+def test_parts_cover_every_class_and_what_is_cached_is_of_one_part(shape, device):
+    planned = plan(shape, device)
     per_granule = 16 // planning.BYTES[shape.dtype]
-    share = planning.ceil_of(planning.ceil_of(shape.classes, found.parts), per_granule) * per_granule  # as in xent.cu
+    part_granules = planning.ceil_div(planning.ceil_div(shape.classes, planned.parts), per_granule)  # as in xent.cu
 
-    assert share * found.parts >= shape.classes
-    assert found.kept <= share // per_granule + 1
+    assert part_granules * per_granule * planned.parts >= shape.classes
+    assert planned.cached <= part_granules + 1
 
 
 @pytest.mark.parametrize("dtype", sorted(planning.BYTES))
@@ -98,7 +98,7 @@ def test_each_shape_goes_to_the_variant_it_is_made_for(rows, classes, dtype, met
     assert plan(Shape(rows, classes, dtype, LABEL, method), device).variant == variant
 
 
-def test_a_cluster_is_as_small_as_keeps_the_row():
+def test_a_cluster_is_as_small_as_can_cache_the_row():
     sizes = {classes: plan(Shape(4096, classes, "bfloat16"), H200).parts for classes in (50257, 70000, 128256, 262144)}
 
     assert sizes == {50257: 2, 70000: 2, 128256: 4, 262144: 8}
@@ -127,6 +127,6 @@ def test_a_variant_that_cannot_serve_is_refused_with_those_that_can():
 
 
 def test_statistics_are_of_labels():
-    assert all(
-        numbers_of(one)[2] & STATISTICS for one in plan(Shape(9, 99, "float32", method="statistics"), H200).launches
-    )
+    launches = plan(Shape(9, 99, "float32", method="statistics"), H200).launches
+
+    assert all(numbers_of(launch)[2] & STATISTICS for launch in launches)

@@ -1,4 +1,4 @@
-"""The kernels on a processor, which runs every thread of theirs: what they compute, and what they do to memory."""
+"""The kernels on a processor, which runs every one of their threads: their results, and their memory accesses."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ from processor import (
     instances,
     sanitized_environment,
 )
-from xent_cuda import kernels, machine
+from xent_cuda import device, kernels
 from xent_cuda.plan import C_TYPES, LABEL, Launch
 from xent_cuda.task import TASK
 
@@ -38,7 +38,7 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 def everything_is_compiled():
     """The instances of every dtype, two dtypes at once: tests that need the same would wait for each other."""
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda dtype: compiled(instances(C_TYPES[dtype]), machine.source()), DTYPES))
+        list(pool.map(lambda dtype: compiled(instances(C_TYPES[dtype]), device.source()), DTYPES))
 
 
 # -------------------- what is computed
@@ -75,7 +75,7 @@ def test_a_row_has_the_same_bits_by_every_variant_and_method_wherever_it_lies(dt
 
 @functools.cache
 def looked_at(dtype, variant):
-    """A battery that is through, and what it found; every variant and every dtype meets every schedule."""
+    """A battery that has run, and its faults; every variant and every dtype meets every schedule."""
     schedule = SCHEDULES[(DTYPES.index(dtype) + VARIANTS.index(variant)) % len(SCHEDULES)]
     battery = Battery(dtype, Processor(schedule=schedule), (variant,))
     return battery, list(battery.faults())
@@ -208,8 +208,8 @@ def test_what_is_right_is_not_reported(name, schedule):
 
 def test_a_kernel_that_stands_still_is_an_error():
     begin = "    T* x = task.logits + row * task.logits_stride;\n"
-    text = machine.source().replace(begin, "    if (!is_there) break;  // before the shuffles\n" + begin)
-    kernel = kernels.Sparse(Processor(text=text, variants=("lanes",)), "lanes")
+    text = device.source().replace(begin, "    if (!has_row) break;  // before the shuffles\n" + begin)
+    kernel = kernels.CudaSparse(Processor(text=text, variants=("lanes",)), "lanes")
 
     with pytest.raises(RuntimeError, match="stands still: a barrier that not all threads come to"):
         kernel.loss(np.zeros((1, 9), np.float32), np.zeros(1, np.int64), threads=1)

@@ -23,9 +23,8 @@ def check(problem: Any) -> bool | str:
     except Exception as error:  # CuPy's, of any kind: no driver, no such GPU, no CuPy
         return f"CuPy finds no GPU: {type(error).__name__}: {error}"
     if capability < MIN_CAPABILITY:
-        return (
-            f"the GPU has compute capability {capability / 10}, and {MIN_CAPABILITY / 10} is the least that is served"
-        )
+        least = MIN_CAPABILITY / 10
+        return f"the GPU has compute capability {capability / 10}, and {least} is the least that is served"
     return True
 
 

@@ -140,9 +140,8 @@ def bounds(gpu: Any, array: Array) -> tuple[int, int]:
     """The addresses of an array's first byte, and of the first byte after it."""
     first = gpu.address(array)
     extents = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
-    return first + sum(min(extent, 0) for extent in extents), first + sum(
-        max(extent, 0) for extent in extents
-    ) + array.itemsize
+    below, above = sum(min(extent, 0) for extent in extents), sum(max(extent, 0) for extent in extents)
+    return first + below, first + above + array.itemsize
 
 
 def overlap(gpu: Any, a: Array, b: Array) -> bool:

@@ -177,7 +177,7 @@ def variants(shape: Shape, device: Device) -> list[str]:
 
 
 def resident_granules(device: Device) -> int:
-    """Granules that each of ROWS_AT_ONCE blocks may cache on a multiprocessor; the system takes 1 KiB for each block."""
+    """Granules that a block may cache beside ROWS_AT_ONCE - 1 others; the system takes 1 KiB of each."""
     return (device.shared_bytes_per_multiprocessor // ROWS_AT_ONCE - 1024 - SCRATCH_BYTES) // GRANULE
 
 
@@ -223,9 +223,8 @@ def block(shape: Shape, device: Device) -> LaunchPlan:
     threads = BLOCK_THREADS if shape.row_bytes > SMALL_ROW_BYTES else BLOCK_THREADS // 2
     cached = 0 if shape.mode & FROM_PARTIAL else min(shape.granules(), (device.shared_bytes - SCRATCH_BYTES) // GRANULE)
     if cached > resident_granules(device):
-        threads = (
-            2 * BLOCK_THREADS
-        )  # alone on its multiprocessor; granules that are not cached are read again, from the L2 cache
+        # alone on its multiprocessor; granules that are not cached are read again, from the L2 cache
+        threads = 2 * BLOCK_THREADS
     launch = Launch(
         shape.kernel("fold", threads, threads),
         grid_blocks(shape.rows, parts),
@@ -258,7 +257,7 @@ def split(shape: Shape, device: Device) -> LaunchPlan:
 
 
 def grid_blocks(rows: int, parts: int) -> int:
-    """The blocks of a grid, one for each part of each row; at the most that a grid has, blocks loop over rows."""
+    """How many blocks a grid has: one for each part of each row, up to the limit; beyond it blocks loop over rows."""
     return min(rows * parts, MAX_BLOCKS // parts * parts)
 
 

@@ -200,7 +200,7 @@ template <class T> struct Run {
   }
   DEV bool has(int first, int k) const { return first + k >= 0 && first + k < classes; }
   DEV bool has_all(int first) const { return first >= 0 && first + V <= classes; }
-  DEV Pack<T> load(int granule) const {  // -inf where there is no class
+  DEV Pack<T> load(int granule) const {  // -inf if a class does not exist
     int first = granule * V - skip;
     Pack<T> pack;
     if (has_all(first)) {
@@ -238,7 +238,7 @@ template <class T> struct CachedRun {  // a run whose first granules are in shar
   Run<T> run;
   uint4* cache;
   int cached;
-  DEV bool is_aligned_and_cached() const {  // then a granule of the cache is a leaf
+  DEV bool is_cached_aligned() const {  // then a granule of the cache is a leaf
     return run.skip == 0 && cached == run.granules && cached > 0;
   }
   DEV Pack<T> granule(int index) const {
@@ -341,8 +341,8 @@ DEV void add_leaf(Accumulator& acc, const Top& top, const RankedLabel<A>& ranked
 
 template <class A> struct Numbers {
   A max, rest, gap, mass, squares, spread;
-  bool is_out_of_range;  // the label is none of the classes
-  DEV A loss() const { return is_out_of_range || rest < A(0) ? nan<A>() : gap + mass * log1p_of(rest); }
+  bool is_outside;  // the label is none of the classes
+  DEV A loss() const { return is_outside || rest < A(0) ? nan<A>() : gap + mass * log1p_of(rest); }
 };
 
 template <int KIND, int MODE, class T, class Accumulator, class A>
@@ -355,7 +355,7 @@ DEV Numbers<A> finish(const Task<T>& task, const Accumulator& acc, const Top<T>&
   numbers.rest = has_nan || (top.max == infinity<A>() && acc.at_top > 1) ? nan<A>() : (A)(others + (double)(acc.at_top - 1));
   if (is_empty) numbers.rest = A(-1);
   A gap = has_nan ? nan<A>() : label_logit == top.max && !is_empty ? A(0) : top.max - label_logit;
-  numbers.is_out_of_range = KIND != SOFT && !is_inside;
+  numbers.is_outside = KIND != SOFT && !is_inside;
   if (KIND == SOFT) {
     numbers.gap = (A)acc.sum[SECOND].value();
     numbers.mass = (A)acc.sum[THIRD].value();
@@ -379,11 +379,12 @@ DEV Numbers<A> finish(const Task<T>& task, const Accumulator& acc, const Top<T>&
 template <class T, class A> DEV Numbers<A> load_numbers(const Task<T>& task, i64 row) {
   Numbers<A> numbers;
   numbers.max = task.max[row], numbers.rest = task.rest[row], numbers.mass = task.mass[row];
-  numbers.is_out_of_range = false;
+  numbers.is_outside = false;
   return numbers;
 }
 
-template <int MODE, class T, class Accumulator, class A> DEV void store_numbers(const Task<T>& task, i64 row, const Numbers<A>& numbers, const Accumulator& acc) {
+template <int MODE, class T, class Accumulator, class A>
+DEV void store_numbers(const Task<T>& task, i64 row, const Numbers<A>& numbers, const Accumulator& acc) {
   if (task.loss) task.loss[row] = numbers.loss();
   if (task.max) task.max[row] = numbers.max, task.rest[row] = numbers.rest, task.gap[row] = numbers.gap, task.mass[row] = numbers.mass;
   if (MODE & STATISTICS) task.rank[row] = acc.before, task.squares[row] = numbers.squares, task.spread[row] = numbers.spread;
@@ -396,7 +397,7 @@ template <int KIND, class T> struct Gradient {
   Top<T> top;
   A rest, mass, inverse, softmax_scale, scale;
   DEV Gradient(const Numbers<A>& numbers, A scale) : top(numbers.max), rest(numbers.rest), mass(numbers.mass), scale(scale) {
-    inverse = numbers.is_out_of_range || numbers.max == -infinity<A>() ? nan<A>() : reciprocal(A(1) + rest);
+    inverse = numbers.is_outside || numbers.max == -infinity<A>() ? nan<A>() : reciprocal(A(1) + rest);
     softmax_scale = mass * inverse * (A)top.correction();
   }
   DEV A entry(A x, A t) const {  // at the maximum without the difference of two numbers that may be equal
@@ -539,7 +540,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
         logits.cached = logits.run.granules < task.cached ? logits.run.granules : (int)task.cached;
         RunningMax<T> running_max;
         int g = lane;
-        if (logits.is_aligned_and_cached())
+        if (logits.is_cached_aligned())
           for (; g + (IN_FLIGHT - 1) * ROW < logits.run.whole; g += IN_FLIGHT * ROW) {
             Pack<T> pack[IN_FLIGHT];
 #pragma unroll
@@ -572,7 +573,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
         const RankedLabel<A> ranked = {part_label, MODE & STATISTICS ? task.label_logit[row] : A(0)};
         const bool holds = mine == highest || logits.run.skip;  // subtle: if aligned, a thread's leaves are those it loaded
         int first = lane * V;
-        if (logits.is_aligned_and_cached() && !holds)
+        if (logits.is_cached_aligned() && !holds)
 #pragma unroll 2
           for (; first + V <= classes; first += ROW * V) {
             Pack<T> pack;
@@ -619,7 +620,7 @@ template <class T, int KIND, int MODE, int ROW, int BLOCK, int K> DEV void fold_
         return result;
       };
       int g = lane;
-      if (logits.is_aligned_and_cached() && out.skip == 0)
+      if (logits.is_cached_aligned() && out.skip == 0)
         for (; g < out.whole; g += ROW) {
           Pack<T> pack;
           pack.all = cache[g];

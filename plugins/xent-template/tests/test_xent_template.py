@@ -4,6 +4,6 @@ from xent.testing import KernelConformance
 
 
 class TestConformance(KernelConformance):
-    """What fails here prints the worst case as code that shows it."""
+    """A failure prints its worst case as code that reproduces it."""
 
     kernels = "template"

@@ -1,9 +1,9 @@
-"""What is tried of the kernels on the twin: every variant, kind of targets and method, at the edges of the code.
+"""Trials of the kernels on the twin: every variant, kind of targets and method, at the edges of the code.
 
-A shape is small, and stands for one edge: a class, fewer than a granule has, more than are loaded at once, more than
-are kept, a part of a row without any, more rows than blocks. Its rows are a few of every edge of the numbers. They lie
-in memory that ends where the array ends, aligned or not, NaN between them. What comes back is held against exact
-values by xent's own verdicts.
+A trial is small, and stands for one edge: one class, fewer classes than a granule, more granules than are loaded at
+once or cached, a part of a row without classes, more rows than blocks. Its rows are some of every edge of the numbers.
+They are in memory that ends where the array ends, aligned or not, with NaN between them. Results are compared with
+exact values by xent's own verdicts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 from processor import SCHEDULES, VARIANTS, Processor
 from xent_cuda import kernels, plan
-from xent_cuda.plan import BYTES, DESK_BYTES, GRANULE, Device
+from xent_cuda.plan import BYTES, GRANULE, SCRATCH_BYTES, Device
 
 from xent.testing import Answer, ArrayLibrary, Bench, Call, Case, case_of
 from xent.testing.budget import limits
@@ -27,7 +27,7 @@ from xent.testing.edge_cases import named_dtype, normal
 
 Array = np.ndarray[Any, Any]
 inf, nan = np.inf, np.nan
-KERNELS = {"sparse": kernels.Sparse, "dense": kernels.Dense}
+KERNELS = {"sparse": kernels.CudaSparse, "dense": kernels.CudaDense}
 
 # -------------------- rows
 
@@ -80,7 +80,7 @@ KINDS = {
     "all smoothed": ("sparse", ("loss",)),
     "soft": ("dense", ("partial", "loss", "gradient", "loss_and_gradient")),
 }
-"""Kinds of targets: which kernel is told of them, and what it can do with them."""
+"""Kinds of targets: the kernel for each, and its methods."""
 CODES = {"labels": plan.LABEL, "smoothed": plan.SMOOTHED, "soft": plan.SOFT}
 LACKING = {"tile": ("soft",), "cluster": ("gradient",), "split": ("gradient", "statistics")}
 """The kinds and methods that plan.py gives to other variants."""
@@ -99,19 +99,19 @@ def some_edges(dtype: str, rows: int, classes: int, first: int, kind: str) -> tu
 # -------------------- memory
 
 
-class Place(NamedTuple):
-    """Where a block lies."""
+class Placement(NamedTuple):
+    """A block's position in memory."""
 
-    skip: int  # elements that its first row begins after 16 bytes
+    skip: int  # elements from an aligned address to its first row
     apart: int  # elements between its rows
 
 
 PLACES = (
-    (Place(0, 0),),
-    (Place(3, 0), Place(1, 0)),
-    (Place(3, 5), Place(0, 3)),
-    (Place(0, 1), Place(1, 0)),
-    (Place(0, 0), Place(1, 0)),
+    (Placement(0, 0),),
+    (Placement(3, 0), Placement(1, 0)),
+    (Placement(3, 5), Placement(0, 3)),
+    (Placement(0, 1), Placement(1, 0)),
+    (Placement(0, 0), Placement(1, 0)),
 )
 """Of the logits, of the targets if there are any and of the gradient, in turn."""
 PACKED = (0, 1, 4)  # of them, those whose rows lie side by side
@@ -120,7 +120,7 @@ PACKED = (0, 1, 4)  # of them, those whose rows lie side by side
 class Memory:
     """Arrays in memory of their own, which ends where the array ends; what is not theirs is NaN and must stay so."""
 
-    def __init__(self, places: tuple[Place, ...]) -> None:
+    def __init__(self, places: tuple[Placement, ...]) -> None:
         self.places, self.blocks = places, 0
         self.made: list[tuple[Array, Array]] = []
 
@@ -154,22 +154,22 @@ class Memory:
         return ArrayLibrary("numpy", self.asarray, np.asarray, flushes=True)
 
 
-# -------------------- shapes
+# -------------------- trials
 
 
-def small_gpu(room: int, kept: int) -> Device:
+def small_gpu(room: int, cached: int) -> Device:
     """A GPU whose blocks keep so many granules beside others, and so many alone."""
     return Device(
-        processors=4,
-        shared_bytes=DESK_BYTES + kept * GRANULE,
-        shared_bytes_of_all=plan.ROWS_AT_ONCE * (1024 + DESK_BYTES + room * GRANULE),
+        multiprocessors=4,
+        shared_bytes=SCRATCH_BYTES + cached * GRANULE,
+        shared_bytes_per_multiprocessor=plan.ROWS_AT_ONCE * (1024 + SCRATCH_BYTES + room * GRANULE),
     )
 
 
 TINY, SMALL, H200 = small_gpu(16, 40), small_gpu(256, 1088), Device()
 
 
-class Shape(NamedTuple):
+class Trial(NamedTuple):
     """Some rows, and how they are folded."""
 
     variant: str
@@ -181,37 +181,37 @@ class Shape(NamedTuple):
     part_bytes: int = plan.PART_BYTES
 
 
-def shapes(dtype: str) -> list[Shape]:
-    """Every shape that is tried. V is the classes of a granule."""
+def trials(dtype: str) -> list[Trial]:
+    """Every trial. V is the classes of a granule."""
     V = GRANULE // BYTES[dtype]
-    tiles = [Shape("tile", 131, classes, places=PACKED) for classes in (1, 33)]
-    tiles.append(Shape("tile", 300, 3, places=PACKED, blocks=2))
-    lanes = [Shape("lanes", 37, classes) for classes in (1, 3, 15 * V + 1)]
+    tiles = [Trial("tile", 131, classes, places=PACKED) for classes in (1, 33)]
+    tiles.append(Trial("tile", 300, 3, places=PACKED, blocks=2))
+    lanes = [Trial("lanes", 37, classes) for classes in (1, 3, 15 * V + 1)]
     warps = [
-        Shape("warp", 9, 3),
-        Shape("warp", 11, 33 * V + 5),  # more granules than lanes
-        Shape("warp", 5, min(1024, 129 * V), places=(2, 3)),  # more than they load at once
+        Trial("warp", 9, 3),
+        Trial("warp", 11, 33 * V + 5),  # more granules than lanes
+        Trial("warp", 5, min(1024, 129 * V), places=(2, 3)),  # more than they load at once
     ]
     blocks = [
-        Shape("block", 5, 1),
-        Shape("block", 9, 3 * V + 1, blocks=2),
-        Shape("block", 5, 131 * V + 3, blocks=2),
-        Shape("block", 4, 45 * V + 3, TINY, places=(0, 2), part_bytes=64),  # more than are kept
-        Shape("block", 2, 520 * V + 1, H200, places=(3,)),  # more than 128 threads load at once
-        Shape("block", 2, 1030 * V + 1, H200, places=(1,)),  # the same of 256
+        Trial("block", 5, 1),
+        Trial("block", 9, 3 * V + 1, blocks=2),
+        Trial("block", 5, 131 * V + 3, blocks=2),
+        Trial("block", 4, 45 * V + 3, TINY, places=(0, 2), part_bytes=64),  # more than are cached
+        Trial("block", 2, 520 * V + 1, H200, places=(3,)),  # more than 128 threads load at once
+        Trial("block", 2, 1030 * V + 1, H200, places=(1,)),  # the same of 256
     ]
     clusters = [
-        Shape("cluster", 3, V, TINY, places=(1,)),  # the second part is empty
-        Shape("cluster", 5, 20 * V + 1, TINY, places=(0, 2)),
-        Shape("cluster", 3, 45 * V + 1, TINY, places=(1, 3)),
-        Shape("cluster", 2, 100 * V + 1, TINY, places=(2,)),
-        Shape("cluster", 2, 340 * V + 1, TINY, places=(0, 3)),
+        Trial("cluster", 3, V, TINY, places=(1,)),  # the second part is empty
+        Trial("cluster", 5, 20 * V + 1, TINY, places=(0, 2)),
+        Trial("cluster", 3, 45 * V + 1, TINY, places=(1, 3)),
+        Trial("cluster", 2, 100 * V + 1, TINY, places=(2,)),
+        Trial("cluster", 2, 340 * V + 1, TINY, places=(0, 3)),
     ]
     splits = [
-        Shape("split", 4, 1, places=(1,)),
-        Shape("split", 4, V, places=(1,)),
-        Shape("split", 3, 20 * V + 1, part_bytes=64),
-        Shape("split", 4, 530 * V + 3, places=(1, 2)),
+        Trial("split", 4, 1, places=(1,)),
+        Trial("split", 4, V, places=(1,)),
+        Trial("split", 3, 20 * V + 1, part_bytes=64),
+        Trial("split", 4, 530 * V + 3, places=(1, 2)),
     ]
     return [*tiles, *lanes, *warps, *blocks, *clusters, *splits]
 
@@ -220,21 +220,21 @@ def shapes(dtype: str) -> list[Shape]:
 
 
 class Battery:
-    """Everything that is tried of one dtype.
+    """All trials of one dtype.
 
     Parameters
     ----------
     dtype : str
     processor : Processor
-        On which: with its source, flags and schedule.
+        Runs the kernels, with its own source, flags and schedule.
     variants, kinds : tuple of str
     places : int
-        In how many places in memory each shape is tried at most.
+        The most places in memory for each trial.
 
     Attributes
     ----------
     calls : int
-        How many were looked at.
+        How many calls were made.
     launched : set of str
         The instances that were launched.
     """
@@ -252,57 +252,58 @@ class Battery:
 
     def faults(self) -> Iterator[str]:
         """What is wrong."""
-        for number, shape in enumerate(shapes(self.dtype)):
-            lacking = LACKING.get(shape.variant, ())
-            for place, kind in itertools.product(shape.places[: self.places], self.kinds):
+        for number, trial in enumerate(trials(self.dtype)):
+            lacking = LACKING.get(trial.variant, ())
+            for place, kind in itertools.product(trial.places[: self.places], self.kinds):
                 op, methods = KINDS[kind]
-                case, scale = some_edges(self.dtype, shape.rows, shape.classes, 7 * number, kind)
+                case, scale = some_edges(self.dtype, trial.rows, trial.classes, 7 * number, kind)
                 for method in methods:
-                    if shape.variant in self.variants and kind not in lacking and method not in lacking:
+                    if trial.variant in self.variants and kind not in lacking and method not in lacking:
                         call = Call(method, case, scale=scale, fill="plain" if "gradient" in method else "")
-                        for fault in self.faults_of(shape, place, op, call):
-                            yield f"{shape.variant}, {kind}, place {place}: {call}: {fault}"
+                        for fault in self.faults_of(trial, place, op, call):
+                            yield f"{trial.variant}, {kind}, place {place}: {call}: {fault}"
 
-    def faults_of(self, shape: Shape, place: int, op: str, call: Call) -> Iterator[str]:
+    def faults_of(self, trial: Trial, place: int, op: str, call: Call) -> Iterator[str]:
         """What is wrong with the answer to a call, and to the same in place."""
         memory = Memory(PLACES[place])
         try:
-            answer = self.answer(shape, op, call, memory)
+            answer = self.answer(trial, op, call, memory)
             yield from (fault.what for fault in faults(call, answer, op, flushes=True))
-            if call.fill and shape.variant != "split":
-                yield from self.in_place(shape, place, op, call, answer)
+            if call.fill and trial.variant != "split":
+                yield from self.in_place(trial, place, op, call, answer)
         except (Violation, RuntimeError) as error:
             yield str(error)
         if not memory.is_sound():
             yield "memory beside an array was written to"
 
-    def kernel(self, shape: Shape, op: str) -> Any:
-        """The kernel on this processor, by the variant of a shape."""
-        self.processor.numbers, self.processor.blocks = shape.device, shape.blocks
-        return KERNELS[op](self.processor, shape.variant)
+    def kernel(self, trial: Trial, op: str) -> Any:
+        """The kernel on this processor, by a trial's variant."""
+        self.processor.device, self.processor.blocks = trial.device, trial.blocks
+        return KERNELS[op](self.processor, trial.variant)
 
-    def answer(self, shape: Shape, op: str, call: Call, memory: Memory) -> Answer:
+    def answer(self, trial: Trial, op: str, call: Call, memory: Memory) -> Answer:
         """The answer to a call."""
         self.calls += 1
-        with mock.patch.object(plan, "PART_BYTES", shape.part_bytes):
-            found = Bench(self.kernel(shape, op), op, memory.library()).answer(call)
+        with mock.patch.object(plan, "PART_BYTES", trial.part_bytes):
+            answer = Bench(self.kernel(trial, op), op, memory.library()).answer(call)
         self.launched |= {launch.kernel for launch in self.processor.launched}
         self.processor.launched.clear()
-        return found
+        return answer
 
-    def in_place(self, shape: Shape, place: int, op: str, call: Call, answer: Answer) -> Iterator[str]:
-        """What is other than in the answer where the gradient is written over the logits."""
-        memory, case, kernel = Memory(PLACES[place]), call.case, self.kernel(shape, op)
+    def in_place(self, trial: Trial, place: int, op: str, call: Call, answer: Answer) -> Iterator[str]:
+        """What differs from the answer if the gradient is written over the logits."""
+        memory, case, kernel = Memory(PLACES[place]), call.case, self.kernel(trial, op)
         logits, scale, loss = memory.asarray(case.logits), memory.asarray(call.scales), answer.loss
-        told = [memory.asarray(one) if isinstance(one, np.ndarray) else one for one in case.target_arguments(op)]
-        with mock.patch.object(plan, "PART_BYTES", shape.part_bytes):
+        arguments = case.target_arguments(op)
+        targets = [memory.asarray(part) if isinstance(part, np.ndarray) else part for part in arguments]
+        with mock.patch.object(plan, "PART_BYTES", trial.part_bytes):
             if call.method == "gradient":
-                found = kernel.gradient(logits, *told, answer.partial, scale, threads=1, donate=True)
+                gradient = kernel.gradient(logits, *targets, answer.partial, scale, threads=1, donate=True)
             else:
-                loss, found = kernel.loss_and_gradient(logits, *told, scale, threads=1, donate=True)
-        if found is not logits:
+                loss, gradient = kernel.loss_and_gradient(logits, *targets, scale, threads=1, donate=True)
+        if gradient is not logits:
             yield "the gradient in place is returned in another array"
-        if Answer(loss=loss, gradient=found).bits() != Answer(loss=answer.loss, gradient=answer.gradient).bits():
+        if Answer(loss=loss, gradient=gradient).bits() != Answer(loss=answer.loss, gradient=answer.gradient).bits():
             yield "in place there are other bits"
         if not memory.is_sound():
             yield "memory beside an array was written to in place"
@@ -318,14 +319,14 @@ class Battery:
             seen: dict[str, tuple[str, list[bytes]]] = {}
             for method in methods:
                 able = plan.variants(plan.Shape(rows, classes, self.dtype, CODES[kind], method), device)
-                for number, variant in enumerate(one for one in able if one in self.variants):
+                for number, variant in enumerate(name for name in able if name in self.variants):
                     place = (1 + number) % len(PLACES) if variant != "tile" else 1
                     call = Call(method, case, scale=scale, fill="plain" if "gradient" in method else "")
-                    shape = Shape(variant, rows, classes, device, blocks=4)
+                    trial = Trial(variant, rows, classes, device, blocks=4)
                     self.processor.schedule = SCHEDULES[self.calls % len(SCHEDULES)]
                     where = f"{call} by {variant} in place {place}"
                     try:
-                        answer = self.answer(shape, op, call, Memory(PLACES[place]))
+                        answer = self.answer(trial, op, call, Memory(PLACES[place]))
                     except (Violation, RuntimeError) as error:
                         yield f"{where}, {kind}: {error}"
                         continue

@@ -53,7 +53,7 @@ struct Warp {
   unsigned char slot[2][32][8];
 };
 
-struct Mark { unsigned thread, cluster, block, warp; };  // who was there (0: nobody), the barriers' generations then
+struct Mark { unsigned thread, cluster, block, warp; };  // the last thread to access (0: none), and the barriers' generations then
 struct Cell { Mark write, read, earlier_read; };         // what is known of two bytes
 
 struct Block {
@@ -134,11 +134,11 @@ inline unsigned lanes() { return std::min(32u, threads.x - current->thread.x / 3
 struct Stacks {
   unsigned char* memory;
   size_t count;
-  unsigned char* need(size_t wanted) {
-    if (wanted > count) {
+  unsigned char* need(size_t stacks) {
+    if (stacks > count) {
       free(memory);
-      memory = (unsigned char*)aligned_alloc(64, wanted * STACK);
-      count = wanted;
+      memory = (unsigned char*)aligned_alloc(64, stacks * STACK);
+      count = stacks;
     }
     return memory;
   }
@@ -295,7 +295,7 @@ extern "C" int twin_launch(const char* name, void* task, unsigned blocks, unsign
   return host::UNKNOWN;
 }
 
-// ---- who meets whom in shared memory ----------------------------------------------------------------------------------
+// ---- races in shared memory --------------------------------------------------------------------------------------------
 
 #ifdef __SANITIZE_THREAD__
 #define UNWATCHED __attribute__((no_sanitize("thread"), noinline))

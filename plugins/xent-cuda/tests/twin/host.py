@@ -1,7 +1,7 @@
-"""Genuine arrays of CuPy's in the host's memory: what a processor can stand in for, without a driver or a GPU.
+"""Genuine arrays of CuPy's in the host's memory, for tests without a driver or a GPU.
 
-CuPy tells their type, dtype, device and strides as it would on a GPU, and computes nothing with them. Each piece of
-memory ends where its array ends, and is NaN at first.
+Their type, dtype, device and strides are as on a GPU; CuPy computes nothing with them. Each piece of memory ends where
+its array ends, and is NaN at first.
 """
 
 import ctypes
@@ -45,6 +45,6 @@ def seen(array: cupy.ndarray) -> np.ndarray:
 def put(array: np.ndarray, device: int = 0) -> cupy.ndarray:
     """An array of CuPy's with these values."""
     array = np.asarray(array)
-    found = cupy.ndarray(array.shape, array.dtype, allocate(array.nbytes, device))
-    seen(found)[...] = array
-    return found
+    copy = cupy.ndarray(array.shape, array.dtype, allocate(array.nbytes, device))
+    seen(copy)[...] = array
+    return copy

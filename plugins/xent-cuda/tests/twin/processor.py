@@ -1,7 +1,7 @@
-"""The twin: a processor in the GPU's place, which runs the same kernels as compiled by g++ (see cuda.hpp).
+"""The twin: a processor in the GPU's place, which runs the same kernels, compiled by g++ (see cuda.hpp).
 
-Instances are compiled when they are first launched, and kept in a folder by what they were made of. NumPy's arrays are
-taken, and CuPy's whose memory is the host's.
+Instances are compiled at their first launch and cached in a folder under a hash of their source. Arrays are NumPy's, or
+CuPy's in the host's memory.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ import threading
 from typing import Any
 
 import numpy as np
-from xent_cuda import machine, plan
+from xent_cuda import device as gpu
+from xent_cuda import plan
 from xent_cuda.plan import Device, Launch
 
 HERE = pathlib.Path(__file__).parent
@@ -56,10 +57,10 @@ OUTCOMES = {
 
 
 def folder() -> pathlib.Path:
-    """Where what was compiled is kept."""
-    made = os.environ.get("XENT_TWIN_FOLDER") or pathlib.Path(tempfile.gettempdir()) / f"xent-twin-{os.getuid()}"
-    pathlib.Path(made).mkdir(parents=True, exist_ok=True)
-    return pathlib.Path(made)
+    """The folder of compiled libraries."""
+    path = os.environ.get("XENT_TWIN_FOLDER") or pathlib.Path(tempfile.gettempdir()) / f"xent-twin-{os.getuid()}"
+    pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+    return pathlib.Path(path)
 
 
 def compiled(kernels: tuple[str, ...], text: str, flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL:
@@ -69,7 +70,7 @@ def compiled(kernels: tuple[str, ...], text: str, flags: tuple[str, ...] = FLAGS
     key = hashlib.sha256((body + (HERE / "cuda.hpp").read_text() + repr(flags)).encode()).hexdigest()[:24]
     library = folder() / f"{key}.so"
     with open(library.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be compiling it
         if not library.exists():
             compile_to(library, body, flags)
     loaded = ctypes.CDLL(str(library))
@@ -79,8 +80,8 @@ def compiled(kernels: tuple[str, ...], text: str, flags: tuple[str, ...] = FLAGS
 
 def compile_to(library: pathlib.Path, body: str, flags: tuple[str, ...]) -> None:
     """Makes a library of a source text."""
-    with tempfile.TemporaryDirectory(dir=folder()) as there:
-        source, compiled, linked = (pathlib.Path(there) / name for name in ("twin.cpp", "twin.o", "twin.so"))
+    with tempfile.TemporaryDirectory(dir=folder()) as directory:
+        source, compiled, linked = (pathlib.Path(directory) / name for name in ("twin.cpp", "twin.o", "twin.so"))
         source.write_text(body)
         linking = [flag for flag in flags if flag != "-fsanitize=thread"]  # cuda.hpp has what that library has
         for command in (
@@ -99,16 +100,16 @@ KINDS = (plan.LABEL, plan.SMOOTHED, plan.SOFT)
 
 def instances(dtype: str, variants: tuple[str, ...] = VARIANTS, kinds: tuple[int, ...] = KINDS) -> tuple[str, ...]:
     """Every instance of a C type that a plan of these variants may name, for these kinds of targets."""
-    given, slope = plan.GIVEN | plan.SLOPE, plan.SLOPE
-    folds = [(kind, mode) for kind in kinds for mode in (0, slope)]
+    from_partial, gradient = plan.FROM_PARTIAL | plan.GRADIENT, plan.GRADIENT
+    folds = [(kind, mode) for kind in kinds for mode in (0, gradient)]
     folds += [(plan.LABEL, plan.STATISTICS)] if plan.LABEL in kinds else []
-    slopes = [(kind, given) for kind in kinds]
-    parts = (plan.TOPS, plan.SUMS, plan.JOIN, plan.JOIN | slope)
+    gradients = [(kind, from_partial) for kind in kinds]
+    parts = (plan.MAXIMA, plan.SUMS, plan.MERGE, plan.MERGE | gradient)
     of: dict[str, list[str]] = {
-        "tile": [f"tile<{dtype}, {kind}, {mode}, 128>" for kind, mode in folds + slopes if kind != plan.SOFT],
-        "lanes": [f"fold<{dtype}, {kind}, {mode}, 8, 128>" for kind, mode in folds + slopes],
-        "warp": [f"fold<{dtype}, {kind}, {mode}, 32, 128>" for kind, mode in folds + slopes],
-        "block": [f"fold<{dtype}, {kind}, {mode}, {n}, {n}>" for n in (128, 256) for kind, mode in folds + slopes]
+        "tile": [f"tile<{dtype}, {kind}, {mode}, 128>" for kind, mode in folds + gradients if kind != plan.SOFT],
+        "lanes": [f"fold<{dtype}, {kind}, {mode}, 8, 128>" for kind, mode in folds + gradients],
+        "warp": [f"fold<{dtype}, {kind}, {mode}, 32, 128>" for kind, mode in folds + gradients],
+        "block": [f"fold<{dtype}, {kind}, {mode}, {n}, {n}>" for n in (128, 256) for kind, mode in folds + gradients]
         + [f"fold<{dtype}, {kind}, {mode}, 512, 512>" for kind, mode in folds],
         "cluster": [f"fold_in_cluster<{dtype}, {kind}, {mode}, 256, {k}>" for k in (2, 4, 8) for kind, mode in folds],
         "split": [f"fold<{dtype}, {kind}, {mode}, 256, 256>" for kind in kinds for mode in parts],
@@ -117,12 +118,12 @@ def instances(dtype: str, variants: tuple[str, ...] = VARIANTS, kinds: tuple[int
 
 
 class Processor:
-    """Takes the place of ``xent_cuda.machine.Gpu``.
+    """Takes the place of ``xent_cuda.device.Gpu``.
 
     Parameters
     ----------
     device : Device
-        The numbers that are planned with.
+        The properties that plans depend on.
     schedule : int
     text : str
         The source, xent_cuda's by default.
@@ -145,13 +146,13 @@ class Processor:
         flags: tuple[str, ...] = FLAGS,
         blocks: int | None = None,
     ) -> None:
-        self.numbers, self.schedule, self.text = device, schedule, text
+        self.device, self.schedule, self.text = device, schedule, text
         self.variants, self.kinds, self.flags, self.blocks = variants, kinds, flags, blocks
         self.libraries: dict[str, ctypes.CDLL] = {}
         self.launched: list[Launch] = []
 
-    def device(self, array: Any) -> Device:
-        return self.numbers
+    def properties(self, array: Any) -> Device:
+        return self.device
 
     def on(self, array: Any) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -181,7 +182,7 @@ class Processor:
         """The instances of a C type, compiled."""
         if dtype not in self.libraries:
             names = instances(dtype, self.variants, self.kinds)
-            self.libraries[dtype] = compiled(names, self.text or machine.source(), self.flags)
+            self.libraries[dtype] = compiled(names, self.text or gpu.source(), self.flags)
         return self.libraries[dtype]
 
     def launch(self, launch: Launch, task: Any, like: Any) -> None:

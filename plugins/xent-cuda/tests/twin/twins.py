@@ -9,14 +9,14 @@ import xent
 from xent.testing import ArrayLibrary
 from xent.testing.memory import FORMS
 
-DEVICE = Device(processors=4, shared_bytes=20 << 10, shared_bytes_of_all=24 << 10)
+DEVICE = Device(multiprocessors=4, shared_bytes=20 << 10, shared_bytes_per_multiprocessor=24 << 10)
 """A small GPU: 8 rows are many, a kilobyte of a row is much."""
 LIBRARY = ArrayLibrary("numpy", np.asarray, np.asarray, (*FORMS, "reversed"), is_mutable=True, flushes=True)
 """NumPy's arrays as CuPy's would be: in the forms that those have, and float32 with its subnormals flushed."""
 METHODS = frozenset({"partial", "loss", "gradient", "loss_and_gradient"})
 
 processor = Processor(DEVICE)
-sparse, dense = kernels.Sparse(processor), kernels.Dense(processor)
+sparse, dense = kernels.CudaSparse(processor), kernels.CudaDense(processor)
 
 
 def spec(op: str, dtype: str) -> xent.KernelSpec:
