@@ -22,11 +22,11 @@ except ModuleNotFoundError:
     )
     raise SystemExit(4) from None
 
+from xent.checks import KINDS
 from xent.cli.exits import BAD_DATA, UNSOUND, environment_checked, errors_reported, fail, input_checked
 
 LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
-KINDS = ("logits", "probabilities", "log_probabilities")
 BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 DEMO_OPTIONS = {"digits": ("keep",), "stdlib": ("keep", "files"), "vocabulary": ("rows", "class_chunks")}
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, NamedTuple
 
-KINDS = ("logits", "probabilities", "log_probabilities")
+from xent.checks import KINDS
+
 POLICIES = ("error", "skip")
 CHUNK_BYTES = 64 * 2**20
 TOP_K_REMEDY = "Pass 5, or (1, 5)."
