@@ -13,7 +13,7 @@ import statsmodels.api
 import xent
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate
-from xent.evaluation.statistics.state import edges_of, place_of
+from xent.evaluation.statistics.state import histogram_bin, histogram_edges
 
 ROWS, CLASSES = 507, 7
 
@@ -331,7 +331,7 @@ def test_the_histogram_counts_every_finite_loss_in_its_bin(found, losses):
     ],
 )
 def test_a_loss_is_in_a_bin_of_a_quarter_octave(loss, low, high):
-    assert edges_of(int(place_of(np.asarray([loss]))[0])) == (low, high)
+    assert histogram_edges(int(histogram_bin(np.asarray([loss]))[0])) == (low, high)
 
 
 @pytest.mark.parametrize("rows", [7, 100, 123, 507])

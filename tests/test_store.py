@@ -45,7 +45,7 @@ def everything(**call):
 def test_what_is_kept_leaves_the_same_bits(folder, monkeypatch):
     expected = everything()
     first = everything(**CALL)
-    monkeypatch.setattr(tasks, "measured", None)  # nothing is computed again
+    monkeypatch.setattr(tasks, "measure_rows", None)  # nothing is computed again
     again = everything(**CALL)
 
     assert first == again == expected
@@ -54,7 +54,7 @@ def test_what_is_kept_leaves_the_same_bits(folder, monkeypatch):
 
 def test_a_comparison_is_kept_too(folder, monkeypatch):
     first = compare("a.npy", "b.npy", "y.npy", slices="slices.npy", **CALL)
-    monkeypatch.setattr(tasks, "measured", None)
+    monkeypatch.setattr(tasks, "measure_rows", None)
 
     assert compare("a.npy", "b.npy", "y.npy", slices="slices.npy", **CALL) == first
 
@@ -116,7 +116,7 @@ def test_a_run_that_writes_losses_does_not_take_what_one_kept_that_wrote_none(fo
 
 def test_what_was_kept_is_gone_on_with_where_faults_are_now_skipped(folder, monkeypatch):
     first = evaluate("a.npy", "y.npy", **CALL)
-    monkeypatch.setattr(tasks, "measured", None)
+    monkeypatch.setattr(tasks, "measure_rows", None)
 
     assert evaluate("a.npy", "y.npy", **CALL, on_error="skip", on_bad_label="skip") == first
     assert evaluate("a.npy", "y.npy", **CALL, predicted_bytes=np.int64(5)).bits_per_byte > 0

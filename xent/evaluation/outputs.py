@@ -1,4 +1,4 @@
-"""Outputs: where one may be written, drafts and renames, and that none replaces what is read."""
+"""Outputs: the checks of their paths, drafts and renames, and that none replaces an input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class WriteError(OSError):
 
 @contextmanager
 def written(target: Path) -> Iterator[None]:
-    """Name the output in what the system says of a disk that is full, or of a folder that cannot be written to."""
+    """Raise WriteError, which names the output, for an OSError of the with block, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -30,10 +30,10 @@ def written(target: Path) -> Iterator[None]:
 
 
 def output_path(argument: str, path: Any, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
-    """The path of an output, of links that to which they lead, checked: suffix, folder, whether it is there already.
+    """The path of an output with its links resolved, checked: its suffix, its folder, whether it exists.
 
-    What is there and may be overwritten is a file, or a Zarr array where that is to be written; a folder of tables has
-    no suffix here, and is checked by who writes it.
+    With `overwrite` it may be a file, or a Zarr array if its suffix is ``.zarr``. Without `suffixes` it is a folder,
+    whose contents the caller checks.
     """
     target = Path(os.path.realpath(path))
     if suffixes and target.suffix not in suffixes:
@@ -63,14 +63,14 @@ def output_path(argument: str, path: Any, suffixes: tuple[str, ...], *, overwrit
 
 
 def is_zarr_array(folder: Path) -> bool:
-    """Whether a folder is one Zarr array, and no group, which may hold others."""
+    """Whether a folder is one Zarr array, and not a group, which may hold others."""
     if (folder / ".zarray").is_file():
         return True
     try:
-        found = json.loads((folder / "zarr.json").read_text("utf-8"))
+        metadata = json.loads((folder / "zarr.json").read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found.get("node_type") == "array"
+    return isinstance(metadata, dict) and metadata.get("node_type") == "array"
 
 
 def check_no_input(argument: str, target: Path, sources: Iterable[Source]) -> None:
@@ -84,8 +84,8 @@ def check_no_input(argument: str, target: Path, sources: Iterable[Source]) -> No
 
 
 def move(draft: Path, target: Path) -> None:
-    """Give the draft its name, in the place of what bears it; a file never takes the place of a folder."""
-    if draft.is_dir() and target.is_dir():  # a folder is not replaced by a rename
+    """Move the draft to its final path, replacing a file or a folder there; a file never replaces a folder."""
+    if draft.is_dir() and target.is_dir():  # a rename does not replace a folder
         old = target.with_name(f".{uuid.uuid4().hex}")
         target.rename(old)
         draft.rename(target)
@@ -95,7 +95,7 @@ def move(draft: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

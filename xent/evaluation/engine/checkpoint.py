@@ -1,8 +1,8 @@
-"""Finished parts of a pass, kept in a directory, so that an interrupted run goes on where it was.
+"""The states of finished chunks, kept in a directory, so that an interrupted run goes on where it was.
 
-A part is the state of one chunk, a JSON file: text and integers, which no reader can be made to run. It is written to
-another name and renamed, so that it is there whole or not at all. The directory's manifest says of which inputs,
-options and chunks its parts are; any other run is refused.
+A state is a JSON file: text and integers, which cannot run anything when they are read. It is written under another
+name and renamed, so that it is there whole or not at all. The directory's manifest names the inputs, the options and
+the chunks of its states; any other run is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from xent.evaluation.sources.messages import ReadError, refusal
 
 MANIFEST = "manifest.json"
-ROOMS = (
+MODULES = (
     "xent.evaluation.statistics.state",
     "xent.evaluation.statistics.exact_sums",
     "xent.evaluation.engine.compare_pass",
@@ -31,16 +31,16 @@ ROOMS = (
 
 @dataclass(frozen=True)
 class Store:
-    """A directory of finished parts."""
+    """A directory of the states of finished chunks."""
 
     directory: str
 
     def path(self, start: int, stop: int) -> Path:
-        """Where the state of rows start to stop is."""
+        """The file of the state of rows start to stop."""
         return Path(self.directory, f"rows-{start}-{stop}.json")
 
     def load(self, start: int, stop: int) -> Any:
-        """The state of these rows, None where it is not kept."""
+        """The state of these rows, None if it is not kept."""
         path = self.path(start, stop)
         try:
             text = path.read_text("utf-8")
@@ -67,17 +67,17 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
     Raises
     ------
     ValueError
-        If its parts are of other inputs, options or chunks than `facts`, or something else is in the directory.
+        If its states are of other inputs, options or chunks than `facts`, or something else is in the directory.
     """
     folder = Path(os.path.abspath(directory))
-    told = json.loads(json.dumps(facts))
+    run = json.loads(json.dumps(facts))
     manifest = folder / MANIFEST
     if manifest.exists():
         try:
             kept = json.loads(manifest.read_text("utf-8"))
         except ValueError:
             kept = {}
-        changed = sorted(key for key in told.keys() | kept.keys() if told.get(key) != kept.get(key))
+        changed = sorted(key for key in run.keys() | kept.keys() if run.get(key) != kept.get(key))
         if changed:
             got = f"{folder}, whose {' and '.join(changed)} have changed since"
             raise ValueError(refusal("state", "be a directory of this very run", got, "Delete it, or choose another."))
@@ -86,7 +86,7 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
         raise ValueError(refusal("state", rule, f"{folder}, which holds other files", "Choose another one."))
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(manifest, json.dumps(told, indent=2))
+        write_whole(manifest, json.dumps(run, indent=2))
     return Store(str(folder))
 
 
@@ -98,11 +98,11 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """A state as what JSON has: a record as its class's name and its fields, a mapping as pairs."""
+    """A state as JSON can hold it: a record by its class's name and its fields, a mapping by its pairs."""
     if isinstance(value, Mapping):
         return {"": [[to_plain(key), to_plain(item)] for key, item in value.items()]}
     if is_dataclass(value):
-        return {type(value).__name__: [to_plain(getattr(value, one.name)) for one in fields(value)]}
+        return {type(value).__name__: [to_plain(getattr(value, field.name)) for field in fields(value)]}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {type(value).__name__: [to_plain(item) for item in value]}
     if isinstance(value, tuple):
@@ -119,7 +119,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(plain: Any) -> Any:
-    """The state of which :func:`to_plain` made this."""
+    """The state that :func:`to_plain` turned into this."""
     if isinstance(plain, list):
         return tuple(from_plain(item) for item in plain)
     if not isinstance(plain, dict):
@@ -133,13 +133,13 @@ def from_plain(plain: Any) -> Any:
         return np.asarray(inside[1], np.int64).reshape(inside[0])
     if name == "":
         return {from_plain(key): from_plain(item) for key, item in inside}
-    return record(name)(*map(from_plain, inside))
+    return record_class(name)(*map(from_plain, inside))
 
 
-def record(name: str) -> Any:
-    """The class of that name, of those that a state is made of."""
-    for room in ROOMS:
-        found = getattr(importlib.import_module(room), name, None)
-        if isinstance(found, type) and found.__module__ == room:
-            return found
+def record_class(name: str) -> Any:
+    """The class of that name, if it is one of those in a state; else ValueError."""
+    for module in MODULES:
+        value = getattr(importlib.import_module(module), name, None)
+        if isinstance(value, type) and value.__module__ == module:
+            return value
     raise ValueError(f"a state has no {name}")

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
-from xent.evaluation.engine.labels import LABEL_REMEDY, beyond_of, check_labels, left_out
+from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, ignored_and_bad, outside_top_k
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
-from xent.evaluation.engine.tasks import Job, cut_statistics, prediction_of, statistics_of, unread_state
+from xent.evaluation.engine.tasks import Job, cut_statistics, predicted_classes, statistics_of, unreadable_state
 from xent.evaluation.options import CHUNK_BYTES, Keys, Options, ignored_labels
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.messages import refusal
@@ -31,16 +31,16 @@ from xent.evaluation.statistics.metrics import (
     clustered_error,
     clusters_by_slice,
     finish,
+    group_metrics,
     independent_error,
     mean_loss,
-    metrics_of,
 )
-from xent.evaluation.statistics.state import Group, State, Table, Tally, state_of, tally_of
+from xent.evaluation.statistics.state import Group, Grouper, State, Tally, state_of, tally_of
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The sums of some rows of two sets: each one's, and those of the difference of their losses.
+    """The sums of some rows of two sets, A and B, and those of the difference of their losses.
 
     ``difference`` is a state whose loss is d, ``above`` and ``below`` are the rows in which d is +inf or −inf;
     ``better``, ``worse`` and ``ties`` count the rows in which A's loss is under B's, over it, and the same. A group's
@@ -60,9 +60,14 @@ class Pair:
     def rows(self) -> int:
         return self.difference.rows
 
+    @property
+    def unreadable(self) -> Tally:
+        """The rows that could not be read in one of the sets."""
+        return self.difference.unreadable
+
 
 class SliceDifference(NamedTuple):
-    """The rows of one slice: the mean of A's loss less B's, its standard error, and the share in which A's is under."""
+    """The rows of one slice: the mean of A's loss less B's, its standard error, and the share in which A's is less."""
 
     counted: int
     mean_difference: float
@@ -72,14 +77,14 @@ class SliceDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What tells two prediction sets of the same rows apart.
+    """The difference of the losses of two prediction sets of the same rows.
 
     Attributes
     ----------
     mean_difference : float
-        Mean of A's loss less B's over counted rows, in nats: negative where A is better. NaN where a difference is.
+        Mean of A's loss less B's over counted rows, in nats: negative where A is better. NaN if a difference is.
     standard_error : float
-        Of it: rows, or clusters where they are given, taken as independent.
+        Of mean_difference: rows, or clusters if they are given, taken as independent.
     confidence_interval : tuple of float
         95 %: mean_difference ± 1.96 standard errors.
     p_value : float
@@ -177,14 +182,14 @@ def compare(
     Raises
     ------
     FileNotFoundError, TypeError, ValueError, LabelError, ReadError, ConnectionError, ModuleNotFoundError
-        As :func:`xent.evaluate` does; ValueError too where the two have not the same shape.
+        As :func:`xent.evaluate` does; ValueError too if the two have not the same shape.
 
     Examples
     --------
     >>> import numpy as np
     >>> sure, unsure = np.array([[3.0, 0.0], [0.0, 3.0]]), np.zeros((2, 2))
-    >>> found = compare(sure, unsure, np.array([0, 1]))
-    >>> found.better, round(found.mean_difference, 4)
+    >>> comparison = compare(sure, unsure, np.array([0, 1]))
+    >>> comparison.better, round(comparison.mean_difference, 4)
     (2, -0.6446)
     """
     options = Options(
@@ -216,16 +221,16 @@ def plan_pair(
         raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
     sources = {"a": first, "b": second, "labels": truth, **open_keys(first, keys._asdict())}
     rows, classes = first.shape
-    job = Job(chunk_pair, unread_pair, options, rows, classes, store=store_of(state, sources, options))
+    job = Job(chunk_pair, unreadable_pair, options, rows, classes, store=store_of(state, sources, options))
     return PairPass(job, first.bounds(options.chunk_bytes), sources)
 
 
 def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None) -> Pair:
     """The sums of some rows of both sets."""
     labels, slices, clusters = to_numpy(labels), to_numpy(slices), to_numpy(clusters)
-    ignored, bad = left_out(job.options, job.classes, labels)
-    beyond = (beyond_of(a, labels) | beyond_of(b, labels)) & ~(ignored | bad)
-    counted = ~(ignored | bad | beyond)
+    ignored, bad = ignored_and_bad(job.options, job.classes, labels)
+    outside = (outside_top_k(a, labels) | outside_top_k(b, labels)) & ~(ignored | bad)
+    counted = ~(ignored | bad | outside)
     statistics = [statistics_of(job, predictions, labels) for predictions in (a, b)]
     state_a, state_b = (
         state_of(
@@ -236,9 +241,9 @@ def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: An
             all_rows=job.rows,
             ignored=ignored,
             bad=bad,
-            beyond=beyond,
+            outside_top_k=outside,
             clusters=clusters,
-            predicted=prediction_of(predictions),
+            predicted=predicted_classes(predictions),
         )
         for row_statistics, predictions in zip(statistics, (a, b), strict=True)
     )
@@ -246,17 +251,17 @@ def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: An
     with np.errstate(invalid="ignore"):  # inf − inf
         difference = loss_a - loss_b
     finite = counted & np.isfinite(difference)
-    table = Table(difference, counted, finite, loss_a < loss_b)
+    grouper = Grouper(difference, counted, finite, loss_a < loss_b)
     sums = State(
         rows=len(labels),
         ignored=int(np.count_nonzero(ignored)),
         bad_label=tally_of(bad, first_row),
-        beyond=tally_of(beyond, first_row),
+        outside_top_k=tally_of(outside, first_row),
         nan=tally_of(counted & np.isnan(difference), first_row),
         loss=moments_of(difference[finite]),
-        slices=table.by(slices),
-        clusters=table.by(clusters),
-        slice_clusters=table.by_both(slices, clusters),
+        slices=grouper.by(slices),
+        clusters=grouper.by(clusters),
+        slice_clusters=grouper.by_both(slices, clusters),
     )
     above, below = (tally_of(counted & (difference == end), first_row) for end in (np.inf, -np.inf))
     orders = (loss_a < loss_b, loss_a > loss_b, loss_a == loss_b)
@@ -264,19 +269,18 @@ def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: An
     return Pair(state_a, state_b, sums, above, below, better, worse, ties)
 
 
-def unread_pair(first_row: int, rows: int) -> Pair:
-    """The sums of rows of which either set could not be read."""
-    lost = unread_state(first_row, rows)
-    return Pair(lost, lost, lost)
+def unreadable_pair(first_row: int, rows: int) -> Pair:
+    """The sums of rows that could not be read in one of the sets."""
+    state = unreadable_state(first_row, rows)
+    return Pair(state, state, state)
 
 
 def comparison(pair: Pair, options: Options) -> Comparison:
-    """What is told of two sets, from their sums."""
+    """The comparison of two sets, from their sums."""
     sums = pair.difference
-    mean, groups = mean_difference(pair), sums.clusters.values()
-    error = clustered_error(sums.loss, sums.counted, groups) if groups else independent_error(sums)
+    mean, clusters = mean_difference(pair), sums.clusters.values()
+    error = clustered_error(sums.loss, sums.counted, clusters) if clusters else independent_error(sums)
     by_slice = clusters_by_slice(sums)
-    a, b = (finish(one, options) for one in (pair.a, pair.b))
     return Comparison(
         mean_difference=mean,
         standard_error=error,
@@ -289,13 +293,13 @@ def comparison(pair: Pair, options: Options) -> Comparison:
         rows=sums.rows,
         clusters=len(sums.clusters) or None,
         slices={key: slice_difference(sums.slices[key], by_slice.get(key)) for key in sorted(sums.slices)},
-        a=a,
-        b=b,
+        a=finish(pair.a, options),
+        b=finish(pair.b, options),
     )
 
 
 def mean_difference(pair: Pair) -> float:
-    """NaN where a row's is, or where one is +inf and another −inf."""
+    """The mean difference; NaN if a row's is, or if one is +inf and another −inf."""
     if pair.difference.nan.count:
         return math.nan
     ends = (math.inf if pair.above.count else 0.0) - (math.inf if pair.below.count else 0.0)
@@ -303,12 +307,12 @@ def mean_difference(pair: Pair) -> float:
 
 
 def p_value(mean: float, error: float) -> float:
-    """The chance of a mean so far from 0 if it were 0, by the normal distribution; of an error of 0 it is 1 or 0."""
+    """The chance of a mean so far from 0 if it were 0, by the normal distribution; 1 or 0 if the error is 0."""
     if error == 0:
         return float(mean == 0)
     return math.erfc(abs(mean) / error / math.sqrt(2))
 
 
 def slice_difference(group: Group, clusters: Sequence[Group] | None) -> SliceDifference:
-    """The numbers of one slice; NaN where one of its differences is not finite."""
-    return SliceDifference(*metrics_of(group, clusters))
+    """The numbers of one slice; NaN if one of its differences is not finite."""
+    return SliceDifference(*group_metrics(group, clusters))

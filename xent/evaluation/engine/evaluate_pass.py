@@ -19,7 +19,7 @@ from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of, largest_chunk
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
-from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unread_state
+from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
 from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, ignored_labels, ranks_of
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
@@ -301,7 +301,7 @@ def plan(
         losses = LossFile.plan(outputs.per_example, sources, store, overwrite=outputs.overwrite)
     rows, classes = opened.shape
     scratch = None if losses is None else losses.scratch
-    job = Job(chunk_state, unread_state, options, rows, classes, store=store, losses=scratch)
+    job = Job(chunk_state, unreadable_state, options, rows, classes, store=store, losses=scratch)
     return Pass(job, bounds, sources, losses, fit_temperature)
 
 

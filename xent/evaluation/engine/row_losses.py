@@ -1,7 +1,7 @@
 """The loss of every row, written by the tasks as they go.
 
 All tasks write into one scratch file, each its own rows; when the pass is done it becomes a .npy or .parquet file or a
-.zarr array, under another name that is then changed, so that an output is there whole or not at all.
+.zarr array, written under another name and renamed, so that an output is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCRATCH = "losses.npy"
 
 @dataclass(frozen=True)
 class LossFile:
-    """Where the losses go: the `scratch` file of the tasks, and the `target` that it becomes."""
+    """The `scratch` file into which tasks write the losses, and the `target` that it becomes."""
 
     target: Path
     scratch: str
@@ -45,7 +45,7 @@ class LossFile:
         Raises
         ------
         FileExistsError, FileNotFoundError, PermissionError, ValueError
-            If it cannot be there.
+            If it cannot be written there.
         """
         predictions = sources["predictions"]
         target = output_path("per_example", path, SUFFIXES, overwrite=overwrite)
@@ -56,7 +56,7 @@ class LossFile:
         return cls(target, str(scratch), predictions.shape[0], dtype, store is not None)
 
     def prepare(self) -> None:
-        """Make the scratch file, of NaN and with its place on the disk, unless an earlier run has made it."""
+        """Make the scratch file, of NaN and with its space on the disk reserved, unless an earlier run has made it."""
         if self.is_kept and os.path.exists(self.scratch):
             return
         draft = Path(f"{self.scratch}.{uuid.uuid4().hex}")
@@ -74,8 +74,8 @@ class LossFile:
                 remove(draft)
 
     def publish(self) -> None:
-        """Make the target of what the tasks have written."""
-        if self.target.suffix == ".npy" and not self.is_kept:  # which it is already
+        """Make the target from the scratch file."""
+        if self.target.suffix == ".npy" and not self.is_kept:  # the scratch file is one already
             with written(self.target):
                 move(Path(self.scratch), self.target)
             return
@@ -96,7 +96,7 @@ class LossFile:
 
 @contextmanager
 def writing(losses: LossFile | None) -> Iterator[None]:
-    """The scratch file is there inside the with block, and becomes the target if that ends well."""
+    """Make the scratch file for the with block, and the target of it if the block raises nothing."""
     if losses is None:
         yield
         return
@@ -112,7 +112,7 @@ def write_losses(scratch: str, first_row: int, losses: NDArray[Any] | float, row
     """Write the losses of some rows into the scratch file."""
     if not rows:
         return
-    # subtle: not mapped, for where a disk is full a mapped page is a SIGBUS and a write an error
+    # subtle: not mapped, for on a full disk a mapped page is a SIGBUS and a write an error
     with open(scratch, "r+b") as file:
         np.lib.format.read_magic(file)
         _, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -121,12 +121,12 @@ def write_losses(scratch: str, first_row: int, losses: NDArray[Any] | float, row
 
 
 def allocate(file: int, size: int) -> None:
-    """Take the place of so many bytes on the disk, where the system knows how; OSError where it is full."""
+    """Reserve so many bytes on the disk, if the system can; OSError if it is full."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, size)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of a file system that does not know how
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot reserve
             raise
 
 

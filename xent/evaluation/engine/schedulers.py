@@ -1,4 +1,4 @@
-"""The engine of a pass: one task per chunk, a tree that merges what they return, and whatever runs the two.
+"""The engine of a pass: one task per chunk, a tree that merges their states, and the scheduler that runs both.
 
 Dask is the engine and nothing more: the tasks and the tree are written down as a plain graph, which any of its
 schedulers runs. Leaves out what a task computes.
@@ -23,7 +23,7 @@ from xent.optional import require
 MERGED_AT_ONCE = 16
 CONNECT_SECONDS = 10
 RETRIES = 2
-"""How often a cluster runs a task again that failed."""
+"""How many times a cluster runs a failed task again."""
 CHUNK = "xent-chunk"
 PROCESSES = "processes"
 SCHEDULERS = (
@@ -39,14 +39,14 @@ Graph = dict[Any, Any]
 def graph_of(job: Job, bounds: list[int], sources: Sequence[Source | None]) -> tuple[Graph, Any]:
     """A Dask graph and the key of its root: the merged states of all chunks.
 
-    The chunks begin at ``bounds``; a task is given what each source has of its rows, None where there is no source.
+    The chunks begin at ``bounds``; a task gets the part of each source that has its rows, None for no source.
     """
     graph: Graph = {}
     columns = []
     run = uuid.uuid4().hex  # subtle: a cluster takes equal keys for the same task, whoever sends them
     for source in sources:
-        needed, parts = ({}, [None] * (len(bounds) - 1)) if source is None else source.parts(bounds)
-        graph |= needed
+        own_graph, parts = ({}, [None] * (len(bounds) - 1)) if source is None else source.parts(bounds)
+        graph |= own_graph
         columns.append(parts)
     keys = [(CHUNK, run, index) for index in range(len(bounds) - 1)]
     for key, rows, *parts in zip(keys, pairwise(bounds), *columns, strict=True):
@@ -66,13 +66,13 @@ def largest_chunk(bounds: list[int]) -> int:
 
 
 def local_threads() -> int:
-    """How many threads of this process take chunks: as xent.using, XENT_THREADS or Dask's configuration say, or all."""
-    asked = current().settings.threads or require("dask", "dask", "an evaluation").config.get("num_workers", None)
-    return asked or affinity()
+    """How many threads of this process work on chunks: by xent.using, XENT_THREADS or Dask's configuration, or all."""
+    threads = current().settings.threads or require("dask", "dask", "an evaluation").config.get("num_workers", None)
+    return threads or affinity()
 
 
 def threads_of(scheduler: Any) -> int | None:
-    """How many chunks are in hand at once on `scheduler`; None where a cluster knows."""
+    """How many chunks `scheduler` works on at once; None for a cluster, which decides itself."""
     if scheduler is None or scheduler == "threads":
         return local_threads()
     if isinstance(scheduler, str) and scheduler.partition(":")[0] == PROCESSES:
@@ -82,7 +82,7 @@ def threads_of(scheduler: Any) -> int | None:
 
 @contextmanager
 def engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Graph, Any, list[int]], Any]]:
-    """The function that computes a graph of chunks with these bounds on `scheduler`, for the time of the with block.
+    """A function that computes a graph of chunks with these bounds on `scheduler`, inside the with block.
 
     Raises
     ------
@@ -91,15 +91,15 @@ def engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Grap
     """
     with ExitStack() as stack:
         if scheduler is None or scheduler in ("threads", "sync"):
-            compute = local(scheduler, progress)
+            compute = compute_locally(scheduler, progress)
         else:
-            client = scheduler if hasattr(scheduler, "scheduler_info") else stack.enter_context(connected(scheduler))
-            compute = distributed(client, progress)
+            client = scheduler if hasattr(scheduler, "scheduler_info") else stack.enter_context(connect(scheduler))
+            compute = compute_on_cluster(client, progress)
         yield compute
 
 
-def local(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
-    """The function that computes a graph in this process."""
+def compute_locally(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
+    """A function that computes a graph in this process."""
     dask = require("dask", "dask", "an evaluation")
     get = dask.get if scheduler == "sync" else require("dask.threaded", "dask", "an evaluation").get
     callback = require("dask.callbacks", "dask", "an evaluation").Callback
@@ -115,15 +115,16 @@ def local(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, li
     return compute
 
 
-def distributed(client: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
-    """The function that computes a graph on a cluster."""
+def compute_on_cluster(client: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
+    """A function that computes a graph on a cluster."""
     library = require("distributed", "distributed", "a cluster")
 
     def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
         keys = [key for key in graph if isinstance(key, tuple) and key[0] == CHUNK]
         total, chunks = client.get(graph, [root, keys], sync=False, retries=RETRIES)
         try:
-            rows = {one.key: bounds[key[-1] + 1] - bounds[key[-1]] for one, key in zip(chunks, keys, strict=True)}
+            indices = [key[-1] for key in keys]
+            rows = {chunk.key: bounds[i + 1] - bounds[i] for chunk, i in zip(chunks, indices, strict=True)}
             finished = library.as_completed(chunks, loop=client.loop)
             del chunks  # a state is let go when it has been merged
             for future in finished:
@@ -133,14 +134,14 @@ def distributed(client: Any, progress: Progress | None) -> Callable[[Graph, Any,
         except (library.client.FutureCancelledError, library.scheduler.KilledWorker, OSError, TimeoutError) as error:
             if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
                 raise  # of the task itself: a file that could not be read
-            raise lost(error) from error
+            raise cluster_lost(error) from error
         finally:
             total.cancel()
 
     return compute
 
 
-def lost(error: Exception) -> ConnectionError:
+def cluster_lost(error: Exception) -> ConnectionError:
     """The error of a cluster that went away."""
     what = str(error).splitlines()[0] if str(error) else type(error).__name__
     remedy = "Run it again; with a state directory it goes on where it was."
@@ -148,15 +149,15 @@ def lost(error: Exception) -> ConnectionError:
 
 
 @contextmanager
-def connected(scheduler: Any) -> Iterator[Any]:
+def connect(scheduler: Any) -> Iterator[Any]:
     """A client of the scheduler at an address or of a scheduler file, or of processes started here."""
     if not isinstance(scheduler, str | os.PathLike):
         raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {scheduler!r}. None is threads.")
     text = os.fspath(scheduler)
     library = require("distributed", "distributed", "a cluster")
     if text.partition(":")[0] == PROCESSES:
-        # no dashboard: its port may be taken, and there is nothing to watch that the bar does not show; no log of a
-        # worker that lost its scheduler while both are closed: what goes wrong in the run is raised
+        # no dashboard: its port may be taken, and the bar shows as much; no log: a worker that loses its scheduler as
+        # both are closed would write there, and what goes wrong in the run is raised
         options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
         with (
             library.LocalCluster(process_count(text), **options) as cluster,
@@ -165,13 +166,13 @@ def connected(scheduler: Any) -> Iterator[Any]:
             yield client
         return
     if "://" in text:
-        where = {"address": text}
+        target = {"address": text}
     elif os.path.isfile(text):
-        where = {"scheduler_file": text}
+        target = {"scheduler_file": text}
     else:
         raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {text!r}. None is threads.")
     try:
-        client = library.Client(**where, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = library.Client(**target, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         rule = f"must be the address or the file of a running scheduler, got {text} ({error})"
         raise ConnectionError(f"evaluate: `scheduler` {rule}. Start one with: dask scheduler") from error
@@ -183,7 +184,7 @@ def connected(scheduler: Any) -> Iterator[Any]:
 
 
 def process_count(text: str) -> int:
-    """The number in "processes:4"; without one, that of the processors."""
+    """The number in "processes:4"; the number of processors for "processes"."""
     _, colon, number = text.partition(":")
     if not colon:
         return affinity()
@@ -193,7 +194,7 @@ def process_count(text: str) -> int:
 
 
 RESIDENT_BYTES = 300 * 10**6
-"""What the process takes beside its chunks: Python, NumPy, Dask, a kernel's code."""
+"""The memory of a process beside its chunks: Python, NumPy, Dask, a kernel's code."""
 
 
 def projected_peak(threads: int, chunk_bytes: int) -> int:

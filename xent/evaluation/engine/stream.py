@@ -11,7 +11,7 @@ from typing import Any
 
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.schedulers import Progress
-from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unread_state
+from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unreadable_state
 from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_source
@@ -32,7 +32,7 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
     for pair in blocks:
         predictions, labels = open_block(pair, state.rows, classes)
         rows, classes = predictions.shape
-        job = Job(chunk_state, unread_state, options, 0, classes, threads=None)
+        job = Job(chunk_state, unreadable_state, options, 0, classes, threads=None)
         parts = [computed(source) for source in (predictions, labels)]
         state = merge(state, run_chunk(job, state.rows, state.rows + rows, *parts))
         check_labels(state, options, predictions, LABEL_REMEDY)

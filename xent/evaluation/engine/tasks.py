@@ -1,7 +1,7 @@
 """What a task does: it reads the rows of its chunk and returns their state.
 
-A chunk that cannot be read is an error that names the file and the rows, or, where that is asked for, cut where what
-is stored is cut, so that the rows that are lost are the same for any chunking.
+A chunk that cannot be read is an error that names the file and the rows. With ``on_error="skip"`` it is cut at the
+edges of what is stored instead, so that the same rows are lost for any chunking.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import xent
 from xent.dispatch.settings import current
 from xent.evaluation.engine.checkpoint import Store
-from xent.evaluation.engine.labels import beyond_of, left_out
+from xent.evaluation.engine.labels import ignored_and_bad, outside_top_k
 from xent.evaluation.engine.row_losses import write_losses
 from xent.evaluation.options import Options
 from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_on_a_gpu, to_numpy
@@ -30,42 +30,42 @@ from xent.evaluation.sources.topk import TopKRows
 from xent.evaluation.statistics.classwise import classwise_of
 from xent.evaluation.statistics.state import State, Tally, merge, merge_all, state_of
 
-TEMPERED_ELEMENTS = 2**20
+SCALED_ELEMENTS = 2**20
 
 
-def wishes_here() -> dict[str, Any]:
-    """What ``xent.using`` and the environment say of kernels here, to be said again where a task runs."""
+def kernel_preferences() -> dict[str, Any]:
+    """The options on kernels of ``xent.using`` and of the environment, to be set again in the process of a task."""
     settings = current().settings
     return {"prefer": settings.prefer or None, "disable": settings.disable or None, "kernel": settings.kernel}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a pass have in common.
+    """The part of a pass that all its tasks share.
 
     Attributes
     ----------
     measure : callable
         ``measure(job, first_row, *arrays)`` is the state of some rows, the first being row `first_row` of the set.
-    passed_over : callable
-        ``passed_over(first_row, rows)`` is the state of rows that could not be read.
+    skip : callable
+        ``skip(first_row, rows)`` is the state of rows that could not be read.
     options : Options
     rows, classes : int
         Of the whole set.
     inverse_temperature : float
-        What logits are multiplied by.
+        Logits are multiplied by it.
     store : Store or None
-        Where finished states are kept.
+        The store of finished states.
     losses : str or None
         The scratch file into which the loss of each row is written.
-    wishes : mapping
-        What ``xent.using`` says of kernels where the pass was planned.
+    preferences : mapping
+        The :func:`kernel_preferences` of the process that planned the pass.
     threads : int or None
-        How many a kernel may use; None is all that it is given elsewhere.
+        How many a kernel may use; None is as many as outside of a task.
     """
 
     measure: Callable[..., Any]
-    passed_over: Callable[[int, int], Any]
+    skip: Callable[[int, int], Any]
     options: Options
     rows: int
     classes: int
@@ -73,41 +73,38 @@ class Job:
     store: Store | None = None
     losses: str | None = None
     threads: int | None = 1
-    wishes: Mapping[str, Any] = field(default_factory=wishes_here)
+    preferences: Mapping[str, Any] = field(default_factory=kernel_preferences)
 
 
 def run_chunk(job: Job, start: int, stop: int, *parts: Any) -> Any:
-    """The state of rows start to stop, kept in the store, or taken from there; each part is of these rows, or None."""
+    """The state of rows start to stop, loaded from the store or saved there; each part is of these rows, or None."""
     if job.store is None:
-        return measured(job, start, 0, stop - start, parts)
-    kept = job.store.load(start, stop)
-    if kept is None:
-        kept = measured(job, start, 0, stop - start, parts)
-        if not getattr(kept, "difference", kept).unread.count:  # the next run is to try again
-            job.store.save(start, stop, kept)
-    return kept
+        return measure_rows(job, start, 0, stop - start, parts)
+    state = job.store.load(start, stop)
+    if state is None:
+        state = measure_rows(job, start, 0, stop - start, parts)
+        if not state.unreadable.count:  # the next run is to try again
+            job.store.save(start, stop, state)
+    return state
 
 
-def measured(job: Job, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
-    """The state of some rows of a chunk that begins at `first_row` of the set."""
-    taken = []
+def measure_rows(job: Job, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
+    """The state of rows start to stop of a chunk that begins at `first_row` of the set."""
+    blocks = []
     for part in parts:
         try:
-            taken.append(read_rows(part, start, stop))
+            blocks.append(read_rows(part, start, stop))
         except ReadError:
             if job.options.on_error != "skip":
                 raise
             middle = part.edge(start, stop)
-            if middle is None:
-                if job.losses:
-                    write_losses(job.losses, first_row + start, np.nan, stop - start)
-                return job.passed_over(first_row + start, stop - start)
-            before, after = (
-                measured(job, first_row, start, middle, parts),
-                measured(job, first_row, middle, stop, parts),
-            )
-            return merge(before, after)
-    return job.measure(job, first_row + start, *taken)
+            if middle is not None:
+                first_half = measure_rows(job, first_row, start, middle, parts)
+                return merge(first_half, measure_rows(job, first_row, middle, stop, parts))
+            if job.losses:
+                write_losses(job.losses, first_row + start, np.nan, stop - start)
+            return job.skip(first_row + start, stop - start)
+    return job.measure(job, first_row + start, *blocks)
 
 
 def chunk_state(
@@ -116,68 +113,71 @@ def chunk_state(
     """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
     labels = to_numpy(labels)
     if job.inverse_temperature != 1:
-        plain = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
-        step = max(1, TEMPERED_ELEMENTS // job.classes)
+        unscaled = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
+        step = max(1, SCALED_ELEMENTS // job.classes)
         blocks = [slice(start, start + step) for start in range(0, len(labels), step)]
-        logits = (tempered(job, predictions[rows]) for rows in blocks)
-        states = zip(blocks, logits, strict=True)
-        state: State = merge_all(chunk_state(plain, first_row + rows.start, one, labels[rows]) for rows, one in states)
+        state: State = merge_all(
+            chunk_state(unscaled, first_row + rows.start, scaled_logits(job, predictions[rows]), labels[rows])
+            for rows in blocks
+        )
         return state
-    ignored, bad = left_out(job.options, job.classes, labels)
-    found = statistics_of(job, predictions, labels)
-    keys = {"slices": to_numpy(slices), "clusters": to_numpy(clusters)}
-    beyond = beyond_of(predictions, labels) & ~(ignored | bad)
+    ignored, bad = ignored_and_bad(job.options, job.classes, labels)
+    outside = outside_top_k(predictions, labels) & ~(ignored | bad)
+    statistics = statistics_of(job, predictions, labels)
     if job.losses:
-        write_losses(job.losses, first_row, np.where(ignored | bad | beyond, np.nan, found.loss), len(labels))
+        losses = np.where(ignored | bad | outside, np.nan, statistics.loss)
+        write_losses(job.losses, first_row, losses, len(labels))
     classwise = None
     if job.options.classwise:
-        probabilities = probabilities_of(job, predictions, found.lse)
+        probabilities = probabilities_of(job, predictions, statistics.lse)
         classwise = classwise_of(probabilities, labels, ~(ignored | bad), job.classes, job.options.bins)
     return state_of(
-        found,
+        statistics,
         labels,
         job.options,
         first_row=first_row,
         all_rows=job.rows,
         ignored=ignored,
         bad=bad,
-        beyond=beyond,
+        outside_top_k=outside,
+        slices=to_numpy(slices),
+        clusters=to_numpy(clusters),
         classwise=classwise,
-        predicted=prediction_of(predictions),
-        **keys,
+        predicted=predicted_classes(predictions),
     )
 
 
-def tempered(job: Job, predictions: Any) -> Any:
-    """The predictions of a block as logits over the temperature."""
-    wide = to_numpy(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
+def scaled_logits(job: Job, predictions: Any) -> NDArray[Any]:
+    """The logits of a block, multiplied by the inverse temperature."""
+    logits: NDArray[Any] = to_numpy(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
     if job.options.kind == "probabilities":
         with np.errstate(divide="ignore"):
-            wide = np.log(wide)
-    return wide * wide.dtype.type(job.inverse_temperature)
+            logits = np.log(logits)
+    logits = logits * logits.dtype.type(job.inverse_temperature)
+    return logits
 
 
-def unread_state(first_row: int, rows: int) -> State:
+def unreadable_state(first_row: int, rows: int) -> State:
     """The state of rows that could not be read."""
-    return State(rows=rows, unread=Tally(rows, first_row))
+    return State(rows=rows, unreadable=Tally(rows, first_row))
 
 
 def statistics_of(job: Job, predictions: Any, labels: NDArray[Any]) -> xent.RowStatistics:
-    """The numbers of some rows, as NumPy's arrays."""
+    """The statistics of some rows, as NumPy arrays."""
     if isinstance(predictions, TopKRows):
-        predictions.check(left_out(job.options, job.classes, labels)[0])
+        predictions.check(ignored_and_bad(job.options, job.classes, labels)[0])
         return predictions.statistics(labels)
     if not isinstance(predictions, xent.RowStatistics):
         if is_on_a_gpu(predictions):
             labels = array_namespace(predictions).asarray(labels, device=predictions.device)
-        with xent.using(**job.wishes, threads=job.threads, validate="never"):
+        with xent.using(**job.preferences, threads=job.threads, validate="never"):
             ignored = job.options.ignore_index or None
             predictions = xent.row_statistics(predictions, labels, kind=job.options.kind, ignore_index=ignored)
     return xent.RowStatistics(*map(to_numpy, predictions))
 
 
-def prediction_of(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-    """The class of the highest prediction of rows that are asked for, where the predictions are at hand."""
+def predicted_classes(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+    """A function that returns the class of the highest prediction of given rows; None if it is not known."""
     if isinstance(predictions, xent.RowStatistics):
         return None
     if isinstance(predictions, TopKRows):
@@ -186,7 +186,7 @@ def prediction_of(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | 
 
 
 def probabilities_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[[slice], NDArray[Any]]:
-    """The probabilities of some rows, in float64."""
+    """A function that returns the probabilities of some rows, in float64."""
 
     def probabilities(rows: slice) -> NDArray[Any]:
         block: NDArray[Any] = to_numpy(predictions[rows]).astype(np.float64)
@@ -217,5 +217,5 @@ def cut_statistics(predictions: Source, labels: Source, bounds: list[int], optio
         lazy = lazy.map_blocks(xp.asarray, dtype=lazy.dtype, meta=xp.empty((0,), dtype=lazy.dtype))
     with xent.using(validate="never"):
         ignored = options.ignore_index or None
-        found = xent.row_statistics(array, lazy, kind=options.kind, ignore_index=ignored)
-    return StatisticsSource(predictions.path, predictions.shape, predictions.dtype, tuple(found))
+        statistics = xent.row_statistics(array, lazy, kind=options.kind, ignore_index=ignored)
+    return StatisticsSource(predictions.path, predictions.shape, predictions.dtype, tuple(statistics))

@@ -18,6 +18,7 @@ from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.schedulers import largest_chunk, local_threads, projected_peak
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.topk import TopKSource
+from xent.evaluation.statistics.metrics import FLAWS
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, PairPass
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 COUNTS = (
-    *("rows", "counted", "ignored", "bad_labels", "beyond_rows", "unread_rows"),
-    *("nan_rows", "infinite_rows", "unnormalised_rows"),
-    *("first_bad_label", "first_beyond", "first_unread", "first_nan", "first_infinite", "first_unnormalised"),
+    *("rows", "counted", "ignored"),
+    *(flaw.count for flaw in FLAWS),
+    *(flaw.first for flaw in FLAWS),
     "clusters",
 )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xent.evaluation.report.wording import UNITS
+from xent.evaluation.statistics.metrics import FLAWS
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, SliceDifference
@@ -88,12 +89,7 @@ def count_table(evaluation: Evaluation) -> Table:
         ("rows", evaluation.rows, None),
         ("counted", evaluation.counted, None),
         ("ignored", evaluation.ignored, None),
-        ("of a bad label", evaluation.bad_labels, evaluation.first_bad_label),
-        ("of a label beyond the ids", evaluation.beyond_rows, evaluation.first_beyond),
-        ("not read", evaluation.unread_rows, evaluation.first_unread),
-        ("counted, loss NaN", evaluation.nan_rows, evaluation.first_nan),
-        ("counted, loss infinite", evaluation.infinite_rows, evaluation.first_infinite),
-        ("counted, not summing to 1", evaluation.unnormalised_rows, evaluation.first_unnormalised),
+        *((flaw.description, getattr(evaluation, flaw.count), getattr(evaluation, flaw.first)) for flaw in FLAWS),
     ]
     if evaluation.clusters is not None:
         rows.append(("clusters", evaluation.clusters, None))

@@ -26,7 +26,7 @@ SLACK = 0.01  # of a row's total probability, for what float16 and the writer's 
 
 @dataclass(frozen=True)
 class TopK:
-    """The k largest log-probabilities of each row, in the place of predictions.
+    """The k largest log-probabilities of each row, which :func:`xent.evaluate` takes as predictions.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class TopKSource(Source):
         return [*self.ids.files(), *self.values.files()]
 
     def check_complete(self) -> None:
-        """Raise ReadError where parts of either were never written, or are lost."""
+        """Raise ReadError if parts of either were never written, or are lost."""
         self.ids.check_complete()
         self.values.check_complete()
 
@@ -122,22 +122,22 @@ class TopKRows:
 
     @property
     def tail_value(self) -> NDArray[Any]:
-        """The log-probability of each class that is not among the ids, shape (rows,); NaN where it is not known."""
+        """The log-probability of each class that is not among the ids, shape (rows,); NaN if it is not known."""
         others = self.classes - self.ids.shape[1]
         if not others:
             return np.full(len(self.ids), -np.inf)
         if self.tail != "uniform":
             return np.full(len(self.ids), np.nan)
-        with np.errstate(divide="ignore"):  # nothing is left: −inf
+        with np.errstate(divide="ignore"):  # log 0, if nothing is left
             return np.log(np.maximum(1 - np.exp(self.values).sum(axis=1), 0)) - np.log(others)  # type: ignore[no-any-return]
 
-    def beyond(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """The rows whose label is not among the ids, where nothing is known of it."""
-        outside = ~(self.ids == labels[:, None]).any(axis=1)
-        return outside if self.tail != "uniform" else np.zeros_like(outside)
+    def outside(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """The rows whose label is not among the ids and has no log-probability; none if the tail is uniform."""
+        is_absent = ~(self.ids == labels[:, None]).any(axis=1)
+        return is_absent if self.tail != "uniform" else np.zeros_like(is_absent)
 
     def check(self, ignored: NDArray[Any]) -> None:
-        """Raise ReadError for the first row that cannot be, of those that are not ignored."""
+        """Raise ReadError for the first row that is malformed, of those that are not ignored."""
         in_order = np.sort(self.ids, axis=1)
         for flaw, bad in (
             ("an id outside its classes", ((self.ids < 0) | (self.ids >= self.classes)).any(axis=1)),
@@ -150,7 +150,7 @@ class TopKRows:
                 raise ReadError(f"evaluate: row {row} of {self.path or 'the ids'} has {flaw}.")
 
     def statistics(self, labels: NDArray[Any]) -> xent.RowStatistics:
-        """What :func:`xent.row_statistics` says of the log-probabilities of all classes."""
+        """As :func:`xent.row_statistics` of the log-probabilities of all classes."""
         values, others, tail_value = self.values, self.classes - self.ids.shape[1], self.tail_value
         at_label = self.ids == labels[:, None]
         label_value = np.where(at_label.any(axis=1), np.where(at_label, values, 0.0).sum(axis=1), tail_value)
@@ -179,13 +179,13 @@ class TopKRows:
         values, ids, tail_value = self.values[rows], self.ids[rows], self.tail_value[rows]
         top = values.max(axis=1, keepdims=True)
         best: NDArray[Any] = np.where(values == top, ids, self.classes).min(axis=1)
-        for at in np.flatnonzero(tail_value > top[:, 0]):
-            best[at] = next(one for one in range(self.classes) if one not in ids[at])
+        for row in np.flatnonzero(tail_value > top[:, 0]):
+            best[row] = next(label for label in range(self.classes) if label not in ids[row])
         return best
 
 
 def pair_up(top: TopK, ids: Source, values: Source, argument: str) -> TopKSource:
-    """The source of both; TypeError or ValueError where they do not fit."""
+    """The source of ids and values; TypeError or ValueError if they do not fit."""
     if top.tail not in TAILS:
         rule, remedy = "have the tail 'uniform', 'error' or 'skip'", "It says what is known of the other classes."
         raise ValueError(refusal(argument, rule, repr(top.tail), remedy))

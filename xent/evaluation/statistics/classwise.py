@@ -47,11 +47,11 @@ class Classwise:
 
     def merge(self, other: Classwise) -> Classwise:
         """The sums of both."""
-        return Classwise(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        return Classwise(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Classwise) and all(
-            np.array_equal(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)
+            np.array_equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
         )
 
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
@@ -65,12 +65,12 @@ class Classwise:
 def classwise_of(
     probabilities: Callable[[slice], NDArray[Any]], labels: NDArray[Any], counted: NDArray[Any], classes: int, bins: int
 ) -> Classwise:
-    """The sums of the counted rows that hold probabilities.
+    """The sums of the counted rows whose predictions are probabilities.
 
     Parameters
     ----------
     probabilities : callable
-        Given a slice of the rows, theirs: (rows, C) float64.
+        Returns those of a slice of the rows: (rows, C) float64.
     labels : array, shape (rows,), integer, in [0, C) where counted
     counted : array, shape (rows,), bool
     classes, bins : int
@@ -84,12 +84,12 @@ def classwise_of(
         with np.errstate(invalid="ignore"):
             kept = counted[block] & ((p >= 0) & (p <= LARGEST)).all(axis=1)
         p, label = p[kept], labels[block][kept].astype(np.int64)
-        place = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
-        place += np.arange(classes) * bins
-        sums = np.bincount(place.ravel(), np.rint(p * UNIT).ravel(), size).astype(np.int64)
-        counts += np.bincount(place.ravel(), minlength=size)
-        hits += np.bincount(place[np.arange(len(label)), label], minlength=size)
-        high += sums >> LOW_BITS
-        low += sums & (2**LOW_BITS - 1)
+        bin_index = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
+        bin_index += np.arange(classes) * bins
+        units = np.bincount(bin_index.ravel(), np.rint(p * UNIT).ravel(), size).astype(np.int64)
+        counts += np.bincount(bin_index.ravel(), minlength=size)
+        hits += np.bincount(bin_index[np.arange(len(label)), label], minlength=size)
+        high += units >> LOW_BITS
+        low += units & (2**LOW_BITS - 1)
         rows += len(label)
-    return Classwise(rows, *(one.reshape(classes, bins) for one in (counts, hits, high, low)))
+    return Classwise(rows, *(sums.reshape(classes, bins) for sums in (counts, hits, high, low)))

@@ -8,8 +8,8 @@ integer times a power of two, so its sum and the sum of its squares are kept as 
 which no split of the rows and no order of the merges can change, and from which mean and variance follow without
 cancellation, rounded once. S never passes 2200 bits and Q 4400, for up to 2**64 numbers.
 
-The numbers of a block are cut at places that all of them share, as ExtractVector [1]_ does, so that the pieces at one
-place add up in float64 without rounding.
+All numbers of a block are cut at the same bits, as ExtractVector [1]_ does, so that the pieces of one cut add up in
+float64 without rounding.
 
 .. [1] Rump, Ogita & Oishi, "Accurate floating-point summation, part I: faithful rounding", SIAM J. Sci. Comput. 31(1),
    2008, section 3.
@@ -56,7 +56,7 @@ class Moments(NamedTuple):
         if n < 2:
             return math.nan
         # n Q - S**2 = n (n - 1) * sample variance, exactly
-        return root(n * self.squares - self.total**2, n * n * (n - 1) << 2 * UNIT_BITS)
+        return sqrt_ratio(n * self.squares - self.total**2, n * n * (n - 1) << 2 * UNIT_BITS)
 
 
 def ratio(numerator: int, denominator: int) -> float:
@@ -64,7 +64,7 @@ def ratio(numerator: int, denominator: int) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def root(numerator: int, denominator: int) -> float:
+def sqrt_ratio(numerator: int, denominator: int) -> float:
     """The square root of a quotient of integers; it neither underflows nor overflows."""
     return math.isqrt((numerator << 2 * ROOT_BITS) // denominator) / (1 << ROOT_BITS)
 
@@ -86,25 +86,25 @@ def grouped_moments(values: NDArray[Any], group: NDArray[Any] | None, groups: in
     totals, squares = [0] * groups, [0] * groups
     for start in range(0, len(values), BLOCK_ROWS):
         block = values[start : start + BLOCK_ROWS]
-        present, place = present_groups(group, start)
+        present, index = present_groups(group, start)
         for part, scale in ordinary_parts(block.astype(np.float64)):
-            add_exactly(totals, part, present, place, scale + UNIT_BITS)
+            add_exactly(totals, part, present, index, scale + UNIT_BITS)
             for product in square(part, is_short=values.dtype.itemsize < 8):
-                add_exactly(squares, product, present, place, 2 * (scale + UNIT_BITS))
+                add_exactly(squares, product, present, index, 2 * (scale + UNIT_BITS))
     counts = [len(values)] if group is None else np.bincount(group, minlength=groups).tolist()
-    return [Moments(*one) for one in zip(counts, totals, squares, strict=True)]
+    return [Moments(*sums) for sums in zip(counts, totals, squares, strict=True)]
 
 
 def present_groups(group: NDArray[Any] | None, start: int) -> tuple[Sequence[int], NDArray[Any] | None]:
-    """The groups that may occur in the block of rows from `start` on, and where among them each row's is."""
+    """The groups that may occur in the block of rows from `start` on, and the index of each row's among them."""
     if group is None:
         return (0,), None
     block = group[start : start + BLOCK_ROWS]
     low, high = int(block.min()), int(block.max())
     if high - low < BLOCK_ROWS:
         return range(low, high + 1), block - low
-    names, place = np.unique(block, return_inverse=True)
-    return names.tolist(), place
+    groups, index = np.unique(block, return_inverse=True)
+    return groups.tolist(), index
 
 
 def ordinary_parts(block: NDArray[Any]) -> Iterator[tuple[NDArray[Any], int]]:
@@ -117,8 +117,8 @@ def ordinary_parts(block: NDArray[Any]) -> Iterator[tuple[NDArray[Any], int]]:
     if not (small.any() or large.any()):
         yield block, 0
         return
-    for scale, where in ((-RESCALE, small), (0, ~(small | large)), (RESCALE, large)):
-        yield np.ldexp(np.where(where, block, 0.0), -scale), scale
+    for scale, rows in ((-RESCALE, small), (0, ~(small | large)), (RESCALE, large)):
+        yield np.ldexp(np.where(rows, block, 0.0), -scale), scale
 
 
 def square(part: NDArray[Any], *, is_short: bool) -> tuple[NDArray[Any], ...]:
@@ -132,15 +132,15 @@ def square(part: NDArray[Any], *, is_short: bool) -> tuple[NDArray[Any], ...]:
 
 
 def add_exactly(
-    sums: list[int], part: NDArray[Any], present: Sequence[int], place: NDArray[Any] | None, shift: int
+    sums: list[int], part: NDArray[Any], present: Sequence[int], index: NDArray[Any] | None, shift: int
 ) -> None:
-    """Adds the sum of a block over each of its groups, times 2**shift, to that group's."""
+    """Add the sum of a block over each of its groups, times 2**shift, to that group's."""
     while (top := max(part.max(), -part.min())) > 0:
         exponent = math.frexp(top)[1]  # nothing is over 2**exponent
         cut = math.ldexp(1.0, exponent + 15)
         piece = (part + cut) - cut  # multiples of 2**(exponent - 38)
         part = part - piece
-        added = piece.sum(keepdims=True) if place is None else np.bincount(place, weights=piece)
-        lift, units = shift + exponent - PIECE_BITS, np.ldexp(added, PIECE_BITS - exponent).astype(np.int64)
-        for at in np.flatnonzero(units).tolist():
-            sums[present[at]] += int(units[at]) << lift
+        group_sums = piece.sum(keepdims=True) if index is None else np.bincount(index, weights=piece)
+        lift, units = shift + exponent - PIECE_BITS, np.ldexp(group_sums, PIECE_BITS - exponent).astype(np.int64)
+        for group in np.flatnonzero(units).tolist():
+            sums[present[group]] += int(units[group]) << lift

@@ -1,8 +1,8 @@
 """The sums of a prediction set, merged exactly: what a pass keeps of some rows.
 
-A state is of a size that does not grow with its rows; with the tables that are asked for it grows with the classes,
-slices and clusters that it has met. Leaves out how a row's numbers are made, where the rows come from, and the means
-and errors that are made of the sums (``metrics.py``).
+The size of a state does not grow with its rows; with the tables that are asked for it grows with the classes,
+slices and clusters that it has met. Leaves out how a row's numbers are computed, where the rows come from, and the
+means and errors that follow from the sums (``metrics.py``).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SEGMENTS = 100
 WORST = 10
 """How many rows of the highest loss are kept."""
 OCTAVES = (-24, 12)
-"""Losses under 2**-24 nats and over 2**12 share a bin of the histogram each; there are four bins in an octave."""
+"""The histogram of losses has four bins in an octave; losses under 2**-24 nats, and over 2**12, are in one bin each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many rows share a flaw, the first such row of the whole set, and its label where that is the flaw."""
+    """How many rows share a flaw, the first such row of the whole set, and its label if that is the flaw."""
 
     count: int = 0
     first_row: int | None = None
@@ -70,7 +70,7 @@ class Bin(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A row of high loss; `predicted` is the class of its highest prediction, None where the classes are cut."""
+    """A row of high loss; `predicted` is the class of its highest prediction, None if it is not known."""
 
     row: int
     label: int
@@ -80,13 +80,15 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """The rows of the highest loss, the highest first; of equal ones those that come first."""
+    """The rows of the highest loss, the highest first; of equal ones the first."""
 
     examples: tuple[Example, ...] = ()
 
     def merge(self, other: Worst) -> Worst:
         """The worst of both."""
-        return Worst(tuple(sorted(self.examples + other.examples, key=lambda one: (-one.loss, one.row))[:WORST]))
+        return Worst(
+            tuple(sorted(self.examples + other.examples, key=lambda example: (-example.loss, example.row))[:WORST])
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,10 @@ class State:
     Attributes
     ----------
     rows, ignored : int
-    unread : Tally
-        Rows that could not be read and were passed over; nothing else of them is known.
-    beyond : Tally
-        Rows whose label is not among the k classes that are known of a row, and its label where that is an error.
+    unreadable : Tally
+        Rows that could not be read and were skipped; nothing else of them is known.
+    outside_top_k : Tally
+        Rows whose label is not among the k classes that are known of a row, and the first one's label.
     bad_label, nan, infinite, unnormalised : Tally
         A row whose loss is NaN or −inf (no distribution has one) is in ``nan``, one of loss +inf in ``infinite``, one
         of probabilities that do not sum to 1 in ``unnormalised``; all these are counted rows. Rows ignored or of a bad
@@ -107,29 +109,29 @@ class State:
     loss, brier, entropy, confidence : Moments
         Over counted rows in which the number is finite.
     ranks : mapping of int to int
-        How many counted rows have their label at each rank that is asked for.
+        How many counted rows have their label at each of the first ``options.ranks`` ranks.
     labels : mapping of int to int
         How many counted rows have each label.
     bins : mapping of int to Bin
         The rows by their highest probability.
     histogram : mapping of int to int
-        The rows of a finite loss by :func:`place_of`.
+        The rows of a finite loss by :func:`histogram_bin`.
     segments : mapping of int to Group
-        The rows by the part of the set that they lie in.
+        The rows by the part of the set in which they are.
     worst : Worst
     classes, slices, clusters : mapping to Group
-        The tables that are asked for.
+        The tables, each empty unless it is asked for.
     slice_clusters : mapping to Group
-        The rows by (slice, cluster), where both are given.
+        The rows by (slice, cluster), if both are given.
     classwise : Classwise or None
-        Where it is asked for.
+        If it is asked for.
     """
 
     rows: int = 0
     ignored: int = 0
-    unread: Tally = field(default_factory=Tally)
+    unreadable: Tally = field(default_factory=Tally)
     bad_label: Tally = field(default_factory=Tally)
-    beyond: Tally = field(default_factory=Tally)
+    outside_top_k: Tally = field(default_factory=Tally)
     nan: Tally = field(default_factory=Tally)
     infinite: Tally = field(default_factory=Tally)
     unnormalised: Tally = field(default_factory=Tally)
@@ -151,8 +153,8 @@ class State:
 
     @property
     def counted(self) -> int:
-        """The denominator of every mean: all rows but those ignored, of a bad label, beyond the k, or not read."""
-        return self.rows - self.ignored - self.bad_label.count - self.beyond.count - self.unread.count
+        """The denominator of every mean: rows neither ignored nor unreadable, of a label that has a loss."""
+        return self.rows - self.ignored - self.bad_label.count - self.outside_top_k.count - self.unreadable.count
 
     @property
     def correct(self) -> int:
@@ -177,7 +179,7 @@ def merge(a: Any, b: Any) -> Any:
         return {**a, **b, **{key: merge(a[key], b[key]) for key in a.keys() & b.keys()}}
     if hasattr(a, "merge"):
         return a.merge(b)
-    return type(a)(**{one.name: merge(getattr(a, one.name), getattr(b, one.name)) for one in fields(a)})
+    return type(a)(**{each.name: merge(getattr(a, each.name), getattr(b, each.name)) for each in fields(a)})
 
 
 def merge_all(states: Iterable[Any]) -> Any:
@@ -194,7 +196,7 @@ def state_of(
     all_rows: int = 0,
     ignored: NDArray[Any] | None = None,
     bad: NDArray[Any] | None = None,
-    beyond: NDArray[Any] | None = None,
+    outside_top_k: NDArray[Any] | None = None,
     slices: NDArray[Any] | None = None,
     clusters: NDArray[Any] | None = None,
     classwise: Classwise | None = None,
@@ -213,53 +215,55 @@ def state_of(
         Where the block begins in the whole set.
     all_rows : int
         The rows of the whole set, which are cut into :data:`SEGMENTS`; 0 if they are not known, and not cut.
-    ignored, bad, beyond : array, shape (rows,), bool, or None
+    ignored, bad, outside_top_k : array, shape (rows,), bool, or None
         The rows to leave out; no row is two of them. None is none.
     slices, clusters : array, shape (rows,), or None
         The slice and the cluster of each row, integers or text.
     classwise : Classwise, optional
-        Theirs.
+        The sums of these rows.
     predicted : callable, optional
-        Given the indices of some rows of the block, the classes of their highest predictions.
+        Returns the classes of the highest predictions of some rows of the block, given their indices.
     """
     loss = np.asarray(statistics.loss)
-    ignored, bad, beyond = (np.zeros(len(loss), bool) if rows is None else rows for rows in (ignored, bad, beyond))
-    counted = ~(ignored | bad | beyond)
+    ignored, bad, outside_top_k = (
+        np.zeros(len(loss), bool) if rows is None else rows for rows in (ignored, bad, outside_top_k)
+    )
+    counted = ~(ignored | bad | outside_top_k)
     infinite, finite = counted & np.isposinf(loss), counted & np.isfinite(loss)
     unnormalised = counted & ~(np.abs(statistics.lse) <= NORMALISED_WITHIN) & options.are_probabilities
     rank, top = np.asarray(statistics.label_rank), np.asarray(statistics.top_probability, np.float64)
     label_probability = np.asarray(statistics.label_probability, np.float64)
     sum_p_squared = np.asarray(statistics.sum_p_squared, np.float64)
-    table = Table(loss, counted, finite, rank == 0)
+    grouper = Grouper(loss, counted, finite, rank == 0)
     bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins)
     return State(
         rows=len(loss),
         ignored=int(np.count_nonzero(ignored)),
         bad_label=tally_of(bad, first_row, labels),
-        beyond=tally_of(beyond, first_row, labels),
+        outside_top_k=tally_of(outside_top_k, first_row, labels),
         nan=tally_of(counted & ~finite & ~infinite, first_row),
         infinite=tally_of(infinite, first_row),
         unnormalised=tally_of(unnormalised, first_row),
         loss=moments_of(loss[finite]),
         brier=finite_moments((1 - 2 * label_probability + sum_p_squared)[counted]),
         entropy=finite_moments(np.asarray(statistics.entropy)[counted]),
-        confidence=reduce(Moments.merge, (one.confidence for one in bins.values()), Moments()),
+        confidence=reduce(Moments.merge, (each.confidence for each in bins.values()), Moments()),
         ranks=counts_of(rank[counted & (rank >= 0) & (rank < options.ranks)]),
         labels=counts_of(labels[counted]),
         bins=bins,
-        histogram=counts_of(place_of(loss[finite])),
-        segments=table.by_segment(first_row, all_rows),
+        histogram=counts_of(histogram_bin(loss[finite])),
+        segments=grouper.by_segment(first_row, all_rows),
         worst=worst_of(np.where(finite | infinite, loss, -np.inf), labels, first_row, predicted),
-        classes=table.by(labels) if options.by_class else {},
-        slices=table.by(slices),
-        clusters=table.by(clusters),
-        slice_clusters=table.by_both(slices, clusters),
+        classes=grouper.by(labels) if options.by_class else {},
+        slices=grouper.by(slices),
+        clusters=grouper.by(clusters),
+        slice_clusters=grouper.by_both(slices, clusters),
         classwise=classwise,
     )
 
 
 def tally_of(flawed: NDArray[Any], first_row: int, labels: NDArray[Any] | None = None) -> Tally:
-    """The tally of the rows where `flawed` is true, with the label of the first where labels are given."""
+    """The tally of the rows for which `flawed` is true, with the label of the first if labels are given."""
     count = int(np.count_nonzero(flawed))
     if not count:
         return Tally()
@@ -268,7 +272,7 @@ def tally_of(flawed: NDArray[Any], first_row: int, labels: NDArray[Any] | None =
 
 
 def finite_moments(values: NDArray[Any]) -> Moments:
-    """The moments of those that are finite."""
+    """The moments of the finite values."""
     return moments_of(values[np.isfinite(values)])
 
 
@@ -281,29 +285,29 @@ def counts_of(values: NDArray[Any]) -> dict[int, int]:
         counts = np.bincount((values - values.dtype.type(low)).astype(np.intp, copy=False))
         keys = np.flatnonzero(counts)
         return dict(zip((keys + low).tolist(), counts[keys].tolist(), strict=True))
-    names, times = np.unique(values, return_counts=True)
-    return dict(zip(names.tolist(), times.tolist(), strict=True))
+    keys, counts = np.unique(values, return_counts=True)
+    return dict(zip(keys.tolist(), counts.tolist(), strict=True))
 
 
-def place_of(loss: NDArray[Any]) -> NDArray[Any]:
-    """The bin of each loss in the histogram, four to the octave: exact, so the same on every machine."""
+def histogram_bin(loss: NDArray[Any]) -> NDArray[Any]:
+    """The index of each loss's bin in the histogram, four to the octave: exact, so the same on every machine."""
     fraction, exponent = np.frexp(loss)  # a fraction is in [1/2, 1)
     lowest, highest = OCTAVES
-    place = 4 * exponent + np.floor(8 * fraction - 4).astype(np.int64)
-    return np.clip(np.where(loss > 0, place, 4 * lowest), 4 * lowest, 4 * highest + 3)
+    index = 4 * exponent + np.floor(8 * fraction - 4).astype(np.int64)
+    return np.clip(np.where(loss > 0, index, 4 * lowest), 4 * lowest, 4 * highest + 3)
 
 
-def edges_of(place: int) -> tuple[float, float]:
-    """The losses between which a bin of the histogram lies; those at the ends take whatever is beyond them."""
-    low, high = (math.ldexp(4 + one % 4, one // 4 - 3) for one in (place, place + 1))
+def histogram_edges(index: int) -> tuple[float, float]:
+    """The losses between which a bin of the histogram lies; the first begins at 0, the last has no end."""
+    low, high = (math.ldexp(4 + edge % 4, edge // 4 - 3) for edge in (index, index + 1))
     lowest, highest = OCTAVES
-    return (0.0 if place <= 4 * lowest else low), (math.inf if place >= 4 * highest + 3 else high)
+    return (0.0 if index <= 4 * lowest else low), (math.inf if index >= 4 * highest + 3 else high)
 
 
 def worst_of(
     loss: NDArray[Any], labels: NDArray[Any], first_row: int, predicted: Callable[[NDArray[Any]], NDArray[Any]] | None
 ) -> Worst:
-    """The rows of the highest loss; one of −inf is none."""
+    """The rows of the highest loss; a loss of −inf is left out."""
     count = min(WORST, len(loss))
     if not count:
         return Worst()
@@ -313,20 +317,19 @@ def worst_of(
     rows = rows[loss[rows] > -np.inf]
     classes = [None] * len(rows) if predicted is None else predicted(rows).tolist()
     columns = ((rows + first_row).tolist(), labels[rows].tolist(), classes, loss[rows].tolist())
-    return Worst(tuple(Example(*one) for one in zip(*columns, strict=True))).merge(Worst())
+    return Worst(tuple(Example(*row) for row in zip(*columns, strict=True))).merge(Worst())
 
 
 def bins_of(top: NDArray[Any], correct: NDArray[Any], counted: NDArray[Any], bins: int) -> dict[int, Bin]:
     """The rows by their highest probability, in bins (i / n, (i + 1) / n]; a probability of 0 is in the first."""
     top, correct = top[counted], correct[counted]
-    place = np.clip(np.ceil(top * bins).astype(np.int64) - 1, 0, bins - 1)
-    right = np.bincount(place, correct, minlength=bins)
-    found = (Bin(int(hits), one) for hits, one in zip(right, grouped_moments(top, place, bins), strict=True))
-    return {index: one for index, one in enumerate(found) if one.confidence.n}
+    index = np.clip(np.ceil(top * bins).astype(np.int64) - 1, 0, bins - 1)
+    hits, confidence = np.bincount(index, correct, minlength=bins), grouped_moments(top, index, bins)
+    return {i: Bin(int(hits[i]), confidence[i]) for i in range(bins) if confidence[i].n}
 
 
-class Table(NamedTuple):
-    """The rows of a block, to be grouped: their losses, and which of them count, are finite and are right."""
+class Grouper(NamedTuple):
+    """The rows of a block, to be grouped: their losses, and which of them count, are finite and are correct."""
 
     loss: NDArray[Any]
     counted: NDArray[Any]
@@ -334,36 +337,40 @@ class Table(NamedTuple):
     correct: NDArray[Any]
 
     def by(self, keys: NDArray[Any] | None) -> dict[Any, Group]:
-        """The counted rows by their key; no groups where there are no keys."""
+        """The counted rows by their key; no groups without keys."""
         if keys is None:
             return {}
-        names, place = np.unique(keys[self.counted], return_inverse=True)
-        return dict(zip(names.tolist(), self.groups(place, len(names)), strict=True))
+        names, index = np.unique(keys[self.counted], return_inverse=True)
+        return dict(zip(names.tolist(), self.groups(index, len(names)), strict=True))
 
     def by_both(self, first: NDArray[Any] | None, second: NDArray[Any] | None) -> dict[Any, Group]:
-        """The counted rows by their pair of keys; no groups where there is only one key."""
+        """The counted rows by their pair of keys; no groups unless there are both."""
         if first is None or second is None:
             return {}
-        (ones, one), (others, other) = (np.unique(keys[self.counted], return_inverse=True) for keys in (first, second))
-        if not len(others):
+        first_names, first_index = np.unique(first[self.counted], return_inverse=True)
+        second_names, second_index = np.unique(second[self.counted], return_inverse=True)
+        width = len(second_names)
+        if not width:
             return {}
-        pairs, place = np.unique(one * len(others) + other, return_inverse=True)
-        names = zip(*(keys.tolist() for keys in (ones[pairs // len(others)], others[pairs % len(others)])), strict=True)
-        return dict(zip(names, self.groups(place, len(pairs)), strict=True))
+        pairs, index = np.unique(first_index * width + second_index, return_inverse=True)
+        names = zip(first_names[pairs // width].tolist(), second_names[pairs % width].tolist(), strict=True)
+        return dict(zip(names, self.groups(index, len(pairs)), strict=True))
 
     def by_segment(self, first_row: int, rows: int) -> dict[int, Group]:
-        """The counted rows by the part of the whole set that they lie in."""
+        """The counted rows by the part of the whole set in which they are."""
         if not rows:
             return {}
-        where = (np.flatnonzero(self.counted) + first_row) * min(SEGMENTS, rows) // rows
-        first = int(where[0]) if where.size else 0
-        found = self.groups(where - first, int(where[-1]) - first + 1) if where.size else []
-        return {first + i: one for i, one in enumerate(found) if one.counted}
+        segment = (np.flatnonzero(self.counted) + first_row) * min(SEGMENTS, rows) // rows
+        if not segment.size:
+            return {}
+        first, last = int(segment[0]), int(segment[-1])
+        groups = self.groups(segment - first, last - first + 1)
+        return {first + i: group for i, group in enumerate(groups) if group.counted}
 
-    def groups(self, place: NDArray[Any], groups: int) -> list[Group]:
-        """The groups of the counted rows; `place` says in which each of them is."""
+    def groups(self, index: NDArray[Any], groups: int) -> list[Group]:
+        """The groups of the counted rows; `index` is the group of each of them."""
         finite = self.finite[self.counted]
-        sums = grouped_moments(self.loss[self.finite], place[finite], groups)
-        counted = np.bincount(place, minlength=groups)
-        correct = np.bincount(place, self.correct[self.counted], minlength=groups)
-        return [Group(int(n), int(right), one) for n, right, one in zip(counted, correct, sums, strict=True)]
+        moments = grouped_moments(self.loss[self.finite], index[finite], groups)
+        counted = np.bincount(index, minlength=groups)
+        correct = np.bincount(index, self.correct[self.counted], minlength=groups)
+        return [Group(int(n), int(hits), loss) for n, hits, loss in zip(counted, correct, moments, strict=True)]
