@@ -15,6 +15,7 @@ from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.shards import joined
 from xent.evaluation.statistics.exact_sums import Moments
 from xent.evaluation.statistics.state import State
 
@@ -163,3 +164,13 @@ def test_a_part_that_is_broken_is_an_error_that_names_it_and_runs_nothing(folder
         evaluate("a.npy", "y.npy", **CALL)
     broken.unlink()
     assert evaluate("a.npy", "y.npy", **CALL) == evaluate("a.npy", "y.npy")
+
+
+def test_files_whose_server_tells_of_no_changes_have_no_fingerprint(folder):
+    silent = [replace(source, stamp=(source.stamp[0], "")) for source in map(open_predictions, ("a.npy", "a.zarr"))]
+
+    assert [source.fingerprint() for source in (*silent, joined("shards", silent))] == [None, None, None]
+
+
+def open_predictions(path):
+    return open_source(path, "predictions")

@@ -1,4 +1,4 @@
-"""What a caller asks of a pass, checked before any work: its options, the keys of its rows, and its outputs."""
+"""The request of a caller, checked before any work: the options of a pass, the keys of its rows, and its outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Options:
     Raises
     ------
     TypeError, ValueError
-        If one of them cannot be.
+        If an option is invalid.
     """
 
     kind: str = "logits"
@@ -78,9 +78,10 @@ class Keys(NamedTuple):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an evaluation writes: the path of the rows' losses, whether it may replace a file, and the state directory.
+    """The outputs of an evaluation; one that is None is not written.
 
-    None is not written.
+    ``per_example`` is the path of the rows' losses, which replaces a file if ``overwrite`` is true; ``state`` is the
+    directory of finished chunks.
     """
 
     per_example: Any = None

@@ -175,10 +175,10 @@ def evaluate(
     ----------
     predictions : str, os.PathLike, numpy.ndarray or dask.array.Array, shape (rows, C), real floating
         A path or URL is that of a .npy, .npz, safetensors, Parquet, Arrow, HDF5 or raw file, of a Zarr array (version
-        2 or 3), of a folder of such files or a glob of them, opened by each task for its own rows; what it does not
-        say itself comes after a ``#``: docs/evaluation.md. Also arrays of other libraries that NumPy can see, and
-        :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of blocks, pairs of predictions and labels
-        that are taken as they come: what needs to know the rows beforehand, or to see them twice, cannot be asked.
+        2 or 3), of a folder of such files or a glob of them, opened by each task for its own rows; after a ``#`` it
+        may name an array of the file, or a dtype and shape: docs/evaluation.md. Also arrays of other libraries that
+        NumPy can see, and :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of blocks, pairs of
+        predictions and labels that are evaluated in turn; arguments that need all rows first, or twice, are refused.
     labels : the same, shape (rows,), integer, in ``[0, C)``
     kind : {"logits", "probabilities", "log_probabilities"}
         What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are.
@@ -190,7 +190,7 @@ def evaluate(
         Whether rows that cannot be read are an error, or are counted and left out.
     clusters : as the labels, integers or text, optional
         The cluster of each row, the document of a token for instance: the standard error of the loss then takes
-        clusters as independent in the place of rows.
+        clusters as independent instead of rows.
     slices : as the labels, integers or text, optional
         The slice of each row, for a table of them.
     by_class : bool
@@ -200,9 +200,9 @@ def evaluate(
     bins : int
         How many bins of equal width the calibration has.
     classwise : bool
-        Whether to find the classwise calibration error too, which takes each probability a second time.
+        Whether to compute the classwise calibration error too, which reads each probability a second time.
     fit_temperature : bool
-        Whether to find the temperature that minimises the loss, in some six to twelve more passes.
+        Whether to fit the temperature that minimises the loss, in some six to twelve more passes.
     predicted_bytes : int, optional
         How many bytes the counted rows stand for, for bits per byte.
     chunk_bytes : int
@@ -216,7 +216,7 @@ def evaluate(
         A directory in which finished chunks are kept, so that the same call goes on where an interrupted one was.
     scheduler : None, "threads", "sync", "processes", "tcp://host:8786", the path of a scheduler file, or a Client
         Where the tasks run. None is threads of this process, whatever Dask's configuration says; the command line
-        takes the address of a scheduler from there (DASK_SCHEDULER_ADDRESS) where no option names one. "processes:2"
+        takes the address of a scheduler from there (DASK_SCHEDULER_ADDRESS) if no option names one. "processes:2"
         starts two processes on this machine.
     progress : callable, optional
         Called with the number of rows of each chunk as it finishes, in the calling thread.
@@ -308,7 +308,10 @@ def plan(
 def store_of(
     directory: Any, sources: Mapping[str, Source], options: Options, *, per_example: bool = False
 ) -> Store | None:
-    """The store of finished chunks in a directory, None for None; one of a run that wrote no losses is refused."""
+    """The store of finished chunks in a directory, None for None.
+
+    A store of other inputs or options is refused; if losses are to be written, so is that of a run that wrote none.
+    """
     if directory is None:
         return None
     fingerprints = {name: source.fingerprint() for name, source in sources.items()}

@@ -91,14 +91,14 @@ def engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Grap
     """
     with ExitStack() as stack:
         if scheduler is None or scheduler in ("threads", "sync"):
-            compute = compute_locally(scheduler, progress)
+            compute = local_compute(scheduler, progress)
         else:
             client = scheduler if hasattr(scheduler, "scheduler_info") else stack.enter_context(connect(scheduler))
-            compute = compute_on_cluster(client, progress)
+            compute = cluster_compute(client, progress)
         yield compute
 
 
-def compute_locally(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
+def local_compute(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
     """A function that computes a graph in this process."""
     dask = require("dask", "dask", "an evaluation")
     get = dask.get if scheduler == "sync" else require("dask.threaded", "dask", "an evaluation").get
@@ -115,7 +115,7 @@ def compute_locally(scheduler: Any, progress: Progress | None) -> Callable[[Grap
     return compute
 
 
-def compute_on_cluster(client: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
+def cluster_compute(client: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
     """A function that computes a graph on a cluster."""
     library = require("distributed", "distributed", "a cluster")
 

@@ -1,7 +1,7 @@
-"""A stream of blocks: predictions that are evaluated as a model makes them, and stored nowhere.
+"""A stream of blocks: predictions that are evaluated as a model makes them, and never stored.
 
-The blocks are taken one after the other, in the calling thread, by a kernel with all its threads. The numbers are the
-same bits as those of the same rows in one piece.
+The blocks are evaluated one after the other, in the calling thread, by a kernel with all its threads. The numbers are
+the same bits as those of the same rows in one array.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
 
 
 def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, fit_temperature: bool) -> None:
-    """Raise TypeError or ValueError unless the blocks are an iterable and nothing is asked that needs stored rows."""
+    """Raise TypeError unless the blocks are an iterable, ValueError for an argument that needs stored rows."""
     if not isinstance(blocks, Iterable) or isinstance(blocks, str | bytes) or hasattr(blocks, "shape"):
         raise TypeError("evaluate: `labels` must be given, got None. Pass the labels of these predictions.")
     needs_stored_rows = {

@@ -87,7 +87,7 @@ def seek_entry(file: IO[bytes], entry: zipfile.ZipInfo, shown: str) -> int:
 
 @contextmanager
 def unpacking(shown: str, argument: str) -> Iterator[None]:
-    """Raise an error that names the array for what zipfile raises, a RuntimeError for one with a password."""
+    """Raise an error that names the array for an error of zipfile, which is a RuntimeError if there is a password."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:

@@ -1,7 +1,7 @@
 """Columns of an Arrow table as an array: which ones, in which order, and what they may hold.
 
-A name is that of one column, or a glob of plain ones. If all that differs in the names of a glob is a number, the
-columns are the classes in the order of that number, which has no gaps; else they are taken in the file's order.
+A name is that of one column, or a glob of plain ones. If the names of a glob differ in a number only, the
+columns are the classes in the order of that number, which has no gaps; else they are in the file's order.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def is_several(names: Sequence[str], name: str) -> bool:
 
 
 def choose(schema: Any, name: str, path: str, argument: str) -> tuple[str, list[str]]:
-    """The name that was asked for, or of the only column, and the columns that it stands for."""
+    """The name, or that of the only column if it is empty, and the columns that it stands for."""
     names = schema.names
     if not is_several(names, name):
         name = select_array(names, name, path, argument)
@@ -59,7 +59,7 @@ def choose(schema: Any, name: str, path: str, argument: str) -> tuple[str, list[
 
 
 def shape_of(schema: Any, rows: int, name: str, columns: Sequence[str], width: int) -> tuple[int, ...]:
-    """The shape of the columns; `width` is the length of the lists, where they are lists."""
+    """The shape of the columns; `width` is the length of the lists, if they are lists."""
     if is_list(schema.field(columns[0]).type):
         return rows, width
     return (rows, len(columns)) if is_several(schema.names, name) else (rows,)
@@ -115,7 +115,7 @@ def chunks_of(table: Any, name: str, first: int) -> list[tuple[Any, int]]:
 
 
 def joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """The arrays as one, without a copy if it is one."""
+    """The arrays, one after the other; a single array is not copied."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 

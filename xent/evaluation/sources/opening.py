@@ -45,7 +45,7 @@ def open_source(source: Any, argument: str) -> Source:
     ----------
     source : str, os.PathLike, array, or TopK
         A path or an fsspec URL: a .npy file; an array of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a
-        Zarr group, as in ``run.h5#logits``, where it is not the only one; a Zarr array; raw numbers, as in
+        Zarr group, as in ``run.h5#logits``, if it is not the only one; a Zarr array; raw numbers, as in
         ``logits.bin#float16,1000,256``; a folder or a glob of such files, in natural order.
         An array is NumPy's, Dask's, an xarray.DataArray, or one of any library whose memory NumPy can see.
     argument : str

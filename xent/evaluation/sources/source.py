@@ -2,7 +2,7 @@
 
 A source of a file knows its path, shape and dtype and holds no data: each task opens the file itself and reads its own
 rows, so a task graph stays small whatever the size of the set.
-Leaves out the formats, and how one is told from another.
+Leaves out the formats, and which of them a path has.
 """
 
 from __future__ import annotations
@@ -163,12 +163,12 @@ def read_rows(part: Any, start: int, stop: int) -> Any:
 
 
 def nearest_multiple(step: int, start: int, stop: int) -> int | None:
-    """The multiple of `step` between the two that is nearest to the middle, if there is one."""
+    """The multiple of `step` between the two that is nearest to the middle; None if there is none."""
     low, high = (start // step + 1) * step, (stop - 1) // step * step
     return min(max((start + stop) // 2 // step * step, low), high) if low <= high else None
 
 
 def nearest_edge(edges: Sequence[int], start: int, stop: int) -> int | None:
-    """That of `edges` between the two that is nearest to the middle, if there is one."""
+    """The edge between the two that is nearest to the middle; None if there is none."""
     inside = edges[bisect_right(edges, start) : bisect_left(edges, stop)]
     return min(inside, key=lambda edge: abs(2 * edge - start - stop), default=None)

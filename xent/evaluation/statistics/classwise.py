@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 UNIT = 2.0**40
 LOW_BITS = 20
 BLOCK_ELEMENTS = 2**18
-LARGEST = 1 + 1e-3  # what float16 makes of 1; a larger one is no probability
+LARGEST = 1 + 1e-3  # 1 with the rounding of float16; a larger number is no probability
 LEAST_ROWS, MOST_ROWS = 8, 2**12  # 2**12 probabilities of 40 bits add up in a float64 without rounding
 
 

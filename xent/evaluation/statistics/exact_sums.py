@@ -110,7 +110,8 @@ def present_groups(group: NDArray[Any] | None, start: int) -> tuple[Sequence[int
 def ordinary_parts(block: NDArray[Any]) -> Iterator[tuple[NDArray[Any], int]]:
     """Pairs (part, scale) of which the parts times 2**scale sum to the block, each number being in one part only.
 
-    The squares of the parts neither overflow nor lose bits; there is one part unless a number is beyond any loss.
+    The squares of the parts neither overflow nor lose bits; there is one part unless a number is far larger or smaller
+    than losses are.
     """
     size = np.abs(block)
     small, large = (size < 1 / ORDINARY) & (size > 0), size > ORDINARY
