@@ -34,7 +34,6 @@ OUTER = {
     "test_compat_keras": "imports TensorFlow",
     "test_compat_tensorflow": "imports TensorFlow",
     "test_conformance": "the kit on kernels that are wrong in one thing each",
-    "test_demo": "makes sets and evaluates them",
     "test_disagreements": "imports every peer",
     "test_documentation": "every example of every page",
     "test_examples": "each example in a process of its own",

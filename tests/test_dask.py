@@ -274,6 +274,7 @@ def cuts(draw, size, most=5):
     return tuple(b - a for a, b in pairwise([0, *edges, size]))
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=60)
 def test_no_cut_of_the_rows_changes_a_bit_of_a_rows_numbers(data):
@@ -333,6 +334,7 @@ def test_no_cut_changes_a_mean_by_more_than_its_last_bit(data):
     )
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=30)
 def test_the_class_axis_may_be_any_and_every_axis_may_be_cut(data):
@@ -796,6 +798,7 @@ def test_the_bits_are_the_same_on_many_threads(rng, classes):
         assert all(same_bits(a, b) for a, b in zip(alone, together, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(PLANNED, reason="once is enough")
 def test_a_cluster_of_processes_gives_the_same_bits_and_the_same_errors(rng):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
@@ -823,6 +826,7 @@ def test_a_cluster_of_processes_gives_the_same_bits_and_the_same_errors(rng):
     assert caught.value.position == (13,)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(PLANNED, reason="this is the process that it starts")
 def test_all_of_this_holds_with_query_planning():
     environment = {**os.environ, "DASK_ARRAY__QUERY_PLANNING": "True"}

@@ -42,6 +42,7 @@ def test_the_predictions_are_distributions(stdlib_demo):
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_evaluation_is_the_models_own_number(stdlib_demo):
     result = evaluate(stdlib_demo.predictions, stdlib_demo.labels)
     agrees, verdict = stdlib_demo.cross_check(result.mean_loss)
@@ -63,6 +64,7 @@ def test_the_description_says_what_was_done(stdlib_demo):
     assert "54 files" in text and f"{stdlib_demo.rows:,} bytes of 6 held-out files" in text
 
 
+@pytest.mark.slow
 def test_the_demo_is_the_same_every_time(stdlib_demo, tmp_path):
     again = make(tmp_path, files=60)
 
@@ -272,6 +274,7 @@ def test_a_wrong_loss_of_a_vocabulary_does_not_pass():
         assert not agrees and "OUTSIDE" in verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_rows", [1, 7, 122, 1000])
 def test_a_vocabulary_has_the_same_bits_for_any_row_chunks(chunk_rows):
     assert evaluation_of(chunk_rows=chunk_rows) == evaluation_of()
@@ -327,6 +330,7 @@ with dask.config.set(num_workers=2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module to measure with")
 def test_a_vocabulary_is_evaluated_in_the_memory_of_its_chunks():
     result = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=100)

@@ -138,6 +138,7 @@ def test_tables_of_classes_and_slices_are_those_of_their_rows(found, logits, lab
     assert list(found.slices) == ["a", "b", "ü"] and list(found.classes) == sorted(set(labels.tolist()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_bytes", [1, 700, 10**6])
 def test_any_chunks_leave_every_statistic_the_same_bits(found, logits, labels, clusters, chunk_bytes):
     keys = {"clusters": clusters, "slices": np.array(["b", "a", "ü"])[np.arange(ROWS) % 3]}
@@ -235,6 +236,7 @@ def test_each_set_of_a_comparison_has_the_numbers_it_has_by_itself(logits, other
     assert found.b == evaluate(other, labels, clusters=clusters)
 
 
+@pytest.mark.slow
 def test_any_chunks_leave_a_comparison_the_same_bits(logits, other, labels):
     slices = np.arange(ROWS) % 4
 

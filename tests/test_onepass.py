@@ -66,6 +66,7 @@ def test_the_numbers_are_those_of_the_definition(logits, labels, expected):
     assert (result.accuracy, result.counted) == (expected.accuracy, ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictions", ["x.npy", "x.zarr"])
 @pytest.mark.parametrize("truth", ["y.npy", "y.zarr"])
 @pytest.mark.parametrize("scheduler", [None, "threads", "sync"])
@@ -78,6 +79,7 @@ def test_chunk_size_scheduler_and_format_leave_the_same_bits(
     assert result == evaluate(logits, labels)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, ROWS), max_size=5), st.integers(1, ROWS))
 def test_any_chunks_of_rows_of_a_dask_array_leave_the_same_bits(logits, labels, cuts, label_rows):
@@ -112,6 +114,7 @@ def test_what_needs_whole_rows_is_refused_where_classes_are_cut(logits, labels, 
         evaluate(da.from_array(logits, chunks=(100, 3)), labels, **asked)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
@@ -229,6 +232,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module to measure with")
 def test_memory_is_that_of_the_chunks_at_work_and_not_of_the_file(tmp_path):
     for rows, predictions, labels in ((100, "small.npy", "small_labels.npy"), (2_000_000, "x.npy", "y.npy")):

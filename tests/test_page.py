@@ -268,6 +268,7 @@ def test_a_bar_that_is_not_finite_is_said_in_words():
     assert [length > 100 for length in bar_lengths(read_back)] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_worst_have_a_bar_and_all_a_row():
     logits, labels = np.zeros((2000, 1000)), np.arange(2000) % 1000
     logits[np.arange(2000), labels] = -labels / 100  # class 999 is the worst
@@ -279,6 +280,7 @@ def test_of_many_classes_the_worst_have_a_bar_and_all_a_row():
     assert len(html.table("The loss of all 1,000 classes")) == 1000
 
 
+@pytest.mark.slow
 def test_of_very_many_classes_the_worst_have_a_row():
     labels = np.arange(1001)
     html = read(evaluation_page(*evaluated(np.zeros((1001, 1001), np.float32), labels, by_class=True), **RUN))
@@ -413,6 +415,7 @@ def test_an_edge_case_has_a_page(name):
     assert not re.search(r"\b(nan|inf)\b", " ".join(drawn))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", edge_cases())
 def test_an_edge_case_can_be_compared(name):
     logits, labels, options = edge_cases()[name]
@@ -515,6 +518,7 @@ def test_who_wins_in_how_many_rows_is_said(pair_html, pair):
     assert items[1:] == ["equal in 0 rows, 0.00%", f"B is better in {worse:,} rows, {worse / ROWS:.2%}"]
 
 
+@pytest.mark.slow
 def test_a_comparison_is_as_safe_as_an_evaluation(pair):
     text = comparison_page(*pair, **RUN)
     html = read(text)
@@ -527,6 +531,7 @@ def test_a_comparison_is_as_safe_as_an_evaluation(pair):
 # Files
 
 
+@pytest.mark.slow
 def test_a_page_is_written_whole(tmp_path, single, pair):
     for name, result in (("e.html", single), ("c.html", pair)):
         write_page(page_path(tmp_path / name), *result, scheduler="threads", wall_seconds=1.0)

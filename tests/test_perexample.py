@@ -40,6 +40,7 @@ def read(name):
     return pyarrow.parquet.read_table(name)["loss"].to_numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("chunk_bytes", [1, 28 * 50, 10**6])
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

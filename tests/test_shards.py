@@ -63,6 +63,7 @@ def write(folder, suffix, array, name="part"):
         WRITERS[suffix](folder / f"{name}-{i}{suffix}", part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", WRITERS)
 @pytest.mark.parametrize("chunk_bytes", [14, 14 * 61, 10**6])
 def test_a_folder_of_shards_gives_the_same_bits(tmp_path, logits, labels, suffix, chunk_bytes):

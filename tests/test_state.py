@@ -60,6 +60,7 @@ def test_any_split_and_any_order_of_merges_give_the_same_state(prediction_set, r
     assert states[0] == state_of_rows(rows)
 
 
+@pytest.mark.slow
 def test_plain_sums_of_floats_would_not_pass_the_test_of_splits():
     loss = np.random.default_rng(0).exponential(size=1000)
     plain = {float(sum(loss[i : i + rows].sum() for i in range(0, 1000, rows))) for rows in (1, 7, 123, 1000)}

@@ -564,6 +564,7 @@ def in_a_fresh_process(text):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of a process can be reset on Linux only")
 @pytest.mark.parametrize("told", ["", "label_smoothing=0.1", "sample_weight=weight", "ignore_index=7"])
 def test_the_forward_pass_keeps_nothing_of_the_predictions_size(told):
