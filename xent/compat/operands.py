@@ -133,7 +133,8 @@ def wide_dtype(xp: Any, array: Array) -> Any:
 def widen(array: Array) -> Array:
     """The array in float32 if it is of half precision, else as it is."""
     xp = array_namespace(array)
-    return xp.astype(array, wide_dtype(xp, array), copy=False)
+    dtype = wide_dtype(xp, array)
+    return array if dtype == array.dtype else xp.astype(array, dtype)
 
 
 def cast_like(array: Array, like: Array) -> Array:
@@ -151,8 +152,9 @@ def widen_labels(labels: Array, classes: int) -> Array:
 
 
 def device_keyword(like: Array) -> dict[str, Any]:
-    """The keyword that puts a new array on the device of ``like``; none for Dask and JAX, which place it themselves."""
-    return {} if is_dask_array(like) or is_jax_array(like) else {"device": device(like)}
+    """The keyword that puts a new array on the device of ``like``; none for NumPy, Dask and JAX, which need none."""
+    without = isinstance(like, np.ndarray) or is_dask_array(like) or is_jax_array(like)
+    return {} if without else {"device": device(like)}
 
 
 def scalar_like(value: float, like: Array) -> Array:
