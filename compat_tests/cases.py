@@ -181,7 +181,7 @@ def from_clipped(of: Callable[[Given], np.ndarray], renormalised: bool) -> Bound
 
 def normalised_clipped(given: Given, u: float) -> np.ndarray:
     """Of labels from clipped probabilities: of log p, and of a softmax of it."""
-    return textbook.given_probabilities(labels, renormalised=True)(given, u)
+    return textbook.from_probabilities(labels, renormalised=True)(given, u)
 
 
 def binary_slope(given: Given, u: float) -> np.ndarray:

@@ -102,7 +102,7 @@ def of_column(bound: Any) -> Any:
     return lambda a, u: bound(SimpleNamespace(**{**vars(a), "y": a.y[:, 0]}), u)
 
 
-clipped = textbook.given_probabilities(targets, renormalised=True)
+clipped = textbook.from_probabilities(targets, renormalised=True)
 SINGLE = ("float32", "float64")
 LOG1P = {("jax", "float64"): 16.0}  # XLA's log1p is off by up to 240 units between −1/2 and −1/5
 
@@ -137,7 +137,7 @@ CASES = [
     case(
         "smoothed targets from probabilities",
         lambda m, a: m.categorical_crossentropy(a.t, a.p, label_smoothing=0.3),
-        textbook.given_probabilities(textbook.smoothed(targets, 0.3), renormalised=True),
+        textbook.from_probabilities(textbook.smoothed(targets, 0.3), renormalised=True),
         {"p": from_clipped(textbook.smoothed(targets, 0.3), renormalised=True)},
     ),
     case(
@@ -207,14 +207,14 @@ CASES = [
     case(
         "yes or no from probabilities",
         lambda m, a: m.binary_crossentropy(a.z, a.p),
-        mean_of(textbook.binary_given_probabilities, size_of_cost),
+        mean_of(textbook.binary_from_probabilities, size_of_cost),
         {"p": share_of(binary_slope)},
         ours_off=LOG1P,
     ),
     case(
         "yes or no smoothed, the mean over all axes",
         lambda m, a: m.binary_crossentropy(a.z, a.p, label_smoothing=0.2, axis=None),
-        lambda a, u: (textbook.binary_given_probabilities(a, u) + 170 * u * size_of_cost(a)).mean(),
+        lambda a, u: (textbook.binary_from_probabilities(a, u) + 170 * u * size_of_cost(a)).mean(),
         {"p": lambda a, u: (a.classes + 4) * binary_slope(a, u) / a.x.size},
         dtypes=SINGLE,
         ours_off=LOG1P,
@@ -230,7 +230,7 @@ CASES = [
         lambda m, a: m.categorical_focal_crossentropy(a.t, a.x, a.c, 1.5, from_logits=True, label_smoothing=0.1),
         lambda a, u: 1.5 * focal(textbook.smoothed(targets, 0.1), 1.5, True)[0](a, u),
         {"x": lambda a, u: 1.5 * focal(textbook.smoothed(targets, 0.1), 1.5, True)[1](a, u)},
-        {"spread": 1.0},  # a float16 p under 1e-5 overflows its own 1 / p in TensorFlow
+        {"scale": 1.0},  # a float16 p under 1e-5 overflows its own 1 / p in TensorFlow
     ),
     case(
         "binary focal, from probabilities",
@@ -244,7 +244,7 @@ CASES = [
         lambda m, a: m.binary_focal_crossentropy(a.z, a.x, True, 0.4, 3.0, from_logits=True),
         mean_of(binary_focal(3.0, True)[0], size_of_binary),
         {"x": share_of(binary_focal(3.0, True)[1])},
-        {"spread": 1.5},
+        {"scale": 1.5},
         ours_off=LOG1P,
     ),
     case(
@@ -275,7 +275,7 @@ CASES = [
         "ops: yes or no, element by element",
         lambda p, a: p.ops.binary_crossentropy(a.z, a.p),
         lambda a: compat.ops.binary_crossentropy(a.z, a.p),
-        textbook.binary_given_probabilities,
+        textbook.binary_from_probabilities,
         ours_off=LOG1P,
     ),
 ]

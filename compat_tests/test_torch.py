@@ -122,7 +122,7 @@ for where, reduction in itertools.product(SHAPES, REDUCTIONS):
         ),
         Case(
             told("log-probabilities, some ignored"),
-            bound=textbook.given_log_probabilities(labels, reduction=reduction, weight=class_weight),
+            bound=textbook.from_log_probabilities(labels, reduction=reduction, weight=class_weight),
             gradients={"log_p": lambda a, u: 2 * a.y.size * u * np.ones(a.x.shape)},
             **called("nll_loss", "log_p", "y", weight="@c", reduction=reduction),
             given=held,
@@ -179,7 +179,7 @@ CASES += [
     Case(
         "binary probabilities",
         # XLA's log1p is off by 241 units in float64.
-        bound=lambda a, u: textbook.binary_given_probabilities(a, u) - 256 * u * np.log1p(-a.p.astype(np.float64)),
+        bound=lambda a, u: textbook.binary_from_probabilities(a, u) - 256 * u * np.log1p(-a.p.astype(np.float64)),
         gradients={"p": lambda a, u: 16 * u / (a.p * (1.0 - a.p)).astype(np.float64)},
         **called("binary_cross_entropy", "p", "z", reduction="none"),
     ),
