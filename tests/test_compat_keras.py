@@ -42,47 +42,47 @@ CALLS = {
 @pytest.mark.variants(but=("jax",))  # as jax-jit, and slower
 @pytest.mark.parametrize("name", CALLS)
 def test_every_library_gives_numpys_answer_and_dask_computes_nothing_before_it_is_asked(lib, name):
-    call, given, told = CALLS[name]
-    expected, found = call(given, told), lib.call(call, given, told)
+    call, predictions, targets = CALLS[name]
+    expected, result = call(predictions, targets), lib.call(call, predictions, targets)
 
-    assert found.dtype == expected.dtype == np.float32 and near(found, expected, ulps=16)
+    assert result.dtype == expected.dtype == np.float32 and near(result, expected, ulps=16)
 
 
 @pytest.mark.variants("dask", "dask-split")
 @pytest.mark.parametrize("name", CALLS)
 def test_what_is_lazy_stays_lazy(lib, name):
-    call, given, told = CALLS[name]
+    call, predictions, targets = CALLS[name]
 
-    assert isinstance(lib.apply(call, given, told), lib.array_type)
+    assert isinstance(lib.apply(call, predictions, targets), lib.array_type)
 
 
 @pytest.mark.variants("dask")
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum", "none"])
 def test_a_number_of_rows_that_is_not_known_is_counted_when_it_is_computed(lib, reduction):
     x, y = lib.asarray(X), lib.asarray(np.maximum(Y, 0))
-    some = x[:, 2] < 1.5
+    kept = x[:, 2] < 1.5
     loss = keras.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
-    wanted = loss(np.maximum(Y, 0)[X[:, 2] < 1.5], X[X[:, 2] < 1.5])
+    expected = loss(np.maximum(Y, 0)[X[:, 2] < 1.5], X[X[:, 2] < 1.5])
 
-    assert near(lib.to_numpy(loss(y[some], x[some])), wanted, ulps=16)
+    assert near(lib.to_numpy(loss(y[kept], x[kept])), expected, ulps=16)
 
 
 @pytest.mark.variants("dask")
 @pytest.mark.parametrize("name", ["targets", "labels", "labels from logits", "focal", "binary focal", "generalised"])
 def test_every_function_takes_rows_whose_number_is_not_known(lib, name):
-    call, given, told = CALLS[name]
-    x, some = lib.asarray(given), given[:, 2] < 1.5
-    found = call(x[x[:, 2] < 1.5], lib.asarray(told)[x[:, 2] < 1.5])
+    call, predictions, targets = CALLS[name]
+    x, kept = lib.asarray(predictions), predictions[:, 2] < 1.5
+    result = call(x[x[:, 2] < 1.5], lib.asarray(targets)[x[:, 2] < 1.5])
 
-    assert near(lib.to_numpy(found), call(given[some], told[some]), ulps=16)
+    assert near(lib.to_numpy(result), call(predictions[kept], targets[kept]), ulps=16)
 
 
 @pytest.mark.variants("torch", "jax", "dask")
 @pytest.mark.parametrize("name", CALLS)
 def test_numpys_targets_go_with_every_librarys_predictions(lib, name):
-    call, given, told = CALLS[name]
+    call, predictions, targets = CALLS[name]
 
-    assert near(lib.to_numpy(call(lib.asarray(given), told)), call(given, told), ulps=16)
+    assert near(lib.to_numpy(call(lib.asarray(predictions), targets)), call(predictions, targets), ulps=16)
 
 
 @pytest.mark.variants("torch", "jax")
@@ -96,11 +96,11 @@ def test_a_factor_may_be_a_number_of_numpy_and_weights_numpys_array(lib):
 @pytest.mark.parametrize("name", CALLS)
 def test_torch_compiles_it_as_one_graph(name):
     torch = pytest.importorskip("torch")
-    call, given, told = CALLS[name]
-    given, told = torch.from_numpy(given.copy()), torch.from_numpy(told.copy())
-    found = torch.compile(call, backend="eager", fullgraph=True)(given, told)
+    call, predictions, targets = CALLS[name]
+    predictions, targets = torch.from_numpy(predictions.copy()), torch.from_numpy(targets.copy())
+    result = torch.compile(call, backend="eager", fullgraph=True)(predictions, targets)
 
-    assert near(found.numpy(), call(given, told).numpy(), ulps=16)
+    assert near(result.numpy(), call(predictions, targets).numpy(), ulps=16)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
@@ -126,12 +126,12 @@ def test_an_object_has_its_arguments_as_attributes():
 
 
 def test_predictions_may_be_read_only_and_stay_as_they_are():
-    for call, given, told in CALLS.values():
-        copy = given.copy()
+    for call, predictions, targets in CALLS.values():
+        copy = predictions.copy()
         copy.flags.writeable = False
-        call(copy, told)
+        call(copy, targets)
 
-        assert same(copy, given)
+        assert same(copy, predictions)
 
 
 def test_an_ignored_row_costs_0_whatever_it_holds():
@@ -143,10 +143,10 @@ def test_an_ignored_row_costs_0_whatever_it_holds():
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_functions_keep_the_dtype_of_the_predictions_and_objects_have_their_own(dtype):
-    for name, (call, given, told) in CALLS.items():
-        found = call(given.astype(dtype), told)
+    for name, (call, predictions, targets) in CALLS.items():
+        result = call(predictions.astype(dtype), targets)
 
-        assert found.dtype == (np.float32 if "object" in name else dtype), name
+        assert result.dtype == (np.float32 if "object" in name else dtype), name
 
 
 def test_an_object_can_be_made_again_from_its_configuration():

@@ -21,73 +21,73 @@ def costs(rows: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
 
 
 def test_targets_meet_infinities_as_in_optax(lib: Library) -> None:
-    found = lib.call(compat.softmax_cross_entropy, LOGITS, SOFT)
+    result = lib.call(compat.softmax_cross_entropy, LOGITS, SOFT)
     expected = [costs(LOGITS[:1])[0, :2].mean(), np.nan, np.nan, math.log(3)]
 
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_the_safe_loss_takes_nothing_times_infinity_for_nothing(lib: Library) -> None:
-    found = lib.call(compat.safe_softmax_cross_entropy, LOGITS[:2], SOFT[:2])
+    result = lib.call(compat.safe_softmax_cross_entropy, LOGITS[:2], SOFT[:2])
 
-    np.testing.assert_allclose(found, [costs(LOGITS[:1])[0, :2].mean(), math.log1p(math.exp(-2))], rtol=1e-6)
+    np.testing.assert_allclose(result, [costs(LOGITS[:1])[0, :2].mean(), math.log1p(math.exp(-2))], rtol=1e-6)
 
 
 def test_negative_labels_count_from_the_end_and_others_are_nan(lib: Library) -> None:
-    found = lib.call(compat.softmax_cross_entropy_with_integer_labels, FINITE, np.asarray([-1, 3, 0, -4]))
+    result = lib.call(compat.softmax_cross_entropy_with_integer_labels, FINITE, np.asarray([-1, 3, 0, -4]))
     every = costs(FINITE)
 
-    np.testing.assert_allclose(found, [every[0, 2], np.nan, every[2, 0], np.nan], rtol=1e-6)
+    np.testing.assert_allclose(result, [every[0, 2], np.nan, every[2, 0], np.nan], rtol=1e-6)
 
 
 def test_what_is_left_out_takes_no_part(lib: Library) -> None:
-    found = lib.call(lambda x, t, m: compat.softmax_cross_entropy(x, t, where=m), FINITE, SOFT, HELD)
+    result = lib.call(lambda x, t, m: compat.softmax_cross_entropy(x, t, where=m), FINITE, SOFT, HELD)
     terms = SOFT * np.where(HELD, costs(FINITE, HELD + (HELD.sum(axis=1) == 0)[:, None]), 0)
 
-    np.testing.assert_allclose(found, terms.sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(result, terms.sum(axis=1), rtol=1e-6)
 
 
 def test_a_label_that_is_left_out_still_counts(lib: Library) -> None:
     labels = np.asarray([2, 0, 1, 0])
-    found = lib.call(
+    result = lib.call(
         lambda x, y, m: compat.softmax_cross_entropy_with_integer_labels(x, y, where=m), FINITE, labels, HELD
     )
     every = costs(FINITE, HELD + (HELD.sum(axis=1) == 0)[:, None])
 
-    np.testing.assert_allclose(found, [every[0, 2], 0, every[2, 1], every[3, 0]], rtol=1e-5)
+    np.testing.assert_allclose(result, [every[0, 2], 0, every[2, 1], every[3, 0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("axis", [(0, 1), (1, 0), None], ids=str)
 def test_several_axes_are_one(lib: Library, axis) -> None:
-    found = lib.call(lambda x, t: compat.softmax_cross_entropy(x, t, axis=axis), FINITE, SOFT)
+    result = lib.call(lambda x, t: compat.softmax_cross_entropy(x, t, axis=axis), FINITE, SOFT)
     whole = costs(FINITE.reshape(1, -1))[0]
 
-    np.testing.assert_allclose(found, (whole * SOFT.ravel()).sum(), rtol=1e-6)
+    np.testing.assert_allclose(result, (whole * SOFT.ravel()).sum(), rtol=1e-6)
 
 
 def test_poly_adds_what_is_missed(lib: Library) -> None:
-    found = lib.call(lambda x, t: compat.poly_loss_cross_entropy(x, t, epsilon=3.0), FINITE, SOFT)
+    result = lib.call(lambda x, t: compat.poly_loss_cross_entropy(x, t, epsilon=3.0), FINITE, SOFT)
     every = costs(FINITE)
     expected = (SOFT * (every + 3 * (1 - np.exp(-every)))).sum(axis=1)
 
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_focal_weighs_by_what_is_wrong(lib: Library) -> None:
-    found = lib.call(lambda x, t: compat.sigmoid_focal_loss(x, t, alpha=0.25), FINITE, SOFT)
+    result = lib.call(lambda x, t: compat.sigmoid_focal_loss(x, t, alpha=0.25), FINITE, SOFT)
     yes, no = np.log1p(np.exp(-FINITE.astype(np.float64))), np.log1p(np.exp(FINITE.astype(np.float64)))
     wrong = (1 - SOFT) * np.exp(-yes) + SOFT * np.exp(-no)
     expected = (0.25 * SOFT + 0.75 * (1 - SOFT)) * wrong**2 * (SOFT * yes + (1 - SOFT) * no)
 
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 def test_yes_or_no_at_infinities_is_nan_where_it_is_right(lib: Library) -> None:
     logits, answers = np.asarray([np.inf, np.inf, -np.inf, -np.inf]), np.asarray([0, 1, 0, 1])
-    found = lib.call(compat.sigmoid_binary_cross_entropy, logits, answers)
+    result = lib.call(compat.sigmoid_binary_cross_entropy, logits, answers)
 
-    np.testing.assert_array_equal(found, [np.inf, np.nan, np.nan, np.inf])
+    np.testing.assert_array_equal(result, [np.inf, np.nan, np.nan, np.inf])
 
 
 CALLS = {
@@ -122,19 +122,37 @@ def test_a_number_of_rows_may_be_unknown(lib: Library, words: str) -> None:
         *masks, keep = others
         return call(x[keep], t if single else t[keep], *(mask[keep] for mask in masks))
 
-    found = lib.call(kept, *arrays, rows)
-    told = [arrays[0][rows], arrays[1] if single else arrays[1][rows], *(one[rows] for one in arrays[2:])]
+    result = lib.call(kept, *arrays, rows)
+    arguments = [arrays[0][rows], arrays[1] if single else arrays[1][rows], *(mask[rows] for mask in arrays[2:])]
 
-    np.testing.assert_allclose(found, call(*told), rtol=1e-6)
+    np.testing.assert_allclose(result, call(*arguments), rtol=1e-6)
+
+
+@pytest.mark.variants("torch")
+def test_numpy_s_array_may_be_a_view_that_torch_cannot_take(lib: Library) -> None:
+    result = lib.call(lambda x: compat.softmax_cross_entropy(x, SOFT[::-1]), FINITE)
+
+    np.testing.assert_allclose(result, compat.softmax_cross_entropy(FINITE, SOFT[::-1]), rtol=1e-6)
 
 
 @pytest.mark.variants("numpy", "torch", "jax", "dask")
 @pytest.mark.parametrize("words", CALLS)
 def test_numpy_s_arrays_may_stand_beside_the_logits(lib: Library, words: str) -> None:
     call, (logits, *others) = CALLS[words]
-    found = lib.call(lambda x: call(x, *others), logits)
+    result = lib.call(lambda x: call(x, *others), logits)
 
-    np.testing.assert_allclose(found, call(logits, *others), rtol=1e-6)
+    np.testing.assert_allclose(result, call(logits, *others), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
+@pytest.mark.parametrize("words", CALLS)
+def test_torch_compiles_it_as_one_graph(words: str) -> None:
+    torch = pytest.importorskip("torch")
+    call, arrays = CALLS[words]
+    tensors = [torch.from_numpy(array.copy()) for array in arrays]
+    result = torch.compile(call, backend="eager", fullgraph=True)(*tensors)
+
+    np.testing.assert_allclose(result.numpy(), call(*tensors).numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("words", CALLS)
@@ -148,9 +166,9 @@ def test_a_data_array_of_xarray_is_its_array(words: str) -> None:
 
 
 def test_a_number_stands_for_all_targets(lib: Library) -> None:
-    found = lib.call(lambda x: compat.sigmoid_binary_cross_entropy(x, 1.0), FINITE)
+    result = lib.call(lambda x: compat.sigmoid_binary_cross_entropy(x, 1.0), FINITE)
 
-    np.testing.assert_allclose(found, np.log1p(np.exp(-FINITE.astype(np.float64))), rtol=1e-6)
+    np.testing.assert_allclose(result, np.log1p(np.exp(-FINITE.astype(np.float64))), rtol=1e-6)
 
 
 @pytest.mark.parametrize("axis", [2, -3, (0, 2), (1, -3)], ids=str)
@@ -192,6 +210,7 @@ ERRORS = {
     "poly targets of integers": (TypeError, "must be floating", lambda: poly(FINITE, SOFT > 0)),
     "logits of one class": (ValueError, "as many classes", lambda: compat.softmax_cross_entropy(FINITE[:, :1], SOFT)),
     "logits of integers": (TypeError, "real floating", lambda: compat.softmax_cross_entropy(SOFT > 0, SOFT)),
+    "logits of int16": (TypeError, "real floating", lambda: compat.sigmoid_focal_loss(SOFT.astype("i2"), SOFT)),
 }
 integer, poly = compat.softmax_cross_entropy_with_integer_labels, compat.poly_loss_cross_entropy
 

@@ -14,37 +14,37 @@ Y = np.asarray([0, 1, 2, 1, 0])
 W = np.asarray([1.0, 2.0, 0.5, 0.0, 4.0])
 ROWS = -np.log([0.5, 0.75, 0.5, 0.25, 1 - np.finfo(float).eps])
 SQUARES = np.sum((np.eye(3)[Y] - P) ** 2, axis=1)
-SHARES = np.asarray([5.0, 2.0, 0.5]) / 7.5  # of the labels, weighed
+FREQUENCIES = np.asarray([5.0, 2.0, 0.5]) / 7.5  # of the labels, weighed
 DASK = ("dask", "dask-split")
 
 
 def score(lib: Library, call, *arrays: np.ndarray) -> float:
     """The float that comes back, at once or when it is computed."""
-    found = lib.apply(call, *arrays)
-    assert isinstance(found, lib.array_type if lib.lazy else float)
-    return float(lib.numpy(found) if lib.lazy else found)
+    result = lib.apply(call, *arrays)
+    assert isinstance(result, lib.array_type if lib.lazy else float)
+    return float(lib.numpy(result) if lib.lazy else result)
 
 
 @pytest.mark.variants("numpy", "torch", "jax", "cupy", *DASK)
 def test_log_loss_is_over_all_rows_on_every_library(lib: Library) -> None:
-    found = score(lib, lambda p, y, w: compat.log_loss(y, p, sample_weight=w), P, Y, W)
+    result = score(lib, lambda p, y, w: compat.log_loss(y, p, sample_weight=w), P, Y, W)
 
-    assert found == pytest.approx(np.average(ROWS, weights=W), rel=1e-13)
+    assert result == pytest.approx(np.average(ROWS, weights=W), rel=1e-13)
 
 
 @pytest.mark.variants("numpy", "torch", "jax", "cupy", *DASK)
 def test_the_brier_score_is_too(lib: Library) -> None:
-    found = score(lib, lambda p, y, w: compat.brier_score_loss(y, p, sample_weight=w), P, Y, W)
+    result = score(lib, lambda p, y, w: compat.brier_score_loss(y, p, sample_weight=w), P, Y, W)
 
-    assert found == pytest.approx(np.average(SQUARES, weights=W), rel=1e-13)
+    assert result == pytest.approx(np.average(SQUARES, weights=W), rel=1e-13)
 
 
 @pytest.mark.variants("numpy", "torch", "jax", "cupy", *DASK)
 def test_the_share_that_is_explained_is_too(lib: Library) -> None:
-    found = score(lib, lambda p, y, w: compat.d2_log_loss_score(y, p, sample_weight=w), P, Y, W)
-    expected = 1 - np.sum(ROWS * W) / np.sum(-np.log(SHARES[Y]) * W)
+    result = score(lib, lambda p, y, w: compat.d2_log_loss_score(y, p, sample_weight=w), P, Y, W)
+    expected = 1 - np.sum(ROWS * W) / np.sum(-np.log(FREQUENCIES[Y]) * W)
 
-    assert found == pytest.approx(expected, rel=1e-13)
+    assert result == pytest.approx(expected, rel=1e-13)
 
 
 def test_an_array_of_the_standard_is_scored() -> None:
@@ -56,10 +56,10 @@ def test_an_array_of_the_standard_is_scored() -> None:
 @pytest.mark.variants(*DASK)
 @pytest.mark.parametrize("labels", [Y, np.asarray(["no", "perhaps", "yes"])[Y], Y * 1.5e9 - 3e9], ids=str)
 def test_lazy_labels_of_any_type_are_found_when_they_are_needed(lib: Library, labels: np.ndarray) -> None:
-    found = lib.call(lambda p, y: compat.log_loss(y, p), P, labels)
+    result = lib.call(lambda p, y: compat.log_loss(y, p), P, labels)
 
-    assert found.shape == ()
-    assert float(found) == pytest.approx(ROWS.mean(), rel=1e-13)
+    assert result.shape == ()
+    assert float(result) == pytest.approx(ROWS.mean(), rel=1e-13)
 
 
 @pytest.mark.variants(*DASK)
@@ -73,16 +73,16 @@ def test_what_is_concrete_may_stand_beside_what_is_lazy(lib: Library) -> None:
 @pytest.mark.variants(*DASK)
 def test_one_column_is_scored_lazily(lib: Library) -> None:
     answers = np.asarray(["a", "b", "b", "a", "b"])
-    found = lib.call(lambda p, y: compat.brier_score_loss(y, p, pos_label="a"), P[:, 0], answers)
+    result = lib.call(lambda p, y: compat.brier_score_loss(y, p, pos_label="a"), P[:, 0], answers)
 
-    assert float(found) == pytest.approx(np.mean((P[:, 0] - (answers == "a")) ** 2), rel=1e-13)
+    assert float(result) == pytest.approx(np.mean((P[:, 0] - (answers == "a")) ** 2), rel=1e-13)
 
 
 @pytest.mark.variants(*DASK)
 def test_marks_are_scored_lazily(lib: Library) -> None:
-    found = lib.call(lambda p, y: compat.log_loss(y, p), P, np.eye(3, dtype=int)[Y])
+    result = lib.call(lambda p, y: compat.log_loss(y, p), P, np.eye(3, dtype=int)[Y])
 
-    assert float(found) == pytest.approx(ROWS.mean(), rel=1e-13)
+    assert float(result) == pytest.approx(ROWS.mean(), rel=1e-13)
 
 
 @pytest.mark.variants("dask")
@@ -128,16 +128,16 @@ WRONG = {
 @pytest.mark.parametrize(("error", "words", "call"), WRONG.values(), ids=WRONG)
 def test_a_wrong_value_is_an_error_of_the_task_where_it_is_lazy(lib: Library, error, words: str, call) -> None:
     with lib.strictly():
-        told, _ = lib.arguments((P, Y), {})
+        arrays, _ = lib.arguments((P, Y), {})
     with pytest.raises(error, match=words):
-        lib.numpy(call(*told))
+        lib.numpy(call(*arrays))
 
 
 @pytest.mark.variants("numpy", *DASK)
 def test_rows_that_do_not_sum_to_1_are_warned_of(lib: Library) -> None:
-    told, _ = lib.arguments((P * 0.5, Y), {})
+    arrays, _ = lib.arguments((P * 0.5, Y), {})
     with pytest.warns(UserWarning, match="do not sum to one"):
-        lib.numpy(compat.log_loss(told[1], told[0]))
+        lib.numpy(compat.log_loss(arrays[1], arrays[0]))
 
 
 ERRORS = {
@@ -185,9 +185,9 @@ def test_bad_input_has_its_message(error: type[Exception], words: str, call) -> 
 
 @pytest.mark.variants("numpy", *DASK)
 def test_dask_ml_s_function_clips_to_what_it_is_told(lib: Library) -> None:
-    found = score(lib, lambda p, y: dask_ml.log_loss(y, p, 0.25, normalize=False), P, Y)
+    result = score(lib, lambda p, y: dask_ml.log_loss(y, p, 0.25, normalize=False), P, Y)
 
-    assert found == pytest.approx(np.sum(-np.log([0.5, 0.75, 0.5, 0.25, 0.75])), rel=1e-13)
+    assert result == pytest.approx(np.sum(-np.log([0.5, 0.75, 0.5, 0.25, 0.75])), rel=1e-13)
 
 
 def test_dask_ml_s_function_clips_nothing_at_0() -> None:

@@ -29,23 +29,28 @@ CALLS = {
 }
 
 
+def arrays_of(result):
+    """The arrays of a result: one, or loss and backprop."""
+    return result if isinstance(result, tuple) else (result,)
+
+
 @pytest.mark.variants(but=("jax",))  # as jax-jit, and slower
 @pytest.mark.parametrize("name", CALLS)
 def test_every_library_gives_numpys_answer_and_dask_computes_nothing_before_it_is_asked(lib, name):
-    call, told = CALLS[name]
-    expected, found = call(X, told), lib.call(call, X, told)
+    call, targets = CALLS[name]
+    expected, result = call(X, targets), lib.call(call, X, targets)
 
-    for one, other in zip(found, expected, strict=True):
-        assert np.asarray(one).dtype == other.dtype and near(one, other, ulps=8)
+    for array, other in zip(result, expected, strict=True):
+        assert np.asarray(array).dtype == other.dtype and near(array, other, ulps=8)
 
 
 @pytest.mark.variants("dask", "dask-split")
 @pytest.mark.parametrize("name", CALLS)
 def test_what_is_lazy_stays_lazy(lib, name):
-    call, told = CALLS[name]
-    found = lib.apply(call, X, told)
+    call, targets = CALLS[name]
+    result = lib.apply(call, X, targets)
 
-    assert all(isinstance(one, lib.array_type) for one in (found if isinstance(found, tuple) else (found,)))
+    assert all(isinstance(array, lib.array_type) for array in arrays_of(result))
 
 
 @pytest.mark.variants("dask")
@@ -59,7 +64,7 @@ def test_numpys_labels_go_with_dasks_logits_and_unknown_rows_stay_unknown(lib):
 
 
 UNKNOWN = {
-    **{name: one for name, one in CALLS.items() if name not in ("softmax, version 1", "one-hot")},
+    **{name: case for name, case in CALLS.items() if name not in ("softmax, version 1", "one-hot")},
     "weighted by row": (lambda x, z: tf.weighted_cross_entropy_with_logits(z, x, z[:, 1:2] + 1), Z),
     "raw, one row of labels": (lambda x, t: tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=x, labels=t), T[:1]),
 }
@@ -68,15 +73,14 @@ UNKNOWN = {
 @pytest.mark.variants("dask")
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_a_number_of_rows_that_is_not_known_is_no_error(lib, name):
-    call, told = UNKNOWN[name]
-    x, some = lib.asarray(X), X[:, 3] < 2.5
+    call, targets = UNKNOWN[name]
+    x, kept = lib.asarray(X), X[:, 3] < 2.5
     rows = "one row" not in name
-    expected = call(X[some], told[some] if rows else told)
-    found = call(x[x[:, 3] < 2.5], lib.asarray(told)[x[:, 3] < 2.5] if rows else told)
+    expected = call(X[kept], targets[kept] if rows else targets)
+    result = call(x[x[:, 3] < 2.5], lib.asarray(targets)[x[:, 3] < 2.5] if rows else targets)
 
-    pairs = zip(found, expected, strict=True) if isinstance(expected, tuple) else [(found, expected)]
-    for one, other in pairs:
-        assert near(lib.to_numpy(one), other, ulps=8)
+    for array, other in zip(arrays_of(result), arrays_of(expected), strict=True):
+        assert near(lib.to_numpy(array), other, ulps=8)
 
 
 @pytest.mark.variants("dask")
@@ -89,38 +93,38 @@ def test_numpys_logits_beside_dasks_labels_are_refused_as_in_xents_own(lib):
 @pytest.mark.variants("torch", "jax", "dask")
 @pytest.mark.parametrize("name", CALLS)
 def test_numpys_targets_go_with_every_librarys_logits(lib, name):
-    call, told = CALLS[name]
+    call, targets = CALLS[name]
     if name == "one-hot":
         return
-    told = told[::-1]  # which torch does not take as it is
-    told.flags.writeable = False
-    found, expected = call(lib.asarray(X), told), call(X, told)
+    targets = targets[::-1]  # which torch does not take as it is
+    targets.flags.writeable = False
+    result, expected = call(lib.asarray(X), targets), call(X, targets)
 
-    for one, other in zip(*(made if isinstance(made, tuple) else (made,) for made in (found, expected)), strict=True):
-        assert isinstance(one, lib.array_type) and near(lib.to_numpy(one), other, ulps=8)
+    for array, other in zip(arrays_of(result), arrays_of(expected), strict=True):
+        assert isinstance(array, lib.array_type) and near(lib.to_numpy(array), other, ulps=8)
 
 
 @pytest.mark.variants("torch", "jax")
 def test_a_weight_may_be_a_number_of_numpy(lib):
     for weight in (np.float32(3), np.float64(3), np.float32([1, 2, 3, 4]), True):
-        found = tf.weighted_cross_entropy_with_logits(Z, lib.asarray(X), weight)
+        result = tf.weighted_cross_entropy_with_logits(Z, lib.asarray(X), weight)
 
-        assert near(lib.to_numpy(found), tf.weighted_cross_entropy_with_logits(Z, X, weight), ulps=8)
+        assert near(lib.to_numpy(result), tf.weighted_cross_entropy_with_logits(Z, X, weight), ulps=8)
 
 
 @pytest.mark.variants("torch", "jax")
 @pytest.mark.parametrize("label", [2**32 + 1, -(2**32) + 1])
 def test_a_label_that_jax_would_cut_to_another_is_out_of_range(lib, label):
-    for told in (np.asarray([0, label, 0, 0]), [0, label, 0, 0]):
+    for targets in (np.asarray([0, label, 0, 0]), [0, label, 0, 0]):
         with pytest.raises(xent.LabelError):
-            tf.sparse_softmax_cross_entropy_with_logits(told, lib.asarray(X))
+            tf.sparse_softmax_cross_entropy_with_logits(targets, lib.asarray(X))
 
 
 def test_float64_stays_where_it_is_not_pythons_own():
     pandas, xarray = pytest.importorskip("pandas"), pytest.importorskip("xarray")
     x = np.float64(X)
-    for one in (x, [*x], [list(row) for row in x], pandas.DataFrame(x), xarray.DataArray(x)):
-        loss = tf.softmax_cross_entropy_with_logits(T, one)
+    for array in (x, [*x], [list(row) for row in x], pandas.DataFrame(x), xarray.DataArray(x)):
+        loss = tf.softmax_cross_entropy_with_logits(T, array)
         assert loss.dtype == np.float64 and same(loss, tf.softmax_cross_entropy_with_logits(T, x))
 
     assert tf.softmax_cross_entropy_with_logits(T, x.tolist()).dtype == np.float32
@@ -129,8 +133,8 @@ def test_float64_stays_where_it_is_not_pythons_own():
 @pytest.mark.variants("dask")
 def test_dasks_array_inside_xarrays_stays_lazy(lib):
     xarray = pytest.importorskip("xarray")
-    given = (xarray.DataArray(lib.asarray(one)) for one in (T, X))
-    loss = tf.softmax_cross_entropy_with_logits(*given)
+    arrays = (xarray.DataArray(lib.asarray(array)) for array in (T, X))
+    loss = tf.softmax_cross_entropy_with_logits(*arrays)
 
     assert isinstance(loss, lib.array_type)
     assert same(lib.to_numpy(loss), tf.softmax_cross_entropy_with_logits(T, X))
@@ -140,31 +144,31 @@ def test_dasks_array_inside_xarrays_stays_lazy(lib):
 @pytest.mark.parametrize("name", CALLS)
 def test_torch_compiles_it_as_one_graph(name):
     torch = pytest.importorskip("torch")
-    call, told = CALLS[name]
-    x, told = torch.from_numpy(X.copy()), torch.from_numpy(told.copy())
-    found = torch.compile(call, backend="eager", fullgraph=True)(x, told)
+    call, targets = CALLS[name]
+    x, targets = torch.from_numpy(X.copy()), torch.from_numpy(targets.copy())
+    result = torch.compile(call, backend="eager", fullgraph=True)(x, targets)
 
-    expected = call(x, told)
-    for one, other in zip(*(made if isinstance(made, tuple) else (made,) for made in (found, expected)), strict=True):
-        assert near(one.numpy(), other.numpy(), ulps=8)
+    expected = call(x, targets)
+    for array, other in zip(arrays_of(result), arrays_of(expected), strict=True):
+        assert near(array.numpy(), other.numpy(), ulps=8)
 
 
 def test_logits_may_be_read_only_and_stay_as_they_are():
     x = X.copy()
     x.flags.writeable = False
 
-    for call, told in CALLS.values():
-        call(x, told)
+    for call, targets in CALLS.values():
+        call(x, targets)
 
     assert same(x, X)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_losses_and_backprop_have_the_dtype_of_the_logits(dtype):
-    for name, (call, told) in CALLS.items():
+    for name, (call, targets) in CALLS.items():
         if name != "one-hot":
-            found = call(X.astype(dtype), told)
-            assert {one.dtype for one in (found if isinstance(found, tuple) else [found])} == {np.dtype(dtype)}
+            result = call(X.astype(dtype), targets)
+            assert {array.dtype for array in arrays_of(result)} == {np.dtype(dtype)}
 
 
 def test_a_loss_that_its_dtype_cannot_hold_is_infinite_and_no_warning():

@@ -16,67 +16,67 @@ FINITE = np.where(np.isfinite(LOGITS), LOGITS, 0).astype(np.float32)
 WEIGHT = np.asarray([2.0, 3.0, 5.0], np.float32)
 
 
-def shares(values: list[float]) -> np.ndarray:
+def negative_log_softmax(values: list[float]) -> np.ndarray:
     """Minus the log-softmax of finite logits, in float64."""
     return np.log(np.sum(np.exp(values))) - np.asarray(values)
 
 
 def test_labels_cost_the_same_on_every_library(lib: Library) -> None:
-    found = lib.call(lambda x, y: compat.cross_entropy(x, y, reduction="none"), LOGITS, LABELS)
-    expected = [shares([0, 1, -1])[0], shares([2, 0])[1], 0, math.log(3)]
+    result = lib.call(lambda x, y: compat.cross_entropy(x, y, reduction="none"), LOGITS, LABELS)
+    expected = [negative_log_softmax([0, 1, -1])[0], negative_log_softmax([2, 0])[1], 0, math.log(3)]
 
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_a_mean_is_over_the_weights_of_the_labels(lib: Library) -> None:
-    found = lib.call(lambda x, y, w: compat.cross_entropy(x, y, w), LOGITS, LABELS, WEIGHT)
-    expected = (2 * shares([0, 1, -1])[0] + 3 * shares([2, 0])[1] + 5 * math.log(3)) / 10
+    result = lib.call(lambda x, y, w: compat.cross_entropy(x, y, w), LOGITS, LABELS, WEIGHT)
+    expected = (2 * negative_log_softmax([0, 1, -1])[0] + 3 * negative_log_softmax([2, 0])[1] + 5 * math.log(3)) / 10
 
-    assert found.shape == ()
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert result.shape == ()
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_probabilities_meet_infinities_as_in_torch(lib: Library) -> None:
-    found = lib.call(lambda x, t: compat.cross_entropy(x, t, reduction="none"), LOGITS, SOFT)
-    expected = [shares([0, 1, -1])[:2].mean(), np.nan, np.nan, math.log(3)]
+    result = lib.call(lambda x, t: compat.cross_entropy(x, t, reduction="none"), LOGITS, SOFT)
+    expected = [negative_log_softmax([0, 1, -1])[:2].mean(), np.nan, np.nan, math.log(3)]
 
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_nll_loss_looks_at_the_label_alone(lib: Library) -> None:
     logits = np.asarray([[-1.0, np.nan], [-2.0, -3.0]], np.float32)
-    found = lib.call(lambda x, y: compat.nll_loss(x, y, reduction="sum"), logits, np.asarray([0, 1]))
+    result = lib.call(lambda x, y: compat.nll_loss(x, y, reduction="sum"), logits, np.asarray([0, 1]))
 
-    assert float(found) == 4.0
+    assert float(result) == 4.0
 
 
 def test_a_certain_mistake_costs_100(lib: Library) -> None:
     p, t = np.asarray([0.0, 1.0, 0.5], np.float32), np.asarray([1.0, 1.0, 0.0], np.float32)
-    found = lib.call(lambda p, t: compat.binary_cross_entropy(p, t, reduction="none"), p, t)
+    result = lib.call(lambda p, t: compat.binary_cross_entropy(p, t, reduction="none"), p, t)
 
-    np.testing.assert_allclose(found, [100, 0, math.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(result, [100, 0, math.log(2)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 1), ()], ids=str)
 def test_a_positive_weight_may_have_any_shape(lib: Library, shape: tuple[int, ...]) -> None:
     logits = np.where(np.isfinite(LOGITS), LOGITS, 0)
     c = np.arange(1, 1 + math.prod(shape), dtype=np.float32).reshape(shape)
-    found = lib.call(
+    result = lib.call(
         lambda x, t, c: compat.binary_cross_entropy_with_logits(x, t, pos_weight=c, reduction="none"), logits, SOFT, c
     )
     wide = logits.astype(np.float64)
     expected = SOFT * c * np.log1p(np.exp(-wide)) + (1 - SOFT) * np.log1p(np.exp(wide))
 
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 @pytest.mark.variants("dask")
 def test_probabilities_out_of_range_are_nan_where_they_are_lazy(lib: Library) -> None:
-    found = lib.call(lambda p: compat.binary_cross_entropy(p, p, reduction="none"), np.asarray([0.5, 1.5]))
+    result = lib.call(lambda p: compat.binary_cross_entropy(p, p, reduction="none"), np.asarray([0.5, 1.5]))
 
-    assert found[0] == pytest.approx(math.log(2))
-    assert np.isnan(found[1])
+    assert result[0] == pytest.approx(math.log(2))
+    assert np.isnan(result[1])
 
 
 @pytest.mark.variants("dask")
@@ -85,9 +85,9 @@ def test_rows_may_be_unknown_where_they_are_lazy(lib: Library) -> None:
         mask = y >= 0
         return compat.cross_entropy(x[mask], y[mask], w)
 
-    found = lib.call(kept, LOGITS, LABELS, WEIGHT)
+    result = lib.call(kept, LOGITS, LABELS, WEIGHT)
 
-    assert found == lib.call(lambda x, y, w: compat.cross_entropy(x, y, w), LOGITS, LABELS, WEIGHT)
+    assert result == lib.call(lambda x, y, w: compat.cross_entropy(x, y, w), LOGITS, LABELS, WEIGHT)
 
 
 @pytest.mark.variants("dask")
@@ -125,7 +125,38 @@ def test_a_data_array_of_xarray_is_its_array() -> None:
     assert compat.binary_cross_entropy_with_logits(x, t) == compat.binary_cross_entropy_with_logits(FINITE, SOFT)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
+@pytest.mark.parametrize("name", compat.__all__)
+def test_torch_compiles_it_as_one_graph(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    call, targets = getattr(compat, name), SOFT if "binary" in name else LABELS
+    arrays = [torch.from_numpy(array.copy()) for array in (SOFT, targets, *([] if "binary" in name else [WEIGHT]))]
+    result = torch.compile(call, backend="eager", fullgraph=True)(*arrays)
+
+    np.testing.assert_allclose(float(result), float(call(*arrays)), rtol=1e-6)
+
+
 ERRORS = {
+    "a label out of range, of an image": (
+        IndexError,
+        r"nll_loss: .* got 2 outside; the first, at position \(0, 1\), is 3\. Mend them",
+        lambda: compat.nll_loss(np.zeros((1, 3, 3)), np.asarray([[0, 3, -1]])),
+    ),
+    "a masked array": (
+        TypeError,
+        r"got numpy\.MaskedArray\. Pass its \.data, and the mask",
+        lambda: compat.nll_loss(np.ma.masked_array(SOFT), LABELS),
+    ),
+    "objects": (
+        TypeError,
+        r"must have a numeric dtype, got object\[4, 3\] on numpy",
+        lambda: compat.nll_loss(SOFT.astype(object), LABELS),
+    ),
+    "arrays of two libraries": (
+        TypeError,
+        r"`target` must be of the library of `input` \(numpy\), got int64\[4\] on dask\. Nothing is moved",
+        lambda: compat.nll_loss(SOFT, pytest.importorskip("dask.array").from_array(LABELS)),
+    ),
     "an unknown reduction": (ValueError, "not a valid value", lambda: compat.nll_loss(LOGITS, LABELS, reduction="x")),
     "no class axis": (ValueError, "class axis", lambda: compat.nll_loss(LOGITS[0, 0], LABELS[0])),
     "smoothing above 1": (RuntimeError, "at most 1", lambda: compat.cross_entropy(LOGITS, LABELS, label_smoothing=2.0)),
