@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import click
 
@@ -22,8 +22,9 @@ from xent.cli.exits import (
 )
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import PairPass
+    from xent.evaluation.engine.compare_pass import Comparison, PairPass
     from xent.evaluation.engine.evaluate_pass import Pass
+    from xent.evaluation.statistics.metrics import Evaluation
 
 LABEL_REMEDY = (
     "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
@@ -32,13 +33,13 @@ LABEL_REMEDY = (
 
 @dataclass(frozen=True)
 class Output:
-    """What a command writes: to stdout a table or a JSON document, to stderr its progress, and files.
+    """What a command writes: a table or a JSON document to stdout, its progress to stderr, and files.
 
     Attributes
     ----------
     as_json : bool
     quiet : bool
-        Whether nothing is said of the progress.
+        Whether the plan and the progress are not shown.
     html, tables : Path or None
         The page, and the folder of tables.
     """
@@ -64,7 +65,11 @@ class Output:
         return cls(as_json=as_json, quiet=quiet, html=page, tables=folder)
 
 
-def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None) -> Any:
+@overload
+def run_and_show(planned: Pass, output: Output, scheduler: str | None) -> Evaluation: ...
+@overload
+def run_and_show(planned: PairPass, output: Output, scheduler: str | None) -> Comparison: ...
+def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None) -> Evaluation | Comparison:
     """Run a pass on the scheduler that the option names, show its result, and return it."""
     from xent.evaluation.outputs import check_no_input
     from xent.evaluation.report import terminal
@@ -86,21 +91,21 @@ def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None
     return result
 
 
-def show(result: Any, planned: Any, output: Output, *, scheduler: str, wall_seconds: float) -> None:
+def show(result: Evaluation | Comparison, planned: Any, output: Output, *, scheduler: str, wall_seconds: float) -> None:
     """Write the result of an evaluation or a comparison, as a document or a table, and to the files of the output."""
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.report import json_document, page, parquet, terminal
 
     is_comparison = isinstance(result, Comparison)
     if output.as_json:
-        document = json_document.comparison_document if is_comparison else json_document.evaluation_document
+        document: Any = json_document.comparison_document if is_comparison else json_document.evaluation_document
         click.echo(json_document.to_json(document(result, planned, scheduler=scheduler, wall_seconds=wall_seconds)))
     else:
-        print_result = terminal.print_comparison if is_comparison else terminal.print_evaluation
+        print_result: Any = terminal.print_comparison if is_comparison else terminal.print_evaluation
         print_result(result, planned, wall_seconds=wall_seconds)
     if output.html:
         page.write_page(output.html, result, planned, scheduler=scheduler, wall_seconds=wall_seconds)
-    if output.tables:
+    if output.tables and not isinstance(result, Comparison):
         parquet.write_tables(result, output.tables)
 
 
