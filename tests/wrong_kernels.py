@@ -1,4 +1,4 @@
-"""A right kernel in plain steps, others in other styles, and many wrong ones: each is the right one with a step spoilt.
+"""A right kernel in plain steps, others in other styles, and many wrong ones: each is a right one with a wrong step.
 
 ``WRONG`` names, beside each, the promise of ``xent.testing`` that it breaks.
 """
@@ -11,12 +11,15 @@ import numpy as np
 
 from xent.kernels import Partial, Statistics
 
+PARTIAL = frozenset({"partial"})
+GRADIENT = frozenset({"partial", "gradient"})
+"""What the slowest of the wrong kernels declare: the methods that are wrong."""
 WRONG: dict[str, tuple[type, str, dict]] = {}
-"""By name: the class, the promise it breaks, and what its spec declares otherwise."""
+"""By name: the class, the promise it breaks, and the fields of its spec that are not the defaults."""
 
 
 def breaks(promise, **facts):
-    """Enters a wrong kernel into the table."""
+    """A decorator that adds a wrong kernel to the table."""
 
     def enter(cls):
         WRONG[cls.__name__] = cls, promise, facts
@@ -61,8 +64,8 @@ class Right:
         gap = np.where(inside & (on != 0), (on or 1.0) * self.at_label(gaps, labels, m), 0.0)
         mass = np.where(inside, on, 0.0)
         if off:
-            below = np.where(m == -math.inf, math.inf, gaps.sum(axis=1))
-            gap, mass = gap + off * below, mass + off * gaps.shape[1]
+            total_gap = np.where(m == -math.inf, math.inf, gaps.sum(axis=1))
+            gap, mass = gap + off * total_gap, mass + off * gaps.shape[1]
         return gap, mass
 
     def residual(self, x, labels, on, off, m, r, w, exps):
@@ -97,8 +100,8 @@ class Right:
         return x, exps, Partial(m, self.rest(x, m, exps, threads), *self.targets(gaps, labels, on, off, m))
 
     def partial(self, logits, labels, on, off, *, threads):
-        found = self.fold(logits, labels, on, off, threads)[2]
-        return Partial(*(one.astype(self.narrow(logits)) for one in found))
+        partial = self.fold(logits, labels, on, off, threads)[2]
+        return Partial(*(field.astype(self.narrow(logits)) for field in partial))
 
     def finish(self, logits, partial):
         _, r, gap, mass = partial
@@ -111,22 +114,22 @@ class Right:
 
     def gradient(self, logits, labels, on, off, partial, scale, *, threads, out=None):
         x = self.wide(logits)
-        m, r, _, w = (one.astype(np.float64)[:, None] for one in partial)
+        m, r, _, w = (field.astype(np.float64)[:, None] for field in partial)
         r = np.where(m == -math.inf, np.nan, r)
         exps = np.exp(np.where(x == m, 0.0, x - m))
         return self.put(self.scaled(self.residual(x, labels, on, off, m, r, w, exps), scale), out, logits.dtype)
 
     def loss_and_gradient(self, logits, labels, on, off, scale, *, threads, out=None):
         partial = self.partial(logits, labels, on, off, threads=threads)
-        slope = self.gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
-        return self.loss(logits, labels, on, off, threads=threads), slope
+        gradient = self.gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
+        return self.loss(logits, labels, on, off, threads=threads), gradient
 
     def statistics(self, logits, labels, label_logit, *, threads):
-        x, exps, found = self.fold(logits, labels, 1.0, 0.0, threads)
-        gaps, dtype = self.gaps(x, found.max), self.narrow(logits)
+        x, exps, partial = self.fold(logits, labels, 1.0, 0.0, threads)
+        gaps, dtype = self.gaps(x, partial.max), self.narrow(logits)
         spread = np.where(exps == 0, 0.0, gaps * exps).sum(axis=1)
         sums = ((exps * exps).sum(axis=1).astype(dtype), spread.astype(dtype))
-        partial = Partial(*(one.astype(dtype) for one in found))
+        partial = Partial(*(field.astype(dtype) for field in partial))
         return Statistics(partial, self.rank(x, labels, label_logit), *sums)
 
 
@@ -150,13 +153,13 @@ class Online(Right):
             block = x[:, start : start + self.tile]
             highest = block.max(axis=1)
             gaps = super().gaps(block, highest)
-            here = super().rest(block, highest, np.exp(-gaps), threads)
+            rest = super().rest(block, highest, np.exp(-gaps), threads)
             up = highest > running
             hi, lo = np.where(up, highest, running), np.where(up, running, highest)
             step = np.where(lo == -math.inf, math.inf, hi - lo)
-            mine, other = np.where(up, here, total), np.where(up, total, here)
-            total, running = mine + (1 + other) * self.shrink(step), hi
-            total = np.where(np.isnan(here) | np.isnan(highest), np.nan, total)
+            rest_hi, rest_lo = np.where(up, rest, total), np.where(up, total, rest)
+            total, running = rest_hi + (1 + rest_lo) * self.shrink(step), hi
+            total = np.where(np.isnan(rest) | np.isnan(highest), np.nan, total)
         return total
 
     def shrink(self, step):
@@ -168,8 +171,8 @@ class RightDense(Right):
 
     def target_numbers(self, gaps, targets, m):
         t = targets.astype(np.float64)
-        below = np.where(m[:, None] == -math.inf, math.inf, gaps)
-        return np.where(t == 0, 0.0, np.where(t == 0, 1.0, t) * below).sum(axis=1), t.sum(axis=1)
+        gaps = np.where(m[:, None] == -math.inf, math.inf, gaps)
+        return np.where(t == 0, 0.0, np.where(t == 0, 1.0, t) * gaps).sum(axis=1), t.sum(axis=1)
 
     def dense_fold(self, logits, targets, threads):
         x = self.wide(logits)
@@ -179,7 +182,7 @@ class RightDense(Right):
         return Partial(m, rest, *self.target_numbers(gaps, targets, m))
 
     def partial(self, logits, targets, *, threads):
-        return Partial(*(one.astype(self.narrow(logits)) for one in self.dense_fold(logits, targets, threads)))
+        return Partial(*(field.astype(self.narrow(logits)) for field in self.dense_fold(logits, targets, threads)))
 
     def loss(self, logits, targets, *, threads, out=None):
         return self.put(self.finish(logits, self.dense_fold(logits, targets, threads)), out, self.narrow(logits))
@@ -189,17 +192,17 @@ class RightDense(Right):
 
     def gradient(self, logits, targets, partial, scale, *, threads, out=None):
         x, t = self.wide(logits), targets.astype(np.float64)
-        m, r, _, w = (one.astype(np.float64)[:, None] for one in partial)
+        m, r, _, w = (field.astype(np.float64)[:, None] for field in partial)
         r, w = np.where(m == -math.inf, np.nan, r), self.mass(w)
         exps = np.exp(np.where(x == m, 0.0, x - m))
         at_max = ((w - t) - t * r) / (1 + r)
-        slope = np.where(x == m, at_max, w * exps / (1 + r) - t)
-        return self.put(self.scaled(slope, scale), out, logits.dtype)
+        gradient = np.where(x == m, at_max, w * exps / (1 + r) - t)
+        return self.put(self.scaled(gradient, scale), out, logits.dtype)
 
     def loss_and_gradient(self, logits, targets, scale, *, threads, out=None):
         partial = self.partial(logits, targets, threads=threads)
-        slope = self.gradient(logits, targets, partial, scale, threads=threads, out=out)
-        return self.loss(logits, targets, threads=threads), slope
+        gradient = self.gradient(logits, targets, partial, scale, threads=threads, out=out)
+        return self.loss(logits, targets, threads=threads), gradient
 
 
 class EveryLayout(Right):
@@ -207,29 +210,29 @@ class EveryLayout(Right):
 
     alone = Right()
 
-    def places(self, block):
-        """The rows of a block: their number, and where each lies."""
+    def indices(self, block):
+        """The number of each row of a block, and its index."""
         if block.ndim == 2:
             return [(row, (slice(row, row + 1),)) for row in range(len(block))]
         outer, _, inner = block.shape
         return [(a * inner + b, (a, slice(None), b)) for a in range(outer) for b in range(inner)]
 
-    def row(self, block, place):
-        return block[place].reshape(1, -1)
+    def row(self, block, index):
+        return block[index].reshape(1, -1)
 
     def labels_of(self, logits, labels):
         return labels
 
     def partial(self, logits, labels, on, off, *, threads):
         labels, numbers = self.labels_of(logits, labels), np.empty((4, len(labels)), self.narrow(logits))
-        for row, place in self.places(logits):
-            told = self.row(logits, place), labels[row : row + 1], on, off
-            numbers[:, row] = np.concatenate(self.alone.partial(*told, threads=threads))
+        for row, index in self.indices(logits):
+            arguments = self.row(logits, index), labels[row : row + 1], on, off
+            numbers[:, row] = np.concatenate(self.alone.partial(*arguments, threads=threads))
         return Partial(*numbers)
 
     def loss(self, logits, labels, on, off, *, threads, out=None):
         partial = self.partial(logits, labels, on, off, threads=threads)
-        loss = self.finish(logits, Partial(*(one.astype(np.float64) for one in partial)))
+        loss = self.finish(logits, Partial(*(field.astype(np.float64) for field in partial)))
         return self.put(np.where(self.inside(labels, logits.shape[1]), loss, np.nan), out, self.narrow(logits))
 
     def scale_of(self, logits, scale):
@@ -238,21 +241,21 @@ class EveryLayout(Right):
     def gradient(self, logits, labels, on, off, partial, scale, *, threads, out=None):
         out = np.empty(logits.shape, logits.dtype) if out is None else out
         scale = self.scale_of(logits, scale)
-        for row, place in self.places(logits):
-            some = slice(row, row + 1)
-            whole = Partial(*(one[some] for one in partial))
-            told = self.row(logits, place), labels[some], on, off, whole, scale[some]
-            out[place] = self.alone.gradient(*told, threads=threads).reshape(out[place].shape)
+        for row, index in self.indices(logits):
+            rows = slice(row, row + 1)
+            row_partial = Partial(*(field[rows] for field in partial))
+            arguments = self.row(logits, index), labels[rows], on, off, row_partial, scale[rows]
+            out[index] = self.alone.gradient(*arguments, threads=threads).reshape(out[index].shape)
         return out
 
     def statistics(self, logits, labels, label_logit, *, threads):
-        found = [
-            self.alone.statistics(self.row(logits, place), labels[row : row + 1], label_logit[row : row + 1], threads=1)
-            for row, place in self.places(logits)
+        rows = [
+            self.alone.statistics(self.row(logits, index), labels[row : row + 1], label_logit[row : row + 1], threads=1)
+            for row, index in self.indices(logits)
         ]
-        numbers = np.asarray([np.concatenate(one.partial) for one in found], self.narrow(logits)).reshape(-1, 4)
-        ranks = np.asarray([one.label_rank[0] for one in found], np.int64)
-        sums = np.asarray([(one.sum_squares[0], one.spread[0]) for one in found], self.narrow(logits)).reshape(-1, 2)
+        numbers = np.asarray([np.concatenate(row.partial) for row in rows], self.narrow(logits)).reshape(-1, 4)
+        ranks = np.asarray([row.label_rank[0] for row in rows], np.int64)
+        sums = np.asarray([(row.sum_squares[0], row.spread[0]) for row in rows], self.narrow(logits)).reshape(-1, 2)
         return Statistics(Partial(*numbers.T.copy()), ranks, *sums.T.copy())
 
 
@@ -377,7 +380,7 @@ class FlushedEarly(Right):
 
 @breaks("not_numbers")
 class NaNLeaks(Right):
-    """A row's NaN spoils the row after it."""
+    """A row's NaN makes the next row NaN."""
 
     def rest(self, x, m, exps, threads):
         rest = super().rest(x, m, exps, threads)
@@ -505,7 +508,7 @@ class LabelOfTheBlock(Right):
         return super().residual(x, labels, on, off, m, r, np.where(inside, w, 0.0), exps)
 
 
-# -------------------- wrong conduct
+# -------------------- wrong uses of memory, and bits that differ
 
 
 @breaks("nothing_read_beside")
@@ -531,7 +534,7 @@ class WritesItsInput(Right):
 
 @breaks("forms_in_memory")
 class ContiguousOnly(Right):
-    """Takes the memory behind the first logit for the whole of them."""
+    """Reads all logits from the memory behind the first, whatever their strides."""
 
     def wide(self, logits):
         rows, classes = logits.shape
@@ -547,7 +550,7 @@ class OutIgnored(Right):
 
 @breaks("out_is_filled")
 class OutHalfFilled(Right):
-    """What is 0 is not written, for memory is zeroed, is it not."""
+    """A gradient of 0 is not written, as if ``out`` were zeroed memory."""
 
     def put(self, gradient, out, dtype):
         if out is not None:
@@ -576,7 +579,7 @@ class OffsetsIn32Bits(Right):
 
 @breaks("extra_memory", block_elements=None)
 class CopiesEverything(Right):
-    """Asks for everything at once, and makes arrays of its size."""
+    """Declares no ``block_elements``, and makes arrays of the size of the logits."""
 
 
 @breaks("row_locality")
@@ -604,7 +607,7 @@ class ForgetsATile(Right):
 
 @breaks("deterministic")
 class AnyOrder(Right):
-    """The sum of whatever thread comes first."""
+    """The order of a sum depends on which thread is first."""
 
     def rest(self, x, m, exps, threads):
         return super().rest(x, m, exps, threads) * (1 + random.choice([0.0, 2.0**-22]))
@@ -662,13 +665,13 @@ class WhereAligned(Right):
     """The path of 16-byte loads, taken where rows are aligned, forgets the last quarter."""
 
     def fold(self, logits, labels, on, off, threads):
-        x, exps, found = super().fold(logits, labels, on, off, threads)
+        x, exps, partial = super().fold(logits, labels, on, off, threads)
         if logits.ctypes.data % 16 == 0 and logits.strides[0] % 16 == 0 and logits.size:
-            found = found._replace(sum_exp_rest=found.sum_exp_rest * 0.75)
-        return x, exps, found
+            partial = partial._replace(sum_exp_rest=partial.sum_exp_rest * 0.75)
+        return x, exps, partial
 
 
-@breaks("many_rows")
+@breaks("many_rows", methods=PARTIAL)
 class RowsPast128(Right):
     def rest(self, x, m, exps, threads):
         rest = super().rest(x, m, exps, threads)
@@ -676,7 +679,7 @@ class RowsPast128(Right):
         return rest
 
 
-@breaks("many_rows", block_elements=None)
+@breaks("many_rows", block_elements=None, methods=PARTIAL)
 class RowsPast65535(Right):
     """A launch has 65535 blocks in y."""
 
@@ -692,7 +695,7 @@ class LabelsIn16Bits(Right):
         return super().at_label(gaps, np.where(self.inside(labels, gaps.shape[1]), labels & 0xFFFF, labels), m)
 
 
-@breaks("scales", **BOTH)
+@breaks("scales", **BOTH, methods=GRADIENT)
 class ScaleOfTheFirstSlab(EveryLayout):
     def scale_of(self, logits, scale):
         return np.resize(scale[: logits.shape[2]], scale.shape) if logits.ndim == 3 and logits.size else scale
@@ -721,39 +724,40 @@ class SmoothedScaleZero(Right):
         return super().gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
 
 
-@breaks("out_is_filled", **BOTH)
+@breaks("out_is_filled", **BOTH, methods=GRADIENT)
 class OutOfTheFirstSlab(EveryLayout):
     def gradient(self, logits, *arguments, threads, out=None):
-        slope = super().gradient(logits, *arguments, threads=threads)
+        gradient = super().gradient(logits, *arguments, threads=threads)
         if out is None:
-            return slope
-        out[: 1 if logits.ndim == 3 else None] = slope[: 1 if logits.ndim == 3 else None]
+            return gradient
+        written = slice(1 if logits.ndim == 3 else None)
+        out[written] = gradient[written]
         return out
 
 
-@breaks("every_width", **BOTH)
+@breaks("every_width", **BOTH, methods=PARTIAL)
 class ThirdSlab(EveryLayout):
     """Right for two slabs, wrong from the third on."""
 
     def partial(self, logits, *arguments, threads):
-        found = super().partial(logits, *arguments, threads=threads)
+        partial = super().partial(logits, *arguments, threads=threads)
         if logits.ndim == 3:
-            found.sum_exp_rest[2 * logits.shape[2] :] = 0
-        return found
+            partial.sum_exp_rest[2 * logits.shape[2] :] = 0
+        return partial
 
 
-@breaks("row_locality", **BOTH)
+@breaks("row_locality", **BOTH, methods=PARTIAL)
 class ParityOfTheMiddle(EveryLayout):
     """Other bits where the innermost axis is odd."""
 
     def partial(self, logits, *arguments, threads):
-        found = super().partial(logits, *arguments, threads=threads)
+        partial = super().partial(logits, *arguments, threads=threads)
         if logits.ndim == 3 and logits.shape[2] % 2:
-            found = found._replace(sum_exp_rest=np.nextafter(found.sum_exp_rest, np.float32(np.inf)))
-        return found
+            partial = partial._replace(sum_exp_rest=np.nextafter(partial.sum_exp_rest, np.float32(np.inf)))
+        return partial
 
 
-@breaks("merged_spans", **BOTH)
+@breaks("merged_spans", **BOTH, methods=GRADIENT)
 class MiddleOfItsOwn(EveryLayout):
     """In the middle layout the gradient folds its own block, whatever partial it is given."""
 
@@ -763,7 +767,7 @@ class MiddleOfItsOwn(EveryLayout):
         return super().gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
 
 
-@breaks("forms_in_memory", **BOTH)
+@breaks("forms_in_memory", **BOTH, methods=PARTIAL)
 class StepOfZero(EveryLayout):
     """A row that is repeated by a stride of 0 is taken for a single one."""
 
@@ -771,7 +775,7 @@ class StepOfZero(EveryLayout):
         return labels * 0 if logits.ndim == 2 and len(logits) > 1 and logits.strides[0] == 0 else labels
 
 
-@breaks("forms_in_memory", **BOTH)
+@breaks("forms_in_memory", **BOTH, methods=PARTIAL)
 class LabelsBackwards(EveryLayout):
     """Labels with a negative stride are read forwards."""
 
@@ -779,7 +783,7 @@ class LabelsBackwards(EveryLayout):
         return labels[::-1] if len(labels) > 1 and labels.strides[0] < 0 else labels
 
 
-@breaks("forms_in_memory", **BOTH)
+@breaks("forms_in_memory", **BOTH, methods=PARTIAL)
 class LabelsToWrite(EveryLayout):
     """Compiled for labels that can be written to."""
 

@@ -1,11 +1,11 @@
-"""Mutants of the fold and of xent-numba's loops: one operator, number or statement changed, and whether that shows.
+"""Mutants of the fold and of xent-numba's loops: one operator, number or statement changed, and what catches it.
 
     python tests/mutation/mutate.py --target fold
     python tests/mutation/mutate.py --target numba --sample 150 --seed 1 --jobs 2
 
 A mutant is imported from a copy of its package and judged in a process of its own by the conformance kit; one of
-fold.py then by tests/test_fold.py too, whose subject is how partials merge. It is caught where that fails, crashes or
-hangs. Leaves out what a survivor means: README.md has each of them. Slow, and therefore no part of ``make test``.
+fold.py then by tests/test_fold.py too, which tests how partials merge. It is caught if that fails, crashes or hangs.
+Leaves out what a survivor means: README.md has each of them. Slow, and therefore no part of ``make test``.
 """
 
 from __future__ import annotations
@@ -132,24 +132,25 @@ class Mutant:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """What it is judged on, unless that is said."""
+        """The dtypes it is judged on by default."""
         return DTYPES if self.file in CONVERSIONS else DTYPES[:2] if self.target == "fold" else DTYPES[:1]
 
 
 def mutants(target: str) -> list[Mutant]:
     """Every mutant of a target."""
-    found = []
+    every = []
     for file in FILES[target]:
         tree = ast.parse((PACKAGES[target] / file).read_text(encoding="utf-8"))
-        found += [Mutant(target, file, number) for number in range(sum(1 for one in nodes(tree) for _ in changes(one)))]
-    return found
+        count = sum(1 for node in nodes(tree) for _ in changes(node))
+        every += [Mutant(target, file, number) for number in range(count)]
+    return every
 
 
 # -------------------- judged
 
 
 def judge(target: str, dtypes: list[str]) -> str:
-    """The first broken promise of the kernels that are imported here; empty where all are kept."""
+    """The first promise that the kernels imported in this process break; empty if all are kept."""
     from xent.testing import PROMISES, registered_specs
 
     if target == "fold":
@@ -164,31 +165,31 @@ def judge(target: str, dtypes: list[str]) -> str:
         methods: set[str] = set()
         for stage in STAGES:  # the loops of one method after the other: to compile them takes longer than to run them
             methods |= stage
-            for spec in (one for one in specs if stage <= one.methods):
+            for spec in (spec for spec in specs if stage <= spec.methods):
                 few = dataclasses.replace(spec, methods=spec.methods & methods)
                 for promise in FIRST if methods >= spec.methods else FIRST[:2]:
                     if is_broken(few, promise):
                         return f"{promise} ({spec.op}, {dtype})"
         for spec in specs:
-            for promise in (one for one in PROMISES if one not in FIRST):
+            for promise in (name for name in PROMISES if name not in FIRST):
                 if is_broken(spec, promise):
                     return f"{promise} ({spec.op}, {dtype})"
     return ""
 
 
 def is_broken(spec: Any, promise: str) -> bool:
-    """Whether a kernel does not keep a promise; a process that hangs is ended."""
+    """Whether a kernel breaks a promise; a process that hangs is ended."""
     from xent.testing import check_kernel
 
     resource.setrlimit(resource.RLIMIT_CPU, (round(time.process_time()) + CPU_SECONDS, resource.RLIM_INFINITY))
     faulthandler.dump_traceback_later(WALL_SECONDS, exit=True)  # threads that wait for each other take no time
     report = check_kernel(spec, checks=promise)
     faulthandler.cancel_dump_traceback_later()
-    return not all(one.ok for one in report.results)
+    return not all(result.ok for result in report.results)
 
 
 def verdict(mutant: Mutant, dtypes: list[str]) -> str:
-    """What catches a mutant; empty where it survives."""
+    """The test that catches a mutant; empty if it survives."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / PACKAGES[mutant.target].name
         shutil.copytree(PACKAGES[mutant.target], package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -200,43 +201,46 @@ def verdict(mutant: Mutant, dtypes: list[str]) -> str:
             commands.append(["-m", "pytest", *options, "tests/test_fold.py"])
         for command in commands:
             command = [sys.executable, "-B", *command]
-            done = subprocess.run(command, cwd=ROOT, env=os.environ | paths, capture_output=True, text=True)
-            if done.returncode:
-                told = [one for one in done.stdout.splitlines() if one.startswith(("FAILED", "ERROR", "broken"))]
-                hangs = "Timeout (" in done.stderr or done.returncode == -signal.SIGXCPU
-                how = ["hangs"] if hangs else [*done.stderr.splitlines()[-1:], f"exit {done.returncode}"]
-                return [*told, *how][0][:160]
+            process = subprocess.run(command, cwd=ROOT, env=os.environ | paths, capture_output=True, text=True)
+            if process.returncode:
+                failures = [
+                    line for line in process.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "broken"))
+                ]
+                hangs = "Timeout (" in process.stderr or process.returncode == -signal.SIGXCPU
+                end = ["hangs"] if hangs else [*process.stderr.splitlines()[-1:], f"exit {process.returncode}"]
+                return [*failures, *end][0][:160]
     return ""
 
 
 def main() -> None:
-    """Judges the mutants asked for; prints one line each, and the counts."""
+    """Judges the chosen mutants; prints a line for each, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", choices=FILES, required=True)
     parser.add_argument("--sample", type=int, help="how many, drawn at random; all by default")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[], metavar="FILE#NUMBER", help="these mutants")
-    parser.add_argument("--dtypes", nargs="*", choices=DTYPES, default=[], help="by default those its file is about")
+    parser.add_argument("--dtypes", nargs="*", choices=DTYPES, default=[], help="by default those that its file is for")
     parser.add_argument("--judge", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.judge:
-        broken = judge(asked.target, asked.dtypes)
+    options = parser.parse_args()
+    if options.judge:
+        broken = judge(options.target, options.dtypes)
         print(f"broken: {broken}")
         sys.exit(bool(broken))
 
-    every = mutants(asked.target)
-    chosen = [one for one in every if not asked.only or f"{one.file}#{one.number}" in asked.only]
-    if asked.sample:
-        chosen = random.Random(asked.seed).sample(chosen, min(asked.sample, len(chosen)))
-    if broken := verdict(Mutant(asked.target, FILES[asked.target][0], -1), asked.dtypes):
+    every = mutants(options.target)
+    chosen = [mutant for mutant in every if not options.only or f"{mutant.file}#{mutant.number}" in options.only]
+    if options.sample:
+        chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))
+    if broken := verdict(Mutant(options.target, FILES[options.target][0], -1), options.dtypes):
         sys.exit(f"without any change: {broken}")
-    print(f"{len(chosen)} of {len(every)} mutants, --seed {asked.seed}", flush=True)
+    print(f"{len(chosen)} of {len(every)} mutants, --seed {options.seed}", flush=True)
     survivors = 0
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        for mutant, found in zip(chosen, pool.map(lambda one: verdict(one, asked.dtypes), chosen), strict=True):
-            survivors += not found
-            print(f"{'caught  ' if found else 'SURVIVED'} {mutant.text()[1]}  [{found}]", flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        verdicts = pool.map(lambda mutant: verdict(mutant, options.dtypes), chosen)
+        for mutant, caught_by in zip(chosen, verdicts, strict=True):
+            survivors += not caught_by
+            print(f"{'caught  ' if caught_by else 'SURVIVED'} {mutant.text()[1]}  [{caught_by}]", flush=True)
     print(f"{len(chosen)} mutants, {len(chosen) - survivors} caught, {survivors} survived")
 
 

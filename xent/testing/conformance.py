@@ -124,7 +124,7 @@ def result_of(kernel: KernelUnderTest, name: str) -> Result:
         cases, broken, failures = cases + 1, broken + 1, [failure, *failures][:KEPT_FAILURES]
     if not cases:
         return Result(name, 0, not_run="the kernel would be handed none of its cases")
-    return Result(name, cases, broken, tuple(failures))
+    return Result(name, cases, broken, tuple(kernel.with_snippet(failure) for failure in failures))
 
 
 def worst(failures: list[Failure]) -> list[Failure]:

@@ -86,6 +86,11 @@ class Case:
     def exact_by_op(self) -> dict[str, Exact]:
         return {}
 
+    @functools.cached_property
+    def expected(self) -> dict[Any, Any]:
+        """What ``comparison.py`` keeps of this case."""
+        return {}
+
     def exact(self, op: str) -> Exact:
         """The exact numbers of every row, computed once."""
         if self.base is not None and self.cut is not None:

@@ -152,7 +152,13 @@ class KernelUnderTest:
         return answer if isinstance(answer, Failure) else list(faults(call, answer, self.op, self.library.flushes))
 
     def failure(self, call: Call, what: str, excess: float = np.inf) -> Failure:
-        return Failure(str(call), what, excess, snippet(self.spec, self.library, call))
+        return Failure(str(call), what, excess, calls=(call,))
+
+    def with_snippet(self, failure: Failure) -> Failure:
+        """The failure with code that shows it, if it has calls; writing it takes longer than a call."""
+        if not failure.calls:
+            return failure
+        return replace(failure, snippet=snippet(self.spec, self.library, *failure.calls), calls=())
 
     def outcome(self, call: Call) -> Outcome:
         """The outcome of a call; an error is shown on its row alone, if it occurs there too."""

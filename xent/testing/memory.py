@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -101,7 +102,14 @@ class PoisonedArray:
     array: Any
     base: Any
     before: Array
-    beside: Array
+    view: Callable[[Any], Any]
+    """The view of the array's elements in any array of the memory's shape."""
+
+    @functools.cached_property
+    def beside(self) -> Array:
+        beside = np.ones(self.before.shape, bool)
+        self.view(beside)[...] = False
+        return beside
 
 
 def lay(
@@ -114,16 +122,15 @@ def lay(
     asarray, to_numpy = (np.asarray, np.asarray) if library is None else (library.asarray, library.to_numpy)
     if library is not None and not library.is_mutable:
         array = asarray(np.array(values))
-        return PoisonedArray(array, array, np.array(to_numpy(array)), np.zeros(values.shape, bool))
+        return PoisonedArray(array, array, np.array(to_numpy(array)), lambda memory: memory)
     dtype, shape = values.dtype, values.shape
     if form == "byte-swapped" and dtype.kind in "fi":
         dtype = dtype.newbyteorder()
     room = room_of(shape, form)
     memory, start = allocate(math.prod(room), dtype, form)
     memory[...] = poison if dtype.kind not in "iub" else 3
-    base, beside = asarray(memory), np.ones(memory.shape, bool)
-    array = view_in(base, start, room, shape, form)
-    view_in(beside, start, room, shape, form)[...] = False
+    base, view = asarray(memory), functools.partial(view_in, start=start, room=room, shape=shape, form=form)
+    array = view(base)
     if form == "one row repeated":
         array[...] = asarray(np.ascontiguousarray(values[..., :1, :] if len(shape) > 1 else values[:1]))
         array = np.broadcast_to(array, shape)
@@ -131,7 +138,7 @@ def lay(
         array[...] = asarray(np.ascontiguousarray(values))
     if form == "read-only":
         array.flags.writeable = False
-    return PoisonedArray(array, base, np.array(to_numpy(base)), beside)
+    return PoisonedArray(array, base, np.array(to_numpy(base)), view)
 
 
 def room_of(shape: tuple[int, ...], form: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..contract.specs import KernelSpec
@@ -28,12 +28,15 @@ class Failure:
         The error as a multiple of the budget; inf if it is not one of rounding.
     snippet : str
         Code that shows it.
+    calls : tuple of Call
+        The calls that the snippet is written from; empty if there are none, and in a report.
     """
 
     where: str
     what: str
     excess: float = math.inf
     snippet: str = ""
+    calls: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
