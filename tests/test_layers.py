@@ -76,6 +76,9 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
             "evaluation", "xent.evaluation.outputs", "from .statistics import state", id="an-output-that-sums"
         ),
         pytest.param("evaluation", "xent.evaluation.options", "from . import sources", id="options-that-read"),
+        pytest.param(
+            "kit", "xent.testing.comparison", "from .promises import accuracy", id="a-comparison-that-knows-promises"
+        ),
         pytest.param("facade", "xent.dispatch.selection", "import xent", id="the-facade-from-below"),
         pytest.param("compat", "xent.compat.torch", "import xent.checks", id="compat-that-knows-internals"),
         pytest.param("compat", "xent.compat.torch", "from .. import arrays", id="compat-that-knows-them-relatively"),
