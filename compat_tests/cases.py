@@ -28,8 +28,8 @@ HALVES = {"float16": "float32", "bfloat16": "float32"}
 LIBRARIES = ("numpy", "torch", "jax")
 MEASURED = ("tensorflow", "keras")  # held in half precision to their float32 answer and their own error
 
-Given = SimpleNamespace
-Bound = Callable[[Given, float], np.ndarray]
+Arrays = SimpleNamespace
+Bound = Callable[[Arrays, float], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,11 +37,11 @@ class Case:
     """One function of the peer, and ours."""
 
     name: str
-    theirs: Callable[[Any, Given], Any]  # the peer, and what it is given as its own arrays
-    ours: Callable[[Given], Any]
+    theirs: Callable[[Any, Arrays], Any]  # of the peer and its own arrays
+    ours: Callable[[Arrays], Any]
     bound: Bound
     gradients: dict[str, Bound] = dataclasses.field(default_factory=dict)  # by the name of what they are taken in
-    given: dict[str, Any] = dataclasses.field(default_factory=dict)  # the keywords of textbook.inputs
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)  # the keywords of textbook.inputs
     dtypes: tuple[str, ...] = DTYPES
     computed: dict[str, str] = dataclasses.field(default_factory=dict)  # what the peer computes in, where not the dtype
     ours_off: dict[tuple[str, str], float] = dataclasses.field(default_factory=dict)  # our bound times so much there
@@ -66,78 +66,85 @@ def dtype_of(array: Any) -> str:
     return str(getattr(array.dtype, "name", array.dtype)).rpartition(".")[2]
 
 
-def answer(on: Any, function: Callable, given: Given, at: str | None) -> tuple[np.ndarray, str]:
+def answer(on: Any, function: Callable, arrays: Arrays, at: str | None) -> tuple[np.ndarray, str]:
     """What the function returns, or the gradient of its sum in the argument ``at``, and the dtype it came in."""
-    with on.precision(given.x.dtype):
-        own = textbook.converted(given, on.asarray)
+    with on.precision(arrays.x.dtype):
+        own = textbook.converted(arrays, on.asarray)
         if at is None:
-            found = function(own)
+            result = function(own)
         else:
-            found = on.gradient(lambda value: function(SimpleNamespace(**{**vars(own), at: value})), getattr(own, at))
+            result = on.gradient(lambda value: function(SimpleNamespace(**{**vars(own), at: value})), getattr(own, at))
         # subtle: NumPy cannot ask TensorFlow for a single bfloat16.
-        plain = found.numpy() if on.name in ("tensorflow", "keras") else on.numpy(found)
-        return np.asarray(plain).astype(np.float64), dtype_of(found)
+        plain = result.numpy() if on.name in ("tensorflow", "keras") else on.numpy(result)
+        return np.asarray(plain).astype(np.float64), dtype_of(result)
 
 
 def unit_roundoff(dtype: Any) -> float:
     return float(ml_dtypes.finfo(dtype).eps) / 2
 
 
-def allowed(case: Case, bound: Bound, given: Given, dtype: str, on: str, theirs: np.ndarray) -> np.ndarray:
+def allowed(case: Case, bound: Bound, arrays: Arrays, dtype: str, on: str, theirs: np.ndarray) -> np.ndarray:
     """The peer's bound and ours, the roundings to what is returned, and what underflow may drop."""
-    told = named_dtype(dtype)
+    narrow = named_dtype(dtype)
     with np.errstate(all="ignore"):
-        error = bound(given, unit_roundoff(named_dtype(case.computed.get(dtype, dtype))))
-        error = error + case.ours_off.get((on, dtype), 1) * bound(given, unit_roundoff(compute_dtype(told)))
-        error = error + given.classes * smallest(told, flushes=True) + 2 * unit_roundoff(told) * np.abs(theirs)
+        error = bound(arrays, unit_roundoff(named_dtype(case.computed.get(dtype, dtype))))
+        error = error + case.ours_off.get((on, dtype), 1) * bound(arrays, unit_roundoff(compute_dtype(narrow)))
+        error = error + arrays.classes * smallest(narrow, flushes=True) + 2 * unit_roundoff(narrow) * np.abs(theirs)
     return np.broadcast_to(np.nan_to_num(error), theirs.shape)
 
 
 def in_half(
-    case: Case, bound: Bound, given: Given, dtype: str, on: str, theirs: np.ndarray, exact: np.ndarray
+    case: Case, bound: Bound, arrays: Arrays, dtype: str, on: str, theirs: np.ndarray, exact: np.ndarray
 ) -> np.ndarray:
     """How far from its float32 answer the peer is off at most, our own bound, and the rounding of the result."""
-    told = named_dtype(dtype)
+    narrow = named_dtype(dtype)
     with np.errstate(all="ignore"):
-        error = case.ours_off.get((on, dtype), 1) * bound(given, unit_roundoff("float32"))
+        error = case.ours_off.get((on, dtype), 1) * bound(arrays, unit_roundoff("float32"))
         off = np.max(np.nan_to_num(np.abs(theirs - exact), posinf=0.0), initial=0.0)
-        error = 2 * error + off + given.classes * smallest(told, flushes=True) + 2 * unit_roundoff(told) * np.abs(exact)
+        error = (
+            2 * error
+            + off
+            + arrays.classes * smallest(narrow, flushes=True)
+            + 2 * unit_roundoff(narrow) * np.abs(exact)
+        )
     return np.broadcast_to(np.nan_to_num(error), exact.shape)
 
 
 @functools.cache
 def theirs_of(
     case: Case, peer: str, dtype: str, at: str | None, seed: int, widened: bool = False
-) -> tuple[Given, np.ndarray, str]:
-    """What both sides are given, and the peer's answer; the same numbers in float32 where asked."""
+) -> tuple[Arrays, np.ndarray, str]:
+    """The inputs of both sides, in float32 if widened, and the peer's answer."""
     on = textbook.peer_named(peer)
     rng = np.random.default_rng([seed, zlib.crc32(f"{case.name} {dtype}".encode())])
-    given = textbook.inputs(rng, dtype=dtype, **case.given)
+    arrays = textbook.inputs(rng, dtype=dtype, **case.inputs)
     if widened:
-        half = {name: one for name, one in vars(given).items() if getattr(one, "dtype", None) == named_dtype(dtype)}
-        given = Given(**{**vars(given), **{name: one.astype(np.float32) for name, one in half.items()}})
-    return given, *answer(on, lambda own: case.theirs(on, own), given, at)
+        half = {
+            name: value for name, value in vars(arrays).items() if getattr(value, "dtype", None) == named_dtype(dtype)
+        }
+        arrays = Arrays(**{**vars(arrays), **{name: value.astype(np.float32) for name, value in half.items()}})
+    return arrays, *answer(on, lambda own: case.theirs(on, own), arrays, at)
 
 
 def outcome(case: Case, peer: str, dtype: str, on: str, at: str | None = None, seed: int = 0) -> str:
     """How ours differs from the peer's, empty where it does not."""
-    given, theirs, their_dtype = theirs_of(case, peer, dtype, at, seed)
-    ours, our_dtype = answer(library(on), case.ours, given, at)
+    arrays, theirs, their_dtype = theirs_of(case, peer, dtype, at, seed)
+    ours, our_dtype = answer(library(on), case.ours, arrays, at)
     if our_dtype != their_dtype:
         return f"{our_dtype}, the peer's is {their_dtype}"
     bound = case.gradients[at] if at else case.bound
     if dtype in HALVES and peer in MEASURED:
         exact = theirs_of(case, peer, dtype, at, seed, widened=True)[1]
-        error = in_half(case, bound, given, dtype, on, theirs, exact)
+        error = in_half(case, bound, arrays, dtype, on, theirs, exact)
         return far(ours, exact, Budget(error, np.zeros(error.shape)), 1)
-    within = allowed(case, bound, given, dtype, on, theirs)
+    within = allowed(case, bound, arrays, dtype, on, theirs)
     return far(ours, theirs, Budget(within, np.zeros(within.shape)), 1)
 
 
 def values(cases: list[Case]) -> list[Any]:
     """Every value to compare: (case, dtype, library)."""
     every = [(case, dtype, on) for case in cases for dtype in case.dtypes for on in LIBRARIES]
-    return [pytest.param(*one, id=", ".join(map(str, one))) for one in every]
+    return [pytest.param(*value, id=", ".join(map(str, value))) for value in every]
 
 
 def gradients(cases: list[Case]) -> list[Any]:
@@ -149,60 +156,60 @@ def gradients(cases: list[Case]) -> list[Any]:
         for on in LIBRARIES[1:]
         for at in case.gradients
     ]
-    return [pytest.param(*one, id=", ".join(map(str, one))) for one in every]
+    return [pytest.param(*value, id=", ".join(map(str, value))) for value in every]
 
 
 # -------------------- bounds
 
 
-def p_minus_t(given: Given, u: float) -> np.ndarray:
+def p_minus_t(arrays: Arrays, u: float) -> np.ndarray:
     """Of (Σt) p − t and (1 − Σt) p, which are added to p − t."""
-    book, t = textbook.Textbook(rows(given, "x"), u), targets(given)
+    book, t = textbook.Textbook(rows(arrays, "x"), u), targets(arrays)
     p = book.p * (1 + 2 * t.sum(axis=-1, keepdims=True))
-    return np.moveaxis(p * (book.error + (given.classes + FUNCTION + 4) * u) + 8 * u * t, -1, given.axis)
+    return np.moveaxis(p * (book.error + (arrays.classes + FUNCTION + 4) * u) + 8 * u * t, -1, arrays.axis)
 
 
-def binary_target(given: Given, u: float) -> np.ndarray:
+def binary_target(arrays: Arrays, u: float) -> np.ndarray:
     """Of −x, taken as a difference of two losses."""
-    return 2 * textbook.binary(given, u)
+    return 2 * textbook.binary(arrays, u)
 
 
-def from_clipped(of: Callable[[Given], np.ndarray], renormalised: bool) -> Bound:
+def from_clipped(of: Callable[[Arrays], np.ndarray], renormalised: bool) -> Bound:
     """Of −t / p, and of Σt beside it where p / Σp is taken: 2 C + 4 functions, each to FUNCTION units."""
 
-    def bound(given: Given, u: float) -> np.ndarray:
-        p, t = rows(given, "p"), of(given)
+    def bound(arrays: Arrays, u: float) -> np.ndarray:
+        p, t = rows(arrays, "p"), of(arrays)
         beside = t.sum(axis=-1, keepdims=True) * np.ones_like(p) if renormalised else 0.0
-        error = (2 * given.classes + 4 * FUNCTION) * u * (t / p + beside)
-        return np.moveaxis(error, -1, given.axis)
+        error = (2 * arrays.classes + 4 * FUNCTION) * u * (t / p + beside)
+        return np.moveaxis(error, -1, arrays.axis)
 
     return bound
 
 
-def normalised_clipped(given: Given, u: float) -> np.ndarray:
+def normalised_clipped(arrays: Arrays, u: float) -> np.ndarray:
     """Of labels from clipped probabilities: of log p, and of a softmax of it."""
-    return textbook.from_probabilities(labels, renormalised=True)(given, u)
+    return textbook.from_probabilities(labels, renormalised=True)(arrays, u)
 
 
-def binary_slope(given: Given, u: float) -> np.ndarray:
+def binary_slope(arrays: Arrays, u: float) -> np.ndarray:
     """Of (1 − z) / (1 − p) − z / p, 2 FUNCTION units each, with what 1 − p is rounded by."""
-    p, z = given.p.astype(np.float64), given.z.astype(np.float64)
+    p, z = arrays.p.astype(np.float64), arrays.z.astype(np.float64)
     return 2 * FUNCTION * u * (z / p + (1 - z) / (1 - p)) / (p * (1 - p))
 
 
-def mean_of(bound: Bound, size: Callable[[Given], np.ndarray]) -> Bound:
+def mean_of(bound: Bound, size: Callable[[Arrays], np.ndarray]) -> Bound:
     """Of the mean over the last axis, C additions of so large terms."""
 
-    def reduced(given: Given, u: float) -> np.ndarray:
-        error = bound(given, u) + (given.classes + 2) * u * size(given)
-        return np.broadcast_to(error, given.x.shape).mean(axis=-1)
+    def reduced(arrays: Arrays, u: float) -> np.ndarray:
+        error = bound(arrays, u) + (arrays.classes + 2) * u * size(arrays)
+        return np.broadcast_to(error, arrays.x.shape).mean(axis=-1)
 
     return reduced
 
 
 def share_of(bound: Bound) -> Bound:
     """Of the gradient of a mean over the last axis."""
-    return lambda given, u: bound(given, u) / given.classes
+    return lambda arrays, u: bound(arrays, u) / arrays.classes
 
 
 class Focal:
@@ -215,26 +222,26 @@ class Focal:
         self.curve = self.slope * (1 / p + (gamma + 1) / (1 - p))
 
 
-def focal(of: Callable[[Given], np.ndarray], gamma: float, from_logits: bool) -> tuple[Bound, Bound]:
+def focal(of: Callable[[Arrays], np.ndarray], gamma: float, from_logits: bool) -> tuple[Bound, Bound]:
     """Of the categorical focal loss, and of its gradient: 4 FUNCTION + 2 C units in each term."""
 
-    def parts(given: Given, u: float) -> tuple[np.ndarray, np.ndarray, Focal, float]:
-        book = textbook.Textbook(rows(given, "x"), u)
-        p = book.p if from_logits else rows(given, "p")
+    def parts(arrays: Arrays, u: float) -> tuple[np.ndarray, np.ndarray, Focal, float]:
+        book = textbook.Textbook(rows(arrays, "x"), u)
+        p = book.p if from_logits else rows(arrays, "p")
         p = p / p.sum(axis=-1, keepdims=True)
-        off = p * ((book.error if from_logits else 0.0) + (given.classes + 4) * u) + u
-        return p, off, Focal(p, of(given), gamma), (4 * FUNCTION + 2 * given.classes) * u
+        off = p * ((book.error if from_logits else 0.0) + (arrays.classes + 4) * u) + u
+        return p, off, Focal(p, of(arrays), gamma), (4 * FUNCTION + 2 * arrays.classes) * u
 
-    def loss(given: Given, u: float) -> np.ndarray:
-        _, off, sizes, units = parts(given, u)
+    def loss(arrays: Arrays, u: float) -> np.ndarray:
+        _, off, sizes, units = parts(arrays, u)
         return (sizes.slope * off + sizes.term * units).sum(axis=-1)
 
-    def gradient(given: Given, u: float) -> np.ndarray:
-        p, off, sizes, units = parts(given, u)
+    def gradient(arrays: Arrays, u: float) -> np.ndarray:
+        p, off, sizes, units = parts(arrays, u)
         error = sizes.slope * units + sizes.curve * off
         error = error + (p * error + sizes.slope * off).sum(axis=-1, keepdims=True)
-        scale = p if from_logits else 1 / rows(given, "p").sum(axis=-1, keepdims=True)
-        return np.moveaxis(2 * scale * error, -1, given.axis)
+        scale = p if from_logits else 1 / rows(arrays, "p").sum(axis=-1, keepdims=True)
+        return np.moveaxis(2 * scale * error, -1, arrays.axis)
 
     return loss, gradient
 
@@ -242,9 +249,9 @@ def focal(of: Callable[[Given], np.ndarray], gamma: float, from_logits: bool) ->
 def binary_focal(gamma: float, from_logits: bool) -> tuple[Bound, Bound]:
     """Of the binary focal loss and of its gradient, element by element: 8 FUNCTION units in each term."""
 
-    def parts(given: Given, u: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        x, z = given.x.astype(np.float64), given.z.astype(np.float64)
-        p = 1 / (1 + np.exp(-x)) if from_logits else given.p.astype(np.float64)
+    def parts(arrays: Arrays, u: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        x, z = arrays.x.astype(np.float64), arrays.z.astype(np.float64)
+        p = 1 / (1 + np.exp(-x)) if from_logits else arrays.p.astype(np.float64)
         off = u * (p * (1 - p) * (np.abs(x) + FUNCTION) if from_logits else p) + u
         rest = 1 - (z * p + (1 - z) * (1 - p))
         cost, slope = -z * np.log(p) - (1 - z) * np.log1p(-p), z / p + (1 - z) / (1 - p)
@@ -252,12 +259,12 @@ def binary_focal(gamma: float, from_logits: bool) -> tuple[Bound, Bound]:
         second = first * (2 * gamma + 1) / (p * (1 - p) * np.maximum(rest, 1e-3))
         return p, off, rest**gamma * cost, np.stack([first, second])
 
-    def loss(given: Given, u: float) -> np.ndarray:
-        _, off, value, (first, _) = parts(given, u)
+    def loss(arrays: Arrays, u: float) -> np.ndarray:
+        _, off, value, (first, _) = parts(arrays, u)
         return 8 * FUNCTION * u * value + 4 * first * off
 
-    def gradient(given: Given, u: float) -> np.ndarray:
-        p, off, _, (first, second) = parts(given, u)
+    def gradient(arrays: Arrays, u: float) -> np.ndarray:
+        p, off, _, (first, second) = parts(arrays, u)
         return (p * (1 - p) if from_logits else 1) * (8 * FUNCTION * u * first + 4 * second * off)
 
     return loss, gradient
@@ -266,11 +273,11 @@ def binary_focal(gamma: float, from_logits: bool) -> tuple[Bound, Bound]:
 def generalised(q: float) -> tuple[Bound, Bound]:
     """Of (1 − p^q) / q and of −p^(q − 1): FUNCTION + C units of each."""
 
-    def loss(given: Given, u: float) -> np.ndarray:
-        at_label = (rows(given, "p") * labels(given)).sum(axis=-1)
-        return (FUNCTION + given.classes) * u * (1 + at_label**q) / q
+    def loss(arrays: Arrays, u: float) -> np.ndarray:
+        at_label = (rows(arrays, "p") * labels(arrays)).sum(axis=-1)
+        return (FUNCTION + arrays.classes) * u * (1 + at_label**q) / q
 
-    def gradient(given: Given, u: float) -> np.ndarray:
-        return (FUNCTION + given.classes) * u * labels(given) * rows(given, "p") ** (q - 1)
+    def gradient(arrays: Arrays, u: float) -> np.ndarray:
+        return (FUNCTION + arrays.classes) * u * labels(arrays) * rows(arrays, "p") ** (q - 1)
 
     return loss, gradient

@@ -11,13 +11,13 @@ PEERS = ("tensorflow_cpu", "keras", "torch", "jax", "optax", "scikit-learn", "da
 
 
 def pytest_report_header() -> str:
-    found = []
+    versions = []
     for name in PEERS:
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} missing")
-    return "peers: " + ", ".join(found)
+            versions.append(f"{name} missing")
+    return "peers: " + ", ".join(versions)
 
 
 def pytest_configure(config: pytest.Config) -> None:

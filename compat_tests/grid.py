@@ -22,26 +22,26 @@ UNITS = 64  # of rounding, at an edge: a peer's C + 2 FUNCTION for a few classes
 # -------------------- bounds of the grid
 
 
-def class_weight(given: SimpleNamespace) -> np.ndarray:
+def class_weight(arrays: SimpleNamespace) -> np.ndarray:
     """The weight of each row's label; 0 where the label is ignored."""
-    return np.where(given.y < 0, 0, given.c[np.maximum(given.y, 0)]).astype(np.float64)
+    return np.where(arrays.y < 0, 0, arrays.c[np.maximum(arrays.y, 0)]).astype(np.float64)
 
 
 def weighed(of: Callable) -> Callable:
     """Targets times the weights of their classes."""
-    return lambda given: of(given) * given.c.astype(np.float64)
+    return lambda arrays: of(arrays) * arrays.c.astype(np.float64)
 
 
-def shared(bound: Callable, below: Callable, reduction: str) -> Bound:
+def reduction_bound(bound: Callable, denominator: Callable, reduction: str) -> Bound:
     """The bound of a sum over rows, or of that over a weight of its own: 2 N units of its size more."""
 
-    def told(given: SimpleNamespace, u: float) -> np.ndarray:
-        error = bound(given, u)
+    def bound_of_reduction(arrays: SimpleNamespace, u: float) -> np.ndarray:
+        error = bound(arrays, u)
         if reduction != "mean":
             return error
-        return error / below(given) * (1 + 2 * given.y.size)
+        return error / denominator(arrays) * (1 + 2 * arrays.y.size)
 
-    return told
+    return bound_of_reduction
 
 
 # -------------------- edges
@@ -62,8 +62,10 @@ class Edge:
         return self.name
 
     def own(self, on: Any) -> list[Any]:
-        told = (np.asarray(array) for array in self.arrays)
-        return [on.asarray(one.astype(named_dtype(self.dtype)) if one.dtype.kind == "f" else one) for one in told]
+        arrays = (np.asarray(array) for array in self.arrays)
+        return [
+            on.asarray(array.astype(named_dtype(self.dtype)) if array.dtype.kind == "f" else array) for array in arrays
+        ]
 
 
 @functools.cache
@@ -71,10 +73,10 @@ def answers(edge: Edge, functions: Any, on: Any, gradient: bool) -> list[np.ndar
     """The value and, if asked for, the gradient of its sum."""
     with on.precision(named_dtype(edge.dtype)), np.errstate(all="raise", under="ignore"):
         first, *rest = edge.own(on)
-        found = [edge.call(functions, first, *rest)]
+        results = [edge.call(functions, first, *rest)]
         if gradient:
-            found.append(on.gradient(lambda x: edge.call(functions, x, *rest), first))
-        return [np.asarray(on.numpy(one)).astype(np.float64) for one in found]
+            results.append(on.gradient(lambda x: edge.call(functions, x, *rest), first))
+        return [np.asarray(on.numpy(array)).astype(np.float64) for array in results]
 
 
 def agrees(theirs: np.ndarray, ours: np.ndarray, u: float) -> bool:
@@ -91,8 +93,8 @@ def compared(edge: Edge, peer: str, theirs: Any, ours: Any, on: str) -> list[boo
     """Whether the peer's answers and ours on a library agree: the value, and the gradient where there is one."""
     gradient = edge.gradient and on != "numpy"
     expected = answers(edge, theirs, textbook.peer_named(peer), gradient)
-    found = answers(edge, ours, library(on), gradient)
-    return [agrees(*both, unit_roundoff(named_dtype(edge.dtype))) for both in zip(expected, found, strict=True)]
+    results = answers(edge, ours, library(on), gradient)
+    return [agrees(*both, unit_roundoff(named_dtype(edge.dtype))) for both in zip(expected, results, strict=True)]
 
 
 __all__ = ["dtype_of", "inf", "library", "nan", "textbook"]

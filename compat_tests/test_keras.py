@@ -71,10 +71,10 @@ def keras() -> Any:
 
 
 def case(
-    name: str, call: Callable, bound: Any, gradients: dict[str, Any], given: dict[str, Any] | None = None, **more: Any
+    name: str, call: Callable, bound: Any, gradients: dict[str, Any], inputs: dict[str, Any] | None = None, **more: Any
 ) -> Case:
     """The same call on Keras' losses and on ours."""
-    return Case(name, lambda p, a: call(p.losses, a), lambda a: call(compat, a), bound, gradients, given or {}, **more)
+    return Case(name, lambda p, a: call(p.losses, a), lambda a: call(compat, a), bound, gradients, inputs or {}, **more)
 
 
 def size_of_binary(a: SimpleNamespace) -> np.ndarray:
@@ -306,7 +306,7 @@ def test_a_gradient_without_the_division_by_the_sum_is_found_out():
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("case", [case for case in CASES if not case.given and "float16" in case.dtypes], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.inputs and "float16" in case.dtypes], ids=str)
 def test_half_precision_that_is_off_by_a_twentieth_is_found_out(case, dtype):
     off = dataclasses.replace(case, ours=lambda a: case.ours(a) * 1.05)
 
@@ -365,11 +365,12 @@ def close(ours: Any, theirs: Any, units: int = 64) -> bool:
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 def test_a_loss_object_reduces_as_keras_does(keras, name, reduction, weighted):
-    given = textbook.inputs(np.random.default_rng(3), shape=(7, 7))
+    arrays = textbook.inputs(np.random.default_rng(3), shape=(7, 7))
     of, options = CALLS[name]
-    weight = {"sample_weight": given.w} if weighted else {}
+    weight = {"sample_weight": arrays.w} if weighted else {}
     theirs, ours = (
-        getattr(module, name)(**options, reduction=reduction)(*of(given), **weight) for module in (keras.losses, compat)
+        getattr(module, name)(**options, reduction=reduction)(*of(arrays), **weight)
+        for module in (keras.losses, compat)
     )
 
     assert close(ours, theirs)
@@ -378,9 +379,9 @@ def test_a_loss_object_reduces_as_keras_does(keras, name, reduction, weighted):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weight", [2.0, np.ones(7) * 2, np.arange(7.0)[:, None], np.zeros(7), [1, 0, 1, 0, 1, 0, 1]])
 def test_weights_of_every_shape_are_spread_as_keras_spreads_them(keras, reduction, weight):
-    given = textbook.inputs(np.random.default_rng(4), shape=(7, 5))
+    arrays = textbook.inputs(np.random.default_rng(4), shape=(7, 5))
     theirs, ours = (
-        module.CategoricalCrossentropy(from_logits=True, reduction=reduction)(given.t, given.x, sample_weight=weight)
+        module.CategoricalCrossentropy(from_logits=True, reduction=reduction)(arrays.t, arrays.x, sample_weight=weight)
         for module in (keras.losses, compat)
     )
 
@@ -391,13 +392,13 @@ def test_weights_of_every_shape_are_spread_as_keras_spreads_them(keras, reductio
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("ignored", ["none", "some", "all"])
 def test_means_are_over_the_rows_that_ignore_class_leaves(keras, reduction, weighted, ignored):
-    given = textbook.inputs(np.random.default_rng(5), shape=(9, 5))
-    given.y[{"none": slice(0), "some": slice(None, None, 3), "all": slice(None)}[ignored]] = -1
-    given.x[given.y == -1] = nan
-    weight = {"sample_weight": given.w} if weighted else {}
+    arrays = textbook.inputs(np.random.default_rng(5), shape=(9, 5))
+    arrays.y[{"none": slice(0), "some": slice(None, None, 3), "all": slice(None)}[ignored]] = -1
+    arrays.x[arrays.y == -1] = nan
+    weight = {"sample_weight": arrays.w} if weighted else {}
     theirs, ours = (
         module.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1, reduction=reduction)(
-            given.y, given.x, **weight
+            arrays.y, arrays.x, **weight
         )
         for module in (keras.losses, compat)
     )
@@ -446,26 +447,26 @@ def test_a_weight_of_0_does_not_hide_a_loss_that_is_not_finite(keras):
 @pytest.mark.parametrize("on", ["torch", "jax"])
 def test_the_gradient_of_an_ignored_row_is_0_whatever_it_holds(keras, on, from_logits):
     x = np.float32([[nan, 0.5, inf], [0.2, 0.3, 0.5]])
-    given = SimpleNamespace(x=x, y=np.asarray([-1, 2]))
+    arrays = SimpleNamespace(x=x, y=np.asarray([-1, 2]))
 
     def loss(module: Any) -> Callable:
         return lambda a: module.sparse_categorical_crossentropy(a.y, a.x, from_logits, ignore_class=-1)
 
-    theirs, ours = answer(keras, loss(keras.losses), given, "x")[0], answer(library(on), loss(compat), given, "x")[0]
+    theirs, ours = answer(keras, loss(keras.losses), arrays, "x")[0], answer(library(on), loss(compat), arrays, "x")[0]
 
     assert close(ours, theirs) and same(ours[0], [0, 0, 0])
 
 
 @pytest.mark.parametrize("on", ["torch", "jax"])
 def test_the_gradient_of_a_loss_object_is_keras(keras, on):
-    given = textbook.inputs(np.random.default_rng(6), shape=(5, 4))
-    given.y[0] = -1
+    arrays = textbook.inputs(np.random.default_rng(6), shape=(5, 4))
+    arrays.y[0] = -1
 
     def loss(module: Any) -> Callable:
-        made = module.SparseCategoricalCrossentropy(ignore_class=-1)
-        return lambda a: made(a.y, a.p, sample_weight=a.w)
+        instance = module.SparseCategoricalCrossentropy(ignore_class=-1)
+        return lambda a: instance(a.y, a.p, sample_weight=a.w)
 
-    theirs, ours = answer(keras, loss(keras.losses), given, "p")[0], answer(library(on), loss(compat), given, "p")[0]
+    theirs, ours = answer(keras, loss(keras.losses), arrays, "p")[0], answer(library(on), loss(compat), arrays, "p")[0]
 
     assert close(ours, theirs)
 
@@ -480,7 +481,7 @@ Y = [0, 1, 2, 0, 0, 2, 1, 0]
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("on", "at"), [("numpy", None), ("torch", None), ("jax", None), ("torch", "p"), ("jax", "p")])
 @pytest.mark.parametrize(
-    ("name", "told", "options"),
+    ("name", "value", "options"),
     [
         ("categorical_crossentropy", T, {}),
         ("sparse_categorical_crossentropy", np.asarray(Y), {}),
@@ -491,18 +492,20 @@ Y = [0, 1, 2, 0, 0, 2, 1, 0]
         ("categorical_generalized_cross_entropy", np.asarray([0, 1, 3, -1, 0, 99, 0, 0]), {"q": 0.5}),
     ],
 )
-def test_probabilities_of_0_and_1_and_beside_are_clipped_as_keras_clips_them(keras, name, told, options, on, at, dtype):
-    given = SimpleNamespace(p=np.asarray(P, dtype), x=np.zeros(1, dtype))
+def test_probabilities_of_0_and_1_and_beside_are_clipped_as_keras_clips_them(
+    keras, name, value, options, on, at, dtype
+):
+    arrays = SimpleNamespace(p=np.asarray(P, dtype), x=np.zeros(1, dtype))
 
     def loss(module: Any) -> Callable:
         def told_to(a: SimpleNamespace) -> Any:
-            like = np.asarray(told) if module is compat and on == "numpy" else told
+            like = np.asarray(value) if module is compat and on == "numpy" else value
             return library(on).asarray(np.asarray(like)) if module is compat else np.asarray(like)
 
         return lambda a: getattr(module, name)(told_to(a), a.p, **options)
 
-    theirs = answer(keras, loss(keras.losses), given, at)[0]
-    ours = answer(library(on), loss(compat), given, at)[0]
+    theirs = answer(keras, loss(keras.losses), arrays, at)[0]
+    ours = answer(library(on), loss(compat), arrays, at)[0]
     room = 8 * 2.0 ** (-24 if dtype == "float32" else -11)
 
     assert np.allclose(ours, theirs, rtol=8 * room, atol=room, equal_nan=True), (ours, theirs)
@@ -546,27 +549,27 @@ def test_a_sure_yes_costs_nan_in_half_precision(keras, dtype):
 def test_infinite_logits_give_the_answer_of_keras_on_tensorflow(keras, name, on, at):
     x = np.float32([[0, -inf, 1], [0, inf, 1], [0, nan, 1], [-inf] * 3, [0, 1, 2]])
     t = np.asarray([2, 1, 0, 0, 1]) if name.startswith("sparse") else np.eye(3, dtype=np.float32)[[2, 1, 0, 0, 1]]
-    given = SimpleNamespace(x=x, t=t)
+    arrays = SimpleNamespace(x=x, t=t)
 
     def loss(module: Any) -> Callable:
         return lambda a: getattr(module, name)(a.t, a.x, from_logits=True)
 
-    theirs = answer(keras, loss(keras.losses), given, at)[0]
-    ours = answer(library(on), loss(compat), given, at)[0]
+    theirs = answer(keras, loss(keras.losses), arrays, at)[0]
+    ours = answer(library(on), loss(compat), arrays, at)[0]
 
     assert close(ours, theirs), (ours, theirs)
 
 
 def test_targets_that_do_not_sum_to_one_have_the_gradient_p_minus_t(keras):
-    given = SimpleNamespace(x=np.zeros((1, 2), np.float32), t=np.float32([[3, 1]]))
+    arrays = SimpleNamespace(x=np.zeros((1, 2), np.float32), t=np.float32([[3, 1]]))
 
     def loss(module: Any) -> Callable:
         return lambda a: module.categorical_crossentropy(a.t, a.x, from_logits=True)
 
-    theirs = answer(keras, loss(keras.losses), given, "x")[0]
+    theirs = answer(keras, loss(keras.losses), arrays, "x")[0]
 
     assert same(theirs, [[-2.5, -0.5]])
-    assert same(answer(library("torch"), loss(compat), given, "x")[0], theirs)
+    assert same(answer(library("torch"), loss(compat), arrays, "x")[0], theirs)
 
 
 HARD = [-inf, -100.0, -20.0, -12.0, -1.0, 0.0, 12.0, 20.0, 100.0, inf, nan]
@@ -577,13 +580,13 @@ HARD = [-inf, -100.0, -20.0, -12.0, -1.0, 0.0, 12.0, 20.0, 100.0, inf, nan]
 @pytest.mark.parametrize("balanced", [False, True])
 def test_hard_examples_of_the_binary_focal_loss_from_logits_cost_what_keras_charges(keras, balanced, on, at, dtype):
     x, z = np.meshgrid(np.asarray(HARD, dtype), np.asarray([0.0, 0.3, 1.0], dtype))
-    given = SimpleNamespace(x=x[..., None], z=z[..., None])
+    arrays = SimpleNamespace(x=x[..., None], z=z[..., None])
 
     def loss(module: Any) -> Callable:
         return lambda a: module.binary_focal_crossentropy(a.z, a.x, balanced, from_logits=True)
 
-    theirs = answer(keras, loss(keras.losses), given, at)[0]
-    ours = answer(library(on), loss(compat), given, at)[0]
+    theirs = answer(keras, loss(keras.losses), arrays, at)[0]
+    ours = answer(library(on), loss(compat), arrays, at)[0]
     room = {"float16": 2.0**-8, "float32": 2.0**-20, "float64": 2.0**-48}[dtype]
 
     assert np.allclose(ours, theirs, rtol=room, atol=room / 64, equal_nan=True), (ours, theirs)
@@ -596,26 +599,26 @@ def test_the_objects_of_the_binary_focal_loss_do_not_saturate_from_logits(keras)
 
 
 def test_the_gradient_without_a_factor_is_torchs_where_keras_has_none(keras):
-    given = SimpleNamespace(x=np.float32([[20.0]]), z=np.float32([[1.0]]))
+    arrays = SimpleNamespace(x=np.float32([[20.0]]), z=np.float32([[1.0]]))
 
     def loss(module: Any) -> Callable:
         return lambda a: module.binary_focal_crossentropy(a.z, a.x, gamma=0.0, from_logits=True)
 
-    assert np.isnan(answer(keras, loss(keras.losses), given, "x")[0])
-    assert np.isnan(answer(library("jax"), loss(compat), given, "x")[0])
-    assert abs(answer(library("torch"), loss(compat), given, "x")[0]) < 1e-8
+    assert np.isnan(answer(keras, loss(keras.losses), arrays, "x")[0])
+    assert np.isnan(answer(library("jax"), loss(compat), arrays, "x")[0])
+    assert abs(answer(library("torch"), loss(compat), arrays, "x")[0]) < 1e-8
 
 
 @pytest.mark.parametrize(("on", "at"), [("numpy", None), ("torch", None), ("jax", None), ("torch", "x"), ("jax", "x")])
 def test_infinite_logits_of_the_categorical_focal_loss_give_keras_answer(keras, on, at):
     x = [[0, -inf, 1], [0, inf, 1], [0, inf, 1], [0, nan, 1], [-inf] * 3, [inf, inf, 0], [20, -20, 0], [-100, 100, 0]]
-    given = SimpleNamespace(x=np.float32(x), t=np.eye(3, dtype=np.float32)[[2, 1, 0, 0, 1, 2, 1, 0]])
+    arrays = SimpleNamespace(x=np.float32(x), t=np.eye(3, dtype=np.float32)[[2, 1, 0, 0, 1, 2, 1, 0]])
 
     def loss(module: Any) -> Callable:
         return lambda a: module.categorical_focal_crossentropy(a.t, a.x, from_logits=True)
 
-    theirs = answer(keras, loss(keras.losses), given, at)[0]
-    ours = answer(library(on), loss(compat), given, at)[0]
+    theirs = answer(keras, loss(keras.losses), arrays, at)[0]
+    ours = answer(library(on), loss(compat), arrays, at)[0]
 
     assert close(ours, theirs), (ours, theirs)
 
@@ -633,22 +636,23 @@ def test_the_categorical_focal_loss_from_logits_saturates(keras, dtype, most):
 
 
 def test_smoothing_is_spread_over_the_last_axis_whatever_the_class_axis_is(keras):
-    given = textbook.inputs(np.random.default_rng(7), shape=(2, 5), axis=0)
+    arrays = textbook.inputs(np.random.default_rng(7), shape=(2, 5), axis=0)
 
     for from_logits in (True, False):
         theirs, ours = (
-            module.categorical_crossentropy(given.t, given.p, from_logits, label_smoothing=0.3, axis=0)
+            module.categorical_crossentropy(arrays.t, arrays.p, from_logits, label_smoothing=0.3, axis=0)
             for module in (keras.losses, compat)
         )
         assert close(ours, theirs)
-        assert not close(ours, xent.cross_entropy(given.p, given.t, axis=0, label_smoothing=0.3))
+        assert not close(ours, xent.cross_entropy(arrays.p, arrays.t, axis=0, label_smoothing=0.3))
 
 
 @pytest.mark.parametrize("a", [-0.5, 1.0, 1.7])
 def test_smoothing_may_be_any_number(keras, a):
-    given = textbook.inputs(np.random.default_rng(8), shape=(4, 3))
+    arrays = textbook.inputs(np.random.default_rng(8), shape=(4, 3))
     theirs, ours = (
-        module.categorical_crossentropy(given.t, given.x, True, label_smoothing=a) for module in (keras.losses, compat)
+        module.categorical_crossentropy(arrays.t, arrays.x, True, label_smoothing=a)
+        for module in (keras.losses, compat)
     )
 
     assert close(ours, theirs)
@@ -689,9 +693,9 @@ def test_the_functions_keep_the_dtype_and_the_objects_return_their_own(keras, dt
     for name in ("categorical_crossentropy", "binary_crossentropy", "categorical_focal_crossentropy"):
         theirs, ours = (getattr(module, name)(t, p) for module in (keras.losses, compat))
         assert np.asarray(ours).dtype.name == theirs.dtype.name == dtype
-    for told in (None, dtype):
-        theirs, ours = (module.CategoricalCrossentropy(dtype=told)(t, p) for module in (keras.losses, compat))
-        assert np.asarray(ours).dtype.name == theirs.dtype.name == (told or "float32")
+    for value in (None, dtype):
+        theirs, ours = (module.CategoricalCrossentropy(dtype=value)(t, p) for module in (keras.losses, compat))
+        assert np.asarray(ours).dtype.name == theirs.dtype.name == (value or "float32")
 
 
 def test_lists_are_taken_with_float32_for_pythons_floats(keras):
@@ -708,14 +712,14 @@ def test_tensors_are_refused_and_numpys_float64_stays(keras):
     theirs = keras.losses.categorical_crossentropy(t, keras.tf.constant(p))
 
     assert compat.categorical_crossentropy(t, p).dtype == theirs.dtype.as_numpy_dtype == np.float64
-    for given in (
+    for predictions in (
         keras.tf.constant(p),
         keras.tf.Variable(p),
         keras.ops.convert_to_tensor(p),
         [keras.tf.constant(p[0])],
     ):
         with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
-            compat.categorical_crossentropy(t, given)
+            compat.categorical_crossentropy(t, predictions)
     with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
         compat.categorical_crossentropy(keras.tf.constant(t), p)
 
@@ -733,9 +737,9 @@ def test_targets_of_the_categorical_focal_loss_are_spread(keras, shape, smoothin
 
 
 def test_the_mean_of_yes_or_no_is_over_a_list_of_axes_too(keras):
-    given = textbook.inputs(np.random.default_rng(12), shape=(4, 3))
+    arrays = textbook.inputs(np.random.default_rng(12), shape=(4, 3))
     for name in ("binary_crossentropy", "binary_focal_crossentropy"):
-        theirs, ours = (getattr(m, name)(given.z, given.p, axis=[0, 1]) for m in (keras.losses, compat))
+        theirs, ours = (getattr(m, name)(arrays.z, arrays.p, axis=[0, 1]) for m in (keras.losses, compat))
         assert close(ours, theirs)
 
 
@@ -814,13 +818,13 @@ def test_a_label_out_of_range_is_an_error(keras, label):
 
 
 def test_a_class_axis_in_the_middle_is_served_for_labels(keras):
-    given = textbook.inputs(np.random.default_rng(10), shape=(2, 5, 3), axis=1)
+    arrays = textbook.inputs(np.random.default_rng(10), shape=(2, 5, 3), axis=1)
     for from_logits in (True, False):
         with pytest.raises(ValueError, match="axis=-1"):
-            keras.losses.sparse_categorical_crossentropy(given.y, given.p, from_logits, axis=1)
-        theirs = keras.losses.sparse_categorical_crossentropy(given.y, np.moveaxis(given.p, 1, -1), from_logits)
+            keras.losses.sparse_categorical_crossentropy(arrays.y, arrays.p, from_logits, axis=1)
+        theirs = keras.losses.sparse_categorical_crossentropy(arrays.y, np.moveaxis(arrays.p, 1, -1), from_logits)
 
-        assert close(compat.sparse_categorical_crossentropy(given.y, given.p, from_logits, axis=1), theirs)
+        assert close(compat.sparse_categorical_crossentropy(arrays.y, arrays.p, from_logits, axis=1), theirs)
 
 
 # -------------------- Keras' other backends

@@ -26,12 +26,12 @@ NAMES = (
 SOFT, INTEGER, SAFE, POLY, SIGMOID, FOCAL = NAMES
 
 
-def called(name: str, *given: str, **options: Any) -> dict[str, Any]:
+def called(name: str, *names: str, **options: Any) -> dict[str, Any]:
     """Both sides' calls of one function with the arrays of those names; an option may be one too."""
 
     def call(functions: Any, a: SimpleNamespace) -> Any:
         named = {key: getattr(a, value[1:]) if str(value).startswith("@") else value for key, value in options.items()}
-        return getattr(functions, name)(*(getattr(a, one) for one in given), **named)
+        return getattr(functions, name)(*(getattr(a, array) for array in names), **named)
 
     return {"theirs": lambda p, a: call(p.optax.losses, a), "ours": lambda a: call(compat, a)}
 
@@ -74,11 +74,11 @@ def over_all(bound: Any, a_row: bool) -> Any:
 def poly(bound: Any) -> Any:
     """Of 1 − p beside the loss: 2 Σt times p's error, and C + 8 units of that."""
 
-    def told(a: SimpleNamespace, u: float) -> np.ndarray:
+    def bound_of_reduction(a: SimpleNamespace, u: float) -> np.ndarray:
         book, t = textbook.Textbook(textbook.rows(a, "x"), u), targets(a)
         return bound(a, u) + 4 * (t * (book.p * book.error + (a.classes + 8) * u)).sum(axis=-1)
 
-    return told
+    return bound_of_reduction
 
 
 def poly_gradient(a: SimpleNamespace, u: float) -> np.ndarray:
@@ -105,42 +105,42 @@ CASES = [
         bound=textbook.loss_of(targets),
         gradients={"x": textbook.gradient_of(targets)},
         **called(SOFT, "x", "t", axis=1),
-        given={"shape": (2, 7, 3, 5), "axis": 1},
+        inputs={"shape": (2, 7, 3, 5), "axis": 1},
     ),
     Case(
         "targets that sum to 3",
         bound=textbook.loss_of(targets),
         gradients={"x": textbook.gradient_of(targets)},
         **called(SOFT, "x", "t"),
-        given={"target_sum": 3.0},
+        inputs={"target_sum": 3.0},
     ),
     Case(
         "targets along all axes",
         bound=over_all(textbook.loss_of(targets), True),
         gradients={"x": over_all(textbook.gradient_of(targets), False)},
         **called(SOFT, "x", "t", axis=None),
-        given={"shape": (3, 4)},
+        inputs={"shape": (3, 4)},
     ),
     Case(
         "targets along two axes",
         bound=over_all(textbook.loss_of(targets), True),
         gradients={"x": over_all(textbook.gradient_of(targets), False)},
         **called(SOFT, "x", "t", axis=(1, 0)),
-        given={"shape": (3, 4)},
+        inputs={"shape": (3, 4)},
     ),
     Case(
         "targets of some classes",
         bound=of_shown(textbook.loss_of(targets)),
         gradients={"x": of_shown(textbook.gradient_of(targets))},
         **called(SOFT, "x", "t", where="@m"),
-        given={"change": some_classes},
+        inputs={"change": some_classes},
     ),
     Case(
         "targets of some rows",
         bound=of_shown(textbook.loss_of(targets)),
         gradients={"x": of_shown(textbook.gradient_of(targets))},
         **called(SOFT, "x", "t", where="@m"),
-        given={"change": some_rows},
+        inputs={"change": some_rows},
     ),
     Case(
         "labels",
@@ -153,28 +153,28 @@ CASES = [
         bound=textbook.loss_of(labels, unshifted=True),
         gradients={"x": textbook.gradient_of(labels)},
         **called(INTEGER, "x", "y", axis=1),
-        given={"shape": (2, 7, 3, 5), "axis": 1},
+        inputs={"shape": (2, 7, 3, 5), "axis": 1},
     ),
     Case(
         "labels of some classes",
         bound=of_shown(textbook.loss_of(labels, unshifted=True)),
         gradients={"x": of_shown(textbook.gradient_of(labels))},
         **called(INTEGER, "x", "y", where="@m"),
-        given={"change": some_classes},
+        inputs={"change": some_classes},
     ),
     Case(
         "labels of some rows",
         bound=of_shown(textbook.loss_of(labels, unshifted=True)),
         gradients={"x": of_shown(textbook.gradient_of(labels))},
         **called(INTEGER, "x", "y", where="@m"),
-        given={"change": some_rows},
+        inputs={"change": some_rows},
     ),
     Case(
         "no rows",
         bound=textbook.exactly,
         gradients={"x": textbook.exactly},
         **called(INTEGER, "x", "y"),
-        given={"shape": (0, 7)},
+        inputs={"shape": (0, 7)},
     ),
     Case(
         "safe targets",
@@ -193,7 +193,7 @@ CASES = [
         bound=of_shown(poly(textbook.loss_of(targets))),
         gradients={"x": of_shown(poly_gradient)},
         **called(POLY, "x", "t", where="@m", epsilon=-1.0),
-        given={"change": some_classes},
+        inputs={"change": some_classes},
     ),
     Case(
         "yes or no",
@@ -243,9 +243,9 @@ HELD = (np.arange(12) % 5 != 2).reshape(2, 2, 3)
 
 
 def edge(words: str, name: str, *arrays: Any, gradient: bool = True, **options: Any) -> Edge:
-    def call(functions: Any, *given: Any) -> Any:
-        named = {key: like(given[0], value) if isinstance(value, list) else value for key, value in options.items()}
-        return getattr(functions, name)(*given, **named)
+    def call(functions: Any, *arrays: Any) -> Any:
+        named = {key: like(arrays[0], value) if isinstance(value, list) else value for key, value in options.items()}
+        return getattr(functions, name)(*arrays, **named)
 
     return Edge(words, call, arrays, gradient=gradient)
 
@@ -396,16 +396,16 @@ def test_a_tiny_loss_is_0_in_optax_only() -> None:
     logits, label = jnp.asarray([[0.0, -20.0]]), jnp.asarray([0])
 
     assert float(peer.softmax_cross_entropy_with_integer_labels(logits, label)[0]) == 0
-    found = compat.softmax_cross_entropy_with_integer_labels(logits, label)
-    assert float(found[0]) == pytest.approx(2.0611536e-9, rel=1e-6)
+    result = compat.softmax_cross_entropy_with_integer_labels(logits, label)
+    assert float(result[0]) == pytest.approx(2.0611536e-9, rel=1e-6)
 
 
 def test_many_classes_overflow_in_optax_s_float16_only() -> None:
     logits, label = jnp.zeros((1, 100_000), jnp.float16), jnp.asarray([0])
 
     assert jnp.isinf(peer.softmax_cross_entropy_with_integer_labels(logits, label)[0])
-    found = compat.softmax_cross_entropy_with_integer_labels(logits, label)
-    assert found[0] == np.float16(np.log(100_000))
+    result = compat.softmax_cross_entropy_with_integer_labels(logits, label)
+    assert result[0] == np.float16(np.log(100_000))
 
 
 def test_no_classes_are_an_error_here_only() -> None:
@@ -464,9 +464,9 @@ def test_a_signature_is_optax_s(name: str) -> None:
 
 
 def test_every_cross_entropy_of_optax_is_here() -> None:
-    found = {name for name in dir(peer) if "cross_entropy" in name or "focal" in name}
+    names = {name for name in dir(peer) if "cross_entropy" in name or "focal" in name}
 
-    assert found == set(NAMES)
+    assert names == set(NAMES)
 
 
 REFUSED = {
@@ -506,6 +506,6 @@ def test_what_optax_refuses_is_refused_with_its_type_of_error(call: Any) -> None
 def test_a_traced_call_is_that_of_optax() -> None:
     logits, label = jnp.asarray([[0.0, 1, 2], [3, 1, 2]]), jnp.asarray([1, -1])
 
-    found = jax.jit(compat.softmax_cross_entropy_with_integer_labels)(logits, label)
+    result = jax.jit(compat.softmax_cross_entropy_with_integer_labels)(logits, label)
 
-    np.testing.assert_allclose(found, peer.softmax_cross_entropy_with_integer_labels(logits, label), rtol=1e-6)
+    np.testing.assert_allclose(result, peer.softmax_cross_entropy_with_integer_labels(logits, label), rtol=1e-6)

@@ -1,7 +1,7 @@
 """xent.compat.sklearn against scikit-learn itself, and xent.compat.dask_ml against it too: answers, warnings, errors.
 
-scikit-learn adds up N terms of at most log 1/ε each in the dtype it is given; the bound is that of tests/peers.py, with
-N + 8 units of the largest term.
+scikit-learn adds up N terms of at most log 1/ε each in the dtype of its inputs; the bound is that of tests/peers.py,
+with N + 8 units of the largest term.
 """
 
 import inspect
@@ -27,7 +27,7 @@ Y = [0, 1, 1]
 # -------------------- the grid
 
 
-def given(dtype: str, rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def random_scores(dtype: str, rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities, labels among which are all, and weights."""
     rng = np.random.default_rng(seed)
     p = rng.random((rows, classes)) + 0.01
@@ -49,17 +49,17 @@ def bound(p: np.ndarray) -> float:
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_score_is_scikit_learn_s(name: str, dtype: str, rows: int, classes: int, weighed: bool, on: str) -> None:
-    p, labels, weight = given(dtype, rows, classes, seed=rows)
+    p, labels, weight = random_scores(dtype, rows, classes, seed=rows)
     options = {"sample_weight": weight} if weighed else {}
     expected = getattr(peer, name)(labels, p, **options)
     own = library(on)
     with own.precision(p.dtype), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Explicitly requested dtype float64", UserWarning)
-        found = getattr(compat, name)(labels, own.asarray(p), **options)
+        result = getattr(compat, name)(labels, own.asarray(p), **options)
 
-    assert isinstance(found, float)
+    assert isinstance(result, float)
     allowed = bound(p) * (1 + abs(expected)) ** (2 if name.startswith("d2") else 1)
-    assert abs(found - expected) <= allowed
+    assert abs(result - expected) <= allowed
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -104,7 +104,7 @@ def test_a_certain_mistake_costs_what_the_dtype_can_tell_from_0(dtype: str) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_array_of_another_library_keeps_its_dtype_as_under_dispatch(name: str) -> None:
-    p, labels, _ = given("float32", 7, 3, seed=1)
+    p, labels, _ = random_scores("float32", 7, 3, seed=1)
     torch = library("torch")
 
     assert getattr(compat, name)(labels, torch.asarray(p)) == pytest.approx(getattr(compat, name)(labels, p), rel=1e-6)
@@ -187,12 +187,12 @@ def said(call: Callable[[Any], Any], function: Any) -> tuple[Any, str, list[tupl
 @pytest.mark.parametrize(("name", "call"), [one[1:] for one in SAME], ids=[one[0] for one in SAME])
 def test_warnings_and_errors_are_scikit_learn_s(name: str, call: Callable[[Any], Any]) -> None:
     expected, their_text, their_warnings = said(call, getattr(peer, name))
-    found, text, our_warnings = said(call, getattr(compat, name))
+    result, text, our_warnings = said(call, getattr(compat, name))
 
     if isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-12, abs=0, nan_ok=True)
+        assert result == pytest.approx(expected, rel=1e-12, abs=0, nan_ok=True)
     else:
-        assert found is expected
+        assert result is expected
         assert text.startswith(their_text[:24])  # the rest may name the value otherwise
     assert our_warnings == their_warnings
 
@@ -252,18 +252,18 @@ def test_what_is_not_followed_is_still_otherwise(call: Callable[[Any], Any], exp
 @pytest.mark.parametrize("normalize", [True, False])
 def test_dask_ml_s_log_loss_is_scikit_learn_s_whatever_the_chunks(chunks: Any, weighed: bool, normalize: bool) -> None:
     da = pytest.importorskip("dask.array")
-    p, labels, weight = given("float64", 7, 3, seed=2)
+    p, labels, weight = random_scores("float64", 7, 3, seed=2)
     lazy = {"sample_weight": da.from_array(weight, chunks=(chunks,))} if weighed else {}
-    told = {"sample_weight": weight} if weighed else {}
-    found = dask_ml.log_loss(
+    weights = {"sample_weight": weight} if weighed else {}
+    result = dask_ml.log_loss(
         da.from_array(labels, chunks=(chunks,)), da.from_array(p, chunks=(chunks, 3)), normalize=normalize, **lazy
     )
     clipped = np.clip(p, 1e-15, 1 - 1e-15)
     rows = -np.log(clipped[np.arange(7), labels])
     expected = (
-        np.average(rows, weights=told.get("sample_weight"))
+        np.average(rows, weights=weights.get("sample_weight"))
         if normalize
-        else rows @ told.get("sample_weight", np.ones(7))
+        else rows @ weights.get("sample_weight", np.ones(7))
     )
 
-    assert float(found.compute()) == pytest.approx(expected, rel=1e-14)
+    assert float(result.compute()) == pytest.approx(expected, rel=1e-14)

@@ -41,64 +41,64 @@ def tf() -> Any:
 # -------------------- the grid
 
 
-def dense(name: str, axis: int = -1, **given: Any) -> Case:
+def dense(name: str, axis: int = -1, **inputs: Any) -> Case:
     return Case(
         name,
         lambda p, a: p.nn.softmax_cross_entropy_with_logits(a.t, a.x, axis=axis),
         lambda a: compat.softmax_cross_entropy_with_logits(a.t, a.x, axis=axis),
         textbook.loss_of(targets),
         {"x": p_minus_t, "t": textbook.log_softmax},
-        {"axis": axis, **given},
+        {"axis": axis, **inputs},
         computed=HALVES,
     )
 
 
-def sparse(name: str, dtypes: tuple[str, ...], computed: dict[str, str], **given: Any) -> Case:
+def sparse(name: str, dtypes: tuple[str, ...], computed: dict[str, str], **inputs: Any) -> Case:
     return Case(
         name,
         lambda p, a: p.nn.sparse_softmax_cross_entropy_with_logits(a.y, a.x),
         lambda a: compat.sparse_softmax_cross_entropy_with_logits(a.y, a.x),
         textbook.loss_of(labels),
         {"x": textbook.gradient_of(labels)},
-        given,
+        inputs,
         dtypes,
         computed,
     )
 
 
-def sigmoid(name: str, **given: Any) -> Case:
+def sigmoid(name: str, **inputs: Any) -> Case:
     return Case(
         name,
         lambda p, a: p.nn.sigmoid_cross_entropy_with_logits(labels=a.z, logits=a.x),
         lambda a: compat.sigmoid_cross_entropy_with_logits(labels=a.z, logits=a.x),
         textbook.binary,
         {"x": textbook.binary_gradient, "z": binary_target},
-        given,
+        inputs,
     )
 
 
-def weighted(name: str, factor: Any, most: float, **given: Any) -> Case:
+def weighted(name: str, factor: Any, most: float, **inputs: Any) -> Case:
     return Case(
         name,
         lambda p, a: p.nn.weighted_cross_entropy_with_logits(a.z, a.x, factor(a)),
         lambda a: compat.weighted_cross_entropy_with_logits(a.z, a.x, factor(a)),
         lambda a, u: textbook.binary(a, u, most),
         {"x": lambda a, u: textbook.binary_gradient(a, u, most), "z": lambda a, u: 2 * textbook.binary(a, u, most)},
-        given,
+        inputs,
     )
 
 
-def backprop(name: str, **given: Any) -> Case:
+def backprop(name: str, **inputs: Any) -> Case:
     """The raw operations' second output, as a value."""
-    of, told = (labels, "y") if name == "labels" else (targets, "t")
-    operation = ("Sparse" if told == "y" else "") + "SoftmaxCrossEntropyWithLogits"
+    of, argument = (labels, "y") if name == "labels" else (targets, "t")
+    operation = ("Sparse" if argument == "y" else "") + "SoftmaxCrossEntropyWithLogits"
     return Case(
         f"backprop of {name}",
-        lambda p, a: getattr(p.tf.raw_ops, operation)(features=a.x, labels=getattr(a, told)).backprop,
-        lambda a: getattr(compat.raw_ops, operation)(features=a.x, labels=getattr(a, told)).backprop,
-        textbook.gradient_of(of) if told == "y" else p_minus_t,
+        lambda p, a: getattr(p.tf.raw_ops, operation)(features=a.x, labels=getattr(a, argument)).backprop,
+        lambda a: getattr(compat.raw_ops, operation)(features=a.x, labels=getattr(a, argument)).backprop,
+        textbook.gradient_of(of) if argument == "y" else p_minus_t,
         {},
-        given,
+        inputs,
     )
 
 
@@ -170,21 +170,23 @@ def test_the_gradient_is_tensorflows(case, dtype, on, at):
 
 def test_a_loss_that_is_off_is_found_out():
     true = CASES[0]
-    false = Case(true.name, true.theirs, lambda a: true.ours(a) * (1 + 1e-5), true.bound, given=true.given)
+    false = Case(true.name, true.theirs, lambda a: true.ours(a) * (1 + 1e-5), true.bound, inputs=true.inputs)
 
     assert outcome(false, "tensorflow", "float32", "numpy")
 
 
 def test_a_gradient_that_is_xents_own_is_found_out():
     true = next(case for case in CASES if case.name == "targets that sum to 3")
-    false = Case(true.name, true.theirs, lambda a: xent.cross_entropy(a.x, a.t), true.bound, true.gradients, true.given)
+    false = Case(
+        true.name, true.theirs, lambda a: xent.cross_entropy(a.x, a.t), true.bound, true.gradients, true.inputs
+    )
 
     assert not outcome(false, "tensorflow", "float32", "torch")
     assert outcome(false, "tensorflow", "float32", "torch", "x")
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("case", [case for case in CASES if not case.given and "float16" in case.dtypes], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.inputs and "float16" in case.dtypes], ids=str)
 def test_half_precision_that_is_off_by_a_twentieth_is_found_out(case, dtype):
     off = dataclasses.replace(case, ours=lambda a: case.ours(a) * 1.05)
 
@@ -210,17 +212,19 @@ def test_names_order_and_defaults_are_tensorflows(tf, path, ours):
     theirs = tf
     for name in path.split("."):
         theirs = getattr(theirs, name)
-    told = [(one.name, one.default) for one in inspect.signature(theirs).parameters.values()]
+    expected = [(parameter.name, parameter.default) for parameter in inspect.signature(theirs).parameters.values()]
 
-    assert [(one.name, one.default) for one in inspect.signature(ours).parameters.values()] == told
+    assert [
+        (parameter.name, parameter.default) for parameter in inspect.signature(ours).parameters.values()
+    ] == expected
 
 
 @pytest.mark.parametrize("name", ["SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"])
 def test_the_raw_operations_take_arguments_by_name_only(tf, name):
     x, y = np.zeros((1, 3), np.float32), np.asarray([1])
-    told = inspect.signature(getattr(tf.raw_ops, name)).parameters
+    expected = inspect.signature(getattr(tf.raw_ops, name)).parameters
 
-    assert [*inspect.signature(getattr(compat.raw_ops, name)).parameters] == [*told]
+    assert [*inspect.signature(getattr(compat.raw_ops, name)).parameters] == [*expected]
     for operations in (tf.raw_ops, compat.raw_ops):
         with pytest.raises(TypeError):
             getattr(operations, name)(x, y)
@@ -244,9 +248,9 @@ T = [[0, 0, 1], [0.2, 0.3, 0.5], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0,
 
 def both(theirs: Any, ours: Any, on: str, at: str | None, dtype: str = "float32", **arrays: Any) -> tuple[Any, Any]:
     """The peer's answer and ours on the same arrays."""
-    given = SimpleNamespace(**{name: np.asarray(value, dtype) for name, value in arrays.items()})
+    inputs = SimpleNamespace(**{name: np.asarray(value, dtype) for name, value in arrays.items()})
     peer = textbook.peer_named("tensorflow")
-    return answer(peer, theirs, given, at)[0], answer(library(on), ours, given, at)[0]
+    return answer(peer, theirs, inputs, at)[0], answer(library(on), ours, inputs, at)[0]
 
 
 def close(first: np.ndarray, second: np.ndarray) -> bool:
@@ -339,19 +343,19 @@ def test_the_gradient_is_p_minus_t_in_every_mode_of_autodiff(transform):
 
     if transform.startswith("torch"):
         x, t, e = (torch.from_numpy(one) for one in (x, t, e))
-        found = {
+        result = {
             "torch.func.grad": lambda: torch.func.grad(loss)(x, t)[0],
             "torch.func.jvp": lambda: torch.func.jvp(lambda x: loss(x, t), (x,), (e,))[1],
             "torch.func.vmap": lambda: torch.func.vmap(torch.func.grad(loss))(x[None], t[None])[0, 0],
         }[transform]()
     else:
         x, t, e = (jax.numpy.asarray(one) for one in (x, t, e))
-        found = {
+        result = {
             "jax.jvp": lambda: jax.jvp(lambda x: loss(x, t), (x,), (e,))[1],
             "jax.vmap": lambda: jax.vmap(jax.grad(loss))(x[None], t[None])[0, 0],
         }[transform]()
 
-    assert abs(float(found) - want) < 1e-6
+    assert abs(float(result) - want) < 1e-6
 
 
 @pytest.mark.parametrize("on", ["torch", "jax"])
@@ -367,8 +371,8 @@ def test_the_second_derivative_of_targets_is_tensorflows(tf, on, t):
         gradient = inner.gradient(loss, at)
     theirs = outer.jacobian(gradient, at).numpy()
     there = library(on)
-    told = there.asarray(np.float32(t))
-    ours = there.hessian(lambda x: compat.softmax_cross_entropy_with_logits(told, x), there.asarray(x))
+    truth = there.asarray(np.float32(t))
+    ours = there.hessian(lambda x: compat.softmax_cross_entropy_with_logits(truth, x), there.asarray(x))
 
     assert close(np.asarray(there.numpy(ours), np.float64), theirs.astype(np.float64))
 
@@ -376,18 +380,18 @@ def test_the_second_derivative_of_targets_is_tensorflows(tf, on, t):
 @pytest.mark.parametrize("on", ["torch", "jax"])
 def test_the_derivative_in_the_logits_of_the_gradient_in_the_targets_is_tensorflows(tf, on):
     x, t, there = np.float32([[0.3, -0.2, 1.1]]), np.float32([[2.0, 0.5, 0.5]]), library(on)
-    at, told = tf.constant(x), tf.constant(t)
+    at, truth = tf.constant(x), tf.constant(t)
     with tf.GradientTape() as outer:
         outer.watch(at)
         with tf.GradientTape() as inner:
-            inner.watch(told)
-            loss = tf.nn.softmax_cross_entropy_with_logits(told, at)
-        first = inner.gradient(loss, told)[0, 0]
+            inner.watch(truth)
+            loss = tf.nn.softmax_cross_entropy_with_logits(truth, at)
+        first = inner.gradient(loss, truth)[0, 0]
     theirs = outer.gradient(first, at).numpy()
 
     if on == "torch":
-        at, told = (torch.from_numpy(one).requires_grad_() for one in (x, t))
-        (first,) = torch.autograd.grad(compat.softmax_cross_entropy_with_logits(told, at), told, create_graph=True)
+        at, truth = (torch.from_numpy(one).requires_grad_() for one in (x, t))
+        (first,) = torch.autograd.grad(compat.softmax_cross_entropy_with_logits(truth, at), truth, create_graph=True)
         (ours,) = torch.autograd.grad(first[0, 0], at)
     else:
         in_t = jax.grad(lambda t, x: compat.softmax_cross_entropy_with_logits(t, x).sum())
@@ -400,11 +404,11 @@ def test_the_derivative_in_the_logits_of_the_gradient_in_the_targets_is_tensorfl
 def test_version_one_stops_the_gradient_into_the_targets(tf, on):
     x, t = np.float32([[0.3, -0.2, 1.1]]), np.float32([[0.2, 0.3, 0.5]])
     there, v1 = library(on), compat.softmax_cross_entropy_with_logits_v1
-    at, told = tf.constant(x), tf.constant(t)
+    at, truth = tf.constant(x), tf.constant(t)
     with tf.GradientTape() as tape:
-        tape.watch([at, told])
-        loss = tf.compat.v1.nn.softmax_cross_entropy_with_logits(labels=told, logits=at)
-    in_x, in_t = tape.gradient(loss, [at, told])
+        tape.watch([at, truth])
+        loss = tf.compat.v1.nn.softmax_cross_entropy_with_logits(labels=truth, logits=at)
+    in_x, in_t = tape.gradient(loss, [at, truth])
     x, t = there.asarray(x), there.asarray(t)
     ours_in_x = there.gradient(lambda x: v1(labels=t, logits=x), x)
     ours_in_t = there.gradient(lambda t: v1(labels=t, logits=x) + 0 * t.sum(), t)
@@ -490,12 +494,12 @@ def test_lists_are_taken_with_float32_for_pythons_floats(tf):
 def test_tensors_are_refused_and_numpys_float64_stays(tf):
     pandas = pytest.importorskip("pandas")
     t, x = np.float64([[0.1, 0.2, 0.7]]), np.float64([[1, 2, 3]])
-    for given in (x, [x[0]], [[*x[0]]], pandas.DataFrame(x)):
-        theirs, ours = (module.softmax_cross_entropy_with_logits(t, given) for module in (tf.nn, compat))
+    for inputs in (x, [x[0]], [[*x[0]]], pandas.DataFrame(x)):
+        theirs, ours = (module.softmax_cross_entropy_with_logits(t, inputs) for module in (tf.nn, compat))
         assert ours.dtype == theirs.dtype.as_numpy_dtype == np.float64 and close(ours, theirs.numpy())
-    for given in (tf.constant(x), tf.Variable(x), [tf.constant(x[0])]):
+    for inputs in (tf.constant(x), tf.Variable(x), [tf.constant(x[0])]):
         with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
-            compat.softmax_cross_entropy_with_logits(t, given)
+            compat.softmax_cross_entropy_with_logits(t, inputs)
 
 
 def test_no_axis_is_the_last_and_a_weight_may_be_a_bool(tf):
@@ -596,10 +600,10 @@ def test_the_raw_operation_spreads_features_and_labels_alike(tf, features, label
 @pytest.mark.parametrize("on", ["numpy", "torch", "jax"])
 def test_the_raw_operations_have_a_row_of_nan_for_an_infinite_logit(tf, on):
     x, t, y = np.float32([[0, inf, 1], [0, 1, 2]]), np.float32([[0, 1, 0], [0, 0, 1]]), np.asarray([1, 2])
-    for name, told in (("SoftmaxCrossEntropyWithLogits", t), ("SparseSoftmaxCrossEntropyWithLogits", y)):
-        theirs = getattr(tf.raw_ops, name)(features=x, labels=told)
+    for name, truth in (("SoftmaxCrossEntropyWithLogits", t), ("SparseSoftmaxCrossEntropyWithLogits", y)):
+        theirs = getattr(tf.raw_ops, name)(features=x, labels=truth)
         there = library(on)
-        ours = getattr(compat.raw_ops, name)(features=there.asarray(x), labels=there.asarray(told))
+        ours = getattr(compat.raw_ops, name)(features=there.asarray(x), labels=there.asarray(truth))
 
         assert all(close(np.asarray(there.numpy(a)), b.numpy()) for a, b in zip(ours, theirs, strict=True))
 
@@ -608,13 +612,13 @@ def test_the_raw_operations_have_a_row_of_nan_for_an_infinite_logit(tf, on):
 def test_the_raw_operation_of_labels_is_differentiable_in_its_loss(on):
     x, y = np.float32([[0.1, 0.5, 1], [0, 1, 2]]), np.asarray([1, 2])
     there = library(on)
-    told, at = there.asarray(y), there.asarray(x)
-    found = there.gradient(
-        lambda x: compat.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=x, labels=told).loss, at
+    truth, at = there.asarray(y), there.asarray(x)
+    result = there.gradient(
+        lambda x: compat.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=x, labels=truth).loss, at
     )
-    pair = compat.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=at, labels=told)
+    pair = compat.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=at, labels=truth)
 
-    assert close(np.asarray(there.numpy(found)), np.asarray(there.numpy(pair.backprop)))
+    assert close(np.asarray(there.numpy(result)), np.asarray(there.numpy(pair.backprop)))
 
 
 # -------------------- labels out of range
@@ -646,7 +650,7 @@ def test_a_label_out_of_range_is_nan_where_it_is_compiled(tf):
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "x", "want"),
+    ("name", "truth", "x", "want"),
     [
         *(("sparse_softmax", np.asarray([1], one), np.float32([[0, 0]]), [np.log(2)]) for one in
           ("int8", "uint8", "int16", "uint16", "uint32", "uint64")),
@@ -654,11 +658,11 @@ def test_a_label_out_of_range_is_nan_where_it_is_compiled(tf):
         ("sigmoid", np.float64([1, 0]), np.float32([0, 0]), [np.log(2), np.log(2)]),
     ],
 )  # fmt: skip
-def test_what_tensorflow_refuses_and_xent_takes(tf, name, told, x, want):
+def test_what_tensorflow_refuses_and_xent_takes(tf, name, truth, x, want):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        getattr(tf.nn, f"{name}_cross_entropy_with_logits")(told, x)
+        getattr(tf.nn, f"{name}_cross_entropy_with_logits")(truth, x)
 
-    assert close(getattr(compat, f"{name}_cross_entropy_with_logits")(told, x), np.float32(want))
+    assert close(getattr(compat, f"{name}_cross_entropy_with_logits")(truth, x), np.float32(want))
 
 
 def test_a_class_axis_counted_from_the_end_is_taken(tf):
@@ -697,12 +701,12 @@ def test_what_both_refuse(tf, call, error):
 @pytest.mark.parametrize("name", ["SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"])
 def test_the_raw_operations_take_matrices_only(tf, name, shape):
     x = np.zeros(shape, np.float32)
-    told = x if name.startswith("Softmax") else np.zeros(shape[:-1], int)
+    truth = x if name.startswith("Softmax") else np.zeros(shape[:-1], int)
 
     with pytest.raises(tf.errors.InvalidArgumentError):
-        getattr(tf.raw_ops, name)(features=x, labels=told)
+        getattr(tf.raw_ops, name)(features=x, labels=truth)
     with pytest.raises(ValueError, match=r"must have shape \(N, C\)"):
-        getattr(compat.raw_ops, name)(features=x, labels=told)
+        getattr(compat.raw_ops, name)(features=x, labels=truth)
 
 
 def test_what_xent_alone_refuses(tf):

@@ -79,9 +79,9 @@ def ours_of(test: Callable[..., None], module: types.ModuleType) -> Callable[...
         marks.append(mark)
     if not called:
         return None
-    made = types.FunctionType(test.__code__, held, test.__name__, test.__defaults__, test.__closure__)
-    made.pytestmark = marks
-    return made
+    copy = types.FunctionType(test.__code__, held, test.__name__, test.__defaults__, test.__closure__)
+    copy.pytestmark = marks
+    return copy
 
 
 def collected() -> Iterator[tuple[str, Callable[..., None]]]:
@@ -91,9 +91,9 @@ def collected() -> Iterator[tuple[str, Callable[..., None]]]:
             warnings.simplefilter("ignore")
             module = importlib.import_module(f"sklearn.metrics.tests.{name}")
         for key, test in vars(module).items():
-            made = ours_of(test, module) if key.startswith("test_") and inspect.isfunction(test) else None
-            if made is not None:
-                yield f"{key}_of_{name}", made
+            copy = ours_of(test, module) if key.startswith("test_") and inspect.isfunction(test) else None
+            if copy is not None:
+                yield f"{key}_of_{name}", copy
 
 
 globals().update(collected())
@@ -142,12 +142,12 @@ def needing_gradients(sample: Any) -> list[torch.Tensor]:
 def answers(function: Callable[..., Any], sample: Any, dtype: torch.dtype) -> list[torch.Tensor]:
     """The value and every gradient of its sum, with floating tensors in the dtype."""
 
-    def told(value: Any) -> Any:
+    def in_dtype(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return value
         return value.detach().to(dtype).requires_grad_(value.requires_grad)
 
-    cast = sample.transform(told)
+    cast = sample.transform(in_dtype)
     value = function(cast.input, *cast.args, **cast.kwargs)
     return [value, *torch.autograd.grad(value.sum(), needing_gradients(cast))]
 

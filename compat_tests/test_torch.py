@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as peer
 from cases import Case, gradients, labels, outcome, targets, values
-from grid import Edge, class_weight, compared, inf, nan, shared, textbook, weighed
+from grid import Edge, class_weight, compared, inf, nan, reduction_bound, textbook, weighed
 
 import xent
 from xent.compat import torch as compat
@@ -21,12 +21,12 @@ REDUCTIONS = ("none", "sum", "mean")
 smoothed = textbook.smoothed
 
 
-def called(name: str, *given: str, **options: Any) -> dict[str, Any]:
+def called(name: str, *names: str, **options: Any) -> dict[str, Any]:
     """Both sides' calls of one function with the arrays of those names; an option may be one too."""
 
     def call(functions: Any, a: SimpleNamespace) -> Any:
         named = {key: getattr(a, value[1:]) if str(value).startswith("@") else value for key, value in options.items()}
-        return getattr(functions, name)(*(getattr(a, one) for one in given), **named)
+        return getattr(functions, name)(*(getattr(a, array) for array in names), **named)
 
     return {"theirs": lambda p, a: call(p.F, a), "ours": lambda a: call(compat, a)}
 
@@ -48,91 +48,91 @@ def bytes_for_labels(a: SimpleNamespace) -> None:
 CASES: list[Case] = []
 SHAPES = {"rows": {}, "an image": {"shape": (3, 7, 2, 5), "axis": 1}}
 for where, reduction in itertools.product(SHAPES, REDUCTIONS):
-    given = {"given": SHAPES[where]}
+    inputs = {"inputs": SHAPES[where]}
     held = {"change": some_ignored, **SHAPES[where]}
 
-    def told(words: str, reduction: str = reduction, where: str = where) -> str:
+    def title(words: str, reduction: str = reduction, where: str = where) -> str:
         return f"{words}, {where}, {reduction}"
 
     CASES += [
         Case(
-            told("labels"),
+            title("labels"),
             bound=textbook.loss_of(labels, reduction=reduction),
             gradients={"x": textbook.gradient_of(labels, reduction=reduction)},
             **called("cross_entropy", "x", "y", reduction=reduction),
-            **given,
+            **inputs,
         ),
         Case(
-            told("labels, some ignored"),
+            title("labels, some ignored"),
             bound=textbook.loss_of(labels, reduction=reduction, weight=counted),
             gradients={"x": textbook.gradient_of(labels, reduction=reduction, weight=counted)},
             **called("cross_entropy", "x", "y", reduction=reduction),
-            given=held,
+            inputs=held,
         ),
         Case(
-            told("weighed labels, some ignored"),
+            title("weighed labels, some ignored"),
             bound=textbook.loss_of(labels, reduction=reduction, weight=class_weight),
             gradients={"x": textbook.gradient_of(labels, reduction=reduction, weight=class_weight)},
             **called("cross_entropy", "x", "y", weight="@c", reduction=reduction),
-            given=held,
+            inputs=held,
         ),
         Case(
-            told("smoothed labels, some ignored"),
+            title("smoothed labels, some ignored"),
             bound=textbook.loss_of(smoothed(labels, 0.3), reduction=reduction, weight=counted),
             gradients={"x": textbook.gradient_of(smoothed(labels, 0.3), reduction=reduction, weight=counted)},
             **called("cross_entropy", "x", "y", reduction=reduction, label_smoothing=0.3),
-            given=held,
+            inputs=held,
         ),
         Case(
-            told("weighed and smoothed labels"),
-            bound=shared(
+            title("weighed and smoothed labels"),
+            bound=reduction_bound(
                 textbook.loss_of(weighed(smoothed(labels, 0.3)), reduction="none" if reduction == "none" else "sum"),
                 lambda a: class_weight(a).sum(),
                 reduction,
             ),
             gradients={
-                "x": shared(
+                "x": reduction_bound(
                     textbook.gradient_of(weighed(smoothed(labels, 0.3))), lambda a: class_weight(a).sum(), reduction
                 )
             },
             **called("cross_entropy", "x", "y", weight="@c", reduction=reduction, label_smoothing=0.3),
         ),
         Case(
-            told("probabilities"),
+            title("probabilities"),
             bound=textbook.loss_of(targets, reduction=reduction),
             gradients={
                 "x": textbook.gradient_of(targets, reduction=reduction),
-                "t": shared(textbook.log_softmax, lambda a: a.y.size, reduction),
+                "t": reduction_bound(textbook.log_softmax, lambda a: a.y.size, reduction),
             },
             **called("cross_entropy", "x", "t", reduction=reduction),
-            **given,
+            **inputs,
         ),
         Case(
-            told("probabilities that sum to 3"),
+            title("probabilities that sum to 3"),
             bound=textbook.loss_of(targets, reduction=reduction),
             gradients={"x": textbook.gradient_of(targets, reduction=reduction)},
             **called("cross_entropy", "x", "t", reduction=reduction),
-            given={"target_sum": 3.0, **SHAPES[where]},
+            inputs={"target_sum": 3.0, **SHAPES[where]},
         ),
         Case(
-            told("weighed and smoothed probabilities"),
+            title("weighed and smoothed probabilities"),
             bound=textbook.loss_of(weighed(smoothed(targets, 0.3)), reduction=reduction),
             gradients={"x": textbook.gradient_of(weighed(smoothed(targets, 0.3)), reduction=reduction)},
             **called("cross_entropy", "x", "t", weight="@c", reduction=reduction, label_smoothing=0.3),
         ),
         Case(
-            told("log-probabilities, some ignored"),
+            title("log-probabilities, some ignored"),
             bound=textbook.from_log_probabilities(labels, reduction=reduction, weight=class_weight),
             gradients={"log_p": lambda a, u: 2 * a.y.size * u * np.ones(a.x.shape)},
             **called("nll_loss", "log_p", "y", weight="@c", reduction=reduction),
-            given=held,
+            inputs=held,
         ),
         Case(
-            told("binary logits"),
+            title("binary logits"),
             bound=textbook.binary if reduction == "none" else textbook.binary_reduced(reduction),
             gradients={"x": lambda a, u: 2 * textbook.binary_gradient(a, u)},
             **called("binary_cross_entropy_with_logits", "x", "z", reduction=reduction),
-            **given,
+            **inputs,
         ),
     ]
 CASES += [
@@ -140,13 +140,13 @@ CASES += [
         "labels in bytes",
         bound=textbook.loss_of(labels),
         **called("cross_entropy", "x", "y", reduction="none"),
-        given={"change": bytes_for_labels},
+        inputs={"change": bytes_for_labels},
     ),
     Case(
         "a common offset of 1e6",
         bound=textbook.loss_of(labels),
         **called("cross_entropy", "x", "y", reduction="none"),
-        given={"offset": 1e6},
+        inputs={"offset": 1e6},
         dtypes=("float32", "float64"),
     ),
     Case(
@@ -154,7 +154,7 @@ CASES += [
         bound=textbook.loss_of(labels),
         gradients={"x": textbook.gradient_of(labels)},
         **called("cross_entropy", "x", "y", reduction="none"),
-        given={"shape": (5, 4099)},
+        inputs={"shape": (5, 4099)},
         dtypes=("float32", "float64"),
     ),
     Case(
@@ -162,7 +162,7 @@ CASES += [
         bound=textbook.exactly,
         gradients={"x": textbook.exactly},
         **called("cross_entropy", "x", "y"),
-        given={"shape": (0, 7)},
+        inputs={"shape": (0, 7)},
     ),
     Case(
         "binary logits with a positive weight for each output",
@@ -345,16 +345,16 @@ P, Z, Y = (
 @pytest.mark.parametrize("of", ["input", "target"])
 @pytest.mark.parametrize("p", [[0.3, 0.2, 0.9], [1e-9, 0.5, 1 - 1e-9], [1e-14, 1e-30, 0.0, 1.0]], ids=str)
 def test_the_second_derivatives_of_probabilities_are_torch_s(p: list[float], of: str) -> None:
-    found = []
+    results = []
     for functions in (peer, compat):
         arrays = [torch.tensor(p, dtype=torch.float64), torch.linspace(0, 1, len(p), dtype=torch.float64)]
         arrays = [one.requires_grad_() for one in arrays]
         value = functions.binary_cross_entropy(*arrays, reduction="sum")
         (slope,) = torch.autograd.grad(value, arrays[0], create_graph=True)
-        found.append(torch.autograd.grad(slope.sum(), arrays[0 if of == "input" else 1])[0])
+        results.append(torch.autograd.grad(slope.sum(), arrays[0 if of == "input" else 1])[0])
 
     # Of 1e-12 that torch adds to p and to 1 − p, and of p² − 2 p t + t in its numerator: 4 units, where p = t = 1 too.
-    theirs, ours = found
+    theirs, ours = results
     variance = torch.tensor(p, dtype=torch.float64) * (1 - torch.tensor(p, dtype=torch.float64))
     added = 4e-12 / torch.where(variance < 1e-12, 1.0, variance)
     rounded = 4 * torch.finfo(torch.float64).eps / (variance + 1e-12) ** 2
@@ -391,9 +391,9 @@ def test_a_transform_of_torch_s_goes_through(name: str, transform: Any) -> None:
 
 
 def test_probabilities_out_of_range_are_nan_under_a_transform() -> None:
-    found = torch.func.vmap(compat.binary_cross_entropy)(torch.tensor([[0.5], [1.5]]), torch.ones((2, 1)))
+    result = torch.func.vmap(compat.binary_cross_entropy)(torch.tensor([[0.5], [1.5]]), torch.ones((2, 1)))
 
-    assert found.isnan().tolist() == [False, True]
+    assert result.isnan().tolist() == [False, True]
 
 
 # -------------------- what is not followed
@@ -510,14 +510,14 @@ def test_the_dtype_of_the_answer_is_torch_s(name: str, first: torch.dtype, secon
 def test_the_old_flags_choose_the_reduction_with_a_warning(name: str, size_average: Any, reduce: Any) -> None:
     first = torch.tensor([[0.2, 0.7], [0.4, 0.1]])
     second = first.flip(0) if name.startswith("binary") else torch.tensor([1, 0])
-    found = []
+    results = []
     for functions in (peer, compat):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             value = getattr(functions, name)(first, second, size_average=size_average, reduce=reduce)
-        found.append((value, [(one.category, str(one.message)) for one in caught]))
+        results.append((value, [(one.category, str(one.message)) for one in caught]))
 
-    (theirs, their_warnings), (ours, our_warnings) = found
+    (theirs, their_warnings), (ours, our_warnings) = results
     torch.testing.assert_close(ours, theirs)
     assert our_warnings == their_warnings
 
