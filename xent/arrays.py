@@ -125,7 +125,7 @@ def is_importable(module: str) -> bool:
     return module in sys.modules or importlib.util.find_spec(module) is not None
 
 
-def quiet() -> contextlib.AbstractContextManager[Any]:
+def without_fp_warnings() -> contextlib.AbstractContextManager[Any]:
     """A context without NumPy's floating-point warnings: −inf, +inf and NaN are ordinary values here."""
     numpy = sys.modules.get("numpy")
     return contextlib.nullcontext() if numpy is None or is_compiling() else numpy.errstate(all="ignore")

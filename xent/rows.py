@@ -145,7 +145,7 @@ def merge(first: Partial, /, *others: Partial) -> Partial:
     See :func:`partial`.
     """
     checks.partials("merge", (first, *others))
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         return fold.merge_tree(arrays.namespace(first.max), [first, *others])  # type: ignore[no-any-return]
 
 
@@ -174,5 +174,5 @@ def finish(partial: Partial, /) -> Array:
     """
     checks.partials("finish", (partial,))
     xp = arrays.namespace(partial.max)
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         return xp.where(partial.target_sum == 0, xp.nan, fold.finish(xp, partial))

@@ -80,7 +80,8 @@ class Problem:
     views : tuple of str
         Libraries that can read the same memory without a copy; for a chunked array the library of its chunks.
     is_plain : bool
-        Whether it is a loss, or one with its gradient, of logits (rows, C) and labels with no option but a reduction.
+        Whether it is a loss, or one with its gradient, of logits (rows, C) and labels, without weights and without
+        options but a reduction.
     """
 
     function: str

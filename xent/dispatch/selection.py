@@ -136,7 +136,8 @@ def problem_of(
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
         views=arrays.views(predictions),
-        is_plain=op == "sparse"
+        is_plain=weights is NO_WEIGHTS
+        and op == "sparse"
         and method in ("loss", "loss_and_gradient")
         and predictions.ndim == 2
         and options._replace(reduction="none") in PLAIN,

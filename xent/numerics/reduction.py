@@ -1,6 +1,6 @@
-"""From the losses of the rows to what the caller asked for; the conventions for weights, ignored rows and nothing.
+"""The reduction of the rows' losses: the conventions for weights, ignored rows, and no row at all.
 
-| reduction | value | share of a row in the gradient |
+| reduction | value | scale of a row's gradient |
 |---|---|---|
 | "none" | w ℓ, 0 where ignored | w |
 | "sum" | Σ w ℓ over counted rows | w |
@@ -16,6 +16,7 @@ A row is counted unless ``ignore_index`` names its label or its sample weight is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Mean:
     Parameters
     ----------
     denominator : "weights", "counted", "all" or a positive number, default "weights"
-        What the weighted sum is divided by: the sum of the weights of the counted rows, their number, the number of all
+        The divisor of the weighted sum: the sum of the weights of the counted rows, their number, the number of all
         rows, or a number of the caller's (tokens in a batch split over several calls).
     empty : float, default NaN
         The value where no row is counted.
@@ -55,7 +56,7 @@ class Mean:
 
     def __post_init__(self) -> None:
         checks.denominator(self.denominator)
-        if self.empty != self.empty:  # one NaN for all, so that equal means are equal and share their plans
+        if self.empty != self.empty:  # one NaN object for all, so that equal means compare equal and share their plans
             object.__setattr__(self, "empty", math.nan)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,101 +73,112 @@ def counted(xp: Any, values: Array, ignored: Array | None) -> Array:
     return values if ignored is None else xp.where(ignored, 0.0, values)
 
 
-def denominator(xp: Any, mean: Mean, rows: Rows, like: Array, add: Any = pairwise_sum) -> Array | float:
-    """What the sum is divided by; ``like`` is any (rows,) array of the compute dtype, ``add`` how it is summed."""
-    if not isinstance(mean.denominator, str):
-        return float(mean.denominator)
-    weight = rows.weight if mean.denominator == "weights" else None
-    ignored = None if mean.denominator == "all" else rows.ignored
-    if weight is None and ignored is None:
-        return math.prod(like.shape)
-    return add(xp, counted(xp, xp.ones_like(like) if weight is None else weight, ignored))
-
-
-def nothing_counted(xp: Any, rows: Rows, like: Array) -> Array | bool:
-    """Whether no row is counted."""
-    if math.prod(like.shape) == 0:
-        return True
-    return False if rows.ignored is None else xp.all(rows.ignored)
-
-
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A reduction of which these rows are one share: its sums are handed on, to be merged with those of the others.
+class PartialReduction:
+    """A reduction of some of the rows: its result is the :class:`Sums`, to be merged with those of the other rows.
 
     Parameters
     ----------
-    whole : "sum", "mean" or a Mean
-    below : 0-d array or number, optional
-        The denominator over all shares, which the gradient of a mean needs.
+    reduction : "sum", "mean" or a Mean
+    denominator : 0-d array or number, optional
+        The denominator over all rows, which the gradient of a mean needs.
     """
 
-    whole: Any
-    below: Any = None
+    reduction: Any
+    denominator: Any = None
 
 
 class Sums(NamedTuple):
-    """What a reduction needs of its rows; adds up over disjoint sets of them."""
+    """The sums that a reduction needs; they add up over disjoint sets of rows."""
 
     total: Array  # Σ w ℓ over the counted rows, 0-d, wide
-    below: Any  # the denominator, 0 where it is no sum
-    empty: Any  # whether no row is counted
+    denominator: Any  # 0 where the mean has a fixed denominator, or there is no mean
+    empty: Any  # whether no row is counted: True, False, or a 0-d array
 
 
-def as_mean(reduction: Any) -> Mean | None:
-    """The mean asked for, or None for "none" and "sum"."""
-    whole = reduction.whole if isinstance(reduction, Share) else reduction
-    return Mean() if whole == "mean" else whole if isinstance(whole, Mean) else None
+MEAN = Mean()
 
 
-def sums(xp: Any, loss: Array, rows: Rows, mean: Mean | None, add: Any = pairwise_sum) -> Sums:
-    """The sums of losses (rows,) that are weighed already, 0 where ignored."""
-    is_sum = mean is not None and isinstance(mean.denominator, str)
-    below = denominator(xp, mean, rows, loss, add) if mean is not None and is_sum else 0
-    return Sums(add(xp, loss), below, nothing_counted(xp, rows, loss))
+class Reducer(NamedTuple):
+    """A reduction as the caller gave it, and how values are added."""
+
+    reduction: Any
+    """"none", "sum", "mean", a :class:`Mean` or a :class:`PartialReduction`."""
+    add: Callable[[Any, Array], Array] = pairwise_sum
+    """(xp, values) to their sum, 0-d, wide."""
+
+    @property
+    def mean(self) -> Mean | None:
+        """The mean that is asked for; None for "none" and "sum"."""
+        reduction = self.reduction
+        if isinstance(reduction, PartialReduction):
+            reduction = reduction.reduction
+        return MEAN if reduction == "mean" else reduction if isinstance(reduction, Mean) else None
+
+    def reduce(self, xp: Any, loss: Array, rows: Rows) -> Any:
+        """The rows' losses (rows,), weighted and reduced, in their dtype; the sums for a partial reduction."""
+        loss = counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
+        if self.reduction == "none":
+            return loss
+        sums = self.sums(xp, loss, rows)
+        return sums if isinstance(self.reduction, PartialReduction) else self.finish(xp, sums, loss.dtype)
+
+    def sums(self, xp: Any, loss: Array, rows: Rows) -> Sums:
+        """The sums of losses (rows,) that are weighted already, and 0 where ignored."""
+        mean, denominator = self.mean, 0.0
+        if mean is not None and isinstance(mean.denominator, str):
+            denominator = self.denominator(xp, mean, rows, loss)
+        is_empty = loss.shape[0] == 0 or (rows.ignored is not None and xp.all(rows.ignored))
+        return Sums(self.add(xp, loss), denominator, is_empty)
+
+    def finish(self, xp: Any, sums: Sums, dtype: Any) -> Array:
+        """The value of the reduction, 0-d, from the sums over all rows."""
+        mean, value = self.mean, sums.total
+        if mean is not None:
+            value = value / divisor(xp, mean, sums)
+            if sums.empty is True:
+                value = xp.full_like(value, mean.empty)
+            elif sums.empty is not False:
+                value = xp.where(sums.empty, mean.empty, value)
+        # subtle: NumPy makes scalars of 0-d arrays on the way; `...` makes an array of them again
+        return xp.astype(value[...], dtype, copy=False)
+
+    def scale(self, xp: Any, rows: Rows, like: Array) -> Array:
+        """The factor of each row's gradient (rows,): its weight over the denominator; 0 if ignored, NaN if bad.
+
+        ``like`` is any (rows,) array of the compute dtype.
+        """
+        scale = xp.ones_like(like) if rows.weight is None else rows.weight
+        mean = self.mean
+        if isinstance(self.reduction, PartialReduction):
+            scale = scale if mean is None else scale / self.reduction.denominator
+        elif mean is not None:
+            scale = scale / self.denominator(xp, mean, rows, like)
+        if rows.bad is not None:
+            scale = xp.where(rows.bad, math.nan, scale)
+        return xp.astype(counted(xp, scale, rows.ignored), like.dtype, copy=False)
+
+    def denominator(self, xp: Any, mean: Mean, rows: Rows, like: Array) -> Array | float:
+        """The denominator of a mean over these rows; ``like`` is any (rows,) array of the compute dtype."""
+        if not isinstance(mean.denominator, str):
+            return float(mean.denominator)
+        weight = rows.weight if mean.denominator == "weights" else None
+        ignored = None if mean.denominator == "all" else rows.ignored
+        if weight is None and ignored is None:
+            return like.shape[0]
+        return self.add(xp, counted(xp, xp.ones_like(like) if weight is None else weight, ignored))
 
 
 def merge_sums(xp: Any, a: Sums, b: Sums) -> Sums:
-    """The sums of both sets of rows."""
-    return Sums(a.total + b.total, a.below + b.below, a.empty & b.empty)
+    """The sums over both sets of rows."""
+    return Sums(a.total + b.total, a.denominator + b.denominator, a.empty & b.empty)
 
 
-def divisor(xp: Any, sums: Sums, mean: Mean) -> Any:
-    """The denominator, or 1 where no row is counted: nothing is divided by it there."""
-    below = sums.below if isinstance(mean.denominator, str) else mean.denominator
+def divisor(xp: Any, mean: Mean, sums: Sums) -> Any:
+    """The denominator of a mean, or 1 where no row is counted and the mean is its ``empty``."""
+    denominator = sums.denominator if isinstance(mean.denominator, str) else mean.denominator
     if sums.empty is True:
         return 1.0
-    return below if sums.empty is False or isinstance(below, int | float) else xp.where(sums.empty, 1.0, below)
-
-
-def finish(xp: Any, sums: Sums, reduction: Any, dtype: Any) -> Array:
-    """The value of the reduction, 0-d."""
-    mean, value = as_mean(reduction), sums.total
-    if mean is not None:
-        value = value / divisor(xp, sums, mean)
-        if sums.empty is True:
-            value = xp.full_like(value, mean.empty)
-        elif sums.empty is not False:
-            value = xp.where(sums.empty, mean.empty, value)
-    # subtle: NumPy makes scalars of 0-d arrays on the way, and what comes back is an array
-    return xp.astype(value[...], dtype, copy=False)
-
-
-def reduce(xp: Any, loss: Array, rows: Rows, reduction: Any, add: Any = pairwise_sum) -> Any:
-    """The rows' losses (rows,), weighed, selected and reduced, in their dtype; a :class:`Share` gives its sums."""
-    loss = counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
-    if reduction == "none":
-        return loss
-    found = sums(xp, loss, rows, as_mean(reduction), add)
-    return found if isinstance(reduction, Share) else finish(xp, found, reduction, loss.dtype)
-
-
-def scale(xp: Any, rows: Rows, reduction: Any, like: Array, add: Any = pairwise_sum) -> Array:
-    """Each row's share in the gradient (rows,): its weight over the denominator; 0 if ignored, NaN if it is bad."""
-    share = xp.ones_like(like) if rows.weight is None else rows.weight
-    mean = as_mean(reduction)
-    if mean is not None:
-        share = share / (reduction.below if isinstance(reduction, Share) else denominator(xp, mean, rows, like, add))
-    if rows.bad is not None:
-        share = xp.where(rows.bad, math.nan, share)
-    return xp.astype(counted(xp, share, rows.ignored), like.dtype, copy=False)
+    if sums.empty is False or isinstance(denominator, int | float):
+        return denominator
+    return xp.where(sums.empty, 1.0, denominator)

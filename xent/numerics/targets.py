@@ -22,11 +22,19 @@ NO_ROWS = Rows(None, None, None)
 """Rows of which nothing is known: all are counted, with weight 1."""
 
 
-def widen(xp: Any, labels: Array) -> Array:
-    """Labels in the widest signed type, before any comparison; an unsigned one too large for it turns negative.
+def wide_labels(xp: Any, labels: Array, first_class: int = 0) -> Array:
+    """Labels (rows,), counted from ``first_class``, in the widest signed type; too large an unsigned one is negative.
 
     uint8(156) == −100 is True in torch and JAX, and int8(5) < 200 False: a narrow label is never compared.
     """
+    labels = xp.reshape(widen(xp, labels), (-1,))
+    return labels - first_class if first_class else labels
+
+
+def widen(xp: Any, labels: Array) -> Array:
+    """Labels in the widest signed type, in their own shape."""
+    if labels.dtype == xp.int64:
+        return labels
     signed = xp.__array_namespace_info__().dtypes(kind="signed integer")  # JAX without x64 stops at int32
     return xp.astype(labels, signed.get("int64", signed["int32"]), copy=False)
 

@@ -38,13 +38,13 @@ class Bench:
         Raises Violation if a result has a wrong type, shape, dtype or memory, or if the kernel wrote to an input or
         beside ``out``.
         """
-        with arrays.quiet():
+        with arrays.without_fp_warnings():
             return Execution(self, call).answer()
 
 
 def answer_in_reused_memory(bench: Bench, call: Call, case: Case) -> Answer:
     """The answer to a second call, in the memory of the first and with the values of a case of the same shape."""
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         execution = Execution(bench, call)
         execution.answer()
         for name in ("logits", "labels", "targets"):

@@ -22,6 +22,7 @@ from xent_cuda.task import ACCUMULATOR_BYTES, TASK
 import xent
 from xent.contract.problem import Options, Problem
 from xent.dispatch import composition, settings
+from xent.numerics.targets import NO_ROWS
 
 cupy = pytest.importorskip("cupy", reason="cupy is not installed")
 host = importlib.import_module("host")
@@ -36,9 +37,9 @@ def twin(monkeypatch):
     monkeypatch.setattr(device, "properties", lambda index: twin.device)
     monkeypatch.setattr(kernels.sparse, "gpu", twin)
     monkeypatch.setattr(kernels.dense, "gpu", twin)
-    schedule = importlib.import_module("xent.backends.cupy")
-    monkeypatch.setattr(schedule, "single", lambda value, dtype: host.put(np.full(1, value, dtype)))
-    monkeypatch.setattr(schedule, "gpu_of", lambda array: contextlib.nullcontext())
+    one_number = "xent.backends.generic.schedule.one_number"
+    monkeypatch.setattr(one_number, lambda xp, value, dtype, device: host.put(np.full(1, value, dtype)))
+    monkeypatch.setattr("xent.backends.cupy.gpu_of", lambda array: contextlib.nullcontext())
     before = cupy.cuda.get_allocator()
     cupy.cuda.set_allocator(host.allocate)
     yield twin
@@ -163,7 +164,8 @@ def test_a_call_on_arrays_of_cupy_is_right(twin, rng, dtype, classes):
 
 def test_the_gradient_of_a_mean_has_every_rows_share(twin, rng, monkeypatch):
     logits, labels = example(rng)
-    monkeypatch.setattr(xent.numerics.reduction, "reduce", lambda xp, loss, rows, wanted: loss)  # a sum is CuPy's
+    reduced = "xent.backends.generic.schedule.reduced"
+    monkeypatch.setattr(reduced, lambda call, loss, rows: loss)  # a sum is CuPy's own
     _, gradient = sparse_with_grad(host.put(logits), host.put(labels), reduction="mean")
     _, seventh = sparse_with_grad(host.put(logits), host.put(labels), reduction=xent.Mean(7))
 
@@ -201,11 +203,13 @@ def test_no_rows_are_no_launch(twin):
 
 def test_requested_validation_goes_the_long_way(twin, rng, monkeypatch):
     logits, labels = example(rng)
-    monkeypatch.setattr(importlib.import_module("xent.backends.generic.schedule"), "run", lambda *_: "the long way")
+    schedule = importlib.import_module("xent.backends.generic.schedule")
+    monkeypatch.setattr(schedule, "rows_of_call", lambda *_: "the labels are read")
+    monkeypatch.setattr(schedule, "RUN", {"loss": lambda call, rows: rows})
     with xent.using(validate="always"):
-        assert xent.sparse_cross_entropy(host.put(logits), host.put(labels)) == "the long way"
-    assert xent.sparse_cross_entropy(host.put(logits), host.put(labels), ignore_index=3) == "the long way"
-    assert xent.sparse_cross_entropy(host.put(logits), host.put(labels)) is not None and len(twin.launched) == 1
+        assert xent.sparse_cross_entropy(host.put(logits), host.put(labels)) == "the labels are read"
+    assert xent.sparse_cross_entropy(host.put(logits), host.put(labels), ignore_index=3) == "the labels are read"
+    assert xent.sparse_cross_entropy(host.put(logits), host.put(labels)) is NO_ROWS
 
 
 # -------------------- the methods of the kernel itself

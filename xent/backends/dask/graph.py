@@ -21,7 +21,7 @@ from ...contract.plan import Plan
 from ...contract.problem import Weights
 from ...contract.specs import BackendSpec
 from ...numerics.fold import Partial
-from ...numerics.reduction import as_mean
+from ...numerics.reduction import Reducer
 from ...numerics.statistics import RowStatistics
 from . import tasks as chunks
 from .tasks import Call
@@ -226,7 +226,7 @@ def optional(array: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
 
 def below_of(given: Given, row_weight: Array | None) -> Any:
     """The denominator of a mean, which the gradient needs before any row is read: from labels and weights alone."""
-    mean, problem = as_mean(given.call.options.reduction), given.call.plan.problem
+    mean, problem = Reducer(given.call.options.reduction).mean, given.call.plan.problem
     if problem.method != "loss_and_gradient" or mean is None:
         return None
     if not isinstance(mean.denominator, str):
@@ -269,7 +269,7 @@ def row_weight_of(given: Given) -> Array | None:
 def by_rows(given: Given) -> Any:
     """Every class of a row in one chunk: one task for each chunk."""
     problem, every, batch = given.call.plan.problem, given.every, given.batch
-    mean = as_mean(problem.options.reduction)
+    mean = Reducer(problem.options.reduction).mean
     early = problem.method == "loss_and_gradient" and mean is not None
     below = below_of(given, row_weight_of(given)) if early else None
     record = tasks(

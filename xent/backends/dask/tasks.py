@@ -22,12 +22,13 @@ from ...contract.problem import Options, Weights, weights_of
 from ...numerics import fold, gradient, reduction, targets
 from ...numerics import statistics as numbers
 from ...numerics.fold import merge as merge_partials
-from ...numerics.reduction import Share, Sums, merge_sums
+from ...numerics.reduction import PartialReduction, Reducer, Sums, merge_sums
 from ...numerics.statistics import merge_statistics
 from ...numerics.targets import Rows
 from ..generic import blocks
 from ..generic import schedule as generic
-from ..generic.blocks import Labels, Soft, Walk, Work
+from ..generic.blocks import KernelCall, tiling_of
+from ..generic.rows import rows_of, without_bad_labels
 
 __all__ = ["merge_partials", "merge_statistics", "merge_sums"]
 
@@ -156,25 +157,26 @@ def complete(call: Call, index: Any, slices: Any, below: Any, *chunks: Any) -> A
     place = place_of(index, slices)
     fit(call, place, predictions.shape, told, weights[0])
     asked = call.options.reduction
-    plan = call.of_chunk(predictions, reduction=asked if asked == "none" else Share(asked, divisor(call, only(below))))
+    part_of = asked if asked == "none" else PartialReduction(asked, divisor(call, only(below)))
+    plan = call.of_chunk(predictions, reduction=part_of)
     with located(call, place):
         return plan(predictions, told, weights_of(*weights))
 
 
 def divisor(call: Call, below: Any) -> Any:
     """The denominator of a mean from the sums over all rows; a number stays as it is."""
-    mean = reduction.as_mean(call.options.reduction)
+    mean = Reducer(call.options.reduction).mean
     if mean is None or not isinstance(below, Sums):
         return below
-    return reduction.divisor(arrays.namespace(first_array(below)), below, mean)
+    return reduction.divisor(arrays.namespace(first_array(below)), mean, below)
 
 
 # Rows whose classes are in several chunks: first one task for each chunk ...
 
 
-def work_on(call: Call, predictions: Array, told: Array | None, first: int) -> Work:
-    """The chunk beside the kernel it goes to."""
-    return generic.work_of(arrays.namespace(predictions), call.of_classes(predictions, first), predictions, told)
+def work_on(call: Call, predictions: Array, told: Array | None, first: int) -> KernelCall:
+    """The chunk beside the kernel that takes it."""
+    return generic.kernel_call(arrays.namespace(predictions), call.of_classes(predictions, first), predictions, told)
 
 
 def first_class(call: Call, slices: tuple[slice, ...]) -> int:
@@ -189,7 +191,7 @@ def part(call: Call, index: Any, slices: Any, predictions: Array, told: Array | 
     fit(call, place, predictions.shape, told, None)
     work = work_on(call, predictions, told, first_class(call, slices))
     dtype = fold.compute_dtype(work.xp, predictions.dtype)
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         found = (blocks.partial if call.plan.problem.uses_fold else blocks.loss)(work, dtype)
         return shaped(work.xp, found, batch_of(predictions, axis))
 
@@ -208,7 +210,8 @@ def statistics_part(call: Call, slices: Any, predictions: Array, labels: Array, 
     """The statistics of one chunk; ``logit`` is that of each row's label, wherever its class is."""
     work = work_on(call, predictions, labels, first_class(call, slices))
     xp = work.xp
-    found = blocks.statistics(work, fold.compute_dtype(xp, predictions.dtype), flattened(xp, only(logit)))
+    with arrays.without_fp_warnings():
+        found = blocks.statistics(work, fold.compute_dtype(xp, predictions.dtype), flattened(xp, only(logit)))
     return shaped(xp, found, tuple(labels.shape))
 
 
@@ -216,10 +219,9 @@ def class_weight_part(call: Call, soft: Array, class_weight: Array) -> Array:
     """Σ t_c w_c of each row over the classes of one chunk of the unsmoothed targets."""
     xp = arrays.namespace(soft)
     dtype = xp.float64 if call.plan.problem.dtype == "float64" else xp.float32
-    walk = Walk(xp, call.plan, soft)
-    work = Work(xp, call.plan, None, frozenset(), walk, soft, Soft(soft, 1.0, 0.0, dtype))
-    found = blocks.class_weight_of_rows(work, xp.astype(class_weight, dtype, copy=False))
-    return shaped(xp, found, batch_of(soft, call.plan.problem.axis))
+    tiling, class_weight = tiling_of(xp, call.plan, soft), xp.astype(class_weight, dtype, copy=False)
+    row_weight = blocks.class_weight_of_targets(xp, tiling, soft, class_weight)
+    return shaped(xp, row_weight, batch_of(soft, call.plan.problem.axis))
 
 
 # ... then a tree that merges them ...
@@ -238,7 +240,7 @@ def merged(merge: Any, parts: Any, axis: Any = None, keepdims: bool = True, comp
     if computing_meta:
         return parts
     every = list(flat(parts))
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         return fold.merge_tree(arrays.namespace(first_array(every[0])), every, merge)
 
 
@@ -249,19 +251,15 @@ def unchanged(part: Any, axis: Any = None, keepdims: bool = True, computing_meta
 # ... then what is said of whole rows.
 
 
-class Extent(NamedTuple):
-    """What remains of the predictions once their classes are merged."""
-
-    classes: int
-
-
 def rows_known(call: Call, like: Array, told: Array | None, weights: Weights, row_weight: Array | None) -> Rows:
     """What is said of each row: ``like`` (rows,) has the compute dtype, ``row_weight`` is Σ t_c w_c of soft targets."""
-    xp = arrays.namespace(like)
-    labels = None if told is None else Labels(xp.reshape(targets.widen(xp, told), (-1,)), 1.0, 0.0)
-    work: Any = Work(xp, call.plan, None, frozenset(), Extent(call.classes), like, labels)  # type: ignore[arg-type]
-    rows = generic.rows_of(work, told, weights)
-    return rows if row_weight is None else rows._replace(weight=targets.times(rows.weight, flattened(xp, row_weight)))
+    xp, problem = arrays.namespace(like), call.plan.problem
+    labels = None if told is None else targets.wide_labels(xp, told)
+    class_weight = row_weight if row_weight is None else flattened(xp, row_weight)
+    if weights.classes is not None:
+        class_weight = xp.asarray(weights.classes, dtype=like.dtype, device=getattr(like, "device", None))
+    rows = rows_of(xp, problem, labels, call.classes, like.dtype, weights.sample, class_weight)
+    return without_bad_labels(xp, problem, rows, told, call.classes)
 
 
 def denominators(call: Call, index: Any, slices: Any, anchor: Any, *weights: Any) -> Sums:
@@ -272,10 +270,10 @@ def denominators(call: Call, index: Any, slices: Any, anchor: Any, *weights: Any
         checks.chunk(call.plan.problem.function, "sample_weight", sample, tuple(anchor.shape), place.chunk)
     dtype = xp.float64 if call.plan.problem.dtype == "float64" else xp.float32
     like = xp.zeros_like(xp.reshape(anchor, (-1,)), dtype=dtype)
-    with arrays.quiet(), located(call, place):
+    with arrays.without_fp_warnings(), located(call, place):
         labels = anchor if call.plan.problem.op == "sparse" else None
         rows = rows_known(call, like, labels, weights_of(sample, classes), row_weight)
-        return reduction.sums(xp, like, rows, reduction.as_mean(call.options.reduction))
+        return Reducer(call.options.reduction).sums(xp, like, rows)
 
 
 def finish(call: Call, index: Any, slices: Any, whole: Any, told: Array | None, below: Any, *weights: Any) -> Any:
@@ -284,7 +282,7 @@ def finish(call: Call, index: Any, slices: Any, whole: Any, told: Array | None, 
     sample, classes, row_weight = (only(one) for one in weights)
     xp, problem, asked = arrays.namespace(first_array(whole)), call.plan.problem, call.options.reduction
     shape, merged = tuple(first_array(whole).shape), flattened(xp, whole)
-    with arrays.quiet(), located(call, place):
+    with arrays.without_fp_warnings(), located(call, place):
         if problem.method == "logsumexp":
             return shaped(xp, fold.log_partition(xp, merged), shape)
         if sample is not None:
@@ -293,18 +291,18 @@ def finish(call: Call, index: Any, slices: Any, whole: Any, told: Array | None, 
         rows = rows_known(call, like, told, weights_of(sample, classes), row_weight)
         if problem.method == "statistics":
             return shaped(xp, numbers.finish_statistics(xp, merged, rows), shape)
-        share = asked if asked == "none" else Share(asked, divisor(call, only(below)))
+        reducer = Reducer(asked if asked == "none" else PartialReduction(asked, divisor(call, only(below))))
         loss = fold.finish(xp, merged) if problem.uses_fold else merged
-        loss = reduction.reduce(xp, generic.marked(xp, loss, rows), rows, share)
+        loss = reducer.reduce(xp, generic.nan_where_bad(xp, loss, rows), rows)
         loss = shaped(xp, loss, shape) if asked == "none" else loss
-        return loss if problem.method == "loss" else (loss, shaped(xp, reduction.scale(xp, rows, share, like), shape))
+        return loss if problem.method == "loss" else (loss, shaped(xp, reducer.scale(xp, rows, like), shape))
 
 
 def slope(call: Call, slices: Any, predictions: Array, told: Array | None, whole: Any, finished: Any) -> Array:
     """The gradient of one chunk, from the merged numbers of its rows and their scale."""
     work = work_on(call, predictions, told, first_class(call, slices))
     scale = flattened(work.xp, only(finished)[1])
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         if not call.plan.problem.uses_fold:
             return blocks.loss_and_gradient(work, scale)[1]
         if "gradient" not in work.methods:  # a kernel may have it for whole rows only
@@ -317,7 +315,8 @@ def probabilities(call: Call, slices: Any, predictions: Array, whole: Any) -> Ar
     work = work_on(call, predictions, None, first_class(call, slices))
     expression = gradient.softmax if call.plan.problem.method == "softmax" else gradient.log_softmax
     dtype = fold.compute_dtype(work.xp, predictions.dtype)
-    return blocks.map_blocks(work, expression, flattened(work.xp, only(whole)), dtype)
+    with arrays.without_fp_warnings():
+        return blocks.map_blocks(work, expression, flattened(work.xp, only(whole)), dtype)
 
 
 # The ends of every graph.
@@ -333,5 +332,5 @@ def value(call: Call, sums: Any) -> Array:
     sums = only(sums)
     xp = arrays.namespace(first_array(sums))
     dtype = xp.float64 if call.plan.problem.dtype == "float64" else xp.float32
-    with arrays.quiet():
-        return reduction.finish(xp, sums, call.options.reduction, dtype)
+    with arrays.without_fp_warnings():
+        return Reducer(call.options.reduction).finish(xp, sums, dtype)

@@ -1,22 +1,19 @@
-"""The walk over one concrete array in blocks that fit the cache, whatever its rank, strides and class axis.
+"""One concrete array in blocks that fit the cache, whatever its rank, strides and class axis.
 
-A tile is a run of consecutive rows with all their classes, cut from the array by plain indexing; a block is a tile, or
-a span of its classes where a single row is larger than a block, as a kernel takes it: (rows, classes). Spans depend on
-the number of classes alone, so a row's numbers do not depend on its neighbours. Rows are counted flat, in C order.
+A tile is a run of consecutive rows with all their classes, cut from the array by plain indexing. A block is a tile, or
+a span of its classes if a single row is larger than a block; a kernel takes it as (rows, classes). Spans depend on the
+number of classes alone, so a row's numbers do not depend on its neighbours. Rows are counted flat, in C order.
 
 Leaves out weights, ignored rows and reductions (``schedule.py``).
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ... import arrays
 from ...arrays import Array
 from ...contract.plan import Plan
 from ...numerics import fold
@@ -28,281 +25,287 @@ BLOCK_ELEMENTS = 1 << 16
 DEVICE_BLOCK_ELEMENTS = 1 << 24
 CONVERTED_ELEMENTS = 1 << 18
 """The most soft targets that are widened or smoothed at once for a kernel that takes blocks of any size."""
-Span = tuple[int, int]
+ClassSpan = tuple[int, int]
+"""The first class of a block and the one after its last."""
 
 
-class Labels(NamedTuple):
-    """Targets as labels (rows,), wide; t_j = on · [j = label] + off."""
-
-    values: Array
-    on: float
-    off: float
-
-    def block(self, xp: Any, walk: Walk, tile: Tile, span: Span) -> tuple[Any, ...]:
-        """What a kernel is told of the targets of one block."""
-        labels = self.values[tile.rows]
-        return (labels - span[0] if span[0] else labels), self.on, self.off
-
-
-class Soft(NamedTuple):
-    """Dense targets in the shape of the predictions, to be smoothed."""
-
-    values: Array
-    on: float
-    off: float
-    dtype: Any
-
-    def block(self, xp: Any, walk: Walk, tile: Tile, span: Span) -> tuple[Any, ...]:
-        """What a kernel is told of the targets of one block."""
-        block = xp.astype(walk.block(self.values, tile, span), self.dtype, copy=False)
-        return (block if self.off == 0.0 else self.on * block + self.off,)
-
-
-class Tile(NamedTuple):
-    """A run of rows, flat, and the index that cuts it from an array of the predictions' shape."""
+class RowTile(NamedTuple):
+    """A run of rows, counted flat, and the key that cuts it from an array of the predictions' shape."""
 
     rows: slice
-    cut: tuple[Any, ...]
+    key: tuple[Any, ...]
 
 
-class Walk:
-    """How one array is cut into blocks."""
+class Tiling(NamedTuple):
+    """How arrays of the predictions' shape are cut into blocks."""
 
-    def __init__(self, xp: Any, plan: Plan, array: Array):
-        self.xp, self.axis = xp, plan.problem.axis
-        self.shape: tuple[int, ...] = tuple(array.shape)
-        self.classes = self.shape[self.axis]
-        self.batch = [size for index, size in enumerate(self.shape) if index != self.axis]
-        self.flat = len(self.shape) == 2 and self.axis == 1
-        self.middle = self.axis < len(self.shape) - 1 and "middle" in plan.layouts and is_contiguous(array)
-        is_last = self.axis == len(self.shape) - 1 and is_contiguous(array)
-        # two axes can be turned around and stay a view, whatever the strides
-        at_once = plan.block_elements is None and (len(self.shape) == 2 or self.middle or is_last)
-        self.middle &= at_once
-        self.has_views = self.flat or at_once
-        self.limit = self.limit_of(plan, at_once)
+    xp: Any
+    axis: int
+    shape: tuple[int, ...]
+    batch: tuple[int, ...]
+    rows: int
+    classes: int
+    layout: Literal["rows", "middle", "strided"]
+    """"rows": the array is (rows, classes) itself; "middle": one block (outer, classes, inner); "strided": the rest."""
+    limit: int
+    """The most elements of a block."""
+    own_limit: int
+    """The most elements of a block for xent's own expressions on this device."""
+    has_views: bool
+    """Whether a block of an array made like the predictions can be written to."""
 
-    def limit_of(self, plan: Plan, at_once: bool) -> int:
-        """The most elements of a block; a kernel that walks by itself gets everything where that takes no copy."""
-        self.ours = BLOCK_ELEMENTS if plan.problem.device == "cpu" else DEVICE_BLOCK_ELEMENTS
-        if at_once:
-            return max(1, int(math.prod(self.shape)))
-        if plan.block_elements is None:  # whole rows: how it cuts them is its own affair, on a tile as on everything
-            return max(self.ours, self.classes)
-        return self.ours if plan.kernel == "generic" else plan.block_elements
+    def in_blocks(self, elements: int | None = None) -> Tiling:
+        """The same array in blocks of at most so many elements, by default of xent's own size."""
+        layout: Any = "strided" if self.layout == "middle" else self.layout
+        limit = min(self.limit, elements or self.own_limit)
+        return self._replace(layout=layout, has_views=layout == "rows", limit=limit)
 
-    def in_blocks(self, elements: int | None = None) -> Walk:
-        """The walk over the same array in blocks of our own size, or of so many elements, whatever the kernel wants."""
-        walk = copy.copy(self)
-        walk.middle, walk.has_views, walk.limit = False, self.flat, min(self.limit, elements or self.ours)
-        return walk
+    def in_whole_rows(self) -> Tiling:
+        """The same, with at least one whole row in each block."""
+        return self if self.limit >= self.classes else self._replace(limit=self.classes)
 
-    def tiles(self) -> Iterator[Tile]:
+    def tiles(self) -> Iterator[RowTile]:
         """Every row once, in order."""
-        if not self.batch:
-            yield Tile(slice(0, 1), (slice(None),))
+        if self.rows == 0:
             return
-        inner = [math.prod(self.batch[index + 1 :]) for index in range(len(self.batch))]  # rows under each batch axis
+        if self.rows * self.classes <= self.limit or not self.batch:
+            yield RowTile(slice(0, self.rows), (slice(None),) * len(self.shape))
+            return
+        batch = self.batch
+        inner = [math.prod(batch[index + 1 :]) for index in range(len(batch))]  # rows under each batch axis
         split = next((i for i, rows in enumerate(inner) if rows * self.classes <= self.limit), len(inner) - 1)
         step = max(1, self.limit // max(1, inner[split] * self.classes))
-        tail = tuple(slice(None) for _ in self.batch[split + 1 :])
-        for outer in itertools.product(*(range(size) for size in self.batch[:split])):
-            first = math.prod(self.batch[split:]) * flat_index(outer, self.batch[:split])
-            for start in range(0, self.batch[split], step):
-                stop = min(start + step, self.batch[split])
+        rows_per_outer, tail = math.prod(batch[split:]), tuple(slice(None) for _ in batch[split + 1 :])
+        for number, outer in enumerate(itertools.product(*(range(size) for size in batch[:split]))):
+            first = number * rows_per_outer
+            for start in range(0, batch[split], step):
+                stop = min(start + step, batch[split])
                 index = (*outer, slice(start, stop), *tail)
                 index = (*index[: self.axis], slice(None), *index[self.axis :])
-                yield Tile(slice(first + start * inner[split], first + stop * inner[split]), index)
+                yield RowTile(slice(first + start * inner[split], first + stop * inner[split]), index)
 
-    def spans(self) -> list[Span]:
-        """The classes of a row, whole where they fit, else in equal parts."""
-        parts = max(1, -(-self.classes // self.limit))
+    def spans(self) -> list[ClassSpan]:
+        """The classes of a row: one span if they fit into a block, else spans of equal size."""
+        if self.classes <= self.limit:
+            return [(0, self.classes)]
+        parts = -(-self.classes // self.limit)
         edges = [self.classes * part // parts for part in range(parts + 1)]
         return list(itertools.pairwise(edges))
 
-    def block(self, array: Array, tile: Tile, span: Span) -> Array:
-        """One block of an array of the predictions' shape; a view where strides allow.
+    def block(self, array: Array, tile: RowTile, span: ClassSpan) -> Array:
+        """One block of an array of the predictions' shape, (rows, classes); a view where strides allow.
 
-        (rows, classes); (outer, classes, inner) for a kernel that takes everything with the class axis in the middle.
+        (outer, classes, inner) in the layout "middle".
         """
-        if self.middle:
-            three = (math.prod(self.shape[: self.axis]), self.classes, -1)
-            return self.xp.reshape(array, three)
-        if self.flat:
+        if self.layout == "rows":
             return array[tile.rows, :] if span == (0, self.classes) else array[tile.rows, span[0] : span[1]]
-        index = (*tile.cut[: self.axis], slice(*span), *tile.cut[self.axis + 1 :])
+        if self.layout == "middle":
+            # subtle: all three sizes are said, for -1 has no meaning in an empty array
+            inner = math.prod(self.shape[self.axis + 1 :])
+            return self.xp.reshape(array, (math.prod(self.shape[: self.axis]), self.classes, inner))
+        index = (*tile.key[: self.axis], slice(*span), *tile.key[self.axis + 1 :])
         return self.xp.reshape(self.xp.moveaxis(array[index], self.class_axis(tile), -1), (-1, span[1] - span[0]))
 
-    def view(self, array: Array, tile: Tile, span: Span) -> Array | None:
-        """What :meth:`block` takes of an array made like the predictions, where it can be written to; else None."""
+    def view(self, array: Array, tile: RowTile, span: ClassSpan) -> Array | None:
+        """The block of an array made like the predictions, if it can be written to; else None."""
         return self.block(array, tile, span) if self.has_views else None
 
-    def class_axis(self, tile: Tile) -> int:
-        """Where the class axis is in a tile, whose leading batch axes are indexed away."""
-        return sum(isinstance(one, slice) for one in tile.cut[: self.axis])
+    def class_axis(self, tile: RowTile) -> int:
+        """The class axis of a tile, whose leading batch axes are indexed away."""
+        return sum(isinstance(part, slice) for part in tile.key[: self.axis])
 
-    def put(self, array: Array, tile: Tile, span: Span, block: Array) -> None:
-        """Writes one block to where :meth:`block` takes it from."""
-        if self.middle:
+    def put(self, array: Array, tile: RowTile, span: ClassSpan, block: Array) -> None:
+        """Writes one block into an array, at the place that :meth:`block` reads."""
+        if self.layout == "middle":
             array[...] = self.xp.reshape(block, self.shape)
             return
-        index = (*tile.cut[: self.axis], slice(*span), *tile.cut[self.axis + 1 :])
+        index = (*tile.key[: self.axis], slice(*span), *tile.key[self.axis + 1 :])
         axis = self.class_axis(tile)
-        sizes = [n for one, n in zip(tile.cut, self.shape, strict=True) if isinstance(one, slice)]
         lengths = [
-            len(range(*one.indices(n))) for one, n in zip(index, self.shape, strict=True) if isinstance(one, slice)
+            len(range(*part.indices(size)))
+            for part, size in zip(index, self.shape, strict=True)
+            if isinstance(part, slice)
         ]
-        del sizes[axis]
         shape = (*lengths[:axis], *lengths[axis + 1 :], span[1] - span[0])
         array[index] = self.xp.moveaxis(self.xp.reshape(block, shape), -1, axis)
 
 
-def flat_index(index: tuple[int, ...], shape: list[int]) -> int:
-    """The flat position of an index, C order."""
-    flat = 0
-    for one, size in zip(index, shape, strict=True):
-        flat = flat * size + one
-    return flat
+def tiling_of(xp: Any, plan: Plan, array: Array) -> Tiling:
+    """The blocks of one array, by the wishes of the plan's kernel.
+
+    A kernel without a limit of its own gets the whole array, if that takes no copy, and tiles by itself.
+    """
+    shape, axis = tuple(array.shape), plan.problem.axis
+    ndim, classes, batch = len(shape), shape[axis], (*shape[:axis], *shape[axis + 1 :])
+    rows = batch[0] if ndim == 2 else math.prod(batch)
+    own_limit = limit = BLOCK_ELEMENTS if plan.problem.device == "cpu" else DEVICE_BLOCK_ELEMENTS
+    is_flat, at_once, layout = ndim == 2 and axis == 1, False, "strided"
+    if plan.block_elements is None:
+        is_middle = axis < ndim - 1 and "middle" in plan.layouts and is_contiguous(array)
+        # two axes can be turned around and stay a view, whatever the strides
+        at_once = ndim == 2 or is_middle or (axis == ndim - 1 and is_contiguous(array))
+        layout = "middle" if is_middle else layout
+        limit = max(1, rows * classes) if at_once else max(own_limit, classes)
+    elif plan.kernel != "generic":
+        limit = plan.block_elements
+    layout = "rows" if is_flat else layout
+    return Tiling(xp, axis, shape, batch, rows, classes, layout, limit, own_limit, is_flat or at_once)  # type: ignore[arg-type]
 
 
 def is_contiguous(array: Array) -> bool:
-    """Whether flattening takes no copy; True where the library does not tell."""
+    """Whether flattening takes no copy; True if the library does not say."""
     if hasattr(array, "is_contiguous"):
         return bool(array.is_contiguous())
     return bool(getattr(getattr(array, "flags", None), "c_contiguous", True))
 
 
-class Work(NamedTuple):
-    """One call below the public functions: the plan, its kernel, and the arrays it is about."""
+class LabelTargets(NamedTuple):
+    """Targets as labels (rows,), wide; t_j = on · [j = label] + off."""
+
+    labels: Array
+    on: float
+    off: float
+
+    def block(self, xp: Any, tiling: Tiling, tile: RowTile, span: ClassSpan) -> tuple[Any, ...]:
+        """The arguments of a kernel for the targets of one block."""
+        labels = self.labels[tile.rows]
+        return (labels - span[0] if span[0] else labels), self.on, self.off
+
+
+class SoftTargets(NamedTuple):
+    """Dense targets in the shape of the predictions, and how they are smoothed: on · t + off."""
+
+    targets: Array
+    on: float
+    off: float
+    dtype: Any
+
+    def block(self, xp: Any, tiling: Tiling, tile: RowTile, span: ClassSpan) -> tuple[Any, ...]:
+        """The arguments of a kernel for the targets of one block."""
+        block = xp.astype(tiling.block(self.targets, tile, span), self.dtype, copy=False)
+        return (block if self.off == 0.0 else self.on * block + self.off,)
+
+
+class KernelCall(NamedTuple):
+    """One call below the public functions: its plan, its kernel and its arrays."""
 
     xp: Any
     plan: Plan
     kernel: Any
     methods: frozenset[str]
-    walk: Walk
+    tiling: Tiling
     logits: Array
-    targets: Labels | Soft
+    targets: LabelTargets | SoftTargets
 
-    def arguments(self, tile: Tile, span: Span) -> tuple[Any, ...]:
+    def arguments(self, tile: RowTile, span: ClassSpan) -> tuple[Any, ...]:
         """The logits and targets of one block, as a kernel's method takes them."""
-        block = self.walk.block(self.logits, tile, span)
-        return (block, *self.targets.block(self.xp, self.walk, tile, span))
+        block = self.tiling.block(self.logits, tile, span)
+        return (block, *self.targets.block(self.xp, self.tiling, tile, span))
 
     @property
     def threads(self) -> int:
         return self.plan.problem.threads
 
 
-def quietly(walk: Any) -> Any:
-    """A walk during which NumPy does not warn of infinities and NaN, which are ordinary values here."""
-
-    @functools.wraps(walk)
-    def quiet(*arguments: Any) -> Any:
-        with arrays.quiet():
-            return walk(*arguments)
-
-    return quiet
-
-
 def joined(xp: Any, parts: list[Array], dtype: Any) -> Array:
     """The rows of all tiles in one array (rows,)."""
     if not parts:
-        return xp.zeros((0,), dtype=dtype)
+        return xp.empty((0,), dtype=dtype)
     return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
-def tile_partial(work: Work, tile: Tile, spans: list[Span]) -> Partial:
+def partial_of_tile(call: KernelCall, tile: RowTile, spans: list[ClassSpan]) -> Partial:
     """The partial of the rows of one tile, over all classes."""
-    parts = [work.kernel.partial(*work.arguments(tile, span), threads=work.threads) for span in spans]
-    whole: Partial = fold.merge_tree(work.xp, parts)
+    parts = [call.kernel.partial(*call.arguments(tile, span), threads=call.threads) for span in spans]
+    whole: Partial = fold.merge_tree(call.xp, parts)
     return whole
 
 
-def tile_loss(work: Work, tile: Tile, spans: list[Span]) -> Array:
+def loss_of_tile(call: KernelCall, tile: RowTile, spans: list[ClassSpan]) -> Array:
     """The losses of the rows of one tile."""
-    if "loss" in work.methods and len(spans) == 1:
-        return work.kernel.loss(*work.arguments(tile, spans[0]), threads=work.threads)
-    return fold.finish(work.xp, tile_partial(work, tile, spans))
+    if "loss" in call.methods and len(spans) == 1:
+        return call.kernel.loss(*call.arguments(tile, spans[0]), threads=call.threads)
+    return fold.finish(call.xp, partial_of_tile(call, tile, spans))
 
 
-@quietly
-def loss(work: Work, dtype: Any) -> Array:
+def loss(call: KernelCall, dtype: Any) -> Array:
     """The loss of every row (rows,), before weights."""
-    spans = work.walk.spans()
-    return joined(work.xp, [tile_loss(work, tile, spans) for tile in work.walk.tiles()], dtype)
+    spans = call.tiling.spans()
+    return joined(call.xp, [loss_of_tile(call, tile, spans) for tile in call.tiling.tiles()], dtype)
 
 
-@quietly
-def partial(work: Work, dtype: Any) -> Partial:
+def partial(call: KernelCall, dtype: Any) -> Partial:
     """The partial of every row."""
-    spans = work.walk.spans()
-    parts = [tile_partial(work, tile, spans) for tile in work.walk.tiles()]
-    return Partial(*(joined(work.xp, [part[field] for part in parts], dtype) for field in range(4)))
+    spans = call.tiling.spans()
+    parts = [partial_of_tile(call, tile, spans) for tile in call.tiling.tiles()]
+    return Partial(*(joined(call.xp, [part[field] for part in parts], dtype) for field in range(4)))
 
 
-def write_gradient(work: Work, tile: Tile, spans: list[Span], whole: Partial, scale: Array, out: Array) -> None:
-    """The gradient of one tile, from the partial of its rows."""
+def write_gradient(
+    call: KernelCall, tile: RowTile, spans: list[ClassSpan], whole: Partial, scale: Array, out: Array
+) -> None:
+    """Writes the gradient of one tile, from the partial of its rows."""
     for span in spans:
-        arguments = work.arguments(tile, span)
-        into = work.walk.view(out, tile, span)
-        block = work.kernel.gradient(*arguments, whole, scale, threads=work.threads, out=into)
-        if block is not into:
-            work.walk.put(out, tile, span, block)
+        view = call.tiling.view(out, tile, span)
+        arguments = call.arguments(tile, span)
+        block = call.kernel.gradient(*arguments, whole, scale, threads=call.threads, out=view)
+        if block is not view:
+            call.tiling.put(out, tile, span, block)
 
 
-@quietly
-def gradient(work: Work, whole: Partial, scale: Array) -> Array:
+def gradient(call: KernelCall, whole: Partial, scale: Array) -> Array:
     """The gradient (the predictions' shape and dtype), from the partial and the scale of every row."""
-    out = work.xp.empty_like(work.logits)
-    spans = work.walk.spans()
-    for tile in work.walk.tiles():
+    out = call.xp.empty_like(call.logits)
+    spans = call.tiling.spans()
+    for tile in call.tiling.tiles():
         rows = Partial(*(field[tile.rows] for field in whole))
-        write_gradient(work, tile, spans, rows, scale[tile.rows], out)
+        write_gradient(call, tile, spans, rows, scale[tile.rows], out)
     return out
 
 
-@quietly
-def loss_and_gradient(work: Work, scale: Array) -> tuple[Array, Array]:
+def loss_and_gradient(call: KernelCall, scale: Array) -> tuple[Array, Array]:
     """The losses of the rows and the gradient, tile by tile: one read and one write of the predictions' size."""
-    out = work.xp.empty_like(work.logits)
-    spans = work.walk.spans()
+    out = call.xp.empty_like(call.logits)
+    spans = call.tiling.spans()
     losses = []
-    for tile in work.walk.tiles():
-        share = scale[tile.rows]
-        if "loss_and_gradient" in work.methods and len(spans) == 1:
-            into = work.walk.view(out, tile, spans[0])
-            one, block = work.kernel.loss_and_gradient(
-                *work.arguments(tile, spans[0]), share, threads=work.threads, out=into
-            )
-            if block is not into:
-                work.walk.put(out, tile, spans[0], block)
+    for tile in call.tiling.tiles():
+        scale_of_tile = scale[tile.rows]
+        if "loss_and_gradient" in call.methods and len(spans) == 1:
+            view = call.tiling.view(out, tile, spans[0])
+            arguments = call.arguments(tile, spans[0])
+            loss, block = call.kernel.loss_and_gradient(*arguments, scale_of_tile, threads=call.threads, out=view)
+            if block is not view:
+                call.tiling.put(out, tile, spans[0], block)
         else:
-            whole = tile_partial(work, tile, spans)
-            one = fold.finish(work.xp, whole)
-            write_gradient(work, tile, spans, whole, share, out)
-        losses.append(one)
-    return joined(work.xp, losses, scale.dtype), out
+            whole = partial_of_tile(call, tile, spans)
+            loss = fold.finish(call.xp, whole)
+            write_gradient(call, tile, spans, whole, scale_of_tile, out)
+        losses.append(loss)
+    return joined(call.xp, losses, scale.dtype), out
 
 
-def logits_at_labels(work: Work) -> Array:
-    """The logit of each row's label (rows,); of some class where the label is bad."""
-    xp, labels, axis = work.xp, work.targets.values, work.walk.axis
-    safe = xp.where((labels >= 0) & (labels < work.walk.classes), labels, xp.zeros_like(labels))
-    index = xp.expand_dims(xp.reshape(safe, tuple(work.walk.batch)), axis=axis)
-    return xp.reshape(xp.take_along_axis(work.logits, index, axis=axis), (-1,))
+def logits_at_labels(call: KernelCall) -> Array:
+    """The logit of each row's label (rows,); of some class if the label is bad."""
+    assert isinstance(call.targets, LabelTargets)
+    xp, labels, axis = call.xp, call.targets.labels, call.tiling.axis
+    safe = xp.where((labels >= 0) & (labels < call.tiling.classes), labels, xp.zeros_like(labels))
+    index = xp.expand_dims(xp.reshape(safe, call.tiling.batch), axis=axis)
+    return xp.reshape(xp.take_along_axis(call.logits, index, axis=axis), (-1,))
 
 
-@quietly
-def statistics(work: Work, dtype: Any, label_logits: Array | None = None) -> Statistics:
-    """The statistics of every row; ``label_logits`` (rows,) where the label may be among classes that are elsewhere."""
-    xp, spans, parts = work.xp, work.walk.spans(), []
-    label_logits = logits_at_labels(work) if label_logits is None else label_logits
-    for tile in work.walk.tiles():
+def statistics(call: KernelCall, dtype: Any, label_logits: Array | None = None) -> Statistics:
+    """The statistics of every row.
+
+    ``label_logits`` (rows,) is given if the label may be among classes that are not in this array.
+    """
+    xp, spans, parts = call.xp, call.tiling.spans(), []
+    label_logits = logits_at_labels(call) if label_logits is None else label_logits
+    for tile in call.tiling.tiles():
         label_logit = label_logits[tile.rows]
         pieces = []
         for span in spans:
-            block, labels, _, _ = work.arguments(tile, span)
-            pieces.append(work.kernel.statistics(block, labels, label_logit, threads=work.threads))
+            block, labels, _, _ = call.arguments(tile, span)
+            pieces.append(call.kernel.statistics(block, labels, label_logit, threads=call.threads))
         parts.append(fold.merge_tree(xp, pieces, numbers.merge_statistics))
     partials = Partial(*(joined(xp, [part.partial[field] for part in parts], dtype) for field in range(4)))
     ranks = joined(xp, [part.label_rank for part in parts], xp.int64)
@@ -310,36 +313,23 @@ def statistics(work: Work, dtype: Any, label_logits: Array | None = None) -> Sta
     return Statistics(partials, ranks, squares, joined(xp, [part.spread for part in parts], dtype))
 
 
-@quietly
-def map_blocks(work: Work, function: Any, whole: Partial, dtype: Any) -> Array:
+def map_blocks(call: KernelCall, function: Any, whole: Partial, dtype: Any) -> Array:
     """function(xp, block, partial of its rows) of every block, in the predictions' shape."""
-    out = work.xp.empty_like(work.logits, dtype=dtype)
-    walk = work.walk.in_blocks()
-    spans = walk.spans()
-    for tile in walk.tiles():
+    out = call.xp.empty_like(call.logits, dtype=dtype)
+    tiling = call.tiling.in_blocks()
+    spans = tiling.spans()
+    for tile in tiling.tiles():
         rows = Partial(*(field[tile.rows] for field in whole))
         for span in spans:
-            walk.put(out, tile, span, function(work.xp, walk.block(work.logits, tile, span), rows))
+            tiling.put(out, tile, span, function(call.xp, tiling.block(call.logits, tile, span), rows))
     return out
 
 
-def class_weight_of_rows(work: Work, class_weight: Array) -> Array:
-    """Σ t_c w_c of every row from the unsmoothed targets; for labels the weight of the label's class."""
-    xp = work.xp
-    if isinstance(work.targets, Labels):
-        classes = work.walk.classes
-        labels = work.targets.values
-        safe = xp.where((labels >= 0) & (labels < classes), labels, 0)
-        return xp.take(class_weight, safe)
-    unsmoothed, walk = targets_only(work), work.walk.in_blocks()
+def class_weight_of_targets(xp: Any, tiling: Tiling, soft: Array, class_weight: Array) -> Array:
+    """Σ t_c w_c of every row (rows,), in the dtype of ``class_weight``, from targets before smoothing."""
+    targets, tiling = SoftTargets(soft, 1.0, 0.0, class_weight.dtype), tiling.in_blocks()
     rows = []
-    for tile in walk.tiles():
-        (block,) = unsmoothed.block(xp, walk, tile, (0, walk.classes))
+    for tile in tiling.tiles():
+        (block,) = targets.block(xp, tiling, tile, (0, tiling.classes))
         rows.append(xp.astype(fold.total(xp, block * class_weight), class_weight.dtype, copy=False))
     return joined(xp, rows, class_weight.dtype)
-
-
-def targets_only(work: Work) -> Soft:
-    """The soft targets of a call as they were before smoothing."""
-    assert isinstance(work.targets, Soft)
-    return work.targets._replace(on=1.0, off=0.0)

@@ -1,4 +1,4 @@
-"""The schedule that serves any array API library, known or not: prepare the rows, walk the blocks, weigh, reduce.
+"""The schedule that serves any array API library, known or not: prepare the rows, run the blocks, weight, reduce.
 
 Also xent's own kernels in array API terms: the fold, and the losses of probabilities in the same shape.
 """
@@ -6,23 +6,32 @@ Also xent's own kernels in array API terms: the fold, and the losses of probabil
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ... import arrays, checks
+from ... import arrays
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
 from ...contract.problem import Weights
 from ...contract.specs import ANY, KernelSpec
-from ...numerics import binary as binary_numerics
-from ...numerics import fold, gradient, probabilities, reduction, targets
-from ...numerics import statistics as numbers
+from ...numerics import fold, gradient, probabilities
 from ...numerics.fold import Partial
-from ...numerics.statistics import Statistics
-from ...numerics.targets import Rows
+from ...numerics.reduction import Reducer
+from ...numerics.statistics import (
+    RowStatistics,
+    Statistics,
+    finish_statistics,
+    of_log_probabilities,
+    rank,
+    statistics,
+    without_label,
+)
+from ...numerics.targets import NO_ROWS, Rows, smoothing, wide_labels
 from . import blocks
-from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, Labels, Soft, Walk, Work
+from .binary import EAGER, run_binary
+from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, KernelCall, LabelTargets, SoftTargets, tiling_of
+from .rows import rows_of, without_bad_labels
 
 METHODS = frozenset({"partial", "gradient", "statistics"})
 LOGARITHMS = 2**20
@@ -51,7 +60,7 @@ class SparseFold:
         return filled(out, gradient.gradient_sparse(xp, logits, labels, on, off, partial, scale))
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
-        return numbers.statistics(arrays.namespace(logits), logits, labels, label_logit)
+        return statistics(arrays.namespace(logits), logits, labels, label_logit)
 
 
 class DenseFold:
@@ -143,140 +152,162 @@ def xent_register_kernels() -> Iterator[KernelSpec]:
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """Carries out one call on one concrete array."""
+    """The result of one call on one concrete array."""
     xp = arrays.namespace(predictions)
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         if plan.problem.op == "binary":
-            return run_binary(xp, plan, predictions, targets, weights)
-        work = work_of(xp, plan, predictions, targets)
-        rows = rows_of(work, targets, weights)
-        return RUN[plan.problem.method](work, rows)
+            return run_binary(xp, EAGER, plan.problem, predictions, targets, weights)
+        call = kernel_call(xp, plan, predictions, targets)
+        rows = NO_ROWS if marks_bad_labels(call) else rows_of_call(call, targets, weights)
+        return RUN[plan.problem.method](call, rows)
 
 
-def work_of(xp: Any, plan: Plan, predictions: Array, given: Array | None) -> Work:
-    """The arrays of a call, flat and wide, beside the kernel they go to."""
-    problem = plan.problem
-    walk = Walk(xp, plan, predictions)
+def kernel_call(xp: Any, plan: Plan, predictions: Array, targets: Array | None) -> KernelCall:
+    """The arrays of a call, flat and wide, beside the kernel that takes them."""
+    problem, tiling = plan.problem, tiling_of(xp, plan, predictions)
     kernel, methods = EXPRESSIONS.get((problem.op, problem.options.kind)), frozenset({"loss", "loss_and_gradient"})
     if kernel is None or problem.method == "statistics":
         kernel, methods = plan.resolve_kernel(), plan.methods
     else:
-        walk.limit = max(walk.limit, walk.classes)  # these take whole rows: their blocks do not merge as the fold does
+        tiling = tiling.in_whole_rows()  # blocks of probabilities do not merge as those of logits do
     options = problem.options
-    on, off = targets.smoothing(options.label_smoothing, options.num_classes or walk.classes)
-    told: Labels | Soft
+    on, off = smoothing(options.label_smoothing, options.num_classes or tiling.classes)
     if problem.op == "dense":
-        assert given is not None
-        told = Soft(given, on, off, fold.compute_dtype(xp, predictions.dtype))
-        if given.dtype != told.dtype or off != 0.0:
-            # what is made of the targets is never of their size
-            walk = walk.in_blocks(CONVERTED_ELEMENTS if problem.device == "cpu" else None)
-    elif given is None:
+        assert targets is not None
+        soft = SoftTargets(targets, on, off, fold.compute_dtype(xp, predictions.dtype))
+        if targets.dtype != soft.dtype or off != 0.0:
+            # widened or smoothed targets are never of the size of the whole
+            tiling = tiling.in_blocks(CONVERTED_ELEMENTS if problem.device == "cpu" else None)
+        return KernelCall(xp, plan, kernel, methods, tiling, predictions, soft)
+    if targets is None:
         device = getattr(predictions, "device", None)
-        told = Labels(xp.full((math.prod(walk.batch),), -1, dtype=xp.int64, device=device), 1.0, 0.0)
-    else:
-        labels = xp.reshape(targets.widen(xp, given), (-1,))
-        told = Labels(labels - options.first_class if options.first_class else labels, on, off)
-    return Work(xp, plan, kernel, methods, walk, predictions, told)
+        labels = xp.full((tiling.rows,), -1, dtype=xp.int64, device=device)
+        return KernelCall(xp, plan, kernel, methods, tiling, predictions, LabelTargets(labels, 1.0, 0.0))
+    labels = wide_labels(xp, targets, options.first_class)
+    return KernelCall(xp, plan, kernel, methods, tiling, predictions, LabelTargets(labels, on, off))
 
 
-def rows_of(work: Work, given: Array | None, weights: Weights) -> Rows:
-    """What is said of each row; raises where a label is bad and its value can be read."""
-    xp, problem, ignored, bad, weight = work.xp, work.plan.problem, None, None, None
-    dtype = fold.compute_dtype(xp, work.logits.dtype)
-    if weights.sample is not None:
-        weight, ignored = targets.sample(xp, weights.sample, dtype)
-    if problem.op == "sparse" and given is not None and problem.method != "partial":
-        labels, ignore = work.targets.values, problem.options.ignore_index or ()
-        by_label = targets.ignored_by_label(labels, targets.holdable(problem.target_dtype, ignore)) if ignore else None
-        ignored = targets.either(ignored, by_label)
-        bad = (labels < 0) | (labels >= work.walk.classes)
-        if ignored is not None:
-            bad = bad & ~ignored
-        if problem.raises:
-            if xp.any(bad):
-                checks.labels(problem.function, xp.reshape(bad, given.shape), given, work.walk.classes)
-            bad = None
+def rows_of_call(call: KernelCall, targets: Array | None, weights: Weights) -> Rows:
+    """What the caller says of each row; raises LabelError if a label is bad and its value can be read."""
+    xp, problem, tiling = call.xp, call.plan.problem, call.tiling
+    dtype, class_weight = fold.compute_dtype(xp, call.logits.dtype), None
     if weights.classes is not None:
-        class_weight = xp.asarray(weights.classes, dtype=dtype, device=getattr(work.logits, "device", None))
-        weight = targets.times(weight, blocks.class_weight_of_rows(work, class_weight))
-    return Rows(ignored, bad, weight)
+        class_weight = xp.asarray(weights.classes, dtype=dtype, device=getattr(call.logits, "device", None))
+    if isinstance(call.targets, SoftTargets):
+        if class_weight is not None:
+            class_weight = blocks.class_weight_of_targets(xp, tiling, call.targets.targets, class_weight)
+        return rows_of(xp, problem, None, tiling.classes, dtype, weights.sample, class_weight)
+    labels = None if targets is None else call.targets.labels
+    rows = rows_of(xp, problem, labels, tiling.classes, dtype, weights.sample, class_weight)
+    return without_bad_labels(xp, problem, rows, targets, tiling.classes)
 
 
-def batched(work: Work, values: Array) -> Array:
+def marks_bad_labels(call: KernelCall) -> bool:
+    """Whether the kernel's own answer for a bad label, NaN in its row, is the answer of the call.
+
+    So it is on a GPU, for a fused kernel and a call without weights: nothing of the size of the rows is made beside
+    the losses.
+    """
+    problem, plan = call.plan.problem, call.plan
+    is_fused = problem.method in call.methods and plan.block_elements is None
+    return problem.is_plain and is_fused and not problem.raises and problem.device != "cpu"
+
+
+def batched(call: KernelCall, values: Array) -> Array:
     """Values of the rows (rows,) in the shape of the batch."""
-    return values if len(work.walk.batch) == 1 else work.xp.reshape(values, tuple(work.walk.batch))
+    return values if len(call.tiling.batch) == 1 else call.xp.reshape(values, call.tiling.batch)
 
 
-def marked(xp: Any, loss: Array, rows: Rows) -> Array:
+def nan_where_bad(xp: Any, loss: Array, rows: Rows) -> Array:
     """The losses with NaN in the rows whose label is bad."""
     return loss if rows.bad is None else xp.where(rows.bad, math.nan, loss)
 
 
-def run_loss(work: Work, rows: Rows) -> Array:
-    options = work.plan.problem.options
-    loss = marked(work.xp, blocks.loss(work, fold.compute_dtype(work.xp, work.logits.dtype)), rows)
-    reduced = reduction.reduce(work.xp, loss, rows, options.reduction)
-    return batched(work, reduced) if options.reduction == "none" else reduced
+def reduced(call: KernelCall, loss: Array, rows: Rows) -> Array:
+    """The losses (rows,) as the caller asks for them: of each row, in the shape of the batch, or their reduction."""
+    reduction = call.plan.problem.options.reduction
+    if reduction == "none" and rows is NO_ROWS:
+        return batched(call, loss)
+    value = Reducer(reduction).reduce(call.xp, nan_where_bad(call.xp, loss, rows), rows)
+    return batched(call, value) if reduction == "none" else value
 
 
-def run_loss_and_gradient(work: Work, rows: Rows) -> tuple[Array, Array]:
-    xp, options = work.xp, work.plan.problem.options
-    like = xp.zeros(
-        (math.prod(work.walk.batch),),
-        dtype=fold.compute_dtype(xp, work.logits.dtype),
-        device=getattr(work.logits, "device", None),
-    )
-    loss, slope = blocks.loss_and_gradient(work, reduction.scale(xp, rows, options.reduction, like))
-    reduced = reduction.reduce(xp, marked(xp, loss, rows), rows, options.reduction)
-    return (batched(work, reduced) if options.reduction == "none" else reduced), slope
+def run_loss(call: KernelCall, rows: Rows) -> Array:
+    return reduced(call, blocks.loss(call, fold.compute_dtype(call.xp, call.logits.dtype)), rows)
 
 
-def run_partial(work: Work, rows: Rows) -> Partial:
-    whole = blocks.partial(work, fold.compute_dtype(work.xp, work.logits.dtype))
-    return Partial(*(batched(work, field) for field in whole))
+def run_loss_and_gradient(call: KernelCall, rows: Rows) -> tuple[Array, Array]:
+    loss, gradient = blocks.loss_and_gradient(call, scale_of_rows(call, rows))
+    return reduced(call, loss, rows), gradient
 
 
-def run_logsumexp(work: Work, rows: Rows) -> Array:
-    return batched(
-        work, fold.log_partition(work.xp, blocks.partial(work, fold.compute_dtype(work.xp, work.logits.dtype)))
-    )
+def scale_of_rows(call: KernelCall, rows: Rows) -> Array:
+    """The factor of each row's gradient (rows,)."""
+    xp, count, reducer = call.xp, call.tiling.rows, Reducer(call.plan.problem.options.reduction)
+    dtype, device = fold.compute_dtype(xp, call.logits.dtype), getattr(call.logits, "device", None)
+    if rows is NO_ROWS and marks_bad_labels(call):
+        mean, value = reducer.mean, 1.0
+        if mean is not None and count:
+            value = 1.0 / (count if isinstance(mean.denominator, str) else mean.denominator)
+        return xp.broadcast_to(one_number(xp, value, dtype, device), (count,))
+    return reducer.scale(xp, rows, xp.empty((count,), dtype=dtype, device=device))
 
 
-def run_softmax(work: Work, rows: Rows) -> Array:
-    dtype = fold.compute_dtype(work.xp, work.logits.dtype)
-    expression = gradient.softmax if work.plan.problem.method == "softmax" else gradient.log_softmax
-    return blocks.map_blocks(work, expression, blocks.partial(work, dtype), dtype)
+def one_number(xp: Any, value: float, dtype: Any, device: Any) -> Array:
+    """An array (1,) of one number."""
+    return xp.full((1,), value, dtype=dtype, device=device)
 
 
-def run_statistics(work: Work, rows: Rows) -> numbers.RowStatistics:
-    xp, kind = work.xp, work.plan.problem.options.kind
-    dtype = fold.compute_dtype(xp, work.logits.dtype)
-    if kind == "logits":
-        found = numbers.finish_statistics(xp, blocks.statistics(work, dtype), rows)
+def run_partial(call: KernelCall, rows: Rows) -> Partial:
+    whole = blocks.partial(call, fold.compute_dtype(call.xp, call.logits.dtype))
+    return Partial(*(batched(call, field) for field in whole))
+
+
+def run_logsumexp(call: KernelCall, rows: Rows) -> Array:
+    whole = blocks.partial(call, fold.compute_dtype(call.xp, call.logits.dtype))
+    return batched(call, fold.log_partition(call.xp, whole))
+
+
+def run_softmax(call: KernelCall, rows: Rows) -> Array:
+    dtype = fold.compute_dtype(call.xp, call.logits.dtype)
+    expression = gradient.softmax if call.plan.problem.method == "softmax" else gradient.log_softmax
+    return blocks.map_blocks(call, expression, blocks.partial(call, dtype), dtype)
+
+
+def run_statistics(call: KernelCall, rows: Rows) -> RowStatistics:
+    if call.plan.problem.options.kind == "logits":
+        whole = blocks.statistics(call, fold.compute_dtype(call.xp, call.logits.dtype))
+        statistics = finish_statistics(call.xp, whole, rows)
     else:
-        # a kernel that walks by itself is quicker than expressions, and what is made of the logarithms is all it takes
-        is_fused = work.plan.block_elements is None
-        walk, parts = work.walk.in_blocks(LOGARITHMS if is_fused else None), []
-        walk.limit = max(walk.limit, walk.classes)  # whole rows
-        for tile in walk.tiles():
-            block, labels = walk.block(work.logits, tile, (0, walk.classes)), work.targets.values[tile.rows]
-            block = xp.astype(block, dtype, copy=False)
-            logs = block if kind.startswith("log") else xp.log(block)
-            at_label, _ = fold.gather(xp, logs, labels)
-            found = work.kernel.statistics(logs, labels, at_label, threads=work.threads)
-            if logs is not block:  # probabilities that differ may have one logarithm
-                p, _ = fold.gather(xp, block, labels)
-                again = work.kernel.statistics(block, labels, p, threads=work.threads) if is_fused else None
-                rank = numbers.rank(xp, block, labels, p) if again is None else again.label_rank
-                found = found._replace(label_rank=rank)
-            parts.append(numbers.of_log_probabilities(xp, found, at_label))
-        joined = (blocks.joined(xp, list(field), dtype) for field in zip(*parts, strict=True))
-        found = numbers.without_label(xp, numbers.RowStatistics(*joined), rows)
-    return numbers.RowStatistics(*(batched(work, field) for field in found))
+        statistics = without_label(call.xp, statistics_of_probabilities(call), rows)
+    return RowStatistics(*(batched(call, field) for field in statistics))
 
 
-RUN: dict[str, Any] = {
+def statistics_of_probabilities(call: KernelCall) -> RowStatistics:
+    """The statistics of rows (rows,) of probabilities or log-probabilities, from their logarithms as logits."""
+    xp, is_log = call.xp, call.plan.problem.options.kind.startswith("log")
+    dtype = fold.compute_dtype(xp, call.logits.dtype)
+    # a kernel that tiles by itself is quicker than expressions, and the logarithms are all that it takes
+    is_fused = call.plan.block_elements is None
+    tiling, parts = call.tiling.in_blocks(LOGARITHMS if is_fused else None).in_whole_rows(), []
+    for tile in tiling.tiles():
+        block = xp.astype(tiling.block(call.logits, tile, (0, tiling.classes)), dtype, copy=False)
+        labels = call.targets.block(xp, tiling, tile, (0, tiling.classes))[0]
+        logs = block if is_log else xp.log(block)
+        at_label, _ = fold.gather(xp, logs, labels)
+        statistics = call.kernel.statistics(logs, labels, at_label, threads=call.threads)
+        if not is_log:  # different probabilities may have the same logarithm: the rank is that of the probabilities
+            p, _ = fold.gather(xp, block, labels)
+            if is_fused:
+                label_rank = call.kernel.statistics(block, labels, p, threads=call.threads).label_rank
+            else:
+                label_rank = rank(xp, block, labels, p)
+            statistics = statistics._replace(label_rank=label_rank)
+        parts.append(of_log_probabilities(xp, statistics, at_label))
+    return RowStatistics(*(blocks.joined(xp, list(field), dtype) for field in zip(*parts, strict=True)))
+
+
+RUN: dict[str, Callable[[KernelCall, Rows], Any]] = {
     "loss": run_loss,
     "loss_and_gradient": run_loss_and_gradient,
     "partial": run_partial,
@@ -285,22 +316,3 @@ RUN: dict[str, Any] = {
     "log_softmax": run_softmax,
     "statistics": run_statistics,
 }
-
-
-def run_binary(xp: Any, plan: Plan, predictions: Array, given: Any, weights: Weights) -> Any:
-    """Binary targets: every element is a row of its own."""
-    options = plan.problem.options
-    dtype = fold.compute_dtype(xp, predictions.dtype)
-    yes = xp.astype(given, dtype, copy=False)
-    weight, ignored = (None, None) if weights.sample is None else targets.sample(xp, weights.sample, dtype)
-    rows = Rows(ignored, None, weight)
-    positive = weights.positive
-    if positive is not None:
-        positive = xp.asarray(positive, dtype=dtype, device=getattr(predictions, "device", None))
-    loss = xp.reshape(binary_numerics.loss(xp, predictions, yes, positive, options.kind), (-1,))
-    reduced = reduction.reduce(xp, loss, rows, options.reduction)
-    reduced = xp.reshape(reduced, predictions.shape) if options.reduction == "none" else reduced
-    if plan.problem.method == "loss":
-        return reduced
-    scale = xp.reshape(reduction.scale(xp, rows, options.reduction, loss), predictions.shape)
-    return reduced, binary_numerics.gradient(xp, predictions, yes, positive, scale, options.kind)

@@ -26,6 +26,8 @@ from ...contract.problem import Problem, Weights
 from ...numerics import binary, fold, gradient, reduction, tangents
 from ...numerics.fold import Partial
 from ..generic import traced
+from ..generic.binary import BinaryFunctions
+from ..generic.rows import rows_of
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
@@ -53,7 +55,8 @@ def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights
     if host.size == 0 or (host.min() >= 0 and host.max() < classes):
         return
     sample = None if weights.sample is None else np.asarray(weights.sample)
-    rows = traced.rows_of(np, problem, classes, traced.told_of(np, problem, host, None), Weights(sample), bool)
+    wide = traced.targets_of(np, problem, host, None)
+    rows = rows_of(np, problem, wide, classes, bool, sample, None)
     assert rows.bad is not None  # there are labels
     checks.labels(problem.function, rows.bad.reshape(host.shape), host, classes)
 
@@ -246,8 +249,10 @@ PIECES = traced.Pieces(
     softmax=softmax,
     log_softmax=log_softmax,
     logsumexp=logsumexp,
-    costs=costs,
-    slopes=slopes,
-    add=lambda xp, values: total(values),
-    constant=jax.lax.stop_gradient,
+    binary=BinaryFunctions(
+        costs=lambda xp, predictions, kind: costs(predictions, kind),
+        slopes=lambda xp, predictions, kind: slopes(predictions, kind),
+        add=lambda xp, values: total(values),
+        constant=jax.lax.stop_gradient,
+    ),
 )

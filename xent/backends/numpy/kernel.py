@@ -1,8 +1,8 @@
 """The fold on NumPy arrays, in place on one block that fits the cache.
 
-The numbers are those of ``numerics/fold.py``; what is spared are the passes: the maximum is found once and its own term
-scattered away instead of selected, sums go to float64 in one pass, and few classes are laid out class by class, so that
-every operation runs along the rows. A row that holds NaN or an infinite maximum is handed to the generic fold.
+The numbers are those of ``numerics/fold.py`` in fewer passes: the maximum is found once, and its own term is set to 0
+instead of selected away; sums are taken in float64 in one pass; few classes are laid out class by class, so that every
+operation runs along the rows. The generic fold takes the rows that hold NaN or have an infinite maximum.
 """
 
 from __future__ import annotations
@@ -67,55 +67,55 @@ def row_sums(terms: Array) -> Array:
     return fold.total(np, terms)
 
 
-class Look(NamedTuple):
-    """What of a block does not depend on the targets. ``below`` may be overwritten by who asked for it."""
+class ShiftedLogits(NamedTuple):
+    """Maximum and shifted logits of one block. The caller may overwrite ``shifted``."""
 
     logits: Array  # (rows, classes), in the compute dtype
     max: Array  # (rows,)
-    below: Array  # (rows, classes): x_j − m
-    at: Any  # the index of each row's first maximum, or None where classes are few
-    odd: Array | None  # rows with NaN or an infinite maximum, or None
+    shifted: Array  # (rows, classes): x_j − m
+    argmax: Any  # the index of each row's first maximum; None if classes are few
+    nonfinite: Array | None  # the rows with NaN or an infinite maximum; None if no row has
 
 
-def look(block: Array) -> Look:
-    """The maximum of each row and every logit's distance from it."""
+def shift(block: Array) -> ShiftedLogits:
+    """The maximum of each row, and every logit less the maximum of its row."""
     logits = wide(block)
     if logits.shape[1] <= FEW_CLASSES:
-        at, highest = None, logits.max(axis=1)
+        argmax, highest = None, logits.max(axis=1)
     else:
         first = logits.argmax(axis=1)
-        at = np.arange(len(first)), first
-        highest = logits[at]
-    usual = np.isfinite(highest)
-    odd = None if usual.all() else ~usual
-    return Look(logits, highest, logits - highest[:, None], at, odd)
+        argmax = np.arange(len(first)), first
+        highest = logits[argmax]
+    finite = np.isfinite(highest)
+    nonfinite = None if finite.all() else ~finite
+    return ShiftedLogits(logits, highest, logits - highest[:, None], argmax, nonfinite)
 
 
-def sum_exp_rest(view: Look) -> tuple[Array, Array]:
-    """Σ exp over all classes but the first maximum, (rows,) in float64, and the exponentials with that one taken out.
+def sum_exp_rest(block: ShiftedLogits) -> tuple[Array, Array]:
+    """Σ exp over all classes but the first maximum, (rows,) in float64, and the exponentials, 0 at that maximum.
 
-    Overwrites ``view.below``.
+    Overwrites ``block.shifted``.
     """
-    if view.at is not None:
-        exps = np.exp(view.below, out=view.below)
-        exps[view.at] = 0
+    if block.argmax is not None:
+        exps = np.exp(block.shifted, out=block.shifted)
+        exps[block.argmax] = 0
         return row_sums(exps), exps
-    hits = view.below == 0
-    exps = np.exp(view.below, out=view.below)
+    hits = block.shifted == 0
+    exps = np.exp(block.shifted, out=block.shifted)
     ties = np.add.reduce(hits, axis=1, dtype=np.int16)
     exps -= hits  # subtle: exactly 0 at every maximum; a second one adds its 1 below
     return row_sums(exps) + (ties - 1), exps
 
 
-def inside(labels: Array, classes: int) -> tuple[Array | None, Array]:
-    """Which labels are among the classes (None: all), and labels that can be gathered with."""
-    among = (labels >= 0) & (labels < classes)
-    return (None, labels) if among.all() else (among, np.where(among, labels, 0))
+def labels_inside(labels: Array, classes: int) -> tuple[Array | None, Array]:
+    """Which labels are among the classes, None if all are; and labels with 0 in the place of the others."""
+    inside = (labels >= 0) & (labels < classes)
+    return (None, labels) if inside.all() else (inside, np.where(inside, labels, 0))
 
 
-def replace_rows(numbers: tuple[Array, ...], rows: Array, again: tuple[Array, ...]) -> None:
-    """Puts the numbers of some rows, taken again, in their place."""
-    for field, value in zip(numbers, again, strict=True):
+def replace_rows(fields: tuple[Array, ...], rows: Array, values: tuple[Array, ...]) -> None:
+    """Writes the values of some rows into the fields."""
+    for field, value in zip(fields, values, strict=True):
         field[rows] = value
 
 
@@ -123,32 +123,40 @@ class SparseNumpy:
     """The fold over labels; the methods are those of the kernel contract."""
 
     def partial(self, logits: Array, labels: Array, on: float, off: float, *, threads: int) -> Partial:
-        return self.folded(look(logits), logits, (labels, on, off))[0]
+        return self.partial_and_exps(shift(logits), logits, (labels, on, off))[0]
 
-    def folded(self, view: Look, logits: Array, target: tuple[Array, float, float]) -> tuple[Partial, Array]:
+    def partial_and_exps(
+        self, block: ShiftedLogits, logits: Array, targets: tuple[Array, float, float]
+    ) -> tuple[Partial, Array]:
         """The partial, and the exponentials of :func:`sum_exp_rest`."""
-        labels, on, off = target
-        among, safe = inside(labels, logits.shape[1])
-        gap = view.max - view.logits[np.arange(len(safe)), safe]
-        here = np.ones_like(gap)
-        if among is not None:
-            gap[~among] = here[~among] = 0
+        labels, on, off = targets
+        gap, mass = self.gap_and_mass(block, labels)
         if (on, off) != (1.0, 0.0):
-            gap, here = self.smoothed(view, gap, here, on, off)
-        rest, exps = sum_exp_rest(view)
-        found = Partial(view.max, rest.astype(gap.dtype, copy=False), gap, here)
-        if view.odd is not None:
-            rows = view.odd
-            replace_rows(found, rows, fold.partial_sparse(np, logits[rows], labels[rows], on, off))
-        return found, exps
+            gap, mass = self.smoothed(block, gap, mass, on, off)
+        rest, exps = sum_exp_rest(block)
+        partial = Partial(block.max, rest.astype(gap.dtype, copy=False), gap, mass)
+        if block.nonfinite is not None:
+            rows = block.nonfinite
+            replace_rows(partial, rows, fold.partial_sparse(np, logits[rows], labels[rows], on, off))
+        return partial, exps
 
     @staticmethod
-    def smoothed(view: Look, gap: Array, here: Array, on: float, off: float) -> tuple[Array, Array]:
+    def gap_and_mass(block: ShiftedLogits, labels: Array) -> tuple[Array, Array]:
+        """target_gap and target_sum of the labels, without smoothing: 0 and 0 where a label is outside."""
+        inside, safe = labels_inside(labels, block.logits.shape[1])
+        gap = block.max - block.logits[np.arange(len(safe)), safe]
+        mass = np.ones_like(gap)
+        if inside is not None:
+            gap[~inside] = mass[~inside] = 0
+        return gap, mass
+
+    @staticmethod
+    def smoothed(block: ShiftedLogits, gap: Array, mass: Array, on: float, off: float) -> tuple[Array, Array]:
         """target_gap and target_sum of the two-valued target, from those of the label alone."""
-        spread = on * gap if on != 0.0 else np.zeros_like(gap)  # subtle: 0 · inf is NaN
+        smooth = on * gap if on != 0.0 else np.zeros_like(gap)  # subtle: 0 · inf is NaN
         if off != 0.0:
-            spread = spread - off * row_sums(view.below)
-        return spread.astype(gap.dtype, copy=False), (on * here + off * view.logits.shape[1]).astype(gap.dtype)
+            smooth = smooth - off * row_sums(block.shifted)
+        return smooth.astype(gap.dtype, copy=False), (on * mass + off * block.logits.shape[1]).astype(gap.dtype)
 
     def gradient(
         self,
@@ -179,70 +187,66 @@ class SparseNumpy:
         out: Array | None = None,
     ) -> tuple[Array, Array]:
         """Both from one set of exponentials."""
-        view = look(logits)
-        found, exps = self.folded(view, logits, (labels, on, off))
-        if view.at is not None:
-            exps[view.at] = 1
+        block = shift(logits)
+        partial, exps = self.partial_and_exps(block, logits, (labels, on, off))
+        if block.argmax is not None:
+            exps[block.argmax] = 1
         else:
-            exps += view.logits == view.max[:, None]
-        slope = self.residual(view.logits, exps, logits, (labels, on, off), found, scale, out)
+            exps += block.logits == block.max[:, None]
+        g = self.residual(block.logits, exps, logits, (labels, on, off), partial, scale, out)
         inside = (labels >= 0) & (labels < logits.shape[1])
-        return np.where(inside, fold.finish(np, found), np.asarray(np.nan, found.max.dtype)), slope
+        return np.where(inside, fold.finish(np, partial), np.asarray(np.nan, partial.max.dtype)), g
 
     @staticmethod
     def residual(
         x: Array,
         exps: Array,
         logits: Array,
-        target: tuple[Array, float, float],
+        targets: tuple[Array, float, float],
         partial: Partial,
         scale: Array,
         out: Array | None,
     ) -> Array:
         """The gradient, from the exponentials of the logits ``x`` in the compute dtype; overwrites them."""
-        labels, on, off = target
-        among, safe = inside(labels, x.shape[1])
-        rows = np.arange(len(safe)) if among is None else np.flatnonzero(among)
+        labels, on, off = targets
+        inside, safe = labels_inside(labels, x.shape[1])
+        rows = np.arange(len(safe)) if inside is None else np.flatnonzero(inside)
         picked = rows, safe[rows]
         at_label = label_entry(x, exps, picked, on + off, partial, scale)
-        share = (partial.target_sum / (1 + partial.sum_exp_rest) * scale)[:, None]
-        g = np.multiply(exps, share, out=out if out is not None and out.dtype == exps.dtype else exps)
+        factor = (partial.target_sum / (1 + partial.sum_exp_rest) * scale)[:, None]
+        g = np.multiply(exps, factor, out=out if out is not None and out.dtype == exps.dtype else exps)
         if off != 0.0:
             g -= (off * scale)[:, None]
             at_max_smoothed(x, g, off, partial, scale)
         g[picked] = at_label
-        return settle(out, g, logits, partial, scale, gradient.gradient_sparse, labels, on, off)
+        return finished(out, g, logits, partial, scale, gradient.gradient_sparse, labels, on, off)
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
-        view = look(logits)
-        among, safe = inside(labels, logits.shape[1])
-        gap = view.max - view.logits[np.arange(len(safe)), safe]
-        here = np.ones_like(gap)
-        if among is not None:
-            gap[~among] = here[~among] = 0
-        rank = label_rank(view.logits, labels, label_logit.astype(view.logits.dtype, copy=False))
-        distance = np.maximum(view.below, FAR)  # subtle: −inf · 0 is NaN; beyond FAR the exponential is 0 anyway
-        rest, exps = sum_exp_rest(view)
+        block = shift(logits)
+        gap, mass = self.gap_and_mass(block, labels)
+        rank = label_rank(block.logits, labels, label_logit.astype(block.logits.dtype, copy=False))
+        terms = np.maximum(block.shifted, FAR)  # subtle: −inf · 0 is NaN; beyond FAR the exponential is 0 anyway
+        rest, exps = sum_exp_rest(block)
         dtype = gap.dtype
-        distance *= exps
-        spread = 0.0 - row_sums(distance)
+        terms *= exps
+        spread = 0.0 - row_sums(terms)
         np.multiply(exps, exps, out=exps)
-        squares = row_sums(exps) + 1 + self.other_maxima(view)
-        partial = Partial(view.max, rest.astype(dtype, copy=False), gap, here)
-        found = Statistics(partial, rank, squares.astype(dtype, copy=False), spread.astype(dtype, copy=False))
-        if view.odd is not None:
-            rows = view.odd
-            again = numbers.statistics(np, logits[rows], labels[rows], label_logit[rows])
-            replace_rows(partial, rows, again.partial)
-            replace_rows(found[1:], rows, again[1:])
-        return found
+        squares = row_sums(exps) + 1 + self.other_maxima(block)
+        partial = Partial(block.max, rest.astype(dtype, copy=False), gap, mass)
+        statistics = Statistics(partial, rank, squares.astype(dtype, copy=False), spread.astype(dtype, copy=False))
+        if block.nonfinite is not None:
+            rows = block.nonfinite
+            replacement = numbers.statistics(np, logits[rows], labels[rows], label_logit[rows])
+            replace_rows(partial, rows, replacement.partial)
+            replace_rows(statistics[1:], rows, replacement[1:])
+        return statistics
 
     @staticmethod
-    def other_maxima(view: Look) -> Any:
-        """How many classes tie with the first maximum, where their exponentials were taken out with it."""
-        if view.at is not None:
+    def other_maxima(block: ShiftedLogits) -> Any:
+        """How many classes tie with the first maximum and had their exponentials set to 0 with it."""
+        if block.argmax is not None:
             return 0
-        return np.add.reduce(view.logits == view.max[:, None], axis=1, dtype=np.int16) - 1
+        return np.add.reduce(block.logits == block.max[:, None], axis=1, dtype=np.int16) - 1
 
 
 def label_rank(logits: Array, labels: Array, label_logit: Array) -> Array:
@@ -270,19 +274,23 @@ def at_max_smoothed(x: Array, g: Array, off: float, partial: Partial, scale: Arr
     g[rows, columns] = ((partial.target_sum[rows] - off) - off * rest) / (1 + rest) * scale[rows]
 
 
-def settle(
-    out: Array | None, g: Array, logits: Array, partial: Partial, scale: Array, again: Any, *targets: Any
+def finished(
+    out: Array | None, g: Array, logits: Array, partial: Partial, scale: Array, expression: Any, *targets: Any
 ) -> Array:
-    """The gradient in the dtype of the logits and in ``out``; zero and odd rows put right."""
-    odd = ~(np.isfinite(partial.max) & np.isfinite(partial.sum_exp_rest))
-    if odd.any():
-        told = [one[odd] if hasattr(one, "shape") else one for one in targets]
-        g[odd] = again(np, logits[odd], *told, Partial(*(field[odd] for field in partial)), scale[odd])
-    nothing = scale == 0
-    if nothing.any():
-        g[nothing] = 0
+    """The gradient in the dtype of the logits, and in ``out`` if it is an array.
+
+    Rows that are not finite are replaced by those of the generic ``expression``; rows of scale 0 are exactly 0.
+    """
+    nonfinite = ~(np.isfinite(partial.max) & np.isfinite(partial.sum_exp_rest))
+    if nonfinite.any():
+        arguments = [value[nonfinite] if hasattr(value, "shape") else value for value in targets]
+        rows = Partial(*(field[nonfinite] for field in partial))
+        g[nonfinite] = expression(np, logits[nonfinite], *arguments, rows, scale[nonfinite])
+    zero = scale == 0
+    if zero.any():
+        g[zero] = 0
     if logits.dtype == np.float16:
-        g = halves(g)
+        g = round_subnormal_halves(g)
     if out is None:
         return g.astype(logits.dtype, copy=False)
     if g is not out:
@@ -290,9 +298,11 @@ def settle(
     return out
 
 
-def halves(g: Array) -> Array:
-    """float32 values rounded to what float16 holds below its normal numbers, to nearest even: NumPy's own rounding of
-    them reports each underflow, at fifty times the cost."""
+def round_subnormal_halves(g: Array) -> Array:
+    """float32 values, of which those below float16's normal numbers are rounded to float16, to nearest even.
+
+    NumPy's own rounding of them reports each underflow, at fifty times the cost.
+    """
     return np.where(np.abs(g) < 2.0**-14, (g + np.float32(0.75)) - np.float32(0.75), g)
 
 
@@ -300,19 +310,19 @@ class DenseNumpy:
     """The fold over soft targets; the methods are those of the kernel contract."""
 
     def partial(self, logits: Array, targets: Array, *, threads: int) -> Partial:
-        view, targets = look(logits), wide(targets)
-        gap = -row_sums(targets * view.below)
+        block, targets = shift(logits), wide(targets)
+        gap = -row_sums(targets * block.shifted)
         mass = row_sums(targets)
-        rest, _ = sum_exp_rest(view)
-        dtype = view.logits.dtype
+        rest, _ = sum_exp_rest(block)
+        dtype = block.logits.dtype
         gap += 0.0  # subtle: −0.0 never leaves here
-        found = Partial(view.max, *(one.astype(dtype, copy=False) for one in (rest, gap, mass)))
-        again = np.isnan(found.target_gap)  # 0 · inf: a masked class, to be selected away
-        if view.odd is not None:
-            again |= view.odd
-        if again.any():
-            replace_rows(found, again, fold.partial_dense(np, logits[again], targets[again]))
-        return found
+        partial = Partial(block.max, *(field.astype(dtype, copy=False) for field in (rest, gap, mass)))
+        rows = np.isnan(partial.target_gap)  # 0 · inf: a masked class, to be selected away
+        if block.nonfinite is not None:
+            rows |= block.nonfinite
+        if rows.any():
+            replace_rows(partial, rows, fold.partial_dense(np, logits[rows], targets[rows]))
+        return partial
 
     def gradient(
         self, logits: Array, targets: Array, partial: Partial, scale: Array, *, threads: int, out: Array | None = None
@@ -326,7 +336,7 @@ class DenseNumpy:
         t, rest = targets[rows, columns], partial.sum_exp_rest[rows]
         g[rows, columns] = ((partial.target_sum[rows] - t) - t * rest) / (1 + rest)
         g *= scale[:, None]
-        return settle(out, g, logits, partial, scale, gradient.gradient_dense, targets)
+        return finished(out, g, logits, partial, scale, gradient.gradient_dense, targets)
 
 
 sparse, dense = SparseNumpy(), DenseNumpy()

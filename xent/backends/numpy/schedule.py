@@ -1,6 +1,6 @@
-"""Schedule for NumPy arrays: small plain calls in few steps, all others block by block.
+"""The schedule for NumPy arrays: small plain calls in few steps, all others block by block.
 
-Its kernel (``kernel.py``) serves torch tensors on the CPU too, and the chunks of Dask arrays.
+Its kernel (``kernel.py``) serves torch tensors on the CPU and the chunks of Dask arrays, too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ... import arrays
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
-from ...contract.problem import NO_WEIGHTS, Weights
+from ...contract.problem import Weights
 from ...contract.specs import BackendSpec, KernelSpec
-from ...numerics import reduction
+from ...numerics.reduction import Reducer
 from ...numerics.targets import NO_ROWS
 from ..generic import schedule as generic
-from .kernel import FEW_CLASSES, Look, row_sums, sum_exp_rest
+from .kernel import FEW_CLASSES, ShiftedLogits, row_sums, sum_exp_rest
 
 SMALL = 1 << 14
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
@@ -54,41 +54,44 @@ def xent_register_backends() -> Iterator[BackendSpec]:
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """Carries out one call: plain ones in few steps, all others as the generic schedule does."""
-    if type(predictions) is not np.ndarray:  # a memory map, say: what comes back is none
+    """The result of one call: plain calls in few steps, all others as in the generic schedule."""
+    if type(predictions) is not np.ndarray:  # the result of a memory map, say, is an ordinary array
         predictions = np.asarray(predictions)
-    if weights is NO_WEIGHTS and plan.problem.is_plain:
-        found = plain(plan, predictions, targets)
-        if found is not None:
-            return found
+    if plan.problem.is_plain:
+        result = run_plain(plan, predictions, targets)
+        if result is not None:
+            return result
     return generic.run(plan, predictions, targets, weights)
 
 
-def plain(plan: Plan, logits: Array, labels: Array) -> Any:
-    """One call with no option but a reduction; None where the ordinary way has something to see to."""
-    problem, wanted = plan.problem, plan.problem.options.reduction
+def run_plain(plan: Plan, logits: Array, labels: Array) -> Any:
+    """The result of a call with no option but a reduction; None if a label, a row or the kernel needs more care.
+
+    The bits are those of the generic schedule; ``benchmarks/bench_dispatch.py`` has what is gained.
+    """
+    problem, reduction = plan.problem, plan.problem.options.reduction
     if plan.kernel == "numpy":
         loss = small_loss(logits, labels) if problem.method == "loss" and logits.size <= SMALL else None
-        return None if loss is None else reduced(loss, wanted)
+        return None if loss is None else reduced(loss, reduction)
     if problem.method not in plan.methods or plan.block_elements is not None or not all_inside(logits, labels):
         return None
     kernel = plan.resolve_kernel()
-    with arrays.quiet():
+    with arrays.without_fp_warnings():
         if problem.method == "loss":
-            return reduced(kernel.loss(logits, labels, 1.0, 0.0, threads=problem.threads), wanted)
+            return reduced(kernel.loss(logits, labels, 1.0, 0.0, threads=problem.threads), reduction)
         like = np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32)
-        share = reduction.scale(np, NO_ROWS, wanted, like)
-        loss, slope = kernel.loss_and_gradient(logits, labels, 1.0, 0.0, share, threads=problem.threads)
-        return reduced(loss, wanted), slope
+        scale = Reducer(reduction).scale(np, NO_ROWS, like)
+        loss, gradient = kernel.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=problem.threads)
+        return reduced(loss, reduction), gradient
 
 
-def reduced(loss: Array, wanted: Any) -> Any:
+def reduced(loss: Array, reduction: Any) -> Any:
     """The losses of rows without weights, reduced."""
-    return loss if wanted == "none" else reduction.reduce(np, loss, NO_ROWS, wanted)
+    return loss if reduction == "none" else Reducer(reduction).reduce(np, loss, NO_ROWS)
 
 
 def all_inside(logits: Array, labels: Array) -> bool:
-    """Whether all labels are int64 and classes; False where there are none."""
+    """Whether every label is a class; False if there are no labels, or they are not int64."""
     if labels.dtype is not INT64 or labels.size == 0:
         return False
     unsigned = labels.view(UINT64)  # a negative label is a very large one
@@ -96,26 +99,26 @@ def all_inside(logits: Array, labels: Array) -> bool:
 
 
 def small_loss(logits: Array, labels: Array) -> Array | None:
-    """The losses of labels (rows,), bit for bit those of the kernel; None where anything is unusual.
+    """The losses of labels (rows,), bit for bit those of the kernel.
 
-    Unusual is what the kernel and the checks are there for: a bad label, a row without a finite maximum, a narrow or
-    strided array, floating-point errors set to raise.
+    None if a label is bad, a row has no finite maximum, the array is narrow or strided, or floating-point errors are
+    set to raise: the kernel and the checks are there for these.
     """
     rows, classes = logits.shape
     if logits.dtype.char not in "fd" or not logits.flags.c_contiguous or not all_inside(logits, labels):
         return None
     first, flat = row_starts(rows, classes), logits.reshape(-1)
-    at = logits.argmax(1) + first if classes > FEW_CLASSES else None
-    highest = logits.max(1) if at is None else flat[at]
+    argmax = logits.argmax(1) + first if classes > FEW_CLASSES else None  # in the flat array
+    highest = logits.max(1) if argmax is None else flat[argmax]
     if not (math.isfinite(highest[highest.argmax()]) and math.isfinite(highest[highest.argmin()])):
         return None
     try:
         exps = logits - highest[:, None]
-        if at is None:
-            rest, _ = sum_exp_rest(Look(logits, highest, exps, None, None))
+        if argmax is None:
+            rest, _ = sum_exp_rest(ShiftedLogits(logits, highest, exps, None, None))
         else:
             np.exp(exps, out=exps)
-            exps.reshape(-1)[at] = 0
+            exps.reshape(-1)[argmax] = 0
             rest = row_sums(exps)
         return (highest - flat[first + labels]) + np.log1p(rest.astype(logits.dtype))
     except FloatingPointError:
@@ -124,7 +127,7 @@ def small_loss(logits: Array, labels: Array) -> Array | None:
 
 @functools.lru_cache(maxsize=64)
 def row_starts(rows: int, classes: int) -> Array:
-    """Where each row begins in the flat array; read-only, for it is shared."""
+    """The position of each row's first class in the flat array; read-only, for it is shared."""
     starts = np.arange(0, rows * classes, classes)
     starts.flags.writeable = False
     return starts

@@ -16,6 +16,7 @@ import torch
 
 from ...arrays import Array
 from ...numerics import binary, fold, gradient, tangents
+from ..generic.binary import BinaryFunctions
 from ..generic.traced import Pieces, untargeted
 
 
@@ -175,8 +176,10 @@ TRANSFORMED = Pieces(
     softmax=Softmax.apply,
     log_softmax=LogSoftmax.apply,
     logsumexp=LogSumExp.apply,
-    costs=Costs.apply,
-    slopes=Slopes.apply,
-    add=lambda xp, values: Total.apply(xp.astype(values, torch.float64)),
-    constant=torch.Tensor.detach,
+    binary=BinaryFunctions(
+        costs=lambda xp, predictions, kind: Costs.apply(predictions, kind),
+        slopes=lambda xp, predictions, kind: Slopes.apply(predictions, kind),
+        add=lambda xp, values: Total.apply(xp.astype(values, torch.float64)),
+        constant=torch.Tensor.detach,
+    ),
 )

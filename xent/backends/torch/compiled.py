@@ -15,6 +15,7 @@ import torch
 from ...arrays import Array
 from ...numerics import binary, fold, gradient, tangents
 from ...numerics.fold import Partial
+from ..generic.binary import BinaryFunctions
 from ..generic.traced import Pieces, untargeted
 from .autograd import chained, soft, xp
 
@@ -123,8 +124,7 @@ COMPILED = Pieces(
     softmax=Softmax.apply,
     log_softmax=LogSoftmax.apply,
     logsumexp=LogSumExp.apply,
-    costs=Costs.apply,
-    slopes=lambda predictions, kind: binary.slopes(xp, predictions, kind),
-    add=wide_sum,
-    constant=torch.Tensor.detach,
+    binary=BinaryFunctions(
+        costs=lambda xp, predictions, kind: Costs.apply(predictions, kind), add=wide_sum, constant=torch.Tensor.detach
+    ),
 )

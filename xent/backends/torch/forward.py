@@ -10,12 +10,13 @@ forward mode no further than one derivative through a function with a ``jvp`` of
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from ...arrays import Array
 from ...numerics import binary
-from .autograd import TRANSFORMED, soft, xp
+from .autograd import TRANSFORMED, soft
 
 
 def below(logits: Array) -> tuple[Array, Array, Array]:
@@ -55,7 +56,7 @@ def logsumexp(logits: Array) -> Array:
     return torch.where(torch.isinf(highest), highest, highest + log_sum)[:, 0]
 
 
-def costs(predictions: Array, kind: str) -> tuple[Array, Array]:
+def costs(xp: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
     """The costs of a certain yes and a certain no."""
     if kind != "logits":
         return binary.costs(xp, predictions, kind)
@@ -70,5 +71,9 @@ def wide_sum(xp: object, values: Array) -> Array:
 
 
 FORWARD = TRANSFORMED._replace(
-    loss=loss, softmax=softmax, log_softmax=log_softmax, logsumexp=logsumexp, costs=costs, add=wide_sum
+    loss=loss,
+    softmax=softmax,
+    log_softmax=log_softmax,
+    logsumexp=logsumexp,
+    binary=TRANSFORMED.binary._replace(costs=costs, add=wide_sum),
 )

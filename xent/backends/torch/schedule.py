@@ -9,7 +9,7 @@ it is an expression (``generic/traced.py``) of functions that torch differentiat
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
@@ -18,17 +18,17 @@ from ... import arrays
 from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import NO_WEIGHTS, Problem, Weights
-from ...numerics import fold, reduction
+from ...numerics import fold
 from ...numerics.fold import Partial
+from ...numerics.reduction import Reducer
 from ...numerics.targets import Rows
 from ..generic import blocks
 from ..generic import schedule as generic
-from ..generic import traced as whole
-from ..generic.blocks import Work
-from . import autograd, compiled
-from . import forward as duals
+from ..generic import traced as expressions
+from ..generic.blocks import KernelCall
+from . import autograd, compiled, forward
 from .autograd import xp
-from .views import Unreadable, View, array_of, is_readable, on_stream, tensor_of, view_of
+from .views import Unreadable, View, is_readable, on_stream, view_of
 
 CONSTANT = frozenset({"loss_and_gradient", "partial"})
 """The methods whose results are plain numbers, whatever the predictions require."""
@@ -70,8 +70,8 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
     if torch.compiler.is_compiling():
         pieces = compiled.COMPILED
     else:
-        pieces = duals.FORWARD if is_forward() else autograd.TRANSFORMED
-    return whole.run(xp, pieces, problem, predictions, targets, weights)
+        pieces = forward.FORWARD if is_forward() else autograd.TRANSFORMED
+    return expressions.run(xp, pieces, problem, predictions, targets, weights)
 
 
 # -------------------- the same memory as another library sees it
@@ -80,112 +80,102 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
 # -------------------- eager calls
 
 
-def is_numpy(plan: Plan | None) -> TypeGuard[Plan]:
-    """Whether it is a plan for NumPy arrays that serves whatever comes."""
-    return plan is not None and plan.guard is None and plan.problem.array == "numpy"
-
-
 def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """One call whose result is plain numbers."""
-    if plan.problem.is_plain and is_numpy(plan.inner) and weights is NO_WEIGHTS:  # the short way
-        found = plan.inner.run(plan.inner, array_of(predictions), array_of(targets), weights)
-        return tensor_of(found) if type(found) is not tuple else (tensor_of(found[0]), tensor_of(found[1]))
+    """The result of one call as plain numbers."""
     view = view_of(plan, predictions)
-    with on_stream(view, predictions):
-        logits, told = view.see(predictions), view.see(targets)
-        if weights is not NO_WEIGHTS:
-            weights = Weights(*(view.see(one) for one in weights))
-        if view.library == "torch":
-            with torch.no_grad():
-                return generic.run(plan, logits, told, weights)
-        return view.wrap(view.plan.run(view.plan, logits, told, weights))
+    if view.library == "numpy":  # the host has no streams
+        return view.wrap(plan_run(view, predictions, targets, weights))
+    with torch.no_grad(), on_stream(view, predictions):
+        return view.wrap(plan_run(view, predictions, targets, weights))
+
+
+def plan_run(view: View, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """The result of the plan that the view follows, as arrays of its library."""
+    if weights is not NO_WEIGHTS:
+        weights = Weights(*(view.see(weight) for weight in weights))
+    run = generic.run if view.library == "torch" else view.plan.run
+    return run(view.plan, view.see(predictions), view.see(targets), weights)
 
 
 def differentiable(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """One call that torch may differentiate."""
+    """The result of one call that torch may differentiate."""
     problem = plan.problem
     if problem.op == "binary" or problem.method != "loss":
         if problem.method == "statistics":
             view = view_of(plan, predictions)
             with on_stream(view, predictions):
-                work_of(view, predictions, targets, weights)  # raises where a label is bad
+                kernel_call_of(view, predictions, targets, weights)  # raises if a label is bad
         return traced(problem, predictions, targets, weights)
-    if not any(getattr(one, "requires_grad", False) for one in weights):
-        return Blocks.apply(predictions, targets, plan, weights)
+    if not any(getattr(weight, "requires_grad", False) for weight in weights):
+        return KernelLoss.apply(predictions, targets, plan, weights)
+    return weighted_by_torch(plan, predictions, targets, weights)
+
+
+def weighted_by_torch(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """The losses of the rows by the kernel, weighted and reduced by torch, which differentiates the weights."""
+    problem, options = plan.problem, plan.problem.options
     sample = None if weights.sample is None else weights.sample.detach() != 0
-    options = problem.options
-    by_row = replace(problem, options=options._replace(reduction="none"))
+    by_row = replace(problem, options=options._replace(reduction="none"), is_plain=False)
     inner = plan.inner and replace(plan.inner, problem=replace(plan.inner.problem, options=by_row.options))
-    loss = Blocks.apply(predictions, targets, replace(plan, problem=by_row, inner=inner), Weights(sample))
-    told = whole.told_of(xp, problem, targets, loss.dtype)
+    loss = KernelLoss.apply(predictions, targets, replace(plan, problem=by_row, inner=inner), Weights(sample))
     if isinstance(weights.classes, list | tuple):
         weights = weights._replace(classes=torch.tensor(weights.classes, dtype=loss.dtype, device=loss.device))
-    batch = loss.shape
-    loss = xp.reshape(loss, (-1,))
-    rows = whole.rows_of(xp, problem, predictions.shape[problem.axis], told, weights, loss.dtype)
-    value = reduction.reduce(xp, loss, rows, options.reduction, autograd.TRANSFORMED.add)
+    batch, classes = loss.shape, predictions.shape[problem.axis]
+    flat_targets = expressions.targets_of(xp, problem, targets, loss.dtype)
+    rows = expressions.rows_of_targets(xp, problem, flat_targets, classes, loss.dtype, weights)
+    value = Reducer(options.reduction, autograd.TRANSFORMED.add).reduce(xp, xp.reshape(loss, (-1,)), rows)
     return xp.reshape(value, batch) if options.reduction == "none" else value
 
 
-class Seen(NamedTuple):
-    """One call as its kernel sees it: the work, and what is said of each row."""
-
-    work: Work
-    rows: Rows
-
-
-def work_of(view: View, predictions: Array, targets: Array, weights: Weights) -> Seen:
-    """The memory of the tensors beside the kernel it goes to; raises where a label is bad."""
-    logits, told, *rest = (view.see(one) for one in (predictions, targets, *weights))
-    work = generic.work_of(arrays.namespace(logits), view.plan, logits, told)
-    return Seen(work, generic.rows_of(work, told, Weights(*rest)))
+def kernel_call_of(view: View, predictions: Array, targets: Array, weights: Weights) -> tuple[KernelCall, Rows]:
+    """The memory of the tensors beside the kernel that takes it, and its rows; raises if a label is bad."""
+    logits, seen_targets, *rest = (view.see(value) for value in (predictions, targets, *weights))
+    call = generic.kernel_call(arrays.namespace(logits), view.plan, logits, seen_targets)
+    return call, generic.rows_of_call(call, seen_targets, Weights(*rest))
 
 
-class Blocks(torch.autograd.Function):
-    """The loss through the plan's kernel, block by block, and its gradient through the same."""
+class KernelLoss(torch.autograd.Function):
+    """The loss by the plan's kernel, block by block, and its gradient by the same kernel."""
 
     @staticmethod
     def forward(ctx: Any, predictions: Array, targets: Array, plan: Plan, weights: Weights) -> Array:
         view = view_of(plan, predictions)
-        with arrays.quiet(), on_stream(view, predictions):
-            work, rows = work_of(view, predictions, targets, weights)
-            wanted = plan.problem.options.reduction
-            dtype = fold.compute_dtype(work.xp, work.logits.dtype)
-            whole_rows = blocks.partial(work, dtype) if plan.problem.uses_fold else ()
-            loss = fold.finish(work.xp, whole_rows) if whole_rows else blocks.loss(work, dtype)
-            loss = generic.marked(work.xp, loss, rows)
-            value = reduction.reduce(work.xp, loss, rows, wanted)
-            value = generic.batched(work, value) if wanted == "none" else value
-            share, value = view.wrap(reduction.scale(work.xp, rows, wanted, loss)), view.wrap(value)
-            kept = [view.wrap(one) for one in whole_rows]
+        with arrays.without_fp_warnings(), on_stream(view, predictions):
+            call, rows = kernel_call_of(view, predictions, targets, weights)
+            dtype = fold.compute_dtype(call.xp, call.logits.dtype)
+            partial = blocks.partial(call, dtype) if plan.problem.uses_fold else ()
+            loss = fold.finish(call.xp, partial) if partial else blocks.loss(call, dtype)
+            value = view.wrap(generic.reduced(call, loss, rows))
+            scale = view.wrap(Reducer(plan.problem.options.reduction).scale(call.xp, rows, loss))
+            fields = [view.wrap(field) for field in partial]
         ctx.plan, ctx.weights = plan, weights
-        ctx.save_for_backward(predictions, targets, share, *kept)
+        ctx.save_for_backward(predictions, targets, scale, *fields)
         return value
 
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
-        predictions, targets, share, *fields = ctx.saved_tensors
-        scale = share * torch.reshape(cotangent, (-1,))
+        predictions, targets, scale, *fields = ctx.saved_tensors
+        scale = scale * torch.reshape(cotangent, (-1,))
         if torch.is_grad_enabled() or ctx.needs_input_grad[1] or not is_readable(scale):
-            return (*again(ctx, cotangent), None, None)
+            return (*traced_gradients(ctx, cotangent), None, None)
         plan = ctx.plan
         view = view_of(plan, predictions)
-        with arrays.quiet(), on_stream(view, predictions):
-            logits, told, scale = (view.see(one) for one in (predictions, targets, scale))
-            work = generic.work_of(arrays.namespace(logits), view.plan, logits, told)
+        with arrays.without_fp_warnings(), on_stream(view, predictions):
+            logits, seen_targets, scale = (view.see(value) for value in (predictions, targets, scale))
+            call = generic.kernel_call(arrays.namespace(logits), view.plan, logits, seen_targets)
             if fields:
-                slope = blocks.gradient(work, Partial(*map(view.see, fields)), scale)
+                gradient = blocks.gradient(call, Partial(*map(view.see, fields)), scale)
             else:
-                slope = blocks.loss_and_gradient(work, scale)[1]
-            return view.wrap(slope), None, None, None
+                gradient = blocks.loss_and_gradient(call, scale)[1]
+            return view.wrap(gradient), None, None, None
 
 
-def again(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
-    """The gradient as an expression that can be differentiated in turn, and that of the targets."""
+def traced_gradients(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
+    """The gradients of predictions and targets, which torch can differentiate again; None if not needed."""
     inputs, needed = (*ctx.saved_tensors[:2],), ctx.needs_input_grad[:2]
     is_differentiated = torch.is_grad_enabled()
     with torch.enable_grad():
         value = traced(ctx.plan.problem, inputs[0], inputs[1], ctx.weights)
-        wanted = [one for one, needs in zip(inputs, needed, strict=True) if needs]
-        slopes = iter(torch.autograd.grad(value, wanted, cotangent, create_graph=is_differentiated))
-    return tuple(next(slopes) if needs else None for needs in needed)
+        wanted = [tensor for tensor, needs in zip(inputs, needed, strict=True) if needs]
+        gradients = iter(torch.autograd.grad(value, wanted, cotangent, create_graph=is_differentiated))
+    return tuple(next(gradients) if needs else None for needs in needed)

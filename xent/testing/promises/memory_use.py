@@ -120,7 +120,7 @@ def far_rows(kernel: KernelUnderTest) -> Iterator[Outcome]:
     for method in kernel.methods:
         if method == "statistics":
             continue
-        with arrays.quiet():
+        with arrays.without_fp_warnings():
             results, expected = (answer_on_block(kernel, method, block, case) for block in (far, near))
         same = all(a.tobytes() == b.tobytes() for a, b in zip(results, expected, strict=True))
         what = "other numbers than of the same rows side by side"
@@ -200,7 +200,7 @@ def many_elements(kernel: KernelUnderTest) -> Iterator[Outcome]:
     targets[0][-2:] = last.target_arguments(kernel.op)[0]
 
     def partial_of_last(count: int) -> Partial:
-        with arrays.quiet():
+        with arrays.without_fp_warnings():
             of_rows = [value[-count:] if isinstance(value, np.ndarray) else value for value in targets]
             return kernel.bench.kernel.partial(logits[-count:], *of_rows, threads=2)  # type: ignore[no-any-return]
 

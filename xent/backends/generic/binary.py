@@ -1,0 +1,63 @@
+"""Binary targets: every element is a row of its own. One expression over whole arrays, for eager and traced calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ... import checks
+from ...arrays import Array
+from ...contract.problem import Problem, Weights
+from ...numerics import binary, fold, targets
+from ...numerics.reduction import Reducer, pairwise_sum
+from ...numerics.targets import NO_ROWS, Rows
+
+
+class BinaryFunctions(NamedTuple):
+    """The functions that a library may bring with its own derivatives; by default those of ``numerics/binary.py``."""
+
+    costs: Callable[[Any, Array, str], tuple[Array, Array]] = binary.costs
+    """(xp, predictions, kind) to the costs of a certain yes and a certain no, elementwise."""
+    slopes: Callable[[Any, Array, str], tuple[Array, Array]] = binary.slopes
+    """The derivatives of the costs."""
+    add: Callable[[Any, Array], Array] = pairwise_sum
+    """(xp, values) to their sum, 0-d, wide."""
+    constant: Callable[[Array], Array] = lambda values: values
+    """The same numbers, not to be differentiated."""
+
+
+EAGER = BinaryFunctions()
+
+
+def run_binary(
+    xp: Any, functions: BinaryFunctions, problem: Problem, predictions: Array, labels: Any, weights: Weights
+) -> Any:
+    """The result of one call: the losses or their reduction, with the gradient if the method asks for it."""
+    kind, reducer = problem.options.kind, Reducer(problem.options.reduction, functions.add)
+    dtype = fold.compute_dtype(xp, predictions.dtype)
+    x, t, rows = xp.astype(predictions, dtype, copy=False), xp.astype(labels, dtype, copy=False), NO_ROWS
+    if weights.sample is not None:
+        weight, ignored = targets.sample(xp, weights.sample, dtype)
+        rows = Rows(ignored, None, weight)
+        # masked at the input, so that no derivative of any order meets what an ignored element holds
+        x = xp.where(xp.reshape(ignored, x.shape), 0.5 if kind == "probabilities" else -1.0, x)
+    positive = 1.0 if weights.positive is None else weights.positive
+    positive = float(positive) if checks.is_real(positive) else xp.astype(positive, dtype, copy=False)
+    masses = t * positive, 1 - t
+    loss = xp.reshape(weighted_sum(xp, masses, functions.costs(xp, x, kind)), (-1,))
+    value = reducer.reduce(xp, loss, rows)
+    value = xp.reshape(value, x.shape) if reducer.reduction == "none" else value
+    if problem.method == "loss":
+        return value
+    scale = xp.reshape(reducer.scale(xp, rows, functions.constant(loss)), x.shape)
+    gradient = weighted_sum(xp, masses, functions.slopes(xp, x, kind))
+    gradient = xp.astype(xp.where(scale == 0, 0.0, gradient * scale), predictions.dtype, copy=False)
+    return functions.constant(value), functions.constant(gradient)
+
+
+def weighted_sum(xp: Any, masses: tuple[Array, Array], values: tuple[Array, Array]) -> Array:
+    """mass · value of yes and of no, added: 0 where a mass is 0 and its value infinite, NaN where a value is."""
+    yes, no = (
+        mass * xp.where((mass == 0) & xp.isinf(value), 0.0, value) for mass, value in zip(masses, values, strict=True)
+    )
+    return yes + no

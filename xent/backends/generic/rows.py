@@ -1,0 +1,55 @@
+"""What the caller says of each row: whether it is ignored, whether its label is bad, and its weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ... import checks
+from ...arrays import Array
+from ...contract.problem import Problem
+from ...numerics import targets
+from ...numerics.targets import Rows
+
+
+def rows_of(
+    xp: Any,
+    problem: Problem,
+    labels: Array | None,
+    classes: int,
+    dtype: Any,
+    sample_weight: Array | None,
+    class_weight: Array | None,
+) -> Rows:
+    """The rows of a call, in operations that every library can differentiate.
+
+    ``labels`` (rows,) are wide; None for soft targets or no targets. ``class_weight`` is (classes,) with labels, and
+    Σ t_c w_c (rows,) with soft targets.
+    """
+    weight = ignored = bad = None
+    if sample_weight is not None:
+        weight, ignored = targets.sample(xp, sample_weight, dtype)
+    if labels is not None and problem.method != "partial":
+        ignore_index = problem.options.ignore_index
+        if ignore_index:
+            ignore_index = targets.holdable(problem.target_dtype, ignore_index)
+            ignored = targets.either(ignored, targets.ignored_by_label(labels, ignore_index))
+        bad = (labels < 0) | (labels >= classes)
+        bad = bad if ignored is None else bad & ~ignored
+    if class_weight is not None:
+        if labels is not None:
+            class_weight = xp.take(class_weight, xp.where((labels >= 0) & (labels < classes), labels, 0))
+        weight = targets.times(weight, class_weight)
+    return Rows(ignored, bad, weight)
+
+
+def without_bad_labels(xp: Any, problem: Problem, rows: Rows, labels: Array | None, classes: int) -> Rows:
+    """The rows, once no label is known to be bad; raises LabelError if one is and the problem says so.
+
+    ``labels`` are as the caller gave them. The rows are as they were if bad labels are NaN in their rows.
+    """
+    if rows.bad is None or not problem.raises:
+        return rows
+    assert labels is not None
+    if xp.any(rows.bad):
+        checks.labels(problem.function, xp.reshape(rows.bad, labels.shape), labels, classes)
+    return rows._replace(bad=None)
