@@ -121,16 +121,16 @@ def test_a_label_is_looked_at_only_where_validation_is_asked_for():
 
 
 @pytest.fixture
-def homes():
+def placements():
     """CuPy as it is once a call has been made: its arrays' device is part of a key."""
-    before = dict(keys.homes)
-    keys.homes[cupy.ndarray] = keys.HOMES["cupy"]
+    before = dict(keys.placements)
+    keys.placements[cupy.ndarray] = keys.PLACEMENTS["cupy"]
     yield
-    keys.homes.clear()
-    keys.homes.update(before)
+    keys.placements.clear()
+    keys.placements.update(before)
 
 
-def test_a_key_can_be_hashed_though_a_device_of_cupy_cannot(homes):
+def test_a_key_can_be_hashed_though_a_device_of_cupy_cannot(placements):
     logits, labels = example()
     with pytest.raises(TypeError, match="unhashable"):
         hash(logits.device)
@@ -138,7 +138,7 @@ def test_a_key_can_be_hashed_though_a_device_of_cupy_cannot(homes):
     assert hash(plan_key(logits, labels)) == hash(plan_key(*example()))
 
 
-def test_every_gpu_has_plans_of_its_own(homes):
+def test_every_gpu_has_plans_of_its_own(placements):
     logits, labels = example()
     there = elsewhere(logits)
 
@@ -153,7 +153,7 @@ def test_a_call_without_a_gpu_gets_as_far_as_the_arithmetic():
         xent.sparse_cross_entropy(*example())
 
     assert [one.kernel for one in decisions] == ["generic"]
-    assert keys.homes[cupy.ndarray] is keys.HOMES["cupy"]
+    assert keys.placements[cupy.ndarray] is keys.PLACEMENTS["cupy"]
 
 
 # -------------------- what is refused, before any arithmetic

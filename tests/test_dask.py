@@ -583,7 +583,7 @@ def test_the_denominator_of_a_gradient_is_found_without_reading_a_prediction(rng
     y = da.from_array(rng.integers(0, 7, 12), chunks=4)
     graph = dict(gradient_of(x, y, reduction="mean", ignore_index=3)[1].__dask_graph__())
     keys = [key for key in graph if str(key).startswith("('sparse_cross_entropy-merge_sums")]
-    found = [sums.below for sums in dask.get(graph, keys)]
+    found = [sums.denominator for sums in dask.get(graph, keys)]
 
     assert max(found) == np.count_nonzero(y.compute() != 3)
 

@@ -24,26 +24,26 @@ COMPAT = {
 }
 ALIASES = {"jaxlib": "jax"}
 namespaces: dict[type, Any] = {}
-"""The namespaces of the types seen so far, for libraries whose types have one and only one."""
+"""The namespaces of the types seen so far, of the libraries whose types have only one."""
 
 
 def library(array: Array) -> str:
-    """Root module of the array's type: "numpy", "torch", "jax", ... or one that xent has never heard of."""
+    """Root module of the array's type: "numpy", "torch", "jax", ... or one that xent does not know."""
     root = type(array).__module__.partition(".")[0]
     if root in COMPAT or root in ALIASES:
         return ALIASES.get(root, root)
     for base in type(array).__mro__[1:]:  # a subclass of a torch Parameter, or of numpy's arrays
-        found = base.__module__.partition(".")[0]
-        if found in ("torch", "jax", "jaxlib") or (found == "numpy" and base.__name__ == "ndarray"):
-            return ALIASES.get(found, found)
+        name = base.__module__.partition(".")[0]
+        if name in ("torch", "jax", "jaxlib") or (name == "numpy" and base.__name__ == "ndarray"):
+            return ALIASES.get(name, name)
     return root
 
 
 def namespace(array: Array) -> Any:
     """The array API namespace of one array."""
-    found = namespaces.get(type(array))
-    if found is not None:
-        return found
+    cached = namespaces.get(type(array))
+    if cached is not None:
+        return cached
     known = COMPAT.get(library(array))
     if known == "array_api_compat.torch":
         import array_api_compat.torch as torch_namespace  # a statement: TorchDynamo traces no import_module
@@ -90,7 +90,7 @@ def device(array: Array) -> str:
     if root == "jax":
         if is_traced(array):
             return "traced"
-        first = min(array.devices(), key=lambda one: one.id)
+        first = min(array.devices(), key=lambda device: device.id)
         return "cpu" if first.platform == "cpu" else f"{first.platform}:{first.id}"
     if root == "dask":
         return device(array._meta) if is_array(array._meta) else "cpu"

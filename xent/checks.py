@@ -39,7 +39,7 @@ def quoted(choices: Iterable[str]) -> str:
 
 
 def array(function: str, name: str, value: Any) -> None:
-    """The value is an array that xent computes with, not something that merely looks like one."""
+    """The value is an array that xent computes with, and not something that only resembles one."""
     kind, root = type(value).__name__, type(value).__module__.partition(".")[0]
     if kind in ("matrix", "MaskedArray", "list", "tuple") or not arrays.is_array(value):
         remedy = CONVERSIONS.get(kind) or CONVERSIONS.get(root) or "Pass an array of NumPy, CuPy, Dask, torch or JAX"
@@ -81,18 +81,19 @@ def targets_dtype(function: str, targets: Array) -> None:
         raise TypeError(f"{function}: `targets` must be real, got {describe(targets)}. Pass targets of a float dtype.")
 
 
-def same_home(function: str, predictions: Array, name: str, value: Array) -> None:
-    """Both arrays are of one library and on one device; only NumPy is taken along with Dask."""
+def same_placement(function: str, predictions: Array, name: str, value: Array) -> None:
+    """Both arrays are of one library and on one device; only NumPy's arrays may accompany Dask's."""
     ours, theirs = arrays.library(predictions), arrays.library(value)
     if ours != theirs and not (ours == "dask" and theirs == "numpy"):
         raise TypeError(
             f"{function}: `{name}` must be of the library of `predictions` ({ours}), got {describe(value)}. "
             "Nothing is moved between libraries: convert one of the two."
         )
-    here, there = arrays.device(predictions), arrays.device(value)
-    if here != there and "traced" not in (here, there):
+    device, other = arrays.device(predictions), arrays.device(value)
+    if device != other and "traced" not in (device, other):
         raise TypeError(
-            f"{function}: `{name}` must be on the device of `predictions` ({here}), got {describe(value)} on {there}. "
+            f"{function}: `{name}` must be on the device of `predictions` ({device}), got {describe(value)} "
+            f"on {other}. "
             "Nothing is moved between devices: move one of the two."
         )
 
@@ -123,8 +124,8 @@ def class_axis(function: str, axis: Any, ndim: int, of: str = "predictions") -> 
     return index % ndim
 
 
-def another(plan: Any, predictions: Array) -> Any:
-    """The plan to follow where a guard has said no; a forced kernel has none."""
+def next_plan(plan: Any, predictions: Array) -> Any:
+    """The plan to follow when a guard declines the call; raises NotServed for a forced kernel."""
     if plan.otherwise is None:
         raise errors.NotServed(
             f"{plan.problem.function}: `kernel` must be one that serves this call, got {plan.kernel!r}, whose guard "
@@ -173,7 +174,7 @@ def ignore_index(function: str, value: Any) -> tuple[int, ...]:
         return ()
     try:
         several = isinstance(value, Iterable) and not isinstance(value, str)
-        return tuple(operator.index(one) for one in (value if several else (value,)))
+        return tuple(operator.index(label) for label in (value if several else (value,)))
     except TypeError:
         raise ValueError(
             f"{function}: `ignore_index` must be an int, an iterable of ints or None, got {value!r}. Pass labels."
@@ -235,14 +236,14 @@ def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
 
 
 def metadata(function: str, op: str, predictions: Any, targets: Any, options: Any, weights: Any) -> None:
-    """Types, dtypes, homes and keywords, once per kind of call and before any work."""
+    """Types, dtypes, placements and keywords, once per kind of call and before any work."""
     array(function, "predictions", predictions)
     predictions_dtype(function, predictions)
     if targets is not None or function not in WITHOUT_TARGETS:
         name = "labels" if op == "sparse" else "targets"
         array(function, name, targets)
         (labels_dtype if op == "sparse" else targets_dtype)(function, targets)
-        same_home(function, predictions, name, targets)
+        same_placement(function, predictions, name, targets)
     if op != "binary":
         class_axis(function, options.axis, predictions.ndim)
     choice(function, "kind", options.kind, KINDS)
@@ -257,14 +258,14 @@ def weight(function: str, name: str, value: Any, predictions: Array) -> None:
     if value is None or (name == "pos_weight" and is_real(value)):
         return
     if name == "class_weight" and not hasattr(value, "dtype"):
-        if not isinstance(value, list | tuple) or not all(is_real(one) for one in value):
+        if not isinstance(value, list | tuple) or not all(is_real(number) for number in value):
             raise TypeError(
                 f"{function}: `class_weight` must be an array or a list of numbers, got {describe_type(value)}. "
                 "Pass one number for each class."
             )
         return
     array(function, name, value)
-    same_home(function, predictions, name, value)
+    same_placement(function, predictions, name, value)
     kind = arrays.dtype_name(value.dtype)
     if kind not in FLOATS and kind not in INTEGERS and kind != "bool":
         raise TypeError(f"{function}: `{name}` must be real, got {describe(value)}. Pass real weights.")
@@ -285,20 +286,20 @@ def labels(function: str, bad: Array, labels: Array, classes: int) -> None:
 
 
 def label_error(
-    function: str, classes: int, where: str, found: tuple[int, tuple[int, ...], int | None]
+    function: str, classes: int, where: str, first: tuple[int, tuple[int, ...], int | None]
 ) -> errors.LabelError:
-    """The error for labels out of range; ``found`` is how many, the position of the first one and its value."""
+    """The error for labels out of range; ``first`` is their count, the position of the first one and its value."""
     return errors.LabelError(
-        f"{function}: `labels` must lie in [0, {classes}), got {found[0]} {where}. "
+        f"{function}: `labels` must lie in [0, {classes}), got {first[0]} {where}. "
         "Mend them, name them in ignore_index, or give them sample_weight 0.",
-        *found,
+        *first,
     )
 
 
 def labels_of_chunk(
     function: str, error: errors.LabelError, classes: int, chunk: tuple[int, ...], first: tuple[float, ...]
 ) -> errors.LabelError:
-    """The error of one chunk, told in rows of the whole; of the chunk where its ``first`` row is not known (NaN)."""
+    """The error of one chunk with the position in the whole array; in the chunk if ``first`` is not known (NaN)."""
     count, position, value = error.count, error.position, error.value
     if any(start != start for start in first):
         place = f"row {show(position)} of chunk {show(chunk)}"
@@ -310,7 +311,7 @@ def labels_of_chunk(
 
 
 def known_classes(function: str, predictions: Array, axis: int) -> None:
-    """How many classes there are is known; how many rows need not be."""
+    """The number of classes is known; the number of rows need not be."""
     if predictions.shape[axis] != predictions.shape[axis]:
         raise ValueError(
             f"{function}: `predictions` must have a known number of classes, got shape {tuple(predictions.shape)}. "
@@ -363,8 +364,8 @@ def unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def known_loss(caller: str, function: Any, known: Iterable[Any]) -> None:
     """The loss is one of xent's."""
-    if not any(function is one for one in known):
-        names = quoted(one.__name__ for one in known)
+    if not any(function is loss for loss in known):
+        names = quoted(loss.__name__ for loss in known)
         raise TypeError(
             f"{caller}: `loss` must be {names} of xent, or a functools.partial of one, got {function!r}. Pass one."
         )
@@ -378,9 +379,9 @@ def no_positional(caller: str, arguments: tuple[Any, ...]) -> None:
         )
 
 
-def keywords(function: str, given: Iterable[str], known: tuple[str, ...]) -> None:
+def keywords(function: str, names: Iterable[str], known: tuple[str, ...]) -> None:
     """Every keyword is one of the function's."""
-    for name in given:
+    for name in names:
         if name not in known:
             raise TypeError(
                 f"{function}: `{name}` must be a keyword of it, got an unknown one. Choose from {', '.join(known)}."
@@ -388,7 +389,7 @@ def keywords(function: str, given: Iterable[str], known: tuple[str, ...]) -> Non
 
 
 def slice_of_classes(labels: Any, targets: Any, first_class: Any, num_classes: Any) -> None:
-    """A slice has one kind of target, and its place among all classes."""
+    """A slice has one kind of target, and a position among all classes."""
     if (labels is None) == (targets is None):
         got = "neither" if labels is None else "both"
         raise ValueError(f"partial: one of `labels` and `targets` must be given, got {got}. Pass one of them.")
@@ -415,24 +416,24 @@ def names(function: str, argument: str, value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     several = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
-    if not all(isinstance(one, str) for one in several):
+    if not all(isinstance(name, str) for name in several):
         raise ValueError(f"{function}: `{argument}` must be a name or several, got {value!r}. See xent.plugins().")
     return several
 
 
-def partials(function: str, several: Iterable[Any]) -> None:
+def partials(function: str, partials: Iterable[Any]) -> None:
     """Partials are xent's, of one library and of the same rows."""
     first = None
-    for one in several:
-        if not hasattr(one, "sum_exp_rest"):
-            got = describe_type(one)
+    for partial in partials:
+        if not hasattr(partial, "sum_exp_rest"):
+            got = describe_type(partial)
             raise TypeError(f"{function}: `partial` must be a xent.Partial, got {got}. Call xent.partial.")
-        first = first or one
-        same_home(function, first.max, "partial", one.max)
-        if tuple(one.max.shape) != tuple(first.max.shape):
+        first = first or partial
+        same_placement(function, first.max, "partial", partial.max)
+        if tuple(partial.max.shape) != tuple(first.max.shape):
             raise ValueError(
                 f"{function}: `partial` must be of the rows of the first, {tuple(first.max.shape)}, "
-                f"got {tuple(one.max.shape)}. Take every slice of the classes from the same rows."
+                f"got {tuple(partial.max.shape)}. Take every slice of the classes from the same rows."
             )
 
 

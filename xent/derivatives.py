@@ -36,7 +36,7 @@ def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]
     return function, bound
 
 
-def told(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[Options, Weights]:
+def options_and_weights(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[Options, Weights]:
     """The keywords of a loss as options and weights."""
     checks.keywords(function.__name__, keywords, KEYWORDS[function])
     weights = weights_of(**{WEIGHTS[name]: value for name, value in keywords.items() if name in WEIGHTS})
@@ -49,7 +49,8 @@ def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Arr
 
     .. math:: \frac{\partial \ell}{\partial x_j} = \Bigl(\sum_k t_k\Bigr) p_j - t_j
 
-    for logits, −t / p for probabilities, −t for log-probabilities; times the row's weight and the reduction's share.
+    for logits, −t / p for probabilities, −t for log-probabilities; times the row's weight, over the denominator of a
+    mean.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Arr
 
     @functools.wraps(function)
     def with_gradient(predictions: Array, targets: Array, /, **keywords: Any) -> tuple[Array, Array]:
-        options, weights = told(function, {**bound, **keywords})
+        options, weights = options_and_weights(function, {**bound, **keywords})
         return selection.apply(  # type: ignore[no-any-return]  # arrays are Any
             route, predictions, targets, options, weights
         )
@@ -127,5 +128,5 @@ Pass predictions.astype("float32").
     outer, late = unbind("explain", loss)
     routes = GRADIENTS if hasattr(outer, "gradient_of") else losses.ROUTES
     function, bound = unpack("explain", getattr(outer, "gradient_of", outer))
-    asked, weights = told(function, {**bound, **late, **options})
-    return selection.explain(routes[function], predictions, targets, asked, weights)
+    requested, weights = options_and_weights(function, {**bound, **late, **options})
+    return selection.explain(routes[function], predictions, targets, requested, weights)

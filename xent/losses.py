@@ -48,7 +48,7 @@ def sparse_cross_entropy(
     ignore_index : int or iterable of int, optional
         Labels whose rows have loss and gradient exactly 0, whatever their logits hold, and do not count in a mean.
     label_smoothing : float in [0, 1], default 0
-        The share a of the target that is spread evenly: t = (1 − a) [j = label] + a / C.
+        The fraction a of the target that is distributed evenly: t = (1 − a) [j = label] + a / C.
 
     Returns
     -------

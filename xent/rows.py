@@ -42,7 +42,7 @@ def row_statistics(
     RowStatistics
         ``loss, lse, label_probability, top_probability, label_rank, entropy, sum_p_squared``, each (\*batch,). An equal
         logit of a smaller class counts in ``label_rank``, so that a constant predictor is not right everywhere; the
-        rank is −1 where there is none (a row of NaN or of −inf, an ignored row, a bad label).
+        rank is −1 if there is none (a row of NaN or of −inf, an ignored row, a bad label).
 
     Raises
     ------
@@ -52,8 +52,8 @@ def row_statistics(
     Examples
     --------
     >>> import numpy as np, xent
-    >>> found = xent.row_statistics(np.asarray([[2.0, 1.0, 0.0]]), np.asarray([1]))
-    >>> int(found.label_rank[0])
+    >>> statistics = xent.row_statistics(np.asarray([[2.0, 1.0, 0.0]]), np.asarray([1]))
+    >>> int(statistics.label_rank[0])
     1
     """
     options = Options(axis, kind, "none", ignore_index)
@@ -73,7 +73,7 @@ def partial(
     num_classes: int | None = None,
     label_smoothing: float = 0.0,
 ) -> Partial:
-    r"""The fold's numbers of each row over the classes at hand, to be merged with those of the others.
+    r"""The fold's numbers of each row over this slice of the classes, to be merged with those of the others.
 
     .. math:: m = \max_j x_j, \quad r = \sum_{j \ne \mathrm{argmax}} e^{x_j - m}, \quad d = \sum_j t_j (m - x_j),
               \quad w = \sum_j t_j
@@ -138,7 +138,7 @@ def merge(first: Partial, /, *others: Partial) -> Partial:
     Raises
     ------
     TypeError, ValueError
-        If one is no Partial, or they are of several libraries, devices or numbers of rows.
+        If an argument is no Partial, or they are of several libraries, devices or numbers of rows.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The whole contract between xent and a plugin, on one screen.
 
 A plugin is a module with some of these hooks, published under the entry-point group ``xent``. All hooks run on the slow
-path, once per process or once per new kind of call; none is ever handed an array. A hook may take any subset of the
+path, once per process or once per new kind of call; no hook ever gets an array. A hook may take any subset of the
 arguments, so that new ones can be added without breaking anybody.
 """
 
@@ -22,12 +22,12 @@ hookimpl = pluggy.HookimplMarker("xent")
 
 @hookspec(historic=True)
 def xent_register_kernels(api: int) -> Iterable[KernelSpec]:  # type: ignore[empty-body]  # a hook has no body
-    """The kernels of a plugin; None where it has none here. No numba, cupy or torch at the top of its module."""
+    """The kernels of a plugin; None if it has none here. No numba, cupy or torch at the top of its module."""
 
 
 @hookspec(historic=True)
 def xent_register_backends(api: int) -> Iterable[BackendSpec]:  # type: ignore[empty-body]  # a hook has no body
-    """The schedules that a plugin brings for array libraries of its own; None where it has none here."""
+    """The schedules that a plugin brings for array libraries of its own; None if it has none for this machine."""
 
 
 @hookspec(firstresult=True)

@@ -18,7 +18,7 @@ from .problem import Problem, Weights
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One candidate's line in a decision: chosen, or why not, and the wall time that asking it took."""
+    """One candidate of a decision: whether it is chosen, the reasons against it, and the wall time of judging it."""
 
     kernel: str
     owner: str
@@ -52,7 +52,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain data, for JSON."""
-        rows = [asdict(one) | {"reasons": list(one.reasons)} for one in self.verdicts]
+        rows = [asdict(verdict) | {"reasons": list(verdict.reasons)} for verdict in self.verdicts]
         inner = self.inner.to_dict() if self.inner else None
         return {
             "problem": str(self.problem),
@@ -64,11 +64,11 @@ class Decision:
 
     def __str__(self) -> str:
         lines = [f"{self.problem} -> {self.kernel} (schedule: {self.backend})"]
-        width = max((len(one.kernel) for one in self.verdicts), default=0)
-        for one in self.verdicts:
-            reason = "; ".join(one.reasons) or ("chosen" if one.chosen else "eligible, comes later")
-            name = f"{'*' if one.chosen else ' '} {one.kernel:<{width}}"
-            lines.append(f"  {name}  {reason}  ({one.owner})  {one.seconds * 1e6:.1f} µs")
+        width = max((len(verdict.kernel) for verdict in self.verdicts), default=0)
+        for verdict in self.verdicts:
+            reason = "; ".join(verdict.reasons) or ("chosen" if verdict.chosen else "eligible, comes later")
+            name = f"{'*' if verdict.chosen else ' '} {verdict.kernel:<{width}}"
+            lines.append(f"  {name}  {reason}  ({verdict.owner})  {verdict.seconds * 1e6:.1f} µs")
         if self.inner is not None:
             lines += ["  " + line for line in str(self.inner).splitlines()]
         return "\n".join(lines)
@@ -76,7 +76,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one kind of call is carried out: composed by selection, followed by a backend; it pickles small."""
+    """The plan of one kind of call: made by ``dispatch/composition.py``, followed by a backend. It pickles small."""
 
     problem: Problem
     run: Callable[..., Any]
@@ -88,7 +88,7 @@ class Plan:
     layouts: frozenset[str] = frozenset({"last"})
     guard: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
     otherwise: Plan | None = None
-    """Followed where the guard says no."""
+    """The plan to follow if the guard declines."""
     inner: Plan | None = None
     forced: bool = False
     owner: str = ""
@@ -106,7 +106,7 @@ class Plan:
     ) -> Plan:
         """This plan, or the first after it whose guard lets the call pass; a guard that breaks does not.
 
-        ``strides`` are in bytes, and the array's own where they are not given; ``set_aside(owner, error)`` is told of
+        ``strides`` are in bytes, by default the array's own; ``set_aside(owner, error)`` is called for
         a guard that breaks. Raises ValueError where the guard of a forced kernel says no.
         """
         plan, shape = self, tuple(predictions.shape)
@@ -118,11 +118,11 @@ class Plan:
             except Exception as error:  # a plugin's guard may raise anything
                 if set_aside is not None:
                     set_aside(plan.owner, error)
-            plan = checks.another(plan, predictions)
+            plan = checks.next_plan(plan, predictions)
         return plan
 
     def resolve_kernel(self) -> Any:
-        """The object with the kernel's methods; the generic one, with a warning, where a worker lacks it."""
+        """The object with the kernel's methods; the generic one, with a warning, if this process cannot import it."""
         try:
             return resolve(self.load)
         except (Exception, SystemExit) as error:  # a library that is missing is an OSError, a wrong name another
@@ -139,13 +139,13 @@ class Plan:
 def resolve(load: str) -> Any:
     """The object that "package.module:name" names."""
     module, _, name = load.partition(":")
-    found: Any = importlib.import_module(module)
+    value: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 @functools.lru_cache(maxsize=1024)
 def warn_once(message: str) -> None:
-    """A PluginWarning, the first time its text comes up in this process."""
+    """Warns with a PluginWarning, once for each message in a process."""
     warnings.warn(f"xent: {message}", errors.PluginWarning, stacklevel=2)

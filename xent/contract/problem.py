@@ -1,4 +1,4 @@
-"""The frozen facts of one call: what a kernel may base its eligibility on, and what a plan is built from.
+"""The frozen facts of one call, from which kernels declare their eligibility and plans are made.
 
 No array is in it. Everything here is hashable and pickles small.
 """
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """What a public function stands for. One object each: routes are told apart by identity, which is quick to hash."""
+    """One public function, as dispatch sees it. Routes are compared by identity, which is quick to hash."""
 
     function: str
     op: str
@@ -19,7 +19,7 @@ class Route:
 
 
 class Options(NamedTuple):
-    """What the caller asked for, as given; part of the key of a plan."""
+    """The options of a call as the caller gave them; a part of the key of a plan."""
 
     axis: int = -1
     kind: str = "logits"
@@ -42,7 +42,7 @@ NO_WEIGHTS = Weights()
 
 
 def weights_of(sample: Any = None, classes: Any = None, positive: Any = None) -> Weights:
-    """The weights of a call; NO_WEIGHTS itself where there are none."""
+    """The weights of a call; NO_WEIGHTS itself if there are none."""
     if sample is None and classes is None and positive is None:
         return NO_WEIGHTS
     return Weights(sample, classes, positive)
@@ -59,7 +59,7 @@ class Problem:
     op : "sparse", "dense" or "binary"
         What the target is; logsumexp and softmax are "sparse" without labels.
     method : str
-        What is asked for: "loss", "loss_and_gradient", "statistics", "partial", "softmax", "log_softmax", "logsumexp".
+        "loss", "loss_and_gradient", "statistics", "partial", "softmax", "log_softmax", "logsumexp".
     array, target_array : str
         Root module of the array types: "numpy", "torch", ...
     dtype, target_dtype : str
@@ -111,8 +111,8 @@ class Problem:
         return self.op != "binary" and self.options.kind == "logits"
 
     @property
-    def handed(self) -> Problem:
-        """What a kernel is handed: for statistics of probabilities their logarithms, by blocks of whole rows."""
+    def as_seen_by_kernel(self) -> Problem:
+        """The problem as a kernel sees it: statistics of probabilities are those of their logarithms, by whole rows."""
         if self.method != "statistics" or self.options.kind == "logits":
             return self
         dtype = "float64" if self.dtype == "float64" else "float32"
@@ -128,7 +128,7 @@ class Problem:
         return replace(self, array=library, target_array=library, views=(), differentiated=False)
 
     def of_chunks(self) -> Problem:
-        """The problem of one chunk: concrete, row by row, on one thread."""
+        """The problem of one chunk: a concrete array, reduction "none", one thread."""
         options = self.options._replace(reduction="none")
         return replace(self, array=self.views[0], target_array=self.views[0], views=(), options=options, threads=1)
 

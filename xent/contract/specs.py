@@ -47,13 +47,13 @@ class KernelSpec:
     deterministic : bool
         The same bits run after run.
     block_elements : int or None
-        The most elements per block it wants to be handed; None for everything at once.
+        The most elements of a block; None if the kernel takes the whole array at once and tiles by itself.
     contiguous : bool
         The classes of a row must lie side by side in memory; a call on others goes to the next kernel.
     check : callable(problem) -> True or str
         Further conditions on the frozen facts; a string is the reason to decline.
     guard : callable(shape, strides) -> bool
-        A cheap look at each call; False passes it to the next kernel. A function of a module, so that plans pickle.
+        A cheap test of each call; False passes it to the next kernel. A function of a module, so that plans pickle.
     """
 
     name: str
@@ -75,8 +75,8 @@ class KernelSpec:
     contiguous: bool = False
 
     def guard_of(self, dtype: str, ndim: int, axis: int) -> Callable[[tuple[int, ...], tuple[int, ...]], bool] | None:
-        """What looks at each call on predictions of that dtype, rank and class axis: the guard, and ``contiguous``."""
-        # in an array of more axes a class axis that is not the last is brought there by a copy, block by block
+        """The guard for that dtype, rank and class axis, ``contiguous`` included; None if every call is accepted."""
+        # an array of more axes, whose class axis is not the last, is copied block by block with the classes last
         if not self.contiguous or (ndim > 2 and axis < ndim - 1):
             return self.guard
         return SideBySide(axis, ITEM_BYTES.get(dtype, 0), self.guard)
@@ -84,7 +84,7 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """A guard: the classes of a row lie side by side, and another guard, where there is one, says yes too."""
+    """A guard that accepts rows whose classes lie side by side, if another guard, given or None, accepts them too."""
 
     axis: int
     item_bytes: int
@@ -112,7 +112,7 @@ class BackendSpec:
         which is called as ``run`` is, without its first argument.
     views : tuple of str
         The libraries of its chunks, or those that see the same memory, by their root modules; the first is taken.
-        Needed where xent cannot look into the arrays itself, as it can into those of Dask and torch.
+        Needed for arrays that xent cannot inspect itself, as it can those of Dask and torch.
     """
 
     name: str

@@ -11,7 +11,7 @@ from ..contract.plan import Decision, Plan, Verdict, resolve
 from ..contract.problem import Problem
 from ..contract.specs import BackendSpec, KernelSpec
 from . import eligibility, settings
-from .registry import blame, registry
+from .registry import annotate_error, registry
 
 
 def compose(problem: Problem, user: settings.Settings) -> Plan:
@@ -32,16 +32,16 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             owner=inner.owner,
             decision=decision,
         )
-    there = registry.kernels
-    judged = eligibility.candidates(problem, user)
-    if registry.kernels is not there:  # a check or a policy broke, and its plugin went with all its kernels
+    kernels = registry.kernels
+    candidates = eligibility.candidates(problem, user)
+    if registry.kernels is not kernels:  # a check or a policy broke, and all kernels of its plugin are gone
         return compose(problem, user)
-    eligibility.refuse(problem, user, [verdict for _, verdict in judged])
+    eligibility.refuse(problem, user, [verdict for _, verdict in candidates])
     plan: Plan | None = None
-    followed = until_unguarded([spec for spec, verdict in judged if not verdict.reasons], problem)
-    for spec in reversed(followed):
-        passed = followed[: followed.index(spec)]  # this plan is come to where the guards of these say no
-        verdicts = tuple(verdict_of(one, verdict, spec, passed) for one, verdict in judged)
+    in_turn = until_unguarded([spec for spec, verdict in candidates if not verdict.reasons], problem)
+    for spec in reversed(in_turn):
+        declined = in_turn[: in_turn.index(spec)]  # this plan is followed if the guards of all these decline
+        verdicts = tuple(verdict_of(candidate, verdict, spec, declined) for candidate, verdict in candidates)
         plan = Plan(
             problem,
             run_of(backend),
@@ -60,20 +60,21 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
     return plan
 
 
-def verdict_of(spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, passed: list[KernelSpec]) -> Verdict:
-    """The verdict on a candidate where another, or itself, is chosen, and the guards of some have said no."""
-    return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + (declined(spec) if spec in passed else ()))
+def verdict_of(spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, declined: list[KernelSpec]) -> Verdict:
+    """The verdict on one candidate, once a kernel is chosen and the guards of some have declined the call."""
+    reasons = guard_reason(spec) if spec in declined else ()
+    return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + reasons)
 
 
-def declined(spec: KernelSpec) -> tuple[str, ...]:
-    """The reason of a kernel that has looked at the shape and strides of a call."""
+def guard_reason(spec: KernelSpec) -> tuple[str, ...]:
+    """The reason of a kernel whose guard has declined the shape and strides of a call."""
     reasons = {"contiguous": "the classes of a row do not lie side by side"} if spec.contiguous else {}
     reasons |= {"guard": "declines the shape of this call"} if spec.guard is not None else {}
     return (", or ".join(f"{what}: {why}" for what, why in reasons.items()),)
 
 
 def until_unguarded(specs: list[KernelSpec], problem: Problem) -> list[KernelSpec]:
-    """The kernels that a call may come to: every guarded one, up to the first that takes whatever it is given."""
+    """The kernels that are asked in turn: every guarded one, up to the first that takes every call."""
     facts = problem.dtype, problem.ndim, problem.axis
     last = next((index for index, spec in enumerate(specs) if spec.guard_of(*facts) is None), len(specs))
     return specs[: last + 1]
@@ -81,17 +82,17 @@ def until_unguarded(specs: list[KernelSpec], problem: Problem) -> list[KernelSpe
 
 def backend_of(problem: Problem, user: settings.Settings) -> BackendSpec:
     """The schedule for the arrays of the problem; a plugin's goes before xent's, generic serves the rest."""
-    found = [spec for spec in registry.backends if problem.array in spec.arrays]
-    own = [spec for spec in found if spec.owner.startswith("xent.")]
-    foreign = [spec for spec in found if spec not in own and not eligibility.not_wanted(spec, user)]
+    specs = [spec for spec in registry.backends if problem.array in spec.arrays]
+    own = [spec for spec in specs if spec.owner.startswith("xent.")]
+    foreign = [spec for spec in specs if spec not in own and not eligibility.is_disabled(spec, user)]
     return (foreign or own or [BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run")])[0]
 
 
 def run_of(backend: BackendSpec) -> Callable[..., Any]:
-    """The function that a backend is; an error while it is imported names its plugin."""
+    """The function of a backend; an error while it is imported names its plugin."""
     try:
         run: Callable[..., Any] = resolve(backend.load)
     except Exception as error:
-        blame("backend", backend.name, backend.owner, error)
+        annotate_error("backend", backend.name, backend.owner, error)
         raise
     return run

@@ -15,8 +15,8 @@ from ..contract.specs import API_VERSION, BackendSpec
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)
 METHODS = ("partial", "loss", "gradient", "loss_and_gradient", "statistics")
-LOOKED_INTO = frozenset({"dask", "torch"})
-"""The libraries whose chunks or memory ``arrays.views`` finds by itself."""
+INSPECTED = frozenset({"dask", "torch"})
+"""The libraries whose chunks or memory ``arrays.views`` can inspect."""
 
 Rule = tuple[str, Callable[[Any], bool]]
 
@@ -26,7 +26,7 @@ def one_of(*choices: str) -> Rule:
 
 
 def are_names(value: Any, kind: type[Any] = frozenset) -> bool:
-    return isinstance(value, kind) and len(value) > 0 and all(isinstance(one, str) for one in value)
+    return isinstance(value, kind) and len(value) > 0 and all(isinstance(name, str) for name in value)
 
 
 def as_names(value: Any) -> Any:
@@ -63,9 +63,9 @@ RULES: dict[str, Rule] = {
 
 
 def checked(spec: Any, kind: type[Any]) -> Any:
-    """The declaration, with a frozenset where a list, tuple or set of names was given.
+    """The declaration, with a frozenset in the place of each list, tuple or set of names.
 
-    Raises TypeError where it is of another kind, ValueError where a field of it means nothing.
+    Raises TypeError if it is of another class, ValueError if a field has no meaning for this class.
     """
     if not isinstance(spec, kind):
         raise TypeError(f"expected a {kind.__name__}, got {checks.describe_type(spec)}")
@@ -74,7 +74,7 @@ def checked(spec: Any, kind: type[Any]) -> Any:
         if hasattr(spec, field) and not holds(getattr(spec, field)):
             refuse(spec, field, rule)
     if isinstance(spec, BackendSpec):
-        if spec.inner and not spec.views and not spec.arrays <= LOOKED_INTO:
+        if spec.inner and not spec.views and not spec.arrays <= INSPECTED:
             refuse(spec, "views", f'given where `inner` is "{spec.inner}"')
         if not spec.arrays.isdisjoint(spec.views):
             refuse(spec, "views", "libraries other than those of `arrays`")

@@ -20,14 +20,14 @@ GENERIC = "generic"
 
 def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iterator[str]:
     """Every reason against a kernel, cheap ones first; none means that it is eligible."""
-    problem = problem.handed
+    problem = problem.as_seen_by_kernel
     if spec.name == GENERIC:
         if user.kernel not in (None, GENERIC):
             yield f"forced: kernel={user.kernel!r}"
         return
     if user.kernel is not None and user.kernel != spec.name:
         yield f"forced: kernel={user.kernel!r}"
-    if user.kernel != spec.name and not_wanted(spec, user):
+    if user.kernel != spec.name and is_disabled(spec, user):
         yield "disabled by the user"
     if spec.opt_in and spec.name not in (*user.prefer, user.kernel):
         yield "opt-in: only where it is preferred or forced"
@@ -48,17 +48,17 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
     if problem.method == "loss_and_gradient" and not spec.methods & {"gradient", "loss_and_gradient"}:
         yield "method: it has no gradient"
     if spec.check is not None:
-        yield from check(spec, problem)
+        yield from reasons_of_check(spec, problem)
 
 
-def not_wanted(spec: KernelSpec | BackendSpec, user: settings.Settings) -> bool:
+def is_disabled(spec: KernelSpec | BackendSpec, user: settings.Settings) -> bool:
     """Whether the user has disabled it, by its name, its plugin's, or with everything from outside."""
     foreign = not spec.owner.startswith("xent.")
     return spec.name in user.disable or spec.owner in user.disable or (foreign and "*" in user.disable)
 
 
-def check(spec: KernelSpec, problem: Problem) -> Iterator[str]:
-    """What the kernel's own check says; a plugin whose check breaks is set aside."""
+def reasons_of_check(spec: KernelSpec, problem: Problem) -> Iterator[str]:
+    """The reasons of the kernel's own check; a plugin whose check raises is set aside."""
     assert spec.check is not None
     try:
         answer = spec.check(problem)
@@ -73,7 +73,7 @@ def check(spec: KernelSpec, problem: Problem) -> Iterator[str]:
 
 
 def judge(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Verdict:
-    """The verdict on one kernel, none chosen yet, and what it took to reach it."""
+    """The verdict on one kernel before any is chosen, with the wall time of reaching it."""
     start = time.perf_counter()
     reasons = tuple(why_not(spec, problem, user))
     return Verdict(spec.name, spec.owner, False, reasons, time.perf_counter() - start)
@@ -90,22 +90,22 @@ def candidates(problem: Problem, user: settings.Settings) -> list[tuple[KernelSp
         eligible = site_order(problem, eligible, preference)
         warn_of_tie(eligible, preference)
     ranks = {spec.name: index for index, spec in enumerate(eligible)}
-    judged.sort(key=lambda one: (bool(one[1].reasons), one[0].name == GENERIC, ranks.get(one[0].name, 0)))
+    judged.sort(key=lambda pair: (bool(pair[1].reasons), pair[0].name == GENERIC, ranks.get(pair[0].name, 0)))
     return judged
 
 
 def site_order(problem: Problem, eligible: list[KernelSpec], preference: dict[str, int]) -> list[KernelSpec]:
-    """The eligible kernels as the site's policy wants them; the user's preference goes before it."""
+    """The eligible kernels in the order of the site's policy; the user's preference goes first."""
     order = registry.ask_site(problem, tuple(spec.name for spec in eligible))
     if not order:
         return eligible
     ranks = {name: index for index, name in enumerate(order)}
     worst = len(preference), len(ranks)
-    return sorted(eligible, key=lambda one: (preference.get(one.name, worst[0]), ranks.get(one.name, worst[1])))
+    return sorted(eligible, key=lambda spec: (preference.get(spec.name, worst[0]), ranks.get(spec.name, worst[1])))
 
 
 def warn_of_tie(eligible: list[KernelSpec], preference: dict[str, int]) -> None:
-    """One warning where two third parties are equally good and their names decided."""
+    """Warns once if the names decided between the kernels of two third parties."""
     first, second = eligible[:2]
     foreign = not (first.owner.startswith("xent.") or second.owner.startswith("xent."))
     if foreign and first.priority == second.priority and not {first.name, second.name} & set(preference):
@@ -117,9 +117,9 @@ def warn_of_tie(eligible: list[KernelSpec], preference: dict[str, int]) -> None:
 
 
 def refuse(problem: Problem, user: settings.Settings, verdicts: list[Verdict]) -> None:
-    """Raises, with every reason, where the forced kernel cannot serve; warns where a preferred one cannot."""
-    reasons = {one.kernel: "; ".join(one.reasons) for one in verdicts if one.reasons}
-    served = {one.kernel for one in verdicts if not one.reasons}
+    """Raises, with every reason, if the forced kernel cannot serve; warns if a preferred one cannot."""
+    reasons = {verdict.kernel: "; ".join(verdict.reasons) for verdict in verdicts if verdict.reasons}
+    served = {verdict.kernel for verdict in verdicts if not verdict.reasons}
     if user.kernel is not None and user.kernel not in served:
         lines = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
         known = "cannot serve this call" if user.kernel in reasons else "is not registered"

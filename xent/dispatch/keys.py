@@ -1,4 +1,4 @@
-"""The key under which a plan is kept: types, dtypes, devices, rank and options; no array is read."""
+"""The key of a plan: types, dtypes, placements, rank and options; no array is read."""
 
 from __future__ import annotations
 
@@ -9,39 +9,59 @@ from .. import arrays
 from ..arrays import Array
 from ..contract.problem import NO_WEIGHTS, Route, Weights
 
-homes: dict[type, Callable[[Array], Any]] = {}
-"""For the array types whose device or state is part of a plan's key: what tells one from another."""
+placements: dict[type, Callable[[Array], Any]] = {}
+"""The array types whose device or state is a part of the key, with the function that returns it."""
 
 
-def torch_home(tensor: Array) -> Any:
+def torch_placement(tensor: Array) -> Any:
     return tensor.device, tensor.requires_grad
 
 
-def jax_home(array: Array) -> Any:
+def jax_placement(array: Array) -> Any:
     return array.sharding
 
 
-def cupy_home(array: Array) -> Any:
+def cupy_placement(array: Array) -> Any:
     return array.device.id  # subtle: cupy.cuda.Device is not hashable
 
 
-def dask_home(array: Array) -> Any:
-    home = HOMES.get(arrays.library(array._meta))  # what its chunks are, and where
-    return type(array._meta), home and home(array._meta)
+def dask_placement(array: Array) -> Any:
+    placement = PLACEMENTS.get(arrays.library(array._meta))  # of the chunks
+    return type(array._meta), placement and placement(array._meta)
 
 
-def device_home(array: Array) -> Any:
-    return str(array.device)  # of a library that xent has never heard of
+def device_name(array: Array) -> Any:
+    return str(array.device)  # of a library that xent does not know
 
 
-HOMES = {"torch": torch_home, "jax": jax_home, "cupy": cupy_home, "dask": dask_home}
+PLACEMENTS = {"torch": torch_placement, "jax": jax_placement, "cupy": cupy_placement, "dask": dask_placement}
+
+
+def learn_placement(array: Any) -> None:
+    """Makes the placement of arrays of this type a part of the key, if it can differ."""
+    library = arrays.library(array)
+    is_unknown = library not in arrays.COMPAT and hasattr(array, "device")
+    placement = PLACEMENTS.get(library, device_name if is_unknown else None)
+    if placement is not None and not arrays.is_traced(array):
+        placements[type(array)] = placement
 
 
 def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
-    """The key of a call's plan; plain numbers among the weights count by their type alone."""
-    given = (predictions, targets, *(() if weights is NO_WEIGHTS else weights))
-    key: tuple[Any, ...] = (route, options, predictions.ndim)
-    for array in given:
-        key += (type(array), array.dtype) if hasattr(array, "dtype") else (type(array),)
-    where = tuple((home := homes.get(type(array))) and home(array) for array in given)
-    return key + where if any(type(array) in homes for array in given) else key
+    """The key of a call's plan; a number among the weights counts by its type alone.
+
+    Raises AttributeError if the predictions or the targets are no arrays.
+    """
+    kind, targets_kind = type(predictions), type(targets)
+    targets_dtype = None if targets is None else targets.dtype
+    key: tuple[Any, ...] = (route, options, predictions.ndim, kind, predictions.dtype, targets_kind, targets_dtype)
+    if kind in placements or targets_kind in placements:
+        key += (placement_of(predictions), placement_of(targets))
+    if weights is not NO_WEIGHTS:
+        key += tuple((type(weight), getattr(weight, "dtype", None), placement_of(weight)) for weight in weights)
+    return key
+
+
+def placement_of(array: Any) -> Any:
+    """The placement of an array; None for a type without one."""
+    placement = placements.get(type(array))
+    return None if placement is None else placement(array)

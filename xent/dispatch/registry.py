@@ -83,17 +83,17 @@ class Registry:
         hook.xent_register_backends.call_historic(self.collect_backends, {"api": specs.API_VERSION})
 
     def collect_kernels(self, result: Any) -> None:
-        """Takes over the kernels of the plugin being registered; all of them, or none."""
+        """Adds the kernels of the plugin being registered; all of them, or none."""
         self.kernels += self.accepted(result, KernelSpec, self.kernels)
 
     def collect_backends(self, result: Any) -> None:
-        """Takes over the backends of the plugin being registered; all of them, or none."""
+        """Adds the backends of the plugin being registered; all of them, or none."""
         self.backends += self.accepted(result, BackendSpec, self.backends)
 
-    def accepted(self, result: Any, kind: type[Any], there: list[Any]) -> list[Any]:
-        """The declarations, with their owner filled in, if each has a meaning and a name of its own."""
+    def accepted(self, result: Any, kind: type[Any], registered: list[Any]) -> list[Any]:
+        """The declarations of a plugin with their owner filled in; raises if one is not valid, or its name is taken."""
         specs = [replace(declarations.checked(spec, kind), owner=self.current[0]) for spec in result]
-        taken = {(getattr(spec, "op", ""), spec.name): spec.owner for spec in there}
+        taken = {(getattr(spec, "op", ""), spec.name): spec.owner for spec in registered}
         for spec in specs:
             key = getattr(spec, "op", ""), spec.name
             if key in taken:
@@ -102,11 +102,11 @@ class Registry:
         return specs
 
     def load(self) -> None:
-        """Registers every plugin; once. One that calls xent while it is imported is served by those before it."""
+        """Registers every plugin, once. A plugin that calls xent while it is imported is served by those before it."""
         if self.loaded:
             return
         with self.lock:
-            if self.loaded or self.loading:  # by another thread meanwhile, or by this one
+            if self.loaded or self.loading:  # meanwhile, by another thread or this one
                 return
             self.loading = True
             try:
@@ -120,14 +120,14 @@ class Registry:
         version = own_version()
         for name in (name for name in OWN if f"xent.{name}" not in self.records):
             self.add(importlib.import_module(f"xent.backends.{name}"), f"xent.{name}", "xent", version)
-        wanted, disabled = os.environ.get("XENT_PLUGINS", "auto").strip(), settings.current().settings.disable
+        enabled, disabled = os.environ.get("XENT_PLUGINS", "auto").strip(), settings.current().settings.disable
         for name, entry in by_name(importlib.metadata.entry_points(group=GROUP)).items():
             names = {name, entry.name}
-            blocked = wanted == "none" or (wanted not in ("auto", "") and names.isdisjoint(settings.names(wanted)))
+            blocked = enabled == "none" or (enabled not in ("auto", "") and names.isdisjoint(settings.names(enabled)))
             self.load_entry_point(name, entry, blocked or not disabled.isdisjoint({*names, "*"}))
 
     def load_entry_point(self, name: str, entry: importlib.metadata.EntryPoint, blocked: bool) -> None:
-        """Imports and registers one plugin, unless it is blocked, or there since an error ended an earlier attempt."""
+        """Imports and registers one plugin, unless it is blocked or was registered by an attempt that then failed."""
         distribution, version = origin_of(entry)
         if blocked:
             self.records[name] = PluginRecord(name, distribution, version, "blocked")
@@ -147,7 +147,7 @@ class Registry:
             )
 
     def add(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> None:
-        """Registers one plugin; whatever it had registered is taken back if any of its hooks fails."""
+        """Registers one plugin; all of it is unregistered again if any of its hooks fails."""
         with self.lock:
             before = list(self.kernels), list(self.backends)
             self.current = (name, distribution, version)
@@ -170,20 +170,20 @@ class Registry:
     def ask_site(self, problem: Any, candidates: tuple[str, ...]) -> tuple[str, ...]:
         """The order that a site's policy gives the candidates, empty without one; a policy that breaks is set aside."""
         hook = self.manager.hook.xent_order_kernels
-        everyone = [one.plugin for one in hook.get_hookimpls()]
-        for one in reversed(hook.get_hookimpls()):
-            others = [plugin for plugin in everyone if plugin is not one.plugin]
+        plugins = [implementation.plugin for implementation in hook.get_hookimpls()]
+        for implementation in reversed(hook.get_hookimpls()):
+            others = [plugin for plugin in plugins if plugin is not implementation.plugin]
             alone = self.manager.subset_hook_caller("xent_order_kernels", others)
             try:
                 order = alone(problem=problem, candidates=candidates)
                 if order is not None:
                     return tuple(order)
             except Exception as error:  # a site's policy may raise anything
-                self.quarantine(one.plugin_name, error)
+                self.quarantine(implementation.plugin_name, error)
         return ()
 
     def remove(self, name: str) -> None:
-        """Takes a plugin out again."""
+        """Unregisters a plugin."""
         with self.lock:
             self.manager.unregister(name=name)
             self.kernels = [spec for spec in self.kernels if spec.owner != name]
@@ -208,7 +208,7 @@ class Registry:
         )
 
     def quarantine(self, owner: str, error: Exception) -> None:
-        """Sets aside a plugin whose ``check`` or ``guard`` broke."""
+        """Sets aside a plugin whose ``check`` or ``guard`` raised."""
         with self.lock:
             record = self.records.get(owner)
             if record is not None and record.status == "active":
@@ -223,12 +223,12 @@ def origin_of(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
 
 
 def by_name(entries: Iterable[importlib.metadata.EntryPoint]) -> dict[str, importlib.metadata.EntryPoint]:
-    """The entry points by name; one whose name is taken, or one of xent's own, has its distribution in front."""
-    found: dict[str, importlib.metadata.EntryPoint] = {}
+    """The entry points by name; a name that is taken, or one of xent's own, gets its distribution as a prefix."""
+    entry_points: dict[str, importlib.metadata.EntryPoint] = {}
     for entry in sorted(entries, key=lambda entry: (entry.name, origin_of(entry))):
-        is_taken = entry.name in found or entry.name.startswith("xent.")
-        found[f"{origin_of(entry)[0]}:{entry.name}" if is_taken else entry.name] = entry
-    return found
+        is_taken = entry.name in entry_points or entry.name.startswith("xent.")
+        entry_points[f"{origin_of(entry)[0]}:{entry.name}" if is_taken else entry.name] = entry
+    return entry_points
 
 
 def own_version() -> str:
@@ -271,7 +271,7 @@ def register(plugin: Any, name: str) -> None:
     ...     def xent_order_kernels(self, candidates):
     ...         return sorted(candidates)
     >>> xent.register(Policy(), "by-name")
-    >>> [one.status for one in xent.plugins() if one.name == "by-name"]
+    >>> [plugin.status for plugin in xent.plugins() if plugin.name == "by-name"]
     ['active']
     >>> xent.unregister("by-name")
     """
@@ -321,8 +321,8 @@ def plugins() -> list[PluginRecord]:
     return list(registry.records.values())
 
 
-def blame(part: str, name: str, owner: str, error: Exception) -> None:
-    """Notes on an error that a part of a plugin was at work; the call is never tried again without it."""
+def annotate_error(part: str, name: str, owner: str, error: Exception) -> None:
+    """Adds a note to an error that names the part of a plugin that raised it; the call is never tried without it."""
     record = registry.records.get(owner)
     if record is not None and record.distribution != "xent" and not isinstance(error, LabelError):
         error.add_note(

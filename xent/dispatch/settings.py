@@ -1,4 +1,4 @@
-"""What the user asks of dispatch: the environment, and ``xent.using``.
+"""The user's settings of dispatch: the environment, and ``xent.using``.
 
 The environment is read at the first call, not at import: ``XENT_PREFER``, ``XENT_DISABLE``, ``XENT_KERNEL``,
 ``XENT_THREADS``, ``XENT_VALIDATE``, ``XENT_TRACE``, ``XENT_PLUGINS`` and ``XENT_PLUGIN_ERRORS``. A context goes
@@ -28,7 +28,7 @@ TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The part of the user's wishes that a plan depends on."""
+    """The user's settings that a plan depends on."""
 
     prefer: tuple[str, ...] = ()
     disable: frozenset[str] = frozenset()
@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(slots=True)
 class State:
-    """The settings in force, the plans made under them, and who listens to decisions."""
+    """The settings in force, the plans made under them, and the list that collects decisions, or None."""
 
     settings: Settings
     plans: dict[Any, Any]
@@ -61,7 +61,7 @@ scope: contextvars.ContextVar[State | None] = contextvars.ContextVar("xent", def
 
 
 def current() -> State:
-    """The state in force here."""
+    """The state in force in this thread or task."""
     inner = scope.get() if scopes.entered else None
     return inner or scopes.default or read_environment()
 
@@ -72,7 +72,7 @@ def plans_under(settings: Settings) -> dict[Any, Any]:
 
 
 def forget_plans() -> None:
-    """Clears every plan: the kernels, or who may be chosen, have changed."""
+    """Clears every plan, for the kernels, or which of them may be chosen, have changed."""
     for plans in list(scopes.caches.values()):
         plans.clear()
 
@@ -121,7 +121,7 @@ def read_environment(environment: Mapping[str, str] | None = None) -> State:
 
 
 class Printer:
-    """A listener that writes each new decision to stderr once (``XENT_TRACE=1``)."""
+    """A list of decisions that writes each new one to stderr (``XENT_TRACE=1``)."""
 
     def __init__(self) -> None:
         self.seen: set[Any] = set()

@@ -30,9 +30,9 @@ class Partial(NamedTuple):
     Attributes
     ----------
     max : array, shape (rows,)
-        The largest logit seen; −inf where nothing was.
+        The largest logit; −inf for no classes.
     sum_exp_rest : array, shape (rows,)
-        :math:`\\sum e^{x_j - m}` over every class but the first one at the maximum; −1 where nothing was seen.
+        :math:`\\sum e^{x_j - m}` over every class but the first one at the maximum; −1 for no classes.
     target_gap : array, shape (rows,)
         :math:`\\sum t_j (m - x_j)`: what the target lies under the maximum.
     target_sum : array, shape (rows,)
@@ -53,10 +53,10 @@ def wide_dtype(xp: Any) -> Any:
     name = getattr(xp, "__name__", "")
     if name in wide_dtypes:
         return wide_dtypes[name]
-    found = xp.__array_namespace_info__().dtypes(kind="real floating").get("float64", xp.float32)
+    dtype = xp.__array_namespace_info__().dtypes(kind="real floating").get("float64", xp.float32)
     if name and not name.startswith("jax"):  # JAX has float64 or not by a flag that may change
-        wide_dtypes[name] = found
-    return found
+        wide_dtypes[name] = dtype
+    return dtype
 
 
 def compute_dtype(xp: Any, dtype: Any) -> Any:
@@ -90,28 +90,28 @@ def total(xp: Any, terms: Array) -> Array:
     return terms[..., 0] if odd is None else terms[..., 0] + odd
 
 
-class Block(NamedTuple):
-    """One block of logits as the fold looks at it: widened, with the distance of each class from the maximum."""
+class ShiftedBlock(NamedTuple):
+    """One block of logits, widened, with the gap between each class and the maximum."""
 
     logits: Array  # (rows, classes), in the compute dtype
     max: Array  # (rows,)
-    below: Array  # (rows, classes): m − x_j, 0 at the first maximum, +inf where x_j is −inf
+    gap: Array  # (rows, classes): m − x_j, 0 at the first maximum, +inf where x_j is −inf
     sum_exp_rest: Array  # (rows,)
 
 
-def look(xp: Any, logits: Array) -> Block:
+def shifted_block(xp: Any, logits: Array) -> ShiftedBlock:
     """The part of a partial that does not depend on the targets; logits (rows, classes)."""
     logits = xp.astype(logits, compute_dtype(xp, logits.dtype), copy=False)
     highest = xp.max(logits, axis=-1)  # (rows,)
     classes = xp.arange(logits.shape[-1], device=getattr(logits, "device", None))
     first = classes == xp.argmax(logits, axis=-1)[:, None]  # (rows, classes)
-    below = xp.where(first, 0.0, highest[:, None] - logits)
-    below = xp.where(logits == -math.inf, math.inf, below)
-    rest = total(xp, xp.where(first, 0.0, xp.exp(-below)))
+    gap = xp.where(first, 0.0, highest[:, None] - logits)
+    gap = xp.where(logits == -math.inf, math.inf, gap)
+    rest = total(xp, xp.where(first, 0.0, xp.exp(-gap)))
     rest = xp.astype(rest, logits.dtype, copy=False)
     rest = xp.where(highest == -math.inf, -1.0, rest)
     # subtle: a lone NaN is its own maximum, and the rest beside it is clean
-    return Block(logits, highest, below, xp.where(xp.isnan(highest), highest, rest))
+    return ShiftedBlock(logits, highest, gap, xp.where(xp.isnan(highest), highest, rest))
 
 
 def gather(xp: Any, values: Array, labels: Array) -> tuple[Array, Array]:
@@ -130,28 +130,28 @@ def partial_sparse(xp: Any, logits: Array, labels: Array, on: float = 1.0, off: 
     labels : array, shape (rows,), signed integer
         One outside ``[0, classes)`` is not among these classes.
     """
-    block = look(xp, logits)
-    at_label, inside = gather(xp, block.below, labels)
-    here = xp.astype(inside, block.max.dtype)
-    return Partial(block.max, block.sum_exp_rest, *smoothed(xp, block, xp.where(inside, at_label, 0.0), here, on, off))
+    block = shifted_block(xp, logits)
+    at_label, inside = gather(xp, block.gap, labels)
+    mass = xp.astype(inside, block.max.dtype)
+    return Partial(block.max, block.sum_exp_rest, *smoothed(xp, block, xp.where(inside, at_label, 0.0), mass, on, off))
 
 
-def smoothed(xp: Any, block: Block, gap: Array, here: Array, on: float, off: float) -> tuple[Array, Array]:
+def smoothed(xp: Any, block: ShiftedBlock, gap: Array, mass: Array, on: float, off: float) -> tuple[Array, Array]:
     """target_gap and target_sum of the two-valued target, from those of the label alone."""
     if off == 0.0:
-        return (gap, here) if on == 1.0 else (on * gap, on * here)
-    spread = off * xp.astype(total(xp, block.below), gap.dtype, copy=False)
+        return (gap, mass) if on == 1.0 else (on * gap, on * mass)
+    everywhere = off * xp.astype(total(xp, block.gap), gap.dtype, copy=False)
     # subtle: at on = 0 the label's term is dropped, for 0 · inf is NaN
-    gap = spread if on == 0.0 else xp.where(here == 0, spread, on * gap + spread)
-    return gap, on * here + off * block.logits.shape[-1]
+    gap = everywhere if on == 0.0 else xp.where(mass == 0, everywhere, on * gap + everywhere)
+    return gap, on * mass + off * block.logits.shape[-1]
 
 
 def partial_dense(xp: Any, logits: Array, targets: Array) -> Partial:
     """The partial of one block with soft targets (rows, classes) in the compute dtype."""
-    block = look(xp, logits)
+    block = shifted_block(xp, logits)
     # subtle: select, never multiply: a −inf logit with target 0 costs nothing, and 0 · inf is NaN
-    gaps = xp.where(targets == 0, 0.0, targets * block.below)
-    gap, mass = (xp.astype(total(xp, one), block.max.dtype, copy=False) for one in (gaps, targets))
+    gaps = xp.where(targets == 0, 0.0, targets * block.gap)
+    gap, mass = (xp.astype(total(xp, terms), block.max.dtype, copy=False) for terms in (gaps, targets))
     return Partial(block.max, block.sum_exp_rest, gap, mass)
 
 
@@ -191,7 +191,7 @@ def merge_tree(xp: Any, parts: list[Any], merge: Any = merge) -> Any:
 
 
 def log1p_rest(xp: Any, partial: Partial) -> Array:
-    """log(1 + r) of each row; NaN where nothing but −inf was seen."""
+    """log(1 + r) of each row; NaN if every logit is −inf."""
     return xp.log1p(xp.where(partial.sum_exp_rest < 0, math.nan, partial.sum_exp_rest))
 
 

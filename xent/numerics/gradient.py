@@ -51,12 +51,12 @@ def scaled(xp: Any, gradient: Array, scale: Array) -> Array:
 
 
 def two_valued(xp: Any, labels: Array, classes: int, on: float, off: float, dtype: Any) -> Array:
-    """The targets of labels, (rows, classes): ``on`` + ``off`` at the label, ``off`` besides."""
+    """The targets of labels, (rows, classes): ``on`` + ``off`` at the label, ``off`` elsewhere."""
     hit = xp.arange(classes, device=getattr(labels, "device", None)) == labels[:, None]
-    at_label, besides = (
-        xp.asarray(one, dtype=dtype, device=getattr(labels, "device", None)) for one in (on + off, off)
+    at_label, elsewhere = (
+        xp.asarray(value, dtype=dtype, device=getattr(labels, "device", None)) for value in (on + off, off)
     )
-    return xp.where(hit, at_label, besides)
+    return xp.where(hit, at_label, elsewhere)
 
 
 def gradient_dense(xp: Any, logits: Array, targets: Array, partial: Partial, scale: Array) -> Array:

@@ -39,8 +39,8 @@ def loss_dense(xp: Any, predictions: Array, targets: Array, log: bool) -> Array:
 def loss_sparse(xp: Any, predictions: Array, labels: Array, on: float, off: float, log: bool) -> Array:
     """on · cost at the label + off · Σ cost; a label outside the block adds nothing."""
     at_label, inside = gather(xp, predictions, labels)
-    spoilt = xp.isnan(xp.max(predictions, axis=-1))  # the one look at the classes beside the label
-    loss = xp.where(spoilt, math.nan, xp.where(inside, cost(xp, at_label, log), 0.0))
+    has_nan = xp.isnan(xp.max(predictions, axis=-1))  # the one read of the classes beside the label
+    loss = xp.where(has_nan, math.nan, xp.where(inside, cost(xp, at_label, log), 0.0))
     if off == 0.0:
         return on * loss
     everywhere = off * xp.astype(total(xp, cost(xp, predictions, log)), loss.dtype, copy=False)

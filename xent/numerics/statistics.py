@@ -14,7 +14,7 @@ import math
 from typing import Any, NamedTuple
 
 from ..arrays import Array
-from .fold import Partial, finish, gather, log1p_rest, log_partition, look, merge, ordered, step_between, total
+from .fold import Partial, finish, gather, log1p_rest, log_partition, merge, ordered, shifted_block, step_between, total
 from .targets import Rows
 
 
@@ -53,7 +53,7 @@ class RowStatistics(NamedTuple):
     top_probability : array
         The largest probability of the row: its confidence.
     label_rank : array, int64
-        How many classes come before the label, 0 for a hit; −1 where there is no order (NaN, all −inf) or no label.
+        How many classes come before the label, 0 for a hit; −1 if there is no order (NaN, all −inf) or no label.
     entropy : array
         −Σ p log p, nats.
     sum_p_squared : array
@@ -70,15 +70,15 @@ class RowStatistics(NamedTuple):
 
 
 def statistics(xp: Any, logits: Array, labels: Array, label_logit: Array) -> Statistics:
-    """The statistics of one block; ``label_logit`` (rows,) is the label's logit, wherever its class is."""
-    block = look(xp, logits)
-    at_label, inside = gather(xp, block.below, labels)
+    """The statistics of one block; ``label_logit`` (rows,) is the label's logit, whichever block has its class."""
+    block = shifted_block(xp, logits)
+    at_label, inside = gather(xp, block.gap, labels)
     partial = Partial(
         block.max, block.sum_exp_rest, xp.where(inside, at_label, 0.0), xp.astype(inside, block.max.dtype)
     )
-    exps = xp.exp(-block.below)
-    spread = total(xp, xp.where(exps == 0, 0.0, block.below * exps))
-    squares, spread = (xp.astype(one, block.max.dtype, copy=False) for one in (total(xp, exps * exps), spread))
+    exps = xp.exp(-block.gap)
+    spread = total(xp, xp.where(exps == 0, 0.0, block.gap * exps))
+    squares, spread = (xp.astype(sums, block.max.dtype, copy=False) for sums in (total(xp, exps * exps), spread))
     return Statistics(partial, rank(xp, block.logits, labels, label_logit), squares, spread)
 
 
@@ -109,53 +109,53 @@ def finish_statistics(xp: Any, statistics: Statistics, rows: Rows) -> RowStatist
     """The statistics of whole rows, from those of all their classes."""
     partial = statistics.partial
     loss, total_exp = finish(xp, partial), 1 + partial.sum_exp_rest
-    lost = (partial.max == -math.inf) | xp.isnan(partial.sum_exp_rest)
+    invalid = (partial.max == -math.inf) | xp.isnan(partial.sum_exp_rest)
     top, entropy, squares = (
-        xp.where(lost, math.nan, value)
+        xp.where(invalid, math.nan, value)
         for value in (
             1 / total_exp,
             log1p_rest(xp, partial) + statistics.spread / total_exp,
             statistics.sum_squares / (total_exp * total_exp),
         )
     )
-    found = RowStatistics(
+    result = RowStatistics(
         loss,
         log_partition(xp, partial),
         xp.exp(-loss),
         top,
-        xp.where(lost, -1, statistics.label_rank),
+        xp.where(invalid, -1, statistics.label_rank),
         entropy,
         squares,
     )
-    return without_label(xp, found, rows)
+    return without_label(xp, result, rows)
 
 
-def without_label(xp: Any, found: RowStatistics, rows: Rows) -> RowStatistics:
-    """The same, with what depends on the label taken out where there is none: ignored rows, and bad labels."""
-    loss, probability, rank = found.loss, found.label_probability, found.label_rank
+def without_label(xp: Any, statistics: RowStatistics, rows: Rows) -> RowStatistics:
+    """The statistics with 0, NaN or −1 for what depends on the label, in ignored rows and those of bad labels."""
+    loss, probability, rank = statistics.loss, statistics.label_probability, statistics.label_rank
     for mask, value in ((rows.bad, math.nan), (rows.ignored, 0.0)):
         if mask is not None:
             loss = xp.where(mask, value, loss)
             probability, rank = xp.where(mask, math.nan, probability), xp.where(mask, -1, rank)
-    return found._replace(loss=loss, label_probability=probability, label_rank=rank)
+    return statistics._replace(loss=loss, label_probability=probability, label_rank=rank)
 
 
-def of_log_probabilities(xp: Any, found: Statistics, at_label: Array) -> RowStatistics:
+def of_log_probabilities(xp: Any, statistics: Statistics, at_label: Array) -> RowStatistics:
     """The statistics of rows of log-probabilities, which are taken as they are, from theirs as logits.
 
     ``at_label`` (rows,) is the log-probability of the label.
     """
-    partial, total_exp = found.partial, 1 + found.partial.sum_exp_rest
-    spoilt, empty = xp.isnan(partial.sum_exp_rest), partial.max == -math.inf
+    partial, total_exp = statistics.partial, 1 + statistics.partial.sum_exp_rest
+    has_nan, all_zero = xp.isnan(partial.sum_exp_rest), partial.max == -math.inf
     top = xp.exp(partial.max)
-    # Σ p (−log p) with p = top · exp(−below) and −log p = below − max
-    entropy = top * (found.spread - partial.max * total_exp)
+    # Σ p (−log p) with p = top · exp(−gap) and −log p = gap − max
+    entropy = top * (statistics.spread - partial.max * total_exp)
     return RowStatistics(
-        xp.where(spoilt & (partial.max != math.inf), math.nan, 0.0 - at_label),
+        xp.where(has_nan & (partial.max != math.inf), math.nan, 0.0 - at_label),
         log_partition(xp, partial),
         xp.exp(at_label),
         top,
-        xp.where(empty | spoilt, -1, found.label_rank),
-        xp.where(empty, 0.0, entropy),
-        xp.where(empty, 0.0, top * top * found.sum_squares),
+        xp.where(all_zero | has_nan, -1, statistics.label_rank),
+        xp.where(all_zero, 0.0, entropy),
+        xp.where(all_zero, 0.0, top * top * statistics.sum_squares),
     )

@@ -1,4 +1,4 @@
-r"""The derivatives of the fold's results, and theirs in turn: what a library that differentiates by itself is told.
+r"""The derivatives of the fold's results, and the derivatives of these, for libraries that differentiate by themselves.
 
 .. math::
     \mathrm d\ell = \sum_j g_j\,\mathrm dx_j + \sum_j (\mathrm{lse} - x_j)\,\mathrm dt_j, \qquad
@@ -54,7 +54,7 @@ def calm(xp: Any, values: Array, factors: Array) -> Array:
 
 
 def calm_rows(xp: Any, values: Array, factors: Array) -> Array:
-    """The same where a row has factors of nothing but 0."""
+    """The same for rows whose factors are all 0."""
     return xp.where(xp.all(factors == 0, axis=-1, keepdims=True) & ~xp.isfinite(values), 0.0, values)
 
 

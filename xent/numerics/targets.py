@@ -1,4 +1,4 @@
-"""What the caller says about each row: its label or targets, its weight, whether it is ignored.
+"""The facts of each row that the caller gives: its label or targets, its weight, whether it is ignored.
 
 These numbers stay around the fold and never enter a kernel.
 """
@@ -11,7 +11,7 @@ from ..arrays import Array, dtype_name
 
 
 class Rows(NamedTuple):
-    """What is known of each row before the predictions are read; every array is (rows,)."""
+    """The facts of each row before the predictions are read; every array is (rows,)."""
 
     ignored: Array | None  # bool: the loss and the gradient of these rows are exactly 0
     bad: Array | None  # bool: the label lies outside [0, C), and the row is not ignored
@@ -19,7 +19,7 @@ class Rows(NamedTuple):
 
 
 NO_ROWS = Rows(None, None, None)
-"""Rows of which nothing is known: all are counted, with weight 1."""
+"""Rows without weights, ignored rows or bad labels: all are counted, with weight 1."""
 
 
 def wide_labels(xp: Any, labels: Array, first_class: int = 0) -> Array:
@@ -55,7 +55,7 @@ def ignored_by_label(labels: Array, ignore_index: tuple[int, ...]) -> Array | No
 
 
 def sample(xp: Any, sample_weight: Array, dtype: Any) -> tuple[Array, Array]:
-    """The sample weights (rows,) in the dtype, and which rows they ignore: those of 0 as it was given, or False."""
+    """The sample weights (rows,) in the dtype, and which rows they ignore: 0 in their own dtype, or False."""
     flat = xp.reshape(sample_weight, (-1,))
     ignored = ~flat if dtype_name(flat.dtype) == "bool" else flat == 0
     return xp.astype(flat, dtype, copy=False), ignored

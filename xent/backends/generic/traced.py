@@ -133,7 +133,7 @@ def rows_of_targets(xp: Any, problem: Problem, targets: Any, classes: int, dtype
 
 def untargeted(xp: Any, logits: Array) -> Partial:
     """The partial of whole rows without targets, from which a softmax is made."""
-    block = fold.look(xp, logits)
+    block = fold.shifted_block(xp, logits)
     nothing = xp.zeros_like(block.max)
     return Partial(block.max, block.sum_exp_rest, nothing, nothing)
 

@@ -71,7 +71,7 @@ def add(terms: Array) -> Array:
     return fold.total(jnp, jnp.sum(jnp.reshape(padded, (-1, width, 32)), axis=-1))
 
 
-def look(logits: Array) -> fold.Block:
+def look(logits: Array) -> fold.ShiftedBlock:
     """What of whole rows does not depend on the targets.
 
     The classes at the maximum drop out by the sign of m − x, which is 0 there and 1 elsewhere, and are counted apart.
@@ -86,14 +86,14 @@ def look(logits: Array) -> fold.Block:
     at_infinity = jnp.where(others < 3, 0.0, math.nan)  # one +inf; more have no softmax
     rest = jnp.where(highest == math.inf, at_infinity, rest + others)
     below = jnp.where(logits == highest[:, None], 0.0, highest[:, None] - logits)
-    return fold.Block(logits, highest, below, rest.astype(logits.dtype))
+    return fold.ShiftedBlock(logits, highest, below, rest.astype(logits.dtype))
 
 
 def partial(logits: Array, told: Array, on: float, off: float) -> Partial:
     """The partial of whole rows, from labels or from targets."""
     block = look(logits)
     if not jnp.issubdtype(told.dtype, jnp.integer):
-        gap = add(jnp.where(told == 0, 0.0, told * block.below))
+        gap = add(jnp.where(told == 0, 0.0, told * block.gap))
         return Partial(block.max, block.sum_exp_rest, *(one.astype(logits.dtype) for one in (gap, add(told))))
     at_label, inside = fold.gather(jnp, logits, told)
     gap = jnp.where(~inside | (at_label == block.max), 0.0, block.max - at_label)
