@@ -1,8 +1,8 @@
-"""Schedule for Dask arrays: the graph, with one task for each chunk, and a tree where sums or classes are merged.
+"""The schedule for Dask arrays: the graph, with one task for each chunk, and a tree that merges sums or classes.
 
-Nothing is computed while a graph is built, and no data goes into it but what was NumPy's: labels, weights. Whatever the
-call asks for, validation and kernel included, is bound here and travels with the plan. Written in terms of blockwise
-and reduction alone, which Dask's arrays have with and without query planning.
+Nothing is computed while a graph is built, and it holds no data but labels and weights that were NumPy's. The options
+of the call, validation and kernel included, are bound here and travel with the plan. Written in terms of blockwise and
+reduction alone, which Dask's arrays have with and without query planning.
 
 Leaves out what a task does (``tasks.py``).
 """
@@ -18,13 +18,13 @@ from ... import arrays, checks
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
-from ...contract.problem import Weights
+from ...contract.problem import Problem, Weights
 from ...contract.specs import BackendSpec
 from ...numerics.fold import Partial
 from ...numerics.reduction import Reducer
 from ...numerics.statistics import RowStatistics
-from . import tasks as chunks
-from .tasks import Call
+from . import tasks
+from .tasks import ChunkCall
 
 MERGED_AT_ONCE = 8
 
@@ -34,19 +34,23 @@ def xent_register_backends() -> Iterator[BackendSpec]:
     yield BackendSpec(name="dask", load="xent.backends.dask.graph:run", arrays=frozenset({"dask"}), inner="chunks")
 
 
-class Given(NamedTuple):
-    """One call: what every task knows, and the arrays, each cut as the predictions are; None where there is none."""
+class DaskCall(NamedTuple):
+    """One call: the facts for every task, and the arrays in the chunks of the predictions, None if there is none."""
 
-    call: Call
+    chunk_call: ChunkCall
     predictions: Array
-    told: Array | None  # labels or targets
+    targets: Array | None  # labels or soft targets
     sample: Array | None
     classes: Array | None  # class weights, one chunk
     positive: Any  # an array, or a number
 
     @property
+    def problem(self) -> Problem:
+        return self.chunk_call.problem
+
+    @property
     def axis(self) -> int:
-        return self.call.plan.problem.axis
+        return self.problem.axis
 
     @property
     def every(self) -> tuple[int, ...]:
@@ -56,30 +60,29 @@ class Given(NamedTuple):
     @property
     def batch(self) -> tuple[int, ...]:
         """The axes of the rows."""
-        is_binary = self.call.plan.problem.op == "binary"
-        return self.every if is_binary else self.every[: self.axis] + self.every[self.axis + 1 :]
+        return self.every if self.problem.op == "binary" else self.every[: self.axis] + self.every[self.axis + 1 :]
 
     @property
-    def told_axes(self) -> tuple[int, ...]:
-        return self.batch if self.call.plan.problem.op == "sparse" else self.every
+    def target_axes(self) -> tuple[int, ...]:
+        return self.batch if self.problem.op == "sparse" else self.every
 
 
-def run(plan: Plan, predictions: Array, told: Array | None, weights: Weights) -> Any:
+def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The graph of one call."""
     problem = plan.problem
     if problem.op != "binary":
         checks.known_classes(problem.function, predictions, problem.axis)
         predictions = with_classes(plan, predictions)
-    is_cut = problem.op != "binary" and predictions.numblocks[problem.axis] > 1
-    given = aligned(plan, predictions, told, weights)
-    return by_classes(given) if is_cut else by_rows(given)
+    is_split = problem.op != "binary" and predictions.numblocks[problem.axis] > 1
+    call = aligned(plan, predictions, targets, weights)
+    return by_classes(call) if is_split else by_rows(call)
 
 
-# Every array cut as the predictions are.
+# Every array in the chunks of the predictions.
 
 
 def with_classes(plan: Plan, predictions: Array) -> Array:
-    """The predictions without chunks of no classes, and with one chunk of them where what is asked does not merge."""
+    """The predictions without chunks of no classes, and with one chunk of classes if the method does not merge."""
     problem = plan.problem
     sizes = predictions.chunks[problem.axis]
     if problem.method == "statistics" and not problem.uses_fold:
@@ -88,270 +91,298 @@ def with_classes(plan: Plan, predictions: Array) -> Array:
     return predictions if sizes == predictions.chunks[problem.axis] else predictions.rechunk({problem.axis: sizes})
 
 
-def aligned(plan: Plan, predictions: Array, told: Array | None, weights: Weights) -> Given:
-    """The arrays of a call, cut as the predictions are."""
+def aligned(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> DaskCall:
+    """The call with its arrays in the chunks of the predictions."""
     problem, inner = plan.problem, plan.inner
     assert inner is not None
     classes = 0 if problem.op == "binary" else int(predictions.shape[problem.axis])
-    call = Call(chunks.to_send(inner, problem.options.reduction), classes)
-    given = Given(call, predictions, None, None, None, weights.positive)
-    if told is not None:
+    chunk_call = ChunkCall(tasks.to_send(inner, problem.options.reduction), classes)
+    call = DaskCall(chunk_call, predictions, None, None, None, weights.positive)
+    if targets is not None:
         name = "labels" if problem.op == "sparse" else "targets"
-        given = given._replace(told=cut(given, name, told, given.told_axes))
+        call = call._replace(targets=rechunked(call, name, targets, call.target_axes))
     if weights.sample is not None:
-        given = given._replace(sample=cut(given, "sample_weight", weights.sample, given.batch))
+        call = call._replace(sample=rechunked(call, "sample_weight", weights.sample, call.batch))
     if weights.classes is not None:
-        given = given._replace(classes=in_one_chunk(as_dask(weights.classes)))
+        class_weight = as_dask(weights.classes)
+        call = call._replace(classes=class_weight.rechunk(-1) if max(class_weight.numblocks) > 1 else class_weight)
     if arrays.is_array(weights.positive):
         positive = as_dask(weights.positive)
-        axes = given.every[len(given.every) - positive.ndim :]
-        given = given._replace(positive=cut(given, "pos_weight", positive, axes))
-    return given
+        axes = call.every[len(call.every) - positive.ndim :]
+        call = call._replace(positive=rechunked(call, "pos_weight", positive, axes))
+    return call
 
 
 def as_dask(value: Any) -> Array:
-    """A Dask array of what may be NumPy's or a list of numbers."""
+    """A Dask array of one that may be NumPy's, or of a list of numbers."""
     import dask.array as da
     import numpy as np
 
     return value if arrays.library(value) == "dask" else da.from_array(np.asarray(value), chunks=-1)
 
 
-def in_one_chunk(array: Array) -> Array:
-    return array.rechunk(-1) if max(array.numblocks) > 1 else array
-
-
-def cut(given: Given, name: str, value: Any, axes: tuple[int, ...]) -> Array:
-    """The value with the chunks that the predictions have along these axes; where unknown, with as many."""
+def rechunked(call: DaskCall, name: str, value: Any, axes: tuple[int, ...]) -> Array:
+    """The value in the chunks that the predictions have along these axes; if sizes are unknown, in as many."""
     import dask.array as da
 
-    value, function = as_dask(value), given.call.plan.problem.function
-    wanted = tuple(given.predictions.chunks[axis] for axis in axes)
+    value = as_dask(value)
+    expected = tuple(call.predictions.chunks[axis] for axis in axes)
     changes = {}
-    for index, (have, want) in enumerate(zip(value.chunks, wanted, strict=True)):
-        if any(size != size for size in (*have, *want)):
-            checks.same_chunks(function, name, have, want)
-        elif have != want:
-            changes[index] = want
-    if changes and 0 in value.shape:  # Dask does not cut what is empty
-        return da.zeros_like(value, chunks=wanted)
+    for axis, (sizes, expected_sizes) in enumerate(zip(value.chunks, expected, strict=True)):
+        if any(size != size for size in (*sizes, *expected_sizes)):
+            checks.same_chunks(call.problem.function, name, sizes, expected_sizes)
+        elif sizes != expected_sizes:
+            changes[axis] = expected_sizes
+    if changes and 0 in value.shape:  # Dask does not rechunk an empty array
+        return da.zeros_like(value, chunks=expected)
     return value.rechunk(changes) if changes else value
 
 
-# The graph, in three verbs: tasks, merged, picked.
+# The graph, in three verbs: blockwise, merged, picked.
 
 
-def meta_of(given: Given, ndim: int, dtype: Any = None) -> Array:
-    """An empty array of the chunks' library, which tells Dask what a task returns; no kernel is called to find out."""
+class Input(NamedTuple):
+    """One input of every task: an array and the axes of the predictions that it has.
+
+    Without axes the value itself goes to every task.
+    """
+
+    value: Any
+    axes: tuple[int, ...] | None = None
+
+
+def array_or_value(value: Any, axes: tuple[int, ...]) -> Input:
+    """The input for an array with these axes; for a number or None, the value itself."""
+    return Input(value, axes) if hasattr(value, "numblocks") else Input(value)
+
+
+def block_slices(call: DaskCall, axes: tuple[int, ...]) -> dict[str, Any]:
+    """The input ``slices``: the slices of a task's block in the whole array, along these axes."""
+    from dask.layers import ArraySliceDep
+
+    return {"slices": Input(ArraySliceDep(tuple(call.predictions.chunks[axis] for axis in axes)), axes)}
+
+
+def block_location(call: DaskCall, axes: tuple[int, ...]) -> dict[str, Any]:
+    """The inputs ``index`` and ``slices`` of a task's block along these axes."""
+    from dask.layers import ArrayBlockIdDep
+
+    index = Input(ArrayBlockIdDep(tuple(call.predictions.chunks[axis] for axis in axes)), axes)
+    return {"index": index, **block_slices(call, axes)}
+
+
+def meta_of(call: DaskCall, ndim: int, dtype: Any = None) -> Array:
+    """An empty array of the chunks' library, which says what a task returns; no kernel is called to find out."""
     import numpy as np
 
-    wide = np.float64 if given.call.plan.problem.dtype == "float64" else np.float32
-    return np.empty_like(given.predictions._meta, dtype=dtype or wide, shape=(0,) * ndim)
+    wide = np.float64 if call.problem.dtype == "float64" else np.float32
+    return np.empty_like(call.predictions._meta, dtype=dtype or wide, shape=(0,) * ndim)
 
 
-def tasks(
-    given: Given, function: Any, out: tuple[int, ...], *pairs: Any, dtype: Any = None, short: int | None = None
+def blockwise(
+    call: DaskCall,
+    function: Any,
+    axes: tuple[int, ...],
+    *,
+    dtype: Any = None,
+    shrink: int | None = None,
+    **inputs: Input,
 ) -> Array:
-    """One task for each block of ``out``, of a function of the call and of these blocks.
+    """An array with one task for each block along ``axes``: the function of the chunk call and of its inputs by name.
 
-    ``pairs`` are arrays and their indices, in turn; an array of one block goes to every task. ``short`` is an axis
-    along which every block shrinks to one.
+    An array of one block goes to every task. ``shrink`` is an axis along which every block has size 1.
     """
-    # subtle: Dask fuses a layer with what it reads only where no index is summed over, so tasks keep the class axis
-    # of the predictions, though what they find has none; it is dropped at the end.
+    # subtle: Dask fuses a layer with its inputs only where no index is summed over, so tasks keep the class axis of the
+    # predictions, though their results have none; it is dropped at the end.
     import dask.array as da
 
+    meta = meta_of(call, len(axes), dtype)
     return da.blockwise(
-        functools.partial(function, given.call),
-        out,
-        *pairs,
-        token=f"{given.call.plan.problem.function}-{function.__name__}",
-        meta=meta_of(given, len(out), dtype),
-        dtype=dtype or meta_of(given, 0).dtype,
+        functools.partial(tasks.run_task, function, call.chunk_call, tuple(inputs)),
+        axes,
+        *(part for value in inputs.values() for part in value),
+        token=f"{call.problem.function}-{function.__name__}",
+        meta=meta,
+        dtype=meta.dtype,
         align_arrays=False,
         concatenate=None,
-        adjust_chunks=None if short is None else {short: 1},
+        adjust_chunks=None if shrink is None else {shrink: 1},
     )
 
 
-def places(given: Given, axes: tuple[int, ...]) -> tuple[Any, ...]:
-    """Which block a task has along these axes, and its slice of the whole, as two pairs for :func:`tasks`."""
-    from dask.layers import ArrayBlockIdDep, ArraySliceDep
-
-    cuts = tuple(given.predictions.chunks[axis] for axis in axes)
-    return ArrayBlockIdDep(cuts), axes, ArraySliceDep(cuts), axes
-
-
-def merged(given: Given, merge: Any, parts: Array, axes: tuple[int, ...]) -> Array:
-    """What tasks found, merged along the axes to one block each, as a fixed tree."""
+def merged(call: DaskCall, merge: Any, parts: Array, axes: tuple[int, ...]) -> Array:
+    """The results of tasks, merged along the axes to one block each, as a fixed tree."""
     import dask.array as da
 
-    if all(parts.numblocks[axis] == 1 for axis in axes):
-        return parts
     axes = tuple(axis for axis in axes if parts.numblocks[axis] > 1)
+    if not axes:
+        return parts
     at_once = max(2, int(MERGED_AT_ONCE ** (1 / len(axes))))
     return da.reduction(
         parts,
-        chunks.unchanged,
-        functools.partial(chunks.merged, merge),
+        tasks.unchanged,
+        functools.partial(tasks.merge_chunks, merge),
         axis=axes,
         keepdims=True,
         concatenate=False,
         split_every=dict.fromkeys(axes, at_once),
         dtype=parts.dtype,
         meta=parts._meta,
-        name=f"{given.call.plan.problem.function}-{merge.__name__}",
+        name=f"{call.problem.function}-{merge.__name__}",
     )
 
 
-def picked(given: Given, record: Array, index: int | None, out: tuple[int, ...], dtype: Any = None) -> Array:
-    """One field of what tasks found, or all of it, along these axes; the others have one block."""
-    if index is None and len(out) == record.ndim:
+def picked(call: DaskCall, record: Array, index: int | None, axes: tuple[int, ...], dtype: Any = None) -> Array:
+    """One field of the results of tasks, or all of it, along these axes; the other axes have one block."""
+    if index is None and len(axes) == record.ndim:
         return record
-    return tasks(given, chunks.field, out, index, None, record, given.every, dtype=dtype)
+    return blockwise(call, tasks.field_of, axes, dtype=dtype, index=Input(index), record=Input(record, call.every))
 
 
-def reduced(given: Given, sums: Array) -> Array:
+def reduced(call: DaskCall, sums: Array) -> Array:
     """The value of the reduction, from the sums of every chunk of rows."""
-    return tasks(given, chunks.value, (), merged(given, chunks.merge_sums, sums, given.every), given.every)
+    sums = merged(call, tasks.merge_sums, sums, call.every)
+    return blockwise(call, tasks.reduced_value, (), sums=Input(sums, call.every))
 
 
-def optional(array: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
-    """An array and its indices; a number, or nothing, as it is."""
-    return (array, axes) if hasattr(array, "numblocks") else (array, None)
+# The denominator of a mean.
 
 
-# What a mean is divided by.
+def denominator_of(call: DaskCall, row_weight: Array | None) -> Any:
+    """The denominator of a mean, which the gradient needs before any row is read: from labels and weights alone.
 
-
-def below_of(given: Given, row_weight: Array | None) -> Any:
-    """The denominator of a mean, which the gradient needs before any row is read: from labels and weights alone."""
-    mean, problem = Reducer(given.call.options.reduction).mean, given.call.plan.problem
+    None if the method needs none.
+    """
+    mean, problem = Reducer(call.chunk_call.options.reduction).mean, call.problem
     if problem.method != "loss_and_gradient" or mean is None:
         return None
     if not isinstance(mean.denominator, str):
         return float(mean.denominator)
-    weighted = mean.denominator == "weights" and (given.sample is not None or given.classes is not None)
-    masked = mean.denominator != "all" and (given.sample is not None or problem.options.ignore_index is not None)
-    sizes = [given.predictions.shape[axis] for axis in given.batch]
-    if not (weighted or masked or any(size != size for size in sizes)):
+    is_weighted = mean.denominator == "weights" and (call.sample is not None or call.classes is not None)
+    is_masked = mean.denominator != "all" and (call.sample is not None or problem.options.ignore_index is not None)
+    sizes = [call.predictions.shape[axis] for axis in call.batch]
+    if not (is_weighted or is_masked or any(size != size for size in sizes)):
         return float(max(1, math.prod(sizes)))
-    anchor = given.sample if given.sample is not None and problem.op != "sparse" else given.told
+    anchor = call.sample if call.sample is not None and problem.op != "sparse" else call.targets
     assert anchor is not None
-    if problem.op == "dense" and given.sample is None:
-        anchor = anchor[tuple(0 if axis == given.axis else slice(None) for axis in given.every)]
-    sums = tasks(
-        given,
-        chunks.denominators,
-        given.batch,
-        *places(given, given.batch),
-        *(anchor, given.batch),
-        *optional(given.sample, given.batch),
-        *optional(given.classes if problem.op == "sparse" else None, (given.axis,)),
-        *optional(row_weight, given.every),
+    if problem.op == "dense" and call.sample is None:
+        anchor = anchor[tuple(0 if axis == call.axis else slice(None) for axis in call.every)]
+    sums = blockwise(
+        call,
+        tasks.denominator_sums,
+        call.batch,
+        **block_location(call, call.batch),
+        anchor=Input(anchor, call.batch),
+        sample=array_or_value(call.sample, call.batch),
+        classes=array_or_value(call.classes if problem.op == "sparse" else None, (call.axis,)),
+        row_weight=array_or_value(row_weight, call.every),
     )
-    return merged(given, chunks.merge_sums, sums, tuple(range(sums.ndim)))
+    return merged(call, tasks.merge_sums, sums, tuple(range(sums.ndim)))
 
 
-def row_weight_of(given: Given) -> Array | None:
-    """Σ t_c w_c of every row of soft targets, where no task sees a whole row, or none before the gradient's."""
-    if given.classes is None or given.call.plan.problem.op != "dense":
+def row_weight_of(call: DaskCall) -> Array | None:
+    """Σ t_c w_c of every row of soft targets; None if there are no class weights, or the targets are labels."""
+    if call.classes is None or call.problem.op != "dense":
         return None
-    classes = cut(given, "class_weight", given.classes, (given.axis,))
-    every, axis = given.every, given.axis
-    parts = tasks(given, chunks.class_weight_part, every, given.told, every, classes, (axis,), short=axis)
-    return merged(given, chunks.add, parts, (axis,))
+    axis, class_weight = call.axis, rechunked(call, "class_weight", call.classes, (call.axis,))
+    soft, classes = Input(call.targets, call.every), Input(class_weight, (axis,))
+    parts = blockwise(call, tasks.class_weight_of_chunk, call.every, shrink=axis, targets=soft, classes=classes)
+    return merged(call, tasks.add, parts, (axis,))
 
 
 # The two schedules.
 
 
-def by_rows(given: Given) -> Any:
-    """Every class of a row in one chunk: one task for each chunk."""
-    problem, every, batch = given.call.plan.problem, given.every, given.batch
-    mean = Reducer(problem.options.reduction).mean
-    early = problem.method == "loss_and_gradient" and mean is not None
-    below = below_of(given, row_weight_of(given)) if early else None
-    record = tasks(
-        given,
-        chunks.complete,
+def by_rows(call: DaskCall) -> Any:
+    """Every class of a row is in one chunk: one task for each chunk."""
+    problem, every, batch = call.problem, call.every, call.batch
+    has_gradient = problem.method == "loss_and_gradient"
+    is_mean = Reducer(problem.options.reduction).mean is not None
+    denominator = denominator_of(call, row_weight_of(call)) if has_gradient and is_mean else None
+    record = blockwise(
+        call,
+        tasks.result_of_chunk,
         every,
-        *places(given, batch),
-        *optional(below, batch),
-        *(given.predictions, every),
-        *optional(given.told, given.told_axes),
-        *optional(given.sample, batch),
-        *optional(given.classes, (given.axis,)),
-        *optional(given.positive, every[len(every) - getattr(given.positive, "ndim", 0) :]),
-        dtype=given.predictions.dtype if problem.method == "loss_and_gradient" else None,
+        dtype=call.predictions.dtype if has_gradient else None,
+        **block_location(call, batch),
+        denominator=array_or_value(denominator, batch),
+        predictions=Input(call.predictions, every),
+        targets=array_or_value(call.targets, call.target_axes),
+        sample=array_or_value(call.sample, batch),
+        classes=array_or_value(call.classes, (call.axis,)),
+        positive=array_or_value(call.positive, every[len(every) - getattr(call.positive, "ndim", 0) :]),
     )
     if problem.method in ("softmax", "log_softmax"):
         return record
-    has_slope = problem.method == "loss_and_gradient"
-    return ends(given, record, picked(given, record, 1, every, given.predictions.dtype) if has_slope else None)
+    gradient = picked(call, record, 1, every, call.predictions.dtype) if has_gradient else None
+    return results(call, record, gradient)
 
 
-def by_classes(given: Given) -> Any:
-    """The classes of a row in several chunks: one task for each chunk, a tree, and a task for each chunk of rows."""
-    problem, every, batch = given.call.plan.problem, given.every, given.batch
-    whole, slices = merged_classes(given), places(given, every)[2:]
+def by_classes(call: DaskCall) -> Any:
+    """The classes of a row are in several chunks: a task for each chunk, a tree, and a task for each chunk of rows."""
+    problem, every, batch = call.problem, call.every, call.batch
+    whole, predictions = Input(merged_classes(call), every), Input(call.predictions, every)
     if problem.method == "partial":
-        return ends(given, whole, None)
+        return results(call, whole.value, None)
     if problem.method in ("softmax", "log_softmax"):
-        return tasks(given, chunks.probabilities, every, *slices, given.predictions, every, whole, every)
-    row_weight, labels = row_weight_of(given), given.told if problem.op == "sparse" else None
-    finished = tasks(
-        given,
-        chunks.finish,
+        location = block_slices(call, every)
+        return blockwise(call, tasks.softmax_of_chunk, every, **location, predictions=predictions, whole=whole)
+    row_weight, labels = row_weight_of(call), call.targets if problem.op == "sparse" else None
+    finished = blockwise(
+        call,
+        tasks.finish_rows,
         every,
-        *places(given, batch),
-        *(whole, every),
-        *optional(labels, batch),
-        *optional(below_of(given, row_weight), batch),
-        *optional(given.sample, batch),
-        *optional(given.classes if labels is not None else None, (given.axis,)),
-        *optional(row_weight, every),
+        **block_location(call, batch),
+        whole=whole,
+        labels=array_or_value(labels, batch),
+        denominator=array_or_value(denominator_of(call, row_weight), batch),
+        sample=array_or_value(call.sample, batch),
+        classes=array_or_value(call.classes if labels is not None else None, (call.axis,)),
+        row_weight=array_or_value(row_weight, every),
     )
     if problem.method != "loss_and_gradient":
-        return ends(given, finished, None)
-    slope = tasks(
-        given,
-        chunks.slope,
+        return results(call, finished, None)
+    gradient = blockwise(
+        call,
+        tasks.gradient_of_chunk,
         every,
-        *slices,
-        *(given.predictions, every),
-        *optional(given.told, given.told_axes),
-        *(whole, every),
-        *(finished, every),
-        dtype=given.predictions.dtype,
+        dtype=call.predictions.dtype,
+        **block_slices(call, every),
+        predictions=predictions,
+        targets=array_or_value(call.targets, call.target_axes),
+        whole=whole,
+        finished=Input(finished, every),
     )
-    return ends(given, finished, slope)
+    return results(call, finished, gradient)
 
 
-def merged_classes(given: Given) -> Array:
-    """The numbers of every row over all its classes: a block of every row chunk, one along the class axis."""
-    problem, every, axis = given.call.plan.problem, given.every, given.axis
-    here = places(given, every)
-    read = (given.predictions, every, *optional(given.told, given.told_axes))
-    if problem.method == "statistics":
-        logits = tasks(given, chunks.label_logit, every, *here[2:], *read, short=axis)
-        logits = merged(given, chunks.larger, logits, (axis,))
-        parts = tasks(given, chunks.statistics_part, every, *here[2:], *read, logits, every, short=axis)
-        return merged(given, chunks.merge_statistics, parts, (axis,))
-    parts = tasks(given, chunks.part, every, *here, *read, short=axis)
-    return merged(given, chunks.merge_partials if problem.uses_fold else chunks.add, parts, (axis,))
+def merged_classes(call: DaskCall) -> Array:
+    """The numbers of every row over all its classes: one block along the class axis for each chunk of rows."""
+    every, axis = call.every, call.axis
+    inputs: dict[str, Any] = {
+        "predictions": Input(call.predictions, every),
+        "targets": array_or_value(call.targets, call.target_axes),
+    }
+    if call.problem.method == "statistics":
+        inputs |= block_slices(call, every)
+        logits = blockwise(call, tasks.label_logit, every, shrink=axis, **inputs)
+        logits = merged(call, tasks.larger, logits, (axis,))
+        parts = blockwise(call, tasks.statistics_of_chunk, every, shrink=axis, **inputs, logits=Input(logits, every))
+        return merged(call, tasks.merge_statistics, parts, (axis,))
+    parts = blockwise(call, tasks.partial_of_chunk, every, shrink=axis, **inputs, **block_location(call, every))
+    return merged(call, tasks.merge_partials if call.problem.uses_fold else tasks.add, parts, (axis,))
 
 
-def ends(given: Given, record: Array, slope: Array | None) -> Any:
-    """What a call returns: the losses or their reduction, with the gradient if it is asked for; or several fields."""
-    method, batch = given.call.plan.problem.method, given.batch
+def results(call: DaskCall, record: Array, gradient: Array | None) -> Any:
+    """The result of a call: the losses or their reduction, with the gradient if it is asked for; or several fields."""
+    method, batch = call.problem.method, call.batch
     if method in ("statistics", "partial"):
         kind: Any = RowStatistics if method == "statistics" else Partial
         dtypes = ("int64" if name == "label_rank" else None for name in kind._fields)
-        return kind(*(picked(given, record, index, batch, dtype) for index, dtype in enumerate(dtypes)))
+        return kind(*(picked(call, record, index, batch, dtype) for index, dtype in enumerate(dtypes)))
     index = 0 if method == "loss_and_gradient" else None
-    if given.call.options.reduction == "none":
-        loss = picked(given, record, index, batch)
+    if call.chunk_call.options.reduction == "none":
+        loss = picked(call, record, index, batch)
     else:
-        loss = reduced(given, picked(given, record, index, given.every))
-    return loss if index is None else (loss, slope)
+        loss = reduced(call, picked(call, record, index, call.every))
+    return loss if index is None else (loss, gradient)

@@ -134,8 +134,8 @@ def rows_of_targets(xp: Any, problem: Problem, targets: Any, classes: int, dtype
 def untargeted(xp: Any, logits: Array) -> Partial:
     """The partial of whole rows without targets, from which a softmax is made."""
     block = fold.shifted_block(xp, logits)
-    nothing = xp.zeros_like(block.max)
-    return Partial(block.max, block.sum_exp_rest, nothing, nothing)
+    zero = xp.zeros_like(block.max)
+    return Partial(block.max, block.sum_exp_rest, zero, zero)
 
 
 def loss_of_rows(call: TracedCall) -> Array:

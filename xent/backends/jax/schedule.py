@@ -1,10 +1,10 @@
-"""Schedule for JAX arrays: a call is one expression (``generic/traced.py``), compiled alone or in the caller's trace.
+"""The schedule for JAX arrays: one expression (``generic/traced.py``), compiled alone or in the caller's trace.
 
 The derivative of every function is given by a rule (``custom_jvp``) made of the others (``numerics/tangents.py``), so
 that ``grad``, ``jvp``, ``vmap``, ``hessian`` and whatever is made of them are right at ties, at infinities and in
-ignored rows. Labels are looked at where they can be: on the host, outside a trace.
+ignored rows. Labels are read where they can be: on the host, outside a trace.
 
-Imports JAX at its top, because its rules are decorators; it is itself imported where a JAX array is at hand.
+Imports JAX at its top, because its rules are decorators; it is itself imported only for a call on JAX arrays.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ..generic.rows import rows_of
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """Carries out one call."""
-    problem, given = plan.problem, (predictions, targets, *weights)
-    if problem.raises and problem.op == "sparse" and not any(isinstance(one, jax.core.Tracer) for one in given):
-        look_at_labels(problem, predictions.shape[problem.axis], targets, weights)
+    """The result of one call."""
+    problem, inputs = plan.problem, (predictions, targets, *weights)
+    if problem.raises and problem.op == "sparse" and not any(isinstance(value, jax.core.Tracer) for value in inputs):
+        check_labels(problem, predictions.shape[problem.axis], targets, weights)
     if isinstance(weights.classes, list | tuple):
         weights = weights._replace(classes=jnp.asarray(weights.classes))
     return compiled(problem)(predictions, targets, weights)
@@ -47,8 +47,8 @@ def compiled(problem: Problem) -> Callable[..., Any]:
     return run_whole
 
 
-def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights: Weights) -> None:
-    """Raises where a label is bad, before anything is computed."""
+def check_labels(problem: Problem, classes: int, labels: Array | None, weights: Weights) -> None:
+    """Raises LabelError if a label is bad, before anything is computed."""
     if labels is None or problem.method == "partial":
         return
     host = np.asarray(labels)
@@ -61,7 +61,7 @@ def look_at_labels(problem: Problem, classes: int, labels: Array | None, weights
     checks.labels(problem.function, rows.bad.reshape(host.shape), host, classes)
 
 
-# -------------------- the fold of whole rows, so written that XLA needs no array of their size on the way
+# -------------------- the fold of whole rows, for which XLA needs no array of their size
 
 
 def add(terms: Array) -> Array:
@@ -71,8 +71,8 @@ def add(terms: Array) -> Array:
     return fold.total(jnp, jnp.sum(jnp.reshape(padded, (-1, width, 32)), axis=-1))
 
 
-def look(logits: Array) -> fold.ShiftedBlock:
-    """What of whole rows does not depend on the targets.
+def shifted_block(logits: Array) -> fold.ShiftedBlock:
+    """The logits of whole rows, their maximum, the gaps and Σ exp of the rest: all that does not depend on the targets.
 
     The classes at the maximum drop out by the sign of m − x, which is 0 there and 1 elsewhere, and are counted apart.
     """
@@ -85,34 +85,34 @@ def look(logits: Array) -> fold.ShiftedBlock:
     others = again.shape[-1] - 1 + jnp.sum(jnp.sign(again - level[:, None]), axis=-1)  # −1 where all are −inf
     at_infinity = jnp.where(others < 3, 0.0, math.nan)  # one +inf; more have no softmax
     rest = jnp.where(highest == math.inf, at_infinity, rest + others)
-    below = jnp.where(logits == highest[:, None], 0.0, highest[:, None] - logits)
-    return fold.ShiftedBlock(logits, highest, below, rest.astype(logits.dtype))
+    gap = jnp.where(logits == highest[:, None], 0.0, highest[:, None] - logits)
+    return fold.ShiftedBlock(logits, highest, gap, rest.astype(logits.dtype))
 
 
-def partial(logits: Array, told: Array, on: float, off: float) -> Partial:
+def partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
     """The partial of whole rows, from labels or from targets."""
-    block = look(logits)
-    if not jnp.issubdtype(told.dtype, jnp.integer):
-        gap = add(jnp.where(told == 0, 0.0, told * block.gap))
-        return Partial(block.max, block.sum_exp_rest, *(one.astype(logits.dtype) for one in (gap, add(told))))
-    at_label, inside = fold.gather(jnp, logits, told)
+    block = shifted_block(logits)
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        gap = add(jnp.where(targets == 0, 0.0, targets * block.gap))
+        return Partial(block.max, block.sum_exp_rest, *(sums.astype(logits.dtype) for sums in (gap, add(targets))))
+    at_label, inside = fold.gather(jnp, logits, targets)
     gap = jnp.where(~inside | (at_label == block.max), 0.0, block.max - at_label)
-    here = inside.astype(logits.dtype)
-    return Partial(block.max, block.sum_exp_rest, *fold.smoothed(jnp, block, gap, here, on, off))
+    mass = inside.astype(logits.dtype)
+    return Partial(block.max, block.sum_exp_rest, *fold.smoothed(jnp, block, gap, mass, on, off))
 
 
 def untargeted(logits: Array) -> Partial:
     """The partial of whole rows without targets."""
-    block = look(logits)
-    nothing = jnp.zeros_like(block.max)
-    return Partial(block.max, block.sum_exp_rest, nothing, nothing)
+    block = shifted_block(logits)
+    zero = jnp.zeros_like(block.max)
+    return Partial(block.max, block.sum_exp_rest, zero, zero)
 
 
-# -------------------- functions of whole rows, and what a change does to them
+# -------------------- functions of whole rows, and their derivatives
 
 
-def none(change: Any) -> bool:
-    """Whether nothing changes: a constant, or an integer."""
+def is_constant(change: Any) -> bool:
+    """Whether a tangent is zero: that of a constant, or of an integer."""
     return isinstance(change, SymbolicZero) or change.dtype == jax.dtypes.float0
 
 
@@ -155,9 +155,9 @@ def residual(logits: Array, targets: Array) -> Array:
 def residual_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
     logits, targets = primals
     p, change = softmax(logits), jnp.zeros_like(logits)
-    if not none(changes[0]):
+    if not is_constant(changes[0]):
         change = jnp.sum(targets, axis=-1, keepdims=True) * tangents.softmax(jnp, p, changes[0])
-    if not none(changes[1]):
+    if not is_constant(changes[1]):
         change = change + tangents.residual(jnp, p, changes[1])
     return residual(logits, targets), change
 
@@ -173,9 +173,9 @@ def dense_loss(logits: Array, targets: Array) -> Array:
 def dense_loss_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
     logits, targets = primals
     change = jnp.zeros_like(logits[:, 0])
-    if not none(changes[0]):
+    if not is_constant(changes[0]):
         change = tangents.along(jnp, residual(logits, targets), changes[0])[:, 0]
-    if not none(changes[1]):  # subtle: a constant target has no slope, which is infinite at a logit of −inf
+    if not is_constant(changes[1]):  # subtle: a constant target has no slope, which is infinite at a logit of −inf
         change = change - tangents.along(jnp, log_softmax(logits), changes[1])[:, 0]
     return dense_loss(logits, targets), change
 
@@ -229,18 +229,18 @@ def total_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
     return value, jnp.sum(changes[0], dtype=value.dtype)
 
 
-def loss(logits: Array, told: Array, on: float, off: float) -> Array:
+def loss(logits: Array, targets: Array, on: float, off: float) -> Array:
     """The loss of every row, from labels or from targets."""
-    if jnp.issubdtype(told.dtype, jnp.integer):
-        return sparse_loss(logits, told, on, off)
-    return dense_loss(logits, told)
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        return sparse_loss(logits, targets, on, off)
+    return dense_loss(logits, targets)
 
 
-def residual_of(logits: Array, told: Array, on: float, off: float) -> Array:
+def residual_of(logits: Array, targets: Array, on: float, off: float) -> Array:
     """w p − t, from labels or from targets."""
-    if jnp.issubdtype(told.dtype, jnp.integer):
-        told = gradient.two_valued(jnp, told, logits.shape[-1], on, off, logits.dtype)
-    return residual(logits, told)
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        targets = gradient.two_valued(jnp, targets, logits.shape[-1], on, off, logits.dtype)
+    return residual(logits, targets)
 
 
 PIECES = traced.Pieces(

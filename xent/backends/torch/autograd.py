@@ -3,7 +3,7 @@
 ``Loss``, ``Residual``, ``Softmax``, ``LogSoftmax`` and ``LogSumExp`` are closed under differentiation (see
 ``numerics/tangents.py``), and torch.func may transform them. Forward mode is in ``forward.py``.
 
-Imports torch at its top, because its classes are torch's; it is itself imported where a torch tensor is at hand.
+Imports torch at its top, because its classes are torch's; it is itself imported only for a call on torch tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..generic.traced import Pieces, untargeted
 
 
 def take_along_axis(values: Array, indices: Array, /, *, axis: int) -> Array:
-    """The standard's, for indices of the values' rank and size besides the axis."""
+    """The array API's function, for indices with the values' rank and sizes but for the axis."""
     return torch.gather(values, axis, indices)
 
 
@@ -31,7 +31,7 @@ xp = SimpleNamespace(**{**vars(array_api_compat.torch), "take_along_axis": take_
 
 
 class Transformable(torch.autograd.Function):
-    """A function that torch.func may transform, and that keeps its inputs for its derivatives."""
+    """A function that torch.func may transform, and that saves its inputs for its derivatives."""
 
     generate_vmap_rule = True
 
@@ -53,7 +53,7 @@ class Softmax(Transformable):
 
 
 def probabilities(logits: Array, cotangents: Array) -> Array:
-    """The softmax, with 0 for NaN in the rows of which nothing is asked: a row without a softmax spoils no other."""
+    """The softmax, with 0 for NaN in the rows whose cotangents are 0: their NaN is not to reach other rows."""
     return tangents.calm_rows(xp, Softmax.apply(logits), cotangents)
 
 
@@ -111,8 +111,8 @@ class Loss(Transformable):
         return slope, tangents.calm(xp, -LogSoftmax.apply(logits), factor) * factor if needs[1] else None
 
 
-def chained(slopes: tuple[Array, Array], factors: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Each slope times its factor, where a factor of 0 counts for 0."""
+def times_cotangents(slopes: tuple[Array, Array], factors: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Each slope times its factor; 0 if the factor is 0."""
     yes, no = (tangents.calm(xp, slope, factor) * factor for slope, factor in zip(slopes, factors, strict=True))
     return yes, no
 
@@ -136,11 +136,11 @@ class Slopes(Elementwise):
     @staticmethod
     def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
         slopes = Slopes.apply(ctx.saved_tensors[0], ctx.kind)
-        return sum(chained(tangents.binary(xp, slopes, ctx.kind), cotangents)), None
+        return sum(times_cotangents(tangents.binary(xp, slopes, ctx.kind), cotangents)), None
 
 
 class Costs(Elementwise):
-    """What a certain yes and a certain no would cost."""
+    """The costs of a certain yes and a certain no."""
 
     @staticmethod
     def forward(predictions: Array, kind: str) -> tuple[Array, Array]:
@@ -148,7 +148,7 @@ class Costs(Elementwise):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
-        return sum(chained(Slopes.apply(ctx.saved_tensors[0], ctx.kind), cotangents)), None
+        return sum(times_cotangents(Slopes.apply(ctx.saved_tensors[0], ctx.kind), cotangents)), None
 
 
 class Total(Transformable):
@@ -163,16 +163,16 @@ class Total(Transformable):
         return cotangent.expand(ctx.saved_tensors[0].shape)
 
 
-def soft(logits: Array, told: Array, on: float, off: float) -> Array:
-    """Targets (rows, classes), from labels too."""
-    if told.dtype.is_floating_point:
-        return told
-    return gradient.two_valued(xp, told, logits.shape[-1], on, off, logits.dtype)
+def soft_targets(logits: Array, targets: Array, on: float, off: float) -> Array:
+    """Targets (rows, classes), which may be given as labels (rows,)."""
+    if targets.dtype.is_floating_point:
+        return targets
+    return gradient.two_valued(xp, targets, logits.shape[-1], on, off, logits.dtype)
 
 
 TRANSFORMED = Pieces(
-    loss=lambda logits, *told: Loss.apply(logits, soft(logits, *told)),
-    residual=lambda logits, *told: Residual.apply(logits, soft(logits, *told)),
+    loss=lambda logits, *targets: Loss.apply(logits, soft_targets(logits, *targets)),
+    residual=lambda logits, *targets: Residual.apply(logits, soft_targets(logits, *targets)),
     softmax=Softmax.apply,
     log_softmax=LogSoftmax.apply,
     logsumexp=LogSumExp.apply,

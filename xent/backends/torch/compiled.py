@@ -1,9 +1,9 @@
-"""The losses as TorchDynamo takes them: once differentiable, without the rules for transforms, which it refuses.
+"""The losses for TorchDynamo: once differentiable, without the rules for transforms, which it refuses.
 
-Between forwards and backwards a loss keeps the rows' numbers besides its arguments. One graph serves any number of
+Between forward and backward a loss saves the rows' numbers besides its arguments. One graph serves any number of
 rows: sums over the rows are torch's own, in float64.
 
-Imports torch at its top: TorchDynamo must find these classes made.
+Imports torch at its top: TorchDynamo must find these classes defined.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from ...numerics import binary, fold, gradient, tangents
 from ...numerics.fold import Partial
 from ..generic.binary import BinaryFunctions
 from ..generic.traced import Pieces, untargeted
-from .autograd import chained, soft, xp
+from .autograd import soft_targets, times_cotangents, xp
 
 
 class Loss(torch.autograd.Function):
     """The loss of logits and labels, or targets, once differentiable, its gradient from the partial of each row."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Array, told: Array, on: float, off: float) -> Array:
-        partial = whole_partial(logits, told, on, off)
-        ctx.save_for_backward(logits, told, *partial)
+    def forward(ctx: Any, logits: Array, targets: Array, on: float, off: float) -> Array:
+        partial = whole_partial(logits, targets, on, off)
+        ctx.save_for_backward(logits, targets, *partial)
         ctx.on, ctx.off = on, off
         return fold.finish(xp, partial)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
-        logits, told, *fields = ctx.saved_tensors
+        logits, targets, *fields = ctx.saved_tensors
         partial = Partial(*fields)
-        if not told.dtype.is_floating_point:
-            slope = gradient.gradient_sparse(xp, logits, told, ctx.on, ctx.off, partial, cotangent)
+        if not targets.dtype.is_floating_point:
+            slope = gradient.gradient_sparse(xp, logits, targets, ctx.on, ctx.off, partial, cotangent)
             return slope, None, None, None
-        slope = gradient.gradient_dense(xp, logits, told, partial, cotangent)
+        slope = gradient.gradient_dense(xp, logits, targets, partial, cotangent)
         of_targets = gradient.scaled(xp, -gradient.log_softmax(xp, logits, partial), cotangent)
         return slope, of_targets, None, None
 
@@ -76,9 +76,9 @@ class LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Array) -> Array:
-        view = untargeted(xp, logits)
-        ctx.save_for_backward(logits, view.max, view.sum_exp_rest)
-        return fold.log_partition(xp, view)
+        partial = untargeted(xp, logits)
+        ctx.save_for_backward(logits, partial.max, partial.sum_exp_rest)
+        return fold.log_partition(xp, partial)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> Array:
@@ -97,20 +97,22 @@ class Costs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Array) -> tuple[Array, None]:
-        yes, no = chained(binary.slopes(xp, ctx.saved_tensors[0], ctx.kind), cotangents)
+        yes, no = times_cotangents(binary.slopes(xp, ctx.saved_tensors[0], ctx.kind), cotangents)
         return yes + no, None
 
 
-def whole_partial(logits: Array, told: Array, on: float, off: float) -> Partial:
+def whole_partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
     """The partial of whole rows, from labels or from targets."""
-    if told.dtype.is_floating_point:
-        return fold.partial_dense(xp, logits, told)
-    return fold.partial_sparse(xp, logits, told, on, off)
+    if targets.dtype.is_floating_point:
+        return fold.partial_dense(xp, logits, targets)
+    return fold.partial_sparse(xp, logits, targets, on, off)
 
 
-def residual(logits: Array, told: Array, on: float, off: float) -> Array:
-    """w p − t without its derivative."""
-    return gradient.residual(xp, logits, soft(logits, told, on, off), whole_partial(logits, told, on, off))
+def residual(logits: Array, targets: Array, on: float, off: float) -> Array:
+    """w p − t, not differentiable."""
+    return gradient.residual(
+        xp, logits, soft_targets(logits, targets, on, off), whole_partial(logits, targets, on, off)
+    )
 
 
 def wide_sum(xp: Any, values: Array) -> Array:

@@ -16,28 +16,28 @@ import torch
 
 from ...arrays import Array
 from ...numerics import binary
-from .autograd import TRANSFORMED, soft
+from .autograd import TRANSFORMED, soft_targets
 
 
-def below(logits: Array) -> tuple[Array, Array, Array]:
+def shifted_logits(logits: Array) -> tuple[Array, Array, Array]:
     """max x, a constant (rows, 1); x − max x (rows, classes), NaN in a row without a softmax; log Σ exp of that."""
     values = logits.detach()
     highest = torch.amax(values, -1, keepdim=True)
     first = torch.arange(values.shape[-1], device=values.device) == torch.argmax(values, -1, keepdim=True)
     infinite = torch.isinf(highest)
     at_infinity = torch.where(values == highest, 0.0, -math.inf)
-    lost = (highest == -math.inf) | (infinite & (torch.sum(values == highest, -1, keepdim=True) > 1))
+    has_no_softmax = (highest == -math.inf) | (infinite & (torch.sum(values == highest, -1, keepdim=True) > 1))
     distance = torch.where(infinite, at_infinity, logits - torch.where(infinite, 0.0, highest))
-    distance = torch.where(lost, math.nan, distance)
+    distance = torch.where(has_no_softmax, math.nan, distance)
     rest = torch.where(first, torch.expm1(torch.where(first, distance, 0.0)), torch.exp(distance))
     wide = torch.sum(rest, -1, keepdim=True, dtype=torch.float64)
     return highest, distance, torch.log1p(wide.to(logits.dtype))
 
 
-def loss(logits: Array, told: Array, on: float, off: float) -> Array:
+def loss(logits: Array, labels_or_targets: Array, on: float, off: float) -> Array:
     """The loss of every row, from labels or from targets."""
-    targets = soft(logits, told, on, off)
-    _, distance, log_sum = below(logits)
+    targets = soft_targets(logits, labels_or_targets, on, off)
+    _, distance, log_sum = shifted_logits(logits)
     gaps = targets * torch.where((targets == 0) & torch.isinf(distance), 0.0, -distance)
     return torch.sum(gaps, -1) + torch.sum(targets, -1) * log_sum[:, 0]
 
@@ -47,12 +47,12 @@ def softmax(logits: Array) -> Array:
 
 
 def log_softmax(logits: Array) -> Array:
-    _, distance, log_sum = below(logits)
+    _, distance, log_sum = shifted_logits(logits)
     return distance - log_sum
 
 
 def logsumexp(logits: Array) -> Array:
-    highest, _, log_sum = below(logits)
+    highest, _, log_sum = shifted_logits(logits)
     return torch.where(torch.isinf(highest), highest, highest + log_sum)[:, 0]
 
 
@@ -60,10 +60,10 @@ def costs(xp: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
     """The costs of a certain yes and a certain no."""
     if kind != "logits":
         return binary.costs(xp, predictions, kind)
-    infinite, nothing = torch.isinf(predictions), torch.zeros_like(predictions)
+    infinite, zero = torch.isinf(predictions), torch.zeros_like(predictions)
     finite = torch.where(infinite, 0.0, predictions)  # subtle: logaddexp has no second derivative at infinity
-    yes = torch.where(infinite, torch.relu(-predictions), torch.logaddexp(nothing, -finite))
-    return yes, torch.where(infinite, torch.relu(predictions), torch.logaddexp(nothing, finite))
+    yes = torch.where(infinite, torch.relu(-predictions), torch.logaddexp(zero, -finite))
+    return yes, torch.where(infinite, torch.relu(predictions), torch.logaddexp(zero, finite))
 
 
 def wide_sum(xp: object, values: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Schedule for torch tensors: the plan for the same memory as another library sees it, inside torch's autograd.
+"""The schedule for torch tensors: the plan for the same memory as another library sees it, inside torch's autograd.
 
-A tensor on the CPU is read as a NumPy array, one on a GPU as a CuPy array, without a copy; where there is no such view,
+A tensor on the CPU is read as a NumPy array, one on a GPU as a CuPy array, without a copy; if there is no such view,
 torch itself computes, block by block. A call that is differentiated once is one node of the graph, with the kernel's
 own gradient. Under torch.compile, torch.func, forward mode, for double backward and for targets that require a gradient
 it is an expression (``generic/traced.py``) of functions that torch differentiates (``autograd.py``, ``compiled.py``).
@@ -38,13 +38,13 @@ is_tracing = getattr(torch._C, "_get_tracing_state", torch.jit.is_tracing)
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """Carries out one call, eager or transformed."""
+    """The result of one call, eager or transformed."""
     if transforms_are_active() or is_dual(predictions, targets, weights) or is_tracing():
         return traced(plan.problem, predictions, targets, weights)
-    wanted = plan.problem.differentiated and torch.is_grad_enabled() and plan.problem.method not in CONSTANT
-    follow = differentiable if wanted else plain
+    is_differentiated = plan.problem.differentiated and torch.is_grad_enabled() and plan.problem.method not in CONSTANT
+    compute = differentiable if is_differentiated else plain
     try:
-        return follow(plan, predictions, targets, weights)
+        return compute(plan, predictions, targets, weights)
     except Unreadable:  # tensors without values, as in a FakeTensorMode
         return traced(plan.problem, predictions, targets, weights)
 
@@ -58,12 +58,12 @@ def is_dual(predictions: Array, targets: Array | None, weights: Weights) -> bool
     """Whether forward mode asks for the derivative along one of the tensors."""
     if not is_forward():
         return False
-    tensors = (one for one in (predictions, targets, *weights) if isinstance(one, torch.Tensor))
-    return any(forward_ad.unpack_dual(one).tangent is not None for one in tensors)
+    tensors = (value for value in (predictions, targets, *weights) if isinstance(value, torch.Tensor))
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def traced(problem: Problem, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """One call as an expression, in a graph or under a transform: no value is looked at."""
+    """The result of one call as an expression, in a graph or under a transform: no value is read."""
     if weights.classes is not None and not isinstance(weights.classes, torch.Tensor):
         dtype = fold.compute_dtype(xp, predictions.dtype)
         weights = weights._replace(classes=torch.tensor(weights.classes, dtype=dtype, device=predictions.device))
@@ -84,12 +84,12 @@ def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weight
     """The result of one call as plain numbers."""
     view = view_of(plan, predictions)
     if view.library == "numpy":  # the host has no streams
-        return view.wrap(plan_run(view, predictions, targets, weights))
+        return view.wrap(run_plan(view, predictions, targets, weights))
     with torch.no_grad(), on_stream(view, predictions):
-        return view.wrap(plan_run(view, predictions, targets, weights))
+        return view.wrap(run_plan(view, predictions, targets, weights))
 
 
-def plan_run(view: View, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+def run_plan(view: View, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of the plan that the view follows, as arrays of its library."""
     if weights is not NO_WEIGHTS:
         weights = Weights(*(view.see(weight) for weight in weights))
@@ -176,6 +176,6 @@ def traced_gradients(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
     is_differentiated = torch.is_grad_enabled()
     with torch.enable_grad():
         value = traced(ctx.plan.problem, inputs[0], inputs[1], ctx.weights)
-        wanted = [tensor for tensor, needs in zip(inputs, needed, strict=True) if needs]
-        gradients = iter(torch.autograd.grad(value, wanted, cotangent, create_graph=is_differentiated))
+        leaves = [tensor for tensor, needs in zip(inputs, needed, strict=True) if needs]
+        gradients = iter(torch.autograd.grad(value, leaves, cotangent, create_graph=is_differentiated))
     return tuple(next(gradients) if needs else None for needs in needed)

@@ -13,7 +13,7 @@ from ...contract.plan import Plan
 
 
 class Unreadable(Exception):
-    """The tensor has no memory that could be looked at."""
+    """The tensor has no memory that can be read."""
 
 
 def is_readable(tensor: Array) -> bool:
@@ -49,7 +49,7 @@ def tensor_of(array: Array) -> Array:
 
 
 class View(NamedTuple):
-    """How the tensors of a plan are seen: by which library, and under which plan."""
+    """The library that reads the memory of the tensors, and the plan that it follows."""
 
     plan: Plan
     library: str
@@ -70,8 +70,8 @@ class View(NamedTuple):
     def wrap(self, value: Any) -> Any:
         """An array, or a tuple of them, as tensors on the same memory."""
         if isinstance(value, tuple):
-            several = [self.wrap(one) for one in value]
-            return type(value)(*several) if hasattr(value, "_fields") else tuple(several)
+            items = [self.wrap(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
         if self.library == "numpy":
             return tensor_of(value)
         return value if self.library == "torch" else torch.from_dlpack(value)
@@ -88,8 +88,8 @@ def view_of(plan: Plan, predictions: Array) -> View:
     return View(inner, inner.problem.array)
 
 
-class Handle:
-    """A stream by its address, in the protocol that torch's own streams have had since 2.10."""
+class StreamHandle:
+    """A stream by its address, with the protocol that torch's own streams have since 2.10."""
 
     def __init__(self, address: int):
         self.address = address
@@ -100,7 +100,9 @@ class Handle:
 
 @contextlib.contextmanager
 def on_stream(view: View, predictions: Array) -> Iterator[None]:
-    """Where CuPy sees the tensors, its work goes to torch's stream, in torch's order; tensors are seen in there too."""
+    """A context in which CuPy's work on the tensors goes to torch's stream; the tensors are to be seen inside it.
+
+    It does nothing for other libraries."""
     if view.library != "cupy":
         yield
         return
@@ -108,7 +110,9 @@ def on_stream(view: View, predictions: Array) -> Iterator[None]:
 
     ours = torch.cuda.current_stream(predictions.device)
     if hasattr(cupy.cuda.Stream, "from_external"):
-        theirs = cupy.cuda.Stream.from_external(ours if hasattr(ours, "__cuda_stream__") else Handle(ours.cuda_stream))
+        theirs = cupy.cuda.Stream.from_external(
+            ours if hasattr(ours, "__cuda_stream__") else StreamHandle(ours.cuda_stream)
+        )
     else:  # CuPy 13
         theirs = cupy.cuda.ExternalStream(ours.cuda_stream, predictions.device.index)
     with cupy.cuda.Device(predictions.device.index), theirs:
