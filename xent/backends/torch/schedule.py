@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from ... import arrays
 from ...arrays import Array
 from ...contract.plan import Plan
-from ...contract.problem import NO_WEIGHTS, Problem, Weights
+from ...contract.problem import Problem, Weights
 from ...numerics import fold
 from ...numerics.fold import Partial
 from ...numerics.reduction import Reducer
@@ -28,7 +28,7 @@ from ..generic import traced as expressions
 from ..generic.blocks import KernelCall
 from . import autograd, compiled, forward
 from .autograd import xp
-from .views import Unreadable, View, is_readable, on_stream, view_of
+from .views import TENSORS, HostView, Unreadable, is_readable, plan_and_view
 
 CONSTANT = frozenset({"loss_and_gradient", "partial"})
 """The methods whose results are plain numbers, whatever the predictions require."""
@@ -39,7 +39,7 @@ is_tracing = getattr(torch._C, "_get_tracing_state", torch.jit.is_tracing)
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call, eager or transformed."""
-    if transforms_are_active() or is_dual(predictions, targets, weights) or is_tracing():
+    if transforms_are_active() or is_tracing() or (is_forward() and is_dual(predictions, targets, weights)):
         return traced(plan.problem, predictions, targets, weights)
     is_differentiated = plan.problem.differentiated and torch.is_grad_enabled() and plan.problem.method not in CONSTANT
     compute = differentiable if is_differentiated else plain
@@ -56,8 +56,6 @@ def is_forward() -> bool:
 
 def is_dual(predictions: Array, targets: Array | None, weights: Weights) -> bool:
     """Whether forward mode asks for the derivative along one of the tensors."""
-    if not is_forward():
-        return False
     tensors = (value for value in (predictions, targets, *weights) if isinstance(value, torch.Tensor))
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
@@ -82,19 +80,9 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
 
 def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call as plain numbers."""
-    view = view_of(plan, predictions)
-    if view.library == "numpy":  # the host has no streams
-        return view.wrap(run_plan(view, predictions, targets, weights))
-    with torch.no_grad(), on_stream(view, predictions):
-        return view.wrap(run_plan(view, predictions, targets, weights))
-
-
-def run_plan(view: View, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """The result of the plan that the view follows, as arrays of its library."""
-    if weights is not NO_WEIGHTS:
-        weights = Weights(*(view.see(weight) for weight in weights))
-    run = generic.run if view.library == "torch" else view.plan.run
-    return run(view.plan, view.see(predictions), view.see(targets), weights)
+    kernel_plan, view = plan_and_view(plan, predictions)
+    run = generic.run if view is TENSORS else kernel_plan.run
+    return view.call(run, kernel_plan, predictions, targets, weights)
 
 
 def differentiable(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
@@ -102,9 +90,9 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
     problem = plan.problem
     if problem.op == "binary" or problem.method != "loss":
         if problem.method == "statistics":
-            view = view_of(plan, predictions)
-            with on_stream(view, predictions):
-                kernel_call_of(view, predictions, targets, weights)  # raises if a label is bad
+            kernel_plan, view = plan_and_view(plan, predictions)
+            with view.on_stream(predictions):
+                kernel_call_of(kernel_plan, view, predictions, targets, weights)  # raises if a label is bad
         return traced(problem, predictions, targets, weights)
     if not any(getattr(weight, "requires_grad", False) for weight in weights):
         return KernelLoss.apply(predictions, targets, plan, weights)
@@ -127,10 +115,12 @@ def weighted_by_torch(plan: Plan, predictions: Array, targets: Array | None, wei
     return xp.reshape(value, batch) if options.reduction == "none" else value
 
 
-def kernel_call_of(view: View, predictions: Array, targets: Array, weights: Weights) -> tuple[KernelCall, Rows]:
+def kernel_call_of(
+    plan: Plan, view: HostView, predictions: Array, targets: Array | None, weights: Weights
+) -> tuple[KernelCall, Rows]:
     """The memory of the tensors beside the kernel that takes it, and its rows; raises if a label is bad."""
     logits, seen_targets, *rest = (view.see(value) for value in (predictions, targets, *weights))
-    call = generic.kernel_call(arrays.namespace(logits), view.plan, logits, seen_targets)
+    call = generic.kernel_call(arrays.namespace(logits), plan, logits, seen_targets)
     return call, generic.rows_of_call(call, seen_targets, Weights(*rest))
 
 
@@ -139,9 +129,9 @@ class KernelLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, predictions: Array, targets: Array, plan: Plan, weights: Weights) -> Array:
-        view = view_of(plan, predictions)
-        with arrays.without_fp_warnings(), on_stream(view, predictions):
-            call, rows = kernel_call_of(view, predictions, targets, weights)
+        kernel_plan, view = plan_and_view(plan, predictions)
+        with arrays.without_fp_warnings(), view.on_stream(predictions):
+            call, rows = kernel_call_of(kernel_plan, view, predictions, targets, weights)
             dtype = fold.compute_dtype(call.xp, call.logits.dtype)
             partial = blocks.partial(call, dtype) if plan.problem.uses_fold else ()
             loss = fold.finish(call.xp, partial) if partial else blocks.loss(call, dtype)
@@ -158,11 +148,10 @@ class KernelLoss(torch.autograd.Function):
         scale = scale * torch.reshape(cotangent, (-1,))
         if torch.is_grad_enabled() or ctx.needs_input_grad[1] or not is_readable(scale):
             return (*traced_gradients(ctx, cotangent), None, None)
-        plan = ctx.plan
-        view = view_of(plan, predictions)
-        with arrays.without_fp_warnings(), on_stream(view, predictions):
+        kernel_plan, view = plan_and_view(ctx.plan, predictions)
+        with arrays.without_fp_warnings(), view.on_stream(predictions):
             logits, seen_targets, scale = (view.see(value) for value in (predictions, targets, scale))
-            call = generic.kernel_call(arrays.namespace(logits), view.plan, logits, seen_targets)
+            call = generic.kernel_call(arrays.namespace(logits), kernel_plan, logits, seen_targets)
             if fields:
                 gradient = blocks.gradient(call, Partial(*map(view.see, fields)), scale)
             else:

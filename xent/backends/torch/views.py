@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
 from ...arrays import Array
 from ...contract.plan import Plan
+from ...contract.problem import NO_WEIGHTS, Weights
+
+Run = Callable[[Plan, Any, Any, Weights], Any]
 
 
 class Unreadable(Exception):
@@ -48,44 +51,77 @@ def tensor_of(array: Array) -> Array:
         return torch.from_numpy(array.view("uint16")).view(torch.bfloat16)
 
 
-class View(NamedTuple):
-    """The library that reads the memory of the tensors, and the plan that it follows."""
+class HostView:
+    """The memory of tensors on the CPU as NumPy's arrays."""
 
-    plan: Plan
-    library: str
+    array_of = staticmethod(array_of)
+    """The memory of a tensor as an array."""
 
     def see(self, value: Any) -> Any:
         """The memory of a tensor as an array; anything else as it is."""
-        if not isinstance(value, torch.Tensor):
-            return value
-        if self.library == "numpy":
-            return array_of(value)
-        value = value.detach()
-        if self.library == "cupy":
-            import cupy
-
-            return cupy.from_dlpack(value)
-        return value
+        return self.array_of(value) if isinstance(value, torch.Tensor) else value
 
     def wrap(self, value: Any) -> Any:
         """An array, or a tuple of them, as tensors on the same memory."""
-        if isinstance(value, tuple):
-            items = [self.wrap(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-        if self.library == "numpy":
-            return tensor_of(value)
-        return value if self.library == "torch" else torch.from_dlpack(value)
+        return map_tuple(self.wrap, value) if isinstance(value, tuple) else tensor_of(value)
+
+    def on_stream(self, tensor: Array) -> contextlib.AbstractContextManager[Any]:
+        """A context in which the view's library works in the order of torch's work."""
+        return NO_CONTEXT
+
+    def call(self, run: Run, plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+        """The result of a plan's ``run`` on the memory of the tensors, as tensors."""
+        if weights is not NO_WEIGHTS:
+            weights = Weights(*map(self.see, weights))
+        targets = targets if targets is None else self.array_of(targets)
+        return self.wrap(run(plan, self.array_of(predictions), targets, weights))
 
 
-def view_of(plan: Plan, predictions: Array) -> View:
-    """The plan's view of its tensors: the inner plan that serves this call, or torch itself."""
-    inner = plan.inner
-    if inner is None:
-        return View(plan, "torch")
-    if inner.guard is not None:
-        size = predictions.element_size()
-        inner = inner.for_call(predictions, tuple(stride * size for stride in predictions.stride()))
-    return View(inner, inner.problem.array)
+class GpuView(HostView):
+    """The memory of tensors on a GPU as CuPy's arrays, which are to be seen on torch's stream."""
+
+    @staticmethod
+    def array_of(tensor: Array) -> Any:
+        import cupy
+
+        return cupy.from_dlpack(tensor.detach())
+
+    def wrap(self, value: Any) -> Any:
+        return map_tuple(self.wrap, value) if isinstance(value, tuple) else torch.from_dlpack(value)
+
+    @contextlib.contextmanager
+    def on_stream(self, tensor: Array) -> Iterator[None]:
+        import cupy
+
+        index, ours = tensor.device.index, torch.cuda.current_stream(tensor.device)
+        if hasattr(cupy.cuda.Stream, "from_external"):
+            has_protocol = hasattr(ours, "__cuda_stream__")
+            theirs = cupy.cuda.Stream.from_external(ours if has_protocol else StreamHandle(ours.cuda_stream))
+        else:  # CuPy 13
+            theirs = cupy.cuda.ExternalStream(ours.cuda_stream, index)
+        with cupy.cuda.Device(index), theirs:
+            yield
+
+    def call(self, run: Run, plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+        with self.on_stream(predictions):
+            return super().call(run, plan, predictions, targets, weights)
+
+
+class TensorView(HostView):
+    """Tensors as they are, without autograd: no other library sees their memory."""
+
+    array_of = staticmethod(torch.Tensor.detach)
+
+    def wrap(self, value: Any) -> Any:
+        return value
+
+    def on_stream(self, tensor: Array) -> contextlib.AbstractContextManager[Any]:
+        context: contextlib.AbstractContextManager[Any] = torch.no_grad()
+        return context
+
+    def call(self, run: Run, plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+        with torch.no_grad():
+            return super().call(run, plan, predictions, targets, weights)
 
 
 class StreamHandle:
@@ -98,22 +134,23 @@ class StreamHandle:
         return 0, self.address
 
 
-@contextlib.contextmanager
-def on_stream(view: View, predictions: Array) -> Iterator[None]:
-    """A context in which CuPy's work on the tensors goes to torch's stream; the tensors are to be seen inside it.
+def map_tuple(function: Callable[[Any], Any], values: tuple[Any, ...]) -> Any:
+    """The function of every item, in a tuple of the same type."""
+    items = [function(value) for value in values]
+    return type(values)(*items) if hasattr(values, "_fields") else tuple(items)
 
-    It does nothing for other libraries."""
-    if view.library != "cupy":
-        yield
-        return
-    import cupy
 
-    ours = torch.cuda.current_stream(predictions.device)
-    if hasattr(cupy.cuda.Stream, "from_external"):
-        theirs = cupy.cuda.Stream.from_external(
-            ours if hasattr(ours, "__cuda_stream__") else StreamHandle(ours.cuda_stream)
-        )
-    else:  # CuPy 13
-        theirs = cupy.cuda.ExternalStream(ours.cuda_stream, predictions.device.index)
-    with cupy.cuda.Device(predictions.device.index), theirs:
-        yield
+NO_CONTEXT = contextlib.nullcontext()
+TENSORS = TensorView()
+VIEWS = {"numpy": HostView(), "cupy": GpuView()}
+
+
+def plan_and_view(plan: Plan, predictions: Array) -> tuple[Plan, HostView]:
+    """The inner plan that serves this call, and the view it needs; without one, the plan itself and the tensors."""
+    inner = plan.inner
+    if inner is None:
+        return plan, TENSORS
+    if inner.guard is not None:
+        size = predictions.element_size()
+        inner = inner.for_call(predictions, tuple(stride * size for stride in predictions.stride()))
+    return inner, VIEWS[inner.problem.array]
