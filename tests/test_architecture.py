@@ -1,5 +1,6 @@
 """docs/architecture.md is true: its pictures are those of the imports, and what it names is there."""
 
+import ast
 import re
 import runpy
 import shutil
@@ -120,3 +121,54 @@ def test_a_name_of_a_file_that_was_moved_is_seen():
         "backends/tensors.py",
         "selection/",
     ]
+
+
+# -------------------- functions that the page names
+
+
+def definitions(path):
+    """Every name that a module defines, and those of its classes as Class.name."""
+    found = set()
+
+    def add(body, prefix):
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(f"{prefix}{node.name}")
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found.update(f"{prefix}{target.id}" for target in targets if isinstance(target, ast.Name))
+            if isinstance(node, ast.ClassDef):
+                add(node.body, f"{prefix}{node.name}.")
+
+    add(ast.parse(path.read_text(encoding="utf-8")).body, "")
+    return found
+
+
+def undefined(text):
+    """Each ``file.py:function`` of a text that the package does not define."""
+    named = set(re.findall(r"`([\w/]+\.py):([\w.]+)`", text))
+    files = {path for path, _ in named if (ROOT / "xent" / path).exists()}
+    there = {path: definitions(ROOT / "xent" / path) for path in files}
+    return sorted(f"{path}:{name}" for path, name in named if name not in there.get(path, ()))
+
+
+def test_every_function_that_the_page_names_is_defined_in_the_file_it_names():
+    assert undefined(PAGE.read_text(encoding="utf-8")) == []
+
+
+def test_a_name_that_is_not_defined_is_seen():
+    text = "`numerics/fold.py:merge` `numerics/fold.py:Partial.max` `numerics/fold.py:mrege` `fold.py:merge`"
+
+    assert undefined(text) == ["fold.py:merge", "numerics/fold.py:mrege"]
+
+
+def test_every_life_is_told_in_ten_lines():
+    lives = re.findall(r"^## (?:On|Of) (.*?)$(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+    assert {name: len(re.findall(r"^\d+\. ", life, re.MULTILINE)) for name, life in lives} == {
+        "NumPy": 10,
+        "torch: eager, autograd, compiled": 10,
+        "Dask": 10,
+        "an evaluation": 10,
+        "a plugin": 10,
+    }
