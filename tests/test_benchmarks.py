@@ -25,6 +25,7 @@ ROWS = {
         "| scan of 300 distributions, ms | ≤ 30 | ",
         *(f"| 300 distributions more, {plugins} plugins | " for plugins in (0, 1, 20)),
     ),
+    "bench_plain_numba": ("| (8, 100) numpy, loss | ", "| (1024, 1000) numpy, loss | "),
     "bench_import": ("| `import xent` | ", "| optional libraries loaded by any of them | 0 | 0.000"),
     "bench_evaluate_numba": (
         "| xent.evaluate of .npy | 2 | ",

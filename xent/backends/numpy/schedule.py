@@ -67,7 +67,7 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
 def run_plain(plan: Plan, logits: Array, labels: Array) -> Any:
     """The result of a call with no option but a reduction; None if a label, a row or the kernel needs more care.
 
-    The bits are those of the generic schedule; ``benchmarks/bench_dispatch.py`` has what is gained.
+    The bits are those of the generic schedule; ``benchmarks/bench_plain_numba.py`` shows what is gained.
     """
     problem, reduction = plan.problem, plan.problem.options.reduction
     if plan.kernel == "numpy":

@@ -1,0 +1,72 @@
+"""What the short way of plain calls on NumPy arrays is worth beside the generic schedule, for both CPU kernels.
+
+A plain call has labels, two axes and no option but a reduction. The counting model: the generic schedule makes a record
+of the call, the masks of bad labels and one of its tiles, some twenty NumPy operations whatever the size; the short way
+makes none. So it is worth a constant number of microseconds, and nothing once a row's exponentials take longer.
+
+The plan of a call is made once; then ``numpy.schedule.run`` and ``generic.schedule.run`` follow it in turns, on the same
+arrays, and their results must be the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import measure
+import numpy as np
+from measure import Report
+
+import xent
+from xent.backends.generic import schedule as generic
+from xent.contract.problem import NO_WEIGHTS
+from xent.dispatch import settings
+
+SHAPES = ((8, 100), (128, 100), (1024, 1000))
+FUNCTIONS = {"loss": xent.sparse_cross_entropy, "loss and gradient": xent.value_and_grad(xent.sparse_cross_entropy)}
+
+
+def kernels() -> list[str]:
+    """xent's own kernel for NumPy, and that of xent-numba if it is installed."""
+    specs = {kernel for plugin in xent.plugins() for kernel in plugin.kernels}
+    return ["numpy", *(["numba"] if "numba (sparse)" in specs else [])]
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two results, or pairs of results, are the same bits."""
+    pairs = zip(a, b, strict=True) if isinstance(a, tuple) else ((a, b),)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def main(quick: bool = False) -> str:
+    """The page of results."""
+    report = Report("plain_numba", "The short way of plain calls", ("numba",))
+    report.add(measure.ONE_CORE, measure.HOW)
+    sizes = {"rounds": 2, "sample_seconds": 0} if quick else {"rounds": 51, "sample_seconds": 0.02}
+    rows, rng = [], np.random.default_rng(8)
+    for shape in SHAPES:
+        logits, labels = rng.standard_normal(shape, dtype=np.float32), rng.integers(0, shape[1], shape[0])
+        for kernel in kernels():
+            for name, function in FUNCTIONS.items():
+                if kernel == "numpy" and name != "loss":  # which has no short way
+                    continue
+                settings.forget_plans()
+                with xent.using(kernel=kernel):
+                    function(logits, labels)
+                    (plan,) = settings.current().plans.values()
+                ways = {
+                    "short": functools.partial(plan.run, plan, logits, labels, NO_WEIGHTS),
+                    "generic": functools.partial(generic.run, plan, logits, labels, NO_WEIGHTS),
+                }
+                assert same_bits(ways["short"](), ways["generic"]())
+                seconds = measure.interleave(ways, **sizes)
+                case = f"{shape} {kernel}, {name}"
+                report.add(**{case: {"seconds": seconds}})
+                spreads = (measure.spread(seconds[way]).show(1e-6) for way in ways)
+                rows.append((case, *spreads, measure.ratio(seconds["generic"], seconds["short"]).show()))
+    report.add("## Times", measure.table(("µs", "short way", "generic schedule", "generic / short"), rows))
+    return report.write(quick)
+
+
+if __name__ == "__main__":
+    measure.command_line(main)
