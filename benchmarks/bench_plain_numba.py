@@ -4,8 +4,8 @@ A plain call has labels, two axes and no option but a reduction. The counting mo
 of the call, the masks of bad labels and one of its tiles, some twenty NumPy operations whatever the size; the short way
 makes none. So it is worth a constant number of microseconds, and nothing once a row's exponentials take longer.
 
-The plan of a call is made once; then ``numpy.schedule.run`` and ``generic.schedule.run`` follow it in turns, on the same
-arrays, and their results must be the same bits.
+The plan of a call is made once; then ``numpy.schedule.run`` and ``generic.schedule.run`` follow it in turns, on the
+same arrays, and their results must be the same bits.
 """
 
 from __future__ import annotations
