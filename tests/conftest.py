@@ -40,9 +40,7 @@ OUTER = {
     "test_faults": "kills processes and clusters",
     "test_formats": "every format, on every scheduler",
     "test_golden": "the semantics' rows to their last digits",
-    "test_jax": "JAX compiles each shape anew",
     "test_peers": "imports every peer",
-    "test_reference": "makes golden values again",
 }
 """The test files that ``make check`` leaves to ``make test``, and why."""
 OUTER_VARIANTS = ("dask-split", "jax", "jax-jit", "cupy")

@@ -47,6 +47,7 @@ def test_every_format_is_tested(paths):
     assert list(paths) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("chunk_bytes", [1, 14 * 61, 10**6])
 def test_a_format_leaves_the_same_bits_as_the_arrays_in_hand(paths, logits, labels, name, chunk_bytes):
@@ -55,6 +56,7 @@ def test_a_format_leaves_the_same_bits_as_the_arrays_in_hand(paths, logits, labe
     assert evaluate(predictions, truth, chunk_bytes=chunk_bytes) == evaluate(logits, labels)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_processes_leaves_the_same_bits_from_every_format(paths, logits, labels):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}

@@ -67,6 +67,7 @@ def rightly_differentiated(function, *arrays):
 # -------------------- gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_grad_is_p_minus_the_target(x64, rng, dtype, smoothing):
@@ -113,6 +114,7 @@ def test_forward_mode_is_right_at_the_edges_of_the_logits(form, label):
     assert np.isnan(found[~finite]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean", xent.Mean("all")], ids=str)
 def test_derivatives_of_every_kind_and_reduction_agree_with_differences(wide, x, kind, reduction):
@@ -124,6 +126,7 @@ def test_derivatives_of_every_kind_and_reduction_agree_with_differences(wide, x,
     assert rightly_differentiated(lambda x: sparse(x, jnp.asarray(LABELS), **told), given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [sparse, dense], ids=["sparse", "dense"])
 def test_weights_and_targets_have_derivatives_of_any_order(wide, x, t, rng, function):
     sample, classes = rng.random(5) + 0.5, rng.random(3) + 0.5
@@ -156,11 +159,13 @@ def test_constant_targets_leave_the_gradient_finite_at_a_masked_logit():
     assert same(slope, [[0, 0, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIECES)
 def test_softmax_and_its_companions_have_derivatives_of_any_order(wide, x, name):
     assert rightly_differentiated(PIECES[name], x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
 def test_binary_targets_have_derivatives_of_any_order(wide, rng, kind):
     given = rng.standard_normal(7) if kind == "logits" else rng.random(7) * 0.8 + 0.1
@@ -174,6 +179,7 @@ def test_a_binary_logit_has_the_slope_of_the_sigmoid_at_zero_and_at_infinity(log
     assert jax.grad(lambda x: binary(x, jnp.ones(()), reduction="sum"))(jnp.asarray(logit)) == expected
 
 
+@pytest.mark.slow
 def test_row_statistics_have_derivatives_where_they_are_smooth(wide, x):
     def statistics(x):
         found = xent.row_statistics(x, jnp.asarray(LABELS))._asdict()
@@ -212,6 +218,7 @@ def test_what_a_caller_makes_of_a_row_without_a_softmax_is_nan_under_jit_too(fun
 # -------------------- ignored rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["ignore_index", "sample_weight"])
 @pytest.mark.parametrize("is_jitted", [False, True], ids=["eager", "jit"])
 def test_an_ignored_row_has_gradient_and_curvature_zero_though_it_holds_nan(told, is_jitted):
@@ -242,6 +249,7 @@ def test_vmap_gives_the_rows_their_losses(x64, x):
     assert np.allclose(jax.vmap(sparse)(logits, labels), sparse(logits, labels), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_of_grad_gives_each_example_its_gradient(x):
     logits, labels = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS)
     whole = jax.grad(lambda x: sparse(x, labels).sum())(logits)
@@ -249,6 +257,7 @@ def test_vmap_of_grad_gives_each_example_its_gradient(x):
     assert np.allclose(jax.vmap(jax.grad(sparse))(logits, labels), whole, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [EDGES[name] for name in ("plain", "tie", "all-equal", "masked")])
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev], ids=["forward", "reverse"])
 @pytest.mark.parametrize("inner", [jax.jacfwd, jax.jacrev], ids=["forward", "reverse"])
@@ -259,6 +268,7 @@ def test_the_hessian_is_that_of_the_softmax_at_ties_and_masks_too(wide, outer, i
     assert np.allclose(outer(inner(lambda x: sparse(x, jnp.asarray(1))))(logits), jnp.diag(p) - p[:, None] * p)
 
 
+@pytest.mark.slow
 def test_the_third_derivative_is_right(wide, x):
     hessian, row, step = jax.hessian(lambda x: sparse(x, jnp.asarray(1))), jnp.asarray(x[0]), 1e-5
     shift = jnp.eye(3)[1] * step
@@ -268,6 +278,7 @@ def test_the_third_derivative_is_right(wide, x):
     )
 
 
+@pytest.mark.slow
 def test_value_and_grad_works_eagerly_under_jit_and_under_vmap(x):
     logits, labels = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS)
     both = xent.value_and_grad(sparse)
@@ -317,6 +328,7 @@ def test_jit_changes_no_bit_of_a_binary_loss(name):
     assert seeds_whose_bits_differ(binary, OPTIONS[name]) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
 def test_jit_changes_no_bit_of_a_mean_whose_weights_are_constants_of_the_trace():
     assert seeds_whose_bits_differ(sparse, OPTIONS["weighted mean"], seeds=8, is_constant=True) == set()
@@ -410,6 +422,7 @@ def test_no_rows_have_an_empty_gradient_and_a_mean_of_nan():
     assert np.isnan(sparse(logits, labels, reduction="mean"))
 
 
+@pytest.mark.slow
 def test_a_linear_model_learns(rng):
     inputs = jnp.asarray(rng.standard_normal((30, 4)), jnp.float32)
     labels = jnp.argmax(inputs[:, :3], -1)

@@ -404,6 +404,7 @@ def edge_cases():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", edge_cases())
 def test_an_edge_case_has_a_page(name):
     logits, labels, options = edge_cases()[name]

@@ -18,8 +18,6 @@ SEMANTICS = sorted(str(path) for path in TESTS.glob("test_semantics_*.py"))
 QUICK = {"numpy", "numpy-generic", "torch", "dask", "array-api-strict"}
 LARGE = "test_labels_reach_every_row_of_more_than_two_to_the_31_logits"  # seconds by its nature
 
-OF_JAX = ("in a trace", "forward mode", "jit or not", "jax_debug_nans")  # in the rows that tests of JAX alone hold
-
 
 def run(*arguments, paths=(), **environment) -> subprocess.CompletedProcess:
     """A run of pytest with xent's options, without what the run that this test is in was told."""
@@ -51,7 +49,7 @@ def test_every_promise_is_in_make_check_on_every_library_that_is_there():
     not_held = [row for row, names in held_by if names and names.isdisjoint(quick)]
 
     assert {name for name, variants in less.items() if variants} == {LARGE}
-    assert len(held_by) > 50 and [row for row in not_held if not any(word in row for word in OF_JAX)] == []
+    assert len(held_by) > 50 and not_held == []
 
 
 @pytest.mark.slow
