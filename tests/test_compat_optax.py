@@ -144,6 +144,7 @@ def test_numpy_s_arrays_may_stand_beside_the_logits(lib: Library, words: str) ->
     np.testing.assert_allclose(result, call(logits, *others), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
 @pytest.mark.parametrize("words", CALLS)
 def test_torch_compiles_it_as_one_graph(words: str) -> None:
