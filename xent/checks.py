@@ -198,15 +198,15 @@ def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason:
 
 def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
     """Predictions and targets fit, on every call: no kernel ever sees arrays that do not."""
-    shape, axis = predictions.shape, problem.axis
-    if problem.op == "sparse":
+    shape, axis, op = predictions.shape, problem.axis, problem.op
+    if op == "sparse":
         rows = shape[:axis] if axis + 1 == len(shape) else shape[:axis] + shape[axis + 1 :]
         if targets is not None and targets.shape != rows:
             reason = f"predictions {tuple(shape)} without axis {axis}"
             expect(problem.function, "labels", targets, tuple(rows), reason)
     elif targets is not None and targets.shape != shape:
         expect(problem.function, "targets", targets, tuple(shape), "that of the predictions")
-    if problem.op != "binary" and shape[axis] == 0:
+    if op != "binary" and shape[axis] == 0:
         raise ValueError(
             f"{problem.function}: `predictions` must have at least one class, got shape {tuple(shape)}. Pass C ≥ 1."
         )

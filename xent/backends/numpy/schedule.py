@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ... import arrays
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
@@ -76,7 +75,7 @@ def run_plain(plan: Plan, logits: Array, labels: Array) -> Any:
     if problem.method not in plan.methods or plan.block_elements is not None or not all_inside(logits, labels):
         return None
     kernel = plan.resolve_kernel()
-    with arrays.without_fp_warnings():
+    with np.errstate(all="ignore"):
         if problem.method == "loss":
             return reduced(kernel.loss(logits, labels, 1.0, 0.0, threads=problem.threads), reduction)
         like = np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32)
