@@ -77,7 +77,7 @@ def test_an_example_is_one_idea_in_public_names(path):
 @pytest.mark.parametrize(
     "source",
     [
-        "import xent.dispatch.selection",
+        "import xent.dispatch.calls",
         "from xent import fold",
         "from xent.numerics import fold",
         "from xent.testing import fold",

@@ -56,7 +56,7 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
 @pytest.mark.parametrize(
     ("contract", "module", "line"),
     [
-        pytest.param("layers", "xent.numerics.fold", "import xent.dispatch.selection", id="an-upward-import"),
+        pytest.param("layers", "xent.numerics.fold", "import xent.dispatch.calls", id="an-upward-import"),
         pytest.param("layers", "xent.errors", "def late():\n    import xent.losses", id="an-upward-import-later"),
         pytest.param("layers", "xent.utilities", "", id="a-room-in-no-layer"),
         pytest.param("layers", "xent.contract.plan", "from ..numerics import fold", id="a-plan-that-knows-the-fold"),
@@ -79,7 +79,7 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
         pytest.param(
             "kit", "xent.testing.comparison", "from .promises import accuracy", id="a-comparison-that-knows-promises"
         ),
-        pytest.param("facade", "xent.dispatch.selection", "import xent", id="the-facade-from-below"),
+        pytest.param("facade", "xent.dispatch.calls", "import xent", id="the-facade-from-below"),
         pytest.param("compat", "xent.compat.torch", "import xent.checks", id="compat-that-knows-internals"),
         pytest.param("compat", "xent.compat.torch", "from .. import arrays", id="compat-that-knows-them-relatively"),
         pytest.param(
@@ -92,7 +92,7 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
         pytest.param("numerics", "xent.numerics", "from pluggy import HookspecMarker", id="pluggy-in-the-mathematics"),
         pytest.param("witness", "xent.testing.reference", "from . import fold", id="a-witness-that-asks-the-fold"),
         pytest.param("independence", "xent.losses", "import xent.testing.reference", id="a-loss-by-the-reference"),
-        pytest.param("libraries", "xent.dispatch.selection", "import torch.nn", id="a-library-outside-its-backend"),
+        pytest.param("libraries", "xent.dispatch.calls", "import torch.nn", id="a-library-outside-its-backend"),
         pytest.param("libraries", "xent.backends.generic.schedule", "import cupy", id="a-library-in-another-backend"),
     ],
 )
@@ -172,7 +172,7 @@ def test_plugins_examples_and_compat_use_public_names_only() -> None:
         ("from ..kernels import KernelSpec", []),
         ("from .. import sparse_cross_entropy", []),
         ("from .. import arrays, checks", ["xent.arrays", "xent.checks"]),
-        ("from ..dispatch.selection import unwrap", ["xent.dispatch.selection"]),
+        ("from ..dispatch.selection import unwrap", ["xent.dispatch.calls"]),
         ("def late():\n    from ..numerics import fold", ["xent.numerics"]),
     ],
 )

@@ -18,7 +18,8 @@ from toy_library import Shy
 
 import xent
 from xent.contract.problem import Options
-from xent.dispatch import eligibility, selection, settings
+from xent.dispatch import calls as selection
+from xent.dispatch import eligibility, settings
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from . import checks, losses
 from .arrays import Array
 from .contract.plan import Decision
 from .contract.problem import Options, Route, Weights, weights_of
-from .dispatch import selection
+from .dispatch import calls
 
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
 FUNCTIONS: list[Any] = [*losses.ROUTES]
@@ -86,7 +86,7 @@ def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Arr
     @functools.wraps(function)
     def with_gradient(predictions: Array, targets: Array, /, **keywords: Any) -> tuple[Array, Array]:
         options, weights = options_and_weights(function, {**bound, **keywords})
-        return selection.apply(  # type: ignore[no-any-return]  # arrays are Any
+        return calls.apply(  # type: ignore[no-any-return]  # arrays are Any
             route, predictions, targets, options, weights
         )
 
@@ -129,4 +129,4 @@ Pass predictions.astype("float32").
     routes = GRADIENTS if hasattr(outer, "gradient_of") else losses.ROUTES
     function, bound = unpack("explain", getattr(outer, "gradient_of", outer))
     requested, weights = options_and_weights(function, {**bound, **late, **options})
-    return selection.explain(routes[function], predictions, targets, requested, weights)
+    return calls.explain(routes[function], predictions, targets, requested, weights)

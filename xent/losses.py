@@ -6,7 +6,7 @@ from typing import Any
 
 from .arrays import Array
 from .contract.problem import NO_WEIGHTS, Route, Weights, weights_of
-from .dispatch import selection
+from .dispatch import calls
 
 SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
 DENSE = Route("cross_entropy", "dense", "loss")
@@ -84,7 +84,7 @@ def sparse_cross_entropy(
     """
     options = (axis, kind, reduction, ignore_index, label_smoothing, 0, None)
     weights = NO_WEIGHTS if sample_weight is None and class_weight is None else Weights(sample_weight, class_weight)
-    return selection.apply(SPARSE, predictions, labels, options, weights)
+    return calls.apply(SPARSE, predictions, labels, options, weights)
 
 
 def cross_entropy(
@@ -139,7 +139,7 @@ def cross_entropy(
     """
     options = (axis, kind, reduction, None, label_smoothing, 0, None)
     weights = NO_WEIGHTS if sample_weight is None and class_weight is None else Weights(sample_weight, class_weight)
-    return selection.apply(DENSE, predictions, targets, options, weights)
+    return calls.apply(DENSE, predictions, targets, options, weights)
 
 
 def binary_cross_entropy(
@@ -190,7 +190,7 @@ def binary_cross_entropy(
     """
     options = (-1, kind, reduction, None, 0.0, 0, None)
     weights = weights_of(sample_weight, None, pos_weight)
-    return selection.apply(BINARY, predictions, targets, options, weights)
+    return calls.apply(BINARY, predictions, targets, options, weights)
 
 
 ROUTES = {sparse_cross_entropy: SPARSE, cross_entropy: DENSE, binary_cross_entropy: BINARY}

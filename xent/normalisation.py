@@ -7,7 +7,7 @@ from typing import Any
 from . import arrays, checks
 from .arrays import Array
 from .contract.problem import Options, Route
-from .dispatch import selection
+from .dispatch import calls
 from .numerics import targets
 
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))
@@ -45,7 +45,7 @@ def logsumexp(logits: Array, /, *, axis: int = -1, keepdims: bool = False) -> Ar
     >>> float(xent.logsumexp(np.asarray([0.0, 0.0])))
     0.6931471805599453
     """
-    value = selection.apply(LOGSUMEXP, logits, None, Options(axis))
+    value = calls.apply(LOGSUMEXP, logits, None, Options(axis))
     return arrays.namespace(value).expand_dims(value, axis=axis) if keepdims else value
 
 
@@ -75,7 +75,7 @@ def softmax(logits: Array, /, *, axis: int = -1) -> Array:
     >>> xent.softmax(np.zeros(4)).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
-    return selection.apply(SOFTMAX, logits, None, Options(axis))
+    return calls.apply(SOFTMAX, logits, None, Options(axis))
 
 
 def log_softmax(logits: Array, /, *, axis: int = -1) -> Array:
@@ -104,7 +104,7 @@ def log_softmax(logits: Array, /, *, axis: int = -1) -> Array:
     >>> float(xent.log_softmax(np.asarray([0.0, -40.0]))[0])
     -4.248354255291589e-18
     """
-    return selection.apply(LOG_SOFTMAX, logits, None, Options(axis))
+    return calls.apply(LOG_SOFTMAX, logits, None, Options(axis))
 
 
 def one_hot(
@@ -147,7 +147,7 @@ def one_hot(
     >>> xent.one_hot(np.asarray([1, -1]), 3).tolist()
     [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    labels = selection.unwrap(labels)
+    labels = calls.unwrap(labels)
     checks.array("one_hot", "labels", labels)
     checks.labels_dtype("one_hot", labels)
     checks.classes("one_hot", num_classes)

@@ -7,7 +7,7 @@ from typing import Any
 from . import arrays, checks
 from .arrays import Array
 from .contract.problem import Options, Route
-from .dispatch import selection
+from .dispatch import calls
 from .numerics import fold
 from .numerics.fold import Partial
 from .numerics.statistics import RowStatistics
@@ -57,7 +57,7 @@ def row_statistics(
     1
     """
     options = Options(axis, kind, "none", ignore_index)
-    return selection.apply(  # type: ignore[no-any-return]  # arrays are Any
+    return calls.apply(  # type: ignore[no-any-return]  # arrays are Any
         STATISTICS, predictions, labels, options
     )
 
@@ -118,8 +118,8 @@ def partial(
     checks.slice_of_classes(labels, targets, first_class, num_classes)
     options = Options(axis, "logits", "none", None, label_smoothing, first_class, num_classes)
     if targets is not None:
-        return selection.apply(PARTIAL_DENSE, logits, targets, options)  # type: ignore[no-any-return]
-    return selection.apply(PARTIAL_SPARSE, logits, labels, options)  # type: ignore[no-any-return]
+        return calls.apply(PARTIAL_DENSE, logits, targets, options)  # type: ignore[no-any-return]
+    return calls.apply(PARTIAL_SPARSE, logits, labels, options)  # type: ignore[no-any-return]
 
 
 def merge(first: Partial, /, *others: Partial) -> Partial:

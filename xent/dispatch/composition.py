@@ -10,7 +10,7 @@ from .. import checks
 from ..contract.plan import Decision, Plan, Verdict, resolve
 from ..contract.problem import Problem
 from ..contract.specs import BackendSpec, KernelSpec
-from . import eligibility, settings
+from . import eligibility, selection, settings
 from .registry import annotate_error, registry
 
 
@@ -33,10 +33,10 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             decision=decision,
         )
     kernels = registry.kernels
-    candidates = eligibility.candidates(problem, user)
+    candidates = selection.candidates(problem, user)
     if registry.kernels is not kernels:  # a check or a policy broke, and all kernels of its plugin are gone
         return compose(problem, user)
-    eligibility.refuse(problem, user, [verdict for _, verdict in candidates])
+    selection.refuse(problem, user, [verdict for _, verdict in candidates])
     plan: Plan | None = None
     in_turn = until_unguarded([spec for spec, verdict in candidates if not verdict.reasons], problem)
     for spec in reversed(in_turn):

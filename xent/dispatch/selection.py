@@ -1,156 +1,77 @@
-"""The plan of a call, found or made, and followed.
+"""Which kernel is chosen: the user's preference, the site's policy, priority, then the name.
 
-A plan that is known is found by its key, without reading an array. Making one takes tens of microseconds, once for each
-kind of call.
+Leaves out which kernels are eligible (``eligibility.py``) and how the plan of the chosen one is made
+(``composition.py``).
 """
 
 from __future__ import annotations
 
-import threading
-from typing import Any
+import time
 
-from numpy import ndarray
-
-from .. import arrays, checks
-from ..arrays import Array
-from ..contract.plan import Decision
-from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
+from ..contract.plan import Verdict, warn_once
+from ..contract.problem import Problem
+from ..contract.specs import KernelSpec
+from ..errors import NotServed
 from . import settings
-from .composition import compose
-from .keys import key_of, learn_placement
-from .registry import annotate_error, registry
-from .settings import scope, scopes
-
-PLANS_AT_MOST = 1024
-PLAIN = (Options(axis=-1), Options(axis=1))
-lock = threading.RLock()
+from .eligibility import GENERIC, why_not
+from .registry import registry
 
 
-def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
-    """The result of a call, by its plan; ``options`` is an Options, or a tuple that is equal to one."""
-    if type(predictions) is not ndarray and arrays.is_compiling():
-        return in_torch_graph(route, predictions, targets, Options(*options), weights)
-    state = scope.get() if scopes.entered else scopes.default
-    if state is None:
-        state = settings.current()
-    try:
-        plan = state.plans.get(key_of(route, predictions, targets, options, weights))
-    except (AttributeError, TypeError):  # not an array, or an option that is not hashable: plan_and_call says which
-        plan = None
-    if plan is None:
-        return plan_and_call(state, route, predictions, targets, Options(*options), weights)
-    checks.shapes(plan.problem, predictions, targets)
-    if weights is not NO_WEIGHTS:
-        checks.weight_shapes(plan.problem, predictions, weights)
-    if plan.guard is not None:
-        plan = plan.for_call(predictions, set_aside=registry.quarantine)
-    if state.sink is not None:
-        state.sink.append(plan.decision)
-    try:
-        return plan.run(plan, predictions, targets, weights)
-    except Exception as error:
-        annotate_error("kernel", plan.kernel, plan.owner, error)
-        for backend in registry.backends:
-            if plan.decision is not None and backend.name == plan.decision.backend:
-                annotate_error("backend", backend.name, backend.owner, error)
-        raise
+def judge(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Verdict:
+    """The verdict on one kernel before any is chosen, with the wall time of reaching it."""
+    start = time.perf_counter()
+    reasons = tuple(why_not(spec, problem, user))
+    return Verdict(spec.name, spec.owner, False, reasons, time.perf_counter() - start)
 
 
-def plan_and_call(
-    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights
-) -> Any:
-    """The result of a call that has no plan yet: makes the plan, then makes the call again."""
-    arguments = [unwrap(value) for value in (predictions, targets, *weights)]
-    predictions, targets, weights = arguments[0], arguments[1], weights_of(*arguments[2:])
-    original, options = options, with_ignored(route, options)
-    problem = problem_of(state, route, predictions, targets, options, weights)
-    checks.shapes(problem, predictions, targets)
-    checks.weight_shapes(problem, predictions, weights)
-    for value in arguments:
-        learn_placement(value)
-    key = key_of(route, predictions, targets, options, weights)
-    with lock:
-        if key not in state.plans:
-            plan = compose(problem, state.settings)
-            if len(state.plans) >= PLANS_AT_MOST:
-                state.plans.clear()
-            state.plans[key] = plan
-        if type(original.ignore_index) is int:  # the most common spelling finds the plan, too
-            state.plans[key_of(route, predictions, targets, original, weights)] = state.plans[key]
-    return apply(route, predictions, targets, options, weights)
+def candidates(problem: Problem, user: settings.Settings) -> list[tuple[KernelSpec, Verdict]]:
+    """Every kernel for the problem's op with its verdict; the eligible ones first, best first."""
+    specs = [spec for spec in registry.kernels if spec.op == ("dense" if problem.op == "binary" else problem.op)]
+    preference = {name: index for index, name in enumerate(user.prefer)}
+    specs.sort(key=lambda spec: (preference.get(spec.name, len(preference)), -spec.priority, spec.name))
+    judged = [(spec, judge(spec, problem, user)) for spec in specs]
+    eligible = [spec for spec, verdict in judged if not verdict.reasons and spec.name != GENERIC]
+    if len(eligible) > 1:
+        eligible = site_order(problem, eligible, preference)
+        warn_of_tie(eligible, preference)
+    ranks = {spec.name: index for index, spec in enumerate(eligible)}
+    judged.sort(key=lambda pair: (bool(pair[1].reasons), pair[0].name == GENERIC, ranks.get(pair[0].name, 0)))
+    return judged
 
 
-def in_torch_graph(route: Route, predictions: Array, targets: Array | None, options: Options, weights: Weights) -> Any:
-    """The result of a call that TorchDynamo traces, checked as the graph is made: no key, no lock, no ContextVar."""
-    from ..backends.torch import schedule  # a statement: TorchDynamo traces no import_module
-
-    options = with_ignored(route, options)
-    checks.metadata(route.function, route.op, predictions, targets, options, weights)
-    problem = facts_of(route, "torch", predictions, targets, options, device="traced")
-    checks.shapes(problem, predictions, targets)
-    checks.weight_shapes(problem, predictions, weights)
-    return schedule.traced(problem, predictions, targets, weights)
+def site_order(problem: Problem, eligible: list[KernelSpec], preference: dict[str, int]) -> list[KernelSpec]:
+    """The eligible kernels in the order of the site's policy; the user's preference goes first."""
+    order = registry.ask_site(problem, tuple(spec.name for spec in eligible))
+    if not order:
+        return eligible
+    ranks = {name: index for index, name in enumerate(order)}
+    worst = len(preference), len(ranks)
+    return sorted(eligible, key=lambda spec: (preference.get(spec.name, worst[0]), ranks.get(spec.name, worst[1])))
 
 
-def with_ignored(route: Route, options: Options) -> Options:
-    """The options with the ignored labels as a tuple, or None: an iterator is read once."""
-    return options._replace(ignore_index=checks.ignore_index(route.function, options.ignore_index) or None)
+def warn_of_tie(eligible: list[KernelSpec], preference: dict[str, int]) -> None:
+    """Warns once if the names decided between the kernels of two third parties."""
+    first, second = eligible[:2]
+    foreign = not (first.owner.startswith("xent.") or second.owner.startswith("xent."))
+    if foreign and first.priority == second.priority and not {first.name, second.name} & set(preference):
+        warn_once(
+            f"kernels {first.name!r} of {registry.records[first.owner].title} and {second.name!r} of "
+            f"{registry.records[second.owner].title} have the same priority; {first.name!r} is taken, by name. "
+            f"XENT_PREFER={first.name} or XENT_PREFER={second.name} settles it."
+        )
 
 
-def unwrap(value: Any) -> Any:
-    """The array inside an xarray DataArray; anything else as it is."""
-    return value.data if type(value).__module__.startswith("xarray.") and hasattr(value, "dims") else value
-
-
-def facts_of(route: Route, library: str, predictions: Any, targets: Any, options: Options, **facts: Any) -> Problem:
-    """The problem of a call whose metadata are checked."""
-    function, op, ndim = route.function, route.op, predictions.ndim
-    return Problem(
-        function=function,
-        op=op,
-        method=route.method,
-        array=library,
-        dtype=arrays.dtype_name(predictions.dtype),
-        ndim=ndim,
-        axis=ndim - 1 if op == "binary" else checks.class_axis(function, options.axis, ndim),
-        target_array=library if targets is None else arrays.library(targets),
-        target_dtype="" if targets is None else arrays.dtype_name(targets.dtype),
-        options=options,
-        **facts,
-    )
-
-
-def problem_of(
-    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights
-) -> Problem:
-    """The facts of a call, checked."""
-    checks.metadata(route.function, route.op, predictions, targets, options, weights)
-    registry.load()
-    is_plain = weights is NO_WEIGHTS and route.op == "sparse" and route.method in ("loss", "loss_and_gradient")
-    return facts_of(
-        route,
-        arrays.library(predictions),
-        predictions,
-        targets,
-        options,
-        device=arrays.device(predictions),
-        differentiated=any(getattr(value, "requires_grad", False) for value in (predictions, targets, *weights)),
-        validate=state.settings.validate,
-        threads=state.settings.threads or settings.affinity(),
-        views=arrays.views(predictions),
-        is_plain=is_plain and predictions.ndim == 2 and options._replace(reduction="none") in PLAIN,
-    )
-
-
-def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
-    """The decision for a call, made anew; nothing is computed and no plan is kept."""
-    predictions, targets, options = unwrap(predictions), unwrap(targets), with_ignored(route, options)
-    weights, state = weights_of(*(unwrap(weight) for weight in weights)), settings.current()
-    problem = problem_of(state, route, predictions, targets, options, weights)
-    checks.shapes(problem, predictions, targets)
-    checks.weight_shapes(problem, predictions, weights)
-    plan = compose(problem, state.settings)
-    if plan.guard is not None:
-        plan = plan.for_call(predictions)
-    assert plan.decision is not None
-    return plan.decision
+def refuse(problem: Problem, user: settings.Settings, verdicts: list[Verdict]) -> None:
+    """Raises, with every reason, if the forced kernel cannot serve; warns if a preferred one cannot."""
+    reasons = {verdict.kernel: "; ".join(verdict.reasons) for verdict in verdicts if verdict.reasons}
+    served = {verdict.kernel for verdict in verdicts if not verdict.reasons}
+    if user.kernel is not None and user.kernel not in served:
+        lines = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
+        known = "cannot serve this call" if user.kernel in reasons else "is not registered"
+        raise NotServed(
+            f"{problem.function}: `kernel` must be one that serves {problem}, got {user.kernel!r}, which {known}.\n"
+            f"{lines}\nChoose another, or leave it to xent."
+        )
+    for name in user.prefer:
+        if name not in served:
+            warn_once(f"preferred kernel {name!r} is not used for {problem}: {reasons.get(name, 'not registered')}.")

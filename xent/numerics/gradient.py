@@ -6,6 +6,7 @@ r"""The gradient of the loss in the logits: softmax minus target, without cancel
 
 with :math:`m`, :math:`r` and :math:`w` of the whole row, so that a block of classes needs no other block. At the
 maximum the textbook's :math:`w p_j - t_j` subtracts two numbers that may agree in every digit; this form does not.
+``backends/numpy/kernel.py`` has the same formula in place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""The error budget: how far an answer may lie from the exact one. It is defined here and nowhere else.
+r"""The error budget: the tolerance of every comparison with an exact answer. It is defined here and nowhere else.
 
 .. math:: |\text{actual} - \text{exact}| \le k \, \mathrm{ulp}(\text{scale})
           + \sum_j \Bigl|\frac{\partial\,\text{exact}}{\partial x_j}\Bigr| \, u_j + \max(w, 1) \, C \, s, \qquad

@@ -12,7 +12,8 @@ import numpy as np
 from ..contract.plan import resolve
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route
 from ..contract.specs import KernelSpec
-from ..dispatch import eligibility, selection, settings
+from ..dispatch import calls as selection
+from ..dispatch import eligibility, settings
 from ..losses import cross_entropy, sparse_cross_entropy
 from .calls import Answer, Call, Violation, to_block
 from .comparison import Fault, faults

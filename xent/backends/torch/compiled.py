@@ -1,5 +1,7 @@
 """The losses for TorchDynamo: once differentiable, without the rules for transforms, which it refuses.
 
+``dispatch/calls.py`` sends a call inside a graph to ``schedule.traced``, which takes these functions.
+
 Between forward and backward a loss saves the rows' numbers besides its arguments. One graph serves any number of
 rows: sums over the rows are torch's own, in float64.
 

@@ -72,9 +72,6 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
     return expressions.run(xp, pieces, problem, predictions, targets, weights)
 
 
-# -------------------- the same memory as another library sees it
-
-
 # -------------------- eager calls
 
 

@@ -1,4 +1,4 @@
-r"""Sums of numbers and of their squares without any rounding, so that no order of additions can show.
+r"""Sums of numbers and of their squares without rounding, and their mean and standard error: no order can show.
 
 A sum of floating-point numbers depends on the order of its additions; a sum of integers does not. Each number is an
 integer times a power of two, so its sum and the sum of its squares are kept as integers:

@@ -1,0 +1,156 @@
+"""One call from the public function to its backend: the plan, found by its key or made, and followed.
+
+A plan that is known is found by its key, without reading an array. Making one takes tens of microseconds, once for each
+kind of call.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from numpy import ndarray
+
+from .. import arrays, checks
+from ..arrays import Array
+from ..contract.plan import Decision
+from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
+from . import settings
+from .composition import compose
+from .keys import key_of, learn_placement
+from .registry import annotate_error, registry
+from .settings import scope, scopes
+
+PLANS_AT_MOST = 1024
+PLAIN = (Options(axis=-1), Options(axis=1))
+lock = threading.RLock()
+
+
+def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
+    """The result of a call, by its plan; ``options`` is an Options, or a tuple that is equal to one."""
+    if type(predictions) is not ndarray and arrays.is_compiling():
+        return in_torch_graph(route, predictions, targets, Options(*options), weights)
+    state = scope.get() if scopes.entered else scopes.default
+    if state is None:
+        state = settings.current()
+    try:
+        plan = state.plans.get(key_of(route, predictions, targets, options, weights))
+    except (AttributeError, TypeError):  # not an array, or an option that is not hashable: plan_and_call says which
+        plan = None
+    if plan is None:
+        return plan_and_call(state, route, predictions, targets, Options(*options), weights)
+    checks.shapes(plan.problem, predictions, targets)
+    if weights is not NO_WEIGHTS:
+        checks.weight_shapes(plan.problem, predictions, weights)
+    if plan.guard is not None:
+        plan = plan.for_call(predictions, set_aside=registry.quarantine)
+    if state.sink is not None:
+        state.sink.append(plan.decision)
+    try:
+        return plan.run(plan, predictions, targets, weights)
+    except Exception as error:
+        annotate_error("kernel", plan.kernel, plan.owner, error)
+        for backend in registry.backends:
+            if plan.decision is not None and backend.name == plan.decision.backend:
+                annotate_error("backend", backend.name, backend.owner, error)
+        raise
+
+
+def plan_and_call(
+    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights
+) -> Any:
+    """The result of a call that has no plan yet: makes the plan, then makes the call again."""
+    arguments = [unwrap(value) for value in (predictions, targets, *weights)]
+    predictions, targets, weights = arguments[0], arguments[1], weights_of(*arguments[2:])
+    original, options = options, with_ignored(route, options)
+    problem = problem_of(state, route, predictions, targets, options, weights)
+    checks.shapes(problem, predictions, targets)
+    checks.weight_shapes(problem, predictions, weights)
+    for value in arguments:
+        learn_placement(value)
+    key = key_of(route, predictions, targets, options, weights)
+    with lock:
+        if key not in state.plans:
+            plan = compose(problem, state.settings)
+            if len(state.plans) >= PLANS_AT_MOST:
+                state.plans.clear()
+            state.plans[key] = plan
+        if type(original.ignore_index) is int:  # the most common spelling finds the plan, too
+            state.plans[key_of(route, predictions, targets, original, weights)] = state.plans[key]
+    return apply(route, predictions, targets, options, weights)
+
+
+def in_torch_graph(route: Route, predictions: Array, targets: Array | None, options: Options, weights: Weights) -> Any:
+    """The result of a call that TorchDynamo traces, checked as the graph is made: no key, no lock, no ContextVar."""
+    from ..backends.torch import schedule  # a statement: TorchDynamo traces no import_module
+
+    options = with_ignored(route, options)
+    checks.metadata(route.function, route.op, predictions, targets, options, weights)
+    problem = facts_of(route, "torch", predictions, targets, options, device="traced")
+    checks.shapes(problem, predictions, targets)
+    checks.weight_shapes(problem, predictions, weights)
+    return schedule.traced(problem, predictions, targets, weights)
+
+
+def with_ignored(route: Route, options: Options) -> Options:
+    """The options with the ignored labels as a tuple, or None: an iterator is read once."""
+    return options._replace(ignore_index=checks.ignore_index(route.function, options.ignore_index) or None)
+
+
+def unwrap(value: Any) -> Any:
+    """The array inside an xarray DataArray; anything else as it is."""
+    return value.data if type(value).__module__.startswith("xarray.") and hasattr(value, "dims") else value
+
+
+def facts_of(route: Route, library: str, predictions: Any, targets: Any, options: Options, **facts: Any) -> Problem:
+    """The problem of a call whose metadata are checked."""
+    function, op, ndim = route.function, route.op, predictions.ndim
+    return Problem(
+        function=function,
+        op=op,
+        method=route.method,
+        array=library,
+        dtype=arrays.dtype_name(predictions.dtype),
+        ndim=ndim,
+        axis=ndim - 1 if op == "binary" else checks.class_axis(function, options.axis, ndim),
+        target_array=library if targets is None else arrays.library(targets),
+        target_dtype="" if targets is None else arrays.dtype_name(targets.dtype),
+        options=options,
+        **facts,
+    )
+
+
+def problem_of(
+    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights
+) -> Problem:
+    """The facts of a call, checked."""
+    checks.metadata(route.function, route.op, predictions, targets, options, weights)
+    registry.load()
+    is_plain = weights is NO_WEIGHTS and route.op == "sparse" and route.method in ("loss", "loss_and_gradient")
+    return facts_of(
+        route,
+        arrays.library(predictions),
+        predictions,
+        targets,
+        options,
+        device=arrays.device(predictions),
+        differentiated=any(getattr(value, "requires_grad", False) for value in (predictions, targets, *weights)),
+        validate=state.settings.validate,
+        threads=state.settings.threads or settings.affinity(),
+        views=arrays.views(predictions),
+        is_plain=is_plain and predictions.ndim == 2 and options._replace(reduction="none") in PLAIN,
+    )
+
+
+def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
+    """The decision for a call, made anew; nothing is computed and no plan is kept."""
+    predictions, targets, options = unwrap(predictions), unwrap(targets), with_ignored(route, options)
+    weights, state = weights_of(*(unwrap(weight) for weight in weights)), settings.current()
+    problem = problem_of(state, route, predictions, targets, options, weights)
+    checks.shapes(problem, predictions, targets)
+    checks.weight_shapes(problem, predictions, weights)
+    plan = compose(problem, state.settings)
+    if plan.guard is not None:
+        plan = plan.for_call(predictions)
+    assert plan.decision is not None
+    return plan.decision
