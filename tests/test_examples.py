@@ -81,7 +81,7 @@ def test_an_example_is_one_idea_in_public_names(path):
         "from xent import fold",
         "from xent.numerics import fold",
         "from xent.testing import fold",
-        "import xent\nxent.selection.apply",
+        "import xent\nxent.dispatch.calls.apply",
     ],
 )
 def test_a_name_that_is_not_public_would_be_seen(source):

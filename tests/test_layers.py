@@ -85,7 +85,7 @@ def test_every_contract_on_imports_is_kept(project: Path) -> None:
         pytest.param(
             "compat",
             "xent.compat.optax",
-            "def late():\n    from ..dispatch.selection import unwrap",
+            "def late():\n    from ..dispatch.calls import unwrap",
             id="compat-that-knows-them-later",
         ),
         pytest.param("numerics", "xent.numerics.fold", "import numpy", id="an-array-library-in-the-mathematics"),
@@ -172,7 +172,7 @@ def test_plugins_examples_and_compat_use_public_names_only() -> None:
         ("from ..kernels import KernelSpec", []),
         ("from .. import sparse_cross_entropy", []),
         ("from .. import arrays, checks", ["xent.arrays", "xent.checks"]),
-        ("from ..dispatch.selection import unwrap", ["xent.dispatch.calls"]),
+        ("from ..dispatch.calls import unwrap", ["xent.dispatch.calls"]),
         ("def late():\n    from ..numerics import fold", ["xent.numerics"]),
     ],
 )

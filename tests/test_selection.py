@@ -18,8 +18,8 @@ from toy_library import Shy
 
 import xent
 from xent.contract.problem import Options
-from xent.dispatch import calls as selection
-from xent.dispatch import eligibility, settings
+from xent.dispatch import calls, selection, settings
+from xent.dispatch.registry import registry
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def plugin():
 
     yield register
     for name in names:
-        if name in selection.registry.records:
-            selection.registry.manager.has_plugin(name) and xent.unregister(name)
-            selection.registry.records.pop(name, None)
+        if name in registry.records:
+            registry.manager.has_plugin(name) and xent.unregister(name)
+            registry.records.pop(name, None)
     settings.forget_plans()
 
 
@@ -76,7 +76,7 @@ def test_what_a_kernel_does_not_declare_is_declined_with_the_reason(plugin):
 
 def test_the_reasons_come_from_the_predicate_that_decides(plugin, monkeypatch):
     plugin(spec())
-    monkeypatch.setattr(eligibility, "why_not", lambda one, problem, user: ["no"] if one.name != "generic" else [])
+    monkeypatch.setattr(selection, "why_not", lambda one, problem, user: ["no"] if one.name != "generic" else [])
     decision = xent.explain(xent.sparse_cross_entropy, *logits())
 
     assert (decision.kernel, decision.verdicts[0].reasons) == ("generic", ()) and decision.verdicts[1].reasons == (
@@ -225,7 +225,7 @@ def test_a_preferred_kernel_that_cannot_serve_warns_once_and_the_call_goes_on(pl
 def test_a_plan_hit_makes_no_decision(monkeypatch):
     x, y = logits()
     first = xent.sparse_cross_entropy(x, y)
-    monkeypatch.setattr(selection, "compose", None)
+    monkeypatch.setattr(calls, "compose", None)
 
     assert (xent.sparse_cross_entropy(x, y) == first).all()
 
@@ -252,7 +252,7 @@ def test_plans_are_told_apart_by_everything_a_kernel_may_ask_about():
 
 
 def test_the_plans_kept_are_bounded(monkeypatch):
-    monkeypatch.setattr(selection, "PLANS_AT_MOST", 8)
+    monkeypatch.setattr(calls, "PLANS_AT_MOST", 8)
     x, y = logits()
     for step in range(30):
         xent.sparse_cross_entropy(x, y, label_smoothing=step / 64)
@@ -457,7 +457,7 @@ def lazy():
     xent.register(toy_lazy.Plugin(), "toy-lazy")
     x, y = logits(rows=11)
     yield toy_lazy.later(x, 4), toy_lazy.later(y, 4)
-    if selection.registry.manager.has_plugin("toy-lazy"):
+    if registry.manager.has_plugin("toy-lazy"):
         xent.unregister("toy-lazy")
 
 
@@ -542,8 +542,8 @@ def test_a_plugin_is_set_aside_with_all_its_kernels_and_backends_by_a_check_that
     with pytest.warns(xent.PluginWarning, match="plugin 'two' .* is set aside"), xent.using(trace=True) as decisions:
         for _ in range(2):
             xent.sparse_cross_entropy(*logits())
-    left = [one for one in (*selection.registry.kernels, *selection.registry.backends) if one.owner == "two"]
-    selection.registry.records.pop("two")
+    left = [one for one in (*registry.kernels, *registry.backends) if one.owner == "two"]
+    registry.records.pop("two")
 
     assert ([one.kernel for one in decisions], left) == (["numpy", "numpy"], [])
 
@@ -565,14 +565,14 @@ def test_a_site_policy_that_breaks_is_set_aside_and_the_call_goes_on(plugin):
     with pytest.warns(xent.PluginWarning, match="plugin 'policy' .* is set aside: KeyError"):
         loss = xent.sparse_cross_entropy(*logits())
 
-    assert loss.shape == (7,) and selection.registry.records.pop("policy").status == "broken"
+    assert loss.shape == (7,) and registry.records.pop("policy").status == "broken"
 
 
 def test_an_ignored_label_given_as_a_number_is_a_plan_hit_from_the_second_call_on(monkeypatch):
     x, y = logits()
     first = xent.sparse_cross_entropy(x, y, ignore_index=1)
-    monkeypatch.setattr(selection, "compose", None)
-    monkeypatch.setattr(selection, "plan_and_call", None)
+    monkeypatch.setattr(calls, "compose", None)
+    monkeypatch.setattr(calls, "plan_and_call", None)
 
     assert (xent.sparse_cross_entropy(x, y, ignore_index=1) == first).all()
 

@@ -12,8 +12,8 @@ import numpy as np
 from ..contract.plan import resolve
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route
 from ..contract.specs import KernelSpec
-from ..dispatch import calls as selection
 from ..dispatch import eligibility, settings
+from ..dispatch.calls import problem_of
 from ..losses import cross_entropy, sparse_cross_entropy
 from .calls import Answer, Call, Violation, to_block
 from .comparison import Fault, faults
@@ -130,7 +130,7 @@ class KernelUnderTest:
         other = replace(self, dtype=dtype or self.dtype, library=library or self.library)
         route = Route(LOSSES[self.op].__name__, self.op, method)
         logits, targets = other.public_arguments(other.ordinary_case(*self.example.logits.shape))
-        return selection.problem_of(settings.current(), route, logits, targets, Options(**options), NO_WEIGHTS)
+        return problem_of(settings.current(), route, logits, targets, Options(**options), NO_WEIGHTS)
 
     def reasons_against(self, problem: Problem) -> list[str]:
         """Every reason for which dispatch would not choose this kernel."""
