@@ -84,7 +84,7 @@ def check_kernel(
                     result = result_of(kernel, name)
                     results[name] = joined(results[name], result) if name in results else result
         statements = list(plugin_statements(known))
-    deviations = {one.check: one.reason for one in statements if isinstance(one, Deviation)}
+    deviations = {item.check: item.reason for item in statements if isinstance(item, Deviation)}
     for name in deviations.keys() - PROMISES.keys():
         unknown = Failure("xent_conformance", f"declares a deviation from {name!r}, which is no promise")
         results[name] = Result(name, 0, 1, (unknown,))

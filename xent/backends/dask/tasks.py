@@ -176,8 +176,8 @@ def result_of_chunk(
     """The result of one chunk, or its :class:`Sums`; the last three inputs are the weights."""
     chunk = chunk_index(index, slices)
     check_shapes(call, chunk, predictions.shape, targets, sample)
-    asked = call.options.reduction
-    partial = asked if asked == "none" else PartialReduction(asked, denominator_of(call, denominator))
+    requested = call.options.reduction
+    partial = requested if requested == "none" else PartialReduction(requested, denominator_of(call, denominator))
     plan = call.plan_of_chunk(predictions, reduction=partial)
     with label_errors_located(call, chunk):
         return plan(predictions, targets, weights_of(sample, classes, positive))
@@ -322,7 +322,7 @@ def finish_rows(
     row_weight: Array | None,
 ) -> Any:
     """The result of one chunk of rows from their merged numbers; for a gradient also each row's scale."""
-    xp, problem, asked = arrays.namespace(first_array(whole)), call.problem, call.options.reduction
+    xp, problem, requested = arrays.namespace(first_array(whole)), call.problem, call.options.reduction
     shape, merged, chunk = tuple(first_array(whole).shape), flat_rows(xp, whole), chunk_index(index, slices)
     with arrays.without_fp_warnings(), label_errors_located(call, chunk):
         if problem.method == "logsumexp":
@@ -333,10 +333,11 @@ def finish_rows(
         rows = rows_of_chunk(call, like, labels, weights_of(sample, classes), row_weight)
         if problem.method == "statistics":
             return in_batch_shape(xp, numbers.finish_statistics(xp, merged, rows), shape)
-        reducer = Reducer(asked if asked == "none" else PartialReduction(asked, denominator_of(call, denominator)))
+        whole_denominator = denominator_of(call, denominator)
+        reducer = Reducer(requested if requested == "none" else PartialReduction(requested, whole_denominator))
         loss = fold.finish(xp, merged) if problem.uses_fold else merged
         loss = reducer.reduce(xp, generic.nan_where_bad(xp, loss, rows), rows)
-        loss = in_batch_shape(xp, loss, shape) if asked == "none" else loss
+        loss = in_batch_shape(xp, loss, shape) if requested == "none" else loss
         if problem.method == "loss":
             return loss
         return loss, in_batch_shape(xp, reducer.scale(xp, rows, like), shape)
