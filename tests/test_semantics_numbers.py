@@ -345,11 +345,26 @@ def test_no_class_at_all_is_an_error(lib, function):
         lib.apply(function, np.zeros((3, 0), np.float32), *labels)
 
 
-def test_no_rows_have_no_losses(lib):
-    loss, gradient = loss_and_gradient(lib, np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+@pytest.mark.parametrize(("shape", "axis"), [((0, 3), -1), ((2, 0, 3), -1), ((2, 3, 0), 1), ((2, 0, 3, 4), 2)], ids=str)
+def test_no_rows_have_no_losses(lib, shape, axis):
+    rows = tuple(np.delete(shape, axis))
+    call = xent.value_and_grad(functools.partial(xent.sparse_cross_entropy, axis=axis))
+    loss, gradient = lib.call(call, np.zeros(shape, np.float32), np.zeros(rows, np.int64))
 
-    assert loss.shape == (0,)
-    assert gradient.shape == (0, 3)
+    assert loss.shape == rows
+    assert gradient.shape == shape
+
+
+@pytest.mark.variants("array-api-strict")
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"reduction": "sum"}, {"class_weight": [1.0, 2.0, 3.0]}], ids=str)
+def test_no_rows_stay_on_their_device(lib, shape, options):
+    device = lib.xp.Device("device1")
+    logits, labels = lib.xp.zeros(shape, device=device), lib.xp.zeros(shape[:-1], dtype=lib.xp.int64, device=device)
+    loss, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(logits, labels, **options)
+
+    assert loss.device == gradient.device == xent.row_statistics(logits, labels).loss.device == device
+    assert xent.logsumexp(logits).device == device
 
 
 NOTHING = [("sum", 0.0), ("mean", nan), (xent.Mean(empty=0.0), 0.0), (xent.Mean("all", empty=7.0), 7.0)]

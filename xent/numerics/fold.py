@@ -86,7 +86,7 @@ def total(xp: Any, terms: Array) -> Array:
             terms = xp.astype(terms, wide, copy=False)
             odd = odd if odd is None else xp.astype(odd, wide, copy=False)
     if terms.shape[-1] == 0:
-        return xp.zeros(terms.shape[:-1], dtype=terms.dtype)
+        return xp.sum(terms, axis=-1, dtype=terms.dtype)  # on the device of the terms
     return terms[..., 0] if odd is None else terms[..., 0] + odd
 
 

@@ -211,9 +211,8 @@ def partial_of_chunk(call: ChunkCall, index: Any, slices: Any, predictions: Arra
     chunk = chunk_index(index[:axis] + index[axis + 1 :], slices[:axis] + slices[axis + 1 :])
     check_shapes(call, chunk, predictions.shape, targets, None)
     kernel_call = kernel_call_of(call, predictions, targets, first_class(call, slices))
-    dtype = fold.compute_dtype(kernel_call.xp, predictions.dtype)
     with arrays.without_fp_warnings():
-        part = (blocks.partial if call.problem.uses_fold else blocks.loss)(kernel_call, dtype)
+        part = (blocks.partial if call.problem.uses_fold else blocks.loss)(kernel_call)
         return in_batch_shape(kernel_call.xp, part, batch_of(predictions, axis))
 
 
@@ -232,7 +231,7 @@ def statistics_of_chunk(call: ChunkCall, slices: Any, predictions: Array, target
     kernel_call = kernel_call_of(call, predictions, targets, first_class(call, slices))
     xp = kernel_call.xp
     with arrays.without_fp_warnings():
-        part = blocks.statistics(kernel_call, fold.compute_dtype(xp, predictions.dtype), flat_rows(xp, logits))
+        part = blocks.statistics(kernel_call, flat_rows(xp, logits))
     return in_batch_shape(xp, part, tuple(targets.shape))
 
 

@@ -65,9 +65,7 @@ class Tiling(NamedTuple):
         return self if self.limit >= self.classes else self._replace(limit=self.classes)
 
     def tiles(self) -> Iterator[RowTile]:
-        """Every row once, in order."""
-        if self.rows == 0:
-            return
+        """Every row once, in order; one tile without rows if there are none."""
         if self.rows * self.classes <= self.limit or not self.batch:
             yield RowTile(slice(0, self.rows), (slice(None),) * len(self.shape))
             return
@@ -207,10 +205,8 @@ class KernelCall(NamedTuple):
         return self.plan.problem.threads
 
 
-def joined(xp: Any, parts: list[Array], dtype: Any) -> Array:
-    """The rows of all tiles in one array (rows,)."""
-    if not parts:
-        return xp.empty((0,), dtype=dtype)
+def joined(xp: Any, parts: list[Array]) -> Array:
+    """The rows of all tiles, of which there is at least one, in one array (rows,)."""
     return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
@@ -228,17 +224,17 @@ def loss_of_tile(call: KernelCall, tile: RowTile, spans: list[ClassSpan]) -> Arr
     return fold.finish(call.xp, partial_of_tile(call, tile, spans))
 
 
-def loss(call: KernelCall, dtype: Any) -> Array:
+def loss(call: KernelCall) -> Array:
     """The loss of every row (rows,), before weights."""
     spans = call.tiling.spans()
-    return joined(call.xp, [loss_of_tile(call, tile, spans) for tile in call.tiling.tiles()], dtype)
+    return joined(call.xp, [loss_of_tile(call, tile, spans) for tile in call.tiling.tiles()])
 
 
-def partial(call: KernelCall, dtype: Any) -> Partial:
+def partial(call: KernelCall) -> Partial:
     """The partial of every row."""
     spans = call.tiling.spans()
     parts = [partial_of_tile(call, tile, spans) for tile in call.tiling.tiles()]
-    return Partial(*(joined(call.xp, [part[field] for part in parts], dtype) for field in range(4)))
+    return Partial(*(joined(call.xp, [part[field] for part in parts]) for field in range(4)))
 
 
 def write_gradient(
@@ -281,7 +277,7 @@ def loss_and_gradient(call: KernelCall, scale: Array) -> tuple[Array, Array]:
             loss = fold.finish(call.xp, whole)
             write_gradient(call, tile, spans, whole, scale_of_tile, out)
         losses.append(loss)
-    return joined(call.xp, losses, scale.dtype), out
+    return joined(call.xp, losses), out
 
 
 def logits_at_labels(call: KernelCall) -> Array:
@@ -293,7 +289,7 @@ def logits_at_labels(call: KernelCall) -> Array:
     return xp.reshape(xp.take_along_axis(call.logits, index, axis=axis), (-1,))
 
 
-def statistics(call: KernelCall, dtype: Any, label_logits: Array | None = None) -> Statistics:
+def statistics(call: KernelCall, label_logits: Array | None = None) -> Statistics:
     """The statistics of every row.
 
     ``label_logits`` (rows,) is given if the label may be among classes that are not in this array.
@@ -307,10 +303,10 @@ def statistics(call: KernelCall, dtype: Any, label_logits: Array | None = None) 
             block, labels, _, _ = call.arguments(tile, span)
             pieces.append(call.kernel.statistics(block, labels, label_logit, threads=call.threads))
         parts.append(fold.merge_tree(xp, pieces, numbers.merge_statistics))
-    partials = Partial(*(joined(xp, [part.partial[field] for part in parts], dtype) for field in range(4)))
-    ranks = joined(xp, [part.label_rank for part in parts], xp.int64)
-    squares = joined(xp, [part.sum_squares for part in parts], dtype)
-    return Statistics(partials, ranks, squares, joined(xp, [part.spread for part in parts], dtype))
+    partials = Partial(*(joined(xp, [part.partial[field] for part in parts]) for field in range(4)))
+    ranks = joined(xp, [part.label_rank for part in parts])
+    squares = joined(xp, [part.sum_squares for part in parts])
+    return Statistics(partials, ranks, squares, joined(xp, [part.spread for part in parts]))
 
 
 def map_blocks(call: KernelCall, function: Any, whole: Partial, dtype: Any) -> Array:
@@ -332,4 +328,4 @@ def class_weight_of_targets(xp: Any, tiling: Tiling, soft: Array, class_weight: 
     for tile in tiling.tiles():
         (block,) = targets.block(xp, tiling, tile, (0, tiling.classes))
         rows.append(xp.astype(fold.total(xp, block * class_weight), class_weight.dtype, copy=False))
-    return joined(xp, rows, class_weight.dtype)
+    return joined(xp, rows)

@@ -8,7 +8,7 @@ from ... import checks
 from ...arrays import Array
 from ...contract.problem import Problem
 from ...numerics import targets
-from ...numerics.targets import Rows
+from ...numerics.targets import NO_ROWS, Rows
 
 
 def rows_of(
@@ -52,4 +52,4 @@ def without_bad_labels(xp: Any, problem: Problem, rows: Rows, labels: Array | No
     assert labels is not None
     if xp.any(rows.bad):
         checks.labels(problem.function, xp.reshape(rows.bad, labels.shape), labels, classes)
-    return rows._replace(bad=None)
+    return NO_ROWS if rows.ignored is None and rows.weight is None else rows._replace(bad=None)

@@ -205,12 +205,12 @@ def rows_of_call(call: KernelCall, targets: Array | None, weights: Weights) -> R
 def marks_bad_labels(call: KernelCall) -> bool:
     """Whether the kernel's own answer for a bad label, NaN in its row, is the answer of the call.
 
-    So it is on a GPU, for a fused kernel and a call without weights: nothing of the size of the rows is made beside
-    the losses.
+    So it is for CuPy, with a fused kernel and a call without weights: nothing of the size of the rows is made beside
+    the losses, and all rows share one number as their scale.
     """
-    problem, plan = call.plan.problem, call.plan
-    is_fused = problem.method in call.methods and plan.block_elements is None
-    return problem.is_plain and is_fused and not problem.raises and problem.device != "cpu"
+    problem = call.plan.problem
+    is_fused = problem.method in call.methods and call.plan.block_elements is None
+    return problem.is_plain and is_fused and not problem.raises and problem.array == "cupy"
 
 
 def batched(call: KernelCall, values: Array) -> Array:
@@ -233,7 +233,7 @@ def reduced(call: KernelCall, loss: Array, rows: Rows) -> Array:
 
 
 def run_loss(call: KernelCall, rows: Rows) -> Array:
-    return reduced(call, blocks.loss(call, fold.compute_dtype(call.xp, call.logits.dtype)), rows)
+    return reduced(call, blocks.loss(call), rows)
 
 
 def run_loss_and_gradient(call: KernelCall, rows: Rows) -> tuple[Array, Array]:
@@ -259,24 +259,24 @@ def one_number(xp: Any, value: float, dtype: Any, device: Any) -> Array:
 
 
 def run_partial(call: KernelCall, rows: Rows) -> Partial:
-    whole = blocks.partial(call, fold.compute_dtype(call.xp, call.logits.dtype))
+    whole = blocks.partial(call)
     return Partial(*(batched(call, field) for field in whole))
 
 
 def run_logsumexp(call: KernelCall, rows: Rows) -> Array:
-    whole = blocks.partial(call, fold.compute_dtype(call.xp, call.logits.dtype))
+    whole = blocks.partial(call)
     return batched(call, fold.log_partition(call.xp, whole))
 
 
 def run_softmax(call: KernelCall, rows: Rows) -> Array:
     dtype = fold.compute_dtype(call.xp, call.logits.dtype)
     expression = gradient.softmax if call.plan.problem.method == "softmax" else gradient.log_softmax
-    return blocks.map_blocks(call, expression, blocks.partial(call, dtype), dtype)
+    return blocks.map_blocks(call, expression, blocks.partial(call), dtype)
 
 
 def run_statistics(call: KernelCall, rows: Rows) -> RowStatistics:
     if call.plan.problem.options.kind == "logits":
-        whole = blocks.statistics(call, fold.compute_dtype(call.xp, call.logits.dtype))
+        whole = blocks.statistics(call)
         statistics = finish_statistics(call.xp, whole, rows)
     else:
         statistics = without_label(call.xp, statistics_of_probabilities(call), rows)
@@ -304,7 +304,7 @@ def statistics_of_probabilities(call: KernelCall) -> RowStatistics:
                 label_rank = rank(xp, block, labels, p)
             statistics = statistics._replace(label_rank=label_rank)
         parts.append(of_log_probabilities(xp, statistics, at_label))
-    return RowStatistics(*(blocks.joined(xp, list(field), dtype) for field in zip(*parts, strict=True)))
+    return RowStatistics(*(blocks.joined(xp, list(field)) for field in zip(*parts, strict=True)))
 
 
 RUN: dict[str, Callable[[KernelCall, Rows], Any]] = {

@@ -129,9 +129,8 @@ class KernelLoss(torch.autograd.Function):
         kernel_plan, view = plan_and_view(plan, predictions)
         with arrays.without_fp_warnings(), view.on_stream(predictions):
             call, rows = kernel_call_of(kernel_plan, view, predictions, targets, weights)
-            dtype = fold.compute_dtype(call.xp, call.logits.dtype)
-            partial = blocks.partial(call, dtype) if plan.problem.uses_fold else ()
-            loss = fold.finish(call.xp, partial) if partial else blocks.loss(call, dtype)
+            partial = blocks.partial(call) if plan.problem.uses_fold else ()
+            loss = fold.finish(call.xp, partial) if partial else blocks.loss(call)
             value = view.wrap(generic.reduced(call, loss, rows))
             scale = view.wrap(Reducer(plan.problem.options.reduction).scale(call.xp, rows, loss))
             fields = [view.wrap(field) for field in partial]
