@@ -143,7 +143,7 @@ def tiling_of(xp: Any, plan: Plan, array: Array) -> Tiling:
         # two axes can be turned around and stay a view, whatever the strides
         at_once = ndim == 2 or is_middle or (axis == ndim - 1 and is_contiguous(array))
         layout = "middle" if is_middle else layout
-        limit = max(1, rows * classes) if at_once else max(own_limit, classes)
+        limit = max(classes, rows * classes) if at_once else max(own_limit, classes)
     elif plan.kernel != "generic":
         limit = plan.block_elements
     layout = "rows" if is_flat else layout
