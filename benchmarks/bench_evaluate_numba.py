@@ -26,7 +26,7 @@ from xent import demo
 
 CHUNK_BYTES = 64 * 2**20
 SKLEARN_ROWS = 1_000_000
-QUICK_FILES = 20
+QUICK_FILES = 4
 THREADS = (1, 2)
 
 

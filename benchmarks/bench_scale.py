@@ -32,7 +32,7 @@ from xent.demo import stdlib
 
 FOLDS = 10
 CHUNK_ROWS, SHARD_ROWS = 8192, 65536
-QUICK_FILES = 20
+QUICK_FILES = 4
 LOOKS_A_SECOND = 50
 ROWS = (10**5, 10**6, 10**7, 3 * 10**7)
 CHUNKS = (1000, 10_000, 100_000)
