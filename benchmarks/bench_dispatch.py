@@ -1,11 +1,11 @@
-"""What a call costs beside its kernel: finding the plan, checking the shapes, handing the arrays down.
+"""The overhead of a call: finding the plan, checking the shapes, passing the arrays to the kernel.
 
 The counting model of a call whose plan is known: one tuple, one hash of it (types, dtypes, options), one look-up, one
 comparison of shapes; no hook, no loop over kernels. So the number of plugins must not matter.
 
-Dispatch is the whole call less ``plan.run`` on the same arrays, in turns, (8, 100) float32. Beside it stands the same
-call on a plan whose ``run`` does nothing, less nothing: the same quantity without the noise of a kernel. A miss, once
-per kind of call, makes the plan anew.
+Dispatch is the time of the whole call minus that of ``plan.run`` on the same arrays, measured in turns at (8, 100)
+float32. A second column has the same difference for a plan whose ``run`` does nothing, which is free of the noise of a
+kernel. A miss, once per kind of call, makes the plan again.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Any
 
 import measure
 import numpy as np
-from measure import Report, Rounds, Spread
+from measure import Quartiles, Report, Rounds
 
 import xent
 from xent.contract.problem import NO_WEIGHTS
 from xent.dispatch import settings
 
 ROWS, CLASSES = 8, 100
-PLUGINS = (0, 1, 5, 20)  # on NumPy; on the others the least and the most
+PLUGINS = (0, 1, 5, 20)  # on NumPy; other libraries are measured with the least and the most
 PROMISED_MICROSECONDS = {"numpy": 1.0, "torch": 2.0, "jax": 2.0}
 
 
 class Dummy:
-    """A plugin of two kernels that serve the arrays of no library."""
+    """A plugin with two kernels that support no array library."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -45,22 +45,22 @@ class Dummy:
 
 
 def arrays(library: str) -> tuple[Any, Any]:
-    """Logits (8, 100) float32 and labels (8,) of the library, or None where it is not installed."""
+    """Logits (8, 100) float32 and labels (8,) of the library, which must be installed."""
     rng = np.random.default_rng(8)
     logits, labels = rng.standard_normal((ROWS, CLASSES), dtype=np.float32), rng.integers(0, CLASSES, ROWS)
     if library == "torch":
-        return tuple(importlib.import_module("torch").from_numpy(one) for one in (logits, labels))
+        return tuple(importlib.import_module("torch").from_numpy(array) for array in (logits, labels))
     if library == "jax":
-        return tuple(importlib.import_module("jax.numpy").asarray(one) for one in (logits, labels))
+        return tuple(importlib.import_module("jax.numpy").asarray(array) for array in (logits, labels))
     return logits, labels
 
 
-def nothing(plan: Any, predictions: Any, targets: Any, weights: Any) -> None:
+def empty_run(plan: Any, predictions: Any, targets: Any, weights: Any) -> None:
     """A ``run`` that does nothing."""
 
 
 def plan_of(call: Callable[[], object]) -> tuple[Any, Any]:
-    """The key and the plan of a call, made anew."""
+    """The key and the plan of a call, from an empty cache."""
     settings.forget_plans()
     call()
     ((key, plan),) = settings.current().plans.items()
@@ -68,24 +68,24 @@ def plan_of(call: Callable[[], object]) -> tuple[Any, Any]:
 
 
 def rounds_of(library: str, quick: bool) -> dict[str, Rounds]:
-    """Seconds of a call and of its parts, round by round."""
+    """Seconds of a call and of its kernel, round by round, with a known plan, an empty kernel, and a new plan."""
     logits, labels = arrays(library)
-    whole = functools.partial(xent.sparse_cross_entropy, logits, labels)
-    key, plan = plan_of(whole)
+    call = functools.partial(xent.sparse_cross_entropy, logits, labels)
+    key, plan = plan_of(call)
     sizes = {"rounds": 2, "sample_seconds": 0} if quick else {"rounds": 101, "sample_seconds": 0.01}
     direct = functools.partial(plan.run, plan, logits, labels, NO_WEIGHTS)
-    hit = measure.interleave({"whole": whole, "kernel": direct}, **sizes)
-    plans, empty = settings.current().plans, dataclasses.replace(plan, run=nothing)
-    plans[key] = empty
-    idle = functools.partial(empty.run, empty, logits, labels, NO_WEIGHTS)
-    bare = measure.interleave({"whole": whole, "kernel": idle}, **sizes)
+    hit = measure.interleave({"whole": call, "kernel": direct}, **sizes)
+    plans, empty_plan = settings.current().plans, dataclasses.replace(plan, run=empty_run)
+    plans[key] = empty_plan
+    empty_kernel = functools.partial(empty_plan.run, empty_plan, logits, labels, NO_WEIGHTS)
+    empty_hit = measure.interleave({"whole": call, "kernel": empty_kernel}, **sizes)
 
-    def anew() -> None:
+    def call_without_plan() -> None:
         settings.forget_plans()
-        whole()
+        call()
 
-    miss = measure.interleave({"whole": anew, "kernel": direct}, **sizes)
-    return {"hit": hit, "hit, kernel of nothing": bare, "miss": miss}
+    miss = measure.interleave({"whole": call_without_plan, "kernel": direct}, **sizes)
+    return {"hit": hit, "hit, kernel of nothing": empty_hit, "miss": miss}
 
 
 def main(quick: bool = False) -> str:
@@ -100,23 +100,25 @@ def main(quick: bool = False) -> str:
         for library in libraries if plugins in (min(PLUGINS), max(PLUGINS)) else ("numpy",):
             print(f"{library}, {plugins} plugins", file=sys.stderr)
             seconds = rounds_of(library, quick)
-            found = {name: measure.difference(one["whole"], one["kernel"]) for name, one in seconds.items()}
-            kernel = measure.spread(seconds["hit"]["kernel"])
-            report.add(**{f"{library}, {plugins} plugins": {"seconds": seconds, "dispatch": found}})
-            rows.append((f"{library}, {plugins} plugins", *(one.show(1e-6) for one in (kernel, *found.values()))))
-            for what in ("hit", "hit, kernel of nothing"):
-                promises.append(promise(library, plugins, what, found[what]))
-    report.add("## Promises", measure.targets(promises))
+            dispatch = {case: measure.difference(rounds["whole"], rounds["kernel"]) for case, rounds in seconds.items()}
+            kernel = measure.quartiles(seconds["hit"]["kernel"])
+            report.add(**{f"{library}, {plugins} plugins": {"seconds": seconds, "dispatch": dispatch}})
+            rows.append(
+                (f"{library}, {plugins} plugins", *(times.show(1e-6) for times in (kernel, *dispatch.values())))
+            )
+            for case in ("hit", "hit, kernel of nothing"):
+                promises.append(promise(library, plugins, case, dispatch[case]))
+    report.add("## Promises", measure.promise_table(promises))
     columns = ("µs", "the kernel alone", "dispatch, plan known", "the same, kernel of nothing", "plan made anew")
     report.add(f"## ({ROWS}, {CLASSES}) float32", measure.table(columns, rows))
     return report.write(quick)
 
 
-def promise(library: str, plugins: int, what: str, found: Spread) -> tuple[str, str, Spread, bool]:
-    """One line of what is asked for."""
+def promise(library: str, plugins: int, case: str, seconds: Quartiles) -> tuple[str, str, Quartiles, bool]:
+    """One row of the table of promises."""
     limit = PROMISED_MICROSECONDS[library]
-    microseconds = Spread(*(value * 1e6 for value in found))
-    return f"{library}, {plugins} plugins, {what}, µs", f"≤ {limit:g}", microseconds, microseconds.median <= limit
+    microseconds = Quartiles(*(value * 1e6 for value in seconds))
+    return f"{library}, {plugins} plugins, {case}, µs", f"≤ {limit:g}", microseconds, microseconds.median <= limit
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""``xent.evaluate`` on a file, beside the loop that one would write with NumPy and SciPy.
+"""``xent.evaluate`` on a file, compared with a loop over chunks in NumPy and SciPy.
 
-The counting model, for a file of N rows of C float32 logits: 4 N C bytes are read, from the page cache here, and N C
-exponentials are taken. Beside the loss xent takes the rank of the label, the entropy and Σ p² from the same read:
-three more passes over a block in the cache, and no more exponentials. The loop takes the loss, and whether the label
-is on top.
+The counting model, for a file of N rows of C float32 logits: 4 N C bytes are read from the page cache, and N C
+exponentials are taken. Besides the loss, xent computes the rank of the label, the entropy and Σ p² from the same read:
+three more passes over a block in the cache, and no more exponentials. The loop computes the loss and the accuracy.
 
-Neither may hold more than its chunks of 64 MiB. The memory is the growth of a process of its own, mapped pages
-included. The floor is a pass of ``numpy.copyto`` over the same chunks.
+Both read chunks of 64 MiB. The memory is the growth of a separate process, mapped pages included. The floor is a pass
+of ``numpy.copyto`` over the same chunks.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ THREADS = (1, 2)
 
 
 def write(folder: Path, rows: int, classes: int) -> int:
-    """Makes predictions.npy (rows, classes) float32 and labels.npy (rows,) int64; the predictions' bytes."""
+    """Writes predictions.npy (rows, classes) float32 and labels.npy (rows,) int64; the bytes of the predictions."""
     rng = np.random.default_rng(rows)
     predictions = np.lib.format.open_memmap(folder / "predictions.npy", "w+", np.float32, (rows, classes))
     for start in range(0, rows, 10_000):
@@ -44,30 +43,32 @@ def write(folder: Path, rows: int, classes: int) -> int:
 
 
 def with_xent(folder: Path, threads: int) -> float:
-    """The mean loss, by one pass of xent."""
+    """The mean loss, from xent.evaluate."""
     import dask
 
     with dask.config.set(num_workers=threads):
-        found = xent.evaluate(folder / "predictions.npy", folder / "labels.npy", chunk_bytes=CHUNK_BYTES)
-    return found.mean_loss
+        evaluation = xent.evaluate(folder / "predictions.npy", folder / "labels.npy", chunk_bytes=CHUNK_BYTES)
+    return evaluation.mean_loss
 
 
 def chunks(folder: Path) -> Iterator[tuple[int, int]]:
-    """The first and the last row of each chunk."""
+    """The start and the stop row of each chunk."""
     rows, classes = np.load(folder / "predictions.npy", mmap_mode="r").shape
     step = max(1, CHUNK_BYTES // (4 * classes))
     return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def by_chunks(sums_of: Callable[[Path, tuple[int, int]], tuple[float, int]], folder: Path, threads: int) -> float:
-    """The mean of what is found in every chunk."""
+def mean_over_chunks(
+    sum_chunk: Callable[[Path, tuple[int, int]], tuple[float, int]], folder: Path, threads: int
+) -> float:
+    """The mean over all rows, from the sum and the number of rows of each chunk."""
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(functools.partial(sums_of, folder), chunks(folder)))
-    return sum(total for total, _ in found) / sum(rows for _, rows in found)
+        sums = list(pool.map(functools.partial(sum_chunk, folder), chunks(folder)))
+    return sum(total for total, _ in sums) / sum(rows for _, rows in sums)
 
 
-def scipy_sums(folder: Path, rows: tuple[int, int]) -> tuple[float, int]:
-    """The summed loss of the rows, and their number; the accuracy beside it."""
+def sum_chunk_with_scipy(folder: Path, rows: tuple[int, int]) -> tuple[float, int]:
+    """The summed loss of the rows, and their number; the correct predictions are also counted."""
     from scipy.special import log_softmax
 
     logits = np.load(folder / "predictions.npy", mmap_mode="r")[slice(*rows)]
@@ -77,8 +78,8 @@ def scipy_sums(folder: Path, rows: tuple[int, int]) -> tuple[float, int]:
     return float(loss.sum(dtype=np.float64)), len(labels)
 
 
-def copied(folder: Path, rows: tuple[int, int]) -> tuple[float, int]:
-    """A pass over the rows that computes nothing."""
+def copy_chunk(folder: Path, rows: tuple[int, int]) -> tuple[float, int]:
+    """A copy of the rows, as a chunk that sums to zero."""
     logits = np.load(folder / "predictions.npy", mmap_mode="r")[slice(*rows)]
     np.copyto(np.empty(logits.shape, logits.dtype), logits)
     return 0.0, len(logits)
@@ -86,20 +87,20 @@ def copied(folder: Path, rows: tuple[int, int]) -> tuple[float, int]:
 
 CONTENDERS: dict[str, Callable[[Path, int], float]] = {
     "xent.evaluate": with_xent,
-    "np.load and SciPy by chunks": functools.partial(by_chunks, scipy_sums),
-    "floor: numpy.copyto by chunks": functools.partial(by_chunks, copied),
+    "np.load and SciPy by chunks": functools.partial(mean_over_chunks, sum_chunk_with_scipy),
+    "floor: numpy.copyto by chunks": functools.partial(mean_over_chunks, copy_chunk),
 }
 
 
 def child(folder: str, name: str, threads: str) -> int | None:
-    """The memory that one contender takes, in a process of its own."""
-    return measure.peak_above(functools.partial(CONTENDERS[name], Path(folder), int(threads)))
+    """The peak memory of a contender, measured in this child process."""
+    return measure.peak_growth_bytes(functools.partial(CONTENDERS[name], Path(folder), int(threads)))
 
 
 def main(quick: bool = False) -> str:
     """The page of results."""
-    with tempfile.TemporaryDirectory() as place:
-        folder, shape = Path(place), (QUICK_ROWS, QUICK_CLASSES) if quick else (ROWS, CLASSES)
+    with tempfile.TemporaryDirectory() as root:
+        folder, shape = Path(root), (QUICK_ROWS, QUICK_CLASSES) if quick else (ROWS, CLASSES)
         size = write(folder, *shape)
         contenders = {
             (name, threads): functools.partial(call, folder, threads)
@@ -110,22 +111,21 @@ def main(quick: bool = False) -> str:
         if not np.allclose(losses, losses[0], rtol=1e-5):
             raise AssertionError(f"the mean losses differ: {losses}")
         seconds = measure.interleave(contenders, 2 if quick else 7, 0)
-        extra = {}
+        memory = {}
         for name, threads in contenders:
             print(f"memory of {name}, threads: {threads}", file=sys.stderr)
-            is_wanted = not quick or (name, threads) == ("xent.evaluate", 1)
-            extra[name, threads] = measure.in_a_process(__file__, folder, name, threads) if is_wanted else None
+            is_measured = not quick or (name, threads) == ("xent.evaluate", 1)
+            memory[name, threads] = measure.run_child(__file__, folder, name, threads) if is_measured else None
     report = Report("evaluate", "An evaluation of a .npy file", ("scipy", "dask"))
     report.add(f"{size / 1e9:.2f} GB, shape {shape}, float32, in the page cache; chunks of 64 MiB.", measure.HOW)
     rows = []
     for (name, threads), values in seconds.items():
-        found, memory = measure.spread(values), extra[name, threads]
-        times = measure.ratio(values, seconds["xent.evaluate", threads])
-        rate = f"{size / found.median / 1e9:.2f}"
-        grown = "" if memory is None else f"{memory / 1e6:.0f}"
-        rows.append((name, threads, found.show(), rate, times.show(), grown))
-        line = {"seconds": values, "extra_bytes": memory}
-        report.add(**{f"{name}, threads: {threads}": line})
+        times, extra_bytes = measure.quartiles(values), memory[name, threads]
+        ratio = measure.ratio(values, seconds["xent.evaluate", threads])
+        rate = f"{size / times.median / 1e9:.2f}"
+        extra_megabytes = "" if extra_bytes is None else f"{extra_bytes / 1e6:.0f}"
+        rows.append((name, threads, times.show(), rate, ratio.show(), extra_megabytes))
+        report.add(**{f"{name}, threads: {threads}": {"seconds": values, "extra_bytes": extra_bytes}})
     columns = ("", "threads", "time, s", "GB/s", "time / xent's", "extra memory, MB")
     report.add(measure.table(columns, rows), bytes=size)
     return report.write(quick)

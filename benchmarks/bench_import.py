@@ -1,10 +1,10 @@
-"""What ``import xent`` costs, and what it brings along.
+"""The time of ``import xent``, and the modules that it loads.
 
-The counting model: the package is one module with a table of names, so importing it reads one file. The first name that
-is used brings the core: NumPy, pluggy and array-api-compat; never a library that is optional.
+The counting model: the package is one module with a table of names, so importing it reads one file. The first use of a
+public name loads the core: NumPy, pluggy and array-api-compat, and no optional library.
 
-Each time is that of an import statement in a fresh process, whose start is not counted, with byte code already compiled
-and files in the page cache; the processes take turns.
+Each time is that of an import statement in a fresh process, without the start of the process, with compiled byte code
+and with all files in the page cache. The processes take turns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 
 import measure
-from measure import Report, Rounds, Spread
+from measure import Quartiles, Report, Rounds
 
 PROMISED_MILLISECONDS = 50
 ROUNDS = 25
@@ -40,45 +40,45 @@ print(json.dumps([seconds, len(sys.modules), sorted(set({optional!r}) & set(sys.
 """
 
 
-def once(statement: str) -> tuple[float, int, list[str]]:
-    """Seconds of the statement in a fresh process, the number of modules then there, and the optional ones of them."""
+def time_statement(statement: str) -> tuple[float, int, list[str]]:
+    """Seconds of the statement in a fresh process, and the number of loaded modules and the optional ones of them."""
     code = CHILD.format(statement=statement, optional=OPTIONAL)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return tuple(json.loads(done.stdout))
 
 
-def measured(statements: Iterable[str], rounds: int) -> tuple[Rounds, dict[str, tuple[int, list[str]]]]:
-    """Seconds of each statement, round by round, and what was there after it."""
-    seconds, found = {statement: [] for statement in statements}, {}
+def time_rounds(statements: Iterable[str], rounds: int) -> tuple[Rounds, dict[str, tuple[int, list[str]]]]:
+    """Seconds of each statement, round by round, and the number of modules and optional libraries after it."""
+    seconds, loaded = {statement: [] for statement in statements}, {}
     for _ in range(rounds):
         for statement, values in seconds.items():
-            taken, *found[statement] = once(statement)
-            values.append(taken)
-    return seconds, found
+            elapsed, *loaded[statement] = time_statement(statement)
+            values.append(elapsed)
+    return seconds, loaded
 
 
 def main(quick: bool = False) -> str:
     """The page of results."""
-    measured(STATEMENTS, 1)  # byte code and page cache
-    seconds, found = measured(STATEMENTS, 2 if quick else ROUNDS)
+    time_rounds(STATEMENTS, 1)  # compiles byte code and fills the page cache
+    seconds, loaded = time_rounds(STATEMENTS, 2 if quick else ROUNDS)
     report = Report("import", "The import")
     report.add(measure.HOW)
     promises = []
     for longer, shorter in ((IMPORT, COMPAT), (LOSS, CORE)):
-        over = Spread(*(value * 1e3 for value in measure.difference(seconds[longer], seconds[shorter])))
-        met = over.median <= PROMISED_MILLISECONDS
-        promises.append((f"`{longer}` over `{shorter}`, ms", f"≤ {PROMISED_MILLISECONDS}", over, met))
-    loaded = {statement: found[statement][1] for statement in (IMPORT, LOSS, EVERY)}
-    count = float(max(len(names) for names in loaded.values()))
-    promises.append(("optional libraries loaded by any of them", "0", Spread(count, count, count), count == 0))
-    report.add("## Promises", measure.targets(promises))
+        difference = Quartiles(*(value * 1e3 for value in measure.difference(seconds[longer], seconds[shorter])))
+        met = difference.median <= PROMISED_MILLISECONDS
+        promises.append((f"`{longer}` over `{shorter}`, ms", f"≤ {PROMISED_MILLISECONDS}", difference, met))
+    count = float(max(len(loaded[statement][1]) for statement in (IMPORT, LOSS, EVERY)))
+    promises.append(("optional libraries loaded by any of them", "0", Quartiles(count, count, count), count == 0))
+    report.add("## Promises", measure.promise_table(promises))
     rows = [
-        (f"`{one}`", measure.spread(seconds[one]).show(1e-3), found[one][0], ", ".join(found[one][1]) or "none")
-        for one in STATEMENTS
+        (f"`{statement}`", measure.quartiles(seconds[statement]).show(1e-3), modules, ", ".join(optional) or "none")
+        for statement, (modules, optional) in loaded.items()
     ]
     columns = ("in a fresh process", "time, ms", "modules then loaded", "optional libraries among them")
     report.add("## Times", measure.table(columns, rows))
-    report.add(statements={one: {"seconds": seconds[one], "optional": found[one][1]} for one in STATEMENTS})
+    numbers = {name: {"seconds": seconds[name], "optional": loaded[name][1]} for name in STATEMENTS}
+    report.add(statements=numbers)
     return report.write(quick)
 
 

@@ -1,4 +1,4 @@
-r"""The kernels of xent-numba beside their peers and their floors, on every core.
+r"""The kernels of xent-numba, compared with their peers and their floors, on every core.
 
 The counting model, for N rows of C logits of b bytes:
 
@@ -8,12 +8,12 @@ The counting model, for N rows of C logits of b bytes:
 | loss and gradient | b N C read, b N C written | N C |
 | loss of soft targets | (b + 4) N C read | N C |
 
-Three floors are measured in the same run: the bare sum of exponentials (``floor.cpp``, one thread, beside xent on one
-thread), the bare read of the logits on all cores, and ``numpy.copyto`` of the logits, which reads and writes them once
-into memory that is there already: beside it the kernel writes its gradient into such memory too. Against the peers it
-is the public call that is measured, and each allocates its gradient as it does.
+Three floors are measured in the same run: the bare sum of exponentials (``floor.cpp``, one thread, compared with xent
+on one thread), the bare read of the logits on all cores, and ``numpy.copyto`` of the logits, which reads and writes
+them once, into allocated memory; for this comparison the kernel writes its gradient into allocated memory too. The
+public call is compared with the peers, and all of them allocate their gradients.
 
-Logits are normal with standard deviation 3, labels uniform, soft targets uniform and scaled to 1; losses are not
+Logits are normal with standard deviation 3, labels uniform, soft targets uniform and scaled to sum to 1. Losses are not
 reduced, gradients are those of the mean. Every contender starts from arrays of its own library, on all cores.
 """
 
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import measure
 import numpy as np
-from measure import Call, Report, Rounds, Spread
+from measure import Call, Quartiles, Report, Rounds
 
 import xent
 
@@ -51,25 +51,25 @@ PEERS = (TORCH, "torch.compile", "JAX jit, optax", "TensorFlow")
 FIT_ELEMENTS = (10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
 Shape = tuple[int, int]
 Line = dict[str, Any]
-# What is asked for, by pass and shape: xent over the floor at most, the best peer over xent at least.
-FLOOR_AT_MOST = {(LOSS, EXPONENTIALS): 1.3, (GRADIENT, COPY): 1.6}
-FASTER = {LOSS: (2.2, 1.8), GRADIENT: (4.5, 2.5), HALF: (3.5, 3.5), SOFT: (1.8, 1.5)}  # many classes, few
+# Promises by pass: the largest ratio of xent to the floor, and the least ratio of the best peer to xent.
+MAX_FLOOR_RATIO = {(LOSS, EXPONENTIALS): 1.3, (GRADIENT, COPY): 1.6}
+MIN_SPEEDUP = {LOSS: (2.2, 1.8), GRADIENT: (4.5, 2.5), HALF: (3.5, 3.5), SOFT: (1.8, 1.5)}  # for many classes, for few
 
 
 class Data(NamedTuple):
-    """What a pass is about."""
+    """The arrays of a pass."""
 
-    logits: np.ndarray
-    told: np.ndarray  # labels, or soft targets
+    logits: np.ndarray  # (rows, classes)
+    targets: np.ndarray  # labels (rows,), or soft targets (rows, classes)
 
 
-def data(shape: Shape, what: str) -> Data:
+def make_data(shape: Shape, pass_name: str) -> Data:
     rng = np.random.default_rng(shape[0])
     logits = rng.standard_normal(shape, dtype=np.float32)
     logits *= 3
-    if what == HALF:
+    if pass_name == HALF:
         logits = logits.astype(np.float16)
-    if what != SOFT:
+    if pass_name != SOFT:
         return Data(logits, rng.integers(0, shape[1], shape[0]))
     targets = rng.random(shape, dtype=np.float32)
     targets /= targets.sum(axis=1, keepdims=True)
@@ -79,34 +79,34 @@ def data(shape: Shape, what: str) -> Data:
 # -------------------- contenders
 
 
-def ours(given: Data, what: str, **settings: Any) -> Call:
-    function = xent.cross_entropy if what == SOFT else xent.sparse_cross_entropy
-    if what == GRADIENT:
+def with_xent(data: Data, pass_name: str, **settings: Any) -> Call:
+    function = xent.cross_entropy if pass_name == SOFT else xent.sparse_cross_entropy
+    if pass_name == GRADIENT:
         function = xent.value_and_grad(functools.partial(function, reduction="mean"))
 
     context = contextvars.copy_context()  # entered once, and not at every call
     context.run(xent.using(**settings).__enter__)
-    return lambda: context.run(function, *given)
+    return lambda: context.run(function, *data)
 
 
-def in_place(given: Data, what: str) -> Call:
+def in_place(data: Data, pass_name: str) -> Call:
     from xent_numba.kernels import sparse
 
-    out, rows = np.zeros_like(given.logits), len(given.told)
-    share = np.full(rows, 1 / rows, np.float32)
+    out, rows = np.zeros_like(data.logits), len(data.targets)
+    gradient_scale = np.full(rows, 1 / rows, np.float32)
     threads = measure.threads()
-    return lambda: sparse.loss_and_gradient(*given, 1.0, 0.0, share, threads=threads, out=out)
+    return lambda: sparse.loss_and_gradient(*data, 1.0, 0.0, gradient_scale, threads=threads, out=out)
 
 
-def with_torch(given: Data, what: str, compiled: bool = False) -> Call:
+def with_torch(data: Data, pass_name: str, compiled: bool = False) -> Call:
     import torch
 
-    x, y = (torch.from_numpy(one) for one in given)
+    x, y = (torch.from_numpy(array) for array in data)
     cross_entropy: Any = torch.nn.functional.cross_entropy
     if compiled:
-        torch.compiler.reset()  # subtle: it gives up on a function after eight shapes
+        torch.compiler.reset()  # subtle: torch.compile stops compiling a function after eight shapes
         cross_entropy = torch.compile(cross_entropy, dynamic=False)
-    if what != GRADIENT:
+    if pass_name != GRADIENT:
         return lambda: cross_entropy(x, y, reduction="none")
     x = x.clone().requires_grad_()
 
@@ -119,23 +119,23 @@ def with_torch(given: Data, what: str, compiled: bool = False) -> Call:
     return loss_and_gradient
 
 
-def with_jax(given: Data, what: str) -> Call:
+def with_jax(data: Data, pass_name: str) -> Call:
     import jax
     import optax
 
-    x, y = (jax.numpy.asarray(one) for one in given)
-    loss = optax.softmax_cross_entropy if what == SOFT else optax.softmax_cross_entropy_with_integer_labels
-    function = jax.jit(jax.value_and_grad(lambda x, y: loss(x, y).mean()) if what == GRADIENT else loss)
+    x, y = (jax.numpy.asarray(array) for array in data)
+    loss = optax.softmax_cross_entropy if pass_name == SOFT else optax.softmax_cross_entropy_with_integer_labels
+    function = jax.jit(jax.value_and_grad(lambda x, y: loss(x, y).mean()) if pass_name == GRADIENT else loss)
     return lambda: jax.block_until_ready(function(x, y))
 
 
-def with_tensorflow(given: Data, what: str) -> Call:
+def with_tensorflow(data: Data, pass_name: str) -> Call:
     import tensorflow as tf
 
-    x, y = (tf.constant(one) for one in given)
+    x, y = (tf.constant(array) for array in data)
     nn = tf.nn
-    loss = nn.softmax_cross_entropy_with_logits if what == SOFT else nn.sparse_softmax_cross_entropy_with_logits
-    if what != GRADIENT:
+    loss = nn.softmax_cross_entropy_with_logits if pass_name == SOFT else nn.sparse_softmax_cross_entropy_with_logits
+    if pass_name != GRADIENT:
         return lambda: loss(labels=y, logits=x).numpy()
 
     def loss_and_gradient() -> Any:
@@ -147,42 +147,42 @@ def with_tensorflow(given: Data, what: str) -> Call:
     return loss_and_gradient
 
 
-def copying(given: Data, what: str) -> Call:
-    out = np.zeros_like(given.logits)
-    return lambda: np.copyto(out, given.logits)
+def copy_floor(data: Data, pass_name: str) -> Call:
+    out = np.zeros_like(data.logits)
+    return lambda: np.copyto(out, data.logits)
 
 
 @functools.cache
 def floor_program() -> Any:
-    """``floor.cpp``, built for this machine."""
-    built = Path(tempfile.mkdtemp()) / "floor.so"
+    """``floor.cpp``, compiled for this machine."""
+    library = Path(tempfile.mkdtemp()) / "floor.so"
     source = Path(__file__).with_name("floor.cpp")
-    subprocess.run(["g++", "-O3", "-march=native", "-shared", "-fPIC", "-o", built, source], check=True)
-    return ctypes.CDLL(str(built))
+    subprocess.run(["g++", "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
+    return ctypes.CDLL(str(library))
 
 
-def exponentials(given: Data, what: str) -> Call:
-    rows, classes = given.logits.shape
+def exponentials_floor(data: Data, pass_name: str) -> Call:
+    rows, classes = data.logits.shape
     out = np.empty(rows, np.float32)
-    arguments = given.logits.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p)
+    arguments = data.logits.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p)
     sizes = ctypes.c_int64(rows), ctypes.c_int64(classes)
     return lambda: floor_program().sum_exp(*arguments, *sizes)
 
 
-def reading(given: Data, what: str) -> Call:
-    logits, threads = given.logits, measure.threads()
-    pool, found = ThreadPoolExecutor(threads), np.empty(threads, np.int32)
-    share = logits.nbytes // threads
+def read_floor(data: Data, pass_name: str) -> Call:
+    logits, threads = data.logits, measure.threads()
+    pool, results = ThreadPoolExecutor(threads), np.empty(threads, np.int32)
+    bytes_per_thread = logits.nbytes // threads
 
     def read(thread: int) -> None:
-        start, out = logits.ctypes.data + thread * share, found.ctypes.data + 4 * thread
-        floor_program().read(ctypes.c_void_p(start), ctypes.c_void_p(out), ctypes.c_int64(share))
+        start, out = logits.ctypes.data + thread * bytes_per_thread, results.ctypes.data + 4 * thread
+        floor_program().read(ctypes.c_void_p(start), ctypes.c_void_p(out), ctypes.c_int64(bytes_per_thread))
 
     return lambda: list(pool.map(read, range(threads)))
 
 
 class Contender(NamedTuple):
-    """What is timed: ``setup(data, pass)`` makes the call, and needs the module."""
+    """What is timed: ``setup(data, pass_name)`` returns the call; it needs the module."""
 
     name: str
     passes: tuple[str, ...]
@@ -191,43 +191,44 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = [
-    Contender(OURS, PASSES, "xent_numba", ours),
-    Contender(ALONE, (LOSS,), "xent_numba", functools.partial(ours, threads=1)),
+    Contender(OURS, PASSES, "xent_numba", with_xent),
+    Contender(ALONE, (LOSS,), "xent_numba", functools.partial(with_xent, threads=1)),
     Contender(IN_PLACE, (GRADIENT,), "xent_numba", in_place),
-    Contender(WITHOUT, PASSES, "xent", functools.partial(ours, kernel="numpy")),
+    Contender(WITHOUT, PASSES, "xent", functools.partial(with_xent, kernel="numpy")),
     Contender(TORCH, PASSES, "torch", with_torch),
     Contender("torch.compile", PASSES, "torch", functools.partial(with_torch, compiled=True)),
     Contender("JAX jit, optax", PASSES, "optax", with_jax),
     Contender("TensorFlow", (LOSS, GRADIENT, SOFT), "tensorflow", with_tensorflow),
-    Contender(COPY, (GRADIENT,), "numpy", copying),
-    Contender(EXPONENTIALS, (LOSS,), "numpy", exponentials),
-    Contender(READ, (LOSS, HALF), "numpy", reading),
+    Contender(COPY, (GRADIENT,), "numpy", copy_floor),
+    Contender(EXPONENTIALS, (LOSS,), "numpy", exponentials_floor),
+    Contender(READ, (LOSS, HALF), "numpy", read_floor),
 ]
 SLOW_TO_START = ("torch.compile", "TensorFlow")
 FLOORS = (COPY, EXPONENTIALS, READ)
 
 
 def mean_loss(result: Any) -> float:
-    """The mean loss in what a contender returns."""
+    """The mean loss in the result of a contender."""
     value = result[0] if isinstance(result, tuple | list) else result
     return float(np.mean(np.asarray(value.detach() if hasattr(value, "detach") else value), dtype=np.float64))
 
 
-def compare(shape: Shape, what: str, quick: bool) -> tuple[list[Line], Rounds]:
-    """One line for each contender at one shape, and the seconds of each round."""
-    given, calls = data(shape, what), {}
-    for one in CONTENDERS:
-        if what in one.passes and measure.is_installed(one.module) and not (quick and one.name in SLOW_TO_START):
-            calls[one.name] = one.setup(given, what)
+def compare(shape: Shape, pass_name: str, quick: bool) -> tuple[list[Line], Rounds]:
+    """One line per contender for one shape and pass, and the seconds of each round."""
+    data, calls = make_data(shape, pass_name), {}
+    for contender in CONTENDERS:
+        is_skipped = quick and contender.name in SLOW_TO_START
+        if pass_name in contender.passes and measure.is_installed(contender.module) and not is_skipped:
+            calls[contender.name] = contender.setup(data, pass_name)
     expected = mean_loss(calls[OURS]())
     for name, call in calls.items():
         if name not in FLOORS and not abs(mean_loss(call()) - expected) <= 1e-2 * abs(expected):
-            raise AssertionError(f"{name} computes another loss than xent at {shape}, {what}")
+            raise AssertionError(f"{name} computes another loss than xent at {shape}, {pass_name}")
     seconds = measure.interleave(calls, 3 if quick else 9, 1e-4 if quick else measure.SAMPLE_SECONDS)
     lines = [
         {
             "contender": name,
-            "seconds": measure.spread(rounds),
+            "seconds": measure.quartiles(rounds),
             "times_xent": measure.ratio(rounds, seconds[OURS]),
         }
         for name, rounds in seconds.items()
@@ -237,35 +238,37 @@ def compare(shape: Shape, what: str, quick: bool) -> tuple[list[Line], Rounds]:
 
 def best_peer(seconds: Rounds) -> str:
     """The peer with the shortest median."""
-    return min((name for name in PEERS if name in seconds), key=lambda name: measure.spread(seconds[name]).median)
+    return min((name for name in PEERS if name in seconds), key=lambda name: measure.quartiles(seconds[name]).median)
 
 
-def promises(rounds: dict[tuple[Shape, str], Rounds]) -> Iterator[tuple[str, str, Spread, bool]]:
-    """What is asked for beside what was found."""
-    for (shape, what), seconds in rounds.items():
+def promises(rounds: dict[tuple[Shape, str], Rounds]) -> Iterator[tuple[str, str, Quartiles, bool]]:
+    """Each promise: its name, limit, measured value, and whether it is kept."""
+    for (shape, pass_name), seconds in rounds.items():
         if shape == SMALL_SHAPE:
-            found = measure.ratio(seconds[OURS], seconds[WITHOUT])
-            yield f"xent / {WITHOUT}, {what}, {shape}", "≤ 1", found, found.median <= 1
+            ratio = measure.ratio(seconds[OURS], seconds[WITHOUT])
+            yield f"xent / {WITHOUT}, {pass_name}, {shape}", "≤ 1", ratio, ratio.median <= 1
             continue
-        few = shape[1] <= 64
-        for (on, floor), most in FLOOR_AT_MOST.items():
-            if on == what and floor in seconds:
+        has_few_classes = shape[1] <= 64
+        for (floor_pass, floor), maximum in MAX_FLOOR_RATIO.items():
+            if floor_pass == pass_name and floor in seconds:
                 name = ALONE if floor == EXPONENTIALS else IN_PLACE
-                found = measure.ratio(seconds[name], seconds[floor])
-                asked = "reported" if few else f"≤ {most}"
-                yield f"{name} / {floor}, {what}, {shape}", asked, found, few or found.median <= most
-        peer = TORCH if what == HALF else best_peer(seconds)
-        found, least = measure.ratio(seconds[peer], seconds[OURS]), FASTER[what][few]
-        yield f"{peer} / xent, {what}, {shape}", f"≥ {least}", found, found.median >= least
+                ratio = measure.ratio(seconds[name], seconds[floor])
+                limit, met = f"≤ {maximum}", ratio.median <= maximum
+                if has_few_classes:
+                    limit, met = "reported", True
+                yield f"{name} / {floor}, {pass_name}, {shape}", limit, ratio, met
+        peer = TORCH if pass_name == HALF else best_peer(seconds)
+        ratio, minimum = measure.ratio(seconds[peer], seconds[OURS]), MIN_SPEEDUP[pass_name][has_few_classes]
+        yield f"{peer} / xent, {pass_name}, {shape}", f"≥ {minimum}", ratio, ratio.median >= minimum
         if IN_PLACE in seconds:
-            found = measure.ratio(seconds[peer], seconds[IN_PLACE])
-            yield f"{peer} / {IN_PLACE}, {shape}", f"≥ {least}", found, found.median >= least
+            ratio = measure.ratio(seconds[peer], seconds[IN_PLACE])
+            yield f"{peer} / {IN_PLACE}, {shape}", f"≥ {minimum}", ratio, ratio.median >= minimum
         if READ in seconds:
-            yield f"xent / {READ}, {what}, {shape}", "reported", measure.ratio(seconds[OURS], seconds[READ]), True
+            yield f"xent / {READ}, {pass_name}, {shape}", "reported", measure.ratio(seconds[OURS], seconds[READ]), True
 
 
 def show(lines: list[Line]) -> str:
-    """The lines as a table."""
+    """The table of the lines."""
     unit, symbol = (1e-3, "ms") if lines[0]["seconds"].median > 1e-3 else (1e-6, "µs")
     rows = [(line["contender"], line["seconds"].show(unit), line["times_xent"].show()) for line in lines]
     return measure.table(("", f"time, {symbol}", "time / xent's"), rows)
@@ -286,19 +289,19 @@ def growth(quick: bool) -> list[tuple[int, float]]:
     }
     with xent.using(kernel="numba"):
         seconds = measure.interleave(calls, 3 if quick else 5)
-    return [(size, measure.spread(seconds[str(size)]).median) for size in sizes]
+    return [(size, measure.quartiles(seconds[str(size)]).median) for size in sizes]
 
 
-def show_growth(found: list[tuple[int, float]]) -> tuple[str, str]:
-    """A straight line through the seconds, by least squares of relative errors, in words; and the table beside it."""
-    sizes, seconds = np.asarray(found).T
+def show_growth(times: list[tuple[int, float]]) -> tuple[str, str]:
+    """A sentence on the straight line through the seconds, by least squares of relative errors, and the table."""
+    sizes, seconds = np.asarray(times).T
     weighted = np.stack([np.ones_like(sizes), sizes], axis=1) / seconds[:, None]
     (start, rate), *_ = np.linalg.lstsq(weighted, np.ones_like(sizes), rcond=None)
     line = start + rate * sizes
     misfit = float(np.exp(np.max(np.abs(np.log(seconds / line)))))
     rows = [
-        (f"{size:.0e}", measure.plain(took * 1e3), measure.plain(fit * 1e3), f"{took / size * 1e9:.3f}")
-        for size, took, fit in zip(sizes, seconds, line, strict=True)
+        (f"{size:.0e}", measure.format_number(time * 1e3), measure.format_number(fit * 1e3), f"{time / size * 1e9:.3f}")
+        for size, time, fit in zip(sizes, seconds, line, strict=True)
     ]
     text = (
         f"A loss at 1000 classes takes {start * 1e6:.0f} µs and {rate * 1e9:.3f} ns an element; no size is further "
@@ -307,46 +310,46 @@ def show_growth(found: list[tuple[int, float]]) -> tuple[str, str]:
     return text, measure.table(("elements", "time, ms", "line, ms", "ns an element"), rows)
 
 
-def child(what: str, rows: str, classes: str) -> int | None:
-    """Bytes above those before one call of ours, in a process of its own."""
-    return measure.peak_above(ours(data((int(rows), int(classes)), what), what))
+def child(pass_name: str, rows: str, classes: str) -> int | None:
+    """Peak growth of memory in one call of xent, measured in this child process."""
+    return measure.peak_growth_bytes(with_xent(make_data((int(rows), int(classes)), pass_name), pass_name))
 
 
-def memory(shape: Shape, what: str) -> tuple[str, str, str, str]:
-    """Peak extra memory of one call, the gradient apart, in MB, in bytes a row, and over that of the predictions."""
-    extra = measure.in_a_process(__file__, what, *shape)
-    size = math.prod(shape) * (2 if what == HALF else 4)
+def memory(shape: Shape, pass_name: str) -> tuple[str, str, str, str]:
+    """Peak extra memory of one call without the gradient: in MB, in bytes per row, and relative to the predictions."""
+    extra = measure.run_child(__file__, pass_name, *shape)
+    size = math.prod(shape) * (2 if pass_name == HALF else 4)
     if extra is None:
-        return f"{shape}, {what}", "", "", ""
-    extra -= size if what == GRADIENT else 0
-    return f"{shape}, {what}", f"{extra / 1e6:.1f}", f"{extra / shape[0]:.0f}", f"{extra / size:.3f}"
+        return f"{shape}, {pass_name}", "", "", ""
+    extra -= size if pass_name == GRADIENT else 0
+    return f"{shape}, {pass_name}", f"{extra / 1e6:.1f}", f"{extra / shape[0]:.0f}", f"{extra / size:.3f}"
 
 
 # -------------------- a training step
 
 
 def training(quick: bool) -> tuple[list[Line], Rounds]:
-    """A step of a model of the next token, but for the optimizer, with torch's loss and with xent's in its place."""
+    """Lines and seconds of a next-token model's training step without optimizer, for the losses of torch and xent."""
     import torch
 
     vocabulary, width, tokens = (100, 8, 16) if quick else (32_000, 64, 1024)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(vocabulary, width), torch.nn.Linear(width, vocabulary))
-    given, following = torch.randint(0, vocabulary, (2, tokens))
+    inputs, next_tokens = torch.randint(0, vocabulary, (2, tokens))
 
     def step(loss: Callable[..., Any]) -> Any:
         model.zero_grad()
-        value = loss(model(given), following)
+        value = loss(model(inputs), next_tokens)
         value.backward()
         return value
 
-    def xents(logits: Any, labels: Any, kernel: str) -> Any:
+    def xent_loss(logits: Any, labels: Any, kernel: str) -> Any:
         with xent.using(kernel=kernel):
             return xent.sparse_cross_entropy(logits, labels, reduction="mean")
 
     losses = {
-        OURS: functools.partial(xents, kernel="numba"),
-        WITHOUT: functools.partial(xents, kernel="numpy"),
+        OURS: functools.partial(xent_loss, kernel="numba"),
+        WITHOUT: functools.partial(xent_loss, kernel="numpy"),
         TORCH: torch.nn.functional.cross_entropy,
         "the model alone, its logits summed": lambda logits, _: logits.sum(),
     }
@@ -354,7 +357,7 @@ def training(quick: bool) -> tuple[list[Line], Rounds]:
         {name: functools.partial(step, loss) for name, loss in losses.items()}, 3 if quick else 9
     )
     lines = [
-        {"contender": name, "seconds": measure.spread(rounds), "times_xent": measure.ratio(rounds, seconds[OURS])}
+        {"contender": name, "seconds": measure.quartiles(rounds), "times_xent": measure.ratio(rounds, seconds[OURS])}
         for name, rounds in seconds.items()
     ]
     return lines, seconds
@@ -364,23 +367,24 @@ def training(quick: bool) -> tuple[list[Line], Rounds]:
 
 
 def plot(rounds: dict[tuple[Shape, str], Rounds], path: Path) -> None:
-    """Bars of time over xent's, by pass and shape; lower than the line is faster than xent."""
+    """Draws bars of the ratio of each time to that of xent, by pass and shape."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     panels = figure.subplots(2, 2, sharey=False)
     colours = dict(zip((*PEERS, WITHOUT), ("#c44e52", "#dd8452", "#4c72b0", "#937860", "#8c8c8c"), strict=True))
-    for panel, what in zip(panels.flat, PASSES, strict=True):
-        shapes = [shape for shape, passed in rounds if passed == what and shape != SMALL_SHAPE]
-        names = [name for name in colours if name in rounds[shapes[0], what]]
+    for panel, pass_name in zip(panels.flat, PASSES, strict=True):
+        shapes = [shape for shape, key in rounds if key == pass_name and shape != SMALL_SHAPE]
+        names = [name for name in colours if name in rounds[shapes[0], pass_name]]
         for index, name in enumerate(names):
-            found = [rounds[shape, what] for shape in shapes]
-            heights = [measure.ratio(seconds[name], seconds[OURS]).median for seconds in found]
-            at = [place + (index - len(names) / 2 + 0.5) * 0.8 / len(names) for place in range(len(shapes))]
-            bars = panel.bar(at, heights, 0.8 / len(names), color=colours[name], label=name)
+            by_shape = [rounds[shape, pass_name] for shape in shapes]
+            heights = [measure.ratio(seconds[name], seconds[OURS]).median for seconds in by_shape]
+            offset = (index - len(names) / 2 + 0.5) * 0.8 / len(names)
+            positions = [group + offset for group in range(len(shapes))]
+            bars = panel.bar(positions, heights, 0.8 / len(names), color=colours[name], label=name)
             panel.bar_label(bars, fmt="%.1f", fontsize=6)
         panel.axhline(1, color="black", linewidth=1)
-        panel.set_title(what, fontsize=10)
+        panel.set_title(pass_name, fontsize=10)
         panel.set_xticks(range(len(shapes)), [f"{rows} × {classes}" for rows, classes in shapes], fontsize=8)
         panel.tick_params(axis="y", labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
@@ -399,16 +403,16 @@ def main(quick: bool = False) -> str:
     rounds: dict[tuple[Shape, str], Rounds] = {}
     pages = []
     for shape in [*(QUICK_SHAPES if quick else SHAPES), SMALL_SHAPE]:
-        for what in SMALL_PASSES if shape == SMALL_SHAPE else PASSES:
-            print(f"{shape}, {what}", file=sys.stderr)
-            lines, rounds[shape, what] = compare(shape, what, quick)
-            pages += [f"## {shape}, {what}", show(lines)]
-            report.add(**{f"{shape[0]}x{shape[1]}, {what}": {"lines": lines, "seconds": rounds[shape, what]}})
-    report.add("## Promises", measure.targets(promises(rounds)))
-    found = growth(quick)
-    report.add("## Growth", *show_growth(found), growth=found)
+        for pass_name in SMALL_PASSES if shape == SMALL_SHAPE else PASSES:
+            print(f"{shape}, {pass_name}", file=sys.stderr)
+            lines, rounds[shape, pass_name] = compare(shape, pass_name, quick)
+            pages += [f"## {shape}, {pass_name}", show(lines)]
+            report.add(**{f"{shape[0]}x{shape[1]}, {pass_name}": {"lines": lines, "seconds": rounds[shape, pass_name]}})
+    report.add("## Promises", measure.promise_table(promises(rounds)))
+    times = growth(quick)
+    report.add("## Growth", *show_growth(times), growth=times)
     shapes = [] if quick else SHAPES
-    extra = [memory(shape, what) for shape in shapes for what in PASSES]
+    extra = [memory(shape, pass_name) for shape in shapes for pass_name in PASSES]
     columns = ("", "extra memory, MB", "bytes a row", "/ predictions")
     report.add("## Memory beside the arguments and the gradient", measure.table(columns, extra))
     lines, seconds = training(quick)

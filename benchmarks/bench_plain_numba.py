@@ -1,10 +1,10 @@
-"""What the short way of plain calls on NumPy arrays is worth beside the generic schedule, for both CPU kernels.
+"""The short way of plain calls on NumPy arrays, compared with the generic schedule, for both CPU kernels.
 
 A plain call has labels, two axes and no option but a reduction. The counting model: the generic schedule makes a record
-of the call, the masks of bad labels and one of its tiles, some twenty NumPy operations whatever the size; the short way
-makes none. So it is worth a constant number of microseconds, and nothing once a row's exponentials take longer.
+of the call, masks of bad labels, and a tile, some twenty NumPy operations at any size; the short way makes none of
+them. So it saves a constant number of microseconds, which is negligible once the exponentials take longer.
 
-The plan of a call is made once; then ``numpy.schedule.run`` and ``generic.schedule.run`` follow it in turns, on the
+The plan of a call is made once. Then ``numpy.schedule.run`` and ``generic.schedule.run`` execute it in turns, on the
 same arrays, and their results must be the same bits.
 """
 
@@ -27,13 +27,13 @@ FUNCTIONS = {"loss": xent.sparse_cross_entropy, "loss and gradient": xent.value_
 
 
 def kernels() -> list[str]:
-    """xent's own kernel for NumPy, and that of xent-numba if it is installed."""
+    """The names of xent's own kernel for NumPy and, if it is installed, that of xent-numba."""
     specs = {kernel for plugin in xent.plugins() for kernel in plugin.kernels}
     return ["numpy", *(["numba"] if "numba (sparse)" in specs else [])]
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    """Whether two results, or pairs of results, are the same bits."""
+    """Whether two results, or two tuples of results, have the same bits."""
     pairs = zip(a, b, strict=True) if isinstance(a, tuple) else ((a, b),)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
@@ -48,7 +48,7 @@ def main(quick: bool = False) -> str:
         logits, labels = rng.standard_normal(shape, dtype=np.float32), rng.integers(0, shape[1], shape[0])
         for kernel in kernels():
             for name, function in FUNCTIONS.items():
-                if kernel == "numpy" and name != "loss":  # which has no short way
+                if kernel == "numpy" and name != "loss":  # this kernel has no short way for it
                     continue
                 settings.forget_plans()
                 with xent.using(kernel=kernel):
@@ -62,8 +62,8 @@ def main(quick: bool = False) -> str:
                 seconds = measure.interleave(ways, **sizes)
                 case = f"{shape} {kernel}, {name}"
                 report.add(**{case: {"seconds": seconds}})
-                spreads = (measure.spread(seconds[way]).show(1e-6) for way in ways)
-                rows.append((case, *spreads, measure.ratio(seconds["generic"], seconds["short"]).show()))
+                times = (measure.quartiles(seconds[way]).show(1e-6) for way in ways)
+                rows.append((case, *times, measure.ratio(seconds["generic"], seconds["short"]).show()))
     report.add("## Times", measure.table(("µs", "short way", "generic schedule", "generic / short"), rows))
     return report.write(quick)
 

@@ -1,11 +1,12 @@
-"""What finding the plugins costs, once per process, where many distributions are installed.
+"""The time to find the plugins, once per process, when many distributions are installed.
 
-The counting model: every distribution on ``sys.path`` is one ``entry_points.txt`` that is opened, or found missing;
-every plugin of xent is one import more. So the time grows with what is installed, and hardly with xent.
+The counting model: for every distribution on ``sys.path`` one ``entry_points.txt`` is opened or found missing, and
+every plugin of xent is one import more. So the time grows with the number of distributions, and hardly with xent.
 
-Each time is that of ``registry.load()`` in a fresh process, with the modules of xent and NumPy imported already and all
-files in the page cache; the processes take turns. The distributions are made for it: a folder with METADATA, an entry
-point of another program in every third, one of xent in as many as are plugins. They come on top of those installed.
+Each time is that of ``registry.load()`` in a fresh process, with the modules of xent and NumPy already imported and all
+files in the page cache. The processes take turns. The distributions are generated, in addition to the installed ones:
+each is a folder with METADATA; the first are plugins of xent, and of the others every third has an entry point of
+another program.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import measure
-from measure import Report, Rounds, Spread
+from measure import Quartiles, Report, Rounds
 
 PROMISED_MILLISECONDS = 30
 ROUNDS = 25
@@ -44,7 +45,7 @@ print(json.dumps([seconds, len(registry.records)]))
 
 
 def install(folder: Path, distributions: int, plugins: int) -> None:
-    """Writes so many distributions, the first of them with a plugin each."""
+    """Writes this number of distributions; each of the first ones has a plugin."""
     for number in range(distributions):
         name = f"made-{number}"
         info = folder / f"made_{number}-1.0.dist-info"
@@ -57,22 +58,22 @@ def install(folder: Path, distributions: int, plugins: int) -> None:
             (info / "entry_points.txt").write_text(f"[console_scripts]\n{name} = made_{number}:main\n")
 
 
-def once(folder: Path) -> tuple[float, int]:
-    """Seconds of the load in a fresh process that sees the folder, and how many plugins are then known."""
+def time_load(folder: Path) -> tuple[float, int]:
+    """Seconds of the load in a fresh process with the folder on its path, and the number of plugins found."""
     paths = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-W", "error", "-c", CHILD]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths})
     return tuple(json.loads(done.stdout))
 
 
-def measured(folders: dict[str, Path], rounds: int) -> tuple[Rounds, dict[str, int]]:
-    """Seconds of each load, round by round, and how many plugins it found."""
-    seconds, found = {name: [] for name in folders}, {}
+def time_rounds(folders: dict[str, Path], rounds: int) -> tuple[Rounds, dict[str, int]]:
+    """Seconds of each load, round by round, and the number of plugins found."""
+    seconds, plugin_counts = {name: [] for name in folders}, {}
     for _ in range(rounds):
         for name, folder in folders.items():
-            taken, found[name] = once(folder)
-            seconds[name].append(taken)
-    return seconds, found
+            elapsed, plugin_counts[name] = time_load(folder)
+            seconds[name].append(elapsed)
+    return seconds, plugin_counts
 
 
 def main(quick: bool = False) -> str:
@@ -84,18 +85,18 @@ def main(quick: bool = False) -> str:
         }
         for folder in folders.values():
             install(folder, *map(int, folder.name.split("-")))
-        measured(folders, 1)  # byte code and page cache
-        seconds, found = measured(folders, 2 if quick else ROUNDS)
-    own = found[bare]
-    assert [found[name] - own for name in full] == [*PLUGINS]
+        time_rounds(folders, 1)  # compiles byte code and fills the page cache
+        seconds, plugin_counts = time_rounds(folders, 2 if quick else ROUNDS)
+    installed = plugin_counts[bare]
+    assert [plugin_counts[name] - installed for name in full] == [*PLUGINS]
     report = Report("plugins", "Finding the plugins")
     report.add(measure.HOW)
-    scan = Spread(*(value * 1e3 for value in measure.difference(seconds[full[0]], seconds[bare])))
+    scan = Quartiles(*(value * 1e3 for value in measure.difference(seconds[full[0]], seconds[bare])))
     met = scan.median <= PROMISED_MILLISECONDS
     promise = (f"scan of {DISTRIBUTIONS} distributions, ms", f"≤ {PROMISED_MILLISECONDS}", scan, met)
-    report.add("## Promises", measure.targets([promise]))
-    over = {name: measure.difference(seconds[name], seconds[bare]).show(1e-3) for name in folders}
-    rows = [(name, measure.spread(seconds[name]).show(1e-3), over[name]) for name in folders]
+    report.add("## Promises", measure.promise_table([promise]))
+    differences = {name: measure.difference(seconds[name], seconds[bare]).show(1e-3) for name in folders}
+    rows = [(name, measure.quartiles(seconds[name]).show(1e-3), differences[name]) for name in folders]
     report.add("## Times", measure.table(("ms", "`registry.load()`", "over the first"), rows))
     report.add(seconds=seconds)
     return report.write(quick)

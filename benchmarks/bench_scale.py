@@ -1,10 +1,10 @@
-"""Evaluations of sets larger than memory, and what a chunk costs: time, memory, and the same bits.
+"""Evaluations of data sets larger than memory, and the time per chunk: time, memory, and the same bits.
 
-The set: every byte of Python's own standard library, predicted by the demo's order-3 model from the two bytes before
-it, by a model that was not trained on its file (ten folds): some 31 million rows of 256 classes, 16 GB in float16 and
-32 GB in float32. It is stored as .npy and as sharded Zarr, and evaluated by ``xent evaluate`` in a process of its own,
-on threads and on a cluster of two processes; the peak is that of the whole tree of processes, looked at 50 times a
-second, mapped pages included. Nothing clears the page cache between the runs; what does not fit is read from the disk.
+The data set: every byte of Python's own standard library, predicted from the two bytes before it by the demo's order-3
+model, trained without the file (ten folds): some 31 million rows of 256 classes, 16 GB in float16 and 32 GB in float32.
+It is stored as .npy and as sharded Zarr, and evaluated by ``xent evaluate`` in a separate process, on threads and on a
+cluster of two processes. The peak is that of the whole process tree, sampled 50 times per second, mapped pages
+included. The page cache is not cleared between the runs; what does not fit into it is read from the disk.
 
 Counting model: a row of 256 float16 numbers is 512 bytes and 256 exponentials; a task costs the scheduler a fixed time.
 Needs 50 GB of disk. The kernels are those of the plugins that are installed.
@@ -33,20 +33,20 @@ from xent.demo import stdlib
 FOLDS = 10
 CHUNK_ROWS, SHARD_ROWS = 8192, 65536
 QUICK_FILES = 4
-LOOKS_A_SECOND = 50
+SAMPLES_PER_SECOND = 50
 ROWS = (10**5, 10**6, 10**7, 3 * 10**7)
 CHUNKS = (1000, 10_000, 100_000)
 METRICS = ("loss", "accuracy", "brier", "entropy", "confidence")
 
 
 def folds(files: int | None) -> list[list[bytes]]:
-    """The library's files in ten parts, every tenth file in one."""
+    """The texts of the library's files in ten folds; each fold has every tenth file."""
     texts = stdlib.library_texts(files)
     return [texts[fold::FOLDS] for fold in range(FOLDS)]
 
 
 def write(folder: Path, files: int | None) -> int:
-    """Makes x16.npy, x32.npy, x16.zarr, x32.zarr (rows, 256) and labels.npy (rows,); the number of rows."""
+    """Writes x16.npy, x32.npy, x16.zarr, x32.zarr (rows, 256) and labels.npy (rows,); returns the number of rows."""
     import zarr
 
     parts = [[np.frombuffer(text, np.uint8) for text in part] for part in folds(files)]
@@ -63,7 +63,7 @@ def write(folder: Path, files: int | None) -> int:
     pending: list[np.ndarray[Any, Any]] = []
     for fold, part in enumerate(parts):
         train = np.concatenate([text for other, texts in enumerate(parts) if other != fold for text in texts])
-        table = np.log(stdlib.model(train, np.arange(65536))).astype(np.float16)  # every context
+        table = np.log(stdlib.model(train, np.arange(65536))).astype(np.float16)  # (contexts, 256)
         for text in part:
             context = text[:-2].astype(np.int32) * 256 + text[1:-1]
             labels[start : start + len(context)] = text[2:]
@@ -86,39 +86,39 @@ def flush(arrays: dict[str, Any], pending: list[np.ndarray[Any, Any]], stop: int
 
 
 def evaluate(folder: Path, name: str, scheduler: str) -> dict[str, Any]:
-    """What ``xent evaluate`` says of a set, with the seconds and the peak of its processes."""
+    """The JSON document and the plan of ``xent evaluate``, with the seconds and the peak memory of its processes."""
     command = [sys.executable, "-m", "xent.cli", "evaluate", name, "labels.npy", "--json", "--scheduler", scheduler]
     started = time.perf_counter()
     run = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak = Peak(run.pid)
-    out, told = run.communicate()
+    out, text = run.communicate()
     seconds = time.perf_counter() - started
     if run.returncode:
-        raise RuntimeError(told)
-    return {"document": json.loads(out), "seconds": seconds, "peak": peak.stop(), "plan": told.strip()}
+        raise RuntimeError(text)
+    return {"document": json.loads(out), "seconds": seconds, "peak": peak.stop(), "plan": text.strip()}
 
 
 class Peak:
-    """The most memory that a process and those that it starts hold together, looked at again and again."""
+    """The peak memory of a process and its children together, sampled in a thread."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.largest, self.is_over = pid, 0, False
-        self.thread = threading.Thread(target=self.look)
+        self.thread = threading.Thread(target=self.sample)
         self.thread.start()
 
-    def look(self) -> None:
+    def sample(self) -> None:
         import psutil
 
         root = psutil.Process(self.pid)
         while not self.is_over:
             total = 0
             try:
-                for one in [root, *root.children(recursive=True)]:
-                    total += one.memory_info().rss
+                for process in [root, *root.children(recursive=True)]:
+                    total += process.memory_info().rss
             except psutil.NoSuchProcess:
                 pass
             self.largest = max(self.largest, total)
-            time.sleep(1 / LOOKS_A_SECOND)
+            time.sleep(1 / SAMPLES_PER_SECOND)
 
     def stop(self) -> int:
         self.is_over = True
@@ -126,33 +126,30 @@ class Peak:
         return self.largest
 
 
-def sets(report: Report, folder: Path) -> None:
-    """Every format, dtype and scheduler."""
+def evaluate_all(report: Report, folder: Path) -> None:
+    """Adds the evaluations of every format and dtype on every scheduler, which must give the same bits per dtype."""
     lines, numbers = [], {}
     for name in ("x16.npy", "x16.zarr", "x32.npy", "x32.zarr"):
         for scheduler in ("threads", "processes:2"):
             print(f"{name} on {scheduler}", file=sys.stderr)
-            found = evaluate(folder, name, scheduler)
-            document = found["document"]
+            result = evaluate(folder, name, scheduler)
+            document, peak = result["document"], result["peak"]
             size, wall = document["timing"]["bytes"], document["timing"]["wall_seconds"]
             numbers.setdefault(name[:3], []).append(
                 {k: v for k, v in document.items() if k not in ("timing", "inputs", "options")}
             )
             loss = document["metrics"]["loss"]
-            told = f"{loss['value']:.9f} ± {loss['stderr']:.2g}"
             cells = (
                 f"{size / 1e9:.1f}",
                 f"{wall:.1f}",
                 f"{size / wall / 1e9:.2f}",
-                f"{found['peak'] / 1e6:,.0f}",
-                told,
+                f"{peak / 1e6:,.0f}",
+                f"{loss['value']:.9f} ± {loss['stderr']:.2g}",
             )
             lines.append((name, scheduler, *cells))
-            report.add(
-                **{f"{name} on {scheduler}": {"seconds": wall, "bytes": size, "peak": found["peak"], "loss": loss}}
-            )
-    for name, found in numbers.items():
-        if any(one != found[0] for one in found):
+            report.add(**{f"{name} on {scheduler}": {"seconds": wall, "bytes": size, "peak": peak, "loss": loss}})
+    for name, documents in numbers.items():
+        if any(document != documents[0] for document in documents):
             raise AssertionError(f"the numbers of {name} are not the same bits")
     columns = ("", "scheduler", "GB", "seconds", "GB/s", "peak, MB", "loss, nats")
     report.add(measure.table(columns, lines))
@@ -160,7 +157,7 @@ def sets(report: Report, folder: Path) -> None:
 
 
 def rows_and_time(report: Report, folder: Path, rounds: int) -> None:
-    """The time over the number of rows."""
+    """Adds the time as a function of the number of rows."""
     predictions = np.load(folder / "x16.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     counts = [rows for rows in ROWS if rows <= len(predictions)] or [len(predictions)]
@@ -169,29 +166,29 @@ def rows_and_time(report: Report, folder: Path, rounds: int) -> None:
     lines = []
     for rows in counts:
         values = seconds[f"{rows}"]
-        found = measure.spread(values)
-        lines.append((f"{rows:.0e}", found.show(), f"{found.median / rows * 1e9:.0f}"))
+        times = measure.quartiles(values)
+        lines.append((f"{rows:.0e}", times.show(), f"{times.median / rows * 1e9:.0f}"))
         report.add(**{f"{rows} rows": values})
     report.add(measure.table(("rows of 256 float16", "time, s", "ns / row"), lines))
 
 
 def chunks_and_time(report: Report, counts: tuple[int, ...]) -> None:
-    """What a chunk costs beside its rows: sets of one row of one class a chunk."""
+    """Adds the time per chunk, on data sets whose chunks have one row of one class."""
     lines = []
     for count in counts:
         predictions, labels = np.zeros((count, 1), np.float32), np.zeros(count, np.uint8)
-        with tempfile.TemporaryDirectory() as place:
-            np.save(f"{place}/x.npy", predictions)
-            np.save(f"{place}/y.npy", labels)
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(f"{folder}/x.npy", predictions)
+            np.save(f"{folder}/y.npy", labels)
             for scheduler in ("threads", "processes:2"):
                 peak, start = Peak(os.getpid()), time.perf_counter()
                 try:
-                    found = xent.evaluate(f"{place}/x.npy", f"{place}/y.npy", chunk_bytes=4, scheduler=scheduler)
+                    evaluation = xent.evaluate(f"{folder}/x.npy", f"{folder}/y.npy", chunk_bytes=4, scheduler=scheduler)
                 finally:
                     largest = peak.stop()
                 seconds = time.perf_counter() - start
-                if found.rows != count:
-                    raise AssertionError(f"{found.rows} rows of {count}")
+                if evaluation.rows != count:
+                    raise AssertionError(f"{evaluation.rows} rows of {count}")
                 lines.append(
                     (f"{count:,}", scheduler, f"{seconds:.1f}", f"{seconds / count * 1e3:.2f}", f"{largest / 1e6:,.0f}")
                 )
@@ -203,14 +200,14 @@ def chunks_and_time(report: Report, counts: tuple[int, ...]) -> None:
 def main(quick: bool = False) -> str:
     """The page of results."""
     report = Report("scale", "Sets larger than memory", ("dask", "distributed", "zarr", "numba"))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
         rows = write(folder, QUICK_FILES if quick else None)
         ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         report.add(
             f"{rows:,} rows of 256 classes; memory of the machine {ram / 1e9:.0f} GB; {demo.kernel()}.", rows=rows
         )
-        sets(report, folder)
+        evaluate_all(report, folder)
         rows_and_time(report, folder, 1 if quick else 3)
     chunks_and_time(report, (100,) if quick else CHUNKS)
     return report.write(quick)

@@ -1,10 +1,10 @@
-"""How long calls take on a GPU, how fast its memory is at best, and which GPU it is.
+"""Times of calls on a GPU, the ceilings of its memory bandwidth, and its properties.
 
-A time is that between two events of CUDA around one call. A call too short to hide the work of the host is measured
-behind a kernel that holds the GPU back until the host has sent a whole sample: so events tell what the GPU does. What
-waits for the GPU by itself, or keeps to a stream of its own, is timed by the host's clock instead, and says so.
+A time is the interval between two CUDA events around one call. Before each sample a kernel keeps the GPU busy until the
+host has submitted all calls of the sample, so that the events measure the GPU and not the host. A contender that waits
+for the GPU itself, or uses its own stream, sets ``on_host`` and is timed by the clock of the host.
 
-Contenders take turns as in ``measure.py``; each call gets other arrays than the last, so that none is in the L2 cache.
+Contenders take turns as in ``measure.py``. Consecutive calls get different arrays, so that none is in the L2 cache.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 
 ROUNDS, REPEATS = 5, 6
 SAMPLE_SECONDS = 0.09
-"""A sample of calls that take so long is cut short, down to one call."""
-HOLD_AT_MOST = 0.02
+"""The longest sample: slower calls are repeated fewer times, at least once."""
+MAX_HOLD_SECONDS = 0.02
 CEILING_BYTES = 4 << 30
 READERS = ((8, 256), (4, 512), (16, 128), (2, 1024), (0, 256))
-"""Launches of ``read``: blocks of a multiprocessor, 0 for as many as read 64 bytes a thread, and threads of a block."""
+"""Launches of ``read``: blocks per multiprocessor (0: as many as give each thread 64 bytes) and threads per block."""
 COPY, READ, WRITE, NOTHING = "copy", "read", "write", "nothing"
 SOURCE = r"""
 extern "C" __global__ void hold(long long nanoseconds) {
@@ -49,28 +49,28 @@ extern "C" __global__ void read(const uint4* from, long long count, unsigned* ou
     uint4 value = __ldcg(from + i);
     seen ^= value.x ^ value.y ^ value.z ^ value.w;
   }
-  if (seen == 0x12345u) *out = seen;  // so that nothing that was read may be left out
+  if (seen == 0x12345u) *out = seen;  // keeps the compiler from removing the reads
 }
 """
 Samples = list[list[float]]  # seconds of each call, round by round
 
 
-def as_given(given: Any) -> Any:
-    return given
+def identity(arrays: Any) -> Any:
+    return arrays
 
 
 class Contender(NamedTuple):
-    """What is timed: ``call(prepare(arrays))``, of which ``prepare`` is done before the clock starts."""
+    """What is timed: ``call(prepare(arrays))``; ``prepare`` runs before the clock starts."""
 
     name: str
     call: Callable[[Any], object]
-    prepare: Callable[[Any], Any] = as_given
+    prepare: Callable[[Any], Any] = identity
     on_host: bool = False
-    """Whether the host's clock is read: then the call waits for its own work."""
+    """Whether the clock of the host is used; the call must then wait for the GPU itself."""
 
 
 class Pace(NamedTuple):
-    """How many calls make a sample, and for how long the GPU is held back while the host sends them."""
+    """The number of calls in a sample, and how long the GPU is kept busy while the host submits them."""
 
     repeats: int
     hold_seconds: float
@@ -85,14 +85,14 @@ def kernel(name: str) -> Any:
 
 
 def synchronize() -> None:
-    """Waits until the GPU has nothing to do. CuPy's error where it does not answer any more."""
+    """Waits until the GPU is idle; raises CuPy's error if the GPU no longer responds."""
     import cupy
 
     cupy.cuda.Device().synchronize()
 
 
 def free() -> None:
-    """Gives back the memory that nobody holds."""
+    """Returns unused memory of the pools of CuPy and torch to the GPU."""
     import cupy
     import torch
 
@@ -105,14 +105,14 @@ def free() -> None:
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
-    """A dtype by its name, bfloat16 among them."""
+    """The NumPy dtype of this name; bfloat16 is that of ml_dtypes."""
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
-def seen(tensor: Any) -> Any:
-    """The memory of a tensor as CuPy sees it."""
+def as_cupy(tensor: Any) -> Any:
+    """A CuPy array on the memory of a torch tensor."""
     import cupy
     import torch
 
@@ -121,22 +121,22 @@ def seen(tensor: Any) -> Any:
     return cupy.from_dlpack(tensor)
 
 
-def bring(array: np.ndarray[Any, Any]) -> Any:
-    """An array of NumPy on the GPU, as one of CuPy's."""
+def to_gpu(array: np.ndarray[Any, Any]) -> Any:
+    """A CuPy copy of a NumPy array."""
     import cupy
 
-    is_brain = array.dtype.name == "bfloat16"
-    return cupy.asarray(array.view(np.uint16)).view(array.dtype) if is_brain else cupy.asarray(array)
+    is_bfloat16 = array.dtype.name == "bfloat16"
+    return cupy.asarray(array.view(np.uint16)).view(array.dtype) if is_bfloat16 else cupy.asarray(array)
 
 
-def host(array: Any) -> Any:
-    """An array of whatever library as one of NumPy's, in float64."""
+def to_numpy(array: Any) -> Any:
+    """A NumPy copy, in float64, of an array of any library."""
     library = type(array).__module__.partition(".")[0]
     if library == "torch":
         return array.detach().double().cpu().numpy()
     if library == "cupy":
-        is_brain = array.dtype.name == "bfloat16"
-        array = array.view(np.uint16).get().view(array.dtype) if is_brain else array.get()
+        is_bfloat16 = array.dtype.name == "bfloat16"
+        array = array.view(np.uint16).get().view(array.dtype) if is_bfloat16 else array.get()
     return np.asarray(array).astype(np.float64)
 
 
@@ -144,63 +144,63 @@ def host(array: Any) -> Any:
 
 
 def interleave(contenders: list[Contender], sets: list[Any], rounds: int = ROUNDS) -> dict[str, Samples]:
-    """Seconds of each call of each contender, round by round, each round beginning with another one."""
-    turns = itertools.cycle(sets)
-    found: dict[str, Samples] = {one.name: [] for one in contenders}
-    paces = {one.name: pace(one, turns) for one in contenders}
+    """Seconds of each call of each contender, round by round; each round begins with the next contender."""
+    inputs = itertools.cycle(sets)
+    samples: dict[str, Samples] = {contender.name: [] for contender in contenders}
+    paces = {contender.name: pace(contender, inputs) for contender in contenders}
     for turn in range(rounds):
         start = turn % max(1, len(contenders))
-        for one in contenders[start:] + contenders[:start]:
-            found[one.name].append(sample(one, turns, paces[one.name]))
-    return found
+        for contender in contenders[start:] + contenders[:start]:
+            samples[contender.name].append(sample(contender, inputs, paces[contender.name]))
+    return samples
 
 
-def pace(contender: Contender, turns: Iterator[Any]) -> Pace:
-    """The pace for a contender, which is warmed up."""
+def pace(contender: Contender, inputs: Iterator[Any]) -> Pace:
+    """The pace for a contender, measured after two warm-up calls."""
     for _ in range(3):
-        given = contender.prepare(next(turns))
+        prepared = contender.prepare(next(inputs))
         synchronize()
-        begin = time.perf_counter()
-        contender.call(given)
-        host = time.perf_counter() - begin
+        start = time.perf_counter()
+        contender.call(prepared)
+        host_seconds = time.perf_counter() - start
         synchronize()
-        whole = time.perf_counter() - begin
-    repeats = min(REPEATS, max(1, int(SAMPLE_SECONDS / whole)))
-    return Pace(repeats, min(HOLD_AT_MOST, 2 * repeats * host + 1e-4))
+        total_seconds = time.perf_counter() - start
+    repeats = min(REPEATS, max(1, int(SAMPLE_SECONDS / total_seconds)))
+    return Pace(repeats, min(MAX_HOLD_SECONDS, 2 * repeats * host_seconds + 1e-4))
 
 
-def sample(contender: Contender, turns: Iterator[Any], pace: Pace) -> list[float]:
-    """Seconds of each of some calls, with no garbage collected meanwhile."""
+def sample(contender: Contender, inputs: Iterator[Any], pace: Pace) -> list[float]:
+    """Seconds of each call of a sample, without garbage collection."""
     gc.disable()
     try:
-        timed = sample_of_host if contender.on_host else sample_of_events
-        return timed(contender, turns, pace)
+        take_sample = sample_by_host_clock if contender.on_host else sample_by_events
+        return take_sample(contender, inputs, pace)
     finally:
         gc.enable()
 
 
-def sample_of_events(contender: Contender, turns: Iterator[Any], pace: Pace) -> list[float]:
+def sample_by_events(contender: Contender, inputs: Iterator[Any], pace: Pace) -> list[float]:
     import cupy
 
     events = [(cupy.cuda.Event(), cupy.cuda.Event()) for _ in range(pace.repeats)]
     kernel("hold")((1,), (1,), (np.int64(pace.hold_seconds * 1e9),))
-    for begin, end in events:
-        given = contender.prepare(next(turns))
-        begin.record()
-        contender.call(given)
+    for start, end in events:
+        prepared = contender.prepare(next(inputs))
+        start.record()
+        contender.call(prepared)
         end.record()
     synchronize()
-    return [cupy.cuda.get_elapsed_time(begin, end) * 1e-3 for begin, end in events]
+    return [cupy.cuda.get_elapsed_time(start, end) * 1e-3 for start, end in events]
 
 
-def sample_of_host(contender: Contender, turns: Iterator[Any], pace: Pace) -> list[float]:
+def sample_by_host_clock(contender: Contender, inputs: Iterator[Any], pace: Pace) -> list[float]:
     seconds = []
     for _ in range(pace.repeats):
-        given = contender.prepare(next(turns))
+        prepared = contender.prepare(next(inputs))
         synchronize()
-        begin = time.perf_counter()
-        contender.call(given)
-        seconds.append(time.perf_counter() - begin)
+        start = time.perf_counter()
+        contender.call(prepared)
+        seconds.append(time.perf_counter() - start)
     return seconds
 
 
@@ -208,7 +208,7 @@ def sample_of_host(contender: Contender, turns: Iterator[Any], pace: Pace) -> li
 
 
 def ceilings(processors: int) -> dict[str, list[float]]:
-    """Seconds of copying, of filling and of reading 4 GiB, this in several launch shapes, and of doing nothing."""
+    """Seconds of a copy, a fill, and reads of 4 GiB with several launch shapes, and of an empty call."""
     import cupy
 
     size, granules = CEILING_BYTES, CEILING_BYTES // 16
@@ -224,14 +224,14 @@ def ceilings(processors: int) -> dict[str, list[float]]:
         Contender(COPY, lambda _: target.data.copy_from_device_async(source.data, size)),
         Contender(WRITE, lambda _: target.data.memset_async(0xA5, size)),
         *(reader(*shape) for shape in READERS),
-        Contender(NOTHING, as_given),  # what two events take by themselves
+        Contender(NOTHING, identity),  # the overhead of two events
     ]
-    found = interleave(contenders, [None])
-    return {name: list(itertools.chain(*samples)) for name, samples in found.items()}
+    seconds = interleave(contenders, [None])
+    return {name: list(itertools.chain(*samples)) for name, samples in seconds.items()}
 
 
 def moved_bytes(name: str) -> int:
-    """Bytes read and written by one of the ceilings' calls."""
+    """Bytes that a ceiling's call reads and writes."""
     return {COPY: 2 * CEILING_BYTES, NOTHING: 0}.get(name, CEILING_BYTES)
 
 
@@ -239,7 +239,7 @@ def moved_bytes(name: str) -> int:
 
 
 def why_not(needs_torch: bool = True) -> str:
-    """Why nothing can be measured here; empty if it can."""
+    """The reason why the GPU cannot be measured; empty if it can."""
     try:
         import cupy
 
@@ -255,7 +255,7 @@ def why_not(needs_torch: bool = True) -> str:
 
 
 def facts() -> dict[str, Any]:
-    """What the numbers depend on of the GPU, its driver and CUDA."""
+    """The properties of the GPU, its driver and CUDA, on which the numbers depend."""
     import cupy
 
     device, runtime = cupy.cuda.Device(), cupy.cuda.runtime
@@ -272,12 +272,12 @@ def facts() -> dict[str, Any]:
 
 
 def version(number: int) -> str:
-    """13000 as 13.0."""
+    """CUDA's version number as text: 13000 is 13.0."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def driver() -> str:
-    """The driver's own version; empty where nvidia-smi does not tell."""
+    """The version of the driver; empty if nvidia-smi does not report it."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()[0]

@@ -1,9 +1,8 @@
-"""How every benchmark here measures: contenders in turns, medians and quartiles, memory in a process of its own.
+"""How the benchmarks measure: contenders in turns, medians and quartiles, memory in a separate process.
 
-A time is the median of rounds in which every contender runs once, each round beginning with another one, so that a slow
-minute of the machine is shared by all. A ratio is the median of the rounds' own ratios. Brackets hold the quartiles.
-
-Leaves out what is measured, and its counting model: that is in each ``bench_*.py``.
+A time is the median of rounds in which every contender runs once. Each round begins with the next contender, so that a
+slow minute of the machine affects all of them. A ratio is the median of the ratios of each round. Quartiles are in
+brackets. What is measured, and its counting model, is in each ``bench_*.py``.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ Call = Callable[[], object]
 Rounds = dict[str, list[float]]  # seconds per call, round by round
 
 
-class Spread(NamedTuple):
+class Quartiles(NamedTuple):
     """A median and its quartiles."""
 
     low: float
@@ -56,28 +55,28 @@ class Spread(NamedTuple):
     high: float
 
     def show(self, unit: float = 1.0, digits: int = 3) -> str:
-        low, median, high = (plain(value / unit, digits) for value in self)
+        low, median, high = (format_number(value / unit, digits) for value in self)
         return f"{median} ({low} to {high})"
 
 
-def plain(value: float, digits: int = 3) -> str:
-    """A number with so many digits, and no exponent."""
-    whole = len(str(int(abs(value))))
+def format_number(value: float, digits: int = 3) -> str:
+    """The number in decimal notation without an exponent, with this many digits."""
+    integer_digits = len(str(int(abs(value))))
     if abs(value) < 1:
         return f"{value:.{digits}f}"
-    return f"{value:.{max(0, digits - whole)}f}"
+    return f"{value:.{max(0, digits - integer_digits)}f}"
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """The median of the values and its quartiles."""
+def quartiles(values: Iterable[float]) -> Quartiles:
+    """The median of the values and their quartiles."""
     values = sorted(values)
     if len(values) == 1:
-        return Spread(*values * 3)
-    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+        return Quartiles(*values * 3)
+    return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 def interleave(contenders: dict[str, Call], rounds: int, sample_seconds: float = SAMPLE_SECONDS) -> Rounds:
-    """Seconds a call of each contender takes, round by round.
+    """Seconds per call of each contender, round by round.
 
     A call too short for the clock is repeated until a sample lasts ``sample_seconds``.
     """
@@ -87,7 +86,7 @@ def interleave(contenders: dict[str, Call], rounds: int, sample_seconds: float =
         repeats[name] = max(1, round(sample_seconds / max(sample(call, 1), 1e-9)))
     seconds: Rounds = {name: [] for name in names}
     gc.collect()
-    gc.freeze()  # what the libraries hold is not looked through again before every sample
+    gc.freeze()  # the collections before each sample skip the objects of the libraries
     for turn in range(rounds):
         start = turn % len(names)
         for name in names[start:] + names[:start]:
@@ -98,25 +97,25 @@ def interleave(contenders: dict[str, Call], rounds: int, sample_seconds: float =
 
 
 def sample(call: Call, repeats: int) -> float:
-    """Seconds per call, with no garbage collected meanwhile."""
+    """Seconds per call, without garbage collection."""
     gc.disable()
     try:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(repeats):
             call()
-        return (time.perf_counter() - begin) / repeats
+        return (time.perf_counter() - start) / repeats
     finally:
         gc.enable()
 
 
-def ratio(above: list[float], below: list[float]) -> Spread:
-    """How many times longer the one takes than the other, round by round."""
-    return spread(a / b for a, b in zip(above, below, strict=True))
+def ratio(numerators: list[float], denominators: list[float]) -> Quartiles:
+    """The ratio of the two times in each round."""
+    return quartiles(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def difference(whole: list[float], part: list[float]) -> Spread:
-    """How much longer the one takes than the other, round by round."""
-    return spread(a - b for a, b in zip(whole, part, strict=True))
+def difference(minuends: list[float], subtrahends: list[float]) -> Quartiles:
+    """The difference of the two times in each round."""
+    return quartiles(a - b for a, b in zip(minuends, subtrahends, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -124,17 +123,17 @@ def difference(whole: list[float], part: list[float]) -> Spread:
 
 
 def status_bytes(field: str) -> int:
-    """A size that Linux keeps of this process."""
+    """A size field of this process's /proc/self/status, in bytes."""
     text = Path("/proc/self/status").read_text()
     return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024
 
 
-def peak_above(call: Call) -> int | None:
-    """Bytes by which the process grows at most while the call runs, its result included; None where Linux is not.
+def peak_growth_bytes(call: Call) -> int | None:
+    """Peak growth of the process during a call, its result included; None on systems other than Linux.
 
-    The call has run once before, and what its library kept for the next time is given back.
+    The call runs once before the measurement, and free memory is returned to the system in between.
     """
-    # subtle: getrusage's ru_maxrss never falls, and that of a child begins at its parent's; VmHWM can be set back
+    # subtle: getrusage's ru_maxrss never falls, and a child's starts at its parent's; VmHWM can be reset
     call()
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
@@ -142,16 +141,16 @@ def peak_above(call: Call) -> int | None:
     try:
         Path("/proc/self/clear_refs").write_text("5")
         before = status_bytes("VmRSS")
-        kept = call()
+        result = call()
         after = status_bytes("VmHWM")
     except OSError:
         return None
-    del kept
+    del result
     return after - before
 
 
-def in_a_process(script: str, *arguments: object) -> Any:
-    """What ``python script --child arguments...`` prints, as JSON; None where it fails."""
+def run_child(script: str, *arguments: object) -> Any:
+    """The last line that ``python script --child arguments...`` prints, parsed as JSON; None if the process fails."""
     command = [sys.executable, script, "--child", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -161,11 +160,11 @@ def in_a_process(script: str, *arguments: object) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The machine, and what is written
+# The machine and the report
 
 
 def on_one_core() -> None:
-    """Starts the script anew, bound to one core and with one thread in every library, unless it runs so already."""
+    """Restarts the script bound to one core, with one thread in every library, unless it already runs this way."""
     if os.environ.get("XENT_BENCH_ONE_CORE") == "1":
         return
     if hasattr(os, "sched_setaffinity"):
@@ -175,23 +174,24 @@ def on_one_core() -> None:
 
 
 def threads() -> int:
-    """How many processors this process may run on."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_installed(module: str) -> bool:
-    """Whether the module can be imported; it is not."""
+    """Whether the module can be found; the check does not import it."""
     return importlib.util.find_spec(module) is not None
 
 
 def version_of(distribution: str) -> str | None:
+    """The version of an installed distribution; None if it is not installed."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(distribution)
     return None
 
 
 def processor() -> str:
-    """The processor's own name."""
+    """The model name of the processor and its vector extension."""
     with contextlib.suppress(OSError, TypeError):
         text = Path("/proc/cpuinfo").read_text()
         name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)[1]
@@ -201,7 +201,7 @@ def processor() -> str:
 
 
 def machine(distributions: Iterable[str]) -> dict[str, Any]:
-    """What the numbers depend on beside the code."""
+    """Date, hardware and versions, on which the numbers depend."""
     names = ("numpy", "array-api-compat", "pluggy", *distributions)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return {
@@ -226,15 +226,15 @@ def describe(facts: dict[str, Any]) -> str:
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table, the first column to the left and the others to the right."""
+    """A Markdown table; the first column is aligned left, the others right."""
     columns = list(columns)
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def targets(rows: Iterable[tuple[str, str, Spread, bool]]) -> str:
-    """What was asked for beside what was measured."""
-    cells = [(what, asked, found.show(), "yes" if met else "**no**") for what, asked, found, met in rows]
+def promise_table(rows: Iterable[tuple[str, str, Quartiles, bool]]) -> str:
+    """A table of promises: name, limit, measured value, and whether the limit is met."""
+    cells = [(name, limit, measured.show(), "yes" if met else "**no**") for name, limit, measured, met in rows]
     return table(("promise", "asked", "measured", "kept"), cells)
 
 
@@ -247,12 +247,12 @@ class Report:
         self.numbers: dict[str, Any] = {"machine": facts}
 
     def add(self, *parts: str, **numbers: Any) -> None:
-        """Appends paragraphs to the page, and numbers beside them."""
+        """Appends paragraphs to the page, and numbers to the JSON document."""
         self.parts += parts
         self.numbers |= numbers
 
     def write(self, quick: bool) -> str:
-        """The page; kept under ``results/`` unless the sizes were only those of a trial."""
+        """The page, written to ``results/`` with its numbers unless this is a quick run."""
         page = "\n\n".join(self.parts) + "\n"
         if not quick:
             RESULTS.mkdir(exist_ok=True)
@@ -262,14 +262,14 @@ class Report:
 
 
 def command_line(main: Callable[..., str], child: Callable[..., Any] | None = None, one_core: bool = True) -> None:
-    """Runs a benchmark: all of it, ``--quick`` on tiny sizes without keeping the numbers, or the part of a child."""
+    """Runs a benchmark: in full, with ``--quick`` (tiny sizes, no results written), or one ``--child`` part."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is written")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    told = parser.parse_args()
+    options = parser.parse_args()
     if one_core:
         on_one_core()
-    if told.child:
-        print(json.dumps(child(*told.child)))
+    if options.child:
+        print(json.dumps(child(*options.child)))
     else:
-        print(main(quick=told.quick))
+        print(main(quick=options.quick))

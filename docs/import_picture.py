@@ -3,9 +3,9 @@
     python docs/import_picture.py
 
 The floors are the layers of the import contracts in pyproject.toml, the rooms are the modules and packages directly
-inside ``xent``, ``xent.evaluation`` and ``xent.backends``, and an arrow is an import in the source text, wherever it
-stands: at the top of a module, inside a function, or for type checkers only. The facade, ``xent/__init__.py``, is no
-room: it loads each public name when it is first used, so only the imports of it are drawn.
+inside ``xent``, ``xent.evaluation`` and ``xent.backends``, and an arrow is any import in the source text: at the top of
+a module, inside a function, or for type checkers only. The facade, ``xent/__init__.py``, is not a room: it loads each
+public name when it is first used, so only the imports of it are drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Arrow = tuple[str, str]
 
 
 class Picture(NamedTuple):
-    """The rooms of one package by floor, top floor first, and who imports whom."""
+    """The rooms of one package by floor, top floor first, and the imports between them."""
 
     package: str
     floors: list[list[str]]
@@ -37,7 +37,7 @@ class Picture(NamedTuple):
 
     @property
     def height(self) -> dict[str, int]:
-        """The floor of each room, counted from below."""
+        """The floor number of each room; the bottom floor is 1."""
         return {room: height for height, floor in enumerate(reversed(self.floors), start=1) for room in floor}
 
 
@@ -46,8 +46,12 @@ def floors_of(package: str, root: Path = ROOT) -> list[list[str]]:
     contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
-    (contract,) = (one for one in contracts if one["type"] == "layers" and one["containers"] == [package])
-    return [re.split(r" [|:] ", layer) for layer in contract["layers"]]
+    (layers,) = (
+        contract["layers"]
+        for contract in contracts
+        if contract["type"] == "layers" and contract["containers"] == [package]
+    )
+    return [re.split(r" [|:] ", layer) for layer in layers]
 
 
 @functools.cache
@@ -84,23 +88,23 @@ def draw(package: str, root: Path = ROOT) -> Picture:
 
 
 def reachable(arrows: set[Arrow], start: str) -> set[str]:
-    """Every room that one can come to from a room along the arrows."""
-    found, ahead = set(), [start]
-    while ahead:
-        room = ahead.pop()
-        new = {target for source, target in arrows if source == room} - found
-        found |= new
-        ahead += new
-    return found
+    """The rooms that a path of arrows leads to from a room."""
+    visited, pending = set(), [start]
+    while pending:
+        room = pending.pop()
+        new = {target for source, target in arrows if source == room} - visited
+        visited |= new
+        pending += new
+    return visited
 
 
-def without_detours(arrows: set[Arrow]) -> list[Arrow]:
-    """The arrows that no way over other rooms stands for."""
+def transitive_reduction(arrows: set[Arrow]) -> list[Arrow]:
+    """The arrows whose rooms no path over other rooms connects."""
     return sorted(arrow for arrow in arrows if arrow[1] not in reachable(arrows - {arrow}, arrow[0]))
 
 
 def circles(picture: Picture) -> set[str]:
-    """The rooms from which a way leads back to themselves."""
+    """The rooms from which a path leads back to the room itself."""
     return {room for room in picture.rooms if room in reachable(picture.arrows, room)}
 
 
@@ -123,7 +127,7 @@ def markdown(picture: Picture) -> str:
     if any(target == FACADE for _, target in picture.arrows):
         lines.append(f'    {FACADE}(["import {FACADE}"])')
     height = picture.height
-    for source, target in without_detours(picture.arrows):
+    for source, target in transitive_reduction(picture.arrows):
         upward = target != FACADE and height[source] < height[target]
         lines.append(f"    {source} {'-. upward .->' if upward else '-->'} {target}")
     lines += ["```", "", counts(picture), "", "| floor | room | imports |", "|---:|---|---|"]
@@ -136,12 +140,12 @@ def markdown(picture: Picture) -> str:
 
 
 def marked(package: str) -> re.Pattern[str]:
-    """What lies between the markers of a package."""
+    """A pattern for the text between the markers of a package."""
     return re.compile(rf"(?<=<!-- imports of {package} -->\n).*?(?=<!-- /imports of {package} -->)", re.DOTALL)
 
 
 def drawn_page(text: str, root: Path = ROOT) -> str:
-    """The page with every picture in it drawn anew."""
+    """The page with every picture redrawn."""
     for package in DRAWN:
         picture = markdown(draw(package, root))
         text = marked(package).sub(lambda _, picture=picture: picture, text)

@@ -1,10 +1,10 @@
-"""The README's table of array libraries, from what the tests did.
+"""The README's table of array libraries, from a report of the tests.
 
     pytest --junitxml=report.xml tests && python docs/library_table.py report.xml
 
-counts, for each library, the tests that ran on its own arrays, and writes the table between the markers in README.md.
-A library is "computed" where its tests compared numbers, "dispatched only" where tests took its genuine arrays through
-keys, plans and checks but no arithmetic ran, and "not run" otherwise.
+counts, for each library, the tests that passed on its own arrays, and writes the table between the markers in
+README.md. A library is "computed" if its tests compared numbers, "dispatched only" if tests passed its own arrays
+through keys, plans and checks without arithmetic, and "not run" otherwise.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LIBRARIES = {
 }
 
 BY_NAME_ONLY = ("test_doctor", "test_cli")
-"""The modules whose tests are told the name of a library, and take no array of it."""
+"""Modules whose tests use the name of a library and none of its arrays."""
 
 
 def counts(report: pathlib.Path) -> dict[str, tuple[int, int]]:
     """For each library: how many tests compared numbers on it, and how many only dispatched its arrays."""
-    found = {name: [0, 0] for name in LIBRARIES}
+    tests = {name: [0, 0] for name in LIBRARIES}
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         if case.find("skipped") is not None or case.find("failure") is not None or case.find("error") is not None:
             continue
@@ -43,10 +43,10 @@ def counts(report: pathlib.Path) -> dict[str, tuple[int, int]]:
         variant = module not in BY_NAME_ONLY and re.search(r"\[([a-z-]+)", name)
         for library in LIBRARIES:
             if module == f"test_{library}":
-                found[library][library == "cupy"] += 1  # without a GPU only its dispatch is tested
+                tests[library][library == "cupy"] += 1  # without a GPU only its dispatch is tested
             elif variant and (variant[1] == library or variant[1].startswith(f"{library}-")):
-                found[library][0] += 1
-    return {name: (computed, dispatched) for name, (computed, dispatched) in found.items()}
+                tests[library][0] += 1
+    return {name: (computed, dispatched) for name, (computed, dispatched) in tests.items()}
 
 
 def table(report: pathlib.Path) -> str:

@@ -1,4 +1,4 @@
-"""Writes the table of what the conformance kit looks at into docs/plugins.md, from the promises themselves."""
+"""Writes the table of the conformance kit's promises into docs/plugins.md."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ MARKED = re.compile(r"(?<=<!-- promises -->\n).*?(?=<!-- /promises -->)", re.DOT
 
 
 def table() -> str:
-    """One line for each promise."""
+    """The table in Markdown, with one row per promise."""
     lines = ["| promise | |", "|---|---|"]
     for name, promise in PROMISES.items():
         lines.append(f"| `{name}` | {(promise.__doc__ or '').partition(chr(10))[0].replace('``', '`')} |")

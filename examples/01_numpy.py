@@ -19,15 +19,15 @@ print("mean:", float(mean), "perplexity:", math.exp(mean))
 assert math.isclose(mean, loss.mean(), rel_tol=1e-6)
 
 padded = np.asarray([0, 2, -100])
-counted = xent.sparse_cross_entropy(logits, padded, ignore_index=-100, reduction="mean")
-print("mean of the first two:", float(counted))
-assert math.isclose(counted, loss[:2].mean(), rel_tol=1e-6)
+mean_of_two = xent.sparse_cross_entropy(logits, padded, ignore_index=-100, reduction="mean")
+print("mean of the first two:", float(mean_of_two))
+assert math.isclose(mean_of_two, loss[:2].mean(), rel_tol=1e-6)
 
-weighed = xent.sparse_cross_entropy(logits, labels, sample_weight=np.asarray([3.0, 1.0, 0.0]), reduction="mean")
-print("weighed 3 to 1:", float(weighed))
-assert math.isclose(weighed, (3 * loss[0] + loss[1]) / 4, rel_tol=1e-6)
+weighted = xent.sparse_cross_entropy(logits, labels, sample_weight=np.asarray([3.0, 1.0, 0.0]), reduction="mean")
+print("weighted 3 to 1:", float(weighted))
+assert math.isclose(weighted, (3 * loss[0] + loss[1]) / 4, rel_tol=1e-6)
 
 soft = xent.cross_entropy(logits, xent.one_hot(labels, 3, on_value=0.9, off_value=0.05))
-smoothed = xent.sparse_cross_entropy(logits, labels, label_smoothing=0.15)  # the same target, and no one-hot is built
+smoothed = xent.sparse_cross_entropy(logits, labels, label_smoothing=0.15)  # the same targets without a one-hot array
 print("smoothed:", smoothed)
 assert np.allclose(soft, smoothed, rtol=1e-6)

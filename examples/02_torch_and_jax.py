@@ -1,4 +1,4 @@
-"""One function for every array library: the same call on torch tensors and JAX arrays, with each one's own autodiff."""
+"""One function for every array library: the same call on torch tensors and JAX arrays, with their own autodiff."""
 
 import functools
 
@@ -22,7 +22,7 @@ assert np.allclose(loss.item(), expected, rtol=1e-6)
 assert np.allclose(x.grad.numpy(), gradient, atol=1e-7)
 
 step = jax.jit(jax.value_and_grad(mean_loss))
-loss, slope = step(jax.numpy.asarray(logits), jax.numpy.asarray(labels))
+loss, jax_gradient = step(jax.numpy.asarray(logits), jax.numpy.asarray(labels))
 print("JAX:  ", float(loss), type(loss).__name__)
 assert np.allclose(loss, expected, rtol=1e-6)
-assert np.allclose(slope, gradient, atol=1e-7)
+assert np.allclose(jax_gradient, gradient, atol=1e-7)

@@ -1,6 +1,6 @@
-"""The mean loss of logits that need not fit into memory: a Dask array, whose chunks are made, folded and forgotten.
+"""The mean loss of logits that need not fit into memory: a Dask array whose chunks are made, folded and freed.
 
-By default 4 GB of them, in a few seconds; ``python 03_dask_larger_than_memory.py 50_000_000`` takes rows for 200 GB.
+The default is 4 GB of logits, in a few seconds; ``python 03_dask_larger_than_memory.py 50_000_000`` makes 200 GB.
 """
 
 import math
@@ -18,15 +18,15 @@ SCALE = 2.0
 
 
 def normal_logits(numbers: np.ndarray) -> np.ndarray:
-    """The logits of the rows of these numbers, (rows, 1) to (rows, classes)."""
+    """Logits (rows, classes) for row numbers (rows, 1)."""
     rng = np.random.default_rng(int(numbers[0, 0]))
-    table = rng.standard_normal(CLASSES * 64, dtype=np.float32)  # a little randomness, cut anew for every row
+    table = rng.standard_normal(CLASSES * 64, dtype=np.float32)  # every row is another window of these numbers
     starts = rng.integers(0, CLASSES * 63, len(numbers))
     return SCALE * np.lib.stride_tricks.sliding_window_view(table, CLASSES)[starts]
 
 
 def memory_bytes() -> int:
-    """The most memory that this process has held so far."""
+    """The peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -35,13 +35,13 @@ logits = numbers.map_blocks(normal_logits, dtype=np.float32, chunks=(numbers.chu
 labels = da.arange(ROWS, chunks=CHUNK_ROWS) % CLASSES
 
 before = memory_bytes()
-lazy = xent.sparse_cross_entropy(logits, labels, reduction="mean")  # a graph: nothing is computed yet
+lazy = xent.sparse_cross_entropy(logits, labels, reduction="mean")  # a task graph; nothing is computed yet
 with dask.config.set(scheduler="threads", num_workers=2):
     mean = float(lazy.compute())
-grown = memory_bytes() - before
+growth = memory_bytes() - before
 
-expected = math.log(CLASSES) + SCALE**2 / 2  # log Σ exp of many normal logits, less a label's that is 0 in the mean
+expected = math.log(CLASSES) + SCALE**2 / 2  # log Σ exp of many normal logits; the label's logit is 0 on average
 print(f"{logits.nbytes / 1e9:.1f} GB of logits, {logits.numblocks[0]} chunks: {mean:.3f} nats, near {expected:.3f}")
-print(f"memory grew by {grown / 1e6:.0f} MB")
+print(f"memory grew by {growth / 1e6:.0f} MB")
 assert abs(mean - expected) < 0.05
-assert grown < logits.nbytes / 8
+assert growth < logits.nbytes / 8

@@ -1,4 +1,4 @@
-"""Training without a framework: softmax regression on handwritten digits, by descent along xent's gradient."""
+"""Training without a framework: softmax regression on handwritten digits, by gradient descent with xent's gradient."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -15,24 +15,25 @@ x, x_test, y, y_test = train_test_split(images / 16, digits, test_size=0.3, rand
 
 loss_and_gradient = xent.value_and_grad(xent.sparse_cross_entropy)
 weights, bias = np.zeros((10, 64)), np.zeros(10)
-speeds = np.zeros_like(weights), np.zeros_like(bias)
+velocities = np.zeros_like(weights), np.zeros_like(bias)
 for step in range(STEPS):
-    loss, slope = loss_and_gradient(x @ weights.T + bias, y, reduction="mean")  # slope (rows, 10)
-    gradients = slope.T @ x + L2 / len(x) * weights, slope.sum(axis=0)  # the penalty is ½ L2 Σ w², as scikit-learn's
-    for value, speed, gradient in zip((weights, bias), speeds, gradients, strict=True):
-        speed *= MOMENTUM
-        speed -= STEP * gradient
-        value += speed
+    loss, by_logits = loss_and_gradient(x @ weights.T + bias, y, reduction="mean")  # by_logits: (rows, 10)
+    # The penalty is ½ L2 Σ w², as in scikit-learn.
+    gradients = by_logits.T @ x + L2 / len(x) * weights, by_logits.sum(axis=0)
+    for parameter, velocity, gradient in zip((weights, bias), velocities, gradients, strict=True):
+        velocity *= MOMENTUM
+        velocity -= STEP * gradient
+        parameter += velocity
     if step % 100 == 0:
         print(f"step {step:3d}: {float(loss):.4f} nats")
 
 logits = x_test @ weights.T + bias
-ours = float(xent.sparse_cross_entropy(logits, y_test, reduction="mean"))
+loss = float(xent.sparse_cross_entropy(logits, y_test, reduction="mean"))
 accuracy = float((logits.argmax(axis=1) == y_test).mean())
 
 peer = LogisticRegression(C=1 / L2, max_iter=2000, tol=1e-8).fit(x, y)
-theirs = log_loss(y_test, peer.predict_proba(x_test))
-print(f"held out, xent:         {ours:.4f} nats, accuracy {accuracy:.4f}")
-print(f"held out, scikit-learn: {theirs:.4f} nats, accuracy {peer.score(x_test, y_test):.4f}")
-assert abs(ours - theirs) < 1e-3
+peer_loss = log_loss(y_test, peer.predict_proba(x_test))
+print(f"held out, xent:         {loss:.4f} nats, accuracy {accuracy:.4f}")
+print(f"held out, scikit-learn: {peer_loss:.4f} nats, accuracy {peer.score(x_test, y_test):.4f}")
+assert abs(loss - peer_loss) < 1e-3
 assert abs(accuracy - peer.score(x_test, y_test)) <= 0.004  # two of 540 digits

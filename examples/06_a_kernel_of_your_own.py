@@ -1,4 +1,4 @@
-"""A kernel of your own, from scratch: written, held against the contract, and watched as it takes over."""
+"""A kernel of your own: written from scratch, checked against the contract, registered, and chosen by dispatch."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from xent.testing import check_kernel
 
 
 class Kernel:
-    """The four numbers of each row: its maximum, and what lies under it."""
+    """The fold's four numbers of each row: maximum, sum of the other exponentials, gap and sum of the target."""
 
     def partial(self, logits, labels, on, off, *, threads):
         x, rows = logits.astype(np.float64), np.arange(len(labels))
@@ -17,7 +17,7 @@ class Kernel:
         gaps = np.where(masked, 0.0, highest)[:, None] - x
         gaps[rows, first] = np.where(masked, np.inf, 0.0)
         exps = np.exp(-gaps)
-        exps[rows, first] = 0.0  # the maximum is counted out: a tiny loss keeps its digits
+        exps[rows, first] = 0.0  # without the maximum, so that a tiny loss keeps its digits
         rest = np.where(masked, -1.0, exps.sum(axis=1) + np.where(np.isnan(highest), np.nan, 0.0))
         inside = (labels >= 0) & (labels < x.shape[1])
         gap = np.where(inside, gaps[rows, np.where(inside, labels, 0)], 0.0)
