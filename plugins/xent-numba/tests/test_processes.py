@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,17 +67,29 @@ print(len(made))
 """
 
 
-def test_a_second_process_compiles_nothing(tmp_path):
-    first, second = (int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """A folder that a process has filled by compiling, which takes seconds."""
+    folder = tmp_path_factory.mktemp("cache")
 
-    assert first > 0 and second == 0
+    assert int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(folder))) > 0
+    return folder
 
 
-def test_what_was_compiled_for_other_sources_is_made_anew(tmp_path):
-    run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))
+@pytest.fixture
+def cache(compiled_once, tmp_path):
+    """A copy of what a process has compiled, to be damaged."""
+    return shutil.copytree(compiled_once, tmp_path / "cache")
+
+
+def test_a_second_process_compiles_nothing(cache):
+    assert int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(cache))) == 0
+
+
+def test_what_was_compiled_for_other_sources_is_made_anew(cache):
     changed = "from xent_numba import compiled as c\nc.fingerprint = lambda: 'other'\n" + COUNT_COMPILED
 
-    assert int(run(changed, NUMBA_CACHE_DIR=str(tmp_path))) > 0
+    assert int(run(changed, NUMBA_CACHE_DIR=str(cache))) > 0
 
 
 def test_where_nothing_can_be_kept_it_compiles_and_serves(tmp_path):
@@ -128,10 +141,9 @@ def test_where_numba_cannot_be_imported_it_declines_with_the_reason():
 
 @pytest.mark.parametrize("damage", [b"", b"no pickle"], ids=["empty", "garbage"])
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_damaged_files_of_the_cache_are_compiled_around(tmp_path, kind, damage):
-    run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))
-    files = list(tmp_path.rglob(f"*.{kind}"))
+def test_damaged_files_of_the_cache_are_compiled_around(cache, kind, damage):
+    files = list(cache.rglob(f"*.{kind}"))
     for path in files:
         path.write_bytes(damage)
 
-    assert files and int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(tmp_path))) > 0
+    assert files and int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(cache))) > 0
