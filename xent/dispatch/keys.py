@@ -54,9 +54,11 @@ def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: 
     kind, targets_kind = type(predictions), type(targets)
     targets_dtype = None if targets is None else targets.dtype
     key: tuple[Any, ...] = (route, options, predictions.ndim, kind, predictions.dtype, targets_kind, targets_dtype)
-    placement, targets_placement = placements.get(kind), placements.get(targets_kind)
-    if placement is not None or targets_placement is not None:
-        key += (placement and placement(predictions), targets_placement and targets_placement(targets))
+    placement = placements.get(kind)
+    if targets_kind is not kind:
+        key += (placement_of(predictions), placement_of(targets))
+    elif placement is not None:
+        key += (placement(predictions), placement(targets))
     if weights is not NO_WEIGHTS:
         key += tuple((type(weight), getattr(weight, "dtype", None), placement_of(weight)) for weight in weights)
     return key

@@ -28,7 +28,7 @@ from ..generic import traced as expressions
 from ..generic.blocks import KernelCall
 from . import autograd, compiled, forward
 from .autograd import xp
-from .views import TENSORS, HostView, Unreadable, is_readable, plan_and_view
+from .views import VIEWS, HostView, Unreadable, inner_plan, is_readable
 
 CONSTANT = frozenset({"loss_and_gradient", "partial"})
 """The methods whose results are plain numbers, whatever the predictions require."""
@@ -77,9 +77,9 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
 
 def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call as plain numbers."""
-    kernel_plan, view = plan_and_view(plan, predictions)
-    run = generic.run if view is TENSORS else kernel_plan.run
-    return view.call(run, kernel_plan, predictions, targets, weights)
+    kernel_plan = inner_plan(plan, predictions)
+    run = generic.run if kernel_plan is plan else kernel_plan.run
+    return VIEWS[kernel_plan.problem.array].call(run, kernel_plan, predictions, targets, weights)
 
 
 def differentiable(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
@@ -87,7 +87,8 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
     problem = plan.problem
     if problem.op == "binary" or problem.method != "loss":
         if problem.method == "statistics":
-            kernel_plan, view = plan_and_view(plan, predictions)
+            kernel_plan = inner_plan(plan, predictions)
+            view = VIEWS[kernel_plan.problem.array]
             with view.on_stream(predictions):
                 kernel_call_of(kernel_plan, view, predictions, targets, weights)  # raises if a label is bad
         return traced(problem, predictions, targets, weights)
@@ -126,7 +127,8 @@ class KernelLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, predictions: Array, targets: Array, plan: Plan, weights: Weights) -> Array:
-        kernel_plan, view = plan_and_view(plan, predictions)
+        kernel_plan = inner_plan(plan, predictions)
+        view = VIEWS[kernel_plan.problem.array]
         with arrays.without_fp_warnings(), view.on_stream(predictions):
             call, rows = kernel_call_of(kernel_plan, view, predictions, targets, weights)
             partial = blocks.partial(call) if plan.problem.uses_fold else ()
@@ -144,7 +146,8 @@ class KernelLoss(torch.autograd.Function):
         scale = scale * torch.reshape(cotangent, (-1,))
         if torch.is_grad_enabled() or ctx.needs_input_grad[1] or not is_readable(scale):
             return (*traced_gradients(ctx, cotangent), None, None)
-        kernel_plan, view = plan_and_view(ctx.plan, predictions)
+        kernel_plan = inner_plan(ctx.plan, predictions)
+        view = VIEWS[kernel_plan.problem.array]
         with arrays.without_fp_warnings(), view.on_stream(predictions):
             logits, seen_targets, scale = (view.see(value) for value in (predictions, targets, scale))
             call = generic.kernel_call(arrays.namespace(logits), kernel_plan, logits, seen_targets)

@@ -61,9 +61,12 @@ class HostView:
         """The memory of a tensor as an array; anything else as it is."""
         return self.array_of(value) if isinstance(value, torch.Tensor) else value
 
+    tensor_of = staticmethod(tensor_of)
+    """A tensor on the memory of an array."""
+
     def wrap(self, value: Any) -> Any:
         """An array, or a tuple of them, as tensors on the same memory."""
-        return map_tuple(self.wrap, value) if isinstance(value, tuple) else tensor_of(value)
+        return map_tuple(self.wrap, value) if isinstance(value, tuple) else self.tensor_of(value)
 
     def on_stream(self, tensor: Array) -> contextlib.AbstractContextManager[Any]:
         """A context in which the view's library works in the order of torch's work."""
@@ -73,8 +76,9 @@ class HostView:
         """The result of a plan's ``run`` on the memory of the tensors, as tensors."""
         if weights is not NO_WEIGHTS:
             weights = Weights(*map(self.see, weights))
-        targets = targets if targets is None else self.array_of(targets)
-        return self.wrap(run(plan, self.array_of(predictions), targets, weights))
+        array_of = self.array_of
+        result = run(plan, array_of(predictions), None if targets is None else array_of(targets), weights)
+        return self.wrap(result) if isinstance(result, tuple) else self.tensor_of(result)
 
 
 class GpuView(HostView):
@@ -86,8 +90,7 @@ class GpuView(HostView):
 
         return cupy.from_dlpack(tensor.detach())
 
-    def wrap(self, value: Any) -> Any:
-        return map_tuple(self.wrap, value) if isinstance(value, tuple) else torch.from_dlpack(value)
+    tensor_of = staticmethod(torch.from_dlpack)
 
     @contextlib.contextmanager
     def on_stream(self, tensor: Array) -> Iterator[None]:
@@ -112,8 +115,9 @@ class TensorView(HostView):
 
     array_of = staticmethod(torch.Tensor.detach)
 
-    def wrap(self, value: Any) -> Any:
-        return value
+    @staticmethod
+    def tensor_of(array: Array) -> Array:
+        return array
 
     def on_stream(self, tensor: Array) -> contextlib.AbstractContextManager[Any]:
         context: contextlib.AbstractContextManager[Any] = torch.no_grad()
@@ -141,16 +145,16 @@ def map_tuple(function: Callable[[Any], Any], values: tuple[Any, ...]) -> Any:
 
 
 NO_CONTEXT = contextlib.nullcontext()
-TENSORS = TensorView()
-VIEWS = {"numpy": HostView(), "cupy": GpuView()}
+VIEWS = {"numpy": HostView(), "cupy": GpuView(), "torch": TensorView()}
+"""The view of each library that a plan may compute with; its own plan has torch compute itself."""
 
 
-def plan_and_view(plan: Plan, predictions: Array) -> tuple[Plan, HostView]:
-    """The inner plan that serves this call, and the view it needs; without one, the plan itself and the tensors."""
+def inner_plan(plan: Plan, predictions: Array) -> Plan:
+    """The inner plan that serves this call; without one, the plan itself."""
     inner = plan.inner
     if inner is None:
-        return plan, TENSORS
-    if inner.guard is not None:
-        size = predictions.element_size()
-        inner = inner.for_call(predictions, tuple(stride * size for stride in predictions.stride()))
-    return inner, VIEWS[inner.problem.array]
+        return plan
+    if inner.guard is None:
+        return inner
+    size = predictions.element_size()
+    return inner.for_call(predictions, tuple(stride * size for stride in predictions.stride()))
