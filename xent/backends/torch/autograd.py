@@ -170,6 +170,11 @@ def soft_targets(logits: Array, targets: Array, on: float, off: float) -> Array:
     return gradient.two_valued(xp, targets, logits.shape[-1], on, off, logits.dtype)
 
 
+def wide_sum(xp: Any, values: Array) -> Array:
+    """The sum in float64, for any number of rows in one graph."""
+    return torch.sum(values, dtype=torch.float64)
+
+
 TRANSFORMED = Pieces(
     loss=lambda logits, *targets: Loss.apply(logits, soft_targets(logits, *targets)),
     residual=lambda logits, *targets: Residual.apply(logits, soft_targets(logits, *targets)),

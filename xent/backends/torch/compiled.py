@@ -19,7 +19,7 @@ from ...numerics import binary, fold, gradient, tangents
 from ...numerics.fold import Partial
 from ..generic.binary import BinaryFunctions
 from ..generic.traced import Pieces, untargeted
-from .autograd import soft_targets, times_cotangents, xp
+from .autograd import soft_targets, times_cotangents, wide_sum, xp
 
 
 class Loss(torch.autograd.Function):
@@ -115,11 +115,6 @@ def residual(logits: Array, targets: Array, on: float, off: float) -> Array:
     return gradient.residual(
         xp, logits, soft_targets(logits, targets, on, off), whole_partial(logits, targets, on, off)
     )
-
-
-def wide_sum(xp: Any, values: Array) -> Array:
-    """The sum in float64, for any number of rows in one graph."""
-    return torch.sum(values, dtype=torch.float64)
 
 
 COMPILED = Pieces(

@@ -16,7 +16,7 @@ import torch
 
 from ...arrays import Array
 from ...numerics import binary
-from .autograd import TRANSFORMED, soft_targets
+from .autograd import TRANSFORMED, soft_targets, wide_sum
 
 
 def shifted_logits(logits: Array) -> tuple[Array, Array, Array]:
@@ -64,10 +64,6 @@ def costs(xp: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
     finite = torch.where(infinite, 0.0, predictions)  # subtle: logaddexp has no second derivative at infinity
     yes = torch.where(infinite, torch.relu(-predictions), torch.logaddexp(zero, -finite))
     return yes, torch.where(infinite, torch.relu(predictions), torch.logaddexp(zero, finite))
-
-
-def wide_sum(xp: object, values: Array) -> Array:
-    return torch.sum(values, dtype=torch.float64)
 
 
 FORWARD = TRANSFORMED._replace(
