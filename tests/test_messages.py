@@ -190,6 +190,27 @@ CASES = [
         'Mean: `denominator` must be "weights", "counted" or "all", or a positive number, got \'rows\'. Choose one.',
     ),
     (
+        lambda: xent.Mean(np.asarray(15)),
+        ValueError,
+        'Mean: `denominator` must be "weights", "counted" or "all", or a positive number, got int64[] on numpy. '
+        'Pass float(denominator), or divide the result of reduction="sum" by it.',
+    ),
+    (
+        lambda: xent.Mean(empty=None),
+        ValueError,
+        "Mean: `empty` must be a number, got None. Pass 0.0, say.",
+    ),
+    (
+        lambda: sparse(reduction=5),
+        ValueError,
+        ONE + '`reduction` must be "none", "sum" or "mean", or a xent.Mean, got 5. Choose one.',
+    ),
+    (
+        lambda: sparse(label_smoothing=np.asarray(0.5)),
+        ValueError,
+        ONE + "`label_smoothing` must lie in [0, 1], got float64[] on numpy. Pass float(label_smoothing).",
+    ),
+    (
         lambda: sparse(label_smoothing=1.5),
         ValueError,
         ONE + "`label_smoothing` must lie in [0, 1], got 1.5. Pass a share of 1.",

@@ -308,19 +308,54 @@ def test_a_keyword_of_an_unknown_value_is_refused(lib, name, value):
         lib.apply(xent.sparse_cross_entropy, zeros(3, 5), np.zeros(3, np.int64), **{name: value})
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-@pytest.mark.parametrize("value", [5, True], ids=str)
+@pytest.mark.parametrize("value", [5, True, np.int64(5), 0.5], ids=repr)
 def test_a_number_is_no_reduction(lib, value):
     with pytest.raises(ValueError, match="`reduction` must"):
         lib.apply(xent.sparse_cross_entropy, zeros(3, 5), np.zeros(3, np.int64), reduction=value)
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-def test_an_axis_that_is_no_integer_is_refused_after_a_valid_call_too(lib):
-    lib.call(xent.sparse_cross_entropy, zeros(3, 5), np.zeros(3, np.int64), axis=-1)
+EQUAL = {"axis": (1, 1.0, True), "ignore_index": (1, 1.0, True), "label_smoothing": (1, True)}
+EQUAL_LABELS = {"ignore_index": ((1, 2), (1.0, 2), (True, 2))}
 
-    with pytest.raises((TypeError, ValueError), match="`axis` must"):
-        lib.apply(xent.sparse_cross_entropy, zeros(3, 5), np.zeros(3, np.int64), axis=-1.0)
+
+@pytest.mark.parametrize(
+    ("name", "valid", "value"),
+    [
+        (name, valid, value)
+        for told in (EQUAL, EQUAL_LABELS)
+        for name, (valid, *others) in told.items()
+        for value in others
+    ],
+    ids=repr,
+)
+def test_an_option_that_is_equal_to_a_valid_one_is_refused_after_a_valid_call_too(lib, name, valid, value):
+    told, _ = lib.arguments((zeros(3, 5), np.zeros(3, np.int64)), {})
+    with lib.strictly():
+        lib.numpy(lib.run(xent.sparse_cross_entropy, told, {name: valid}))
+
+        with pytest.raises(ValueError, match=f"`{name}` must"):
+            lib.run(xent.sparse_cross_entropy, told, {name: value})
+
+
+SPELLINGS = {
+    "axis": (1, np.int64(1), np.asarray(1)),
+    "ignore_index": (1, np.int8(1), np.asarray(1), (1,), [1], {1}, range(1, 2), np.asarray([1])),
+    "label_smoothing": (0.25, np.float32(0.25), np.float64(0.25)),
+    "reduction": (xent.Mean(2), xent.Mean(2.0), xent.Mean(np.float32(2)), xent.Mean(np.uint8(2))),
+}
+
+
+@pytest.mark.variants("numpy", "torch")
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [(name, one, other) for name, (one, *more) in SPELLINGS.items() for other in more],
+    ids=repr,
+)
+def test_every_spelling_of_an_option_is_the_same_option(lib, name, one, other):
+    logits, labels = np.arange(15, dtype=np.float32).reshape(3, 5) ** 0.5, np.asarray([0, 1, 4])
+    expected, found = (lib.call(xent.sparse_cross_entropy, logits, labels, **{name: told}) for told in (one, other))
+
+    assert same_bits(expected, found)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, -1e-9, nan, "0.1", None], ids=str)

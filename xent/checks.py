@@ -99,8 +99,9 @@ def same_placement(function: str, predictions: Array, name: str, value: Array) -
 
 
 def is_real(value: Any) -> bool:
-    """Whether the value is a plain number, Python's or NumPy's."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    """Whether the value is a plain number, Python's or NumPy's, those of ml_dtypes among them."""
+    is_number = isinstance(value, numbers.Real) or type(value).__module__ == "ml_dtypes"
+    return is_number and not isinstance(value, bool)
 
 
 def is_count(value: Any, least: int = 1) -> bool:
@@ -108,12 +109,52 @@ def is_count(value: Any, least: int = 1) -> bool:
     return not isinstance(value, bool) and isinstance(value, numbers.Integral) and int(value) >= least
 
 
-def class_axis(function: str, axis: Any, ndim: int, of: str = "predictions") -> int:
-    """The class axis counted from the front."""
+def integer(value: Any) -> int:
+    """The value as an int; raises TypeError for what is none, a bool among it."""
+    index: Any = None if isinstance(value, bool) else value
+    return operator.index(index)
+
+
+def shown(value: Any) -> str:
+    """A value for a message: an array without its contents, all else as Python writes it."""
+    is_array = hasattr(value, "shape") and hasattr(value, "dtype") and not is_real(value)
+    return describe(value) if is_array else repr(value)
+
+
+def number_remedy(call: str, name: str, value: Any, otherwise: str) -> str:
+    """What to write for a number: ``call(name)`` where the value is one in an array without axes."""
+    return f"Pass {call}({name})" if getattr(value, "shape", None) == () and not arrays.is_traced(value) else otherwise
+
+
+def options(function: str, options: Any) -> Any:
+    """The options in one spelling each: ints, a float, and a tuple of the ignored labels, or None.
+
+    An iterator is read once. Leaves out ``kind`` and ``reduction``, and whether the predictions have the axis.
+    """
+    classes = options.num_classes
+    return options._replace(
+        axis=axis(function, options.axis),
+        ignore_index=ignore_index(function, options.ignore_index) or None,
+        label_smoothing=label_smoothing(function, options.label_smoothing),
+        first_class=int(options.first_class),
+        num_classes=None if classes is None else int(classes),
+    )
+
+
+def axis(function: str, value: Any) -> int:
+    """The class axis is an integer."""
     try:
-        index = operator.index(axis)
+        return integer(value)
     except TypeError:
-        raise ValueError(f"{function}: `axis` must be an integer, got {axis!r}. Pass the one class axis.") from None
+        raise ValueError(
+            f"{function}: `axis` must be an integer, got {shown(value)}. "
+            f"{number_remedy('int', 'axis', value, 'Pass the one class axis')}."
+        ) from None
+
+
+def class_axis(function: str, value: Any, ndim: int, of: str = "predictions") -> int:
+    """The class axis counted from the front."""
+    index = axis(function, value)
     if ndim == 0:
         raise ValueError(f"{function}: `predictions` must have a class axis, got a 0-d array. Pass shape (*batch, C).")
     if not -ndim <= index < ndim:
@@ -142,12 +183,11 @@ def choice(function: str, name: str, value: Any, choices: tuple[str, ...]) -> No
 
 def reduction(function: str, value: Any) -> None:
     """The reduction is known; a Mean has checked itself."""
-    if (isinstance(value, str) and value in REDUCTIONS) or (
-        hasattr(value, "denominator") and not isinstance(value, type)
-    ):
+    is_mean = hasattr(value, "denominator") and hasattr(value, "empty")  # an int has a denominator, too
+    if (isinstance(value, str) and value in REDUCTIONS) or (is_mean and not isinstance(value, type)):
         return
     raise ValueError(
-        f"{function}: `reduction` must be {quoted(REDUCTIONS)}, or a xent.Mean, got {value!r}. Choose one."
+        f"{function}: `reduction` must be {quoted(REDUCTIONS)}, or a xent.Mean, got {shown(value)}. Choose one."
     )
 
 
@@ -157,15 +197,28 @@ def denominator(value: Any) -> None:
         return
     if is_real(value) and 0 < value < math.inf:
         return
+    remedy = number_remedy("float", "denominator", value, "Choose one")
+    if hasattr(value, "shape") and not is_real(value):
+        remedy += ', or divide the result of reduction="sum" by it'
     raise ValueError(
-        f"Mean: `denominator` must be {quoted(DENOMINATORS)}, or a positive number, got {value!r}. Choose one."
+        f"Mean: `denominator` must be {quoted(DENOMINATORS)}, or a positive number, got {shown(value)}. {remedy}."
     )
 
 
-def label_smoothing(function: str, value: Any) -> None:
+def empty(value: Any) -> float:
+    """The value of an empty mean is a number; −0.0 and every NaN have one spelling, as they are equal options."""
+    if not is_real(value):
+        remedy = number_remedy("float", "empty", value, "Pass 0.0, say")
+        raise ValueError(f"Mean: `empty` must be a number, got {shown(value)}. {remedy}.")
+    return float(value) + 0.0 if value == value else math.nan
+
+
+def label_smoothing(function: str, value: Any) -> float:
     """Smoothing moves a share of the target, between none and all of it."""
-    if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
-        raise ValueError(f"{function}: `label_smoothing` must lie in [0, 1], got {value!r}. Pass a share of 1.")
+    if not is_real(value) or not 0 <= float(value) <= 1:
+        remedy = number_remedy("float", "label_smoothing", value, "Pass a share of 1")
+        raise ValueError(f"{function}: `label_smoothing` must lie in [0, 1], got {shown(value)}. {remedy}.")
+    return float(value)
 
 
 def ignore_index(function: str, value: Any) -> tuple[int, ...]:
@@ -173,11 +226,11 @@ def ignore_index(function: str, value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
     try:
-        several = isinstance(value, Iterable) and not isinstance(value, str)
-        return tuple(operator.index(label) for label in (value if several else (value,)))
+        several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "shape", None) != ()
+        return tuple(integer(label) for label in (value if several else (value,)))
     except TypeError:
         raise ValueError(
-            f"{function}: `ignore_index` must be an int, an iterable of ints or None, got {value!r}. Pass labels."
+            f"{function}: `ignore_index` must be an int, an iterable of ints or None, got {shown(value)}. Pass labels."
         ) from None
 
 
@@ -248,7 +301,6 @@ def metadata(function: str, op: str, predictions: Any, targets: Any, options: An
         class_axis(function, options.axis, predictions.ndim)
     choice(function, "kind", options.kind, KINDS)
     reduction(function, options.reduction)
-    label_smoothing(function, options.label_smoothing)
     for name, value in zip(("sample_weight", "class_weight", "pos_weight"), weights, strict=True):
         weight(function, name, value, predictions)
 
@@ -395,13 +447,15 @@ def slice_of_classes(labels: Any, targets: Any, first_class: Any, num_classes: A
         raise ValueError(f"partial: one of `labels` and `targets` must be given, got {got}. Pass one of them.")
     for name, value, least in (("first_class", first_class, 0), ("num_classes", num_classes, 1)):
         if value is not None and not is_count(value, least):
-            raise ValueError(f"partial: `{name}` must be an int ≥ {least}, got {value!r}. Pass a number of classes.")
+            remedy = number_remedy("int", name, value, "Pass a number of classes")
+            raise ValueError(f"partial: `{name}` must be an int ≥ {least}, got {shown(value)}. {remedy}.")
 
 
 def classes(function: str, value: Any) -> None:
     """A number of classes is at least one."""
     if not is_count(value):
-        raise ValueError(f"{function}: `num_classes` must be an int ≥ 1, got {value!r}. Pass the number of classes.")
+        remedy = number_remedy("int", "num_classes", value, "Pass the number of classes")
+        raise ValueError(f"{function}: `num_classes` must be an int ≥ 1, got {shown(value)}. {remedy}.")
 
 
 def name(function: str, argument: str, value: Any) -> str | None:

@@ -7,6 +7,7 @@ kind of call.
 from __future__ import annotations
 
 import threading
+from numbers import Number
 from typing import Any
 
 from numpy import ndarray
@@ -62,7 +63,7 @@ def plan_and_call(
     """The result of a call that has no plan yet: makes the plan, then makes the call again."""
     arguments = [unwrap(value) for value in (predictions, targets, *weights)]
     predictions, targets, weights = arguments[0], arguments[1], weights_of(*arguments[2:])
-    original, options = options, with_ignored(route, options)
+    original, options = options, checks.options(route.function, options)
     problem = problem_of(state, route, predictions, targets, options, weights)
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
@@ -75,7 +76,7 @@ def plan_and_call(
             if len(state.plans) >= PLANS_AT_MOST:
                 state.plans.clear()
             state.plans[key] = plan
-        if type(original.ignore_index) is int:  # the most common spelling finds the plan, too
+        if has_a_key(original):  # the caller's spelling finds the plan, too
             state.plans[key_of(route, predictions, targets, original, weights)] = state.plans[key]
     return apply(route, predictions, targets, options, weights)
 
@@ -84,7 +85,7 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     """The result of a call that TorchDynamo traces, checked as the graph is made: no key, no lock, no ContextVar."""
     from ..backends.torch import schedule  # a statement: TorchDynamo traces no import_module
 
-    options = with_ignored(route, options)
+    options = checks.options(route.function, options)
     checks.metadata(route.function, route.op, predictions, targets, options, weights)
     problem = facts_of(route, "torch", predictions, targets, options, device="traced")
     checks.shapes(problem, predictions, targets)
@@ -92,9 +93,12 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     return schedule.traced(problem, predictions, targets, weights)
 
 
-def with_ignored(route: Route, options: Options) -> Options:
-    """The options with the ignored labels as a tuple, or None: an iterator is read once."""
-    return options._replace(ignore_index=checks.ignore_index(route.function, options.ignore_index) or None)
+def has_a_key(options: Options) -> bool:
+    """Whether the options, as the caller spelled them, are numbers: no array and no iterator."""
+    ignored = options.ignore_index if type(options.ignore_index) is tuple else (options.ignore_index,)
+    return all(
+        value is None or isinstance(value, Number) for value in (options.axis, options.label_smoothing, *ignored)
+    )
 
 
 def unwrap(value: Any) -> Any:
@@ -144,7 +148,7 @@ def problem_of(
 
 def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
     """The decision for a call, made anew; nothing is computed and no plan is kept."""
-    predictions, targets, options = unwrap(predictions), unwrap(targets), with_ignored(route, options)
+    predictions, targets, options = unwrap(predictions), unwrap(targets), checks.options(route.function, options)
     weights, state = weights_of(*(unwrap(weight) for weight in weights)), settings.current()
     problem = problem_of(state, route, predictions, targets, options, weights)
     checks.shapes(problem, predictions, targets)

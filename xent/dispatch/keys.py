@@ -53,7 +53,11 @@ def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: 
     """
     kind, targets_kind = type(predictions), type(targets)
     targets_dtype = None if targets is None else targets.dtype
-    key: tuple[Any, ...] = (route, options, predictions.ndim, kind, predictions.dtype, targets_kind, targets_dtype)
+    # subtle: 1, 1.0 and True are equal, and only one of them is an axis or a label
+    axis, _, _, ignored, smoothing, _, _ = options
+    types = type(axis), tuple(map(type, ignored)) if type(ignored) is tuple else type(ignored), type(smoothing)
+    dtype = predictions.dtype
+    key: tuple[Any, ...] = (route, options, types, predictions.ndim, kind, dtype, targets_kind, targets_dtype)
     placement = placements.get(kind)
     if targets_kind is not kind:
         key += (placement_of(predictions), placement_of(targets))

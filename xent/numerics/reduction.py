@@ -41,7 +41,7 @@ class Mean:
     Raises
     ------
     ValueError
-        If the denominator is none of these.
+        If the denominator is none of these, or ``empty`` is no number.
 
     Examples
     --------
@@ -56,8 +56,7 @@ class Mean:
 
     def __post_init__(self) -> None:
         checks.denominator(self.denominator)
-        if self.empty != self.empty:  # one NaN object for all, so that equal means compare equal and share their plans
-            object.__setattr__(self, "empty", math.nan)
+        object.__setattr__(self, "empty", checks.empty(self.empty))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Mean, (self.denominator, self.empty)
