@@ -1,5 +1,6 @@
 """The kernels by xent's contract, beyond the tests that xent runs on every kernel."""
 
+import _thread
 import multiprocessing
 import os
 import threading
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from expected import loss_is_off, same_bits
 from xent_numba import blocks, kernels, rows
-from xent_numba.threads import run_in_threads
+from xent_numba.threads import Workers, run_in_threads
 
 import xent
 from xent.kernels import Partial
@@ -314,16 +315,16 @@ def test_every_nan_is_one_whatever_its_bits(classes, integer, bits):
 
 
 def test_a_thread_that_cannot_be_started_leaves_nothing_undone(monkeypatch):
-    start, started = threading.Thread.start, []
+    start, started = _thread.start_new_thread, []
 
-    def refuse_the_second(thread):
-        started.append(thread)
+    def refuse_the_second(*arguments):
+        started.append(arguments)
         if len(started) > 1:
             raise RuntimeError("can't start new thread")
-        start(thread)
+        start(*arguments)
 
-    monkeypatch.setattr("xent_numba.threads.pools", {})
-    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    monkeypatch.setattr("xent_numba.threads.workers", Workers())
+    monkeypatch.setattr("_thread.start_new_thread", refuse_the_second)
     done = np.zeros(1000, int)
 
     def work(first, stop):

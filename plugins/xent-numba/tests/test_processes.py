@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import faults
 import pytest
 
 
@@ -147,3 +148,42 @@ def test_damaged_files_of_the_cache_are_compiled_around(cache, kind, damage):
         path.write_bytes(damage)
 
     assert files and int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(cache))) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "count"), [("calls", 40), ("many-interrupts", 3)])
+def test_after_interrupts_at_any_moment_the_next_call_works_and_the_process_ends(kind, count):
+    done = subprocess.run(
+        [sys.executable, faults.__file__, kind, "--count", str(count)], capture_output=True, text=True, timeout=300
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"'as it should': {count}" in done.stdout
+
+
+INTERRUPTED_COMPILATION = """
+import signal, threading, time
+import numpy as np, xent, xent_numba.compiled as c
+x, y = np.zeros((2, 5), "float32"), np.zeros(2, int)
+xent.explain(xent.sparse_cross_entropy, x, y)  # all is imported
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+cache_of, begun = c.cache_of, []
+
+def slow(function):
+    begun.append(threading.current_thread() is threading.main_thread())
+    if len(begun) == 1:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+    time.sleep(0.1)  # an interrupt of the thread that compiles would end it
+    return cache_of(function)
+
+c.cache_of = slow
+try:
+    xent.sparse_cross_entropy(x, y)
+except KeyboardInterrupt:
+    print("interrupted", begun, len(c.compiled_loops))
+print(xent.sparse_cross_entropy(x, y))
+"""
+
+
+def test_an_interrupt_never_reaches_numba_as_it_compiles():
+    assert run(INTERRUPTED_COMPILATION).splitlines() == ["interrupted [False] 1", "[1.609438 1.609438]"]

@@ -19,6 +19,7 @@ from numba import types
 from numba.core import caching
 
 from . import columns, grids, row_gradients, rows
+from .threads import run_uninterrupted
 
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 MEMORY = {"float16": types.int16, "bfloat16": types.uint16, "float32": types.float32, "float64": types.float64}
@@ -130,15 +131,21 @@ def compiled(function: Callable[..., Any], dtype: str, soft: bool = False) -> Ca
     key = function, dtype, soft
     loop = compiled_loops.get(key)
     if loop is None:
-        with lock:
-            if key not in compiled_loops:
-                dispatcher = numba.njit(**FLAGS)(function)
-                cache = cache_of(function)
-                if cache is not None:
-                    dispatcher._cache = cache
-                compiled_loops[key] = dispatcher.compile(signatures(dtype, soft)[function])
-            loop = compiled_loops[key]
+        run_uninterrupted(lambda: compile_loop(*key))  # else an interrupt may leave a lock of Numba's or LLVM's held
+        loop = compiled_loops[key]
     return loop
+
+
+def compile_loop(function: Callable[..., Any], dtype: str, soft: bool) -> None:
+    """Adds a loop to those that are compiled, unless it is there already."""
+    key = function, dtype, soft
+    with lock:
+        if key not in compiled_loops:
+            dispatcher = numba.njit(**FLAGS)(function)
+            cache = cache_of(function)
+            if cache is not None:
+                dispatcher._cache = cache
+            compiled_loops[key] = dispatcher.compile(signatures(dtype, soft)[function])
 
 
 def warm(dtypes: Iterable[str]) -> None:
