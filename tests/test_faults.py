@@ -9,15 +9,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow.ipc
-import pyarrow.parquet
 import pytest
 import zarr
 
 import xent
 from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
-from xent.evaluation.report.terminal import format_plan
+from xent.evaluation.engine.evaluate_pass import evaluate
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import Source
@@ -225,30 +222,6 @@ def test_a_chunk_that_is_lost_in_the_run_is_an_error_that_names_it(folder):
 
     with pytest.raises(ReadError, match=r"rows \d+ to \d+ of .*x\.zarr could not be read .*/0 is not there"):
         evaluate("x.zarr", "y.npy", chunk_bytes=60 * ROW_BYTES, scheduler="sync", progress=progress)
-
-
-def test_labels_that_are_not_stored_are_told_before_the_run(folder, labels):
-    stored = zarr.create_array("l.zarr", shape=labels.shape, dtype="i8", chunks=(100,))
-    stored[:] = labels
-    (folder / "l.zarr" / "c" / "3").unlink()
-
-    assert "1 chunks of the labels are not stored, and are read as the fill value" in format_plan(
-        plan("x.npy", "l.zarr"), "threads"
-    )
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
-@pytest.mark.parametrize("chunk_bytes", [1600, 16_000])
-def test_a_null_is_lost_with_what_is_stored_beside_it_whatever_the_chunks(folder, logits, suffix, chunk_bytes):
-    table = pyarrow.table({"label": pyarrow.array([None if row == 250 else 0 for row in range(ROWS)], pyarrow.int64())})
-    if suffix == "parquet":
-        pyarrow.parquet.write_table(table, "l.parquet", row_group_size=200)
-    else:
-        with pyarrow.ipc.new_file("l.arrow", table.schema) as file:
-            file.write_table(table, max_chunksize=200)
-    made = evaluate("x.npy", f"l.{suffix}", on_error="skip", chunk_bytes=chunk_bytes)
-
-    assert (made.unread_rows, made.first_unread) == (200, 200)
 
 
 def test_a_truncated_shard_is_an_error_that_names_it_and_its_rows(folder):

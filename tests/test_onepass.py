@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xent
+from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
 from xent.evaluation.sources.messages import ReadError
@@ -395,17 +396,50 @@ def test_a_zarr_array_that_lacks_a_chunk_is_refused_before_any_work(tmp_path, lo
     plan(tmp_path / "x.zarr", labels)
     (tmp_path / "x.zarr" / lost).unlink()
 
-    with pytest.raises(ReadError, match=rf"x\.zarr is incomplete: 1 of its {files} chunk files are missing\. .*empty"):
+    with pytest.raises(
+        ReadError, match=rf"x\.zarr is incomplete: 1 of its {files} chunk files are missing, the first .*{lost}"
+    ):
         plan(tmp_path / "x.zarr", labels)
 
 
-def test_labels_of_which_a_whole_chunk_is_class_0_are_taken_though_zarr_does_not_write_it(tmp_path, logits, labels):
+@pytest.mark.parametrize("layout", [{"chunks": (100,)}, {"chunks": (20,), "shards": (100,)}])
+@pytest.mark.parametrize("argument", ["labels", "slices", "clusters"])
+def test_a_chunk_that_is_not_stored_is_an_error_unless_it_is_said_to_hold_zeros(
+    tmp_path, logits, labels, argument, layout
+):
     first = np.where(np.arange(len(labels)) < 100, 0, labels)
-    stored = zarr.create_array(tmp_path / "y.zarr", shape=labels.shape, dtype=labels.dtype, chunks=(100,))
-    stored[:] = first
+    stored = zarr.create_array(tmp_path / "y.zarr", shape=labels.shape, dtype=labels.dtype, **layout)
+    stored[:] = first  # of a chunk of zeros zarr writes nothing
+    inputs, expected = {"labels": first, argument: tmp_path / "y.zarr"}, {"labels": first, argument: first}
 
     assert not (tmp_path / "y.zarr" / "c" / "0").exists()
-    assert evaluate(logits, tmp_path / "y.zarr") == evaluate(logits, first)
+    with pytest.raises(ReadError, match=r"y\.zarr is incomplete: 1 of its 6 chunk files .*c/0\..* pass zeros_ok=True"):
+        evaluate(logits, **inputs)
+    made = evaluate(logits, **inputs, zeros_ok=True)
+    assert made.unstored_chunks == {argument: 1}
+    assert replace(made, unstored_chunks={}) == evaluate(logits, **expected)
+
+
+def test_predictions_of_a_chunk_of_zeros_are_taken_where_they_are_said_to_be(tmp_path, logits, labels):
+    logits = np.where(np.arange(len(labels))[:, None] < 100, 0, logits).astype(logits.dtype)
+    for chunks, count in (((100, 3), 3), ((60, CLASSES), 1)):
+        stored = zarr.create_array(tmp_path / "x.zarr", shape=logits.shape, dtype="f2", chunks=chunks, overwrite=True)
+        stored[:] = logits
+
+        assert evaluate(tmp_path / "x.zarr", labels, zeros_ok=True).unstored_chunks == {"predictions": count}
+        made = compare(logits, tmp_path / "x.zarr", labels, zeros_ok=True)
+        assert (made.unstored_chunks, made.ties) == ({"b": count}, len(labels))
+
+
+def test_a_chunk_that_is_lost_in_the_run_is_seen_where_others_were_never_stored(tmp_path, logits, labels):
+    stored = zarr.create_array(tmp_path / "y.zarr", shape=labels.shape, dtype=labels.dtype, chunks=(100,))
+    stored[100:] = labels[100:]
+
+    def progress(rows):
+        (tmp_path / "y.zarr" / "c" / "4").unlink(missing_ok=True)
+
+    with pytest.raises(ReadError, match=r"chunks of int64\[507\] in .*y\.zarr were lost or written during the run"):
+        evaluate(logits, tmp_path / "y.zarr", zeros_ok=True, chunk_bytes=1400, scheduler="sync", progress=progress)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Columns of Parquet and Arrow files: which ones they are, and what they may not hold."""
+"""Columns of Parquet and Arrow files: which ones they are, what they may not hold, and text in any format."""
 
 import pickle
 
@@ -9,9 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from formats import CLASSES, ROWS
 
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.compare_pass import compare
+from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.sources.arrow import ArrowSource, ParquetSource
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
+from xent.evaluation.sources.topk import TopK
 
 
 @pytest.fixture
@@ -132,17 +135,6 @@ def test_lists_of_other_lengths_are_named_by_file_and_row(tmp_path, logits, labe
         evaluate(path, labels, chunk_bytes=28 * 60)
 
 
-def test_a_footer_that_tells_of_lists_of_other_lengths_is_refused_before_any_work(tmp_path, logits, labels):
-    lists = [*logits.tolist()]
-    lists[123] = lists[123][:-1]
-    path = write(tmp_path, pa.table({"x": pa.array(lists, pa.list_(pa.float32()))}), ".parquet")
-
-    with pytest.raises(
-        ValueError, match=r"lists of one length, which is 7 in the first rows, got 419 values in rows 120 to 180"
-    ):
-        plan(path, labels)
-
-
 @both
 @pytest.mark.parametrize("kind", ["fixed", "variable"])
 @pytest.mark.parametrize("level", ["a list", "a number"])
@@ -152,7 +144,7 @@ def test_nulls_in_lists_are_named_by_file_and_row(tmp_path, logits, labels, suff
     column = pa.array(lists, pa.list_(pa.float32(), CLASSES) if kind == "fixed" else pa.list_(pa.float32()))
     path = write(tmp_path, pa.table({"x": column}), suffix)
 
-    with pytest.raises((ReadError, ValueError), match=r"row 123 (is null|holds a null)|values in rows 120 to 180"):
+    with pytest.raises(ReadError, match=r"rows \d+ to \d+ of .*#x could not be read \(row 123 (is|holds a) null\)"):
         evaluate(path, labels, chunk_bytes=28 * 60)
 
 
@@ -162,6 +154,156 @@ def test_nulls_in_plain_columns_are_named_by_file_and_row(tmp_path, logits, labe
 
     with pytest.raises(ReadError, match=r"of .*#y could not be read .*row 123 is null"):
         evaluate(logits, path)
+
+
+BAD_ROWS = {
+    "a null": lambda row: None,
+    "a null in it": lambda row: [*row[:-1], None],
+    "a list that is too short": lambda row: row[:-1],
+    "a list that is too long": lambda row: [*row, 0.0],
+    "an empty list": lambda row: [],
+}
+
+
+@both
+@pytest.mark.parametrize("chunk_bytes", [28 * 7, 10**6])
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_a_row_that_is_null_or_of_another_length_is_lost_alone(tmp_path, logits, labels, suffix, bad, chunk_bytes):
+    lost = np.zeros(ROWS, bool)
+    lost[[0, 121, 122, 506]] = True  # the first of all, which tells no length, among others
+    lists = [BAD_ROWS[bad](row) if lost[i] and i else None if lost[i] else row for i, row in enumerate(logits.tolist())]
+    column = pa.array(lists, pa.list_(pa.from_numpy_dtype(logits.dtype)))
+    path = write(tmp_path, pa.table({"x": column}), suffix)
+    made = evaluate(path, labels, on_error="skip", chunk_bytes=chunk_bytes, per_example=tmp_path / "losses.npy")
+
+    assert (made.unread_rows, made.first_unread, made.counted) == (4, 0, ROWS - 4)
+    assert made.mean_loss == evaluate(logits[~lost], labels[~lost]).mean_loss
+    np.testing.assert_array_equal(np.isnan(np.load(tmp_path / "losses.npy")), lost)
+
+
+@both
+@pytest.mark.parametrize("argument", ["labels", "slices", "clusters"])
+def test_a_null_beside_a_row_loses_the_row(tmp_path, logits, labels, suffix, argument):
+    numbers = [None if i in (3, 250) else int(y) for i, y in enumerate(labels)]
+    path = write(tmp_path, pa.table({"y": pa.array(numbers, pa.int64())}), suffix)
+    made = evaluate(logits, **{"labels": labels, argument: path}, on_error="skip", chunk_bytes=28 * 60)
+    kept = np.delete(np.arange(ROWS), [3, 250])
+
+    assert (made.unread_rows, made.first_unread) == (2, 3)
+    assert made.mean_loss == evaluate(logits[kept], labels[kept]).mean_loss
+    assert sum(each.counted for each in made.slices.values()) in (0, len(kept))
+
+
+@both
+def test_nulls_of_half_of_all_rows_are_lost_in_one_reading(tmp_path, logits, labels, suffix, monkeypatch):
+    numbers = pa.array([None if i % 2 else int(y) for i, y in enumerate(labels)], pa.int64())
+    path = write(tmp_path, pa.table({"y": numbers}), suffix)
+    calls, kind = [], ParquetSource if suffix == ".parquet" else ArrowSource
+    monkeypatch.setattr(kind, "table", lambda *rows, table=kind.table: calls.append(rows) or table(*rows))
+    made = evaluate(logits, path, on_error="skip")
+
+    assert made.unread_rows == ROWS // 2 and len(calls) == 1
+
+
+def test_top_k_rows_with_a_null_are_lost_alone(tmp_path):
+    ids = pa.array([[0, 1], [None, 1], [2, 0]], pa.list_(pa.int64()))
+    values = pa.array([[-1.0, -2.0], [-1.0, -2.0], [-1.0, None]], pa.list_(pa.float32()))
+    path = write(tmp_path, pa.table({"ids": ids, "values": values}), ".parquet")
+    made = evaluate(TopK(f"{path}#ids", f"{path}#values", 3, "uniform"), np.array([0, 1, 2]), on_error="skip")
+
+    assert (made.unread_rows, made.mean_loss) == (2, 1.0)
+
+
+def test_a_comparison_leaves_out_the_rows_that_are_null_in_either_set(tmp_path, logits, labels):
+    lists = [None if i in (5, 300) else row for i, row in enumerate(logits.tolist())]
+    path = write(tmp_path, pa.table({"x": pa.array(lists, pa.list_(pa.from_numpy_dtype(logits.dtype)))}), ".parquet")
+    made = compare(logits, path, labels, on_error="skip")
+
+    assert (made.counted, made.ties, made.a.unread_rows, made.b.unread_rows) == (ROWS - 2, ROWS - 2, 2, 2)
+    assert made.mean_difference == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+TEXT_TYPES = {
+    "string": pa.string(),
+    "large_string": pa.large_string(),
+    "dictionary": pa.dictionary(pa.int32(), pa.string()),
+    "binary": pa.binary(),
+}
+
+
+@both
+@pytest.mark.parametrize("kind", TEXT_TYPES)
+def test_a_column_of_text_tells_slices_and_clusters(tmp_path, logits, labels, suffix, kind):
+    text = np.array(["de", "en", "größer"])[labels % 3]
+    path = write(tmp_path, pa.table({"lang": pa.array(text.tolist()).cast(TEXT_TYPES[kind])}), suffix)
+    expected = evaluate(logits, labels, slices=text, clusters=text)
+
+    assert evaluate(logits, labels, slices=f"{path}#lang", clusters=path, chunk_bytes=28 * 60) == expected
+    assert [*expected.slices] == ["de", "en", "größer"]
+
+
+@both
+def test_a_column_of_true_and_false_tells_slices(tmp_path, logits, labels, suffix):
+    path = write(tmp_path, pa.table({"is_long": labels > 3}), suffix)
+
+    assert evaluate(logits, labels, slices=path) == evaluate(logits, labels, slices=labels > 3)
+
+
+def test_text_in_an_hdf5_file_tells_slices(tmp_path, logits, labels):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    text = np.array(["de", "en", "größer"])[labels % 3]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["any"] = text.tolist()
+        file["bytes"] = np.strings.encode(text, "utf-8")
+
+    for name in ("any", "bytes"):
+        assert evaluate(logits, labels, slices=f"{tmp_path}/x.h5#{name}") == evaluate(logits, labels, slices=text)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_text_in_a_zarr_array_tells_slices(tmp_path, logits, labels, zarr_format):
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    text = np.array(["de", "en", "größer"])[labels % 3]
+    stored = zarr.create_array(tmp_path / "x.zarr", shape=text.shape, dtype=str, chunks=(60,), zarr_format=zarr_format)
+    stored[:] = text.astype("T")
+
+    assert evaluate(logits, labels, slices=tmp_path / "x.zarr") == evaluate(logits, labels, slices=text)
+
+
+def test_bytes_are_shown_as_text(tmp_path, logits, labels):
+    names = np.array([b"de", b"en", b"\xff"])[labels % 3]
+    np.save(tmp_path / "names.npy", names)
+
+    for slices in (names, tmp_path / "names.npy"):
+        assert [*evaluate(logits, labels, slices=slices).slices] == [r"\xff", "de", "en"]
+
+
+@pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF])
+def test_text_of_characters_that_do_not_exist_is_an_error_that_names_its_rows(tmp_path, logits, labels, code):
+    names = np.full(ROWS, "de")
+    names.view(np.uint32).reshape(ROWS, 2)[400, 1] = code
+    np.save(tmp_path / "names.npy", names)
+
+    with pytest.raises(ReadError, match=r"rows 360 to 420 of .*names\.npy hold text of characters that do not exist"):
+        evaluate(logits, labels, slices=tmp_path / "names.npy", chunk_bytes=14 * 60)
+    with pytest.raises(ReadError, match="hold text of characters that do not exist"):
+        evaluate(logits, labels, slices=names)
+
+
+@both
+def test_text_as_labels_is_refused(tmp_path, logits, suffix):
+    path = write(tmp_path, pa.table({"y": ["a"] * ROWS}), suffix)
+
+    with pytest.raises(TypeError, match=r"must be columns of one type of number.* got y of type string"):
+        evaluate(logits, path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files that are damaged
 
 
 def test_a_corrupt_page_is_named_by_file_and_rows(tmp_path, logits, labels):

@@ -12,17 +12,22 @@ def visible(text: str) -> str:
     )
 
 
-URL = re.compile(r"""[\w.+-]+://[^\s'"<>]+?(?=[,;.:)\]]*(?:[\s'"<>]|$))""")
-"""A URL in a message, without the punctuation that follows it."""
+URL = re.compile(r"""[\w.+-]+://(?:\S*@)?[^\s'"<>]+?(?=[,;.:)\]]*(?:[\s'"<>]|$))""")
+"""A URL in a message, without the punctuation that follows it; whatever stands before an @ may be a password."""
+USER = re.compile("://[^/?#]*@")
+ODD_USER = re.compile("://[^/?#:]*:.*@")
+"""A user name and a password with characters that should have been encoded, or a port and an @ in the path."""
 
 
 def shown_path(path: str) -> str:
-    """A path as it may be printed: a URL without its user name, its password and its query."""
+    """A path as it may be printed: a URL without its user name, its password, its query and its parameters."""
     if "://" not in path:
         return path
-    address, query, rest = re.sub("://[^/?#]*@", "://", path).partition("?")
-    _, mark, name = rest.rpartition("#")
-    return f"{address}{query and '?…'}{mark}{name if mark else ''}"
+    address, mark, rest = re.sub(ODD_USER, "://…@", re.sub(USER, "://", path)), "", ""
+    if found := re.search("[?;]", address):
+        address, mark, rest = address[: found.start()], f"{found[0]}…", address[found.end() :]
+    _, sign, name = rest.rpartition("#")
+    return f"{address}{mark}{sign}{name if sign else ''}"
 
 
 def shown_text(message: str) -> str:

@@ -81,9 +81,27 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def outside_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option on files outside of a set."""
+    option = click.option(
+        "--allow-outside",
+        multiple=True,
+        metavar="FOLDER",
+        help="Parts that a set names itself may lie in this folder too (links of folders and of HDF5 files, virtual "
+        "sources, raw storage); may be given several times.",
+    )
+    return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
+
+
 def input_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options on the inputs of an evaluation or a comparison."""
     for option in (
+        outside_option,
+        click.option(
+            "--zeros-ok",
+            is_flag=True,
+            help="Chunks of Zarr arrays that are not stored hold the fill value; else they are an error.",
+        ),
         click.option("--slices", help="The slice of each row (a file as the labels, or text), for a table of them."),
         click.option("--clusters", help="The cluster of each row: standard errors take clusters as independent."),
         click.option(
@@ -152,6 +170,8 @@ def evaluate(
     on_error: str,
     slices: str | None,
     clusters: str | None,
+    zeros_ok: bool,
+    allow_outside: tuple[str, ...],
     by_class: bool,
     top_k: tuple[int, ...],
     bins: int,
@@ -182,7 +202,7 @@ def evaluate(
     with input_checked():
         from xent.cli.output import Output, run_and_show
         from xent.evaluation.engine.evaluate_pass import plan
-        from xent.evaluation.options import Keys, Options, Outputs
+        from xent.evaluation.options import Keys, Options, Outputs, folders_of
         from xent.evaluation.sources.topk import TopK
 
         if ids is not None and classes is not None:
@@ -199,6 +219,8 @@ def evaluate(
             classwise=classwise,
             predicted_bytes=predicted_bytes,
             chunk_bytes=chunk_bytes,
+            zeros_ok=zeros_ok,
+            allow_outside=folders_of(allow_outside),
         )
         keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
         planned = plan(predictions, labels, options, keys=keys, outputs=outputs, fit_temperature=fit_temperature)
@@ -225,6 +247,8 @@ def compare(
     on_error: str,
     slices: str | None,
     clusters: str | None,
+    zeros_ok: bool,
+    allow_outside: tuple[str, ...],
     chunk_bytes: int,
     state: str | None,
     scheduler: str | None,
@@ -237,7 +261,7 @@ def compare(
     with input_checked():
         from xent.cli.output import Output, run_and_show
         from xent.evaluation.engine.compare_pass import plan_pair
-        from xent.evaluation.options import Keys, Options
+        from xent.evaluation.options import Keys, Options, folders_of
 
         output = Output.checked(as_json=as_json, quiet=quiet, html=html, overwrite=overwrite)
         options = Options(
@@ -246,6 +270,8 @@ def compare(
             on_bad_label=on_bad_label,
             on_error=on_error,
             chunk_bytes=chunk_bytes,
+            zeros_ok=zeros_ok,
+            allow_outside=folders_of(allow_outside),
         )
         planned = plan_pair(a, b, labels, options, keys=Keys(slices, clusters), state=state)
     run_and_show(planned, output, scheduler)
@@ -254,15 +280,18 @@ def compare(
 @main.command()
 @click.argument("predictions")
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
+@outside_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
 @errors_reported()
-def inspect(predictions: str, chunk_bytes: int, as_json: bool) -> None:
+def inspect(predictions: str, chunk_bytes: int, allow_outside: tuple[str, ...], as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
     with input_checked():
+        from xent.evaluation.options import folders_of
         from xent.evaluation.report import json_document, terminal
         from xent.evaluation.sources.opening import open_source
 
-        facts = json_document.inspection(open_source(predictions, "predictions"), chunk_bytes)
+        source = open_source(predictions, "predictions", folders_of(allow_outside))
+        facts = json_document.inspection(source, chunk_bytes)
     click.echo(json_document.to_json(facts) if as_json else terminal.format_inspection(facts))
 
 

@@ -1,14 +1,15 @@
 """How a command ends: its exit code, and one line on stderr in place of a traceback.
 
 0 done, 1 a kernel or a plugin is not sound, or a stated gate failed, 2 usage, inputs or an environment that do not fit,
-or an output that cannot be written, 3 bad data, 4 a package or a scheduler is missing, 70 a fault of xent's own, with
-its traceback, 130 interrupted, 141 the reader of stdout has closed it, 143 terminated.
+or an output that cannot be written, 3 bad data, 4 a package, a server or a scheduler is missing, 70 a fault of xent's
+own, with its traceback, 130 interrupted, 141 the reader of stdout has closed it, 143 terminated.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -24,11 +25,11 @@ INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 OPTIONS = "|".join(
     (
         *("kind", "slices", "clusters", "ignore_index", "on_bad_label", "on_error", "top_k", "bins", "tail"),
-        *("predicted_bytes", "per_example", "state", "chunk_bytes", "scheduler"),
+        *("predicted_bytes", "per_example", "state", "chunk_bytes", "scheduler", "allow_outside", "zeros_ok"),
     )
 )
 """The arguments of an evaluation that are options of the command line."""
-ARGUMENT = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})='(\w+)'")
+ARGUMENT = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})=(?:True\b|('[^']*'))")
 """How a message names such an argument: alone in backquotes, or with a value."""
 
 
@@ -75,12 +76,14 @@ def errors_reported() -> Iterator[None]:
     """
     try:
         from xent.errors import LabelError
-        from xent.evaluation.sources.messages import ReadError
+        from xent.evaluation.sources.messages import ReadError, ServerError
 
         with sigterm_interrupts():
             yield
             if sys.stdout:  # None if it was closed before the start
                 sys.stdout.flush()
+    except ServerError as error:
+        fail(error, UNAVAILABLE)
     except (LabelError, ReadError) as error:
         fail(error, BAD_DATA)
     except BrokenPipeError:
@@ -150,6 +153,8 @@ def with_option_names(message: str) -> str:
 
     def option(match: re.Match[str]) -> str:
         name = f"--{(match[1] or match[2]).replace('_', '-')}"
-        return f"`{name}`" if match[1] else f"{name} {match[3]}"
+        if match[1]:
+            return f"`{name}`"
+        return f"{name} {shlex.quote(match[3][1:-1])}" if match[3] else name
 
     return ARGUMENT.sub(option, message)

@@ -60,8 +60,8 @@ class Output:
 
         with environment_checked():
             settings.current()
-        folder = tables_path(tables, overwrite=overwrite, argument="--tables") if tables else None
-        page = page_path(html, overwrite=overwrite, argument="--html") if html else None
+        folder = tables_path(tables, overwrite=overwrite, argument="--tables") if tables is not None else None
+        page = page_path(html, overwrite=overwrite, argument="--html") if html is not None else None
         return cls(as_json=as_json, quiet=quiet, html=page, tables=folder)
 
 

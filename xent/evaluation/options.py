@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
@@ -35,6 +36,8 @@ class Options:
     classwise: bool = False
     predicted_bytes: int | None = None
     chunk_bytes: int = CHUNK_BYTES
+    zeros_ok: bool = False
+    allow_outside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_choice("kind", self.kind, KINDS)
@@ -54,6 +57,7 @@ class Options:
             "classwise": bool(self.classwise),
             "predicted_bytes": None if self.predicted_bytes is None else int(self.predicted_bytes),
             "chunk_bytes": int(self.chunk_bytes),
+            "zeros_ok": bool(self.zeros_ok),
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
@@ -97,6 +101,16 @@ def ignored_labels(ignore_index: int | Iterable[int] | None) -> tuple[int, ...]:
 def ranks_of(top_k: int | Iterable[int]) -> tuple[int, ...]:
     """The k that ``top_k`` names."""
     return _integers("top_k", top_k, TOP_K_REMEDY)
+
+
+def folders_of(allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """The real paths of the folders that ``allow_outside`` names; TypeError or ValueError if one is no folder."""
+    folders = (allow_outside,) if isinstance(allow_outside, str | os.PathLike) else tuple(allow_outside)
+    for folder in folders:
+        if not os.path.isdir(folder):
+            message = f"evaluate: `allow_outside` must be folders, got {os.fspath(folder)!r}."
+            raise ValueError(f"{message} Name a folder in which parts of the set may lie.")
+    return tuple(os.path.realpath(folder) for folder in folders)
 
 
 def _integers(argument: str, value: int | Iterable[int], remedy: str) -> tuple[int, ...]:

@@ -35,6 +35,8 @@ def output_path(argument: str, path: Any, suffixes: tuple[str, ...], *, overwrit
     With `overwrite` it may be a file, or a Zarr array if its suffix is ``.zarr``. Without `suffixes` it is a folder,
     whose contents the caller checks.
     """
+    if not os.fspath(path):
+        raise ValueError(refusal(argument, "be a path", "an empty one", "Leave it out, or name a path."))
     target = Path(os.path.realpath(path))
     if suffixes and target.suffix not in suffixes:
         got, remedy = f"{path}", "Its suffix says the format."

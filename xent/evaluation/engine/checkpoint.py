@@ -69,6 +69,8 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
     ValueError
         If its states are of other inputs, options or chunks than `facts`, or something else is in the directory.
     """
+    if not os.fspath(directory):
+        raise ValueError(refusal("state", "be a directory", "an empty path", "A dot is the current folder."))
     folder = Path(os.path.abspath(directory))
     run = json.loads(json.dumps(facts))
     manifest = folder / MANIFEST

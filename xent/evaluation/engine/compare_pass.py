@@ -9,20 +9,29 @@ of the two means suggest. Leaves out how the result is shown.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
-from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, ignored_and_bad, outside_top_k
+from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
-from xent.evaluation.engine.tasks import Job, cut_statistics, predicted_classes, statistics_of, unreadable_state
-from xent.evaluation.options import CHUNK_BYTES, Keys, Options, ignored_labels
+from xent.evaluation.engine.tasks import (
+    Job,
+    cut_statistics,
+    predicted_classes,
+    rows_left_out,
+    statistics_of,
+    unreadable_state,
+)
+from xent.evaluation.options import CHUNK_BYTES, Keys, Options, folders_of, ignored_labels
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_pair, open_keys, open_source
+from xent.evaluation.sources.opening import check_pair, check_still_stored, open_keys, open_source, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.exact_sums import moments_of
 from xent.evaluation.statistics.metrics import (
@@ -97,6 +106,8 @@ class Comparison:
     slices : mapping to SliceDifference
     a, b : Evaluation
         The numbers of each set by itself.
+    unstored_chunks : mapping of str to int
+        As in an evaluation.
     """
 
     mean_difference: float
@@ -112,6 +123,7 @@ class Comparison:
     slices: Mapping[Any, SliceDifference]
     a: Evaluation
     b: Evaluation
+    unstored_chunks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +159,8 @@ class PairPass(Planned):
         pair = state if isinstance(state, Pair) else Pair()  # of no chunks
         for sums, source in ((pair.a, self.predictions), (pair.b, self.b)):
             check_labels(sums, self.options, source, label_remedy)
-        return comparison(pair, self.options)
+        check_still_stored(self.sources, self.unstored_chunks)
+        return replace(comparison(pair, self.options), unstored_chunks=self.unstored_chunks)
 
 
 def compare(
@@ -163,6 +176,8 @@ def compare(
     slices: Any = None,
     state: Any = None,
     chunk_bytes: int = CHUNK_BYTES,
+    zeros_ok: bool = False,
+    allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -172,7 +187,8 @@ def compare(
     ----------
     a, b : as the predictions of :func:`xent.evaluate`, shape (rows, C)
         Of one kind; their dtypes and formats may differ.
-    labels, kind, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes, scheduler, progress
+    labels, kind, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes, zeros_ok, allow_outside,
+    scheduler, progress
         As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
 
     Returns
@@ -198,6 +214,8 @@ def compare(
         on_bad_label=on_bad_label,
         on_error=on_error,
         chunk_bytes=chunk_bytes,
+        zeros_ok=zeros_ok,
+        allow_outside=folders_of(allow_outside),
     )
     planned = plan_pair(a, b, labels, options, keys=Keys(slices, clusters), state=state)
     return planned.run(scheduler=scheduler, progress=progress)
@@ -213,25 +231,37 @@ def plan_pair(
     state: Any = None,
 ) -> PairPass:
     """The plan of :func:`compare`; only headers are read, and errors are those of before any work."""
-    first, second, truth = open_source(a, "a"), open_source(b, "b"), open_source(labels, "labels")
+    named = {"a": a, "b": b, "labels": labels}
+    first, second, truth = (open_source(given, name, options.allow_outside) for name, given in named.items())
+    if len(first.shape) == len(second.shape) == 2 and first.shape != second.shape:  # else the labels would be blamed
+        raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
     for source in (first, second):
         check_pair(source, truth)
-        source.check_complete()
-    if first.shape != second.shape:
-        raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
-    sources = {"a": first, "b": second, "labels": truth, **open_keys(first, keys._asdict())}
+    keys_of_rows = open_keys(first, keys._asdict(), options.allow_outside)
+    sources = {"a": first, "b": second, "labels": truth, **keys_of_rows}
+    unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     rows, classes = first.shape
     job = Job(chunk_pair, unreadable_pair, options, rows, classes, store=store_of(state, sources, options))
-    return PairPass(job, first.bounds(options.chunk_bytes), sources)
+    return PairPass(job, first.bounds(options.chunk_bytes), sources, unstored)
 
 
-def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: Any = None, clusters: Any = None) -> Pair:
-    """The sums of some rows of both sets."""
+def chunk_pair(
+    job: Job,
+    first_row: int,
+    a: Any,
+    b: Any,
+    labels: Any,
+    slices: Any = None,
+    clusters: Any = None,
+    *,
+    unread: NDArray[np.bool_] | None = None,
+) -> Pair:
+    """The sums of some rows of both sets; `unread` marks those that could not be read."""
     labels, slices, clusters = to_numpy(labels), to_numpy(slices), to_numpy(clusters)
-    ignored, bad = ignored_and_bad(job.options, job.classes, labels)
-    outside = (outside_top_k(a, labels) | outside_top_k(b, labels)) & ~(ignored | bad)
-    counted = ~(ignored | bad | outside)
-    statistics = [statistics_of(job, predictions, labels) for predictions in (a, b)]
+    unread, ignored, bad = rows_left_out(job, labels, unread)
+    outside = (outside_top_k(a, labels) | outside_top_k(b, labels)) & ~(unread | ignored | bad)
+    counted = ~(unread | ignored | bad | outside)
+    statistics = [statistics_of(job, predictions, labels, unread) for predictions in (a, b)]
     state_a, state_b = (
         state_of(
             row_statistics,
@@ -242,6 +272,7 @@ def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: An
             ignored=ignored,
             bad=bad,
             outside_top_k=outside,
+            unread=unread,
             clusters=clusters,
             predicted=predicted_classes(predictions),
         )
@@ -255,6 +286,7 @@ def chunk_pair(job: Job, first_row: int, a: Any, b: Any, labels: Any, slices: An
     sums = State(
         rows=len(labels),
         ignored=int(np.count_nonzero(ignored)),
+        unreadable=tally_of(unread, first_row),
         bad_label=tally_of(bad, first_row),
         outside_top_k=tally_of(outside, first_row),
         nan=tally_of(counted & np.isnan(difference), first_row),

@@ -8,6 +8,7 @@ Leaves out what a task does (``tasks.py``) and how the result is shown.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -20,16 +21,16 @@ from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of, largest_chunk
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
-from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, ignored_labels, ranks_of
+from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, folders_of, ignored_labels, ranks_of
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_pair, open_keys, open_source
+from xent.evaluation.sources.opening import check_pair, check_still_stored, open_keys, open_source, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.metrics import Evaluation, Temperature, finish
 from xent.evaluation.statistics.state import State
 from xent.evaluation.statistics.temperature import fit
 
-STATELESS_OPTIONS = ("on_bad_label", "on_error", "predicted_bytes")
+STATELESS_OPTIONS = ("on_bad_label", "on_error", "predicted_bytes", "zeros_ok", "allow_outside")
 """Options on which the state of a chunk does not depend."""
 
 
@@ -44,11 +45,14 @@ class Planned:
         The rows at which chunks begin, and the end.
     sources : mapping of str to Source
         All that is read, by the name of the argument: predictions, labels, slices, clusters.
+    unstored_chunks : mapping of str to int
+        How many chunks of a source are not stored, of those that lack any.
     """
 
     job: Job
     bounds: list[int]
     sources: Mapping[str, Source]
+    unstored_chunks: Mapping[str, int]
 
     @property
     def predictions(self) -> Source:
@@ -123,7 +127,8 @@ class Pass(Planned):
         with engine(scheduler, progress) as compute, writing(self.losses):
             state: State = compute(*self.graph(), self.bounds)
             check_labels(state, self.options, self.predictions, label_remedy)
-        evaluation = finish(state, self.options)
+        check_still_stored(self.sources, self.unstored_chunks)
+        evaluation = replace(finish(state, self.options), unstored_chunks=self.unstored_chunks)
         if not self.fits_temperature:
             return evaluation
         with engine(scheduler, None) as compute:
@@ -160,6 +165,8 @@ def evaluate(
     overwrite: bool = False,
     state: Any = None,
     chunk_bytes: int = CHUNK_BYTES,
+    zeros_ok: bool = False,
+    allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -208,6 +215,12 @@ def evaluate(
     chunk_bytes : int
         Bytes of predictions in a task, at most, unless a stored Zarr chunk is larger. Peak memory is about twice this
         for each thread. The chunks of a Dask array are kept as they are.
+    zeros_ok : bool
+        Whether chunks of Zarr arrays that are not stored hold the fill value, as zarr leaves them out where they hold
+        nothing else; they are counted in the result.
+    allow_outside : path or iterable of paths
+        Folders in which parts of a set may lie that it names itself (a symbolic link in a folder, a link, a virtual
+        source or raw storage of an HDF5 file). Without them nothing outside of a set's own folder is read.
     per_example : path, optional
         Where to write the loss of every row, NaN where it is left out: a .npy or .parquet file, or a .zarr array.
     overwrite : bool
@@ -233,7 +246,8 @@ def evaluate(
     LabelError
         After the pass, if labels are bad and `on_bad_label` is "error": how many, the first row and its label.
     ReadError
-        If a file is truncated, corrupt, or changes while it is read, or, before any work, if a Zarr array lacks chunks.
+        If a file is truncated, corrupt, or changes while it is read, or, before any work, if an array lacks chunks or
+        a set names files outside of its folder.
     ConnectionError
         If no scheduler answers, or the cluster is gone before the work is done.
     ModuleNotFoundError
@@ -245,9 +259,9 @@ def evaluate(
     count them and `first_nan` and `first_infinite` name them. The standard error takes rows as independent, which the
     tokens of one text are not.
 
-    zarr does not write a chunk of nothing but the fill value unless told to, so a chunk left out on purpose looks like
-    one that was lost. Of predictions both are refused; of labels, slices and clusters both are read as the fill value,
-    and the command line says how many there are.
+    zarr does not write a chunk of nothing but the fill value unless told to (``write_empty_chunks=True`` in its
+    config), so a chunk left out on purpose looks like one that was lost. Both are refused, of predictions, labels,
+    slices and clusters alike, unless `zeros_ok` says what they hold.
 
     Examples
     --------
@@ -269,6 +283,8 @@ def evaluate(
         classwise=classwise,
         predicted_bytes=predicted_bytes,
         chunk_bytes=chunk_bytes,
+        zeros_ok=zeros_ok,
+        allow_outside=folders_of(allow_outside),
     )
     keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
     if labels is None:
@@ -288,12 +304,13 @@ def plan(
     fit_temperature: bool = False,
 ) -> Pass:
     """The plan of :func:`evaluate`; only headers are read, and errors are those of before any work."""
-    opened, truth = open_source(predictions, "predictions"), open_source(labels, "labels")
+    allowed = options.allow_outside
+    opened, truth = open_source(predictions, "predictions", allowed), open_source(labels, "labels", allowed)
     check_pair(opened, truth)
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
-    sources = {"predictions": opened, "labels": truth, **open_keys(opened, keys._asdict())}
-    opened.check_complete()  # not the labels: zarr leaves out a chunk of nothing but class 0, and may
+    sources = {"predictions": opened, "labels": truth, **open_keys(opened, keys._asdict(), allowed)}
+    unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     bounds = opened.bounds(options.chunk_bytes)
     store = store_of(outputs.state, sources, options, per_example=outputs.per_example is not None)
     losses = None
@@ -302,7 +319,7 @@ def plan(
     rows, classes = opened.shape
     scratch = None if losses is None else losses.scratch
     job = Job(chunk_state, unreadable_state, options, rows, classes, store=store, losses=scratch)
-    return Pass(job, bounds, sources, losses, fit_temperature)
+    return Pass(job, bounds, sources, unstored, losses, fit_temperature)
 
 
 def store_of(

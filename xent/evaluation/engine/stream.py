@@ -7,6 +7,7 @@ the same bits as those of the same rows in one array.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
@@ -14,7 +15,7 @@ from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unreadable_state
 from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_pair, open_source
+from xent.evaluation.sources.opening import check_pair, open_source, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.metrics import Evaluation, finish
 from xent.evaluation.statistics.state import State, merge
@@ -28,9 +29,11 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
 
     The errors are those of :func:`xent.evaluate`, raised at the block that they are in; labels out of range too.
     """
-    state, classes = State(), None
+    state, classes, unstored = State(), None, dict[str, int]()
     for pair in blocks:
-        predictions, labels = open_block(pair, state.rows, classes)
+        predictions, labels = open_block(pair, state.rows, classes, options)
+        sources = {"predictions": predictions, "labels": labels}
+        unstored = merge(unstored, unstored_of(sources, zeros_ok=options.zeros_ok))
         rows, classes = predictions.shape
         job = Job(chunk_state, unreadable_state, options, 0, classes, threads=None)
         parts = [computed(source) for source in (predictions, labels)]
@@ -39,7 +42,7 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
         if progress is not None:
             progress(rows)
         del pair, predictions, labels, parts  # before the next block is made
-    return finish(state, options)
+    return replace(finish(state, options), unstored_chunks=unstored)
 
 
 def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, fit_temperature: bool) -> None:
@@ -66,11 +69,12 @@ def computed(block: Source) -> Any:
     return require("dask", "dask", "a block of Dask").get(graph, part) if graph else part
 
 
-def open_block(pair: Any, first_row: int, classes: int | None) -> tuple[Source, Source]:
+def open_block(pair: Any, first_row: int, classes: int | None, options: Options) -> tuple[Source, Source]:
     """The predictions and labels of a block; TypeError or ValueError if it is no pair, or unlike those before it."""
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise TypeError(refusal("predictions", PAIRS, f"{type(pair).__name__} at row {first_row}", "Yield pairs."))
-    predictions, labels = open_source(pair[0], "predictions"), open_source(pair[1], "labels")
+    allowed = options.allow_outside
+    predictions, labels = open_source(pair[0], "predictions", allowed), open_source(pair[1], "labels", allowed)
     check_pair(predictions, labels)
     if classes not in (None, predictions.shape[1]):
         rule = f"have as many classes in every block, {classes}"

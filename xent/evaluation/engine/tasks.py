@@ -25,7 +25,7 @@ from xent.evaluation.engine.row_losses import write_losses
 from xent.evaluation.options import Options
 from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_on_a_gpu, to_numpy
 from xent.evaluation.sources.messages import ReadError
-from xent.evaluation.sources.source import Source, read_rows
+from xent.evaluation.sources.source import Source, read_rows, read_rows_and_nulls
 from xent.evaluation.sources.topk import TopKRows
 from xent.evaluation.statistics.classwise import classwise_of
 from xent.evaluation.statistics.state import State, Tally, merge, merge_all, state_of
@@ -90,10 +90,16 @@ def run_chunk(job: Job, start: int, stop: int, *parts: Any) -> Any:
 
 def measure_rows(job: Job, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
     """The state of rows start to stop of a chunk that begins at `first_row` of the set."""
-    blocks = []
+    blocks, unread = [], None
     for part in parts:
         try:
-            blocks.append(read_rows(part, start, stop))
+            if job.options.on_error != "skip":
+                blocks.append(read_rows(part, start, stop))
+                continue
+            block, is_null = read_rows_and_nulls(part, start, stop)
+            blocks.append(block)
+            if is_null is not None:
+                unread = is_null if unread is None else unread | is_null
         except ReadError:
             if job.options.on_error != "skip":
                 raise
@@ -104,33 +110,49 @@ def measure_rows(job: Job, first_row: int, start: int, stop: int, parts: tuple[A
             if job.losses:
                 write_losses(job.losses, first_row + start, np.nan, stop - start)
             return job.skip(first_row + start, stop - start)
-    return job.measure(job, first_row + start, *blocks)
+    return job.measure(job, first_row + start, *blocks, unread=unread)
 
 
 def chunk_state(
-    job: Job, first_row: int, predictions: Any, labels: Any, slices: Any = None, clusters: Any = None
+    job: Job,
+    first_row: int,
+    predictions: Any,
+    labels: Any,
+    slices: Any = None,
+    clusters: Any = None,
+    *,
+    unread: NDArray[np.bool_] | None = None,
 ) -> State:
-    """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,)."""
+    """The state of some rows: predictions (rows, C), or their statistics, and labels (rows,).
+
+    `unread` marks the rows that could not be read, whose numbers are any.
+    """
     labels = to_numpy(labels)
+    unread, ignored, bad = rows_left_out(job, labels, unread)
     if job.inverse_temperature != 1:
         unscaled = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
         step = max(1, SCALED_ELEMENTS // job.classes)
         blocks = [slice(start, start + step) for start in range(0, len(labels), step)]
         state: State = merge_all(
-            chunk_state(unscaled, first_row + rows.start, scaled_logits(job, predictions[rows]), labels[rows])
+            chunk_state(
+                unscaled,
+                first_row + rows.start,
+                scaled_logits(job, predictions[rows]),
+                labels[rows],
+                unread=unread[rows],
+            )
             for rows in blocks
         )
         return state
-    ignored, bad = ignored_and_bad(job.options, job.classes, labels)
-    outside = outside_top_k(predictions, labels) & ~(ignored | bad)
-    statistics = statistics_of(job, predictions, labels)
+    outside = outside_top_k(predictions, labels) & ~(unread | ignored | bad)
+    statistics = statistics_of(job, predictions, labels, unread)
     if job.losses:
-        losses = np.where(ignored | bad | outside, np.nan, statistics.loss)
+        losses = np.where(unread | ignored | bad | outside, np.nan, statistics.loss)
         write_losses(job.losses, first_row, losses, len(labels))
     classwise = None
     if job.options.classwise:
         probabilities = probabilities_of(job, predictions, statistics.lse)
-        classwise = classwise_of(probabilities, labels, ~(ignored | bad), job.classes, job.options.bins)
+        classwise = classwise_of(probabilities, labels, ~(unread | ignored | bad), job.classes, job.options.bins)
     return state_of(
         statistics,
         labels,
@@ -140,11 +162,22 @@ def chunk_state(
         ignored=ignored,
         bad=bad,
         outside_top_k=outside,
+        unread=unread,
         slices=to_numpy(slices),
         clusters=to_numpy(clusters),
         classwise=classwise,
         predicted=predicted_classes(predictions),
     )
+
+
+def rows_left_out(
+    job: Job, labels: NDArray[Any], unread: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """The rows that could not be read, those that are ignored, and those of a bad label; no row is two of them."""
+    ignored, bad = ignored_and_bad(job.options, job.classes, labels)
+    if unread is None:
+        return np.zeros(labels.shape, bool), ignored, bad
+    return unread, ignored & ~unread, bad & ~unread
 
 
 def scaled_logits(job: Job, predictions: Any) -> NDArray[Any]:
@@ -162,10 +195,13 @@ def unreadable_state(first_row: int, rows: int) -> State:
     return State(rows=rows, unreadable=Tally(rows, first_row))
 
 
-def statistics_of(job: Job, predictions: Any, labels: NDArray[Any]) -> xent.RowStatistics:
-    """The statistics of some rows, as NumPy arrays."""
+def statistics_of(
+    job: Job, predictions: Any, labels: NDArray[Any], unread: NDArray[np.bool_] | None = None
+) -> xent.RowStatistics:
+    """The statistics of some rows, as NumPy arrays; of those that could not be read they mean nothing."""
     if isinstance(predictions, TopKRows):
-        predictions.check(ignored_and_bad(job.options, job.classes, labels)[0])
+        unread, left_out, _ = rows_left_out(job, labels, unread)
+        predictions.check(unread | left_out)
         return predictions.statistics(labels)
     if not isinstance(predictions, xent.RowStatistics):
         if is_on_a_gpu(predictions):

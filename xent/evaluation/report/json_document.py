@@ -78,6 +78,7 @@ def heading(planned: Planned, scheduler: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs": {name: describe_source(source) for name, source in planned.sources.items()},
+        "unstored_chunks": dict(planned.unstored_chunks),
         "options": asdict(planned.options) | options,
         "environment": environment(),
     }
@@ -85,7 +86,7 @@ def heading(planned: Planned, scheduler: str) -> dict[str, Any]:
 
 def describe_source(source: Source) -> dict[str, Any]:
     """The path, the shape and the dtype of a source; of top-k log-probabilities those of the ids and values too."""
-    facts: dict[str, Any] = {"path": source.shown, "shape": list(source.shape), "dtype": str(source.dtype)}
+    facts: dict[str, Any] = {"path": source.shown, "shape": list(source.shape), "dtype": source.shown_dtype}
     if isinstance(source, TopKSource):
         facts |= {"ids": describe_source(source.ids), "log_probabilities": describe_source(source.values)}
         facts |= {"classes": source.shape[1], "tail": source.tail}
@@ -143,7 +144,7 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
     return {
         "path": source.shown,
         "shape": list(source.shape),
-        "dtype": str(source.dtype),
+        "dtype": source.shown_dtype,
         "bytes": source.shape[0] * source.row_bytes,
         "chunks": len(bounds) - 1,
         "chunk_bytes": chunk,

@@ -26,7 +26,14 @@ from xent.evaluation.report.sections import (
     title_of,
 )
 from xent.evaluation.report.tables import comparison_table, evaluation_tables
-from xent.evaluation.report.wording import format_interval, format_short_estimate, format_value, remarks, verdict
+from xent.evaluation.report.wording import (
+    format_interval,
+    format_short_estimate,
+    format_unstored,
+    format_value,
+    remarks,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import PairPass
@@ -145,6 +152,7 @@ def comparison_page(
         f"{title}: comparison",
         header("Comparison", title, planned, written),
         tag("p", verdict(comparison), class_="verdict"),
+        *(tag("p", sentence) for sentence in format_unstored(comparison.unstored_chunks)),
         cards(numbers),
         better_rows(comparison),
         tag("section", table_element("Metrics of A and of B", comparison_table(comparison)), class_="tables"),

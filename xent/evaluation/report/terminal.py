@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xent.evaluation.engine.schedulers import PROCESSES, projected_peak, threads_of
-from xent.evaluation.report.wording import UNITS, format_estimate, remarks
+from xent.evaluation.report.wording import UNITS, format_estimate, format_unstored, remarks
 from xent.text import visible
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ def format_plan(planned: Planned, scheduler: Any) -> str:
         memory = f"{threads} processes take up to {each / 1e6:,.0f} MB each"
     else:
         memory = f"{threads} threads take up to {projected_peak(threads, planned.chunk_bytes) / 1e6:,.0f} MB"
-    for name in ("labels", "slices", "clusters"):
-        if name in planned.sources and (missing := planned.sources[name].missing()):
-            memory += f"; {missing:,} chunks of the {name} are not stored, and are read as the fill value"
     kept = f"; {planned.kept_rows:,} of {planned.job.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
 
@@ -129,6 +126,7 @@ def print_comparison(
     footer = [
         f"{interval}, {unit} taken as independent.",
         f"Of {comparison.counted:,} rows {better}.",
+        *format_unstored(comparison.unstored_chunks),
         format_speed(planned, wall_seconds),
     ]
     print("\n".join(footer), file=stream)

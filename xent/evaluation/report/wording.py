@@ -6,6 +6,7 @@ Leaves out where they stand: on a terminal (``terminal.py``), on a page (``secti
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
         notes.append(f"The first bad label is in row {evaluation.first_bad_label}.")
     if evaluation.first_unread is not None:
         notes.append(f"{evaluation.unread_rows:,} rows could not be read, the first is row {evaluation.first_unread}.")
+    notes += format_unstored(evaluation.unstored_chunks)
     if evaluation.nan_rows:
         notes.append(f"{evaluation.nan_rows:,} rows are NaN, the first is row {evaluation.first_nan}; so is the mean.")
     if evaluation.infinite_rows:
@@ -85,6 +87,11 @@ def remarks(evaluation: Evaluation) -> list[str]:
         count, first = evaluation.unnormalised_rows, evaluation.first_unnormalised
         notes.append(f"{count:,} rows do not sum to 1, the first is row {first}; they are taken as they are.")
     return notes
+
+
+def format_unstored(chunks: Mapping[str, int]) -> list[str]:
+    """A sentence for each input that lacks chunks."""
+    return [f"{n:,} chunks of {name} are not stored; the fill value is taken for them." for name, n in chunks.items()]
 
 
 def format_temperature(best: Temperature) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ def open_npz(path: str, name: str, argument: str) -> Source:
         known = file.read(4) == ENTRY_MAGIC
         try:
             archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, ValueError, OSError) as error:
+        except Exception as error:  # zipfile raises whatever its parts do
             raise reader_error(path, argument, error, known=known, what="an .npz file") from error
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         entry = entries[select_array(entries, name.removesuffix(".npy"), path, argument)]
@@ -90,7 +89,9 @@ def unpacking(shown: str, argument: str) -> Iterator[None]:
     """Raise an error that names the array for an error of zipfile, which is a RuntimeError if there is a password."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
+    except (ReadError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # of zipfile or of a codec
         raise reader_error(shown, argument, error, known=True, what="an .npz file") from error
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
@@ -17,45 +19,67 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.columns import (
-    array_of,
-    arrow,
-    check_no_nulls,
-    choose,
-    dtype_of,
-    is_list,
-    matching,
-    shape_of,
-)
-from xent.evaluation.sources.messages import reader_error, reading, refusal
+from xent.evaluation.sources.columns import Rows, arrow, choose, dtype_of, is_list, matching, rows_of, shape_of
+from xent.evaluation.sources.messages import MalformedError, ReadError, reader_error, reading, refusal
 from xent.evaluation.sources.source import FileSource, Source, nearest_edge
 from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, open_file, path_or_file, status
 from xent.optional import require
 
 ARROW_MAGIC = b"ARROW1\0\0"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
+WIDTH_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
-class ParquetSource(FileSource):
-    """Columns of a Parquet file; ``edges`` are the rows at which its row groups begin, and the end."""
+class TableSource(FileSource):
+    """Columns of a table: ``name``, or those that it stands for.
+
+    ``edges`` are the rows at which its pieces begin, and the end. A row that is null is lost alone; a piece that cannot
+    be read is lost whole.
+    """
 
     name: str
     edges: tuple[int, ...]
 
-    def bounds(self, chunk_bytes: int) -> list[int]:
-        return self.bounds_along(self.edges, chunk_bytes)
-
     def for_tasks(self) -> Source:
         return replace(self, edges=())
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        rows = self.rows(start, stop)
+        if rows.flaw:
+            raise ReadError(f"evaluate: rows {start} to {stop} of {self.path} could not be read ({rows.flaw}).")
+        return rows.values
+
+    def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        rows = self.rows(start, stop)
+        return rows.values, rows.is_null
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Rows start to stop."""
+        check_unchanged(self.file, self.stamp)
+        with reading(self.path, start, stop):
+            table, first, columns = self.table(start, stop)
+            rows = rows_of(table.slice(start - first, stop - start), columns, self.shape, start)
+            return rows._replace(values=np.ascontiguousarray(rows.values))
+
+    def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
+        """The pieces in which these rows are, as a table, the row at which it begins, and the names of the columns."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class ParquetSource(TableSource):
+    """Columns of a Parquet file, which is read by row groups."""
+
+    def bounds(self, chunk_bytes: int) -> list[int]:
+        return self.bounds_along(self.edges, chunk_bytes)
 
     def edge(self, start: int, stop: int) -> int | None:
         return nearest_edge(group_edges(parquet_footer(self.file, self.stamp)), start, stop)
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """The rows, of row groups that have been read whole."""
-        check_unchanged(self.file, self.stamp)
-        with reading(self.path, start, stop), path_or_file(self.file) as file:
+    def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
+        """Row groups that have been read whole."""
+        with path_or_file(self.file) as file:
             footer = parquet_footer(self.file, self.stamp)
             # a request for each column of each group is what pre_buffer spares
             options = {"page_checksum_verification": True, "pre_buffer": is_url(self.file)}
@@ -63,36 +87,26 @@ class ParquetSource(FileSource):
             edges = group_edges(footer)
             first, last = bisect_right(edges, start) - 1, bisect_left(edges, stop)
             columns = matching(opened.schema_arrow.names, self.name)
-            table = opened.read_row_groups(range(first, last), columns, use_threads=False)
-            check_no_nulls(table, columns, self.shape, edges[first])
-            table = table.slice(start - edges[first], stop - start)
-            return np.ascontiguousarray(array_of(table, columns, self.shape, start))
+            return opened.read_row_groups(range(first, last), columns, use_threads=False), edges[first], columns
 
 
 @dataclass(frozen=True, eq=False)
-class ArrowSource(FileSource):
-    """Columns of an Arrow IPC file or stream on a local disk.
+class ArrowSource(TableSource):
+    """Columns of an Arrow IPC file or stream on a local disk, in batches.
 
-    ``edges`` are the rows at which its batches begin, and the end, if they are compressed; else any rows can be mapped.
+    There are ``edges`` only if the batches are compressed; else any rows can be mapped.
     """
-
-    name: str
-    edges: tuple[int, ...]
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_along(self.edges, chunk_bytes) if self.edges else self.bounds_by(1, chunk_bytes)
 
-    def for_tasks(self) -> Source:
-        return replace(self, edges=())
-
     def edge(self, start: int, stop: int) -> int | None:
         return nearest_edge(batch_edges(self.file, self.stamp)[0], start, stop)
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """The rows: views of the file's pages, or of batches that have been decompressed whole."""
-        check_unchanged(self.file, self.stamp)
+    def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
+        """Views of the file's pages, or batches that have been decompressed whole."""
         pyarrow = arrow()
-        with reading(self.path, start, stop), pyarrow.memory_map(self.file) as mapped:
+        with pyarrow.memory_map(self.file) as mapped:
             edges, _ = batch_edges(self.file, self.stamp)
             first, last = bisect_right(edges, start) - 1, bisect_left(edges, stop)
             schema = open_batches(mapped).schema
@@ -104,28 +118,29 @@ class ArrowSource(FileSource):
             else:
                 batches = [batch for _, batch in zip(range(last), reader, strict=False)][first:]
             table = pyarrow.Table.from_batches(batches)
-            check_no_nulls(table, columns, self.shape, edges[first])
-            table = table.slice(start - edges[first], stop - start)
-            return np.ascontiguousarray(array_of(table, columns, self.shape, start))
+            table.validate(full=True)  # offsets of lists and of text, which may lead anywhere
+            return table, edges[first], columns
 
 
 def open_parquet(path: str, name: str, argument: str) -> ParquetSource:
     """Columns of a Parquet file, of which only the footer has been read."""
-    parquet()
+    arrow()
     stamp = status(path).stamp
-    try:
+    with header_of(path, argument, b"PAR1", "a Parquet file"):
         footer = parquet_footer(path, stamp)
         schema = footer.schema.to_arrow_schema()
-    except (arrow().ArrowException, OSError) as error:
-        with open_file(path) as file:
-            known = file.read(4) == b"PAR1"
-        raise reader_error(path, argument, error, known=known, what="a Parquet file") from error
+        if elsewhere := footer_elsewhere(footer):
+            raise MalformedError(refusal(argument, "lie in files of its own", f"columns in {elsewhere}", "Name that."))
+        if any(footer.row_group(i).num_rows < 0 for i in range(footer.num_row_groups)):
+            raise ValueError("a row group of fewer than no rows")
     name, columns = choose(schema, name, path, argument)
     edges = group_edges(footer)
     kind = schema.field(columns[0]).type
     width = 0
     if is_list(kind):
-        width = kind.list_size if arrow().types.is_fixed_size_list(kind) else footer_width(footer, name, path, argument)
+        with header_of(path, argument, b"PAR1", "a Parquet file"):
+            fixed = arrow().types.is_fixed_size_list(kind)
+            width = kind.list_size if fixed else list_width(group_batches(path, footer, columns[0]), columns[0])
     shape, dtype = shape_of(schema, edges[-1], name, columns, width), dtype_of(schema, columns, path, argument)
     return ParquetSource(f"{path}#{name}", shape, dtype, path, stamp, name, edges)
 
@@ -137,22 +152,16 @@ def open_arrow(path: str, name: str, argument: str) -> ArrowSource:
         remedy = "Download it, or save it as Parquet."
         raise ValueError(refusal(argument, "lie on a local disk where it is an Arrow file", path, remedy))
     stamp = status(path).stamp
-    try:
+    with header_of(path, argument, (ARROW_MAGIC, STREAM_MAGIC), "an Arrow file or stream"):
         edges, compressed = batch_edges(path, stamp)
         with pyarrow.memory_map(path) as mapped:
-            reader = open_batches(mapped)
-            schema = reader.schema
-            name, columns = choose(schema, name, path, argument)
-            width = 0
-            if is_list(kind := schema.field(columns[0]).type):
-                fixed = pyarrow.types.is_fixed_size_list(kind)
-                width = kind.list_size if fixed else batch_width(reader, edges, name)
-    except (pyarrow.ArrowException, OSError, struct.error) as error:
-        if isinstance(error, ValueError) and not isinstance(error, pyarrow.ArrowException):
-            raise
-        with open_file(path) as file:
-            known = file.read(8).startswith((ARROW_MAGIC, STREAM_MAGIC))
-        raise reader_error(path, argument, error, known=known, what="an Arrow file or stream") from error
+            schema = open_batches(mapped).schema
+    name, columns = choose(schema, name, path, argument)
+    width = 0
+    if is_list(kind := schema.field(columns[0]).type):
+        with header_of(path, argument, (ARROW_MAGIC, STREAM_MAGIC), "an Arrow file or stream"):
+            fixed = pyarrow.types.is_fixed_size_list(kind)
+            width = kind.list_size if fixed else list_width(file_batches(path, columns[0]), columns[0])
     shape, dtype = shape_of(schema, edges[-1], name, columns, width), dtype_of(schema, columns, path, argument)
     return ArrowSource(f"{path}#{name}", shape, dtype, path, stamp, name, edges if compressed else ())
 
@@ -160,6 +169,25 @@ def open_arrow(path: str, name: str, argument: str) -> ArrowSource:
 def parquet() -> Any:
     """The module pyarrow.parquet."""
     return require("pyarrow.parquet", "parquet", "a Parquet file")
+
+
+@contextmanager
+def header_of(path: str, argument: str, magic: bytes | tuple[bytes, ...], what: str) -> Iterator[None]:
+    """Raise an error that names the file for whatever pyarrow raises at a header that is truncated or corrupt."""
+    try:
+        yield
+    except (ReadError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        with open_file(path) as file:
+            known = file.read(8).startswith(magic)
+        raise reader_error(path, argument, error, known=known, what=what) from error
+
+
+def footer_elsewhere(footer: Any) -> str:
+    """The other file in which a footer says that columns lie, if it does."""
+    groups = (footer.row_group(i) for i in range(footer.num_row_groups))
+    return next((group.column(0).file_path for group in groups if group.num_columns and group.column(0).file_path), "")
 
 
 @lru_cache(maxsize=8)
@@ -174,20 +202,32 @@ def group_edges(footer: Any) -> tuple[int, ...]:
     return tuple(accumulate((footer.row_group(i).num_rows for i in range(footer.num_row_groups)), initial=0))
 
 
-def footer_width(footer: Any, name: str, path: str, argument: str) -> int:
-    """The length of the lists in a column: its values in each row group over the group's rows."""
-    leaves = [i for i in range(footer.num_columns) if footer.schema.column(i).path.startswith(f"{name}.")]
-    width, start = -1, 0
-    for i in range(footer.num_row_groups):
-        group = footer.row_group(i)
-        rows, values = group.num_rows, group.column(leaves[0]).num_values
-        width = values // rows if width < 0 and rows else width
-        if values != width * rows:
-            rule = f"have lists of one length, which is {width} in the first rows"
-            got = f"{values} values in rows {start} to {start + rows} of {path}#{name}"
-            raise ValueError(refusal(argument, rule, got, "Write lists of one length."))
-        start += rows
-    return max(width, 0)
+def list_width(batches: Iterable[Any], name: str) -> int:
+    """The length of the first list in a column that is not null; 0 if there is none."""
+    for batch in batches:
+        for value in batch.column(batch.schema.get_field_index(name)):
+            if value.is_valid:
+                return len(value)
+    return 0
+
+
+def file_batches(path: str, name: str) -> Iterator[Any]:
+    """The batches of an Arrow file or stream, of which one column is taken."""
+    pyarrow = arrow()
+    with pyarrow.memory_map(path) as mapped:
+        index = open_batches(mapped).schema.get_field_index(name)
+        reader = open_batches(mapped, pyarrow.ipc.IpcReadOptions(included_fields=[index]))
+        has_index = hasattr(reader, "get_batch")
+        for batch in map(reader.get_batch, range(reader.num_record_batches)) if has_index else reader:
+            batch.validate(full=True)
+            yield batch
+
+
+def group_batches(path: str, footer: Any, name: str) -> Iterator[Any]:
+    """The rows of one column of a Parquet file, a few at a time."""
+    with path_or_file(path) as file:
+        opened = parquet().ParquetFile(file, metadata=footer, buffer_size=2**16, pre_buffer=False)
+        yield from opened.iter_batches(WIDTH_ROWS, columns=[name], use_threads=False)
 
 
 def open_batches(mapped: Any, options: Any = None) -> Any:
@@ -201,16 +241,49 @@ def open_batches(mapped: Any, options: Any = None) -> Any:
 @lru_cache(maxsize=8)
 def batch_edges(path: str, stamp: Stamp) -> tuple[tuple[int, ...], bool]:
     """The rows at which batches begin, and the end, and whether any batch is compressed; no batch is read."""
-    pyarrow = arrow()
     rows, compressed = [0], False
-    with pyarrow.memory_map(path) as mapped:
-        mapped.seek(8 if mapped.read(8) == ARROW_MAGIC else 0)  # subtle: a file holds a stream after its first bytes
-        for message in pyarrow.ipc.MessageReader.open_stream(mapped):
-            if message.type == "record batch":
-                count, packed = batch_head(message.metadata.to_pybytes())
-                rows.append(rows[-1] + count)
-                compressed |= packed
+    with arrow().memory_map(path) as mapped:
+        for message in batch_messages(mapped):
+            count, packed = batch_head(message)
+            if count < 0:
+                raise ValueError(f"a batch of {count} rows")
+            rows.append(rows[-1] + count)
+            compressed |= packed
     return tuple(rows), compressed
+
+
+def batch_messages(mapped: Any) -> Iterator[bytes]:
+    """The head of each record batch, a flatbuffer: of a file those that its footer names, of a stream all."""
+    ipc = arrow().ipc
+    if mapped.read(8) != ARROW_MAGIC:
+        mapped.seek(0)
+        messages = ipc.MessageReader.open_stream(mapped)
+        yield from (message.metadata.to_pybytes() for message in messages if message.type == "record batch")
+        return
+    open_batches(mapped)  # verifies the footer
+    mapped.seek(mapped.size() - 10)
+    (length,) = struct.unpack("<i", mapped.read(4))
+    mapped.seek(mapped.size() - 10 - length)
+    footer = mapped.read(length)
+    blocks = follow(footer, field(footer, follow(footer, 0), 3))  # of the table Footer the fourth field
+    (count,) = struct.unpack_from("<I", footer, blocks)
+    for i in range(count):
+        mapped.seek(struct.unpack_from("<q", footer, blocks + 4 + 24 * i)[0])
+        yield ipc.read_message(mapped).metadata.to_pybytes()
+
+
+def field(table: bytes, at: int, number: int) -> int:
+    """The offset of a field of a flatbuffer's table, or the table's own if it has no such field."""
+    (back,) = struct.unpack_from("<i", table, at)
+    (size,) = struct.unpack_from("<H", table, at - back)
+    entry = 4 + 2 * number
+    offset: int = struct.unpack_from("<H", table, at - back + entry)[0] if entry < size else 0
+    return at + offset
+
+
+def follow(table: bytes, at: int) -> int:
+    """The offset to which the one at this place of a flatbuffer leads."""
+    return at + int(struct.unpack_from("<I", table, at)[0])
 
 
 def batch_head(message: bytes) -> tuple[int, bool]:
@@ -219,29 +292,7 @@ def batch_head(message: bytes) -> tuple[int, bool]:
     pyarrow has verified the message but says neither without reading the batch. Of the table Message the third field
     is the header, of the table RecordBatch the first is the length, and the fourth exists if it is compressed.
     """
-
-    def field(table: int, number: int) -> int:  # the offset of a table's field, or the table's own if it has none
-        (back,) = struct.unpack_from("<i", message, table)
-        (size,) = struct.unpack_from("<H", message, table - back)
-        entry = 4 + 2 * number
-        return table + struct.unpack_from("<H", message, table - back + entry)[0] if entry < size else table
-
-    def follow(offset: int) -> int:
-        return offset + int(struct.unpack_from("<I", message, offset)[0])
-
-    batch = follow(field(follow(0), 2))
-    length = field(batch, 0)
-    return struct.unpack_from("<q", message, length)[0] if length != batch else 0, field(batch, 3) != batch
-
-
-def batch_width(reader: Any, edges: tuple[int, ...], name: str) -> int:
-    """The length of the first list in a column."""
-    first = bisect_right(edges, 0) - 1
-    if first == len(edges) - 1:
-        return 0
-    if hasattr(reader, "get_batch"):
-        batch = reader.get_batch(first)
-    else:
-        batch = [batch for _, batch in zip(range(first + 1), reader, strict=False)][first]
-    value = batch.column(batch.schema.get_field_index(name))[0]
-    return len(value) if value.is_valid else 0
+    batch = follow(message, field(message, follow(message, 0), 2))
+    length = field(message, batch, 0)
+    count = struct.unpack_from("<q", message, length)[0] if length != batch else 0
+    return count, field(message, batch, 3) != batch

@@ -10,13 +10,17 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.messages import refusal, select_array
+from xent.evaluation.sources.source import TEXT
 from xent.optional import require
+
+KEYS = ("slices", "clusters")
+"""The arguments that may be text."""
 
 
 def arrow() -> Any:
@@ -66,16 +70,33 @@ def shape_of(schema: Any, rows: int, name: str, columns: Sequence[str], width: i
 
 
 def dtype_of(schema: Any, columns: Sequence[str], path: str, argument: str) -> np.dtype[Any]:
-    """The one dtype of the columns, or of the lists' values."""
+    """The one dtype of the columns, or of the lists' values; a column of keys may hold text, or true and false."""
     types = arrow().types
     kinds = {name: schema.field(name).type for name in columns}
+    if argument in KEYS and len(columns) == 1:
+        kind = kinds[columns[0]]
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if is_text(kind):
+            return TEXT
+        if types.is_boolean(kind):
+            return np.dtype(bool)
     values = {name: kind.value_type if is_list(kind) and len(columns) == 1 else kind for name, kind in kinds.items()}
     for name, kind in values.items():
         if not (types.is_floating(kind) or types.is_integer(kind)) or kind != values[columns[0]]:
             rule = "be columns of one type of number, or one column of lists of numbers"
+            rule += ", or of text" if argument in KEYS else ""
             raise TypeError(refusal(argument, rule, f"{name} of type {kinds[name]} in {path}", "Cast it."))
     dtype: np.dtype[Any] = np.dtype(values[columns[0]].to_pandas_dtype())
     return dtype
+
+
+def is_text(kind: Any) -> bool:
+    """Whether the values of an Arrow type are text."""
+    types = arrow().types
+    return any(
+        getattr(types, f"is_{name}", lambda _: False)(kind)
+        for name in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+    )
 
 
 def is_list(kind: Any) -> bool:
@@ -84,28 +105,32 @@ def is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def array_of(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: int) -> NDArray[Any]:
+class Rows(NamedTuple):
+    """Rows of a table: the numbers; which rows are null, if any are, whose numbers are any; what the first of them is.
+
+    A row is null if it is, if a number in it is, or if it is a list of another length.
+    """
+
+    values: NDArray[Any]
+    is_null: NDArray[np.bool_] | None = None
+    flaw: str = ""
+
+
+def rows_of(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: int) -> Rows:
     """The columns as an array of this shape but for its rows; the table's first row is row `first` of the file."""
     kind = table.schema.field(columns[0]).type
     if is_list(kind):
-        return joined([list_values(chunk, row, shape[1]) for chunk, row in chunks_of(table, columns[0], first)])
+        return joined([list_rows(chunk, row, shape[1]) for chunk, row in chunks_of(table, columns[0], first)])
     if len(shape) == 1:
-        return joined([plain_values(chunk, row) for chunk, row in chunks_of(table, columns[0], first)])
-    array = np.empty((table.num_rows, len(columns)), kind.to_pandas_dtype())
+        return joined([plain_rows(chunk, row) for chunk, row in chunks_of(table, columns[0], first)])
+    rows = Rows(np.empty((table.num_rows, len(columns)), kind.to_pandas_dtype()))
     for index, name in enumerate(columns):
-        for chunk, row in chunks_of(table, name, first):
-            array[row - first : row - first + len(chunk), index] = plain_values(chunk, row)
-    return array
-
-
-def check_no_nulls(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: int) -> None:
-    """Raise ValueError for a null anywhere in whole row groups or batches: the same rows fail for any chunks."""
-    for name in columns:
-        for chunk, row in chunks_of(table, name, first):
-            if is_list(chunk.type):
-                list_values(chunk, row, shape[1])
-            else:
-                plain_values(chunk, row)
+        column = joined([plain_rows(chunk, row) for chunk, row in chunks_of(table, name, first)])
+        rows.values[:, index] = column.values
+        if column.is_null is not None:
+            both = column.is_null if rows.is_null is None else rows.is_null | column.is_null
+            rows = Rows(rows.values, both, rows.flaw or column.flaw)
+    return rows
 
 
 def chunks_of(table: Any, name: str, first: int) -> list[tuple[Any, int]]:
@@ -114,31 +139,58 @@ def chunks_of(table: Any, name: str, first: int) -> list[tuple[Any, int]]:
     return list(zip(chunks, accumulate(map(len, chunks), initial=first), strict=False))
 
 
-def joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """The arrays, one after the other; a single array is not copied."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def joined(pieces: list[Rows]) -> Rows:
+    """The rows, one piece after the other; a single piece is not copied."""
+    if len(pieces) == 1:
+        return pieces[0]
+    values, flaws = np.concatenate([piece.values for piece in pieces]), [piece.flaw for piece in pieces if piece.flaw]
+    if not flaws:
+        return Rows(values)
+    nulls = [np.zeros(len(piece.values), bool) if piece.is_null is None else piece.is_null for piece in pieces]
+    return Rows(values, np.concatenate(nulls), flaws[0])
 
 
-def plain_values(chunk: Any, first: int) -> NDArray[Any]:
-    """The numbers of a chunk; ValueError for a null."""
+def plain_rows(chunk: Any, first: int) -> Rows:
+    """The numbers, or the text, of a chunk."""
+    types, kind = arrow().types, chunk.type
+    if is_text(kind) or types.is_dictionary(kind):
+        texts = ["" if text is None else text for text in chunk.to_pylist()]
+        values = np.asarray([decoded(text) if isinstance(text, bytes) else text for text in texts], TEXT)
+    else:
+        # a float16 cannot be filled, and an integer beside a null would become a float
+        filled = chunk.fill_null(0) if chunk.null_count and not types.is_floating(kind) else chunk
+        values = np.asarray(filled.to_numpy(zero_copy_only=False))
+    if not chunk.null_count:
+        return Rows(values)
+    is_null = chunk.is_null().to_numpy(zero_copy_only=False)
+    return Rows(values, is_null, f"row {first + int(np.argmax(is_null))} is null")
+
+
+def decoded(text: bytes) -> str:
+    """Text of bytes, those that are not UTF-8 by their numbers."""
+    return text.decode("utf-8", "backslashreplace")
+
+
+def list_rows(chunk: Any, first: int, classes: int) -> Rows:
+    """The numbers of a chunk of lists, shape (rows, classes)."""
+    is_null = np.zeros(len(chunk), bool)
     if chunk.null_count:
-        missing = int(np.argmax(chunk.is_null().to_numpy(zero_copy_only=False)))
-        raise ValueError(f"row {first + missing} is null")
-    return np.asarray(chunk.to_numpy(zero_copy_only=False))
-
-
-def list_values(chunk: Any, first: int, classes: int) -> NDArray[Any]:
-    """The numbers of a chunk of lists, shape (rows, classes); ValueError for a null, or a list of another length."""
-    if chunk.null_count:
-        missing = int(np.argmax(chunk.is_null().to_numpy(zero_copy_only=False)))
-        raise ValueError(f"row {first + missing} is null")
+        is_null |= chunk.is_null().to_numpy(zero_copy_only=False)
+    lengths = np.full(len(chunk), classes)
     if not arrow().types.is_fixed_size_list(chunk.type):
-        lengths = np.diff(chunk.offsets.to_numpy())
-        wrong = np.flatnonzero(lengths != classes)
-        if wrong.size:
-            raise ValueError(f"row {first + wrong[0]} is a list of {lengths[wrong[0]]} where others have {classes}")
-    values = chunk.flatten()
+        lengths = np.where(is_null, classes, np.diff(chunk.offsets.to_numpy()))
+    is_whole = ~is_null & (lengths == classes)
+    values = (chunk if is_whole.all() else chunk.filter(arrow().array(is_whole))).flatten()
+    holds_null = np.zeros(len(chunk), bool)
     if values.null_count:
-        missing = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise ValueError(f"row {first + missing // classes} holds a null")
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(chunk), classes)
+        holds_null[is_whole] = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, classes).any(axis=1)
+    block = plain_rows(values, first).values.reshape(-1, classes)
+    bad = ~is_whole | holds_null
+    if not bad.any():
+        return Rows(block)
+    filled = np.zeros((len(chunk), classes), block.dtype)
+    filled[is_whole] = block
+    row = int(np.argmax(bad))
+    flaw = "is null" if is_null[row] else "holds a null"
+    flaw = flaw if lengths[row] == classes else f"is a list of {lengths[row]} where others have {classes}"
+    return Rows(filled, bad, f"row {first + row} {flaw}")

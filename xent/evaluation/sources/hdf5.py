@@ -1,17 +1,20 @@
-"""HDF5 datasets. A chunk that was never written reads as the fill value, so chunks are counted before any work."""
+"""HDF5 datasets, alone or made of several (virtual). What was never written reads as the fill value, and is refused."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.messages import check_chunk_count, reader_error, reading, select_array
-from xent.evaluation.sources.source import FileSource, nearest_multiple
-from xent.evaluation.sources.storage import check_unchanged, open_file, path_or_file, status
+from xent.evaluation.sources.hdf5_parts import Walk, check_written, opened
+from xent.evaluation.sources.messages import ReadError, reader_error, reading, select_array
+from xent.evaluation.sources.source import TEXT, FileSource, check_piece, nearest_multiple
+from xent.evaluation.sources.storage import Stamp, check_unchanged, open_file, status
 from xent.optional import require
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -19,10 +22,16 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 @dataclass(frozen=True, eq=False)
 class HdfSource(FileSource):
-    """A dataset of an HDF5 file, opened by each task; ``chunk_rows`` is 1 if it is not chunked."""
+    """A dataset of an HDF5 file, opened by each task; ``chunk_rows`` is 1 if it is not chunked.
+
+    ``name`` leads to it without a link; ``others`` are the other files in which its numbers lie, with their stamps, and
+    ``allowed`` the folders in which they may lie.
+    """
 
     name: str
     chunk_rows: int
+    others: tuple[tuple[str, Stamp], ...]
+    allowed: tuple[str, ...]
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_by(self.chunk_rows, chunk_bytes)
@@ -30,45 +39,69 @@ class HdfSource(FileSource):
     def edge(self, start: int, stop: int) -> int | None:
         return nearest_multiple(self.chunk_rows, start, stop) if self.chunk_rows > 1 else None
 
-    def check_complete(self) -> None:
-        """Raise ReadError if a chunk was never written."""
-        h5py = require("h5py", "hdf5", "an HDF5 file")
-        with path_or_file(self.file) as file, h5py.File(file, "r") as hierarchy:
-            dataset = hierarchy[self.name]
-            chunks = dataset.chunks or self.shape
-            sizes = zip(self.shape, chunks, strict=True)
-            expected = math.prod(-(-size // step) if size else 0 for size, step in sizes)
-            if dataset.chunks:
-                count = dataset.id.get_num_chunks()
-            else:
-                count = int(expected == 0 or dataset.id.get_storage_size() > 0)
-        check_chunk_count(self.path, count, expected, "chunks were never written", "with all its rows")
+    def files(self) -> list[str]:
+        return [*super().files(), *(file for file, _ in self.others)]
+
+    def fingerprint(self) -> Any:
+        own = super().fingerprint()
+        return own if own is None or not self.others else [*own, *(stamp for _, stamp in self.others)]
+
+    def check_complete(self, *, zeros_ok: bool = False) -> int:
+        """Raise ReadError if a part was never written: unlike zarr, HDF5 leaves out no chunk of zeros by itself."""
+        with header_of(self.file, "hdf5"):
+            for part in Walk("hdf5", self.allowed).parts(self.file, self.name):
+                check_written(part, self.path if part.path == self.file else f"{part.path}#{part.name}")
+        return 0
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """All classes of these rows."""
-        check_unchanged(self.file, self.stamp)
-        with reading(self.path, start, stop):
-            h5py = require("h5py", "hdf5", "an HDF5 file")
-            with path_or_file(self.file) as file, h5py.File(file, "r") as hierarchy:
-                return np.ascontiguousarray(hierarchy[self.name][start:stop], self.dtype.newbyteorder("="))
+        for file, stamp in ((self.file, self.stamp), *self.others):
+            check_unchanged(file, stamp)
+        with reading(self.path, start, stop), opened(self.file) as hierarchy:
+            dataset = hierarchy[self.name]
+            if self.dtype == TEXT:
+                return np.asarray(dataset.asstr()[start:stop], self.dtype)
+            return np.ascontiguousarray(dataset[start:stop], self.dtype.newbyteorder("="))
 
 
-def open_hdf(path: str, name: str, argument: str) -> HdfSource:
-    """A dataset of an HDF5 file, of which only the metadata has been read."""
+def open_hdf(path: str, name: str, argument: str, allowed: Sequence[str] = ()) -> HdfSource:
+    """A dataset of an HDF5 file, of which only the metadata has been read; its parts may lie in `allowed` too."""
     h5py = require("h5py", "hdf5", "an HDF5 file")
-    stamp = status(path).stamp
-    with open_file(path) as file:
-        known = file.read(8) == HDF5_MAGIC
-    with path_or_file(path) as file:
-        try:
-            hierarchy = h5py.File(file, "r")
-        except Exception as error:  # OSError, and what a truncated tree makes h5py raise
-            raise reader_error(path, argument, error, known=known, what="an HDF5 file") from error
-        with hierarchy:
-            if not isinstance(hierarchy.get(name) if name else None, h5py.Dataset):
-                names: list[str] = []
+    names: list[str] = []
+    with header_of(path, argument):
+        parts = [*facts_of(Walk(argument, allowed), path, name)] if name else []
+        if not parts:
+            with opened(path) as hierarchy:
                 hierarchy.visititems(lambda key, item: names.append(key) if isinstance(item, h5py.Dataset) else None)
-                name = select_array(names, name, path, argument)
-            dataset = hierarchy[name]
-            chunk_rows = dataset.chunks[0] if dataset.chunks else 1
-            return HdfSource(f"{path}#{name}", dataset.shape or (), dataset.dtype, path, stamp, name, chunk_rows)
+    if not parts:
+        name = select_array(names, name, path, argument)
+        with header_of(path, argument):
+            parts = [*facts_of(Walk(argument, allowed), path, name)]
+    file, found, shape, dtype, chunks = parts[0]
+    if chunks:
+        check_piece(f"{path}#{name}", math.prod(chunks) * dtype.itemsize, math.prod(shape) * dtype.itemsize)
+    others = {part[0]: status(part[0]).stamp for part in parts if part[0] != file}
+    stamp, chunk_rows = status(file).stamp, chunks[0] if chunks else 1
+    return HdfSource(f"{path}#{name}", shape, dtype, file, stamp, found, chunk_rows, (*others.items(),), (*allowed,))
+
+
+def facts_of(walk: Walk, path: str, name: str) -> Iterator[tuple[str, str, tuple[int, ...], np.dtype[Any], Any]]:
+    """The file, the name in it, the shape, the dtype and the chunks of a dataset, then those of its parts."""
+    h5py = require("h5py", "hdf5", "an HDF5 file")
+    for part in walk.parts(path, name):
+        dataset = part.dataset
+        is_text = h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.hasobject
+        yield part.path, part.name, dataset.shape or (), TEXT if is_text else dataset.dtype, dataset.chunks
+
+
+@contextmanager
+def header_of(path: str, argument: str) -> Iterator[None]:
+    """Raise an error that names the file for whatever h5py raises at metadata that are truncated or corrupt."""
+    try:
+        yield
+    except (ReadError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        with open_file(path) as file:
+            known = file.read(8) == HDF5_MAGIC
+        raise reader_error(path, argument, error, known=known, what="an HDF5 file") from error

@@ -9,10 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 import xent
 from xent.evaluation.sources.messages import FORMATS, refusal
 from xent.evaluation.sources.source import Source
+from xent.optional import require
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,11 @@ def to_numpy(array: Any) -> Any:
     """The array as NumPy's, a copy of one on a GPU and a view of any other; None for None."""
     if array is None:
         return None
+    if hasattr(array, "detach"):  # a tensor, whose graph is not needed
+        array = array.detach()
+    if str(getattr(array, "dtype", "")) == "torch.bfloat16":
+        numbers = array.cpu().contiguous().view(array_namespace(array).int16)
+        return np.asarray(numbers).view(require("ml_dtypes", "bfloat16", "bfloat16").bfloat16)
     if is_on_a_gpu(array):
         return array.get() if hasattr(array, "get") else np.asarray(array.cpu())  # CuPy's, torch's
     if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):

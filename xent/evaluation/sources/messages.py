@@ -12,6 +12,8 @@ from xent.text import shown_text
 
 FORMATS = "the path of a .npy file, of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a Zarr array"
 SHOWN_NAMES = 10
+NETWORKS = ("aiohttp", "botocore", "google", "azure", "requests", "urllib3")
+"""Packages whose errors are those of a server."""
 
 
 class ReadError(OSError):
@@ -19,6 +21,14 @@ class ReadError(OSError):
 
     def __init__(self, message: str) -> None:
         super().__init__(shown_text(message))
+
+
+class MalformedError(ReadError, ValueError):
+    """A file is not of its format, is no file at all, or leads out of its set; none of its rows is read."""
+
+
+class ServerError(ReadError, ConnectionError):
+    """A server does not answer, or not as it must."""
 
 
 def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
@@ -40,9 +50,11 @@ def select_array(names: Collection[str], name: str, path: str, argument: str) ->
 
 def reader_error(path: str, argument: str, error: Exception, *, known: bool, what: str) -> Exception:
     """The error of a file that its reader refuses: a ReadError if its first bytes are those of its format (`known`)."""
+    if is_of_a_network(error):
+        return ServerError(f"evaluate: {path} could not be read ({type(error).__name__}: {error}). Try again.")
     if known:
         return ReadError(f"evaluate: {path} is truncated or corrupt ({error}). Copy or write it again.")
-    return ValueError(refusal(argument, f"be {what} where its name says so", f"{path} ({error})", "Rename it."))
+    return MalformedError(refusal(argument, f"be {what} where its name says so", f"{path} ({error})", "Rename it."))
 
 
 @contextmanager
@@ -50,15 +62,20 @@ def reading(path: str, start: int, stop: int) -> Iterator[None]:
     """Raise ReadError, which names the file and the rows, for whatever a reader or a codec raises in the with block."""
     try:
         yield
-    except (ReadError, ModuleNotFoundError):
+    except ModuleNotFoundError:
         raise
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ReadError(f"evaluate: rows {start} to {stop} of {path} could not be read ({what}).") from error
+        if isinstance(error, ReadError) and not isinstance(error, ServerError):
+            raise
+        what = f"{type(error).__name__}: {str(error).removeprefix('evaluate: ')}"
+        message = f"evaluate: rows {start} to {stop} of {path} could not be read ({what.rstrip('.')})."
+        raise (ServerError if is_of_a_network(error) else ReadError)(message) from error
 
 
-def check_chunk_count(path: str, count: int, expected: int, flaw: str, remedy: str) -> None:
-    """Raise ReadError if fewer chunks are stored than expected."""
-    if count < expected:
-        message = f"{path} is incomplete: {expected - count} of its {expected} {flaw}"
-        raise ReadError(f"evaluate: {message}. Copy or write it again; {remedy}.")
+def is_of_a_network(error: BaseException | None) -> bool:
+    """Whether an error is that of a connection or a server, or was caused by one."""
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(NETWORKS):
+            return True
+        error = error.__cause__
+    return False

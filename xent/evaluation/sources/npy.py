@@ -5,6 +5,7 @@ On a local disk each task maps its own rows; of a URL it reads the range of them
 
 from __future__ import annotations
 
+import io
 import math
 import tokenize
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.messages import ReadError, reading, refusal
+from xent.evaluation.sources.messages import MalformedError, ReadError, reading, refusal
 from xent.evaluation.sources.source import FileSource
 from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, open_file, read_range, status
 from xent.optional import require
 
-MALFORMED = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+MALFORMED = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError, OverflowError)
 """What NumPy raises for a header that it cannot parse."""
+HEADER_BYTES = 10_000  # the limit of NumPy itself
 RAW_FORM = "dtype and shape after a #, as in logits.bin#float16,1000,256"
 
 
@@ -64,18 +66,29 @@ def npy_at(
 ) -> MappedSource:
     """The array whose .npy header begins where the `stream` of a `file` stands; `path` is how messages name it."""
     try:
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"its format version is {version}")
-        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-        shape, is_fortran, dtype = read_header(stream)
-        if any(size < 0 for size in shape):
-            raise ValueError(f"its shape is {shape}")
+        shape, is_fortran, dtype = npy_header(stream)
     except MALFORMED as error:
-        raise ValueError(refusal(argument, "be the path of a .npy file", f"{path} ({error})", remedy)) from error
+        raise MalformedError(refusal(argument, "be the path of a .npy file", f"{path} ({error})", remedy)) from error
     source = MappedSource(path, shape, dtype, file, stamp, stream.tell(), "F" if is_fortran else "C")
     check_order(source, argument)
     return source
+
+
+def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, whether columns lie one after the other, and the dtype; any of MALFORMED if the header is no such."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"its format version is {version}")
+    size = stream.read(2 * version[0])
+    length = int.from_bytes(size, "little")
+    if length > HEADER_BYTES:  # NumPy would read it before it looks how long it is
+        raise ValueError(f"its header has {length} bytes")
+    header = io.BytesIO(size + stream.read(length))
+    read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+    shape, is_fortran, dtype = read_header(header, max_header_size=HEADER_BYTES)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"its shape is {shape}")
+    return shape, is_fortran, dtype
 
 
 def open_raw(path: str, name: str, argument: str) -> MappedSource:

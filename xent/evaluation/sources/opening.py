@@ -9,19 +9,22 @@ Leaves out the formats themselves.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xent.evaluation.sources.archives import open_npz
 from xent.evaluation.sources.arrow import open_arrow, open_parquet
+from xent.evaluation.sources.boundary import check_inside
+from xent.evaluation.sources.columns import KEYS
 from xent.evaluation.sources.hdf5 import open_hdf
 from xent.evaluation.sources.in_memory import ArraySource, is_on_a_gpu, open_array, open_dask
-from xent.evaluation.sources.messages import FORMATS, refusal
+from xent.evaluation.sources.messages import FORMATS, ReadError, refusal
 from xent.evaluation.sources.npy import named_dtype, open_npy, open_raw
 from xent.evaluation.sources.safetensors import open_safetensors
 from xent.evaluation.sources.shards import open_shards
-from xent.evaluation.sources.source import Source
-from xent.evaluation.sources.storage import check_ranges, is_glob, is_url, matches, members, status, suffix
+from xent.evaluation.sources.source import TEXT, Source
+from xent.evaluation.sources.storage import check_ranges, folder_of, is_glob, is_url, matches, members, status, suffix
 from xent.evaluation.sources.topk import TopK, pair_up
 from xent.evaluation.sources.zarr import is_zarr, open_zarr
 
@@ -35,10 +38,12 @@ OPENERS = {
     ".feather": open_arrow,
     ".h5": open_hdf,
     ".hdf5": open_hdf,
+    ".hdf": open_hdf,
+    ".he5": open_hdf,
 }
 
 
-def open_source(source: Any, argument: str) -> Source:
+def open_source(source: Any, argument: str, allowed: Sequence[str] = ()) -> Source:
     """The source behind a path or an array.
 
     Parameters
@@ -50,6 +55,8 @@ def open_source(source: Any, argument: str) -> Source:
         An array is NumPy's, Dask's, an xarray.DataArray, or one of any library whose memory NumPy can see.
     argument : str
         What a message calls it: "predictions" or "labels".
+    allowed : sequence of str
+        Real paths of folders in which files may lie that a set names by itself, beside those of the set.
 
     Raises
     ------
@@ -58,20 +65,20 @@ def open_source(source: Any, argument: str) -> Source:
     TypeError, ValueError
         If it is no such file or array, or holds Python objects.
     ReadError
-        If a file is truncated, or so corrupt that its header cannot be read.
+        If a file is truncated, or so corrupt that its header cannot be read, or leads out of its set.
     ModuleNotFoundError
         If the library that the format needs is not installed.
     """
     if isinstance(source, str | os.PathLike):
-        return open_path(os.fspath(source), argument)
+        return open_path(os.fspath(source), argument, allowed)
     if isinstance(source, Source):
         return source
     if isinstance(source, TopK):
-        ids, values = open_source(source.ids, argument), open_source(source.log_probabilities, argument)
+        ids, values = (open_source(each, argument, allowed) for each in (source.ids, source.log_probabilities))
         return pair_up(source, ids, values, argument)
     kind = f"{type(source).__module__}.{type(source).__name__}"
     if kind.startswith("xarray.") and hasattr(source, "dims") and hasattr(source, "data"):
-        return open_source(source.data, argument)
+        return open_source(source.data, argument, allowed)
     if is_on_a_gpu(source):
         return ArraySource(None, tuple(source.shape), named_dtype(str(source.dtype).removeprefix("torch.")), source)
     if hasattr(source, "__dask_graph__") and hasattr(source, "chunks"):
@@ -101,7 +108,7 @@ def check_pair(predictions: Source, labels: Source) -> None:
         raise ValueError(refusal("labels", rule, labels, remedy))
 
 
-def open_keys(predictions: Source, keys: Mapping[str, Any]) -> dict[str, Source]:
+def open_keys(predictions: Source, keys: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Source]:
     """The sources of the rows' slices and clusters, by the names of the arguments; of None there is none.
 
     Raises
@@ -109,43 +116,67 @@ def open_keys(predictions: Source, keys: Mapping[str, Any]) -> dict[str, Source]
     TypeError, ValueError
         Unless they are (rows,) integers or text of as many rows as the predictions.
     """
-    sources = {name: open_source(key, name) for name, key in keys.items() if key is not None}
+    sources = {name: open_source(key, name, allowed) for name, key in keys.items() if key is not None}
     rows = predictions.shape[0]
     for argument, source in sources.items():
         if source.shape != (rows,):
             rule = f"have shape ({rows},), one for each row"
             raise ValueError(refusal(argument, rule, source, "Pass one key per row."))
-        if source.dtype.kind not in "biuUS":
-            remedy = "Pass integers, or an array of strings of fixed width."
+        if source.dtype.kind not in "biuUST":
+            remedy = "Pass integers, or text: of an array of Python's strings its .astype(str)."
             raise TypeError(refusal(argument, "be integers or text", source, remedy))
     return sources
 
 
-def open_path(text: str, argument: str) -> Source:
+def unstored_of(sources: Mapping[str, Source], *, zeros_ok: bool) -> dict[str, int]:
+    """How many chunks of each source are not stored, of those that lack any; ReadError unless `zeros_ok`."""
+    counts = {name: source.check_complete(zeros_ok=zeros_ok) for name, source in sources.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def check_still_stored(sources: Mapping[str, Source], unstored: Mapping[str, int]) -> None:
+    """Raise ReadError if chunks were lost while they were read, which no task sees where some were never there."""
+    for name, count in unstored.items():
+        if sources[name].check_complete(zeros_ok=True) != count:
+            raise ReadError(f"evaluate: chunks of {sources[name]} were lost or written during the run. Run it again.")
+
+
+def open_path(text: str, argument: str, allowed: Sequence[str] = ()) -> Source:
     """The source at a path, with the name of an array after its # if it has one."""
+    if not text:
+        raise ValueError(refusal(argument, f"be {FORMATS}", "an empty path", "A dot is the current folder."))
+    if is_url(text) and re.search(r"\s\S*@", text):  # a message could not tell where its secret ends
+        remedy = "Write %20 for a space in a password or in a name before an @."
+        raise ValueError(refusal(argument, "be a URL without a space before an @", "one with it", remedy))
     path, name = split_name(text)
     if is_glob(path):
-        return open_members(path, matches(path), name, argument)
+        return open_members(path, matches(path), name, argument, allowed)
     opener = OPENERS.get(suffix(path))
-    if is_url(path) and not opener and is_zarr(path):  # before status: a web server tells of no folders
-        return numbers_only(open_zarr(path, name, argument), argument)
     try:
+        if is_url(path) and not opener and is_zarr(path):  # before status: a web server tells of no folders
+            return numbers_only(open_zarr(path, name, argument), argument)
         entry = status(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         got = f"{path}, where nothing is"
         raise FileNotFoundError(refusal(argument, f"be {FORMATS}", got, "Check the spelling.")) from error
+    except OSError as error:
+        if isinstance(error, ReadError | ModuleNotFoundError):
+            raise
+        raise ReadError(f"evaluate: {path} could not be opened ({error.strerror or error}).") from error
     if entry.is_folder:
         if is_zarr(path):
-            return numbers_only(open_zarr(path, name, argument), argument)
+            return numbers_only(open_zarr(path, name, argument, allowed), argument)
         shards = [member for member in members(path) if suffix(member) in (*OPENERS, ".zarr")]
-        return open_members(path, shards, name, argument)
+        return open_members(path, shards, name, argument, allowed)
     check_ranges(path, entry.size)
+    if opener is open_hdf:
+        return numbers_only(open_hdf(path, name, argument, allowed), argument)
     if not opener:
         opener = open_raw if name else open_npy
     return numbers_only(opener(path, name, argument), argument)
 
 
-def open_members(path: str, shards: list[str], name: str, argument: str) -> Source:
+def open_members(path: str, shards: list[str], name: str, argument: str, allowed: Sequence[str]) -> Source:
     """The source of the shards of a folder or a glob; ValueError if there are none, or they are of several formats."""
     suffixes = sorted({suffix(shard) for shard in shards})
     if not shards:
@@ -155,22 +186,31 @@ def open_members(path: str, shards: list[str], name: str, argument: str) -> Sour
     if len(suffixes) > 1:
         rule, remedy = "have shards of one format", f"Pass a glob such as {path}/*{suffixes[0]}."
         raise ValueError(refusal(argument, rule, f"{', '.join(suffixes)} in {path}", remedy))
+    if not is_url(path):
+        own = (os.path.realpath(folder_of(path)), *allowed)
+        for shard in shards:
+            check_inside(shard, own, argument, f"the link {shard}")
     fragment = f"#{name}" if name else ""
-    return open_shards(f"{path}{fragment}", [f"{shard}{fragment}" for shard in shards], argument, open_path)
+
+    def open_shard(shard: str) -> Source:
+        return open_path(f"{shard}{fragment}", argument, allowed)
+
+    return open_shards(f"{path}{fragment}", shards, argument, open_shard)
 
 
 def split_name(text: str) -> tuple[str, str]:
     """The path, absolute if it is local, and the name after the last #, unless the # is part of a file's own name."""
     path, _, name = text.rpartition("#")
-    if not path or (not is_url(text) and os.path.exists(text)):
+    in_password = is_url(text) and "@" in name and "@" not in path
+    if not path or in_password or (not is_url(text) and os.path.exists(text)):
         path, name = text, ""
-    path = path.removeprefix("file://")
+    path = path.removeprefix("file://").removeprefix("local://")
     return (path if is_url(path) else os.path.abspath(path)), name
 
 
 def numbers_only(source: Source, argument: str) -> Source:
-    """The source, if it holds no Python objects."""
-    if source.dtype.hasobject:
+    """The source, if it holds no Python objects; keys may be text."""
+    if source.dtype.hasobject and not (source.dtype == TEXT and argument in KEYS):
         remedy = "They are never unpickled: save numbers."
         raise TypeError(refusal(argument, "hold no Python objects", source, remedy))
     return source

@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from xent.evaluation.sources.messages import refusal, select_array
+from xent.evaluation.sources.messages import MalformedError, refusal, select_array
 from xent.evaluation.sources.npy import MappedSource, check_size, named_dtype
 from xent.evaluation.sources.storage import open_file, status
 
@@ -42,13 +42,13 @@ def open_safetensors(path: str, name: str, argument: str) -> MappedSource:
             raise ValueError("a size or an offset that is no natural number")
         code = str(entry["dtype"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(malformed(path, argument, f"{name} has {type(error).__name__}: {error}")) from error
+        raise MalformedError(malformed(path, argument, f"{name} has {type(error).__name__}: {error}")) from error
     if code not in SAFE_DTYPES:
         rule, remedy = f"be one of {', '.join(SAFE_DTYPES)}", "Save it as one of them."
         raise TypeError(refusal(argument, rule, f"{code} in {path}#{name}", remedy))
     dtype = named_dtype(SAFE_DTYPES[code])
     if stop - start != math.prod(shape) * dtype.itemsize:
-        raise ValueError(malformed(path, argument, f"{name} has {stop - start} bytes for {code}{shape}"))
+        raise MalformedError(malformed(path, argument, f"{name} has {stop - start} bytes for {code}{shape}"))
     check_size(path, data + max(stop, last_byte(tensors)), stamp[0])
     return MappedSource(f"{path}#{name}", tuple(shape), dtype, path, stamp, data + start, "C")
 
@@ -58,7 +58,7 @@ def safetensors_header(path: str, size: int, argument: str) -> tuple[dict[str, A
     with open_file(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > HEADER_BYTES:
-            raise ValueError(malformed(path, argument, f"a header of {length} bytes in a file of {size}"))
+            raise MalformedError(malformed(path, argument, f"a header of {length} bytes in a file of {size}"))
         check_size(path, 8 + length, size)
         text = file.read(length)
     try:
@@ -66,7 +66,7 @@ def safetensors_header(path: str, size: int, argument: str) -> tuple[dict[str, A
         if not isinstance(header, dict):
             raise ValueError("its header is no object")
     except (ValueError, RecursionError) as error:
-        raise ValueError(malformed(path, argument, error)) from error
+        raise MalformedError(malformed(path, argument, error)) from error
     header.pop("__metadata__", None)
     return header, 8 + length
 
@@ -74,7 +74,7 @@ def safetensors_header(path: str, size: int, argument: str) -> tuple[dict[str, A
 def last_byte(tensors: dict[str, Any]) -> int:
     """The offset at which the last tensor ends; entries that are malformed are passed over."""
     ends = [entry.get("data_offsets") for entry in tensors.values() if isinstance(entry, dict)]
-    return max(end[-1] for end in ends if isinstance(end, list) and end and type(end[-1]) is int)
+    return max((end[-1] for end in ends if isinstance(end, list) and end and type(end[-1]) is int), default=0)
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

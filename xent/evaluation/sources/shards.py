@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.source import Source, SourcePart, nearest_edge
+from xent.evaluation.sources.source import Source, SourcePart, native, nearest_edge
 
 OPENED_AT_ONCE = 16
 
@@ -62,30 +62,36 @@ class ShardedSource(Source):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows of several files."""
-        blocks = [
-            shard.read(max(start - first, 0), min(stop, last) - first)
+        return np.concatenate([part.read(0, rows) for part, rows in self.parts_of(start, stop)])
+
+    def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        pieces = [(part.read_with_nulls(0, rows), rows) for part, rows in self.parts_of(start, stop)]
+        nulls = [np.zeros(rows, bool) if is_null is None else is_null for (_, is_null), rows in pieces]
+        return np.concatenate([block for (block, _), _ in pieces]), np.concatenate(nulls)
+
+    def parts_of(self, start: int, stop: int) -> list[tuple[SourcePart, int]]:
+        """The parts in which these rows are, and how many are in each."""
+        return [
+            (SourcePart(shard, max(start - first, 0)), min(stop, last) - max(start, first))
             for shard, (first, last) in zip(self.shards, pairwise(self.starts), strict=True)
             if max(start, first) < min(stop, last)
         ]
-        return np.concatenate(blocks)
 
-    def check_complete(self) -> None:
-        """Raise ReadError if parts of a shard were never written, or are lost."""
-        for shard in self.shards:
-            shard.check_complete()
+    def check_complete(self, *, zeros_ok: bool = False) -> int:
+        return sum(shard.check_complete(zeros_ok=zeros_ok) for shard in self.shards)
 
 
 def joined(path: str | None, shards: Sequence[Source]) -> ShardedSource:
     """The rows of all shards, one after the other."""
     starts = tuple(accumulate((shard.shape[0] for shard in shards), initial=0))
-    shape, dtype = (starts[-1], *shards[0].shape[1:]), shards[0].dtype.newbyteorder("=")
+    shape, dtype = (starts[-1], *shards[0].shape[1:]), native(shards[0].dtype)
     return ShardedSource(path, shape, dtype, tuple(shards), starts)
 
 
-def open_shards(path: str, paths: Sequence[str], argument: str, open_shard: Callable[[str, str], Source]) -> Source:
+def open_shards(path: str, paths: Sequence[str], argument: str, open_shard: Callable[[str], Source]) -> Source:
     """The shards at `paths`; ValueError unless all are of one dtype and number of classes."""
     with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
-        shards = list(pool.map(lambda path: open_shard(path, argument), paths))
+        shards = list(pool.map(open_shard, paths))
     for shard in shards:
         if not shard.shape or row_type(shard) != row_type(shards[0]):
             rule = "have shards of one dtype and number of classes"
@@ -95,4 +101,4 @@ def open_shards(path: str, paths: Sequence[str], argument: str, open_shard: Call
 
 def row_type(shard: Source) -> tuple[Any, ...]:
     """The dtype and the shape of a row."""
-    return shard.dtype.newbyteorder("="), *shard.shape[1:]
+    return native(shard.dtype), *shard.shape[1:]

@@ -8,6 +8,7 @@ Leaves out the formats, and which of them a path has.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import xent
+from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.storage import Stamp, is_url
 from xent.text import shown_path
 
+TEXT = np.dtypes.StringDType()
+"""The dtype of text of any length."""
+MOST_CHUNKS = 2**21
+LEAST_PIECE_BYTES, MOST_PIECE_BYTES = 2**26, 2**32
 MOST_ROWS = 2**18
 """Of a chunk: the statistics of a row are some hundred bytes, more than its predictions if there are few classes."""
 
@@ -41,7 +47,11 @@ class Source:
         """The same for rows that are stored, and so read, `step` at a time."""
         rows = self.shape[0]
         most = min(chunk_bytes // max(1, self.row_bytes), MOST_ROWS)
-        return [*range(0, rows, step * max(1, most // step)), rows]
+        starts = range(0, rows, step * max(1, most // step))
+        if len(starts) > MOST_CHUNKS:
+            message = f"{self} would be read in {len(starts):,} chunks, which is more than the {MOST_CHUNKS:,} of a run"
+            raise MalformedError(f"evaluate: {message}. Ask for larger chunks, or cut it into several sets.")
+        return [*starts, rows]
 
     def bounds_along(self, edges: Sequence[int], chunk_bytes: int) -> list[int]:
         """The same for rows that are stored in pieces between `edges`, the first 0 and the last the end."""
@@ -80,11 +90,18 @@ class Source:
         """A value for JSON that changes when the rows change; None if that cannot be noticed."""
         return None
 
-    def check_complete(self) -> None:
-        """Raise ReadError if parts of it were never written, or are lost."""
+    def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The rows, and which of them are null, if that can be: those hold any number."""
+        return self.read(start, stop), None
 
-    def missing(self) -> int:
-        """How many parts of it are not stored, and are read as a fill value."""
+    def check_complete(self, *, zeros_ok: bool = False) -> int:
+        """How many of its chunks are not stored, and are read as the fill value.
+
+        Raises
+        ------
+        ReadError
+            If chunks of it were never written, or are lost, unless `zeros_ok` says that they hold the fill value.
+        """
         return 0
 
     @property
@@ -102,8 +119,13 @@ class Source:
         """The path as it may be printed."""
         return None if self.path is None else shown_path(self.path)
 
+    @property
+    def shown_dtype(self) -> str:
+        """The dtype as it is printed."""
+        return "text" if self.dtype == TEXT else str(self.dtype)
+
     def __str__(self) -> str:
-        text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        text = f"{self.shown_dtype}[{', '.join(map(str, self.shape))}]"
         return f"{text} in {self.shown}" if self.path else text
 
 
@@ -125,7 +147,7 @@ class FileSource(Source):
     def fingerprint(self) -> Any:
         if self.stamp[1] == "":  # of a server that tells of no changes
             return None
-        return [self.shown, list(self.shape), str(self.dtype), *self.stamp]
+        return [self.shown, list(self.shape), self.shown_dtype, *self.stamp]
 
 
 class Part:
@@ -134,6 +156,10 @@ class Part:
     def read(self, start: int, stop: int) -> Any:
         """Rows start to stop, counted from the first of the chunk."""
         raise NotImplementedError
+
+    def read_with_nulls(self, start: int, stop: int) -> tuple[Any, NDArray[np.bool_] | None]:
+        """As :meth:`Source.read_with_nulls`, counted from the first row of the chunk."""
+        return self.read(start, stop), None
 
     def edge(self, start: int, stop: int) -> int | None:
         """As :meth:`Source.edge`, counted from the first row of the chunk."""
@@ -148,7 +174,20 @@ class SourcePart(Part):
     first: int
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        return self.source.read(self.first + start, self.first + stop)
+        return self.checked(self.source.read(self.first + start, self.first + stop), start, stop)
+
+    def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        block, is_null = self.source.read_with_nulls(self.first + start, self.first + stop)
+        return self.checked(block, start, stop), is_null
+
+    def checked(self, block: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+        """The rows, bytes as text; ReadError if they are not those that the header promises."""
+        shape = (stop - start, *self.source.shape[1:])
+        rows = f"rows {self.first + start} to {self.first + stop} of {self.source.path}"
+        if block.shape != shape:
+            raise ReadError(f"evaluate: {rows} are not there: the file has {block.shape} of {shape}.")
+        checked: NDArray[Any] = as_text(block, rows)
+        return checked
 
     def edge(self, start: int, stop: int) -> int | None:
         edge = self.source.edge(self.first + start, self.first + stop)
@@ -159,7 +198,37 @@ def read_rows(part: Any, start: int, stop: int) -> Any:
     """Rows of a chunk: read from a Part, or cut from an array; statistics, and None, are returned whole."""
     if isinstance(part, Part):
         return part.read(start, stop)
-    return part if part is None or isinstance(part, xent.RowStatistics) else part[start:stop]
+    if part is None or isinstance(part, xent.RowStatistics):
+        return part
+    return as_text(part[start:stop], f"rows {start} to {stop} of a chunk")
+
+
+def read_rows_and_nulls(part: Any, start: int, stop: int) -> tuple[Any, NDArray[np.bool_] | None]:
+    """As :func:`read_rows`, and which of the rows are null: those hold any number."""
+    return part.read_with_nulls(start, stop) if isinstance(part, Part) else (read_rows(part, start, stop), None)
+
+
+def as_text(block: Any, rows: str) -> Any:
+    """The rows; bytes are decoded, and what is no text is a ReadError that names the `rows`."""
+    kind = block.dtype.kind if isinstance(block, np.ndarray) else ""
+    if kind == "S":  # what is not UTF-8 is shown by its numbers
+        return np.strings.decode(block, "utf-8", "backslashreplace")
+    if kind == "U" and block.size:
+        if (np.ascontiguousarray(block).view(np.uint32) > sys.maxunicode).any():
+            raise ReadError(f"evaluate: {rows} hold text of characters that do not exist.")
+    return block
+
+
+def check_piece(path: str, piece_bytes: int, array_bytes: int) -> None:
+    """Raise MalformedError for a stored chunk of more bytes than its array, or than a reader takes at once."""
+    if piece_bytes > min(max(array_bytes, LEAST_PIECE_BYTES), MOST_PIECE_BYTES):
+        message = f"{path} is stored in chunks of {piece_bytes:,} bytes, each of which is read whole"
+        raise MalformedError(f"evaluate: {message}. Write it in smaller ones.")
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in this machine's byte order."""
+    return dtype if dtype == TEXT else dtype.newbyteorder("=")
 
 
 def nearest_multiple(step: int, start: int, stop: int) -> int | None:

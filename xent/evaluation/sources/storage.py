@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.boundary import check_regular
+from xent.evaluation.sources.messages import MalformedError, ReadError, ServerError, is_of_a_network
 from xent.optional import require
 from xent.text import shown_path, shown_text
 
@@ -47,12 +48,14 @@ def is_url(path: str) -> bool:
 
 
 def status(path: str) -> Status:
-    """What is at the path; FileNotFoundError if nothing is."""
+    """What is at the path; FileNotFoundError if nothing is, MalformedError if it is neither a file nor a folder."""
     if not is_url(path):
         file = Path(path).stat()
+        check_regular(path, file.st_mode)
         return Status((file.st_size, file.st_mtime_ns), os.path.isdir(path))
     system, remote_path = filesystem(path)
-    info = system.info(remote_path)
+    with served(path):
+        info = system.info(remote_path)
     is_folder = info.get("type") == "directory"
     if info.get("size") is None and not is_folder:
         raise ReadError(f"evaluate: {path} could not be opened (its server does not tell the size). Download it.")
@@ -66,6 +69,30 @@ def exists(path: str) -> bool:
         return os.path.exists(path)
     system, remote_path = filesystem(path)
     return bool(system.exists(remote_path))
+
+
+@contextmanager
+def served(path: str) -> Iterator[None]:
+    """Raise an error that names the URL, and says why, for whatever a file system of fsspec raises in the with block.
+
+    fsspec says FileNotFoundError of an HTTP server that fails in any way: only one of a 404 stays so.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if cause is None or not is_of_a_network(cause) or getattr(cause, "status", None) in (404, 410):
+            raise
+        raise ServerError(unreachable(path, cause)) from error
+    except (ReadError, ModuleNotFoundError, ValueError):
+        raise
+    except Exception as error:
+        raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, error)) from error
+
+
+def unreachable(path: str, error: BaseException) -> str:
+    """The message of a URL whose file system raises this error."""
+    return f"evaluate: {path} could not be opened ({type(error).__name__}: {error}). Try again, or download it."
 
 
 def check_unchanged(path: str, stamp: Stamp) -> None:
@@ -87,7 +114,8 @@ def open_file(path: str) -> BinaryIO:
     if not is_url(path):
         return Path(path).open("rb")
     system, remote_path = filesystem(path)
-    file: BinaryIO = system.open(remote_path, "rb", block_size=AHEAD_BYTES)
+    with served(path):
+        file: BinaryIO = system.open(remote_path, "rb", block_size=AHEAD_BYTES)
     return file
 
 
@@ -105,7 +133,7 @@ def read_range(path: str, start: int, stop: int) -> bytes:
     """Bytes start to stop of the file at a URL; ReadError if it ends before."""
     system, remote_path = filesystem(path)
     # subtle: fsspec's cat_file takes whatever an HTTP server sends, its files check that it is the range asked for
-    with system.open(remote_path, "rb", cache_type="none") as file:
+    with served(path), system.open(remote_path, "rb", cache_type="none") as file:
         file.seek(start)
         data: bytes = file.read(stop - start)
     if len(data) != stop - start:
@@ -128,7 +156,8 @@ def members(folder: str) -> list[str]:
     """The paths in a folder, in natural order; not those that begin with a dot or an underscore, which hold no rows."""
     if is_url(folder):
         system, remote_path = filesystem(folder)
-        paths = [system.unstrip_protocol(name.rstrip("/")) for name in system.ls(remote_path, detail=False)]
+        with served(folder):
+            paths = [system.unstrip_protocol(name.rstrip("/")) for name in system.ls(remote_path, detail=False)]
     else:
         paths = [os.path.join(folder, name) for name in os.listdir(folder)]
     return sorted((path for path in paths if posixpath.basename(path)[:1] not in "._"), key=natural_order)
@@ -138,7 +167,8 @@ def matches(pattern: str) -> list[str]:
     """The paths that a glob matches, in natural order."""
     if is_url(pattern):
         system, remote_path = filesystem(pattern)
-        paths = [system.unstrip_protocol(name) for name in system.glob(remote_path)]
+        with served(pattern):
+            paths = [system.unstrip_protocol(name) for name in system.glob(remote_path)]
     else:
         paths = glob.glob(pattern, recursive=True)
     return sorted(paths, key=natural_order)
@@ -151,32 +181,66 @@ def is_glob(path: str) -> bool:
     return glob.has_magic(path) and not os.path.exists(path)
 
 
+def folder_of(pattern: str) -> str:
+    """The folder itself, or that in which everything lies that a glob matches."""
+    while is_glob(pattern):
+        pattern = os.path.dirname(pattern)
+    return pattern
+
+
 def natural_order(text: str) -> list[Any]:
     """A key that sorts as people count: part-2 before part-10."""
     return [int(run) if run.isdigit() else run for run in re.split("([0-9]+)", text)]
 
 
 def suffix(path: str) -> str:
-    """The suffix of a file's name, without the query of a URL."""
-    plain = path.partition("?")[0] if is_url(path) else path
+    """The suffix of a file's name, without the query of a URL; of a chain that of its first path."""
+    plain = path if not is_url(path) else chain(path)[1].partition("?")[0]
     return posixpath.splitext(plain)[1].lower()
 
 
 def join(folder: str, name: str) -> str:
     """A path in the folder."""
-    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(folder, name)
+    if not is_url(folder):
+        return os.path.join(folder, name)
+    before, link, after = chain(folder)
+    return f"{before}{link}{'' if link.endswith('/') else '/'}{name}{after}"
+
+
+def chain(url: str) -> tuple[str, str, str]:
+    """What stands before the link of a chain of URLs that has the path, as zip://x of zip://x::z.zip; it; the rest."""
+    links = url.split("::")
+    place = next((i for i, link in enumerate(links) if "://" in link), 0)
+    before, after = links[:place], links[place + 1 :]
+    return "".join(f"{link}::" for link in before), links[place], "".join(f"::{link}" for link in after)
 
 
 def filesystem(path: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it."""
     core = require("fsspec.core", "remote", f"the URL {shown_path(path)}")
+    if any(link.startswith("reference:") for link in path.split("::")):
+        message = f"{path} is a list of references, which may name any file. Pass the paths of the files themselves"
+        raise MalformedError(f"evaluate: {message}.")
     try:
         system, remote_path = core.url_to_fs(path)
     except ImportError as error:  # s3fs for s3://, gcsfs for gs://
         message = f"evaluate: {path} needs a package that is not installed ({error})."
         raise ModuleNotFoundError(shown_text(message)) from error
+    except FileNotFoundError:
+        raise
     except ValueError as error:
         raise ValueError(
             shown_text(f"evaluate: {path} is not a URL that fsspec knows ({error}). Correct it.")
         ) from error
+    except Exception as error:  # an archive inside which the path lies
+        raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, error)) from error
+    check_system(system, path)
     return system, remote_path
+
+
+def check_system(system: Any, path: str) -> None:
+    """Raise MalformedError for local files behind a cache of fsspec, which would follow their links out of the set."""
+    while system is not None:
+        if "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol):
+            raise MalformedError(f"evaluate: {path} is a local path, written as a URL. Pass it without its protocols.")
+        system = getattr(system, "fs", None)

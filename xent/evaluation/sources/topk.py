@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import xent
 from xent.evaluation.sources.messages import ReadError, refusal
-from xent.evaluation.sources.source import Part, Source, read_rows
+from xent.evaluation.sources.source import Part, Source, read_rows, read_rows_and_nulls
 
 TAILS = ("uniform", "error", "skip")
 
@@ -82,10 +82,8 @@ class TopKSource(Source):
     def files(self) -> list[str]:
         return [*self.ids.files(), *self.values.files()]
 
-    def check_complete(self) -> None:
-        """Raise ReadError if parts of either were never written, or are lost."""
-        self.ids.check_complete()
-        self.values.check_complete()
+    def check_complete(self, *, zeros_ok: bool = False) -> int:
+        return sum(source.check_complete(zeros_ok=zeros_ok) for source in (self.ids, self.values))
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,19 @@ class TopKPart(Part):
     path: str | None
 
     def read(self, start: int, stop: int) -> TopKRows:
-        ids, values = np.asarray(read_rows(self.ids, start, stop)), np.asarray(read_rows(self.values, start, stop))
-        return TopKRows(ids, values.astype(np.float64), self.classes, self.tail, self.first + start, self.path)
+        return self.rows_of(read_rows(self.ids, start, stop), read_rows(self.values, start, stop), start)
+
+    def read_with_nulls(self, start: int, stop: int) -> tuple[TopKRows, NDArray[np.bool_] | None]:
+        (ids, null_ids), (values, null_values) = (
+            read_rows_and_nulls(part, start, stop) for part in (self.ids, self.values)
+        )
+        nulls = [is_null for is_null in (null_ids, null_values) if is_null is not None]
+        return self.rows_of(ids, values, start), np.logical_or.reduce(nulls) if nulls else None
+
+    def rows_of(self, ids: Any, values: Any, start: int) -> TopKRows:
+        """The rows from `start` on, of their ids and log-probabilities."""
+        values = np.asarray(values).astype(np.float64)
+        return TopKRows(np.asarray(ids), values, self.classes, self.tail, self.first + start, self.path)
 
     def edge(self, start: int, stop: int) -> int | None:
         """That of ids or values."""

@@ -1,14 +1,15 @@
 """Zarr arrays, version 2 or 3, alone or in groups.
 
-Chunks are read whole, and each is decoded by one task. zarr reads a chunk that was never written as the fill value, so
-chunks are counted before any work. A codec that unpickles is refused.
+Chunks are read whole, and each is decoded by one task. zarr reads a chunk that was never written, or is lost, as the
+fill value, so chunks are counted before any work. Codecs that unpickle are refused, and links out of the folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.messages import check_chunk_count, reading, refusal
-from xent.evaluation.sources.source import FileSource, nearest_multiple
+from xent.evaluation.sources.boundary import check_tree
+from xent.evaluation.sources.messages import MalformedError, ReadError, ServerError, is_of_a_network, reading, refusal
+from xent.evaluation.sources.source import MOST_CHUNKS, TEXT, FileSource, check_piece, native, nearest_multiple
 from xent.evaluation.sources.storage import (
     Stamp,
     check_unchanged,
@@ -34,7 +36,8 @@ from xent.optional import require
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 CONNECTIONS = 16
 NEVER_WRITTEN = 2**64 - 1  # the length of such a chunk in the index of its shard
-ZARR_REMEDY = "if those are to hold the fill value, with write_empty_chunks=True in zarr's config"
+SLACK_BYTES = 2**16
+"""By how much the file of a chunk may be larger than what it holds, beside an eighth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class ZarrSource(FileSource):
     """A Zarr array, opened by each task; ``file`` is the one in its folder that describes it.
 
     ``chunk_rows`` are the rows of a chunk, ``shard_rows`` those of a shard, or of a chunk if there are no shards.
-    ``is_complete`` is true once :meth:`check_complete` has passed.
+    ``is_complete`` is true once :meth:`check_complete` has found every chunk; :meth:`read` then misses one.
     """
 
     chunk_rows: int
@@ -60,61 +63,74 @@ class ZarrSource(FileSource):
     def files(self) -> list[str]:
         return [] if is_url(self.path) else [self.path]
 
-    def check_complete(self) -> None:
-        """Raise ReadError if a chunk or a shard has no file, or a shard lacks a chunk; :meth:`read` then checks too."""
-        files = self.chunk_files()
-        stored = sum(self.for_each(files, exists))
-        check_chunk_count(self.path, stored, len(files), "chunk files are missing", ZARR_REMEDY)
-        check_shards(self.path, files)
-        object.__setattr__(self, "is_complete", True)
-
-    def missing(self) -> int:
-        """How many of its chunk files do not exist, and are read as the fill value."""
-        files = self.chunk_files()
-        stored: int = sum(self.for_each(files, exists))
-        return len(files) - stored
+    def check_complete(self, *, zeros_ok: bool = False) -> int:
+        """How many chunk files do not exist, and chunks in shards; ReadError unless those hold the fill value."""
+        missing, chunks, first = 0, 0, ""
+        for chunks, (file, stamp) in enumerate(self.stamped(self.chunk_files()), 1):  # noqa: B007  # the last is used
+            missing += stamp is None
+            first = first or (file if stamp is None else "")
+        flaws = [(f"{missing} of its {chunks} chunk files are missing, the first {first}", missing)] if missing else []
+        flaws += [
+            (f"{count} of its {expected} chunks in {file} were never written", count)
+            for file, count, expected in chunks_never_written(self.path, self.chunk_files())
+        ]
+        if flaws and not zeros_ok:
+            remedy = "If zarr left them out because they hold nothing but the fill value, pass zeros_ok=True"
+            raise ReadError(f"evaluate: {self.path} is incomplete: {flaws[0][0]}. Copy or write it again. {remedy}.")
+        object.__setattr__(self, "is_complete", not missing)
+        return sum(count for _, count in flaws)
 
     def fingerprint(self) -> Any:
         """With the size and the time, or the tag, of every chunk file in one digest."""
         of_metadata = super().fingerprint()
         if of_metadata is None:
             return None
-        stamps = self.for_each(self.chunk_files(), stamp_of)
-        return [*of_metadata, hashlib.sha256(repr(list(stamps)).encode()).hexdigest()]
+        digest = hashlib.sha256()
+        for file, stamp in self.stamped(self.chunk_files()):
+            digest.update(repr((file, stamp)).encode())
+        return [*of_metadata, digest.hexdigest()]
 
-    def chunk_files(self, start: int = 0, stop: int | None = None) -> list[str]:
+    def chunk_files(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """The paths of the chunks, or shards, in which these rows are, whether they exist or not."""
         array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
-        stored = getattr(array, "shards", None) or array.chunks
-        grid = [range(-(-size // step)) for size, step in zip(array.shape, stored, strict=True)]
+        grid = [range(count) for count in chunk_grid(array)]
         if stop is not None:
-            grid[0] = range(start // stored[0], -(-stop // stored[0]))
+            grid[0] = range(start // self.shard_rows, -(-stop // self.shard_rows))
         # subtle: zarr's nchunks_initialized is quadratic in the chunks, and counts past nchunks where shards are ragged
-        return [join(self.path, array.metadata.encode_chunk_key(index)) for index in product(*grid)]
+        return (join(self.path, array.metadata.encode_chunk_key(index)) for index in product(*grid))
 
-    def for_each(self, files: list[str], function: Callable[[str], Any]) -> Iterable[Any]:
-        """What the function returns for each file, called in several threads for files at a URL."""
+    def stamped(self, files: Iterable[str]) -> Iterable[tuple[str, Stamp | None]]:
+        """Each file with its stamp, None if it does not exist; asked for in several threads if they are at a URL."""
         if not is_url(self.path):
-            return map(function, files)
+            return ((file, stamp_of(file)) for file in files)
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            return list(pool.map(function, files))
+            return list(pool.map(lambda file: (file, stamp_of(file)), files))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """All classes of these rows, however the classes are chunked."""
         check_unchanged(self.file, self.stamp)
         with reading(self.path, start, stop):
-            files = self.chunk_files(start, stop)
-            for file, stamp in zip(files, self.for_each(files, stamp_of), strict=True):
+            array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
+            most = math.prod(getattr(array, "shards", None) or array.chunks) * self.dtype.itemsize
+            most += most // 8 + SLACK_BYTES
+            for file, stamp in self.stamped(self.chunk_files(start, stop)):
                 if stamp[0] == 0 if stamp is not None else self.is_complete:  # zarr reads both as the fill value
                     raise ValueError(f"{file} is {'not there' if stamp is None else 'empty'}")
-            array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
-            return np.ascontiguousarray(array[start:stop], self.dtype.newbyteorder("="))
+                if stamp is not None and stamp[0] > most and self.dtype != TEXT:
+                    raise ValueError(f"{file} has {stamp[0]} bytes, and a chunk {most} at most")
+            return np.ascontiguousarray(array[start:stop], native(self.dtype))
 
 
-def check_shards(path: str, files: list[str]) -> None:
-    """Raise ReadError if a chunk inside a shard was never written, by the shard's index.
+def chunk_grid(array: Any) -> list[int]:
+    """How many chunks, or shards, there are along each axis."""
+    stored = getattr(array, "shards", None) or array.chunks
+    return [-(-size // step) for size, step in zip(array.shape, stored, strict=True)]
 
-    An index in another encoding than zarr's default is not checked.
+
+def chunks_never_written(path: str, files: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """The shards that lack chunks, how many, and of how many, by the shards' indices.
+
+    An index in another encoding than zarr's default is not checked; nor is a shard that is not there.
     """
     array = require("zarr", "zarr", "a Zarr array").open_array(path, mode="r")
     codecs = array.metadata.to_dict().get("codecs") or ()
@@ -123,11 +139,12 @@ def check_shards(path: str, files: list[str]) -> None:
         return
     checksum = require("google_crc32c", "zarr", "a sharded Zarr array").value
     inner, outer = tuple(sharding["chunk_shape"]), array.shards
-    grid = [-(-size // step) for size, step in zip(array.shape, outer, strict=True)]
     size = 16 * math.prod(size // step for size, step in zip(outer, inner, strict=True))
-    for file, index_in_grid in zip(files, product(*map(range, grid)), strict=True):
+    for file, index_in_grid in zip(files, product(*map(range, chunk_grid(array))), strict=True):
+        if (stamp := stamp_of(file)) is None:
+            continue
         with open_file(file) as opened:
-            opened.seek(0 if sharding.get("index_location") == "start" else max(0, status(file).size - size - 4))
+            opened.seek(0 if sharding.get("index_location") == "start" else max(0, stamp[0] - size - 4))
             data = opened.read(size + 4)
         if len(data) < size + 4 or data[size:] != checksum(data[:size]).to_bytes(4, "little"):
             continue  # the shard is truncated or corrupt: reading it says so
@@ -136,7 +153,8 @@ def check_shards(path: str, files: list[str]) -> None:
         lengths = [min(step, length - i * step) for i, step, length in sizes]
         expected = math.prod(-(-length // step) for length, step in zip(lengths, inner, strict=True))
         written = int(np.count_nonzero(index[1::2] != NEVER_WRITTEN))
-        check_chunk_count(path, written, expected, f"chunks in {file} were never written", ZARR_REMEDY)
+        if written < expected:
+            yield file, expected - written, expected
 
 
 def stamp_of(path: str) -> Stamp | None:
@@ -154,27 +172,46 @@ def is_zarr(path: str) -> bool:
     return suffix(path) == ".zarr" or any(exists(join(path, marker)) for marker in ZARR_MARKERS)
 
 
-def open_zarr(path: str, name: str, argument: str) -> ZarrSource:
-    """A Zarr array, of which only the metadata has been read."""
+def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) -> ZarrSource:
+    """A Zarr array, of which only the metadata has been read; links in its folder may lead into `allowed` too."""
     zarr = require("zarr", "zarr", "a Zarr array")
-    path = join(path, name) if name else path
+    root, path = path, join(path, name) if name else path
+    if not is_url(path) and os.path.isdir(path):
+        check_tree(path, (os.path.realpath(root), *allowed), argument)
     try:
         array = zarr.open(path, mode="r")
+        inside = None if hasattr(array, "dtype") else ", ".join(sorted(array.array_keys())) or "no arrays"
+        facts = None if inside is not None else facts_of(array)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # what zarr raises if nothing is there differs between its versions
         remedy = "Pass the directory that holds zarr.json or .zarray."
-        raise ValueError(refusal(argument, "be the path of a Zarr array", f"{path} ({error})", remedy)) from error
-    if not hasattr(array, "dtype"):
-        inside = ", ".join(sorted(array.array_keys())) or "no arrays"
+        message = refusal(argument, "be the path of a Zarr array", f"{path} ({error})", remedy)
+        raise (ServerError if is_of_a_network(error) else MalformedError)(message) from error
+    if facts is None:
         remedy = "Pass the path of one array."
         raise ValueError(refusal(argument, "be one Zarr array", f"the group {path} of {inside}", remedy))
     check_codecs(array, path, argument)
-    chunk_rows = array.chunks[0] if array.chunks else 1
-    shards = getattr(array, "shards", None)
-    shard_rows = shards[0] if shards else chunk_rows
+    shape, dtype, chunks, shards = facts
+    stored = shards or chunks
+    if min(stored, default=1) < 1 or len(stored) != len(shape):
+        raise MalformedError(f"evaluate: {path} is malformed: its chunks are of shape {stored}. Write it again.")
+    check_piece(path, math.prod(chunks) * dtype.itemsize, math.prod(shape) * dtype.itemsize)
+    if (chunk_files := math.prod(chunk_grid(array))) > MOST_CHUNKS:
+        message = f"{path} is said to have {chunk_files:,} chunk files, which is more than {MOST_CHUNKS:,}"
+        raise MalformedError(f"evaluate: {message}. Write it in larger chunks, or in shards.")
     file = join(path, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
-    return ZarrSource(path, tuple(array.shape), np.dtype(array.dtype), file, status(file).stamp, chunk_rows, shard_rows)
+    rows = chunks[0] if chunks else 1, stored[0] if stored else 1
+    return ZarrSource(path, shape, dtype, file, status(file).stamp, *rows)
+
+
+def facts_of(array: Any) -> tuple[tuple[int, ...], np.dtype[Any], tuple[int, ...], tuple[int, ...] | None]:
+    """The shape, the dtype, the chunks and the shards of an array; sizes are whole numbers from 0 on."""
+    sizes = tuple(array.shape), tuple(array.chunks), tuple(getattr(array, "shards", None) or ())
+    if any(size < 0 for size in sizes[0]):
+        raise ValueError(f"its shape is {sizes[0]}")
+    dtype = np.dtype(array.dtype)
+    return sizes[0], TEXT if dtype.kind == "T" else dtype, sizes[1], sizes[2] or None
 
 
 def check_codecs(array: Any, path: str, argument: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from xent.evaluation.options import Options
@@ -130,6 +130,9 @@ class Evaluation:
         The tables that were asked for, by label and by slice.
     temperature : Temperature or None
         The temperature of the least loss; None unless asked for.
+    unstored_chunks : mapping of str to int
+        How many chunks of the predictions, labels, slices or clusters are not stored, where there are any: with
+        `zeros_ok` their rows are taken as the fill value, and counted.
     denominator : str
         What the means divide by, in words.
 
@@ -178,6 +181,7 @@ class Evaluation:
     slices: Mapping[Any, GroupMetrics]
     metrics: Mapping[str, Metric]
     temperature: Temperature | None = None
+    unstored_chunks: Mapping[str, int] = field(default_factory=dict)
     denominator: str = "rows that were read, are not ignored, and have a label with a loss"
 
 

@@ -197,6 +197,7 @@ def state_of(
     ignored: NDArray[Any] | None = None,
     bad: NDArray[Any] | None = None,
     outside_top_k: NDArray[Any] | None = None,
+    unread: NDArray[Any] | None = None,
     slices: NDArray[Any] | None = None,
     clusters: NDArray[Any] | None = None,
     classwise: Classwise | None = None,
@@ -215,7 +216,7 @@ def state_of(
         Where the block begins in the whole set.
     all_rows : int
         The rows of the whole set, which are cut into :data:`SEGMENTS`; 0 if they are not known, and not cut.
-    ignored, bad, outside_top_k : array, shape (rows,), bool, or None
+    ignored, bad, outside_top_k, unread : array, shape (rows,), bool, or None
         The rows to leave out; no row is two of them. None is none.
     slices, clusters : array, shape (rows,), or None
         The slice and the cluster of each row, integers or text.
@@ -225,10 +226,10 @@ def state_of(
         Returns the classes of the highest predictions of some rows of the block, given their indices.
     """
     loss = np.asarray(statistics.loss)
-    ignored, bad, outside_top_k = (
-        np.zeros(len(loss), bool) if rows is None else rows for rows in (ignored, bad, outside_top_k)
+    ignored, bad, outside_top_k, unread = (
+        np.zeros(len(loss), bool) if rows is None else rows for rows in (ignored, bad, outside_top_k, unread)
     )
-    counted = ~(ignored | bad | outside_top_k)
+    counted = ~(ignored | bad | outside_top_k | unread)
     infinite, finite = counted & np.isposinf(loss), counted & np.isfinite(loss)
     unnormalised = counted & ~(np.abs(statistics.lse) <= NORMALISED_WITHIN) & options.are_probabilities
     rank, top = np.asarray(statistics.label_rank), np.asarray(statistics.top_probability, np.float64)
@@ -239,6 +240,7 @@ def state_of(
     return State(
         rows=len(loss),
         ignored=int(np.count_nonzero(ignored)),
+        unreadable=tally_of(unread, first_row),
         bad_label=tally_of(bad, first_row, labels),
         outside_top_k=tally_of(outside_top_k, first_row, labels),
         nan=tally_of(counted & ~finite & ~infinite, first_row),
