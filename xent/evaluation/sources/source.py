@@ -213,9 +213,8 @@ def as_text(block: Any, rows: str) -> Any:
     kind = block.dtype.kind if isinstance(block, np.ndarray) else ""
     if kind == "S":  # what is not UTF-8 is shown by its numbers
         return np.strings.decode(block, "utf-8", "backslashreplace")
-    if kind == "U" and block.size:
-        if (np.ascontiguousarray(block).view(np.uint32) > sys.maxunicode).any():
-            raise ReadError(f"evaluate: {rows} hold text of characters that do not exist.")
+    if kind == "U" and block.size and (np.ascontiguousarray(block).view(np.uint32) > sys.maxunicode).any():
+        raise ReadError(f"evaluate: {rows} hold text of characters that do not exist.")
     return block
 
 
