@@ -168,9 +168,19 @@ def case_at(position: int) -> Case:
     return case_of(entries()[position])
 
 
+def is_of_equal_terms(entry: dict[str, Any]) -> bool:
+    return entry["name"].startswith("equal-terms")
+
+
 def cases(*, most_classes: int = 1 << 62) -> list[Case]:
-    """Every case, in the file's order; without those of more than ``most_classes`` classes."""
-    return [case_at(i) for i, entry in enumerate(entries()) if entry["classes"] <= most_classes]
+    """The cases, in the file's order, but for rows of equal terms and those of more than ``most_classes`` classes."""
+    found = (i for i, entry in enumerate(entries()) if not is_of_equal_terms(entry))
+    return [case_at(i) for i in found if entries()[i]["classes"] <= most_classes]
+
+
+def cases_of_equal_terms() -> list[Case]:
+    """Rows of equal terms under one other, of every class count from 2 to 300."""
+    return [case_at(i) for i, entry in enumerate(entries()) if is_of_equal_terms(entry)]
 
 
 def case_named(name: str) -> Case:

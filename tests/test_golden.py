@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from budget import needed, within_budget
-from golden_cases import Case, cases
+from golden_cases import Case, cases, cases_of_equal_terms
 from libraries import Library
 
 import xent
@@ -122,6 +122,26 @@ def test_losses_of_row_statistics_are_within_their_budget(lib, case, told):
 
     within_budget(found.loss, case, kind="loss", flushes=lib.flushes)
     within_budget(found.lse, case, kind="lse", flushes=lib.flushes)
+
+
+def as_wide_as(classes: int, logits: np.ndarray) -> np.ndarray:
+    """The rows with as many masked classes behind their own as make up the number."""
+    return np.pad(logits, ((0, 0), (0, classes - logits.shape[1])), constant_values=-np.inf)
+
+
+@pytest.mark.variants(but=("dask", "dask-split"))
+def test_rows_of_equal_terms_are_within_their_budget_at_every_class_count_to_300(lib):
+    # A library that compiles gets one shape: the rows of all counts, each with masked classes behind its own.
+    for case in cases_of_equal_terms():
+        if case.dtype.name not in lib.dtypes:
+            continue
+        logits = as_wide_as(300, case.logits) if lib.compiles else case.logits
+        alone = lib.call(xent.sparse_cross_entropy, logits, case.labels)
+        loss, gradient = lib.call(GRADIENT[xent.sparse_cross_entropy], logits, case.labels)
+
+        within_budget(alone, case, kind="loss", flushes=lib.flushes)
+        within_budget(loss, case, kind="loss", flushes=lib.flushes)
+        within_budget(gradient[:, : case.classes], case, kind="gradient", flushes=lib.flushes)
 
 
 def test_there_is_a_golden_case_of_every_dtype_and_of_very_many_classes():

@@ -341,6 +341,15 @@ class RunningTotal(Right):
         return np.where(m == -math.inf, -1.0, np.cumsum(kept, axis=1, dtype=np.float32)[:, -1])
 
 
+@breaks("equal_terms", methods=PARTIAL)
+class SixteenAtATime(Right):
+    """Sums of sixteen float32 numbers, the maximum's 1 among them."""
+
+    def rest(self, x, m, exps, threads):
+        sixteens = np.pad(exps.astype(np.float32), ((0, 0), (0, -x.shape[1] % 16))).reshape(len(x), -1, 16)
+        return np.where(m == -math.inf, -1.0, np.cumsum(sixteens, axis=2)[:, :, -1].sum(axis=1, dtype=np.float64) - 1)
+
+
 @breaks("every_width", dtypes=frozenset({"float64"}))
 class SingleForDouble(Right):
     """float64 is declared, and float32 is what exponentials are taken in."""

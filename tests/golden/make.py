@@ -78,6 +78,8 @@ def completed(entry: dict[str, Any]) -> dict[str, Any]:
     rows, classes = logits.shape
     some_label = labels if labels is not None else np.argmax(targets, axis=-1)
     columns = [kept_columns(logits[row], int(some_label[row])) for row in range(rows)]
+    if entry["name"].startswith("equal-terms"):
+        columns = [np.asarray([0, classes - 1])] * rows
     exact = [
         exact_row(
             logits[row],
@@ -335,6 +337,20 @@ def smoothed_cases() -> list[dict[str, Any]]:
     return made
 
 
+def equal_cases() -> list[dict[str, Any]]:
+    """All logits equal but the first, or the last, whose term is almost the sum of the others'.
+
+    Each of them is added with the same rounding, which costs the loss the most where the sum passes 2.
+    """
+    made = []
+    for dtype in (single, double):
+        for classes in range(2, 301):
+            gap = max(float(mp.log((classes - 1) / 1.03)), 0.0)
+            logits = flat(2, classes, -gap, places=[[0, 0, 0.0], [1, classes - 1, 0.0]])
+            made.append(entry(f"equal-terms-{classes}", dtype, logits, [0, 0]))
+    return made
+
+
 def every_case() -> list[dict[str, Any]]:
     made = [
         *plain_cases(),
@@ -344,6 +360,7 @@ def every_case() -> list[dict[str, Any]]:
         *edge_cases(),
         *dense_cases(),
         *smoothed_cases(),
+        *equal_cases(),
     ]
     names = [one["name"] for one in made]
     assert len(set(names)) == len(names), "two cases share a name"

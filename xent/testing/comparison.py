@@ -118,7 +118,7 @@ class Expected:
 
     @cached_property
     def mass(self) -> Array:
-        return np.asarray(self.targets.sum(axis=1))
+        return np.asarray([math.fsum(row) for row in self.targets.tolist()])  # rounded once
 
     @cached_property
     def loss_budget(self) -> Budget:

@@ -28,6 +28,7 @@ WIDTHS = (
     *(1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 127, 128, 129, 255, 256, 507),
     *(512, 1024, 1025, 2048, 4096),
 )
+EQUAL_WIDTHS = range(2, 301)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +162,18 @@ def many_classes(dtype: Any) -> Iterator[Case]:
         equal = np.zeros((3, 20_011))
         equal[:, 1:] = -size
         yield case_of(f"20010 logits {size} under one", equal, dtype, [0, 7, 20_010])
+
+
+def equal_terms(dtype: Any) -> Iterator[Case]:
+    # where they add up to little more than the largest term, the rounding of their sum costs the loss the most
+    rests = np.asarray([1.005, 1.02, 1.05, 1.1, 0.5, np.inf])
+    for classes in EQUAL_WIDTHS:
+        gaps = np.log(np.maximum((classes - 1) / rests, 1.0))
+        labels = np.where(np.arange(len(rests)) % 2, classes - 1, 0)
+        is_label = np.arange(classes) == labels[:, None]
+        targets = np.where(is_label, 0.9, 0.1 / classes)
+        name = f"{classes - 1} equal logits under one"
+        yield case_of(name, np.where(is_label, 0.0, -gaps[:, None]), dtype, labels, targets=targets)
 
 
 def tiny_losses(dtype: Any) -> Iterator[Case]:
@@ -313,6 +326,7 @@ GROUPS: dict[str, Callable[[Any], Iterator[Case]]] = {
     "every_width": every_width,
     "many_rows": many_rows,
     "many_classes": many_classes,
+    "equal_terms": equal_terms,
     "tiny_losses": tiny_losses,
     "offsets": offsets,
     "ties": ties,

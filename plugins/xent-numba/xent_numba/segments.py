@@ -25,7 +25,7 @@ from .lanes import count_lanes, equal, fill, fma, greater, greater_equal, larger
 from .memory import itemsize, load, load_scalar, prefetch, store, width
 from .totals import add_lanes, reduce_total, zero_total
 
-CHUNK, TARGET_CHUNK = 16, 4  # targets repeat one number more often than exponentials do
+CHUNK, TARGET_CHUNK = 8, 4  # targets repeat one number more often than exponentials do
 PREFETCH = 4096  # bytes
 
 
