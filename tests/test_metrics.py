@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.special
@@ -13,6 +14,7 @@ import statsmodels.api
 import xent
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.statistics.bins import bin_of
 from xent.evaluation.statistics.state import histogram_bin, histogram_edges
 
 ROWS, CLASSES = 507, 7
@@ -88,6 +90,31 @@ def test_the_calibration_error_is_its_definition(found, probabilities, labels):
     assert [one.counted for one in found.reliability] == [
         n for n in np.histogram(top, edges)[0].tolist() if n
     ]  # no probability lies on an edge
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda dtype: dtype.__name__
+)
+def test_a_probability_on_an_edge_is_in_the_bin_that_ends_there(dtype):
+    p = np.array([[0.6875, 0.3125]] * 16 + [[0.75, 0.25]] * 16, dtype)  # log and exp of 0.75 in float32 are over 0.75
+    labels = np.array([0] * 16 + [0] * 7 + [1] * 9)
+    found = evaluate(p, labels, kind="probabilities", bins=16)
+
+    assert found.calibration_error == 0.3125  # (1 − 0.6875 + 0.75 − 0.4375) / 2
+    assert [(one.low, one.high, one.confidence) for one in found.reliability] == [
+        (0.625, 0.6875, 0.6875),
+        (0.6875, 0.75, 0.75),
+    ]
+    assert found.brier == pytest.approx(np.mean([0.1953125] * 16 + [0.125] * 7 + [1.125] * 9), rel=1e-6)
+
+
+def test_a_bin_holds_the_probabilities_between_the_edges_that_are_reported():
+    for bins in (1, 3, 10, 15, 49, 100, 1000):
+        edges = np.arange(bins + 1) / bins
+        p = np.concatenate([edges, np.nextafter(edges, 1), np.nextafter(edges, 0)])  # 0.29 · 100 is 28.999999999999996
+        index = bin_of(p, bins)
+
+        assert np.all((p > edges[index]) | (p == 0)) and np.all(p <= edges[index + 1])
 
 
 def test_a_confidence_of_zero_has_a_bin():

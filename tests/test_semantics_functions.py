@@ -256,6 +256,14 @@ def test_the_probabilities_of_row_statistics_are_the_labels_and_the_largest(lib,
     assert not far(found.top_probability, p.max(-1), allowed, 8)
 
 
+def test_the_probabilities_of_probabilities_are_the_numbers_that_were_given(lib):
+    p = np.array([[0.75, 0.25], [0.3125, 0.6875], [0.1, 0.9]], np.float32)
+    found = lib.call(xent.row_statistics, p, np.array([0, 0, 1]), kind="probabilities")
+
+    assert np.array_equal(found.label_probability, p[[0, 1, 2], [0, 0, 1]])
+    assert np.array_equal(found.top_probability, p.max(-1))
+
+
 def test_the_entropy_of_row_statistics_is_minus_the_sum_of_p_log_p(lib, rows):
     found = lib.call(xent.row_statistics, *rows)
     budget = Budget(np.spacing(np.float32(1)), np.float64(1e-6))

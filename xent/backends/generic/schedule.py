@@ -296,14 +296,20 @@ def statistics_of_probabilities(call: KernelCall) -> RowStatistics:
         logs = block if is_log else xp.log(block)
         at_label, _ = fold.gather(xp, logs, labels)
         statistics = call.kernel.statistics(logs, labels, at_label, threads=call.threads)
-        if not is_log:  # different probabilities may have the same logarithm: the rank is that of the probabilities
+        result = of_log_probabilities(xp, statistics, at_label)
+        if not is_log:  # what is compared is what was given: different probabilities may have the same logarithm
             p, _ = fold.gather(xp, block, labels)
             if is_fused:
-                label_rank = call.kernel.statistics(block, labels, p, threads=call.threads).label_rank
+                given = call.kernel.statistics(block, labels, p, threads=call.threads)
+                label_rank, top = given.label_rank, given.partial.max
             else:
-                label_rank = rank(xp, block, labels, p)
-            statistics = statistics._replace(label_rank=label_rank)
-        parts.append(of_log_probabilities(xp, statistics, at_label))
+                label_rank, top = rank(xp, block, labels, p), xp.max(block, axis=-1)
+            result = result._replace(
+                label_probability=xp.where(xp.isnan(result.label_probability), math.nan, p),
+                top_probability=xp.where(xp.isnan(result.top_probability), math.nan, top),
+                label_rank=xp.where(result.label_rank < 0, -1, label_rank),
+            )
+        parts.append(result)
     return RowStatistics(*(blocks.joined(xp, list(field)) for field in zip(*parts, strict=True)))
 
 

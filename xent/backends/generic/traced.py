@@ -213,7 +213,11 @@ def run_statistics(call: TracedCall) -> RowStatistics:
         log_p = x if kind.startswith("log") else xp.log(x)
         has_nan = xp.any(xp.isnan(constant(log_p)), axis=-1)
         lse, loss = pieces.logsumexp(log_p), xp.where(has_nan, math.nan, 0.0 - fold.gather(xp, log_p, labels)[0])
-    p = xp.exp(log_p)
+    # what is compared is what was given, not the exponential of its logarithm
+    p = xp.where(xp.isnan(log_p), math.nan, x) if kind == "probabilities" else xp.exp(log_p)
+    label_probability = xp.exp(-loss)
+    if kind == "probabilities":
+        label_probability = xp.where(xp.isnan(constant(loss)), math.nan, fold.gather(xp, p, labels)[0])
     finite_log_p = xp.where(p == 0, 0.0, log_p)  # subtle: 0 · −inf, and its derivative, are to be 0
     values, log_values = constant(x), constant(log_p)
     order = statistics.statistics(xp, values, labels, fold.gather(xp, values, labels)[0])
@@ -221,7 +225,7 @@ def run_statistics(call: TracedCall) -> RowStatistics:
     result = RowStatistics(
         loss,
         lse,
-        xp.exp(-loss),
+        label_probability,
         fold.gather(xp, p, xp.argmax(values, axis=-1))[0],
         xp.where(has_no_order, -1, order.label_rank),
         0.0 - xp.sum(p * finite_log_p, axis=-1),

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xent.evaluation.statistics.bins import bin_of
+
 UNIT = 2.0**40
 LOW_BITS = 20
 BLOCK_ELEMENTS = 2**18
@@ -84,8 +86,7 @@ def classwise_of(
         with np.errstate(invalid="ignore"):
             kept = counted[block] & ((p >= 0) & (p <= LARGEST)).all(axis=1)
         p, label = p[kept], labels[block][kept].astype(np.int64)
-        bin_index = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
-        bin_index += np.arange(classes) * bins
+        bin_index = bin_of(p, bins) + np.arange(classes) * bins
         units = np.bincount(bin_index.ravel(), np.rint(p * UNIT).ravel(), size).astype(np.int64)
         counts += np.bincount(bin_index.ravel(), minlength=size)
         hits += np.bincount(bin_index[np.arange(len(label)), label], minlength=size)

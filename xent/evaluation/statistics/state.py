@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import xent
 from xent.evaluation.options import Options
+from xent.evaluation.statistics.bins import bin_of
 from xent.evaluation.statistics.classwise import Classwise
 from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
 
@@ -325,7 +326,7 @@ def worst_of(
 def bins_of(top: NDArray[Any], correct: NDArray[Any], counted: NDArray[Any], bins: int) -> dict[int, Bin]:
     """The rows by their highest probability, in bins (i / n, (i + 1) / n]; a probability of 0 is in the first."""
     top, correct = top[counted], correct[counted]
-    index = np.clip(np.ceil(top * bins).astype(np.int64) - 1, 0, bins - 1)
+    index = bin_of(top, bins)
     hits, confidence = np.bincount(index, correct, minlength=bins), grouped_moments(top, index, bins)
     return {i: Bin(int(hits[i]), confidence[i]) for i in range(bins) if confidence[i].n}
 
