@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 import zipfile
 
 import formats
@@ -11,7 +12,7 @@ import pytest
 
 from xent.evaluation.engine.evaluate_pass import evaluate
 from xent.evaluation.sources import archives
-from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.opening import open_source
 
 
@@ -104,6 +105,20 @@ def test_a_compressed_array_that_is_too_large_is_refused_with_the_remedy(tmp_pat
 
     with pytest.raises(ValueError, match=rf"at most {logits.nbytes - 1} bytes .* got {logits.nbytes} in .*numpy\.save"):
         open_source(tmp_path / "x.npz", "predictions")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_a_header_that_says_it_is_long_is_not_unpacked(tmp_path, suffix):
+    head, length = b"\x93NUMPY\x02\x00", 2**26
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", head + length.to_bytes(4, "little") + b" " * length)
+    (tmp_path / "x.npy").write_bytes(head + length.to_bytes(4, "little") + b" " * length)
+    tracemalloc.start()
+
+    with pytest.raises(MalformedError, match=rf"x\.{suffix}.* \(its header has {length} bytes\)"):
+        open_source(tmp_path / f"x.{suffix}", "predictions")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def test_a_header_that_promises_more_than_is_compressed_is_corrupt(tmp_path, logits):

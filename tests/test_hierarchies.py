@@ -12,7 +12,7 @@ import zarr
 from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
-from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.opening import open_source
 
 
@@ -161,6 +161,40 @@ def test_an_array_may_speak_of_pickles(tmp_path, logits, labels):
     zarr.create_array(tmp_path / "x.zarr", data=logits, attributes={"note": "made from a pickle"})
 
     assert evaluate(tmp_path / "x.zarr", labels) == evaluate(logits, labels)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(
+    ("shape", "chunks", "message"),
+    [
+        ((ROWS, CLASSES), (0, CLASSES), r"its chunks are of shape \(0, 7\)"),
+        ((ROWS, CLASSES), (60, -1), r"must be the path of a Zarr array|its chunks are of shape"),
+        ((-1, CLASSES), (60, CLASSES), r"must be the path of a Zarr array"),
+        ((10**14, CLASSES), (60, CLASSES), r"is said to have 1,666,666,666,667 chunk files"),
+        ((ROWS, CLASSES), (10**9, CLASSES), r"is stored in chunks of 14,000,000,000 bytes"),
+    ],
+)
+def test_sizes_of_a_zarr_array_that_cannot_be_are_refused(tmp_path, logits, zarr_format, shape, chunks, message):
+    zarr.create_array(tmp_path / "x.zarr", data=logits, chunks=(60, CLASSES), zarr_format=zarr_format)
+    file = tmp_path / "x.zarr" / (".zarray" if zarr_format == 2 else "zarr.json")
+    metadata = json.loads(file.read_text())
+    metadata["shape"] = shape
+    if zarr_format == 2:
+        metadata["chunks"] = chunks
+    else:
+        metadata["chunk_grid"]["configuration"]["chunk_shape"] = chunks
+    file.write_text(json.dumps(metadata))
+
+    with pytest.raises(MalformedError, match=rf"{message}.*"):
+        open_source(tmp_path / "x.zarr", "predictions")
+
+
+def test_a_chunk_file_that_is_far_larger_than_its_chunk_is_not_unpacked(tmp_path, logits, labels):
+    zarr.create_array(tmp_path / "x.zarr", data=logits, chunks=(60, CLASSES))
+    (tmp_path / "x.zarr" / "c" / "1" / "0").write_bytes(bytes(100_000))
+
+    with pytest.raises(ReadError, match=r"rows \d+ to \d+ of .*c/1/0 has 100000 bytes, and a chunk \d+ at most"):
+        evaluate(tmp_path / "x.zarr", labels)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

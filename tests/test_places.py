@@ -3,6 +3,7 @@
 import http.server
 import pickle
 import re
+import shutil
 import threading
 from collections import Counter
 from functools import partial
@@ -13,11 +14,13 @@ import formats
 import fsspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from formats import CLASSES, ROWS
 
+from xent.cli import main
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
-from xent.evaluation.sources.messages import ReadError, refusal
+from xent.evaluation.sources.messages import ReadError, ServerError, refusal
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.storage import natural_order
@@ -209,6 +212,64 @@ def test_an_answer_that_is_too_short_is_named_by_file(memory, monkeypatch):
         source.read(ROWS - 10, ROWS)
 
 
+class Failing(http.server.BaseHTTPRequestHandler):
+    """Answers nothing, or with an error; each request is one of a method that it may answer."""
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, *arguments, directory, status):
+        self.status = status
+        super().__init__(*arguments)
+
+    def answer(self):
+        if self.status:
+            self.send_error(self.status)
+        self.close_connection = True
+
+    do_GET = do_HEAD = answer
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(None, "ServerDisconnectedError"), (500, "500"), (403, "403"), (503, "503")]
+)
+@pytest.mark.parametrize("name", ["x.npy", "x.zarr", "x.parquet", "x.h5", "*.npy"])
+def test_a_server_that_fails_is_an_error_of_the_server_that_says_why(tmp_path, status, reason, name):
+    server, base = serve(tmp_path, partial(Failing, status=status))
+    result = CliRunner().invoke(main, ["evaluate", f"{base}/{name}", "y.npy"])
+    server.shutdown()
+    server.server_close()
+
+    assert result.exit_code == 4 and result.stderr.count("\n") == 1, result.stderr
+    assert f"{base}/{name}" in result.stderr and reason in result.stderr
+
+
+def test_a_server_that_hangs_up_in_the_run_is_an_error_of_the_server_that_names_the_rows(local, labels):
+    server, base = serve(local[0], partial(Ranges, seen=Counter()))
+    planned = plan(f"{base}/x.npy", labels, Options(chunk_bytes=14 * 100))
+    server.shutdown()
+    server.server_close()
+
+    with pytest.raises(ServerError, match=r"x\.npy could not be (read|opened) \(Client"):
+        planned.run()
+
+
+@pytest.mark.parametrize("url", ["zip://{0}::{1}/x.zip", "zip://{0}::file://{1}/x.zip"])
+def test_a_file_in_a_zip_archive_gives_the_same_bits(local, tmp_path, logits, labels, url):
+    shutil.make_archive(str(tmp_path / "x"), "zip", local[0])
+    for name in ("x.npy", "xy.zarr#logits"):
+        path, mark, array = name.partition("#")
+
+        assert evaluate(f"{url.format(path, tmp_path)}{mark}{array}", labels) == evaluate(logits, labels)
+    with pytest.raises(FileNotFoundError, match=r"got zip://nope\.npy::.*x\.zip, where nothing is"):
+        open_source(url.format("nope.npy", tmp_path), "predictions")
+    (tmp_path / "x.zip").write_bytes(b"no archive")
+    with pytest.raises(ReadError, match=r"zip://x\.npy::.*x\.zip could not be opened \(BadZipFile"):
+        open_source(url.format("x.npy", tmp_path), "predictions")
+
+
 def test_a_request_that_fails_is_named_by_file_and_rows(memory, monkeypatch):
     source = open_source(f"{memory}/x.npy", "predictions")
 
@@ -307,6 +368,34 @@ def test_what_the_url_of_a_file_keeps_secret_is_not_told(web, name):
         open_source(url, "predictions")
 
     assert path in str(raised.value) and "SECRET" not in str(raised.value)
+
+
+PASSWORDS = ["pa/ss", "pa'ss", "pa<ss", 'pa"ss', "pa@ss", "pa;ss", "pa?ss", "pa#ss", "pa:ss", "pa)ss", "pa ss"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:{}@127.0.0.1:9/x.npy",
+        "nope://me:{}@h/x.npz#a",
+        "http://me:{}@127.0.0.1:9/*.npy",
+    ],
+)
+def test_a_password_that_should_have_been_encoded_is_in_no_message(password, url):
+    with pytest.raises((OSError, ValueError)) as raised:
+        open_source(url.format(password), "predictions")
+
+    assert str(raised.value).startswith("evaluate: ") and "me:" not in str(raised.value)
+    assert not any(part in str(raised.value).replace("passed", "") for part in ("pa/", "pa'", "pa<", "ss@", "pa "))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.npy;token=SECRET", "http://127.0.0.1:9/a;token=SECRET/x.npz#a"])
+def test_parameters_of_a_url_are_in_no_message(url):
+    with pytest.raises(OSError, match=r"evaluate: http://127\.0\.0\.1:9/(x\.npy|a);… could not be opened") as raised:
+        open_source(url, "predictions")
+
+    assert "SECRET" not in str(raised.value)
 
 
 def test_an_array_is_shown_without_what_its_url_keeps_secret():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
+from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate
-from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.opening import check_pair, open_source
 from xent.evaluation.sources.source import read_rows
@@ -223,6 +224,30 @@ def test_a_negative_shape_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match=r"its shape is \(-5, 3\)"):
         open_source(tmp_path / "x.npy", "predictions")
+
+
+def test_a_shape_of_more_rows_than_a_run_has_chunks_is_refused(tmp_path):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**14, 0)})
+    source = open_source(tmp_path / "x.npy", "predictions")
+
+    with pytest.raises(MalformedError, match=r"float32\[100000000000000, 0\] in .*would be read in 381,469,727 chunks"):
+        source.bounds(2**26)
+
+
+def test_sets_of_unequal_rows_are_told_apart_before_the_labels_are_blamed(tmp_path, logits):
+    labels = np.zeros(len(logits), int)
+    for a, b in ((logits, logits[:-1]), (logits[:-1], logits)):
+        with pytest.raises(ValueError, match=r"`b` must have the shape of a, \(50\d, 7\), got float16\[50\d, 7\]"):
+            compare(a, b, labels)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".hdf", ".he5", ".H5"])
+def test_an_hdf5_file_goes_by_any_of_its_suffixes(tmp_path, logits, suffix):
+    with h5py.File(tmp_path / f"x{suffix}", "w") as file:
+        file["x"] = logits
+
+    np.testing.assert_array_equal(open_source(tmp_path / f"x{suffix}", "predictions").read(0, 507), logits)
 
 
 def test_a_missing_file_is_named(tmp_path):

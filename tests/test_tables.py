@@ -123,6 +123,15 @@ def test_any_arrow_file_gives_the_same_bits(tmp_path, logits, labels, compressio
     assert evaluate(f"{path}#logits", f"{path}#label", chunk_bytes=500) == evaluate(logits, labels)
 
 
+def test_an_arrow_file_is_read_by_its_footer(tmp_path, logits, labels):
+    path = write(tmp_path, formats.list_table(logits, labels), ".arrow")
+    data = path.read_bytes()
+    first = data.index(b"\xff\xff\xff\xff", 8)  # the schema, as a stream has it; that of polars is written otherwise
+    path.write_bytes(data[:first] + b"\x04\0\0\0" + data[first + 4 :])
+
+    assert evaluate(f"{path}#logits", f"{path}#label", chunk_bytes=500) == evaluate(logits, labels)
+
+
 @both
 def test_lists_of_other_lengths_are_named_by_file_and_row(tmp_path, logits, labels, suffix):
     lists = [*logits.tolist()]

@@ -43,6 +43,10 @@ OPENERS = {
 }
 
 
+UNENCODED = re.compile(r"""://[^/?#\s:]*:(?!\d+[/?#])[^@]*[/?#<>"\s][^@]*@""")
+"""A password at which readers of URLs do not agree where it ends, and may tell parts of it; not a port and a path."""
+
+
 def open_source(source: Any, argument: str, allowed: Sequence[str] = ()) -> Source:
     """The source behind a path or an array.
 
@@ -145,9 +149,10 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = ()) -> Source:
     """The source at a path, with the name of an array after its # if it has one."""
     if not text:
         raise ValueError(refusal(argument, f"be {FORMATS}", "an empty path", "A dot is the current folder."))
-    if is_url(text) and re.search(r"\s\S*@", text):  # a message could not tell where its secret ends
-        remedy = "Write %20 for a space in a password or in a name before an @."
-        raise ValueError(refusal(argument, "be a URL without a space before an @", "one with it", remedy))
+    if is_url(text) and any(UNENCODED.search(link) for link in text.split("::")):
+        remedy = "Write them as urllib.parse.quote does: %2F for a slash."
+        rule = "have no slash, space, ?, #, <, > or quotation mark in its password"
+        raise ValueError(refusal(argument, rule, "a URL with one", remedy))
     path, name = split_name(text)
     if is_glob(path):
         return open_members(path, matches(path), name, argument, allowed)

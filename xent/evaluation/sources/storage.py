@@ -109,14 +109,18 @@ def check_unchanged(path: str, stamp: Stamp) -> None:
         raise ReadError(f"evaluate: {path} has changed since it was opened. Run it again.")
 
 
-def open_file(path: str) -> BinaryIO:
+@contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
     """The file, open for reading and seeking."""
     if not is_url(path):
-        return Path(path).open("rb")
-    system, remote_path = filesystem(path)
+        with Path(path).open("rb") as local:
+            yield local
+        return
+    system, remote_path = filesystem(path)  # kept to the end: an archive that is collected closes its files
     with served(path):
-        file: BinaryIO = system.open(remote_path, "rb", block_size=AHEAD_BYTES)
-    return file
+        remote = system.open(remote_path, "rb", block_size=AHEAD_BYTES)
+    with remote as file:
+        yield file
 
 
 @contextmanager

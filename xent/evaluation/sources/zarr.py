@@ -186,7 +186,7 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
         raise
     except Exception as error:  # what zarr raises if nothing is there differs between its versions
         remedy = "Pass the directory that holds zarr.json or .zarray."
-        message = refusal(argument, "be the path of a Zarr array", f"{path} ({error})", remedy)
+        message = refusal(argument, "be the path of a Zarr array", f"{path} ({type(error).__name__}: {error})", remedy)
         raise (ServerError if is_of_a_network(error) else MalformedError)(message) from error
     if facts is None:
         remedy = "Pass the path of one array."
