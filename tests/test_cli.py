@@ -557,6 +557,40 @@ def test_the_table_is_printed_in_any_encoding(files, encoding):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate x.npy y.npy -q",
+        "evaluate x.npy y.npy -q --json",
+        "compare x.npy x.npy y.npy -q",
+        "compare x.npy x.npy y.npy -q --json",
+        "inspect x.npy",
+        "inspect x.npy --json",
+        pytest.param("demo digits -q", marks=pytest.mark.slow),
+        pytest.param("doctor", marks=pytest.mark.slow),
+        "explain",
+        "explain --json",
+        "plugins",
+        "--help",
+        "--version",
+        "evaluate --help",
+    ],
+)
+@pytest.mark.parametrize("buffer", [-1, 1], ids=["at-the-end", "line-by-line"])
+def test_where_stdout_is_closed_every_command_ends_with_141_and_says_nothing(
+    files, command, buffer, capsys, monkeypatch
+):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", buffering=buffer) as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as ended:
+            main(command.split())
+    said = capsys.readouterr().err
+
+    assert ended.value.code == 141 and "Error" not in said and "Broken" not in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["--json", "-q"])
 def test_a_pipe_that_is_closed_is_no_error(files, option):

@@ -31,7 +31,19 @@ BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10
 DEMO_OPTIONS = {"digits": ("keep",), "stdlib": ("keep", "files"), "vocabulary": ("rows", "class_chunks")}
 
 
-@click.group(name="xent", context_settings={"help_option_names": ["-h", "--help"]})
+class Program(click.Group):
+    """The commands; how they end, whichever runs, is said in ``exits.py``."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        with errors_reported():  # --help is printed here
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with errors_reported():
+            return super().invoke(ctx)
+
+
+@click.group(name="xent", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="xent")
 def main() -> None:
     """Cross entropy on any array."""
@@ -159,7 +171,6 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
 )
 @run_options
-@errors_reported()
 def evaluate(
     predictions: Any,
     labels: str,
@@ -235,7 +246,6 @@ def evaluate(
 @click.argument("labels")
 @input_options
 @run_options
-@errors_reported()
 def compare(
     a: str,
     b: str,
@@ -282,7 +292,6 @@ def compare(
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
 @outside_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-@errors_reported()
 def inspect(predictions: str, chunk_bytes: int, allow_outside: tuple[str, ...], as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
     with input_checked():
@@ -310,7 +319,6 @@ def inspect(predictions: str, chunk_bytes: int, allow_outside: tuple[str, ...], 
     help="Of vocabulary: cut the classes into so many chunks.  [default: 8]",
 )
 @run_options
-@errors_reported()
 def demo(
     name: str,
     *,
@@ -379,7 +387,6 @@ def demo(
 @click.option("--prefer", multiple=True, help="Prefer this kernel; may be given several times.")
 @click.option("--disable", multiple=True, help="Leave out this kernel or plugin; may be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-@errors_reported()
 def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable: tuple[str, ...], **call: Any) -> None:
     """Which kernel would serve a call of FUNCTION, and why not another; nothing is computed.
 
@@ -397,7 +404,6 @@ def explain(as_json: bool, kernel: str | None, prefer: tuple[str, ...], disable:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-@errors_reported()
 def doctor(as_json: bool) -> None:
     """Say whether this installation is sound: versions, GPUs, plugins, and a quick test of every kernel."""
     with environment_checked(), redirect_stdout(sys.stderr):  # a plugin may print
@@ -411,7 +417,6 @@ def doctor(as_json: bool) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list instead of lines.")
-@errors_reported()
 def plugins(as_json: bool) -> None:
     """The kernels and hooks that are installed, and what is wrong with those that did not load."""
     import xent

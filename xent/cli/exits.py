@@ -75,48 +75,64 @@ def errors_reported() -> Iterator[None]:
     A fault of xent's own leaves its traceback, and has an exit code of its own.
     """
     try:
-        from xent.errors import LabelError
-        from xent.evaluation.sources.messages import ReadError, ServerError
-
-        with sigterm_interrupts():
+        with signals_interrupt():
             yield
             if sys.stdout:  # None if it was closed before the start
                 sys.stdout.flush()
-    except ServerError as error:
-        fail(error, UNAVAILABLE)
-    except (LabelError, ReadError) as error:
-        fail(error, BAD_DATA)
     except BrokenPipeError:
         exit_silently()
-    except (ModuleNotFoundError, ConnectionError) as error:
-        fail(error, UNAVAILABLE)
-    except OSError as error:  # an output, a scratch file or a state that cannot be written
-        fail(error, BAD_INPUT)
     except KeyboardInterrupt as error:
         fail(f"{interruption_name(error)}; nothing was written.", interruption_code(error))
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
+        code = exit_code_of(error)
+        if code != FAULT:
+            fail(error, code)
         traceback.print_exc()
         raise SystemExit(FAULT) from error
 
 
+def exit_code_of(error: Exception) -> int:
+    """The exit code for an error: bad data, something that is not there, an output, or a fault of xent's own."""
+    from xent.errors import LabelError
+    from xent.evaluation.sources.messages import ReadError, ServerError
+
+    if isinstance(error, ModuleNotFoundError | ServerError):
+        return UNAVAILABLE
+    if isinstance(error, LabelError | ReadError):
+        return BAD_DATA
+    if isinstance(error, ConnectionError):
+        return UNAVAILABLE
+    # an output, a scratch file or a state that cannot be written
+    return BAD_INPUT if isinstance(error, OSError) else FAULT
+
+
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Make SIGTERM raise Terminated inside the with block, so that drafts are removed; a second SIGTERM kills."""
+def signals_interrupt() -> Iterator[None]:
+    """Make SIGINT and SIGTERM raise inside the with block, so that drafts are removed; a second one kills.
+
+    It kills until the process has ended, which waits for the threads that are still at work.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    interruptions: dict[int, type[KeyboardInterrupt]] = {signal.SIGTERM: Terminated}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
+        interruptions[signal.SIGINT] = KeyboardInterrupt
 
-    def interrupt(*_: object) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
+    def interrupt(number: int, _: object) -> NoReturn:
+        for each in interruptions:
+            signal.signal(each, signal.SIG_DFL)
+        raise interruptions[number]
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in interruptions}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            if signal.getsignal(number) is interrupt:
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
 def interruption_name(error: KeyboardInterrupt) -> str:

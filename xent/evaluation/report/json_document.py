@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xent.dispatch.settings import affinity
 from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.schedulers import largest_chunk, local_threads, projected_peak
+from xent.evaluation.report.wording import format_p_value
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.metrics import FLAWS
@@ -58,6 +59,7 @@ def comparison_document(
             "n": comparison.counted,
             "interval_95": list(comparison.confidence_interval),
             "p_value": comparison.p_value,
+            "p_value_text": format_p_value(comparison.p_value),
             "clusters": comparison.clusters,
             "better": comparison.better,
             "worse": comparison.worse,

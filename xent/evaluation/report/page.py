@@ -28,6 +28,7 @@ from xent.evaluation.report.sections import (
 from xent.evaluation.report.tables import comparison_table, evaluation_tables
 from xent.evaluation.report.wording import (
     format_interval,
+    format_p_value,
     format_short_estimate,
     format_unstored,
     format_value,
@@ -138,7 +139,7 @@ def comparison_page(
     mean, error = comparison.mean_difference, comparison.standard_error
     unit = "rows" if comparison.clusters is None else f"{comparison.clusters:,} clusters"
     interval = format_interval(*comparison.confidence_interval, error)
-    p_value = f"{comparison.p_value:.3g}" if comparison.p_value else "under 1e-300"
+    p_value = format_p_value(comparison.p_value).removeprefix("p ").removeprefix("= ")
     numbers = [
         (
             "Loss of A − loss of B",

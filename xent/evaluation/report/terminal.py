@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xent.evaluation.engine.schedulers import PROCESSES, projected_peak, threads_of
-from xent.evaluation.report.wording import UNITS, format_estimate, format_unstored, remarks
+from xent.evaluation.report.wording import UNITS, format_estimate, format_p_value, format_unstored, remarks
 from xent.text import visible
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def print_comparison(
     ]
     if slices:
         print_cells(("slice", "A − B", "std. error", "A better", "rows"), slices, stream)
-    interval = f"95 % interval of A − B: {low:.6g} to {high:.6g} nats, p = {comparison.p_value:.3g}"
+    interval = f"95 % interval of A − B: {low:.6g} to {high:.6g} nats, {format_p_value(comparison.p_value)}"
     unit = f"{comparison.clusters:,} clusters" if comparison.clusters is not None else "rows"
     better = f"A is better in {comparison.better:,}, B in {comparison.worse:,}; {comparison.ties:,} are equal"
     footer = [
@@ -156,7 +156,11 @@ def print_cells(heads: Cells, rows: Sequence[Cells], stream: TextIO) -> None:
         column.justify = "right"
     for row in rows:
         table.add_row(*map(escape, row))
-    Console(file=stream).print(table)
+    stream.flush()  # rich flushes too, but ends the process with 1 if the stream is closed: it gets nothing to write
+    console = Console(file=stream)
+    with console.capture() as capture:
+        console.print(table)
+    stream.write(capture.get())
 
 
 @contextmanager
