@@ -13,7 +13,9 @@ def bin_of(p: NDArray[Any], bins: int) -> NDArray[np.int64]:
 
     A number over 1, as rounding leaves them, is in the last.
     """
-    edges, index = np.arange(bins + 1) / bins, np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
+    edges = np.arange(bins + 1) / bins
+    index: NDArray[np.int64] = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     index -= p <= edges[index]  # the product is rounded, and may have crossed an edge
     index += p > edges[index + 1]
-    return np.clip(index, 0, bins - 1, out=index)
+    np.clip(index, 0, bins - 1, out=index)
+    return index
