@@ -25,6 +25,7 @@ from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options, Outputs
+from xent.evaluation.outputs import WriteError
 from xent.evaluation.report.terminal import progress_bar
 
 
@@ -447,6 +448,76 @@ def test_a_disk_that_is_full_in_the_run_exits_with_2_and_one_line(files, monkeyp
 
     for each in (result, again):
         assert each.exit_code == 2 and each.stderr == "xent: [Errno 28] No space left on device: 'kept'\n"
+
+
+OUTPUT_OPTIONS = {"--per-example": "out.npy", "--html": "out.html", "--tables": "tables"}
+
+
+@pytest.mark.parametrize("broken", [*OUTPUT_OPTIONS, "all"])
+@pytest.mark.parametrize("form", ["--json", "-q"])
+def test_an_output_that_fails_after_the_pass_costs_neither_the_numbers_nor_the_other_outputs(
+    files, monkeypatch, broken, form
+):
+    def fail(draft, target, *, overwrite):
+        if broken == "all" or target.name == OUTPUT_OPTIONS[broken]:
+            raise OSError(28, "No space left on device")
+        draft.replace(target)
+
+    for module in ("engine.row_losses", "report.page", "report.parquet"):
+        monkeypatch.setattr(f"xent.evaluation.{module}.move", fail)
+    result = run("evaluate", "x.npy", "y.npy", form, "-q", *(part for pair in OUTPUT_OPTIONS.items() for part in pair))
+    lost = set(OUTPUT_OPTIONS.values()) if broken == "all" else {OUTPUT_OPTIONS[broken]}
+
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+    assert all(f"{name} could not be written (No space left on device)" in result.stderr for name in lost)
+    assert set(os.listdir()) == {"x.npy", "y.npy", *OUTPUT_OPTIONS.values()} - lost
+    if form == "--json":
+        assert json.loads(result.stdout)["metrics"]["loss"]["value"] == evaluate("x.npy", "y.npy").mean_loss
+    else:
+        assert "123 of 123 rows counted" in result.stdout
+
+
+def test_an_output_that_fails_after_the_pass_hands_the_numbers_to_python(files, monkeypatch):
+    def fail(*_, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xent.evaluation.engine.row_losses.move", fail)
+    with pytest.raises(WriteError, match=r"loss\.npy could not be written") as raised:
+        evaluate("x.npy", "y.npy", per_example="loss.npy", fit_temperature=True)
+
+    assert raised.value.result == evaluate("x.npy", "y.npy", fit_temperature=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+@pytest.mark.parametrize("form", ["--json", "-q"])
+def test_numbers_that_stdout_does_not_take_are_on_stderr(files, form):
+    code = f"from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '-q', '{form}', '--html', 'page.html'])"
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "stdout could not be written (No space left on device); the numbers are above." in result.stderr
+    assert '"brier"' in result.stderr or ("brier" in result.stderr and os.path.exists("page.html"))
+
+
+def test_an_output_that_another_run_has_made_meanwhile_is_not_replaced(files):
+    planned = plan("x.npy", "y.npy", outputs=Outputs("loss.npy"))
+    (files / "loss.npy").write_bytes(b"of another run")
+    with pytest.raises(WriteError, match=r"loss\.npy could not be written \(it is there now, and was not before"):
+        planned.run()
+
+    assert (files / "loss.npy").read_bytes() == b"of another run"
+
+
+def test_a_part_of_a_state_that_is_corrupt_exits_with_3_and_one_line(files):
+    assert run("evaluate", "x.npy", "y.npy", "-q", "--state", "kept").exit_code == 0
+    (part,) = (files / "kept").glob("rows-*.json")
+    part.write_bytes(b"\xff")
+    result = run("evaluate", "x.npy", "y.npy", "-q", "--state", "kept")
+
+    assert result.exit_code == 3 and result.stderr.startswith(f"xent: evaluate: {part} is corrupt (")
+    assert len(result.stderr.splitlines()) == 1 and result.stdout == ""
 
 
 def test_log_probabilities_of_some_classes_are_evaluated(files):

@@ -546,7 +546,7 @@ def test_a_page_that_fails_leaves_the_one_that_is_there(tmp_path, monkeypatch, s
     target = tmp_path / "e.html"
     target.write_text("old")
 
-    def fail(*_):
+    def fail(*_, **options):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(page, "move", fail)

@@ -93,7 +93,7 @@ def test_what_is_there_is_kept_unless_it_may_be_overwritten(logits, labels, name
     assert os.listdir() == [name]
 
 
-def full(draft, _):
+def full(draft, _, **options):
     """In the place of a writer: the disk is full when half is written."""
     if not draft.exists():
         draft.write_bytes(b"half")

@@ -1,17 +1,21 @@
 """Finished chunks, kept in a directory: they are taken for this very run, and for no other."""
 
 import json
-from dataclasses import replace
+import os
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
 from xent.evaluation.engine import tasks
-from xent.evaluation.engine.checkpoint import from_plain, to_plain
+from xent.evaluation.engine.checkpoint import digest, from_plain, to_plain
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Keys, Options, Outputs
+from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.opening import open_source
@@ -164,6 +168,144 @@ def test_a_part_that_is_broken_is_an_error_that_names_it_and_runs_nothing(folder
         evaluate("a.npy", "y.npy", **CALL)
     broken.unlink()
     assert evaluate("a.npy", "y.npy", **CALL) == evaluate("a.npy", "y.npy")
+
+
+def forged(path, change):
+    """Changes what a part holds, its checksum with it: whoever wrote it knows how they are made."""
+    part = json.loads(path.read_text("utf-8"))
+    del part["sha256"]
+    change(part)
+    path.write_text(json.dumps(part | {"sha256": digest(json.dumps(part).encode())}), "utf-8")
+
+
+def set_state(**values):
+    def change(part):
+        ((_, listed),) = part["state"].items()
+        for name, value in values.items():
+            listed[[field.name for field in fields(State)].index(name)] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part: part.update(state={"State": []}),
+        lambda part: part.update(state={"Pair": []}),
+        lambda part: part.update(rows=[0, 40]),
+        set_state(rows=39),
+        set_state(rows=40.0),
+        set_state(rows=True),
+        set_state(labels=[]),
+        set_state(labels={"": [["a", 1]]}),
+        set_state(loss={"Moments": [40, "1", 1]}),
+        set_state(worst={"Worst": [[{"Example": [0, 0, 0, 1]}]]}),
+        set_state(classwise={"array": [[2], [1, 2]]}),
+    ],
+)
+def test_a_part_that_somebody_else_made_is_refused_for_its_rows_or_types(folder, change):
+    evaluate("a.npy", "y.npy", **CALL)
+    forged(folder / "kept" / "rows-40-80.json", change)
+
+    with pytest.raises(ReadError, match=r"rows-40-80\.json is corrupt .*\. Delete it, and its rows are read again"):
+        evaluate("a.npy", "y.npy", **CALL)
+
+
+def test_what_is_forged_without_a_change_is_taken(folder, monkeypatch):
+    first = evaluate("a.npy", "y.npy", **CALL)
+    forged(folder / "kept" / "rows-40-80.json", lambda part: None)
+    monkeypatch.setattr(tasks, "measure_rows", None)
+
+    assert evaluate("a.npy", "y.npy", **CALL) == first
+
+
+@pytest.mark.parametrize("change", [b"\xff\xfe{", b"[" * 100_000, None], ids=["no UTF-8", "nested", "one digit"])
+def test_a_part_whose_bytes_are_others_is_refused(folder, change):
+    evaluate("a.npy", "y.npy", **CALL)
+    part = folder / "kept" / "rows-40-80.json"
+    data = part.read_bytes()
+    part.write_bytes(change or data.replace(b'"Moments": [40', b'"Moments": [41'))
+
+    with pytest.raises(ReadError, match=r"rows-40-80\.json is corrupt .*\. Delete it, and its rows are read again"):
+        evaluate("a.npy", "y.npy", **CALL)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "FIFO"])
+def test_a_part_that_is_no_file_is_refused(folder, make):
+    evaluate("a.npy", "y.npy", **CALL)
+    (folder / "kept" / "rows-40-80.json").unlink()
+    make(folder / "kept" / "rows-40-80.json")
+
+    with pytest.raises(ReadError, match=r"rows-40-80\.json is corrupt \(it is no file\)"):
+        evaluate("a.npy", "y.npy", **CALL)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "\xff", '"a"', "[" * 10**5], ids=["list", "cut", "bytes", "text", "deep"])
+def test_a_manifest_of_somebody_else_is_refused(folder, text):
+    evaluate("a.npy", "y.npy", **CALL)
+    (folder / "kept" / "manifest.json").write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(ValueError, match="`state` must be a directory of this very run"):
+        evaluate("a.npy", "y.npy", **CALL)
+
+
+def with_losses(**call):
+    return evaluate("a.npy", "y.npy", **CALL, per_example="loss.npy", overwrite=True, **call)
+
+
+def no_file(path):
+    path.unlink()
+
+
+def link(path):
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        no_file,
+        link,
+        lambda path: path.write_bytes(path.read_bytes()[:-4]),
+        lambda path: path.write_bytes(b""),
+        lambda path: np.save(path, np.zeros(ROWS)),
+        lambda path: np.save(path, np.zeros(ROWS - 1, np.float32)),
+    ],
+    ids=["gone", "link", "cut", "empty", "float64", "fewer rows"],
+)
+def test_losses_that_are_gone_or_others_are_refused_and_the_remedy_holds(folder, change):
+    first = with_losses()
+    expected = np.load("loss.npy")
+    change(folder / "kept" / "losses.npy")
+
+    with pytest.raises(ReadError, match=r"losses\.npy, .* is gone or corrupt .*Delete .*kept, and all rows are"):
+        with_losses()
+    shutil.rmtree("kept")
+    assert with_losses() == first
+    np.testing.assert_array_equal(np.load("loss.npy"), expected)
+
+
+def test_losses_of_some_rows_that_are_others_are_refused_and_the_remedy_holds(folder):
+    first = with_losses()
+    expected = np.load("loss.npy")
+    kept = np.load("kept/losses.npy", mmap_mode="r+")
+    kept[50] = np.nan
+    kept.flush()
+
+    with pytest.raises(ReadError, match=r"rows-40-80\.json was kept with other losses .*\. Delete it"):
+        with_losses()
+    (folder / "kept" / "rows-40-80.json").unlink()
+    assert with_losses() == first
+    np.testing.assert_array_equal(np.load("loss.npy"), expected)
+
+
+def test_a_directory_that_another_run_is_using_is_refused(folder):
+    def second(rows):
+        with pytest.raises(WriteError, match=r"`state` must be a directory that no other run is using, got .*kept"):
+            evaluate("a.npy", "y.npy", **CALL)
+
+    assert evaluate("a.npy", "y.npy", **CALL, progress=second) == evaluate("a.npy", "y.npy", **CALL)
 
 
 def test_files_whose_server_tells_of_no_changes_have_no_fingerprint(folder):

@@ -147,9 +147,14 @@ def interruption_code(error: KeyboardInterrupt) -> int:
 
 def exit_silently() -> NoReturn:
     """Exit without a message, as other tools do when the reader of stdout has closed it."""
+    drop_stdout()
+    raise SystemExit(BROKEN_PIPE)
+
+
+def drop_stdout() -> None:
+    """Send what stdout still holds nowhere, for the interpreter would try to write it once more at its end."""
     with suppress(OSError, ValueError):  # what replaces stdout may have no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(BROKEN_PIPE)
 
 
 def fail(error: object, code: int) -> NoReturn:
@@ -159,6 +164,11 @@ def fail(error: object, code: int) -> NoReturn:
     *lines, last = with_option_names(shown_text(str(error))).splitlines() or [""]
     sentences = [*(f"{line.strip().rstrip('.')}." for line in lines), last]
     click.echo(visible(f"xent: {' '.join(sentences).removeprefix('xent: ')}"), err=True)
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:  # a full disk, or a pipe that is closed
+        drop_stdout()
     raise SystemExit(code)
 
 

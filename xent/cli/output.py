@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TextIO, overload
 
 import click
 
 from xent.cli.exits import (
+    BAD_INPUT,
     UNAVAILABLE,
     environment_checked,
     fail,
@@ -42,12 +45,15 @@ class Output:
         Whether the plan and the progress are not shown.
     html, tables : Path or None
         The page, and the folder of tables.
+    overwrite : bool
+        Whether they may be there already.
     """
 
     as_json: bool
     quiet: bool
     html: Path | None
     tables: Path | None
+    overwrite: bool
 
     @classmethod
     def checked(
@@ -62,7 +68,7 @@ class Output:
             settings.current()
         folder = tables_path(tables, overwrite=overwrite, argument="--tables") if tables is not None else None
         page = page_path(html, overwrite=overwrite, argument="--html") if html is not None else None
-        return cls(as_json=as_json, quiet=quiet, html=page, tables=folder)
+        return cls(as_json=as_json, quiet=quiet, html=page, tables=folder, overwrite=overwrite)
 
 
 @overload
@@ -71,7 +77,7 @@ def run_and_show(planned: Pass, output: Output, scheduler: str | None) -> Evalua
 def run_and_show(planned: PairPass, output: Output, scheduler: str | None) -> Comparison: ...
 def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None) -> Evaluation | Comparison:
     """Run a pass on the scheduler that the option names, show its result, and return it."""
-    from xent.evaluation.outputs import check_no_input
+    from xent.evaluation.outputs import WriteError, check_no_input
     from xent.evaluation.report import terminal
 
     with input_checked():
@@ -82,31 +88,70 @@ def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None
         if not output.quiet:
             click.echo(terminal.format_plan(planned, scheduler), err=True)
     start = time.perf_counter()
+    failures: list[OSError] = []
     try:
         with environment_checked(), terminal.progress_bar(planned, quiet=output.quiet) as progress:
             result = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     except KeyboardInterrupt as error:
         fail(terminal.format_interruption(planned, interruption_name(error)), interruption_code(error))
-    show(result, planned, output, scheduler=scheduler, wall_seconds=time.perf_counter() - start)
+    except WriteError as error:
+        if error.result is None:
+            raise
+        result = error.result
+        failures.append(error)
+    failures += show(result, planned, output, scheduler=scheduler, wall_seconds=time.perf_counter() - start)
+    if failures:
+        fail("\n".join(map(str, failures)), BAD_INPUT)
     return result
 
 
-def show(result: Evaluation | Comparison, planned: Any, output: Output, *, scheduler: str, wall_seconds: float) -> None:
-    """Write the result of an evaluation or a comparison, as a document or a table, and to the files of the output."""
+def show(
+    result: Evaluation | Comparison, planned: Any, output: Output, *, scheduler: str, wall_seconds: float
+) -> list[OSError]:
+    """Write the result of an evaluation or a comparison, as a document or a table, and to the files of the output.
+
+    What cannot be written keeps none of the rest from being written; the errors are returned.
+    """
     from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.outputs import WriteError
     from xent.evaluation.report import json_document, page, parquet, terminal
 
     is_comparison = isinstance(result, Comparison)
-    if output.as_json:
-        document: Any = json_document.comparison_document if is_comparison else json_document.evaluation_document
-        click.echo(json_document.to_json(document(result, planned, scheduler=scheduler, wall_seconds=wall_seconds)))
-    else:
-        print_result: Any = terminal.print_comparison if is_comparison else terminal.print_evaluation
-        print_result(result, planned, wall_seconds=wall_seconds)
+    run: dict[str, Any] = {"scheduler": scheduler, "wall_seconds": wall_seconds}
+
+    def write_numbers(stream: TextIO) -> None:
+        if output.as_json:
+            document: Any = json_document.comparison_document if is_comparison else json_document.evaluation_document
+            print(json_document.to_json(document(result, planned, **run)), file=stream)
+        else:
+            print_result: Any = terminal.print_comparison if is_comparison else terminal.print_evaluation
+            print_result(result, planned, wall_seconds=wall_seconds, stream=stream)
+        stream.flush()
+
+    def write_to_stdout() -> None:
+        try:
+            write_numbers(sys.stdout)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk
+            write_numbers(sys.stderr)
+            reason = error.strerror or error
+            raise WriteError(f"evaluate: stdout could not be written ({reason}); the numbers are above.") from error
+
+    writers: list[Callable[[], None]] = [write_to_stdout] if sys.stdout else []  # None if it was closed before
     if output.html:
-        page.write_page(output.html, result, planned, scheduler=scheduler, wall_seconds=wall_seconds)
+        target = output.html
+        writers.append(lambda: page.write_page(target, result, planned, **run, overwrite=output.overwrite))
     if output.tables and not isinstance(result, Comparison):
-        parquet.write_tables(result, output.tables)
+        folder = output.tables
+        writers.append(lambda: parquet.write_tables(result, folder, overwrite=output.overwrite))
+    failures: list[OSError] = []
+    for write in writers:
+        try:
+            write()
+        except WriteError as error:
+            failures.append(error)
+    return failures
 
 
 def scheduler_named(option: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,12 @@ from xent.optional import require
 
 
 class WriteError(OSError):
-    """An output could not be written; the message names it."""
+    """An output could not be written; the message names it.
+
+    ``result`` is that of the pass where it was done by then: the numbers are not lost with the output.
+    """
+
+    result: Any = None
 
 
 @contextmanager
@@ -85,8 +91,13 @@ def check_no_input(argument: str, target: Path, sources: Iterable[Source]) -> No
             raise ValueError(refusal(argument, rule, got, "Choose another name."))
 
 
-def move(draft: Path, target: Path) -> None:
-    """Move the draft to its final path, replacing a file or a folder there; a file never replaces a folder."""
+def move(draft: Path, target: Path, *, overwrite: bool) -> None:
+    """Move the draft to its final path; only with `overwrite` it replaces a file or a folder that is there by now.
+
+    A file never replaces a folder.
+    """
+    if not overwrite and target.exists():
+        raise FileExistsError(errno.EEXIST, "it is there now, and was not before the run; name another one")
     if draft.is_dir() and target.is_dir():  # a rename does not replace a folder
         old = target.with_name(f".{uuid.uuid4().hex}")
         target.rename(old)

@@ -7,18 +7,27 @@ the chunks of its states; any other run is refused.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
+import types
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from xent.evaluation.outputs import WriteError, written
 from xent.evaluation.sources.messages import ReadError, refusal
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "manifest.json"
 MODULES = (
@@ -39,26 +48,70 @@ class Store:
         """The file of the state of rows start to stop."""
         return Path(self.directory, f"rows-{start}-{stop}.json")
 
-    def load(self, start: int, stop: int) -> Any:
-        """The state of these rows, None if it is not kept."""
+    def load(self, start: int, stop: int, kind: type[Any], losses: str | None = None) -> Any:
+        """The state of these rows, of the class ``kind``; None if it is not kept.
+
+        ``losses`` is the digest of the losses of these rows that are on the disk, if there are to be any.
+
+        Raises
+        ------
+        ReadError
+            If the file is not what :meth:`save` wrote for these rows.
+        """
         path = self.path(start, stop)
-        try:
-            text = path.read_text("utf-8")
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
         try:
-            state = from_plain(json.loads(text))
-            if not is_dataclass(state):
-                raise ValueError("it holds no state")
-            return state
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if not path.is_file():
+                raise ValueError("it is no file")
+            part = json.loads(path.read_text("utf-8"))
+            if part.pop("sha256") != digest(json.dumps(part).encode()):
+                raise ValueError("its checksum is another")
+            state = from_plain(part["state"])
+            if part["rows"] != [start, stop] or not has_type(state, kind) or state.rows != stop - start:
+                raise ValueError("it holds no state of these rows")
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
             raise ReadError(
                 f"evaluate: {path} is corrupt ({error}). Delete it, and its rows are read again."
             ) from error
+        if part["losses"] != losses:
+            got = f"{path} was kept with other losses of its rows than are in its folder"
+            raise ReadError(f"evaluate: {got}. Delete it, and its rows are read again.")
+        return state
 
-    def save(self, start: int, stop: int, state: Any) -> None:
-        """Keep the state of these rows."""
-        write_whole(self.path(start, stop), json.dumps(to_plain(state)))
+    def save(self, start: int, stop: int, state: Any, losses: str | None = None) -> None:
+        """Keep the state of these rows, and the digest of their losses if there are any."""
+        part = {"rows": [start, stop], "losses": losses, "state": to_plain(state)}
+        write_whole(self.path(start, stop), json.dumps(part | {"sha256": digest(json.dumps(part).encode())}))
+
+    def has_parts(self) -> bool:
+        """Whether a state is kept."""
+        return next(Path(self.directory).glob("rows-*.json"), None) is not None
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def held(store: Store | None) -> Iterator[None]:
+    """Have the directory for this run alone in the with block; WriteError if another run has it."""
+    if store is None or fcntl is None:
+        yield
+        return
+    folder = os.open(store.directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it is let go if the process is killed
+        except BlockingIOError as error:
+            rule, got = "be a directory that no other run is using", store.directory
+            raise WriteError(refusal("state", rule, got, "Wait for that run, or choose another one.")) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)
 
 
 def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Store:
@@ -77,7 +130,8 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
     if manifest.exists():
         try:
             kept = json.loads(manifest.read_text("utf-8"))
-        except ValueError:
+            kept = kept if isinstance(kept, dict) else {}
+        except (ValueError, RecursionError):
             kept = {}
         changed = sorted(key for key in run.keys() | kept.keys() if run.get(key) != kept.get(key))
         if changed:
@@ -95,8 +149,12 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    scratch.write_text(text, "utf-8")
-    scratch.replace(path)
+    with written(path):
+        try:
+            scratch.write_text(text, "utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 def to_plain(value: Any) -> Any:
@@ -145,3 +203,22 @@ def record_class(name: str) -> Any:
         if isinstance(value, type) and value.__module__ == module:
             return value
     raise ValueError(f"a state has no {name}")
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value of a state is of a type, down to its fields and items."""
+    origin, inside = get_origin(hint), get_args(hint)
+    if hint is Any:  # the key of a slice or a cluster
+        return isinstance(value, int | str | bytes | float | tuple)
+    if origin is types.UnionType:
+        return any(has_type(value, each) for each in inside)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            has_type(key, inside[0]) and has_type(item, inside[1]) for key, item in value.items()
+        )
+    if origin is tuple:
+        return isinstance(value, tuple) and all(has_type(item, inside[0]) for item in value)
+    if type(value) is not (origin or hint):
+        return False
+    hints = get_type_hints(hint) if is_dataclass(hint) or hasattr(hint, "_fields") else {}
+    return all(has_type(getattr(value, name), each) for name, each in hints.items())

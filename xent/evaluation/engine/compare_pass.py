@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xent.evaluation.engine.checkpoint import held
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
@@ -154,7 +155,7 @@ class PairPass(Planned):
         self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
     ) -> Comparison:
         """Compute the graph; parameters, result and errors are those of :func:`compare`."""
-        with engine(scheduler, progress) as compute:
+        with held(self.job.store), engine(scheduler, progress) as compute:
             state = compute(*self.graph(), self.bounds)
         pair = state if isinstance(state, Pair) else Pair()  # of no chunks
         for sums, source in ((pair.a, self.predictions), (pair.b, self.b)):

@@ -15,13 +15,14 @@ from itertools import pairwise
 from typing import Any
 
 import xent
-from xent.evaluation.engine.checkpoint import Store, open_store
+from xent.evaluation.engine.checkpoint import Store, held, open_store
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of, largest_chunk
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
 from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, folders_of, ignored_labels, ranks_of
+from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, check_still_stored, open_keys, open_source, unstored_of
 from xent.evaluation.sources.source import Source
@@ -124,15 +125,24 @@ class Pass(Planned):
 
         `label_remedy` is what the error of bad labels advises, in the words of the caller; ``{label}`` is the first.
         """
-        with engine(scheduler, progress) as compute, writing(self.losses):
+        failure = None
+        with held(self.job.store), engine(scheduler, progress) as compute, writing(self.losses):
             state: State = compute(*self.graph(), self.bounds)
             check_labels(state, self.options, self.predictions, label_remedy)
-        check_still_stored(self.sources, self.unstored_chunks)
-        evaluation = replace(finish(state, self.options), unstored_chunks=self.unstored_chunks)
-        if not self.fits_temperature:
-            return evaluation
-        with engine(scheduler, None) as compute:
-            return replace(evaluation, temperature=self.temperature(compute, evaluation))
+            check_still_stored(self.sources, self.unstored_chunks)
+            evaluation = replace(finish(state, self.options), unstored_chunks=self.unstored_chunks)
+            try:
+                if self.losses is not None:
+                    self.losses.publish()
+            except WriteError as error:  # it is raised when all numbers are there
+                failure = error
+        if self.fits_temperature:
+            with engine(scheduler, None) as compute:
+                evaluation = replace(evaluation, temperature=self.temperature(compute, evaluation))
+        if failure is not None:
+            failure.result = evaluation
+            raise failure
+        return evaluation
 
     def temperature(self, compute: Any, evaluation: Evaluation) -> Temperature:
         """The temperature of the least loss, and the numbers at it; `evaluation` has those at 1."""
@@ -252,6 +262,9 @@ def evaluate(
         If no scheduler answers, or the cluster is gone before the work is done.
     ModuleNotFoundError
         If dask, or zarr for a Zarr array, is not installed.
+    WriteError
+        If an output or a state cannot be written, or another run uses the state; where the pass was done by then, its
+        ``result`` is the Evaluation. It is an OSError.
 
     Notes
     -----

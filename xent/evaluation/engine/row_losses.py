@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.engine.checkpoint import Store
+from xent.evaluation.engine.checkpoint import Store, digest
 from xent.evaluation.outputs import check_no_input, move, output_path, remove, written
+from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.source import Source
 from xent.optional import require
 
@@ -36,7 +37,8 @@ class LossFile:
     scratch: str
     rows: int
     dtype: np.dtype[Any]
-    is_kept: bool
+    store: Store | None
+    overwrite: bool
 
     @classmethod
     def plan(cls, path: Any, sources: Mapping[str, Source], store: Store | None, *, overwrite: bool) -> LossFile:
@@ -53,11 +55,20 @@ class LossFile:
         is_wide = predictions.dtype.itemsize == 8 or not predictions.has_whole_rows
         scratch = Path(store.directory, SCRATCH) if store else target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         dtype = np.dtype(np.float64 if is_wide else np.float32)
-        return cls(target, str(scratch), predictions.shape[0], dtype, store is not None)
+        return cls(target, str(scratch), predictions.shape[0], dtype, store, overwrite)
 
     def prepare(self) -> None:
-        """Make the scratch file, of NaN and with its space on the disk reserved, unless an earlier run has made it."""
-        if self.is_kept and os.path.exists(self.scratch):
+        """Make the scratch file, of NaN and with its space on the disk reserved, unless an earlier run has made it.
+
+        Raises
+        ------
+        ReadError
+            If states are kept whose losses are gone.
+        WriteError
+            If it cannot be made.
+        """
+        if self.store is not None and (os.path.lexists(self.scratch) or self.store.has_parts()):
+            self.check_kept()
             return
         draft = Path(f"{self.scratch}.{uuid.uuid4().hex}")
         with written(self.target):
@@ -73,37 +84,49 @@ class LossFile:
             finally:
                 remove(draft)
 
+    def check_kept(self) -> None:
+        """Raise ReadError unless the scratch file of an earlier run is there, and as it was made."""
+        try:
+            if os.path.islink(self.scratch) or not os.path.isfile(self.scratch):  # it is written to
+                raise ValueError("it is no file")
+            losses = np.load(self.scratch, mmap_mode="r" if self.rows else None, allow_pickle=False)
+            if (losses.shape, losses.dtype) != ((self.rows,), self.dtype):
+                raise ValueError("it is of another shape or dtype")
+        except (ValueError, OSError, EOFError) as error:
+            lost = f"{self.scratch}, where the losses of finished chunks are kept, is gone or corrupt ({error})"
+            remedy = f"Delete {os.path.dirname(self.scratch)}, and all rows are read again."
+            raise ReadError(f"evaluate: {lost}. {remedy}") from error
+
     def publish(self) -> None:
-        """Make the target from the scratch file."""
-        if self.target.suffix == ".npy" and not self.is_kept:  # the scratch file is one already
+        """Make the target from the scratch file; WriteError if it cannot be made."""
+        if self.target.suffix == ".npy" and self.store is None:  # the scratch file is one already
             with written(self.target):
-                move(Path(self.scratch), self.target)
+                move(Path(self.scratch), self.target, overwrite=self.overwrite)
             return
         losses = np.load(self.scratch, mmap_mode="r") if self.rows else np.zeros(0, self.dtype)
         draft = self.target.with_name(f".{uuid.uuid4().hex}{self.target.suffix}")
         with written(self.target):
             try:
                 WRITERS[self.target.suffix](draft, losses)
-                move(draft, self.target)
+                move(draft, self.target, overwrite=self.overwrite)
             finally:
                 remove(draft)
 
     def discard(self) -> None:
         """Remove the scratch file, unless the next run goes on with it."""
-        if not self.is_kept:
+        if self.store is None:
             remove(Path(self.scratch))
 
 
 @contextmanager
 def writing(losses: LossFile | None) -> Iterator[None]:
-    """Make the scratch file for the with block, and the target of it if the block raises nothing."""
+    """Have the scratch file in the with block."""
     if losses is None:
         yield
         return
     losses.prepare()
     try:
         yield
-        losses.publish()
     finally:
         losses.discard()
 
@@ -113,11 +136,20 @@ def write_losses(scratch: str, first_row: int, losses: NDArray[Any] | float, row
     if not rows:
         return
     # subtle: not mapped, for on a full disk a mapped page is a SIGBUS and a write an error
-    with open(scratch, "r+b") as file:
+    with written(Path(scratch)), open(scratch, "r+b") as file:
         np.lib.format.read_magic(file)
         _, _, dtype = np.lib.format.read_array_header_1_0(file)
         file.seek(first_row * dtype.itemsize, os.SEEK_CUR)
         file.write(np.ascontiguousarray(np.broadcast_to(np.asarray(losses, dtype), rows)).data)
+
+
+def digest_of_losses(scratch: str, start: int, stop: int) -> str:
+    """The digest of the losses of rows start to stop in the scratch file."""
+    with open(scratch, "rb") as file:
+        np.lib.format.read_magic(file)
+        _, _, dtype = np.lib.format.read_array_header_1_0(file)
+        file.seek(start * dtype.itemsize, os.SEEK_CUR)
+        return digest(file.read((stop - start) * dtype.itemsize))
 
 
 def allocate(file: int, size: int) -> None:

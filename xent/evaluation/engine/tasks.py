@@ -21,7 +21,7 @@ import xent
 from xent.dispatch.settings import current
 from xent.evaluation.engine.checkpoint import Store
 from xent.evaluation.engine.labels import ignored_and_bad, outside_top_k
-from xent.evaluation.engine.row_losses import write_losses
+from xent.evaluation.engine.row_losses import digest_of_losses, write_losses
 from xent.evaluation.options import Options
 from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_on_a_gpu, to_numpy
 from xent.evaluation.sources.messages import ReadError
@@ -80,11 +80,13 @@ def run_chunk(job: Job, start: int, stop: int, *parts: Any) -> Any:
     """The state of rows start to stop, loaded from the store or saved there; each part is of these rows, or None."""
     if job.store is None:
         return measure_rows(job, start, 0, stop - start, parts)
-    state = job.store.load(start, stop)
+    losses = digest_of_losses(job.losses, start, stop) if job.losses else None
+    state = job.store.load(start, stop, type(job.skip(start, 0)), losses)
     if state is None:
         state = measure_rows(job, start, 0, stop - start, parts)
         if not state.unreadable.count:  # the next run is to try again
-            job.store.save(start, stop, state)
+            losses = digest_of_losses(job.losses, start, stop) if job.losses else None
+            job.store.save(start, stop, state, losses)
     return state
 
 

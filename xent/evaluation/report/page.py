@@ -57,16 +57,22 @@ def page_path(path: Any, *, overwrite: bool = False, argument: str = "html") -> 
 
 
 def write_page(
-    target: Path, result: Evaluation | Comparison, planned: Planned, *, scheduler: str, wall_seconds: float
+    target: Path,
+    result: Evaluation | Comparison,
+    planned: Planned,
+    *,
+    scheduler: str,
+    wall_seconds: float,
+    overwrite: bool = False,
 ) -> None:
-    """Write the page of an evaluation or a comparison, whole or not at all."""
+    """Write the page of an evaluation or a comparison, whole or not at all; WriteError if it cannot be written."""
     make: Any = comparison_page if isinstance(result, Comparison) else evaluation_page
     text = make(result, planned, scheduler=scheduler, wall_seconds=wall_seconds)
     draft = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
     with written(target):
         try:
             draft.write_text(text, "utf-8")
-            move(draft, target)
+            move(draft, target, overwrite=overwrite)
         finally:
             remove(draft)
 

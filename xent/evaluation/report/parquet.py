@@ -42,8 +42,8 @@ def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables")
     return target
 
 
-def write_tables(evaluation: Evaluation, folder: Path) -> None:
-    """Write a file for each of `NAMES` into a folder, which replaces an older one.
+def write_tables(evaluation: Evaluation, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a file for each of `NAMES` into a folder, which may replace an older one; WriteError if it cannot.
 
     Classes and slices have a file if there are any. An unknown value is null, and NaN is NaN.
     """
@@ -53,7 +53,7 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
             draft.mkdir()
             for name, table in evaluation_tables(evaluation).items():
                 write_table(draft / f"{name}.parquet", table)
-            move(draft, folder)
+            move(draft, folder, overwrite=overwrite)
         finally:
             remove(draft)
 
