@@ -11,6 +11,8 @@
 # make test-report   the HTML pages in a headless Chromium, which must be on PATH (Debian: apt install chromium);
 #             pictures of them go to build/report
 # make test-peers   xent.compat beside the peers themselves, and the peers' own tests of it; not a part of make test
+# make fuzz   random calls through every door, held to exact numbers, for FUZZ_SECONDS (3600) from FUZZ_SEED; calls that fail
+#             are kept in tests/fuzz/cases, which make test makes again
 # make lint   ruff, its format, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
 # make bench-scale   evaluations of sets larger than memory; takes 50 GB of disk
@@ -65,7 +67,7 @@ PYTESTFLAGS ?= -n 2 --dist worksteal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-core test-plugins test-cuda test-template test-report test-peers test-mutants
+.PHONY: demo check test test-core test-plugins test-cuda test-template test-report test-peers test-mutants fuzz
 .PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
@@ -88,6 +90,13 @@ test-cuda: lint $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 
 test-mutants: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	PYTHONPATH=plugins/xent-cuda $(BIN)/python plugins/xent-cuda/tests/mutants.py
+
+FUZZ_SECONDS ?= 3600
+FUZZ_SEED ?=
+
+# Each process is one of as many as there are processors.
+fuzz: $(VENV)/compiled.stamp
+	PYTHONPATH=$(PLUGINS):tests OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m fuzz
 
 GPU_PYTHON ?= python3
 GPU_PATH := .:plugins/xent-cuda:plugins/xent-cuda/tests/twin:benchmarks$(if $(PYTHONPATH),:$(PYTHONPATH))

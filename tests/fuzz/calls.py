@@ -1,4 +1,4 @@
-"""A call that can be made through many doors: a function, its arrays as NumPy's, its options, how the arrays lie in memory.
+"""A call that can be made through many doors: a function, its arrays as NumPy's, its options, how the arrays lie.
 
 A call is written to a file and read again without a change, NaN and infinities included.
 """
@@ -32,8 +32,8 @@ class Call:
     predictions : array, the class axis at ``options["axis"]``; None for one_hot
     targets : array, labels or dense targets; None for softmax and its companions
     options : dict
-        Keywords as they are given, those that are not given left out. Of "partial": ``cuts``, where the classes are cut, and
-        ``order``, in which the slices are merged, besides.
+        Keywords as they are given, those that are not given left out. Of "partial" besides: ``cuts``, where the classes
+        are cut, and ``order``, in which the slices are merged.
     layouts : dict
         By the name of an array how it lies in memory; "C" where nothing is said.
     validate : "auto", "always" or "never"
@@ -52,7 +52,11 @@ class Call:
     @property
     def axis(self) -> int:
         """The class axis, counted from the front; the last one where that is refused."""
-        return -1 % self.predictions.ndim if self.refused == "axis" else self.options.get("axis", -1) % self.predictions.ndim
+        return (
+            -1 % self.predictions.ndim
+            if self.refused == "axis"
+            else self.options.get("axis", -1) % self.predictions.ndim
+        )
 
     @property
     def kind(self) -> str:
@@ -102,13 +106,8 @@ def dtype_named(name: str) -> np.dtype:
 def to_plain(value: Any) -> Any:
     """A value as JSON has it."""
     if isinstance(value, np.ndarray):
-        return {
-            "dtype": value.dtype.newbyteorder("=").name,
-            "shape": list(value.shape),
-            "values": value.reshape(-1).tolist()
-            if value.dtype != dtype_named("bfloat16")
-            else value.reshape(-1).astype(np.float64).tolist(),
-        }
+        values = value if value.dtype.kind in "iub" else value.astype(np.float64)
+        return {"dtype": value.dtype.name, "shape": list(value.shape), "values": values.reshape(-1).tolist()}
     if isinstance(value, xent.Mean):
         return {"Mean": [value.denominator, value.empty]}
     if isinstance(value, tuple):
@@ -125,9 +124,8 @@ def from_plain(value: Any) -> Any:
     if "tuple" in value:
         return tuple(value["tuple"])
     dtype = dtype_named(value["dtype"])
-    wide = np.float64 if dtype == dtype_named("bfloat16") else dtype
-    with np.errstate(all="ignore"):
-        return np.asarray(value["values"], wide).astype(dtype).reshape(value["shape"])
+    values = np.asarray(value["values"], dtype if dtype.kind in "iub" else np.float64)
+    return values.astype(dtype).reshape(value["shape"])
 
 
 def text_of(call: Call, **facts: Any) -> str:
@@ -143,7 +141,8 @@ def read(path: Path) -> tuple[Call, dict[str, Any]]:
     facts = json.loads(path.read_text(encoding="utf-8"))
     plain = facts.pop("call")
     options = {name: from_plain(value) for name, value in plain.pop("options").items()}
-    return Call(options=options, **{name: from_plain(v) if name in ("predictions", "targets") else v for name, v in plain.items()}), facts
+    arrays = {name: from_plain(plain.pop(name)) for name in ("predictions", "targets")}
+    return Call(**arrays, options=options, **plain), facts
 
 
 def keep(folder: Path, call: Call, fault: Any) -> Path:

@@ -1,11 +1,12 @@
 """The doors that a call can be made through: each is a library, a kernel, and a way of calling.
 
-A door returns the outputs of the call as NumPy arrays, by name. Doors whose outputs must be the same to the bit say so by a
-key in common; docs/semantics.md has the promises.
+A door returns the outputs of the call as NumPy arrays, by name. Doors whose outputs must be the same to the bit say so
+by a key in common; docs/semantics.md has the promises.
 """
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +32,6 @@ FUNCTIONS: dict[str, Callable] = {
 }
 GRADIENTS = {name: xent.value_and_grad(FUNCTIONS[name]) for name in LOSSES}
 Outputs = dict[str, np.ndarray]
-
-
-class NotHere(Exception):
-    """A door that does not lead to this call, which only the call itself shows."""
 
 
 @functools.cache
@@ -85,7 +82,11 @@ class Door:
             return False
         if call.predictions is not None and not call.refused and call.predictions.dtype.name not in lib.dtypes:
             return False
-        if self.kernel and self.kernel != "generic" and (call.kind != "logits" or call.function in ("binary", "one_hot")):
+        if (
+            self.kernel
+            and self.kernel != "generic"
+            and (call.kind != "logits" or call.function in ("binary", "one_hot"))
+        ):
             return False
         if call.function == "one_hot" and (self.kernel or self.method != "value"):
             return False
@@ -115,7 +116,7 @@ class Door:
         return self.lib.raises_labels and call.validate != "never" and self.method not in TRACED
 
     def bits(self, call: Call, output: str) -> tuple | None:
-        """The key that outputs have in common which must be the same to the bit; None where no such thing is promised."""
+        """The key that outputs have in common which must be the same to the bit; None where that is not promised."""
         if self.method == "torch.func":
             return None  # the expressions of every library, not a kernel
         kernel = self.kernel or "its choice"
@@ -299,13 +300,15 @@ def merged_slices(lib: Library, call: Call) -> Outputs:
     bounds = [0, *options["cuts"], call.classes]
     parts = []
     shared = {name: options[name] for name in ("axis", "label_smoothing") if name in options}
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    lying = {name: call.layouts.get(name, "C") for name in ("predictions", "targets")}
+    for first, last in itertools.pairwise(bounds):
         index = tuple(slice(first, last) if one == axis else slice(None) for one in range(call.predictions.ndim))
-        x = placed(lib, call.predictions[index], call.layouts.get("predictions", "C"), axis)
-        t = placed(
-            lib, call.targets[index] if call.is_dense else call.targets, call.layouts.get("targets", "C"), axis if call.is_dense else None
-        )
-        told = {"targets" if call.is_dense else "labels": t, "first_class": first, "num_classes": call.classes}
+        x = placed(lib, call.predictions[index], lying["predictions"], axis)
+        told = {"first_class": first, "num_classes": call.classes}
+        if call.is_dense:
+            told["targets"] = placed(lib, call.targets[index], lying["targets"], axis)
+        else:
+            told["labels"] = placed(lib, call.targets, lying["targets"], None)
         with lib.strictly():
             parts.append(xent.partial(x, **told, **shared))
     parts = [parts[number] for number in options["order"]]
@@ -392,11 +395,9 @@ def kernels() -> list[str]:
 def doors(compiled: bool) -> tuple[Door, ...]:
     """Every door; with those that compile each shape anew, or without."""
     if compiled:
-        return (
-            Door("numpy", "numpy"),
-            *(Door(f"{variant} {method}", variant, method) for variant in ("jax", "jax-jit") for method in ("value", "gradient", "jax.grad")),
-            Door("jax slices", "jax", "slices"),
-        )
+        ways = [(variant, method) for variant in ("jax", "jax-jit") for method in ("value", "gradient", "jax.grad")]
+        through = (Door(f"{variant} {method}", variant, method) for variant, method in ways)
+        return Door("numpy", "numpy"), *through, Door("jax slices", "jax", "slices")
     every = [
         Door("numpy", "numpy"),
         Door("numpy gradient", "numpy", "gradient"),
@@ -417,6 +418,9 @@ def doors(compiled: bool) -> tuple[Door, ...]:
         Door("dask slices", "dask", "slices", share=0.1),
         Door("dask-split", "dask-split", share=0.1),
         Door("dask-split gradient", "dask-split", "gradient", share=0.1),
+        Door("cupy", "cupy"),
+        Door("cupy gradient", "cupy", "gradient"),
+        Door("cupy slices", "cupy", "slices"),
     ]
     for kernel in kernels():
         every += [
@@ -434,5 +438,3 @@ def doors(compiled: bool) -> tuple[Door, ...]:
 def door_named(name: str) -> Door | None:
     """The door of this name; None where its kernel is not installed."""
     return next((door for door in (*doors(False), *doors(True)) if door.name == name), None)
-
-

@@ -73,7 +73,9 @@ def draw(structure: Rng, values: Rng, *, is_small: bool = False) -> Call:
         kind = options["kind"] = choice(structure, ("probabilities", "log_probabilities"))
     make = draw_logits if kind == "logits" else draw_probabilities
     if function == "binary":
-        predictions = make(values, math.prod(shape[:-1]), math.prod(shape[-1:]), dtype, kind == "log_probabilities").reshape(shape)
+        predictions = make(
+            values, math.prod(shape[:-1]), math.prod(shape[-1:]), dtype, kind == "log_probabilities"
+        ).reshape(shape)
     else:
         batch = shape[:axis] + shape[axis + 1 :]
         flat = make(values, math.prod(batch), shape[axis], dtype, kind == "log_probabilities")

@@ -67,8 +67,8 @@ def run(
 ) -> Tally:
     """Draws and judges calls ``start, start + step, ...`` until the time or their number is over.
 
-    ``stops`` ends it at the first call with a fault; ``shrinks`` makes the first of each kind of fault small. They go into
-    the folder, if there is one.
+    ``stops`` ends it at the first call with a fault; ``shrinks`` makes the first of each kind of fault small. They go
+    into the folder, if there is one.
     """
     tally, kinds = Tally(), collections.Counter[tuple[str, str]]()
     begun = told = time.monotonic()

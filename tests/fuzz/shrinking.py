@@ -108,9 +108,7 @@ def without_entries(call: Call, axis: int, kept: np.ndarray) -> Iterator[Call]:
             if name == "sample_weight" and not is_classes:
                 along = axis if call.function == "binary" else axis - (axis > call.axis)
                 options[name] = np.take(value, kept, axis=along)
-            elif name == "class_weight" and is_classes:
-                options[name] = value[kept]
-            elif name == "pos_weight" and axis == call.predictions.ndim - 1:
+            elif axis == call.predictions.ndim - 1 if name == "pos_weight" else name == "class_weight" and is_classes:
                 options[name] = value[kept]
         elif isinstance(value, list) and name == "class_weight" and is_classes:
             options[name] = [value[one] for one in kept]

@@ -6,10 +6,12 @@ import numpy as np
 
 import xent
 from xent.errors import NotServed
+from xent.testing.budget import limits
 
+from .answers import Answer, Arithmetic, Number, answer_of
 from .calls import Call
-from .doors import Door, NotHere, Outputs
-from .exact_numbers import Number, expected_once, wide
+from .doors import Door, Outputs
+from .exact_numbers import wide
 
 
 class Fault(NamedTuple):
@@ -40,7 +42,7 @@ def faults(call: Call, doors: list[Door]) -> tuple[list[Fault], int]:
     for door in doors:
         try:
             outputs = door.outputs(call)
-        except (NotHere, NotServed):
+        except NotServed:
             continue
         except Exception as error:
             made += 1
@@ -63,9 +65,9 @@ def raised(call: Call, door: Door, error: Exception) -> list[Fault]:
     return [Fault(door.name, "", what, f"{type(error).__name__}: {error}"[:2000])]
 
 
-def answer(call: Call, door: Door) -> Any:
+def answer(call: Call, door: Door) -> Answer:
     # XLA's logarithms of probabilities are tens of ulps off near 1
-    return expected_once(call, flushes=door.flushes, log_ulps=64 if door.variant.startswith("jax") else 4)
+    return answer_of(call, Arithmetic(door.flushes, 64 if door.variant.startswith("jax") else 4))
 
 
 def wrong_numbers(call: Call, door: Door, outputs: Outputs) -> list[Fault]:
@@ -119,8 +121,6 @@ def wrong_number(output: np.ndarray, number: Number, door: Door) -> tuple[str, s
 
 
 def largest(dtype: np.dtype) -> float:
-    from xent.testing.budget import limits
-
     return float(np.iinfo(dtype).max if dtype.kind in "iu" else limits(dtype).max)
 
 
