@@ -33,37 +33,7 @@ def imported():
         assert door.lib is None or door.lib.name == door.variant
 
 
-def told(tally: farm.Tally) -> list[str]:
-    return [f"{call.function} at {fault.door}: {fault.what}: {fault.found}" for _, call, fault in tally.kept]
-
-
 # -------------------- what it says of xent
-
-
-def test_the_first_calls_of_a_seed_are_right():
-    assert told(farm.run(SEED, calls=25, compiled_share=0)) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_every_call_of_a_moment_is_right(part):
-    tally = farm.run(SEED, calls=150, start=25 + part, step=4, compiled_share=0)
-
-    assert told(tally) == []
-    assert tally.cases > 10 * 100
-
-
-@pytest.mark.slow
-def test_every_call_that_is_compiled_is_right():
-    assert told(farm.run(SEED, calls=12, compiled_share=1)) == []
-
-
-@pytest.mark.slow
-def test_every_call_through_one_kernel_is_right(forced):
-    tally = farm.run(SEED, calls=200, compiled_share=0, through=lambda door: door.kernel == forced)
-
-    assert told(tally) == []
-    assert tally.cases > 200
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)

@@ -78,7 +78,7 @@ class Door:
     def serves(self, call: Call) -> bool:
         """Whether the call can be made here."""
         lib = self.lib
-        if lib is None or (call.refused and self.method in ("row by row", "slices", "autograd", "torch.func")):
+        if lib is None or (call.refused and self.method in ("row by row", "slices", "autograd", *TRACED)):
             return False
         if call.predictions is not None and not call.refused and call.predictions.dtype.name not in lib.dtypes:
             return False
@@ -117,7 +117,7 @@ class Door:
 
     def bits(self, call: Call, output: str) -> tuple | None:
         """The key that outputs have in common which must be the same to the bit; None where that is not promised."""
-        if self.method == "torch.func":
+        if self.method in ("torch.func", "vmap"):
             return None  # the expressions of every library, not a kernel
         kernel = self.kernel or "its choice"
         is_plain = call.is_contiguous
@@ -362,6 +362,26 @@ def summed_gradient(function: str, jax: Any) -> Callable:
     return loss_and_gradient
 
 
+def by_vmap(door: Door, call: Call) -> Outputs:
+    """Every row in a call of its own, all of them at once, by the library's vmap."""
+    lib = door.lib
+    with with_wide_floats(lib, call):
+        told, named = arguments(lib, call)
+        vmap = lib.jax.vmap if lib.name.startswith("jax") else lib.torch.func.vmap
+        loss = vmap(functools.partial(FUNCTIONS[call.function], **named | {"axis": -1}))(*told)
+        return {"loss": lib.numpy(loss)}
+
+
+def can_be_mapped(call: Call) -> bool:
+    return (
+        call.function in ("sparse", "dense")
+        and call.predictions.ndim == 2
+        and call.axis == 1
+        and call.reduction == "none"
+        and "sample_weight" not in call.options
+    )
+
+
 def any_call(call: Call) -> bool:
     return call.function != "partial"
 
@@ -379,8 +399,9 @@ WAYS = {
     "autograd": Way(is_loss, by_autograd),
     "torch.func": Way(is_loss, by_torch_func),
     "jax.grad": Way(is_loss, by_jax_grad),
+    "vmap": Way(can_be_mapped, by_vmap),
 }
-TRACED = ("jax.grad", "torch.func")
+TRACED = ("jax.grad", "torch.func", "vmap")
 """The ways in which nothing can raise for the value of a label."""
 
 
@@ -397,7 +418,7 @@ def doors(compiled: bool) -> tuple[Door, ...]:
     if compiled:
         ways = [(variant, method) for variant in ("jax", "jax-jit") for method in ("value", "gradient", "jax.grad")]
         through = (Door(f"{variant} {method}", variant, method) for variant, method in ways)
-        return Door("numpy", "numpy"), *through, Door("jax slices", "jax", "slices")
+        return Door("numpy", "numpy"), *through, Door("jax slices", "jax", "slices"), Door("jax vmap", "jax", "vmap")
     every = [
         Door("numpy", "numpy"),
         Door("numpy gradient", "numpy", "gradient"),
@@ -409,6 +430,7 @@ def doors(compiled: bool) -> tuple[Door, ...]:
         Door("torch gradient", "torch", "gradient", share=0.7),
         Door("torch autograd", "torch", "autograd", share=0.7),
         Door("torch.func", "torch", "torch.func", share=0.15),
+        Door("torch vmap", "torch", "vmap", share=0.15),
         Door("torch slices", "torch", "slices", share=0.7),
         Door("array-api-strict", "array-api-strict", share=0.25),
         Door("array-api-strict gradient", "array-api-strict", "gradient", share=0.2),

@@ -23,6 +23,7 @@ from .verdict import Fault, faults
 CASES = Path(__file__).with_name("cases")
 COMPILED_SHARE, STRUCTURES = 0.02, 30
 KEPT_OF_A_KIND = 2
+OWN_FAULTS = 20
 
 
 @dataclass
@@ -70,6 +71,7 @@ def run(
     ``stops`` ends it at the first call with a fault; ``shrinks`` makes the first of each kind of fault small. They go
     into the folder, if there is one.
     """
+    own_faults = 0
     tally, kinds = Tally(), collections.Counter[tuple[str, str]]()
     begun = told = time.monotonic()
     with warnings.catch_warnings():
@@ -80,8 +82,11 @@ def run(
             try:
                 call, every = call_number(seed, number, compiled_share)
                 found, made = faults(call, [door for door in every if through(door)])
-            except Exception as error:  # a fault of the farm's own ends no run of hours
+            except Exception as error:  # a fault of the farm's own in a few calls ends no run of hours
                 tally.faults["the farm", f"call {number}", f"raises {type(error).__name__}"] += 1
+                own_faults += 1
+                if own_faults > OWN_FAULTS:
+                    raise
                 say(f"call {number}: " + traceback.format_exc())
                 continue
             tally.calls += 1
