@@ -145,6 +145,18 @@ def test_numpy_s_arrays_may_stand_beside_the_logits(lib: Library, words: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", CALLS)
+def test_healthy_rows_meet_no_nan_on_the_way(words: str) -> None:
+    jax = pytest.importorskip("jax")
+    call, (logits, *others) = CALLS[words]
+    others = [jax.numpy.asarray(np.minimum(array, 2) if array.dtype.kind == "i" else array) for array in others]
+    with jax.debug_nans(True):
+        slope = jax.grad(lambda logits: call(logits, *others).sum())(jax.numpy.asarray(logits))
+
+    assert np.isfinite(slope).all()
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
 @pytest.mark.parametrize("words", CALLS)
 def test_torch_compiles_it_as_one_graph(words: str) -> None:

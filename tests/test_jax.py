@@ -4,13 +4,15 @@ That the functions are right on arrays, eagerly and under ``jax.jit``, is part o
 ``jax`` and ``jax-jit``.
 """
 
+import contextlib
+import functools
 import importlib
 import math
 
 import ml_dtypes
 import numpy as np
 import pytest
-from expected import gradient_is_off, one_hot, same, same_bits, smooth
+from expected import gradient_is_off, loss_is_off, near, one_hot, same, same_bits, smooth
 
 import xent
 
@@ -145,11 +147,42 @@ def test_the_gradient_of_targets_is_infinite_at_a_masked_logit():
     assert np.allclose(slope, [[inf, math.log(2), math.log(2)]])
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-def test_forward_mode_in_the_targets_agrees_with_their_gradient_at_a_masked_logit():
-    logits, targets = jnp.asarray([-inf, 0.0, 0.5]), jnp.asarray([0.0, 0.25, 0.75])
+WEIGHTS = {"sample_weight": np.asarray([2.0]), "class_weight": [1, 2, 3], "reduction": "mean"}
 
-    assert np.allclose(jax.jacfwd(dense, 1)(logits, targets), jax.jacrev(dense, 1)(logits, targets))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [{}, WEIGHTS, {"label_smoothing": 0.1}], ids=["plain", "weighted", "smoothed"])
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
+def test_forward_mode_in_the_targets_agrees_with_their_gradient_at_a_masked_class(kind, told):
+    p = np.asarray([[0.0, 0.4, 0.6]], np.float32)
+    predictions = jnp.asarray(p) if kind == "probabilities" else jnp.log(p)
+    targets = jnp.asarray([[0.0, 0.25, 0.75]])
+    told = {name: jnp.asarray(one) if isinstance(one, np.ndarray) else one for name, one in told.items()}
+    loss = lambda t: dense(predictions, t, kind=kind, **told).sum()  # noqa: E731  # one line is enough
+    forwards, backwards = jax.jacfwd(loss)(targets), jax.jacrev(loss)(targets)
+
+    assert np.allclose(forwards, backwards)
+    assert np.isposinf(forwards[0, 0]) and np.isfinite(forwards[0, 1:]).all()
+    if not (kind != "logits" and "label_smoothing" in told):  # a class without probability that has a target
+        assert jax.jvp(loss, (targets,), (jnp.zeros_like(targets),))[1] == 0
+
+
+def test_a_binary_target_has_an_infinite_slope_at_a_certain_prediction_in_every_mode():
+    logits, targets = jnp.asarray([inf, inf, -inf, -inf, 0.0]), jnp.asarray([1.0, 0.0, 1.0, 0.0, 0.5])
+    expected = np.diag([-inf, -inf, inf, inf, 0.0])
+
+    for kind, given in (("logits", logits), ("probabilities", jax.nn.sigmoid(logits))):
+        loss = functools.partial(binary, kind=kind)
+        assert same(jax.jacfwd(loss, 1)(given, targets), expected)
+        assert same(jax.jacrev(loss, 1)(given, targets), expected)
+
+
+def test_the_slope_of_binary_probabilities_is_that_of_the_cross_entropy_at_their_ends_too():
+    p, targets = jnp.asarray([0.0, 1.0, 0.0, 1.0, 0.5]), jnp.asarray([0.0, 1.0, 1.0, 0.0, 0.5])
+    expected = [1.0, -1.0, -inf, inf, 0.0]
+
+    assert same(jax.grad(lambda p: binary(p, targets, kind="probabilities").sum())(p), expected)
+    assert same(xent.value_and_grad(binary)(p, targets, kind="probabilities")[1], expected)
 
 
 def test_constant_targets_leave_the_gradient_finite_at_a_masked_logit():
@@ -329,26 +362,125 @@ def test_jit_changes_no_bit_of_a_binary_loss(name):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-def test_jit_changes_no_bit_of_a_mean_whose_weights_are_constants_of_the_trace():
-    assert seeds_whose_bits_differ(sparse, OPTIONS["weighted mean"], seeds=8, is_constant=True) == set()
+@pytest.mark.parametrize("function", [sparse, dense, binary], ids=["sparse", "dense", "binary"])
+def test_jit_changes_no_bit_of_a_mean_whose_weights_are_constants_of_the_trace(function):
+    assert seeds_whose_bits_differ(function, OPTIONS["weighted mean"], seeds=4, is_constant=True) == set()
 
 
-@pytest.mark.parametrize("function", [sparse, xent.value_and_grad(sparse), jax.grad(lambda x, y: sparse(x, y).sum())])
-def test_healthy_rows_meet_no_nan_on_the_way(x, function):
-    with jax.debug_nans(True):
-        found = function(jnp.asarray(x, jnp.float32), jnp.asarray(LABELS))
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [sparse, dense, binary], ids=["sparse", "dense", "binary"])
+def test_a_call_of_constants_alone_has_the_bits_of_an_eager_one(function, x, t):
+    told = jnp.asarray(x, jnp.float32), jnp.asarray(LABELS if function is sparse else t)
+    for call in (functools.partial(function, reduction="mean"), xent.value_and_grad(function)):
+        constant = jax.jit(lambda call=call: call(*told))()
 
-    assert jax.tree.leaves(found)
+        assert all(map(same_bits, jax.tree.leaves(constant), jax.tree.leaves(call(*told))))
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-@pytest.mark.parametrize("function", [sparse, xent.value_and_grad(sparse)])
-def test_healthy_rows_meet_no_nan_on_the_way_without_jit(x, function):
-    with jax.debug_nans(True), jax.disable_jit():
-        found = function(jnp.asarray(x, jnp.float32), jnp.asarray(LABELS))
+# -------------------- NaN on the way
 
-    assert jax.tree.leaves(found)
+HEALTHY = [EDGES[name] for name in ("plain", "tie", "all-equal", "masked", "one-infinite")] + [[0.0, 200.0, 0.0]]
+PROBABLE = np.asarray([[0.5, 0.25, 0.25], [0, 1, 0], [0, 0.5, 0.5], [1, 0, 0], [0, 0, 1], [0, 1, 0]], np.float32)
+LIKELY = [0, 1, 2, 0, 2, 1]
+CALLS = {
+    "sparse": (sparse, HEALTHY, LIKELY),
+    "ignored": (functools.partial(sparse, ignore_index=1, reduction="mean"), HEALTHY, LIKELY),
+    "smoothed": (functools.partial(sparse, label_smoothing=0.1), HEALTHY[:3], LIKELY[:3]),
+    "dense": (functools.partial(dense, reduction=xent.Mean(empty=0.0)), HEALTHY, PROBABLE),
+    "probabilities": (functools.partial(dense, kind="probabilities"), PROBABLE, PROBABLE),
+    "log-probabilities": (functools.partial(sparse, kind="log_probabilities"), np.log(PROBABLE.clip(1e-9)), LIKELY),
+    "binary": (functools.partial(binary, pos_weight=2.0, reduction="mean"), HEALTHY, PROBABLE),
+    "binary probabilities": (functools.partial(binary, kind="probabilities"), PROBABLE, PROBABLE),
+}
+
+
+def told_of(name):
+    """A function, and its arrays: of rows whose answer is no NaN."""
+    function, predictions, targets = CALLS[name]
+    weight = np.asarray([1.0, 2.0, 0.0, 1.0, 0.5, 3.0][: len(predictions)], np.float32)
+    if name.startswith("binary"):
+        weight = np.broadcast_to(weight[:, None], np.shape(predictions))
+    weighted = functools.partial(function, sample_weight=jnp.asarray(weight))
+    return weighted, jnp.asarray(predictions, jnp.float32), jnp.asarray(targets)
+
+
+def forwards_and_backwards(function, x, y):
+    """The loss, and its gradient in every way."""
+    slope = jax.grad(lambda x: function(x, y).sum())(x)
+    return (
+        function(x, y),
+        xent.value_and_grad(function)(x, y),
+        slope,
+        jax.jvp(lambda x: function(x, y), (x,), (jnp.ones_like(x),)),
+    )
+
+
+def other_functions(x, y):
+    """What every function but the losses makes of them."""
+    parts = [xent.partial(x[:, cut], labels=y, first_class=cut.start, num_classes=3) for cut in CUTS]
+    whole = xent.finish(xent.merge(*parts))
+    return whole, xent.row_statistics(x, y), xent.softmax(x), xent.log_softmax(x), xent.logsumexp(x), xent.one_hot(y, 3)
+
+
+CUTS = slice(0, 1), slice(1, 2), slice(2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_jitted", [False, True], ids=["disable_jit", "jit"])
+@pytest.mark.parametrize("name", CALLS)
+def test_healthy_rows_meet_no_nan_on_the_way_of_a_loss(name, is_jitted):
+    told = told_of(name)
+    with jax.debug_nans(True), contextlib.nullcontext() if is_jitted else jax.disable_jit():
+        found = forwards_and_backwards(*told)
+
+    assert not any(np.isnan(one).any() for one in jax.tree.leaves(found))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_jitted", [False, True], ids=["disable_jit", "jit"])
+def test_healthy_rows_meet_no_nan_on_the_way_of_the_other_functions(is_jitted):
+    told = jnp.asarray(HEALTHY, jnp.float32), jnp.asarray(LIKELY)
+    with jax.debug_nans(True), contextlib.nullcontext() if is_jitted else jax.disable_jit():
+        found = other_functions(*told)
+
+    assert not any(np.isnan(one).any() for one in jax.tree.leaves(found))
+
+
+def test_jax_debug_nans_finds_a_row_without_a_softmax():
+    logits = jnp.asarray([EDGES["plain"], EDGES["nan"]])
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        sparse(logits, jnp.asarray([0, 0]))
+
+
+def test_finite_answers_of_compiled_calls_meet_jax_debug_infs():
+    with jax.debug_infs(True):
+        found = forwards_and_backwards(sparse, jnp.asarray(HEALTHY[:3], jnp.float32), jnp.asarray([0, 1, 2]))
+
+    assert all(np.isfinite(one).all() for one in jax.tree.leaves(found))
+
+
+# -------------------- the error budget
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [33, 47, 300, 4099])
+def test_many_equal_terms_keep_the_budget_without_float64(classes):
+    rng = np.random.default_rng(5)
+    logits = -np.abs(rng.standard_normal((7, 1)) * np.asarray([[0.01], [1], [10]])[rng.integers(0, 3, 7)])
+    logits = np.broadcast_to(logits, (7, classes)).astype(np.float32)
+    logits[:, classes // 2] = 0
+    targets = rng.random((7, classes)).astype(np.float32)
+    targets /= targets.sum(-1, keepdims=True)
+    loss, slope = xent.value_and_grad(dense)(jnp.asarray(logits), jnp.asarray(targets))
+
+    assert not loss_is_off(loss, logits, targets, flushes=True)
+    assert not gradient_is_off(slope, logits, targets, flushes=True)
+
+
+def test_the_largest_numbers_beside_one_infinity_have_no_probability():
+    largest = float(np.finfo(np.float32).max)
+
+    assert same(xent.softmax(jnp.asarray([inf, largest, largest, 0.0])), [1, 0, 0, 0])
 
 
 def test_a_scan_over_masked_logits_has_a_finite_gradient():
@@ -359,6 +491,34 @@ def test_a_scan_over_masked_logits_has_a_finite_gradient():
         return jax.lax.scan(lambda sum, row: (sum + dense((row + shift)[None], targets)[0], None), 0.0, logits)[0]
 
     assert np.isfinite(jax.grad(total)(2.0))
+
+
+# -------------------- exported calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["sum", "mean", xent.Mean("all")], ids=str)
+@pytest.mark.parametrize("function", [sparse, dense, binary], ids=["sparse", "dense", "binary"])
+def test_a_call_is_exported_for_any_number_of_rows(function, reduction, rng):
+    export = importlib.import_module("jax.export")
+    call = functools.partial(function, reduction=reduction)
+    targets_shape = "n" if function is sparse else "n, 3"
+    scope = export.SymbolicScope()
+    shapes = [export.symbolic_shape(shape, scope=scope) for shape in ("n, 3", targets_shape)]
+    dtypes = jnp.float32, jnp.int32 if function is sparse else jnp.float32
+    exported = export.export(jax.jit(call))(*map(jax.ShapeDtypeStruct, shapes, dtypes))
+    for rows in (1, 5, 1000):
+        logits = jnp.asarray(rng.standard_normal((rows, 3)), jnp.float32)
+        targets = jnp.asarray(rng.integers(0, 3, rows) if function is sparse else rng.random((rows, 3)), dtypes[1])
+
+        assert near(exported.call(logits, targets), call(logits, targets))
+
+
+def test_a_symbolic_number_of_classes_is_refused():
+    export = importlib.import_module("jax.export")
+    logits = jax.ShapeDtypeStruct(export.symbolic_shape("5, c"), jnp.float32)
+    with pytest.raises(ValueError, match=r"`predictions` must have a fixed number of classes, got shape \(5, c\)"):
+        export.export(jax.jit(lambda x: sparse(x, jnp.asarray(LABELS))))(logits)
 
 
 # -------------------- labels and traces

@@ -371,6 +371,16 @@ def known_classes(function: str, predictions: Array, axis: int) -> None:
         )
 
 
+def fixed_classes(function: str, predictions: Array, axis: int) -> None:
+    """The number of classes is a number, and not a symbol of ``jax.export``; those of the rows may be symbols."""
+    if not isinstance(predictions.shape[axis], int):
+        shape = ", ".join(map(str, predictions.shape))
+        raise ValueError(
+            f"{function}: `predictions` must have a fixed number of classes, got shape ({shape}). "
+            "Write the classes of the symbolic shape as a number; the rows may be symbols."
+        )
+
+
 def known_chunks(problem: Any) -> None:
     """The chunks of a lazy array are arrays."""
     if not problem.views:

@@ -175,4 +175,6 @@ def finish(partial: Partial, /) -> Array:
     checks.partials("finish", (partial,))
     xp = arrays.namespace(partial.max)
     with arrays.without_fp_warnings():
-        return xp.where(partial.target_sum == 0, xp.nan, fold.finish(xp, partial))
+        # −1 is the sum of no classes, of which the loss is NaN
+        rest = xp.where(partial.target_sum == 0, -1.0, partial.sum_exp_rest)
+        return fold.finish(xp, partial._replace(sum_exp_rest=rest))

@@ -708,8 +708,8 @@ def softmax(logits: Array, axis: int) -> Array:
 def clipped_probabilities(p: Array) -> Array:
     """The probabilities in [ε, 1 − ε], in their own dtype; the gradient is 0 outside, and for NaN."""
     xp = array_namespace(p)
-    least, most, nan = (scalar_like(value, p) for value in (EPSILON, 1 - EPSILON, math.nan))
-    outside = xp.where(p < least, least, xp.where(p > most, most, nan))
+    least, most = (scalar_like(value, p) for value in (EPSILON, 1 - EPSILON))
+    outside = xp.where(p < least, least, xp.where(p > most, most, nan_where(xp, xp.isnan(p), p)))
     return xp.where((p >= least) & (p <= most), p, outside)
 
 

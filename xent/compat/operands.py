@@ -259,11 +259,14 @@ def is_label(labels: Array, classes: int, axis: int) -> Array:
 
 def nan_where(xp: Any, condition: Array, like: Array) -> Array:
     """NaN where the condition holds, else 0: a constant of the dtype of ``like``."""
-    return xp.where(condition, math.nan, xp.zeros_like(like))
+    zeros = xp.zeros_like(like)
+    if is_jax_array(like):  # subtle: jax_debug_nans refuses a constant of NaN, be it selected away
+        return xp.sqrt(xp.where(condition, -1.0, zeros))
+    return xp.where(condition, math.nan, zeros)
 
 
 def nan_where_invalid(xp: Any, losses: Array, invalid: Array, *, gradient: bool) -> Array:
     """The losses, NaN where they are invalid; so is their gradient there, or else it is as it was."""
     if gradient:
-        return losses * xp.where(invalid, math.nan, xp.ones_like(losses))
+        return losses * (1 + nan_where(xp, invalid, losses))
     return losses + nan_where(xp, invalid, losses)

@@ -175,12 +175,13 @@ def softmax_cross_entropy_with_integer_labels(
         losses = nan_where_invalid(xp, losses, infinite_label, gradient=False)
         first = xp.astype(logits[(*[slice(None)] * class_axis, 0)], losses.dtype, copy=False)
         # subtle: adding the logit of class 0 to its loss leaves the gradient of the log-partition function
-        return xp.astype(losses + xp.where(inside, 0.0, first + math.nan), dtype, copy=False)
+        losses = nan_where_invalid(xp, losses + xp.where(inside, 0.0, first), ~inside, gradient=False)
+        return xp.astype(losses, dtype, copy=False)
     counted = xp.any(mask, axis=class_axis)
     at_label = xp.where(is_label(labels, classes, class_axis) & expand_dims(counted, class_axis), logits, 0.0)
     negative_logit = xent.sparse_cross_entropy(at_label, labels, axis=class_axis, kind="log_probabilities")
     losses = xent.logsumexp(masked_logits(xp, logits, mask, class_axis), axis=class_axis)
-    losses = losses + xp.where(inside, negative_logit, math.nan)
+    losses = nan_where_invalid(xp, losses + xp.where(inside, negative_logit, 0.0), ~inside, gradient=False)
     return xp.astype(xp.where(counted, losses, 0.0), dtype, copy=False)
 
 

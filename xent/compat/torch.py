@@ -60,6 +60,7 @@ from .operands import (
     is_label,
     is_readable,
     library,
+    nan_where,
     nan_where_invalid,
     require_array,
     stop_gradient,
@@ -446,7 +447,7 @@ def in_unit_interval(xp: Any, values: Array, name: str) -> Array:
         if not bool(xp.all(inside)):
             raise RuntimeError(f"binary_cross_entropy: all elements of {name} should be between 0 and 1.")
         return values
-    return xp.where(inside, values, math.nan)
+    return xp.where(inside, values, nan_where(xp, ~inside, values))
 
 
 # -------------------- labels and weights
@@ -499,7 +500,7 @@ def is_ignored(xp: Any, labels: Array, ignore_index: int) -> Array:
 
 def where_valid(xp: Any, gathered: Array, labels: LabelIndices) -> Array:
     """The values gathered at the labels: 0 for ignored rows, NaN for bad labels."""
-    return xp.where(labels.ignored, 0.0, xp.where(labels.bad, math.nan, gathered))
+    return xp.where(labels.ignored, 0.0, xp.where(labels.bad, nan_where(xp, labels.bad, gathered), gathered))
 
 
 def class_weights(function: str, weight: Array, input: Array) -> Array:
@@ -561,7 +562,8 @@ def dense_losses(xp: Any, input: Array, targets: Array, weight: Array | None, ig
 
 def weigh(xp: Any, losses: Array, weight: Array) -> Array:
     """The weighted losses; NaN, without NumPy's warning, for an infinite loss of weight 0."""
-    return xp.where((weight == 0) & xp.isinf(losses), math.nan, losses) * weight
+    invalid = (weight == 0) & xp.isinf(losses)
+    return xp.where(invalid, nan_where(xp, invalid, losses), losses) * weight
 
 
 def negative_log(xp: Any, logarithm: Any, value: Array, pole: float) -> Array:
@@ -577,5 +579,5 @@ def reduce_losses(xp: Any, losses: Array, weights: Array, reduction: str, dtype:
         losses, denominator = xp.sum(losses), xp.sum(weights)
         if reduction == "mean":
             empty = denominator == 0
-            losses = xp.where(empty, math.nan, losses / xp.where(empty, 1.0, denominator))
+            losses = xp.where(empty, nan_where(xp, empty, losses), losses / xp.where(empty, 1.0, denominator))
     return xp.astype(losses[...], dtype, copy=False)

@@ -19,6 +19,12 @@ def softplus(xp: Any, logits: Array) -> Array:
     return xp.where(logits > 0, logits, 0.0) + xp.log1p(xp.exp(-xp.abs(logits)))
 
 
+def product(xp: Any, a: Array, b: Array) -> Array:
+    """a · b, where 0 · ±∞ is 0; NaN stays NaN."""
+    # subtle: selected before the product, so that no NaN is made on the way
+    return xp.where((b == 0) & xp.isinf(a), 0.0, a) * xp.where((a == 0) & xp.isinf(b), 0.0, b)
+
+
 def costs(xp: Any, predictions: Array, kind: str) -> tuple[Array, Array]:
     """What a certain yes and a certain no would cost: −log p and −log(1 − p)."""
     if kind == "logits":

@@ -105,7 +105,7 @@ def shifted_block(xp: Any, logits: Array) -> ShiftedBlock:
     highest = xp.max(logits, axis=-1)  # (rows,)
     classes = xp.arange(logits.shape[-1], device=getattr(logits, "device", None))
     first = classes == xp.argmax(logits, axis=-1)[:, None]  # (rows, classes)
-    gap = xp.where(first, 0.0, highest[:, None] - logits)
+    gap = xp.where(first, 0.0, highest[:, None] - xp.where(first, 0.0, logits))  # subtle: ∞ − ∞ is not taken
     gap = xp.where(logits == -math.inf, math.inf, gap)
     rest = total(xp, xp.where(first, 0.0, xp.exp(-gap)))
     rest = xp.astype(rest, logits.dtype, copy=False)
@@ -150,7 +150,7 @@ def partial_dense(xp: Any, logits: Array, targets: Array) -> Partial:
     """The partial of one block with soft targets (rows, classes) in the compute dtype."""
     block = shifted_block(xp, logits)
     # subtle: select, never multiply: a −inf logit with target 0 costs nothing, and 0 · inf is NaN
-    gaps = xp.where(targets == 0, 0.0, targets * block.gap)
+    gaps = targets * xp.where(targets == 0, 0.0, block.gap)
     gap, mass = (xp.astype(total(xp, terms), block.max.dtype, copy=False) for terms in (gaps, targets))
     return Partial(block.max, block.sum_exp_rest, gap, mass)
 
@@ -160,7 +160,8 @@ def step_between(xp: Any, a: Partial, b: Partial) -> tuple[Array, Array]:
     swap = (b.max > a.max) | xp.isnan(b.max)  # a NaN is the maximum of both, whichever side it is on
     high, low = xp.where(swap, b.max, a.max), xp.where(swap, a.max, b.max)
     # subtle: +inf where the lower block is empty or masked; two +inf stay NaN, as they should
-    return swap, xp.where(low == -math.inf, math.inf, high - low)
+    is_masked = low == -math.inf
+    return swap, xp.where(is_masked, math.inf, high - xp.where(is_masked, 0.0, low))
 
 
 def ordered(xp: Any, swap: Array, a: Array, b: Array) -> tuple[Array, Array]:
@@ -177,7 +178,7 @@ def merge(xp: Any, a: Partial, b: Partial) -> Partial:
     return Partial(
         xp.where(swap, b.max, a.max),
         rest_hi + (1 + rest_lo) * xp.exp(-step),
-        gap_hi + gap_lo + xp.where(sum_lo == 0, 0.0, sum_lo * step),
+        gap_hi + gap_lo + sum_lo * xp.where(sum_lo == 0, 0.0, step),
         sum_hi + sum_lo,
     )
 
@@ -192,7 +193,8 @@ def merge_tree(xp: Any, parts: list[Any], merge: Any = merge) -> Any:
 
 def log1p_rest(xp: Any, partial: Partial) -> Array:
     """log(1 + r) of each row; NaN if every logit is −inf."""
-    return xp.log1p(xp.where(partial.sum_exp_rest < 0, math.nan, partial.sum_exp_rest))
+    # subtle: the logarithm makes the NaN, for jax_debug_nans refuses one that is selected away
+    return xp.log1p(xp.where(partial.sum_exp_rest < 0, -2.0, partial.sum_exp_rest))
 
 
 def finish(xp: Any, partial: Partial) -> Array:

@@ -20,6 +20,8 @@ class BinaryFunctions(NamedTuple):
     """(xp, predictions, kind) to the costs of a certain yes and a certain no, elementwise."""
     slopes: Callable[[Any, Array, str], tuple[Array, Array]] = binary.slopes
     """The derivatives of the costs."""
+    product: Callable[[Any, Array, Array], Array] = binary.product
+    """(xp, a, b) to a · b, where 0 · ±∞ is 0, in its derivatives too."""
     add: Callable[[Any, Array], Array] = pairwise_sum
     """(xp, values) to their sum, 0-d, wide."""
     constant: Callable[[Array], Array] = lambda values: values
@@ -44,20 +46,20 @@ def run_binary(
     positive = 1.0 if weights.positive is None else weights.positive
     positive = float(positive) if checks.is_real(positive) else xp.astype(positive, dtype, copy=False)
     masses = t * positive, 1 - t
-    loss = xp.reshape(weighted_sum(xp, masses, functions.costs(xp, x, kind)), (-1,))
+    loss = xp.reshape(weighted_sum(xp, functions, masses, functions.costs(xp, x, kind)), (-1,))
     value = reducer.reduce(xp, loss, rows)
     value = xp.reshape(value, x.shape) if reducer.reduction == "none" else value
     if problem.method == "loss":
         return value
     scale = xp.reshape(reducer.scale(xp, rows, functions.constant(loss)), x.shape)
-    gradient = weighted_sum(xp, masses, functions.slopes(xp, x, kind))
+    gradient = weighted_sum(xp, functions, masses, functions.slopes(xp, x, kind))
     gradient = xp.astype(xp.where(scale == 0, 0.0, gradient * scale), predictions.dtype, copy=False)
     return functions.constant(value), functions.constant(gradient)
 
 
-def weighted_sum(xp: Any, masses: tuple[Array, Array], values: tuple[Array, Array]) -> Array:
+def weighted_sum(
+    xp: Any, functions: BinaryFunctions, masses: tuple[Array, Array], values: tuple[Array, Array]
+) -> Array:
     """mass · value of yes and of no, added: 0 where a mass is 0 and its value infinite, NaN where a value is."""
-    yes, no = (
-        mass * xp.where((mass == 0) & xp.isinf(value), 0.0, value) for mass, value in zip(masses, values, strict=True)
-    )
+    yes, no = (functions.product(xp, mass, value) for mass, value in zip(masses, values, strict=True))
     return yes + no

@@ -30,6 +30,7 @@ class Pieces(NamedTuple):
     softmax: Callable[[Array], Array]
     log_softmax: Callable[[Array], Array]
     logsumexp: Callable[[Array], Array]  # -> (rows,)
+    add_classes: Callable[[Array], Array]  # (rows, classes) -> their sums (rows,)
     binary: BinaryFunctions
 
     @property
@@ -109,7 +110,7 @@ def traced_call(
     if problem.op == "dense" and off != 0.0:
         flat_targets = on * flat_targets + off
     if rows.ignored is not None:
-        x = xp.where(rows.ignored[:, None], 0.0, x)
+        x = xp.where(rows.ignored[:, None], 1.0 if options.kind == "probabilities" else 0.0, x)
     return TracedCall(xp, pieces, problem, predictions, x, flat_targets, on, off, rows)
 
 
@@ -144,20 +145,16 @@ def loss_of_rows(call: TracedCall) -> Array:
     if kind == "logits":
         loss = call.pieces.loss(call.predictions, call.targets, call.on, call.off)
     else:
-        loss = loss_of_probabilities(xp, call.predictions, call.soft, kind)
+        loss = loss_of_probabilities(call, kind)
     if call.rows.bad is not None:
         loss = loss * xp.where(call.rows.bad, math.nan, 1.0)
     return reduction.counted(xp, loss, call.rows.ignored)
 
 
-def loss_of_probabilities(xp: Any, predictions: Array, soft: Array, kind: str) -> Array:
-    """Σ t_j (−log p_j), for the library's own derivatives; 0 where t and p are."""
-    costs_nothing = (soft == 0) & (predictions == (0.0 if kind == "probabilities" else -math.inf))
-    safe = xp.where(costs_nothing, 1.0 if kind == "probabilities" else 0.0, predictions)
-    if kind == "probabilities":
-        return xp.sum(soft * (0.0 - xp.log(safe)), axis=-1)
-    # subtle: a factor, for the slope of a NaN is to be NaN too
-    return xp.sum(soft * (0.0 - safe * xp.where(xp.isnan(safe), math.nan, 1.0)), axis=-1)
+def loss_of_probabilities(call: TracedCall, kind: str) -> Array:
+    """Σ t_j (−log p_j), for the library's own derivatives; 0 where t and p are: what a certain yes would cost."""
+    costs, _ = call.pieces.binary.costs(call.xp, call.predictions, kind)
+    return call.pieces.add_classes(call.pieces.binary.product(call.xp, call.soft, costs))
 
 
 def run_loss(call: TracedCall) -> Array:
@@ -220,16 +217,16 @@ def run_statistics(call: TracedCall) -> RowStatistics:
         label_probability = xp.where(xp.isnan(constant(loss)), math.nan, fold.gather(xp, p, labels)[0])
     finite_log_p = xp.where(p == 0, 0.0, log_p)  # subtle: 0 · −inf, and its derivative, are to be 0
     values, log_values = constant(x), constant(log_p)
-    order = statistics.statistics(xp, values, labels, fold.gather(xp, values, labels)[0])
+    rank = statistics.rank(xp, values, labels, fold.gather(xp, values, labels)[0])
     has_no_order = xp.any(xp.isnan(log_values), axis=-1) | (xp.max(log_values, axis=-1) == -math.inf)
     result = RowStatistics(
         loss,
         lse,
         label_probability,
         fold.gather(xp, p, xp.argmax(values, axis=-1))[0],
-        xp.where(has_no_order, -1, order.label_rank),
-        0.0 - xp.sum(p * finite_log_p, axis=-1),
-        xp.sum(p * p, axis=-1),
+        xp.where(has_no_order, -1, rank),
+        0.0 - pieces.add_classes(p * finite_log_p),
+        pieces.add_classes(p * p),
     )
     result = statistics.without_label(xp, result, call.rows)
     return RowStatistics(*(call.batched(field) for field in result))

@@ -21,12 +21,14 @@ from ...contract.plan import Plan
 from ...contract.problem import Problem, Weights
 from ..generic import traced
 from ..generic.rows import rows_of
-from .autodiff import PIECES
+from .autodiff import PIECES, xp
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call."""
     problem, inputs = plan.problem, (predictions, targets, *weights)
+    if problem.op != "binary":
+        checks.fixed_classes(problem.function, predictions, problem.axis)
     if problem.raises and problem.op == "sparse" and not any(isinstance(value, jax.core.Tracer) for value in inputs):
         check_labels(problem, predictions.shape[problem.axis], targets, weights)
     if isinstance(weights.classes, list | tuple):
@@ -37,8 +39,15 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
 @functools.lru_cache(maxsize=1024)
 def compiled(problem: Problem) -> Callable[..., Any]:
     """The call as a function that XLA compiles once for every shape."""
-    run_whole: Callable[..., Any] = jax.jit(functools.partial(traced.run, jnp, PIECES, problem))
-    return run_whole
+
+    def run_whole(predictions: Array, targets: Array | None, weights: Weights) -> Any:
+        # subtle: XLA would compute with constants as it compiles, in another order, and fuse what makes the arrays with
+        # what reads them: other bits. One barrier for each, for one around all would give a constant a derivative
+        arrays = jax.tree.map(jax.lax.optimization_barrier, (predictions, targets, weights))
+        return traced.run(xp, PIECES, problem, *arrays)
+
+    jitted: Callable[..., Any] = jax.jit(run_whole)
+    return jitted
 
 
 def check_labels(problem: Problem, classes: int, labels: Array | None, weights: Weights) -> None:

@@ -175,12 +175,18 @@ def wide_sum(xp: Any, values: Array) -> Array:
     return torch.sum(values, dtype=torch.float64)
 
 
+def add_classes(terms: Array) -> Array:
+    """The sums over the classes (rows, classes) to (rows,), taken in float64."""
+    return torch.sum(terms, -1, dtype=torch.float64).to(terms.dtype)
+
+
 TRANSFORMED = Pieces(
     loss=lambda logits, *targets: Loss.apply(logits, soft_targets(logits, *targets)),
     residual=lambda logits, *targets: Residual.apply(logits, soft_targets(logits, *targets)),
     softmax=Softmax.apply,
     log_softmax=LogSoftmax.apply,
     logsumexp=LogSumExp.apply,
+    add_classes=add_classes,
     binary=BinaryFunctions(
         costs=lambda xp, predictions, kind: Costs.apply(predictions, kind),
         slopes=lambda xp, predictions, kind: Slopes.apply(predictions, kind),

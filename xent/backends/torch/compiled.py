@@ -19,7 +19,7 @@ from ...numerics import binary, fold, gradient, tangents
 from ...numerics.fold import Partial
 from ..generic.binary import BinaryFunctions
 from ..generic.traced import Pieces, untargeted
-from .autograd import soft_targets, times_cotangents, wide_sum, xp
+from .autograd import add_classes, soft_targets, times_cotangents, wide_sum, xp
 
 
 class Loss(torch.autograd.Function):
@@ -123,6 +123,7 @@ COMPILED = Pieces(
     softmax=Softmax.apply,
     log_softmax=LogSoftmax.apply,
     logsumexp=LogSumExp.apply,
+    add_classes=add_classes,
     binary=BinaryFunctions(
         costs=lambda xp, predictions, kind: Costs.apply(predictions, kind), add=wide_sum, constant=torch.Tensor.detach
     ),
