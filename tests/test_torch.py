@@ -3,6 +3,7 @@
 That the functions are right on plain tensors is part of the tests that run on the variant ``torch``.
 """
 
+import functools
 import importlib
 import math
 import subprocess
@@ -522,12 +523,47 @@ def test_forward_mode_and_jvp_agree_with_the_gradient(x, rng):
     assert torch.allclose(func.jvp(lambda x: sparse(x, LABELS), (x.detach(),), (change,))[1], expected)
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-def test_forward_mode_in_the_targets_agrees_with_their_gradient_at_a_masked_logit():
-    logits, targets = torch.tensor([-inf, 0.0, 0.5]), torch.tensor([0.0, 0.25, 0.75])
+WEIGHTS = {"sample_weight": torch.tensor([2.0]), "class_weight": [1, 2, 3], "reduction": "mean"}
 
-    assert torch.allclose(func.jacfwd(dense, 1)(logits, targets), func.jacrev(dense, 1)(logits, targets))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [{}, WEIGHTS, {"label_smoothing": 0.1}], ids=["plain", "weighted", "smoothed"])
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
+def test_forward_mode_in_the_targets_agrees_with_their_gradient_at_a_masked_class(kind, told):
+    p, targets = torch.tensor([[0.0, 0.4, 0.6]]), torch.tensor([[0.0, 0.25, 0.75]])
+    predictions = p if kind == "probabilities" else torch.log(p)
+    loss = lambda t: dense(predictions, t, kind=kind, **told).sum()  # noqa: E731  # one line is enough
+    forwards = func.jacfwd(loss)(targets)
+
+    assert torch.allclose(forwards, func.jacrev(loss)(targets))
+    assert torch.isposinf(forwards[0, 0]) and torch.isfinite(forwards[0, 1:]).all()
+    assert func.jvp(loss, (targets,), (torch.zeros_like(targets),))[1] == 0
+
+
+@pytest.mark.parametrize("way", [func.jacfwd, func.jacrev], ids=["forward", "reverse"])
+def test_a_binary_target_has_an_infinite_slope_at_a_certain_prediction_in_every_mode(way):
+    logits, targets = torch.tensor([inf, inf, -inf, -inf, 0.0]), torch.tensor([1.0, 0.0, 1.0, 0.0, 0.5])
+    expected = torch.diag(torch.tensor([-inf, -inf, inf, inf, 0.0]))
+
+    for kind, given in (("logits", logits), ("probabilities", torch.sigmoid(logits))):
+        assert torch.equal(way(functools.partial(binary, kind=kind), 1)(given, targets), expected)
+
+
+@pytest.mark.parametrize("way", [func.jacfwd, func.jacrev], ids=["forward", "reverse"])
+@pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
+def test_the_slope_at_a_certain_binary_prediction_is_that_of_value_and_grad_in_every_mode(way, kind):
+    p, targets = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5]), torch.tensor([0.0, 1.0, 1.0, 0.0, 0.5])
+    given = p if kind == "probabilities" else torch.log(p)
+    _, expected = xent.value_and_grad(binary)(given, targets, kind=kind)
+
+    assert torch.equal(way(functools.partial(binary, kind=kind))(given, targets).diagonal(), expected)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
+def test_a_binary_nan_has_slope_nan_though_neither_answer_counts(kind):
+    prediction, yes = leaf([nan]), torch.ones(1, dtype=torch.float64)
+
+    assert gradient(binary(prediction, yes, kind=kind, pos_weight=0.0), prediction).isnan().all()
 
 
 def test_forward_mode_skips_an_ignored_row_of_nan():

@@ -19,10 +19,15 @@ def softplus(xp: Any, logits: Array) -> Array:
     return xp.where(logits > 0, logits, 0.0) + xp.log1p(xp.exp(-xp.abs(logits)))
 
 
-def product(xp: Any, a: Array, b: Array) -> Array:
-    """a · b, where 0 · ±∞ is 0; NaN stays NaN."""
+def weighted(xp: Any, mass: Array, value: Array) -> Array:
+    """mass · value: 0 where the mass is 0 and the value infinite, NaN where one of them is."""
     # subtle: selected before the product, so that no NaN is made on the way
-    return xp.where((b == 0) & xp.isinf(a), 0.0, a) * xp.where((a == 0) & xp.isinf(b), 0.0, b)
+    return mass * xp.where((mass == 0) & xp.isinf(value), 0.0, value)
+
+
+def product(xp: Any, a: Array, b: Array) -> Array:
+    """a · b, where 0 · ±∞ is 0 whichever is which, as a derivative of :func:`weighted` asks for."""
+    return weighted(xp, xp.where((b == 0) & xp.isinf(a), 0.0, a), b)
 
 
 def costs(xp: Any, predictions: Array, kind: str) -> tuple[Array, Array]:

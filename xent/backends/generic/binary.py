@@ -20,8 +20,8 @@ class BinaryFunctions(NamedTuple):
     """(xp, predictions, kind) to the costs of a certain yes and a certain no, elementwise."""
     slopes: Callable[[Any, Array, str], tuple[Array, Array]] = binary.slopes
     """The derivatives of the costs."""
-    product: Callable[[Any, Array, Array], Array] = binary.product
-    """(xp, a, b) to a · b, where 0 · ±∞ is 0, in its derivatives too."""
+    product: Callable[[Any, Array, Array], Array] = binary.weighted
+    """(xp, mass, value) to mass · value, where 0 · ±∞ is 0, in its derivatives too."""
     add: Callable[[Any, Array], Array] = pairwise_sum
     """(xp, values) to their sum, 0-d, wide."""
     constant: Callable[[Array], Array] = lambda values: values

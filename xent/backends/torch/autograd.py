@@ -8,6 +8,7 @@ Imports torch at its top, because its classes are torch's; it is itself imported
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,6 +118,27 @@ def times_cotangents(slopes: tuple[Array, Array], factors: tuple[Array, Array]) 
     return yes, no
 
 
+def change_of_factor(multiply: Any, factor: Array, other: Array, cotangents: Array) -> Array:
+    """What a cotangent of the product of two factors says of one; that of a NaN is NaN, unless the cotangent is 0."""
+    change = multiply(tangents.calm(xp, other, cotangents), cotangents)
+    return xp.where(xp.isnan(factor) & (cotangents != 0), math.nan, change)
+
+
+class Product(Transformable):
+    """a · b of one shape, where 0 · ±∞ is 0."""
+
+    @staticmethod
+    def forward(a: Array, b: Array) -> Array:
+        return binary.product(xp, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> tuple[Array | None, Array | None]:
+        a, b = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        of_a = change_of_factor(Product.apply, a, b, cotangents) if needs[0] else None
+        return of_a, change_of_factor(Product.apply, b, a, cotangents) if needs[1] else None
+
+
 class Elementwise(Transformable):
     """A function of binary predictions of any shape, and of their kind."""
 
@@ -190,6 +212,7 @@ TRANSFORMED = Pieces(
     binary=BinaryFunctions(
         costs=lambda xp, predictions, kind: Costs.apply(predictions, kind),
         slopes=lambda xp, predictions, kind: Slopes.apply(predictions, kind),
+        product=lambda xp, a, b: Product.apply(a, b),
         add=lambda xp, values: Total.apply(xp.astype(values, torch.float64)),
         constant=torch.Tensor.detach,
     ),

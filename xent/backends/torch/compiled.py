@@ -19,7 +19,7 @@ from ...numerics import binary, fold, gradient, tangents
 from ...numerics.fold import Partial
 from ..generic.binary import BinaryFunctions
 from ..generic.traced import Pieces, untargeted
-from .autograd import add_classes, soft_targets, times_cotangents, wide_sum, xp
+from .autograd import add_classes, change_of_factor, soft_targets, times_cotangents, wide_sum, xp
 
 
 class Loss(torch.autograd.Function):
@@ -88,6 +88,25 @@ class LogSumExp(torch.autograd.Function):
         return gradient.scaled(xp, gradient.softmax(xp, logits, Partial(highest, rest, rest, rest)), cotangent)
 
 
+class Product(torch.autograd.Function):
+    """a · b of one shape, where 0 · ±∞ is 0, once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.save_for_backward(a, b)
+        return binary.product(xp, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: Array) -> tuple[Array, Array]:
+        a, b = ctx.saved_tensors
+        return change_of_factor(multiply, a, b, cotangents), change_of_factor(multiply, b, a, cotangents)
+
+
+def multiply(a: Array, b: Array) -> Array:
+    """a · b, where 0 · ±∞ is 0, not differentiable."""
+    return binary.product(xp, a, b)
+
+
 class Costs(torch.autograd.Function):
     """The costs of a yes and a no, once differentiable."""
 
@@ -125,6 +144,9 @@ COMPILED = Pieces(
     logsumexp=LogSumExp.apply,
     add_classes=add_classes,
     binary=BinaryFunctions(
-        costs=lambda xp, predictions, kind: Costs.apply(predictions, kind), add=wide_sum, constant=torch.Tensor.detach
+        costs=lambda xp, predictions, kind: Costs.apply(predictions, kind),
+        product=lambda xp, a, b: Product.apply(a, b),
+        add=wide_sum,
+        constant=torch.Tensor.detach,
     ),
 )
