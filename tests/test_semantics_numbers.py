@@ -193,7 +193,6 @@ def test_nan_among_probabilities_under_a_soft_target_stays_in_its_row(lib, kind)
     assert same(np.isnan(loss), [True, False])
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
 @pytest.mark.variants("jax", "jax-jit")
 @pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
 def test_nan_among_probabilities_beside_a_one_hot_of_bools_stays_in_its_row(lib, kind):
