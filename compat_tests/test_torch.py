@@ -474,13 +474,37 @@ def test_labels_of_other_integers_are_taken_where_torch_refuses(dtype: torch.dty
         peer.cross_entropy(logits, label)
 
 
-def test_no_classes_are_an_error_of_another_type() -> None:
-    logits, label = torch.zeros((1, 0)), torch.tensor([0])
+@pytest.mark.parametrize("labels", [torch.tensor([-100]), torch.zeros(0, dtype=torch.int64)], ids=["ignored", "none"])
+def test_no_classes_have_a_mean_of_nan_in_torch_only(labels: torch.Tensor) -> None:
+    logits = torch.zeros((len(labels), 0))
 
-    with pytest.raises(IndexError):
-        peer.cross_entropy(logits, label)
-    with pytest.raises(ValueError, match="at least one class"):
-        compat.cross_entropy(logits, label)
+    assert peer.cross_entropy(logits, labels).isnan()
+    with pytest.raises(IndexError, match="at least one class"):
+        compat.cross_entropy(logits, labels)
+
+
+def test_class_weights_with_an_axis_more_are_taken_by_torch_only() -> None:
+    logits, labels, weight = torch.zeros((1, 2, 3)), torch.zeros((1, 3), dtype=torch.int64), torch.ones((1, 2))
+
+    assert float(peer.nll_loss(logits, labels, weight)) == 0
+    with pytest.raises(RuntimeError, match="one for each class"):
+        compat.nll_loss(logits, labels, weight)
+
+
+def test_one_label_in_an_array_is_smoothed_where_torch_refuses() -> None:
+    logits, label = torch.tensor([0.0, 2.0, 1.0]), torch.tensor([1])
+
+    with pytest.raises(RuntimeError, match="shape"):
+        peer.cross_entropy(logits, label, label_smoothing=0.1)
+    torch.testing.assert_close(
+        compat.cross_entropy(logits, label, label_smoothing=0.1),
+        peer.cross_entropy(logits, label[0], label_smoothing=0.1),
+    )
+
+
+def test_the_linear_layer_is_in_torch_only() -> None:
+    assert hasattr(peer, "linear_cross_entropy")
+    assert not hasattr(compat, "linear_cross_entropy")
 
 
 # -------------------- signatures, dtypes, warnings, errors
@@ -503,6 +527,13 @@ def test_the_dtype_of_the_answer_is_torch_s(name: str, first: torch.dtype, secon
     arrays = torch.zeros((2, 3), dtype=first), torch.full((2, 3), 0.5, dtype=second)
 
     assert getattr(compat, name)(*arrays).dtype == getattr(peer, name)(*arrays).dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int64])
+def test_weights_have_a_say_in_the_dtype_of_a_loss_of_probabilities(dtype: torch.dtype) -> None:
+    arrays = torch.zeros((2, 3)), torch.full((2, 3), 0.5), torch.ones(3, dtype=dtype)
+
+    torch.testing.assert_close(compat.cross_entropy(*arrays), peer.cross_entropy(*arrays))
 
 
 @pytest.mark.parametrize(("size_average", "reduce"), [*itertools.product((None, True, False), repeat=2)])
@@ -538,6 +569,32 @@ REFUSED = {
     "a negative label": lambda f: f.nll_loss(torch.zeros((1, 2)), torch.tensor([-1])),
     "another number of rows": lambda f: f.cross_entropy(torch.zeros((2, 3)), torch.tensor([0, 1, 1])),
     "another number of rows of log-probabilities": lambda f: f.nll_loss(torch.zeros((2, 3)), torch.tensor([0, 1, 1])),
+    **{
+        f"{words}, {name}": lambda f, name=name, arrays=arrays: getattr(f, name)(*arrays)
+        for name in ("cross_entropy", "nll_loss")
+        for words, arrays in {
+            "labels of other pixels": (torch.zeros((2, 3, 5)), torch.zeros((2, 4), dtype=torch.int64)),
+            "labels without pixels": (torch.zeros((2, 3, 5)), torch.tensor([0, 1])),
+            "labels in a column": (torch.zeros((2, 3)), torch.tensor([[0], [1]])),
+            "labels of other rows and more axes": (torch.zeros((2, 3)), torch.zeros((3, 2), dtype=torch.int64)),
+            "one label of many rows": (torch.zeros((2, 3)), torch.tensor(0)),
+            "two labels of one row": (torch.zeros(3), torch.tensor([0, 1])),
+            "labels of one row in a matrix": (torch.zeros(3), torch.tensor([[0, 1]])),
+            "labels of floats": (torch.zeros((2, 3)), torch.zeros(2)),
+            "labels of bools": (torch.zeros((2, 3)), torch.zeros(2, dtype=torch.bool)),
+            "logits of integers": (torch.zeros((2, 3), dtype=torch.int64), torch.tensor([0, 1])),
+            "no class axis": (torch.tensor(0.0), torch.tensor([0])),
+            "no classes": (torch.zeros((1, 0)), torch.tensor([0])),
+            "no classes, weights of three": (torch.zeros((1, 0)), torch.tensor([0]), torch.ones(3)),
+            "too few class weights": (torch.zeros((1, 3)), torch.tensor([0]), torch.ones(2)),
+            "class weights of another shape": (torch.zeros((1, 3)), torch.tensor([0]), torch.ones((1, 3))),
+        }.items()
+    },
+    "smoothing above 1, of other rows": lambda f: f.cross_entropy(
+        torch.zeros((3, 4)), torch.arange(4), label_smoothing=1.2
+    ),
+    "smoothing above 1, of probabilities": lambda f: f.cross_entropy(*[torch.ones((1, 2))] * 2, label_smoothing=1.2),
+    "too few class weights of probabilities": lambda f: f.cross_entropy(*[torch.ones((1, 3))] * 2, torch.ones(2)),
     "probabilities of integers": lambda f: f.cross_entropy(torch.zeros((1, 2)), torch.tensor([[0, 1]])),
     "probabilities with an ignored label": lambda f: f.cross_entropy(*[torch.ones((1, 2))] * 2, ignore_index=1),
     "too few class weights": lambda f: f.cross_entropy(torch.zeros((1, 3)), torch.tensor([0]), torch.ones(2)),
@@ -551,6 +608,8 @@ REFUSED = {
     "probabilities above 1": lambda f: f.binary_cross_entropy(torch.tensor([1.1]), torch.tensor([0.0])),
     "probabilities of NaN": lambda f: f.binary_cross_entropy(torch.tensor([nan]), torch.tensor([0.0])),
     "binary targets above 1": lambda f: f.binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.5])),
+    "binary probabilities of integers": lambda f: f.binary_cross_entropy(*[torch.ones(2, dtype=torch.int64)] * 2),
+    "binary logits of integers": lambda f: getattr(f, LOGITS)(torch.ones(2, dtype=torch.int64), torch.ones(2)),
     "binary targets of another shape": lambda f: f.binary_cross_entropy(torch.zeros(2), torch.zeros((1, 2))),
     "binary targets of another shape, from logits": lambda f: getattr(f, LOGITS)(torch.zeros(2), torch.zeros((1, 2))),
     "a weight larger than the input": lambda f: getattr(f, LOGITS)(*[torch.zeros((2, 2))] * 2, torch.ones((3, 2, 2))),

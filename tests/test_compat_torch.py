@@ -159,7 +159,14 @@ ERRORS = {
         lambda: compat.nll_loss(SOFT, pytest.importorskip("dask.array").from_array(LABELS)),
     ),
     "an unknown reduction": (ValueError, "not a valid value", lambda: compat.nll_loss(LOGITS, LABELS, reduction="x")),
-    "no class axis": (ValueError, "class axis", lambda: compat.nll_loss(LOGITS[0, 0], LABELS[0])),
+    **{
+        f"no class axis, {error.__name__} in {name}": (
+            error,
+            rf"{name}: `input` must have at least one class, got shape \(\)\. Pass shape \(C,\)",
+            lambda name=name: getattr(compat, name)(LOGITS[0, 0], LABELS),
+        )
+        for name, error in (("cross_entropy", IndexError), ("nll_loss", ValueError))
+    },
     "smoothing above 1": (RuntimeError, "at most 1", lambda: compat.cross_entropy(LOGITS, LABELS, label_smoothing=2.0)),
     "integers for probabilities": (
         RuntimeError,
@@ -172,13 +179,24 @@ ERRORS = {
         lambda: compat.cross_entropy(SOFT, LABELS, WEIGHT[:2]),
     ),
     "too few labels": (ValueError, "one label a row", lambda: compat.nll_loss(SOFT, LABELS[:1])),
+    **{
+        f"labels of other pixels in {name}": (
+            RuntimeError,
+            rf"{name}: `target` must have shape \(2, 5\), got \(2, 4\)\. Pass one label a row",
+            lambda name=name: getattr(compat, name)(np.zeros((2, 3, 5)), np.zeros((2, 4), int)),
+        )
+        for name in ("cross_entropy", "nll_loss")
+    },
     "targets of another shape": (ValueError, "shape of `input`", lambda: compat.binary_cross_entropy(SOFT, SOFT[0])),
     "a number out of range": (RuntimeError, "between 0 and 1", lambda: compat.binary_cross_entropy(SOFT + 1, SOFT)),
-    "integers for log-probabilities": (
-        TypeError,
-        "nll_loss: `input` must be real floating",
-        lambda: compat.nll_loss(LOGITS > 0, LABELS),
-    ),
+    **{
+        f"integers for logits in {name}": (
+            NotImplementedError,
+            rf"{name}: `input` must be real floating, got bool\[4, 3\] on numpy\. Cast it to float32",
+            lambda name=name, target=target: getattr(compat, name)(LOGITS > 0, target),
+        )
+        for name, target in zip(compat.__all__, (SOFT, SOFT, LABELS, LABELS), strict=True)
+    },
     "labels in a list": (
         TypeError,
         "cross_entropy: `target` must be an array, got list",
@@ -195,14 +213,25 @@ ERRORS = {
         "`ignore_index` must be an int, got None",
         lambda: compat.nll_loss(SOFT, LABELS, ignore_index=None),
     ),
-    "labels of floats": (TypeError, "`target` must be integers", lambda: compat.nll_loss(SOFT, SOFT[:, 0])),
-    "no classes": (ValueError, "at least one class", lambda: compat.nll_loss(SOFT[:, :0], LABELS)),
+    **{
+        f"labels of floats in {name}": (
+            RuntimeError,
+            rf"{name}: `target` must be integers, got float32\[4\] on numpy\. Cast them",
+            lambda name=name: getattr(compat, name)(SOFT, SOFT[:, 0]),
+        )
+        for name in ("cross_entropy", "nll_loss")
+    },
+    "no classes": (IndexError, "at least one class", lambda: compat.nll_loss(SOFT[:, :0], LABELS)),
+    "no classes of probabilities": (
+        IndexError,
+        r"cross_entropy: .* at least one class, got shape \(4, 0\)",
+        lambda: compat.cross_entropy(SOFT[:, :0], SOFT[:, :0], label_smoothing=0.5),
+    ),
     "a label out of range": (
         IndexError,
         "nll_loss: .* the first, at position 1, is 3",
         lambda: compat.nll_loss(SOFT, LABELS + np.asarray([0, 2, 0, 0])),
     ),
-    "integers for input": (TypeError, "real floating", lambda: compat.binary_cross_entropy(LABELS, LABELS)),
     "a weight that is larger": (
         RuntimeError,
         "must broadcast",

@@ -31,13 +31,16 @@ Not followed:
 | labels of other integer dtypes, weights of other floating ones, binary targets of integers | RuntimeError | taken |
 | uint8 label 156 with smoothing and ``ignore_index`` −100 | ignored | counted |
 | ``label_smoothing`` 1 and −inf at the label | NaN | +inf |
-| zero classes | IndexError or NaN | ValueError |
+| zero classes, of no rows, of ignored labels or of probabilities | 0 or NaN | an IndexError, as for labels |
+| class weights of shape (1, C), for images | taken | RuntimeError: weights have shape (C,) |
+| (C,) logits, a label of shape (1,), smoothed | RuntimeError | the one label |
+| ``linear_cross_entropy``, ``LinearCrossEntropyLoss`` | a layer and its loss at once | not here: xent has no linear loss |
 | mean where the weights of the labels sum to 0 | NaN or ±inf, its gradient NaN | NaN, 0 |
 | a NaN among the class weights, on Dask | NaN for its labels | NaN for all |
 | the class weights' derivative, from labels or of binary losses | RuntimeError | computed |
 | ``nll_loss`` on Dask | O(N) | a pass over the classes |
 | gradient of a binary target, p at 0 or 1, or an infinite logit | infinite | ±100, or NaN-free limits |
-| errors | torch's | where xent raises, xent's: LabelError is an IndexError; TypeError for a wrong dtype |
+| the words of errors, and the first of several | torch's | xent's words, which say what to pass; the type is torch's |
 """
 
 from __future__ import annotations
@@ -114,12 +117,14 @@ def cross_entropy(
     Raises
     ------
     IndexError
-        If a label is out of range: :class:`xent.LabelError`, where xent raises it.
+        If a label is out of range, or there is no class: :class:`xent.LabelError`.
+    ValueError
+        If there are more or fewer labels than rows, or the reduction is unknown.
     RuntimeError
-        If ``label_smoothing`` is above 1, a target of the input's shape is not floating, or ``ignore_index`` is ≥ 0
-        for probabilities.
-    TypeError, ValueError
-        As in :func:`xent.sparse_cross_entropy`, or for an unknown reduction.
+        If ``label_smoothing`` is above 1, ``ignore_index`` is ≥ 0 for probabilities, or shapes or dtypes do not fit in
+        another way.
+    TypeError
+        If an argument is no array, or one of another library.
 
     References
     ----------
@@ -135,21 +140,24 @@ def cross_entropy(
     reduction = reduction_of(size_average, reduce, reduction)
     input, target, weight = checked_arrays("cross_entropy", input, target, weight=weight)
     ignore_index = index_of("cross_entropy", ignore_index)
-    xp, axis = array_namespace(input), class_axis(input)
+    soft = has_shape(target, input.shape)
+    if soft and (is_integer(target) or ignore_index >= 0):
+        raise RuntimeError(
+            "cross_entropy: `target` must be floating and `ignore_index` negative where the target has the input's "
+            f"shape, got {target.dtype} and {ignore_index}. Pass probabilities, or labels without the class axis."
+        )
     if label_smoothing > 1:
         raise RuntimeError(
             f"cross_entropy: `label_smoothing` must be at most 1, got {label_smoothing!r}. Pass a share."
         )
-    smoothing = max(label_smoothing, 0.0)
-    if has_shape(target, input.shape):
-        if is_integer(target) or ignore_index >= 0:
-            raise RuntimeError(
-                "cross_entropy: `target` must be floating and `ignore_index` negative where the target has the input's "
-                f"shape, got {target.dtype} and {ignore_index}. Pass probabilities, or labels without the class axis."
-            )
+    smoothing = label_smoothing if label_smoothing > 0 else 0.0
+    target = target if soft else one_label(input, target)
+    require_classes("cross_entropy", input, None if soft else target, weight)
+    xp, axis = array_namespace(input), class_axis(input)
+    if soft:
         losses = dense_losses(xp, input, smoothed(target, smoothing, input), weight)
-        return reduce_losses(xp, losses, xp.ones_like(losses), reduction, xp.result_type(input, target))
-    target = one_label(input, target)
+        floating = [input, target] if weight is None or is_integer(weight) else [input, target, weight]
+        return reduce_losses(xp, losses, xp.ones_like(losses), reduction, xp.result_type(*floating))
     if weight is not None and smoothing > 0:
         row_weights = label_weights("cross_entropy", input, target, weight, ignore_index)
         ignored = is_ignored(xp, target, ignore_index)
@@ -190,7 +198,7 @@ def nll_loss(
 
     Raises
     ------
-    IndexError, TypeError, ValueError
+    IndexError, ValueError, RuntimeError, TypeError
         As in :func:`cross_entropy`.
 
     References
@@ -208,13 +216,8 @@ def nll_loss(
     input, target, weight = checked_arrays("nll_loss", input, target, weight=weight)
     ignore_index = index_of("nll_loss", ignore_index)
     target = one_label(input, target)
+    require_classes("nll_loss", input, target, weight)
     xp, axis = array_namespace(input), class_axis(input)
-    require_floating("nll_loss", input, "log-probabilities")
-    batch = (*input.shape[:axis], *input.shape[axis + 1 :])
-    if not has_shape(target, batch):
-        raise ValueError(
-            f"nll_loss: `target` must have shape {batch}, got {tuple(target.shape)}. Pass one label a row."
-        )
     if is_dask_array(input):  # it cannot gather along an axis
         at_label = xp.where(is_label(target, input.shape[axis], axis), input, 0.0)
         losses = xent.sparse_cross_entropy(
@@ -257,7 +260,7 @@ def binary_cross_entropy(
     ------
     RuntimeError
         If a value lies outside [0, 1] and can be read; the result is NaN instead on Dask, JAX or a GPU, and under a
-        transform of torch's.
+        transform of torch's. If the input is not floating, or a weight does not broadcast to it.
     ValueError
         If the shapes differ, or the reduction is unknown.
 
@@ -276,7 +279,7 @@ def binary_cross_entropy(
     input, target, weight = checked_arrays("binary_cross_entropy", input, target, weight=weight)
     xp = array_namespace(input)
     require_same_shape("binary_cross_entropy", input, target)
-    require_floating("binary_cross_entropy", input, "probabilities")
+    require_floating("binary_cross_entropy", input)
     p = in_unit_interval(xp, xp.astype(input, wide_dtype(xp, input), copy=False), "input")
     t = in_unit_interval(xp, xp.astype(target, p.dtype, copy=False), "target")
     fixed = stop_gradient(p)
@@ -320,10 +323,10 @@ def binary_cross_entropy_with_logits(
 
     Raises
     ------
-    TypeError, ValueError
-        As in :func:`xent.binary_cross_entropy`, or for an unknown reduction.
+    ValueError
+        If the shapes differ, or the reduction is unknown.
     RuntimeError
-        If a weight does not broadcast to the input.
+        If the input is not floating, or a weight does not broadcast to it.
 
     References
     ----------
@@ -341,6 +344,7 @@ def binary_cross_entropy_with_logits(
     input, target, weight, pos_weight = checked_arrays(function, input, target, weight=weight, pos_weight=pos_weight)
     xp = array_namespace(input)
     require_same_shape(function, input, target)
+    require_floating(function, input)
     if pos_weight is None or tuple(pos_weight.shape) in ((), tuple(input.shape[-1:])):
         losses = xent.binary_cross_entropy(input, target, pos_weight=pos_weight)
     else:  # subtle: flat, xent's one number for each output is one for each element
@@ -375,8 +379,6 @@ def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str)
 
 def class_axis(input: Array) -> int:
     """The class axis: 1, or 0 for an input of one axis."""
-    if input.ndim == 0:
-        raise ValueError("`input` must have a class axis, got a 0-d array. Pass shape (C,) or (N, C, ...).")
     return 0 if input.ndim == 1 else 1
 
 
@@ -414,10 +416,46 @@ def one_label(input: Array, target: Array) -> Array:
     return target[0] if input.ndim == 1 and tuple(target.shape) == (1,) and is_integer(target) else target
 
 
-def require_floating(function: str, input: Array, meaning: str) -> None:
-    """Raises TypeError for an input of integers."""
+def require_classes(function: str, input: Array, labels: Array | None, weight: Array | None) -> None:
+    """Raises, in torch's order, unless input, labels and the weights of classes fit; None for labels if there are none."""
+    axis = class_axis(input)
+    if input.ndim == 0:
+        raise no_class(function, input)
+    require_floating(function, input)
+    if labels is not None:
+        batch = (*input.shape[:axis], *input.shape[axis + 1 :])
+        if not has_shape(labels, batch):
+            other_rows = labels.ndim == 1 if axis == 0 else tuple(labels.shape[:1]) != tuple(input.shape[:1])
+            raise (ValueError if other_rows else RuntimeError)(
+                f"{function}: `target` must have shape {batch}, got {tuple(labels.shape)}. Pass one label a row."
+            )
+        if not is_integer(labels) or "bool" in str(labels.dtype):
+            raise RuntimeError(f"{function}: `target` must be integers, got {describe(labels)}. Cast them.")
+        if weight is not None and is_integer(weight):
+            raise RuntimeError(f"{function}: `weight` must be real floating, got {describe(weight)}. Cast it.")
+    if weight is not None and tuple(weight.shape) != (input.shape[axis],):
+        raise RuntimeError(
+            f"{function}: `weight` must have shape {(input.shape[axis],)} (one for each class), "
+            f"got {tuple(weight.shape)}. Pass all classes."
+        )
+    if input.shape[axis] == 0:
+        raise no_class(function, input)
+
+
+def no_class(function: str, input: Array) -> xent.LabelError:
+    """The error for no class axis or no classes: a ValueError and an IndexError, of which torch raises one or the other."""
+    return xent.LabelError(
+        f"{function}: `input` must have at least one class, got shape {tuple(input.shape)}. "
+        "Pass shape (C,) or (N, C, ...)."
+    )
+
+
+def require_floating(function: str, input: Array) -> None:
+    """Raises NotImplementedError, a RuntimeError, for an input of integers."""
     if is_integer(input):
-        raise TypeError(f"{function}: `input` must be real floating, got {input.dtype}. Pass {meaning}.")
+        raise NotImplementedError(
+            f"{function}: `input` must be real floating, got {describe(input)}. Cast it to float32."
+        )
 
 
 def require_same_shape(function: str, input: Array, target: Array) -> None:
@@ -464,10 +502,6 @@ class LabelIndices(NamedTuple):
 def label_indices(function: str, classes: int, labels: Array, ignore_index: int) -> LabelIndices:
     """The labels as indices; raises LabelError for a bad one if it can be read."""
     xp = array_namespace(labels)
-    if classes == 0:
-        raise ValueError(f"{function}: `input` must have at least one class, got none. Pass all classes.")
-    if not is_integer(labels) or "bool" in str(labels.dtype):
-        raise TypeError(f"{function}: `target` must be integers, got {labels.dtype}. Cast them.")
     ignored = is_ignored(xp, labels, ignore_index)
     wide = widen_labels(labels, classes)
     inside = (wide >= 0) & (wide < classes)
@@ -503,14 +537,8 @@ def where_valid(xp: Any, gathered: Array, labels: LabelIndices) -> Array:
     return xp.where(labels.ignored, 0.0, xp.where(labels.bad, nan_where(xp, labels.bad, gathered), gathered))
 
 
-def class_weights(function: str, weight: Array, input: Array) -> Array:
+def class_weights(weight: Array, input: Array) -> Array:
     """The weight of each class, (C,), with the axes that follow the class axis."""
-    classes = input.shape[class_axis(input)]
-    if tuple(weight.shape) != (classes,):
-        raise RuntimeError(
-            f"{function}: `weight` must have shape {(classes,)} (one for each class), got {tuple(weight.shape)}. "
-            "Pass all classes."
-        )
     following = input.ndim - class_axis(input) - 1
     return weight[(slice(None), *[None] * following)]
 
@@ -521,12 +549,9 @@ def label_weights(function: str, input: Array, labels: Array, weight: Array | No
     if weight is None:
         ones = xp.ones_like(labels, dtype=wide_dtype(xp, input))
         return xp.where(is_ignored(xp, labels, ignore_index), 0.0, ones)
-    if is_integer(weight):
-        raise RuntimeError(f"{function}: `weight` must be real floating, got {weight.dtype}. Cast it.")
-    by_class = class_weights(function, weight, input)
     if is_dask_array(input):  # subtle: it gathers along no axis, and broadcasts to no shape that it does not know
         return xent.sparse_cross_entropy(  # minus the "log-probability" of the label is its weight
-            xp.zeros_like(input) - by_class,
+            xp.zeros_like(input) - class_weights(weight, input),
             labels,
             axis=class_axis(input),
             kind="log_probabilities",
@@ -549,7 +574,7 @@ def smoothed(targets: Array, smoothing: float, input: Array) -> Array:
 def dense_losses(xp: Any, input: Array, targets: Array, weight: Array | None, ignored: Array | None = None) -> Array:
     """The losses of class-weighted targets, row by row, with torch's NaN for infinite logits."""
     axis = class_axis(input)
-    targets = targets if weight is None else targets * class_weights("cross_entropy", weight, input)
+    targets = targets if weight is None else targets * class_weights(weight, input)
     counted = None if ignored is None else ~ignored
     losses = xent.cross_entropy(input, targets, axis=axis, sample_weight=counted)
     infinite = xp.any(input == math.inf, axis=axis)
