@@ -141,6 +141,25 @@ def test_an_ignored_row_costs_0_whatever_it_holds():
     assert np.isfinite(keras.SparseCategoricalCrossentropy(ignore_class=-1)(Y, p))
 
 
+@pytest.mark.parametrize("ignored", [None, -1])
+@pytest.mark.parametrize(
+    ("labels", "axis"), [(Y[:1], -1), (Y[:, None, None], -1), (Y[:3], 1), (Y[0], -1), (Y, 0)], ids=str
+)
+def test_labels_that_are_not_one_for_each_row_are_refused(labels, axis, ignored):
+    words = r"the labels must have shape \(\d,\), got \(.*\) for predictions \(4, 3\)\. Pass one label for each row"
+    with pytest.raises(ValueError, match=words):
+        keras.sparse_categorical_crossentropy(labels, P, ignore_class=ignored, axis=axis)
+
+
+@pytest.mark.parametrize("function", [keras.categorical_focal_crossentropy, keras.CategoricalFocalCrossentropy])
+def test_a_softmax_over_one_class_is_warned_about(function):
+    with pytest.warns(UserWarning, match=r"one class is always sure, got axis 0 of \(1, 3\)\. Is it a sigmoid\?"):
+        if function is keras.CategoricalFocalCrossentropy:
+            function(from_logits=True, axis=0)(T[:1], P[:1])
+        else:
+            function(T[:1], P[:1], from_logits=True, axis=0)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_functions_keep_the_dtype_of_the_predictions_and_objects_have_their_own(dtype):
     for name, (call, predictions, targets) in CALLS.items():
@@ -169,6 +188,11 @@ def test_bad_input_gives_an_error_that_says_what_to_pass():
         keras.categorical_crossentropy(Y, P)
     with pytest.raises(TypeError, match="binary_crossentropy: the predictions must be real floating, got int64"):
         keras.binary_crossentropy(T, np.zeros((4, 3), int))
+    for function in (keras.categorical_crossentropy, keras.categorical_focal_crossentropy):
+        with pytest.raises(IndexError, match=r"must have a class axis, got a 0-d array\. Pass shape \(C,\)"):
+            function(T[0, 0], P[0, 0])
+    with pytest.raises(ValueError, match="the labels must have shape"):
+        keras.sparse_categorical_crossentropy(Y[0], P[0, 0])
     with pytest.raises(ValueError, match="`axis` must be an integer, got True"):
         keras.categorical_crossentropy(T, P, axis=True)
     with pytest.raises(ValueError, match=r"CategoricalCrossentropy: `reduction` must be one of .*, got 'median'"):

@@ -200,7 +200,49 @@ def test_the_axes_of_more_targets_count_from_the_end() -> None:
     )
 
 
+@pytest.mark.variants("torch", "jax")
+@pytest.mark.parametrize("words", ["targets", "labels", "yes or no"])
+def test_numpy_s_logits_may_stand_beside_labels(lib: Library, words: str) -> None:
+    call, (logits, labels) = CALLS[words]
+    result = call(logits, lib.asarray(labels))
+
+    assert isinstance(result, lib.array_type)
+    np.testing.assert_allclose(lib.to_numpy(result), call(logits, labels), rtol=1e-6)
+
+
+@pytest.mark.variants("numpy", "array-api-strict", "torch", "jax", "dask")
+@pytest.mark.parametrize("name", [name for name in compat.__all__ if "integer" not in name])
+def test_shapes_that_do_not_fit_are_jax_s_type_of_error(lib: Library, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"{name}: shapes must broadcast, got \(4, 3\) and \(3, 3\)\. Reshape one"):
+        lib.apply(getattr(compat, name), FINITE, SOFT[:3])
+
+
+@pytest.mark.variants("numpy", "torch", "jax")
+def test_a_mask_that_does_not_fit_is_a_value_error(lib: Library) -> None:
+    def call(x, t, m):
+        return compat.softmax_cross_entropy(x, t, where=m)
+
+    with pytest.raises(ValueError, match=r"shapes must broadcast, got \(4, 3\) and \(4, 3\) and \(3, 1\)"):
+        lib.apply(call, FINITE, SOFT, HELD[:3, 0])
+    with pytest.raises(ValueError, match=r"`where` must have the axes of the logits or of the examples, got \(4, 3\)"):
+        lib.apply(call, FINITE[0], SOFT[0], HELD)
+    with pytest.raises(ValueError, match=r"`where` must have the axes of the logits or of the examples, got \(3,\)"):
+        lib.apply(call, FINITE[None], SOFT[None], HELD[0])
+
+
 ERRORS = {
+    **{
+        f"no classes, {words}": (
+            ValueError,
+            r"`logits` must have at least one class, got \(4, 0\)",
+            lambda name=name, labels=labels: getattr(compat, name)(FINITE[:, :0], labels),
+        )
+        for words, name, labels in (
+            ("targets", "softmax_cross_entropy", SOFT[:, :0]),
+            ("labels", "softmax_cross_entropy_with_integer_labels", np.zeros(4, int)),
+            ("one label", "softmax_cross_entropy_with_integer_labels", np.zeros(1, int)),
+        )
+    },
     "an axis twice": (
         ValueError,
         "softmax_cross_entropy: .* each axis once",

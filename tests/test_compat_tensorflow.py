@@ -175,6 +175,41 @@ def test_a_loss_that_its_dtype_cannot_hold_is_infinite_and_no_warning():
     assert tf.sigmoid_cross_entropy_with_logits(np.float16([3.0]), np.float16([-60000.0])) == np.inf
 
 
+@pytest.mark.variants("numpy", "array-api-strict", "torch", "jax", "dask")
+@pytest.mark.parametrize(
+    ("labels", "logits", "axis"),
+    [
+        (T[:2], X, -1),
+        (T[:, :2], X, -1),
+        (T, X[:1], -1),
+        (np.asarray(T[0, 0]), X, -1),
+        (T[0], np.asarray(X[0, 0]), -1),
+        (T[0], X, 0),
+        (T[:0], X, 1),
+    ],
+    ids=["rows", "classes", "rows of logits", "a number", "logits of no axis", "other axes", "none"],
+)
+def test_targets_that_do_not_broadcast_are_a_value_error(lib, labels, logits, axis):
+    words = r"`labels` must broadcast to the rows and the classes of the logits, \(.*\), got \(.*\)\. Give them"
+    with pytest.raises(ValueError, match=words):
+        lib.apply(lambda x, t: tf.softmax_cross_entropy_with_logits(t, x, axis=axis), logits, labels)
+
+
+@pytest.mark.variants("numpy", "torch", "jax")
+@pytest.mark.parametrize(
+    ("labels", "logits", "axis"),
+    [((0, 4), (0, 4), -1), ((1, 4), (0, 4), -1), ((4,), (2, 0, 4), -1), ((1, 0), (4, 0), 0)],
+)
+def test_no_rows_have_no_losses(lib, labels, logits, axis):
+    result = lib.call(
+        lambda x, t: tf.softmax_cross_entropy_with_logits(t, x, axis=axis),
+        np.zeros(logits, np.float32),
+        np.zeros(labels, np.float32),
+    )
+
+    assert result.shape == tuple(np.delete(logits, axis))
+
+
 def test_bad_input_gives_an_error_that_says_what_to_pass():
     strict = pytest.importorskip("array_api_strict")
     with pytest.raises(xent.LabelError, match=r"`labels` must lie in \[0, 4\), got 1 outside"):
@@ -189,6 +224,11 @@ def test_bad_input_gives_an_error_that_says_what_to_pass():
         tf.weighted_cross_entropy_with_logits(strict.asarray(Z), X, 3.0)
     with pytest.raises(TypeError, match="`off_value` must have the dtype of `on_value`, got float32 and int32"):
         tf.one_hot([1], 2, 1.0, 0)
+    with pytest.raises(TypeError, match=r"`depth` must be an int, got 2\.0\. Pass int\(depth\)"):
+        tf.one_hot([1], 2.0)
+    for value in ([1, 2], np.ones(2)):
+        with pytest.raises(ValueError, match="`on_value` and `off_value` must be numbers"):
+            tf.one_hot([1], 2, value)
     with pytest.raises(TypeError, match="the values must fit the dtype, got a float for int32"):
         tf.one_hot([0, 2], 3, on_value=2.5, dtype="int32")
     with pytest.raises(ValueError, match=r"`labels` must have the shape of the logits, \(4, 4\), got \(1, 4\)"):

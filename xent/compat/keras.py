@@ -10,7 +10,7 @@ backends answer differently; kept is TensorFlow's answer, the default's, on ever
 | label out of range | numpy, jax: −0.0; torch: IndexError, and 0 for −100 | an error |
 | sparse, −inf logit beside the label | numpy, jax: NaN | contributes 0 |
 | binary, from logits | numpy: clips the probability | as ``tf.nn`` |
-| sparse, class axis not the last | torch: served | an error; here served |
+| sparse, class axis not the last | torch: served; numpy, jax: an error | an error; here served |
 
 Where Keras and xent disagree:
 
@@ -41,7 +41,10 @@ From logits, see also :mod:`xent.compat.tensorflow`, which is called. Not follow
 |---|---|---|
 | tiny losses | 0 | to full relative accuracy |
 | ``_keras_mask``, ``_keras_logits`` of given predictions, replicas of a strategy | read | not read |
-| TensorFlow's tensors | taken | TypeError: no gradient would come back; pass ``.numpy()`` |
+| ``ignore_class`` and weights in ``keras.metrics`` | a mask on the result | arrays bear none: rows count, as 0 |
+| TensorFlow's tensors, symbolic ones | taken | TypeError: no gradient would come back; pass ``.numpy()`` |
+| zero classes | 0; labels: an error | ValueError |
+| errors | ValueError; of TensorFlow's kernels InvalidArgumentError | ValueError; TypeError for a dtype; xent's words |
 | ``set_floatx``, ``set_epsilon`` | obeyed | not known here; classes take ``dtype=`` |
 | configuration of the sparse class | forgets ``axis`` | has it |
 | ``keras.saving``, subclasses of ``Loss``, trees of predictions | served | not known |
@@ -72,6 +75,7 @@ from .operands import (
     cast_like,
     device_keyword,
     dtype_of_name,
+    has_shape,
     nan_where,
     nan_where_invalid,
     scalar_like,
@@ -701,6 +705,9 @@ def sigmoid(logits: Array) -> Array:
 def softmax(logits: Array, axis: int) -> Array:
     """The probabilities of the classes, in the dtype of the logits: NaN, and of gradient NaN, beside a +inf logit."""
     xp, p = array_namespace(logits), xent.softmax(logits, axis=axis)
+    if logits.shape[axis] == 1:
+        text = f"softmax: one class is always sure, got axis {axis} of {tuple(logits.shape)}. Is it a sigmoid?"
+        warnings.warn(text, UserWarning, stacklevel=4)
     infinite = xp.any(logits == math.inf, axis=axis, keepdims=True)
     return cast_like(p * (1 + nan_where(xp, infinite, xp.sum(p, axis=axis, keepdims=True))), logits)
 
@@ -723,9 +730,17 @@ def as_integers(labels: Array) -> Array:
 
 
 def class_indices(labels: Array, predictions: Array, axis: int) -> Array:
-    """The labels as integers, without a class axis of size 1."""
-    has_class_axis = labels.ndim == predictions.ndim and labels.shape[axis] == 1
-    return as_integers(array_namespace(labels).squeeze(labels, axis=axis) if has_class_axis else labels)
+    """The labels as integers, without a class axis of size 1; raises ValueError unless there is one for each row."""
+    if labels.ndim == predictions.ndim and predictions.ndim > 0 and labels.shape[axis] == 1:
+        labels = array_namespace(labels).squeeze(labels, axis=axis)
+    rows = list(predictions.shape)
+    del rows[axis : axis + 1 or None]
+    if not has_shape(labels, tuple(rows)) or predictions.ndim == 0:
+        raise ValueError(
+            f"sparse_categorical_crossentropy: the labels must have shape {tuple(rows)}, got {tuple(labels.shape)} for "
+            f"predictions {tuple(predictions.shape)}. Pass one label for each row."
+        )
+    return as_integers(labels)
 
 
 def soft_targets(
@@ -735,7 +750,11 @@ def soft_targets(
     if isinstance(axis, bool):
         raise ValueError(f"{function}: `axis` must be an integer, got {axis}. Pass the one class axis.")
     y_true, y_pred = floating_pair(function, y_true, y_pred, same_shape)
-    if y_pred.shape[-1:] == (1,):
+    if y_pred.ndim == 0:
+        raise IndexError(
+            f"{function}: the predictions must have a class axis, got a 0-d array. Pass shape (C,) or (N, C)."
+        )
+    if y_pred.shape[-1] == 1:
         text = f"{function}: one class only, got y_pred of shape {tuple(y_pred.shape)}. Is it binary_crossentropy?"
         warnings.warn(text, SyntaxWarning, stacklevel=4)
     y_true = array_namespace(y_pred).astype(y_true, y_pred.dtype, copy=False)

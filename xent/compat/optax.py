@@ -7,7 +7,7 @@ optax.losses are no cross entropies and are not here. Where optax and xent disag
 |---|---|---|
 | ``axis`` | one | several too, or None for all; a label is then an index into them, flat; () for each by itself |
 | a number for labels | TypeError | the target of every class; it does not change the dtype |
-| NumPy's arrays beside the logits | TypeError | taken |
+| NumPy's arrays beside the logits, NumPy's logits beside labels | TypeError | taken |
 | logits and targets of other shapes | ValueError | broadcast, both ways |
 | ``where`` | no such argument | classes, or with one axis less examples, that are left out; 0 where all are |
 | ``where`` leaves out the label's class | | the loss is lse − x_y all the same, and may be negative |
@@ -31,26 +31,29 @@ Not followed:
 | zero classes | −inf or 0 | ValueError |
 | logits of one class broadcast to more | each example is sure of its one class | ValueError |
 | labels of more axes than the logits, ``axis`` None or from the front | a sum over that axis of both | ValueError |
+| ``where`` of more axes than the logits | spread over them | ValueError |
 | an axis twice, labels | TypeError | ValueError |
 | an integer of NumPy for ``axis`` with labels | ValueError | taken |
 | the gradient of a target that is left out | NaN | 0 |
 | float8 | taken | TypeError |
 | forward mode of ``safe_softmax_cross_entropy`` at −inf | NaN | right |
-| errors | optax's and JAX's | xent's |
+| the words of errors, and the first of several | optax's and JAX's | xent's words; the type is theirs |
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from typing import Any
 
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import array_namespace, is_array_api_obj, is_numpy_array
 
 import xent
 
 from .operands import (
     beside,
+    describe,
     device_keyword,
     expand_dims,
     has_shape,
@@ -308,7 +311,7 @@ def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
     [0.6931471805599453, 0.6931471805599453]
     """
     xp, logits, labels = arrays_beside_logits("sigmoid_binary_cross_entropy", logits, labels)
-    logits, labels = broadcast(xp, logits, xp.astype(labels, logits.dtype, copy=False))
+    logits, labels = broadcast("sigmoid_binary_cross_entropy", xp, logits, xp.astype(labels, logits.dtype, copy=False))
     losses = xent.binary_cross_entropy(logits, labels)
     certain = ((logits == math.inf) & (labels == 1)) | ((logits == -math.inf) & (labels == 0))
     return xp.astype(nan_where_invalid(xp, losses, certain, gradient=False), logits.dtype, copy=False)
@@ -349,7 +352,8 @@ def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma
     """
     xp, logits, labels, alpha, gamma = arrays_beside_logits("sigmoid_focal_loss", logits, labels, alpha, gamma)
     dtype, wide = logits.dtype, wide_dtype(xp, logits)
-    logits, labels = (xp.astype(array, wide, copy=False) for array in broadcast(xp, logits, labels))
+    logits, labels = broadcast("sigmoid_focal_loss", xp, logits, labels)
+    logits, labels = (xp.astype(array, wide, copy=False) for array in (logits, labels))
     losses = sigmoid_binary_cross_entropy(logits, labels)
     positive = logits >= 0
     magnitude = xp.where(positive, logits, -logits)
@@ -376,6 +380,11 @@ def arrays_beside_logits(function: str, logits: Any, labels: Any, *others: Any) 
     if not is_array_api_obj(labels):  # subtle: a Python float takes the dtype of the logits, and an int is no float
         dtype = {"dtype": logits.dtype} if isinstance(labels, float) else {}
         labels = xp.asarray(labels, **dtype, **device_keyword(logits))
+    elif is_numpy_array(logits):
+        logits = beside(logits, labels)
+        xp = array_namespace(logits)
+    if is_integer(logits):
+        raise TypeError(f"{function}: `logits` must be real floating, got {describe(logits)}. Cast them to float32.")
     return xp, logits, *(beside(unwrap(value), logits) for value in (labels, *others))
 
 
@@ -387,14 +396,19 @@ def result_dtype(xp: Any, logits: Array, labels: Array) -> Any:
 # -------------------- shapes
 
 
-def broadcast(xp: Any, *arrays: Array) -> list[Array]:
-    """The arrays broadcast to one shape; sizes that Dask does not know, NaN, are taken to be equal."""
-    shapes = {tuple(size if size == size else None for size in array.shape) for array in arrays}
-    if len(shapes) == 1:
+def broadcast(function: str, xp: Any, *arrays: Array, error: type[Exception] = TypeError) -> list[Array]:
+    """The arrays broadcast to one shape, or JAX's error; sizes that Dask does not know, NaN, are taken to be equal."""
+    shapes = [tuple(size if size == size else None for size in array.shape) for array in arrays]
+    if len({*shapes}) == 1:
         return list(arrays)
     if any(None in shape for shape in shapes):  # subtle: Dask broadcasts to no such shape, but element by element
         everywhere = sum((xp.zeros_like(array, dtype=xp.int8) for array in arrays), xp.asarray(0, dtype=xp.int8)) == 0
         return [xp.where(everywhere, array, array) for array in arrays]
+    for sizes in itertools.zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
+        if len({*sizes} - {1}) > 1:
+            raise error(
+                f"{function}: shapes must broadcast, got {' and '.join(map(str, shapes))}. Reshape one of them."
+            )
     return list(xp.broadcast_arrays(*arrays))
 
 
@@ -414,13 +428,22 @@ def with_one_class_axis(
 ) -> tuple[Any, ...]:
     """Logits, labels and mask of one shape, with all class axes merged to one, and that axis from the front."""
     xp, axes = array_namespace(logits), class_axes(function, axis, logits.ndim)
+    if any(logits.shape[index] == 0 for index in axes):
+        raise ValueError(f"{function}: `logits` must have at least one class, got {tuple(logits.shape)}. Pass C ≥ 1.")
     if where is not None and "bool" not in str(where.dtype):
         raise ValueError(f"{function}: `where` must be of bools, got {where.dtype}. Compare it.")
+    if where is not None and where.ndim not in (logits.ndim, logits.ndim - len(axes)):
+        raise ValueError(
+            f"{function}: `where` must have the axes of the logits or of the examples, got {tuple(where.shape)} beside "
+            f"{tuple(logits.shape)}. Spread one of the two."
+        )
     if where is not None and where.ndim != logits.ndim:
         for index in sorted(axes):
             where = expand_dims(where, index)
     arguments = [logits, labels, where]
-    arrays = broadcast(xp, *(array for array in arguments if array is not None))
+    arrays = [logits] if labels is None else broadcast(function, xp, logits, labels)
+    if where is not None:
+        arrays = broadcast(function, xp, *arrays, where, error=ValueError)
     added = arrays[0].ndim - logits.ndim
     named = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
     if added and (axis is None or any(index >= 0 for index in named)):
@@ -454,7 +477,9 @@ def broadcast_examples(
         )
     if has_shape(labels, batch):
         return labels, logits, mask
-    labels, logits, *masks = broadcast(xp, expand_dims(labels, axis), logits, *([] if mask is None else [mask]))
+    labels, logits, *masks = broadcast(
+        function, xp, expand_dims(labels, axis), logits, *([] if mask is None else [mask])
+    )
     return labels[(*[slice(None)] * axis, 0)], logits, masks[0] if masks else None
 
 

@@ -32,12 +32,13 @@ Not followed:
 | a target that is NaN or infinite | only its own gradient is | the gradient of its row is NaN |
 | gradient of a sigmoid target at an infinite logit, where the loss is NaN | ∓inf | 0 |
 | zero classes, ``depth`` 0 | zeros, empty; with labels an error | ValueError |
+| NumPy's floats for indices, or for labels of the raw operation | cut to integers; ``tf.nn`` refuses | TypeError |
 | TensorFlow's tensors | taken | TypeError: no gradient would come back; pass ``.numpy()`` |
 | NumPy's logits beside Dask's labels | | TypeError, as in xent |
 | ``one_hot`` of Dask's indices, their number unknown | | ValueError, as in xent |
 | ``one_hot``: text and complex values | taken | an error |
 | ``one_hot``: class axis −2, dtype int or bool; lists for ``pos_weight``, integer labels beside it | an error | taken |
-| errors | TensorFlow's | where xent raises, xent's |
+| errors | ValueError or InvalidArgumentError, which is TensorFlow's | ValueError; TypeError for a dtype; xent's words |
 """
 
 from __future__ import annotations
@@ -341,7 +342,14 @@ def one_hot(
     xp = array_namespace(indices)
     if "bool" in str(indices.dtype):
         indices = xp.astype(indices, xp.uint8)
-    dtypes = {value_dtype(value) for value in (on_value, off_value) if value is not None}
+    if isinstance(depth, float):
+        raise TypeError(f"one_hot: `depth` must be an int, got {depth!r}. Pass int(depth).")
+    values = [value for value in (on_value, off_value) if value is not None]
+    if any(isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0 for value in values):
+        raise ValueError(
+            f"one_hot: `on_value` and `off_value` must be numbers, got {on_value!r} and {off_value!r}. Pass one."
+        )
+    dtypes = {value_dtype(value) for value in values}
     if len(dtypes) > 1 and dtype is None:
         raise TypeError(
             f"one_hot: `off_value` must have the dtype of `on_value`, got {' and '.join(sorted(dtypes))}. Pass a dtype."
@@ -499,14 +507,29 @@ def broadcast_rows(labels: Array, logits: Array, axis: int) -> tuple[Array, Arra
     xp = array_namespace(logits)
     if same_shape(labels, logits):
         return labels, logits, axis
-    if axis not in (-1, logits.ndim - 1):
+    last = axis in (-1, logits.ndim - 1)
+    if 0 in (labels.ndim, logits.ndim) or not (last or labels.ndim == logits.ndim):
+        raise shape_error(labels, logits)
+    if not last:
         labels, logits = (xp.moveaxis(array, axis, -1) for array in (labels, logits))
-    batch = logits.shape[:-1]
+    *batch, logits_classes = logits.shape
+    *labels_batch, labels_classes = labels.shape
     if any(size != size for size in batch):
         return broadcast_with(labels, logits), broadcast_with(logits, labels), -1
-    matrix = math.prod(batch), max(labels.shape[-1], logits.shape[-1])
-    labels = xp.reshape(xp.broadcast_to(xp.reshape(labels, (-1, labels.shape[-1])), matrix), (*batch, matrix[1]))
-    return labels, xp.broadcast_to(logits, (*batch, matrix[1])), -1
+    rows, labels_rows = math.prod(batch), math.prod(labels_batch)
+    classes = logits_classes if labels_classes == 1 else labels_classes
+    if labels_rows not in (1, rows) or logits_classes not in (1, classes):
+        raise shape_error(labels, logits)
+    labels = xp.broadcast_to(xp.reshape(labels, (labels_rows, labels_classes)), (rows, classes))
+    return xp.reshape(labels, (*batch, classes)), xp.broadcast_to(logits, (*batch, classes)), -1
+
+
+def shape_error(labels: Array, logits: Array) -> ValueError:
+    """The error for targets that do not broadcast to the logits."""
+    return ValueError(
+        "softmax_cross_entropy_with_logits: `labels` must broadcast to the rows and the classes of the logits, "
+        f"{tuple(logits.shape)}, got {tuple(labels.shape)}. Give them the shape of the logits."
+    )
 
 
 def broadcast_with(array: Array, like: Array) -> Array:

@@ -34,7 +34,7 @@ Not followed:
 | zero classes, of no rows, of ignored labels or of probabilities | 0 or NaN | an IndexError, as for labels |
 | class weights of shape (1, C), for images | taken | RuntimeError: weights have shape (C,) |
 | (C,) logits, a label of shape (1,), smoothed | RuntimeError | the one label |
-| ``linear_cross_entropy``, ``LinearCrossEntropyLoss`` | a layer and its loss at once | not here: xent has no linear loss |
+| ``linear_cross_entropy``, ``LinearCrossEntropyLoss`` | a layer and its loss in one | not here: xent has no such loss |
 | mean where the weights of the labels sum to 0 | NaN or ±inf, its gradient NaN | NaN, 0 |
 | a NaN among the class weights, on Dask | NaN for its labels | NaN for all |
 | the class weights' derivative, from labels or of binary losses | RuntimeError | computed |
@@ -417,7 +417,7 @@ def one_label(input: Array, target: Array) -> Array:
 
 
 def require_classes(function: str, input: Array, labels: Array | None, weight: Array | None) -> None:
-    """Raises, in torch's order, unless input, labels and the weights of classes fit; None for labels if there are none."""
+    """Raises, in torch's order, unless input, labels, or None for probabilities, and weights of the classes fit."""
     axis = class_axis(input)
     if input.ndim == 0:
         raise no_class(function, input)
@@ -443,7 +443,7 @@ def require_classes(function: str, input: Array, labels: Array | None, weight: A
 
 
 def no_class(function: str, input: Array) -> xent.LabelError:
-    """The error for no class axis or no classes: a ValueError and an IndexError, of which torch raises one or the other."""
+    """The error for no class: a ValueError and an IndexError, of which torch raises one or the other."""
     return xent.LabelError(
         f"{function}: `input` must have at least one class, got shape {tuple(input.shape)}. "
         "Pass shape (C,) or (N, C, ...)."
