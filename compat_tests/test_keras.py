@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -772,6 +773,55 @@ def test_one_class_is_warned_about(keras):
         for name in ("categorical_crossentropy", "categorical_focal_crossentropy"):
             with pytest.warns(SyntaxWarning, match=name):
                 getattr(module, name)(one, one)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 1), -1), ((1, 3), 0), ((2, 3), -1)])
+def test_a_softmax_over_one_class_is_warned_about(keras, shape, axis):
+    y, x, caught = np.ones(shape, np.float32), np.ones(shape, np.float32), []
+    for module in (keras.losses, compat):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            module.categorical_focal_crossentropy(y, x, from_logits=True, axis=axis)
+        caught.append(sorted(one.category.__name__ for one in found))
+
+    assert caught[0] == caught[1]
+
+
+@pytest.mark.parametrize("name", ["categorical_crossentropy", "categorical_focal_crossentropy"])
+def test_predictions_without_an_axis_are_an_index_error(keras, name):
+    for module in (keras.losses, compat):
+        with pytest.raises(IndexError):
+            getattr(module, name)(np.float32(1), np.float32(0.5))
+
+
+@pytest.mark.parametrize("ignored", [None, -1])
+@pytest.mark.parametrize("shape", [(1,), (3,), (4, 4), (), (4, 2)])
+def test_labels_that_are_not_one_for_each_row_are_refused(keras, shape, ignored):
+    y, x = np.zeros(shape, int), np.zeros((4, 5), np.float32)
+
+    with pytest.raises((ValueError, keras.tf.errors.InvalidArgumentError)):
+        keras.losses.sparse_categorical_crossentropy(y, x, True, ignore_class=ignored)
+    with pytest.raises(ValueError, match="one label for each row"):
+        compat.sparse_categorical_crossentropy(y, x, True, ignore_class=ignored)
+
+
+def test_no_classes_cost_0_in_keras_only(keras):
+    none = np.zeros((2, 0), np.float32)
+
+    assert close(keras.losses.categorical_crossentropy(none, none, True), [0, 0])
+    with pytest.raises(ValueError, match="at least one class"):
+        compat.categorical_crossentropy(none, none, True)
+
+
+def test_a_metric_of_keras_counts_the_ignored_rows_of_ours(keras, monkeypatch):
+    y, p, w = np.asarray([0, 1]), np.float32([[0.5, 0.5], [0.75, 0.25]]), np.float32([3, 1])
+    results = []
+    for function in (keras.losses.sparse_categorical_crossentropy, compat.sparse_categorical_crossentropy):
+        metric = keras.metrics.MeanMetricWrapper(function, ignore_class=0)
+        metric.update_state(y, p, sample_weight=w)
+        results.append(float(metric.result()))
+
+    assert close(results, [np.log(np.float32(4)), np.log(np.float32(4)) / 4])
 
 
 def test_objects_take_integer_predictions_and_functions_do_not(keras):

@@ -13,6 +13,7 @@ import pytest
 from cases import Case, gradients, labels, outcome, targets, values
 from grid import Edge, compared, inf, nan, textbook
 
+import xent
 from xent.compat import optax as compat
 
 NAMES = (
@@ -435,6 +436,14 @@ def test_the_forward_mode_of_the_safe_loss_is_right_here_only() -> None:
     assert not np.isfinite(tangents[0])
 
 
+def test_a_mask_of_more_axes_is_spread_by_optax_only() -> None:
+    logits, target, mask = jnp.zeros(3), jnp.ones(3), jnp.ones((2, 3), bool)
+
+    assert peer.softmax_cross_entropy(logits, target, where=mask).shape == (2, 3)
+    with pytest.raises(ValueError, match="`where` must have the axes of the logits or of the examples"):
+        compat.softmax_cross_entropy(logits, target, where=mask)
+
+
 def test_an_axis_from_the_front_is_refused_where_the_targets_have_more() -> None:
     logits, target = jnp.zeros(3), jnp.full((2, 3), 1 / 3)
 
@@ -488,6 +497,24 @@ REFUSED = {
         for axis in axes
     },
     "a mask of integers": lambda f: getattr(f, SOFT)(*[jnp.zeros((2, 3))] * 2, where=jnp.asarray([1, 0])),
+    **{
+        f"{name}: {words}": lambda f, name=name, arrays=arrays: getattr(f, name)(*arrays)
+        for name in (SOFT, SAFE, POLY, SIGMOID, FOCAL)
+        for words, arrays in {
+            "other rows": (jnp.zeros((2, 3)), jnp.zeros((4, 3))),
+            "other classes": (jnp.zeros((2, 3)), jnp.zeros((2, 4))),
+            "logits of integers": (jnp.zeros((2, 3), int), jnp.zeros((2, 3))),
+        }.items()
+    },
+    "other labels than rows": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3)), jnp.zeros(3, int)),
+    "labels of logits of integers": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3), int), jnp.zeros(2, int)),
+    **{
+        f"a mask of shape {shape}, {name}": lambda f, name=name, second=second, shape=shape: getattr(f, name)(
+            jnp.zeros((2, 3)), second, where=jnp.ones(shape, bool)
+        )
+        for name, second in ((SOFT, jnp.zeros((2, 3))), (INTEGER, jnp.zeros(2, int)))
+        for shape in ((3,), (4, 3), (2, 2), (2, 2, 2))
+    },
     "labels in a list": lambda f: getattr(f, INTEGER)(jnp.zeros((2, 3)), [0, 1]),
     "targets in a list": lambda f: getattr(f, SOFT)(jnp.zeros((1, 2)), [[0.0, 1.0]]),
     "yes or no from integers": lambda f: f.sigmoid_binary_cross_entropy(jnp.asarray([1]), jnp.asarray([1])),
@@ -509,3 +536,39 @@ def test_a_traced_call_is_that_of_optax() -> None:
     result = jax.jit(compat.softmax_cross_entropy_with_integer_labels)(logits, label)
 
     np.testing.assert_allclose(result, peer.softmax_cross_entropy_with_integer_labels(logits, label), rtol=1e-6)
+
+
+# -------------------- JAX's own softmax: the remedies of docs/migrating.md
+
+MASKED = {
+    "softmax": lambda x, m: jnp.where(m, xent.softmax(jnp.where(m, x, -inf)), 0),
+    "log_softmax": lambda x, m: jnp.where(m, xent.log_softmax(jnp.where(m, x, -inf)), -inf),
+    "logsumexp": lambda x, m: xent.logsumexp(jnp.where(m, x, -inf)),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_logits_of_minus_infinity_are_the_mask_of_jax_s_own_functions(name: str) -> None:
+    logits = jnp.asarray([[5.5, 1.3, -4.2], [1.0, 2.0, 3.0], [0.5, nan, 0.1]])
+    mask = jnp.asarray([[True, True, True], [False, False, False], [True, False, True]])
+
+    def theirs(x: Any) -> Any:
+        return getattr(jax.nn, name)(x, axis=-1, where=mask)
+
+    def ours(x: Any) -> Any:
+        return MASKED[name](x, mask)
+
+    def slope(function: Any) -> Any:
+        return jax.grad(lambda x: jnp.sum(jnp.where(jnp.isfinite(function(x)), function(x), 0) ** 2))(logits)
+
+    np.testing.assert_allclose(ours(logits), theirs(logits), rtol=1e-6)
+    np.testing.assert_allclose(slope(ours), slope(theirs), rtol=1e-5, atol=1e-6)
+
+
+def test_a_one_hot_of_what_is_no_integer_is_deprecated_in_jax_and_refused_here() -> None:
+    with pytest.warns(DeprecationWarning, match="integer-typed"):
+        assert jax.nn.one_hot(jnp.asarray([1.5]), 3).sum() == 0
+    with pytest.raises(TypeError, match="`labels` must be integers"):
+        xent.one_hot(jnp.asarray([1.5]), 3)
+
+    assert xent.one_hot(jnp.asarray([1.5]).astype(int), 3).tolist() == [[0, 1, 0]]

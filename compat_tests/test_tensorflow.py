@@ -459,14 +459,50 @@ def test_labels_of_one_row_spread_beside_a_class_axis_that_is_not_the_last(tf):
     assert close(ours, theirs.numpy())
 
 
-@pytest.mark.parametrize(("labels_shape", "logits_shape"), [((2, 3), (1, 3)), ((4, 3), (2, 3)), ((2, 2), (2, 3))])
-def test_logits_do_not_spread_over_rows_and_neither_does_what_does_not_fit(tf, labels_shape, logits_shape):
-    t, x = np.ones(labels_shape, np.float32), np.ones(logits_shape, np.float32)
+@pytest.mark.parametrize(
+    ("labels_shape", "logits_shape", "axis"),
+    [((2, 3), (1, 3), -1), ((4, 3), (2, 3), -1), ((2, 2), (2, 3), -1), ((), (2, 3), -1), ((3,), (), -1),
+     ((2,), (2, 3), 0), ((1, 2, 3), (2, 3), 0), ((2, 3), (2,), 0), ((0, 3), (2, 3), -1)],
+)  # fmt: skip
+@pytest.mark.parametrize("on", ["numpy", "torch", "jax"])
+def test_logits_do_not_spread_over_rows_and_neither_does_what_does_not_fit(tf, labels_shape, logits_shape, axis, on):
+    t, x, there = np.ones(labels_shape, np.float32), np.ones(logits_shape, np.float32), library(on)
 
     with pytest.raises(tf.errors.InvalidArgumentError):
-        tf.nn.softmax_cross_entropy_with_logits(t, x)
-    with pytest.raises(ValueError):
-        compat.softmax_cross_entropy_with_logits(t, x)
+        tf.nn.softmax_cross_entropy_with_logits(t, x, axis=axis)
+    with pytest.raises(ValueError, match="`labels` must broadcast"):
+        compat.softmax_cross_entropy_with_logits(there.asarray(t), there.asarray(x), axis=axis)
+
+
+@pytest.mark.parametrize(
+    ("labels_shape", "logits_shape", "axis"),
+    [((0, 3), (0, 3), -1), ((1, 3), (0, 3), -1), ((3,), (2, 0, 3), -1), ((3, 0), (3, 0), 0), ((1, 1), (0, 3), -1)],
+)
+def test_no_rows_have_no_losses(tf, labels_shape, logits_shape, axis):
+    t, x = np.ones(labels_shape, np.float32), np.ones(logits_shape, np.float32)
+    theirs, ours = (m.softmax_cross_entropy_with_logits(t, x, axis=axis) for m in (tf.nn, compat))
+
+    assert ours.shape == tuple(theirs.shape)
+
+
+@pytest.mark.parametrize(("labels", "logits"), [([0, 0, 0], [[1.0], [-1.0], [0.0]]), (0, [1.0]), (2, [1.0, 0.0, 3.0])])
+def test_one_class_and_one_row_of_labels_are_tensorflows(tf, labels, logits):
+    theirs, ours = (m.sparse_softmax_cross_entropy_with_logits(labels, logits) for m in (tf.nn, compat))
+
+    assert close(np.asarray(ours), theirs.numpy())
+
+
+def test_one_class_of_targets_has_tensorflows_gradient(tf):
+    theirs, ours = both(
+        lambda a: tf.nn.softmax_cross_entropy_with_logits(a.t, a.x),
+        lambda a: compat.softmax_cross_entropy_with_logits(a.t, a.x),
+        "torch",
+        "x",
+        x=[[1.0], [-1.0], [0.0], [1.0]],
+        t=[[-1.0], [0.0], [1.0], [1.0]],
+    )
+
+    assert close(ours, theirs) and same(ours, [[2.0], [1.0], [0.0], [0.0]])
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "bool", "float64", "float16"])
@@ -568,6 +604,22 @@ def test_one_hot_refuses_a_float_for_an_integer(tf):
     for module in (tf, compat):
         with pytest.raises(TypeError, match="float"):
             module.one_hot([0, 2], 3, on_value=2.5, dtype="int32")
+
+
+def test_one_hot_refuses_a_fraction_for_its_depth_and_several_values(tf):
+    for module in (tf, compat):
+        with pytest.raises(TypeError):
+            module.one_hot([0, 2], 2.0)
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+            module.one_hot([0, 2], 3, [1, 2])
+
+
+def test_one_hot_cuts_numpys_floats_in_tensorflow_only(tf):
+    indices = np.float32([0, 2.5])
+
+    assert same(tf.one_hot(indices, 3).numpy(), [[1, 0, 0], [0, 0, 1]])
+    with pytest.raises(TypeError, match="must be integers"):
+        compat.one_hot(indices, 3)
 
 
 def test_one_hot_refuses_two_values_of_different_dtypes(tf):
@@ -683,6 +735,9 @@ def test_a_class_axis_counted_from_the_end_is_taken(tf):
         (lambda module: module.sparse_softmax_cross_entropy_with_logits([[1]], np.float32([[0, 0]])), ValueError),
         (lambda module: module.sparse_softmax_cross_entropy_with_logits([1, 1], np.float32([[0, 0]])), ValueError),
         (lambda module: module.sparse_softmax_cross_entropy_with_logits([0], np.zeros((1, 0), "float32")), ValueError),
+        (lambda module: module.sparse_softmax_cross_entropy_with_logits(0, np.float32(1)), ValueError),
+        (lambda module: module.sparse_softmax_cross_entropy_with_logits(0, np.float32([[7]])), ValueError),
+        (lambda module: module.sparse_softmax_cross_entropy_with_logits([[0, 2]], np.zeros((3, 2), "f4")), ValueError),
         (lambda module: module.sigmoid_cross_entropy_with_logits(np.float32([[1]]), np.float32([[0, 0]])), ValueError),
         (lambda module: module.sigmoid_cross_entropy_with_logits(np.float32([1]), np.asarray([2])), TypeError),
         (lambda module: module.sigmoid_cross_entropy_with_logits(logits=np.float32([1])), ValueError),

@@ -2,18 +2,25 @@
 
 scikit-learn's: every test of ``sklearn.metrics.tests`` that calls one of the three scores or is parametrised over it,
 with the scores replaced, and of the parameters those that concern them. torch's: the samples of its operator database,
-on every dtype that it lists, beside torch's own answer, and its checks of both derivatives by finite differences.
+on every dtype that it lists, beside torch's own answer, and its checks of both derivatives by finite differences; those
+of its modules, contiguous and not, and the calls that it refuses. Keras': every test of a cross entropy among its
+losses, metrics and operations, on each of its backends. optax': every test of a class that calls one of the functions.
 
-A test that cannot apply is listed with its reason, and must fail still.
+A test that cannot apply is listed with its reason, and must fail still. TensorFlow's and JAX's wheels have no tests.
 """
 
 import functools
 import importlib
 import inspect
+import json
+import os
+import subprocess
 import sys
 import types
+import unittest
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cupy
@@ -21,6 +28,7 @@ import pytest
 import sklearn.metrics
 import torch
 
+from xent.compat import optax as compat_optax
 from xent.compat import sklearn as scores
 from xent.compat import torch as losses
 
@@ -112,6 +120,7 @@ def test_many_of_scikit_learn_s_tests_are_run() -> None:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.common_modules import module_db
 
 FUNCTIONS = {"cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"}
 OPERATORS = {one.name.removeprefix("nn.functional."): one for one in op_db}
@@ -177,3 +186,130 @@ def test_torch_s_samples_have_the_derivatives_of_their_values(name: str) -> None
         arrays = (sample.input, *sample.args)
         assert torch.autograd.gradcheck(value, arrays)
         assert torch.autograd.gradgradcheck(value, arrays)
+
+
+# -------------------- torch's modules
+
+MODULES = {info.module_cls.__name__: info for info in module_db}
+OUR_MODULES = ("BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "NLLLoss")
+TAKEN = {"NLLLoss": "weights of another dtype are taken; what is left is that there are no classes, an IndexError"}
+"""Of the modules whose calls torch refuses, those that are refused otherwise here, and the reason."""
+
+
+def stepped(value: Any) -> Any:
+    """A tensor of the same values that is not contiguous; any other value as it is."""
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        return value
+    return torch.repeat_interleave(value.detach(), 2, dim=-1)[..., ::2].requires_grad_(value.requires_grad)
+
+
+def module_answers(name: str, sample: Any, layout: Callable[[Any], Any]) -> list[torch.Tensor]:
+    """The module's value and every gradient of its product with a cotangent of the layout."""
+    constructor, forward = sample.constructor_input, sample.forward_input
+    weights = {key: layout(value) for key, value in constructor.kwargs.items()}
+    arrays = [layout(value) for value in forward.args]
+    value = MODULES[name].module_cls(*map(layout, constructor.args), **weights)(*arrays, **forward.kwargs)
+    needing = [array for array in arrays if isinstance(array, torch.Tensor) and array.requires_grad]
+    cotangent = layout(torch.linspace(1, 2, value.numel(), dtype=value.dtype).reshape(value.shape))
+    return [value, *(torch.autograd.grad(value, needing, cotangent) if needing else [])]
+
+
+def point_modules_at_us(patch: pytest.MonkeyPatch) -> None:
+    functions = {**vars(torch.nn.functional), **{key: getattr(losses, key) for key in losses.__all__}}
+    patch.setattr(torch.nn.modules.loss, "F", types.SimpleNamespace(**functions))
+
+
+def module_samples(name: str, dtype: torch.dtype, kind: str = "module_inputs_func") -> list[Any]:
+    torch.manual_seed(0)
+    make = getattr(MODULES[name], kind)
+    return make(MODULES[name], device="cpu", dtype=dtype, requires_grad=True, training=True) if make else []
+
+
+@pytest.mark.parametrize("layout", [lambda value: value, stepped], ids=["contiguous", "stepped"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, dtype) for name in OUR_MODULES for dtype in MODULES[name].dtypes if dtype.itemsize > 2],
+    ids=str,
+)
+def test_torch_s_modules_have_torch_s_answers(
+    monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype, layout: Callable[[Any], Any]
+) -> None:
+    samples = module_samples(name, dtype)
+    theirs = [module_answers(name, sample, layout) for sample in samples]
+    point_modules_at_us(monkeypatch)
+
+    assert samples
+    for sample, their in zip(samples, theirs, strict=True):
+        torch.testing.assert_close(module_answers(name, sample, layout), their, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", OUR_MODULES)
+def test_what_torch_s_modules_refuse_is_refused_with_their_type_of_error(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    point_modules_at_us(monkeypatch)
+    for refused in module_samples(name, torch.float32, "module_error_inputs_func"):
+        with pytest.raises(Exception) as caught:
+            module_answers(name, refused.module_error_input, lambda value: value)
+
+        assert isinstance(caught.value, refused.error_type) != (name in TAKEN), caught.value
+
+
+# -------------------- Keras
+
+SAVED = "keras.saving does not know the class"
+SYMBOLIC = "Keras' symbolic tensors are none that xent.compat takes"
+UNLIKE_KERAS = {
+    **{f"losses_test.{name}Test.test_config": SAVED for name in (
+        "BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalCrossentropy", "CategoricalFocalCrossentropy",
+        "CategoricalGeneralizedCrossEntropy", "SparseCategoricalCrossentropy",
+    )},
+    **{f"nn_test.NNOpsStaticShapeTest.test_{name}": SYMBOLIC for name in (
+        "binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy",
+    )},
+    "probabilistic_metrics_test.SparseCategoricalCrossentropyTest.test_ignore_class_weighted": (
+        "an array bears no mask for the metric"
+    ),
+}  # fmt: skip
+"""The tests of Keras that cannot pass, and the reason: rows of "Not followed" in the module."""
+SERVED = {
+    f"losses_test.SparseCategoricalCrossentropyTest.test_{name}_segmentation_different_axis": (
+        "the class axis elsewhere is served"
+    )
+    for name in ("binary", "multi_class")
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax", "tensorflow"])
+def test_keras_own_tests_pass_but_for_what_is_not_followed(backend: str) -> None:
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    program = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("keras_suite.py"))]
+    run = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    results = json.loads(run.stdout.splitlines()[-1])
+    failed = {name: words for name, words in results.items() if words}
+
+    assert len(results) >= 75
+    assert failed.keys() == (UNLIKE_KERAS | (SERVED if backend in ("jax", "tensorflow") else {})).keys(), failed
+
+
+# -------------------- optax
+
+
+@pytest.mark.filterwarnings("default")
+def test_optax_s_own_tests_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("optax.losses._classification_test")
+    for name in compat_optax.__all__:
+        monkeypatch.setattr(module._classification, name, getattr(compat_optax, name))
+    suite = unittest.TestSuite(
+        unittest.defaultTestLoader.loadTestsFromTestCase(case)
+        for case in vars(module).values()
+        if inspect.isclass(case)
+        and issubclass(case, unittest.TestCase)
+        and any(f"_classification.{name}" in inspect.getsource(case) for name in compat_optax.__all__)
+    )
+    result = unittest.TestResult()
+    suite.run(result)
+
+    assert result.testsRun >= 60
+    assert result.wasSuccessful(), [*result.errors, *result.failures]
