@@ -262,6 +262,11 @@ ERRORS = {
     "labels of bools": (TypeError, "must be integers", lambda: integer(FINITE, SOFT[:, 0] > 0)),
     "all axes for labels": (ValueError, "an int or a tuple", lambda: integer(FINITE, np.zeros((), int), axis=None)),
     "labels with a class axis": (ValueError, "one label an example", lambda: integer(FINITE, np.zeros((4, 1), int))),
+    "labels of other examples": (
+        ValueError,
+        r"`labels` must have shape \(4,\), got \(3,\)\. Pass one label an example",
+        lambda: integer(FINITE, np.zeros(3, int)),
+    ),
     "poly targets of integers": (TypeError, "must be floating", lambda: poly(FINITE, SOFT > 0)),
     "logits of one class": (ValueError, "as many classes", lambda: compat.softmax_cross_entropy(FINITE[:, :1], SOFT)),
     "logits of integers": (TypeError, "real floating", lambda: compat.softmax_cross_entropy(SOFT > 0, SOFT)),

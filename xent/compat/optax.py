@@ -471,7 +471,8 @@ def broadcast_examples(
 ) -> tuple[Array, Array, Array | None]:
     """Labels, logits and mask of the same examples; each may be broadcast to the others."""
     xp, batch = array_namespace(logits), (*logits.shape[:axis], *logits.shape[axis + 1 :])
-    if labels.ndim != len(batch):
+    fits = all(1 in (a, b) or a == b or a != a or b != b for a, b in zip(labels.shape, batch, strict=False))
+    if labels.ndim != len(batch) or not fits:
         raise ValueError(
             f"{function}: `labels` must have shape {batch}, got {tuple(labels.shape)}. Pass one label an example."
         )
