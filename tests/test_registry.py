@@ -1,12 +1,15 @@
 """Plugins: found, loaded one by one, each in isolation, listed and blocked."""
 
+import asyncio
 import json
 import os
 import pathlib
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -35,6 +38,10 @@ BROKEN = {
     "not-a-spec": "import xent\n@xent.hookimpl\ndef xent_register_kernels():\n    return ['a string']",
     "bare-name": GOOD.replace('name="good"', 'name="bare", arrays="numpy"'),
     "system-exit": "raise SystemExit(3)",
+    "cancelled": "import asyncio\nraise asyncio.CancelledError",
+    "skipped": "import pytest\npytest.skip(allow_module_level=True)",
+    "mute": "class Mute(Exception):\n    def __str__(self):\n        raise SystemExit(4)\nraise Mute",
+    "exits-in-hook": GOOD + "    raise SystemExit(5)\n",
 }
 KERNEL = """
 import xent
@@ -283,6 +290,164 @@ def test_a_guard_that_breaks_sets_its_plugin_aside_and_the_call_goes_on():
         loss = xent.sparse_cross_entropy(*logits())
 
     assert loss.shape == (7,) and registry.records.pop("fragile").status == "broken"
+
+
+class Mute(BaseException):
+    def __str__(self):
+        raise KeyError("surprise")
+
+
+class Asking:
+    """A plugin one of whose parts asks what it is told to: its hook of kernels, a kernel's check or guard, a policy."""
+
+    def __init__(self, part, ask):
+        self.part, self.ask = part, ask
+
+    def answer(self, *facts):
+        self.ask()
+        return True
+
+    @xent.hookimpl
+    def xent_register_kernels(self):
+        yield spec(name="asking", priority=1, **{self.part: self.answer} if self.part in ("check", "guard") else {})
+        if self.part == "hook":
+            self.ask()
+
+    @xent.hookimpl
+    def xent_order_kernels(self, candidates):
+        if self.part == "policy":
+            self.ask()
+
+
+every_part = pytest.mark.parametrize("part", ["hook", "check", "guard", "policy"])
+
+
+@pytest.fixture
+def losses_beside():
+    """What two calls give beside a plugin, and what is warned of; "toy" is registered too."""
+    xent.register(Plugin(spec()), "toy")
+
+    def losses(plugin):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            xent.register(plugin, "asking")
+            losses = [xent.sparse_cross_entropy(*logits()) for _ in range(2)]
+        return losses, [str(one.message) for one in caught]
+
+    yield losses
+    xent.unregister("toy")
+    registry.manager.has_plugin("asking") and xent.unregister("asking")
+    registry.records.pop("asking", None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), asyncio.CancelledError(), pytest.skip.Exception("not here"), Mute()],
+    ids=lambda error: type(error).__name__,
+)
+@every_part
+def test_whatever_a_plugin_raises_it_is_named_once_and_the_call_goes_on(part, error, losses_beside):
+    def ask():
+        raise error
+
+    losses, warned = losses_beside(Asking(part, ask))
+
+    assert [loss.shape for loss in losses] == [(7,)] * 2
+    assert registry.records["asking"].status == "broken"
+    assert len(warned) == 1 and f"'asking' (no distribution) is set aside: {type(error).__name__}" in warned[0]
+
+
+@pytest.mark.parametrize("part", ["check", "guard", "policy"])
+def test_what_is_asked_again_by_its_own_call_of_xent_is_named_once_and_the_call_goes_on(part, losses_beside):
+    losses, warned = losses_beside(Asking(part, lambda: xent.sparse_cross_entropy(*logits())))
+
+    assert [loss.shape for loss in losses] == [(7,)] * 2
+    assert registry.records["asking"].status == "broken"
+    assert len(warned) == 1 and "'asking' (no distribution) is set aside: RecursionError" in warned[0]
+
+
+def test_a_policy_may_try_kernels_by_force(losses_beside):
+    def ask():
+        for kernel in ("numpy", "generic"):
+            with xent.using(kernel=kernel):
+                xent.sparse_cross_entropy(*logits())
+
+    _, warned = losses_beside(Asking("policy", ask))
+
+    assert (warned, registry.records["asking"].status) == ([], "active")
+
+
+def stopped(number, frame):
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGUSR1, SystemExit)])
+@every_part
+def test_a_signal_is_no_fault_of_the_plugin_whose_code_it_meets(part, number, error, losses_beside):
+    signals = [number]
+    plugin = Asking(part, lambda: signals and signal.raise_signal(signals.pop()))
+    before = signal.signal(signal.SIGUSR1, stopped)
+    try:
+        with pytest.raises(error):
+            losses_beside(plugin)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    losses, warned = losses_beside(plugin)
+
+    assert [loss.shape for loss in losses] == [(7,)] * 2
+    assert (warned, registry.records["asking"].status) == ([], "active")
+
+
+LOADING = """
+import json, threading, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numpy as np, xent
+    from xent.dispatch import registry
+    registry.PATIENCE_SECONDS = 0.05
+    x, y = np.zeros((3, 4), "float32"), np.arange(3)
+    found = []
+    for _ in range(3):
+        try:
+            found.append(float(xent.sparse_cross_entropy(x, y)[0]))
+        except KeyboardInterrupt:
+            found.append("interrupted")
+    statuses = {one.name: one.status for one in xent.plugins() if one.distribution != "xent"}
+    kernel = xent.explain(xent.sparse_cross_entropy, x, y).kernel
+print(json.dumps([found, statuses, kernel, [str(one.message) for one in caught]]))
+"""
+WAITS = """
+import threading, numpy as np, xent
+def call():
+    xent.sparse_cross_entropy(np.zeros((3, 4), "float32"), np.arange(3))
+    xent.cross_entropy(np.zeros((3, 4), "float32"), np.ones((3, 4), "float32"))
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+"""
+INTERRUPTED = """
+import signal, xent
+if not hasattr(xent, "was_here"):
+    xent.was_here = True
+    signal.raise_signal(signal.SIGINT)
+"""
+LOSS = float(np.float32(np.log(4)))
+
+
+def test_an_import_that_waits_for_a_thread_which_calls_xent_ends_and_is_named(tmp_path):
+    install(tmp_path, {"waits": WAITS + GOOD})
+    found, statuses, kernel, warned = json.loads(output_with(tmp_path, sys.executable, "-c", LOADING))
+
+    assert (found, statuses, kernel) == ([LOSS] * 3, {"waits": "active"}, "good")
+    assert len(warned) == 1 and "plugin 'waits' (waits 1.5) has not been loaded in 0.05 s" in warned[0]
+
+
+def test_an_interrupt_while_plugins_are_loaded_sets_none_aside(tmp_path):
+    install(tmp_path, {"a-broken": "raise ImportError('once')", "interrupted": INTERRUPTED + GOOD})
+    found, statuses, kernel, warned = json.loads(output_with(tmp_path, sys.executable, "-c", LOADING))
+
+    assert (found, kernel) == (["interrupted", LOSS, LOSS], "good")
+    assert statuses == {"a-broken": "broken", "interrupted": "active"} and len(warned) == 1
 
 
 def test_registering_and_unregistering_leaves_no_trace():

@@ -377,6 +377,77 @@ def test_a_worker_that_lacks_the_kernel_uses_generic_with_one_warning(plugin):
     assert loss.shape == (7,)
 
 
+EVERYTHING = {
+    "methods": {"partial", "loss", "gradient", "loss_and_gradient"},
+    "layouts": {"last", "middle"},
+    "load": "no_such_module:kernel",
+}
+"""What a kernel declares that takes whole arrays, and that no process can import."""
+GONE = (
+    *(spec(name="gone", op=op, **EVERYTHING) for op in ("sparse", "dense")),
+    spec(name="counts", **{**EVERYTHING, "methods": {"partial", "statistics"}}, priority=-1),
+)
+CALLS_OF_EVERY_METHOD = (
+    xent.sparse_cross_entropy,
+    xent.value_and_grad(xent.sparse_cross_entropy),
+    functools.partial(xent.sparse_cross_entropy, label_smoothing=0.5, reduction="mean"),
+    xent.row_statistics,
+    lambda x, y, axis: xent.cross_entropy(x, abs(x), axis=axis),
+    lambda x, y, axis: xent.value_and_grad(xent.cross_entropy)(x, abs(x), axis=axis),
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be imported here")
+@pytest.mark.parametrize("call", CALLS_OF_EVERY_METHOD, ids=range(len(CALLS_OF_EVERY_METHOD)))
+@pytest.mark.parametrize("shape", [(7, 5), (2, 5, 3)])
+def test_generic_in_the_place_of_an_absent_kernel_has_its_own_methods_and_blocks(plugin, call, shape):
+    x = np.random.default_rng(3).standard_normal(shape).astype("float32")
+    y = np.arange(x.size // 5).reshape(shape[0], *shape[2:]) % 5
+    plugin(*GONE)
+    with xent.using(kernel="generic"):
+        expected = call(x, y, axis=1)
+
+    with xent.using(trace=True) as decisions:
+        found = call(x, y, axis=1)
+
+    assert decisions[0].kernel in ("gone", "counts")
+    found, expected = (result if isinstance(result, tuple) else (result,) for result in (found, expected))
+    assert [array.tobytes() for array in found] == [array.tobytes() for array in expected]
+
+
+IN_ANOTHER_PROCESS = """
+import pickle, sys, warnings
+from xent.contract.problem import NO_WEIGHTS
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    plan, x, y = pickle.loads(sys.stdin.buffer.read())
+    loss = plan(x, y, NO_WEIGHTS)
+print(loss.tobytes().hex(), *(str(one.message) for one in caught))
+"""
+
+
+@pytest.mark.slow
+def test_a_plan_that_is_sent_to_a_process_without_its_kernel_is_followed_by_generic(plugin, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("import toy_kernels\nkernel = toy_kernels.loopback")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugin(spec(name="homely", **{**EVERYTHING, "load": "only_here:kernel"}))
+    x, y = logits()
+    with xent.using(kernel="generic"):
+        expected = xent.sparse_cross_entropy(x, y)
+    settings.forget_plans()
+    with pytest.raises(AttributeError, match="'Loopback' object has no attribute 'loss'"):  # here it is imported
+        xent.sparse_cross_entropy(x, y)
+    (plan,) = settings.current().plans.values()
+    sent = pickle.dumps((plan, x, y))
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS]
+    told = subprocess.run(command, input=sent, capture_output=True, cwd=tmp_path.parent, timeout=60)
+
+    assert told.returncode == 0, told.stderr
+    bits, _, message = told.stdout.decode().partition(" ")
+    assert bits == expected.tobytes().hex()
+    assert "kernel 'homely' of toy cannot be imported here (ModuleNotFoundError" in message
+
+
 def test_a_worker_that_lacks_a_forced_kernel_fails(plugin):
     plugin(spec(name="absent", load="no_such_module:kernel"))
     with xent.using(kernel="absent"), pytest.raises(ModuleNotFoundError):

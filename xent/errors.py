@@ -5,6 +5,8 @@ Leaves out the messages themselves: they are written in ``checks.py``.
 
 from __future__ import annotations
 
+import traceback
+
 
 class LabelError(ValueError, IndexError):
     """Labels outside ``[0, C)``: how many, where the first one is, and its value.
@@ -31,3 +33,25 @@ class NotServed(ValueError):
 
 class PluginWarning(RuntimeWarning):
     """A plugin or a kernel was set aside, or is not what was asked for."""
+
+
+def summary(error: BaseException) -> str:
+    """An error in one line: its type, and its message where it can be shown."""
+    try:
+        message = str(error)
+    except BaseException as another:  # a plugin's own type may raise anything
+        if is_interrupt(another):
+            raise
+        message = "its message cannot be shown"
+    return " ".join(f"{type(error).__name__}: {message}".split()).removesuffix(":")
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception is no fault of the code that it came out of: Ctrl-C, or raised by a handler of a signal."""
+    import signal  # here, for an error is rare
+
+    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    codes = {getattr(handler, "__code__", None) for handler in handlers} - {None}
+    return isinstance(error, KeyboardInterrupt) or any(
+        frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__)
+    )

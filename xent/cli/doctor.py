@@ -20,6 +20,7 @@ from ..contract.plan import resolve
 from ..contract.specs import KernelSpec
 from ..dispatch import settings
 from ..dispatch.registry import PluginRecord, plugins, registry
+from ..errors import is_interrupt, summary
 
 NEEDED = ("xent", "numpy", "array-api-compat", "pluggy")
 OPTIONAL = ("dask", "distributed", "zarr", "torch", "jax", "cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "ml_dtypes")
@@ -130,7 +131,7 @@ def gpus() -> dict[str, str]:
             try:
                 result[library] = ", ".join(devices()) or "none"
             except Exception as error:  # a driver may be broken in any way
-                result[library] = format_error(error)
+                result[library] = summary(error)
     return result
 
 
@@ -163,8 +164,10 @@ def examine(spec: KernelSpec) -> Finding:
     start, error = time.perf_counter(), ""
     try:
         resolve(spec.load)
-    except (Exception, SystemExit) as raised:  # a plugin's import may raise anything
-        error = format_error(raised)
+    except BaseException as raised:  # a plugin's import may raise anything
+        if is_interrupt(raised):
+            raise
+        error = summary(raised)
     seconds = time.perf_counter() - start
     result = {"verdict": "cannot be imported", "reason": error} if error else run_quick_test(spec)
     return Finding(spec.name, spec.op, spec.owner, registry.records[spec.owner].origin, seconds, **result)
@@ -187,11 +190,6 @@ def run_quick_test(spec: KernelSpec) -> dict[str, Any]:
         )
         verdict, reason = "WRONG", "\n".join(broken)
     return {"verdict": verdict, "reason": reason, "cases": report.cases, "report": report.to_dict()}
-
-
-def format_error(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def plugin_lines(records: Iterable[PluginRecord]) -> list[Line]:

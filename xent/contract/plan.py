@@ -9,7 +9,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .. import checks, errors
@@ -102,7 +102,7 @@ class Plan:
         self,
         predictions: Any,
         strides: tuple[int, ...] | None = None,
-        set_aside: Callable[[str, Exception], Any] | None = None,
+        set_aside: Callable[[str, BaseException], Any] | None = None,
     ) -> Plan:
         """This plan, or the first after it whose guard lets the call pass; a guard that breaks does not.
 
@@ -115,24 +115,39 @@ class Plan:
             try:
                 if plan.guard(shape, strides):
                     break
-            except Exception as error:  # a plugin's guard may raise anything
+            except BaseException as error:  # a plugin's guard may raise anything
+                if errors.is_interrupt(error):
+                    raise
                 if set_aside is not None:
                     set_aside(plan.owner, error)
             plan = checks.next_plan(plan, predictions)
         return plan
 
-    def resolve_kernel(self) -> Any:
-        """The object with the kernel's methods; the generic one, with a warning, if this process cannot import it."""
+    def with_kernel(self) -> tuple[Plan, Any]:
+        """This plan, and the object with its kernel's methods.
+
+        If this process cannot import that, the plan with the generic kernel in its place, with a warning; a forced
+        kernel's error is raised.
+        """
         try:
-            return resolve(self.load)
-        except (Exception, SystemExit) as error:  # a library that is missing is an OSError, a wrong name another
-            if self.forced:
+            return self, resolve(self.load)
+        except BaseException as error:  # a library that is missing is an OSError, a wrong name another
+            if self.forced or errors.is_interrupt(error):
                 raise
-            what = f"{type(error).__name__}: {error}"
             warn_once(
-                f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({what}); generic takes its place."
+                f"kernel {self.kernel!r} of {self.owner} cannot be imported here ({errors.summary(error)}); generic "
+                "takes its place."
             )
-            return resolve(f"xent.backends.generic:{self.problem.op}")
+        spec = resolve("xent.backends.generic:KERNELS")[self.problem.op]
+        plan = replace(
+            self,
+            kernel=spec.name,
+            load=spec.load,
+            block_elements=spec.block_elements,
+            methods=spec.methods,
+            layouts=spec.layouts,
+        )
+        return plan, resolve(plan.load)
 
 
 @functools.lru_cache(maxsize=256)

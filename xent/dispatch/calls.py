@@ -19,7 +19,7 @@ from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, wei
 from . import settings
 from .composition import compose
 from .keys import key_of, learn_placement
-from .registry import annotate_error, registry
+from .registry import PATIENCE_SECONDS, annotate_error, patient, registry
 from .settings import scope, scopes
 
 PLANS_AT_MOST = 1024
@@ -70,9 +70,12 @@ def plan_and_call(
     for value in arguments:
         learn_placement(value)
     key = key_of(route, predictions, targets, options, weights)
-    with lock:
+    with patient(lock, PATIENCE_SECONDS):
         if key not in state.plans:
+            generation = scopes.generation
             plan = compose(problem, state.settings)
+            if scopes.generation != generation:  # a plugin was registered, or set aside, meanwhile
+                plan = compose(problem, state.settings)
             if len(state.plans) >= PLANS_AT_MOST:
                 state.plans.clear()
             state.plans[key] = plan

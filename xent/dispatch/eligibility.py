@@ -6,9 +6,11 @@ One predicate, :func:`why_not`, both decides and explains. A plugin whose own ch
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ..contract.problem import Problem
 from ..contract.specs import BackendSpec, KernelSpec
+from ..errors import summary
 from . import settings
 from .registry import registry
 
@@ -57,13 +59,12 @@ def is_disabled(spec: KernelSpec | BackendSpec, user: settings.Settings) -> bool
 def reasons_of_check(spec: KernelSpec, problem: Problem) -> Iterator[str]:
     """The reasons of the kernel's own check; a plugin whose check raises is set aside."""
     assert spec.check is not None
-    try:
+    answer: Any = None
+    with registry.asked(spec.owner, f"check of kernel {spec.name!r} ({spec.op})") as errors:
         answer = spec.check(problem)
         if answer is not True and not isinstance(answer, str):
             raise TypeError(f"check of kernel {spec.name!r} must return True or a reason, got {answer!r}")
-    except Exception as error:  # a plugin's check may raise anything
-        registry.quarantine(spec.owner, error)
-        yield f"check: {type(error).__name__}: {error}"
-    else:
-        if answer is not True:
-            yield f"check: {answer}"
+    if errors:
+        yield f"check: {summary(errors[0])}"
+    elif answer is not True:
+        yield f"check: {answer}"

@@ -6,13 +6,14 @@ and backends come through the same hooks. Leaves out choosing among kernels (``s
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
 import threading
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,11 +23,24 @@ from .. import checks
 from ..contract import hooks, specs
 from ..contract.plan import warn_once
 from ..contract.specs import BackendSpec, KernelSpec
-from ..errors import LabelError, PluginWarning
+from ..errors import LabelError, PluginWarning, is_interrupt, summary
 from . import declarations, settings
 
 OWN = ("generic", "numpy", "cupy", "dask", "torch", "jax")
 GROUP = "xent"
+PATIENCE_SECONDS = 5.0
+"""How long a call waits for another thread that loads plugins, or makes a plan; that thread may wait for the call."""
+
+
+@contextlib.contextmanager
+def patient(lock: threading.RLock, seconds: float) -> Iterator[bool]:
+    """A context in which the lock is held, unless it was not to be had in so many seconds: then the value is False."""
+    is_held = lock.acquire(timeout=seconds)
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            lock.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,8 @@ class Registry:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.loaded = self.loading = False
+        self.is_waited_for = False  # a call has run out of patience, so the next one has none
+        self.asking = threading.local()
         self.manager = pluggy.PluginManager("xent")
         self.manager.add_hookspecs(hooks)
         self.kernels: list[KernelSpec] = []
@@ -102,18 +118,30 @@ class Registry:
         return specs
 
     def load(self) -> None:
-        """Registers every plugin, once. A plugin that calls xent while it is imported is served by those before it."""
+        """Registers every plugin, once.
+
+        A plugin that calls xent while it is imported is served by those before it, and so is a thread that it starts
+        and waits for: no call waits for ever.
+        """
         if self.loaded:
             return
-        with self.lock:
-            if self.loaded or self.loading:  # meanwhile, by another thread or this one
+        with patient(self.lock, 0.0 if self.is_waited_for else PATIENCE_SECONDS) as is_held:
+            if not is_held or self.loaded or self.loading:  # meanwhile, by another thread or this one
+                if self.loading and not is_held and not self.is_waited_for:
+                    self.is_waited_for = True
+                    name, distribution, version = self.current
+                    title = PluginRecord(name, distribution, version, "active").title
+                    warn_once(
+                        f"{title} has not been loaded in {PATIENCE_SECONDS:g} s; calls of other threads are served "
+                        f"without it in the meantime. XENT_DISABLE={name} leaves it out."
+                    )
                 return
             self.loading = True
             try:
                 self.load_all()
                 self.loaded = True
             finally:
-                self.loading = False
+                self.loading = self.is_waited_for = False
 
     def load_all(self) -> None:
         """Registers xent's own plugins and every entry point that is not blocked."""
@@ -127,16 +155,19 @@ class Registry:
             self.load_entry_point(name, entry, blocked or not disabled.isdisjoint({*names, "*"}))
 
     def load_entry_point(self, name: str, entry: importlib.metadata.EntryPoint, blocked: bool) -> None:
-        """Imports and registers one plugin, unless it is blocked or was registered by an attempt that then failed."""
+        """Imports and registers one plugin, unless it is blocked or is known from an attempt that then failed."""
         distribution, version = origin_of(entry)
         if blocked:
             self.records[name] = PluginRecord(name, distribution, version, "blocked")
             return
-        if self.manager.has_plugin(name):
+        if name in self.records and not (self.records[name].status == "broken" and errors_are_raised()):
             return
+        self.current = (name, distribution, version)
         try:
             plugin = entry.load()
-        except (Exception, SystemExit) as error:  # whatever a plugin's import raises, xent works on
+        except BaseException as error:  # whatever a plugin's import raises, xent works on
+            if is_interrupt(error):
+                raise
             self.set_aside(name, distribution, version, error)
         else:
             self.add(plugin, name, distribution, version)
@@ -157,10 +188,12 @@ class Registry:
                 hooks = tuple(sorted(caller.name for caller in self.manager.get_hookcallers(plugin) or ()))
                 if not hooks:
                     raise ValueError("it has no hooks; mark them with xent.hookimpl")
-            except (Exception, SystemExit) as error:  # a hook may raise anything
+            except BaseException as error:  # a hook may raise anything
                 if self.manager.get_plugin(name) is plugin:
                     self.manager.unregister(name=name)
                 self.kernels, self.backends = before
+                if is_interrupt(error):
+                    raise
                 self.set_aside(name, distribution, version, error)
             else:
                 kernels = tuple(f"{spec.name} ({spec.op})" for spec in self.kernels if spec.owner == name)
@@ -174,13 +207,33 @@ class Registry:
         for implementation in reversed(hook.get_hookimpls()):
             others = [plugin for plugin in plugins if plugin is not implementation.plugin]
             alone = self.manager.subset_hook_caller("xent_order_kernels", others)
-            try:
+            with self.asked(implementation.plugin_name, "xent_order_kernels"):
                 order = alone(problem=problem, candidates=candidates)
                 if order is not None:
                     return tuple(order)
-            except Exception as error:  # a site's policy may raise anything
-                self.quarantine(implementation.plugin_name, error)
         return ()
+
+    @contextlib.contextmanager
+    def asked(self, owner: str, what: str) -> Iterator[list[BaseException]]:
+        """A context in which a plugin's code is asked something; a plugin whose code raises is set aside.
+
+        The value is the list that its error is added to. A call of xent that asks the same code again, which would
+        never end, is such an error.
+        """
+        active = self.asking.__dict__.setdefault("active", set())
+        if (owner, what) in active:
+            raise RecursionError(f"{what} calls xent, which asks it again; call xent.using(kernel=...) or not at all")
+        active.add((owner, what))
+        errors: list[BaseException] = []
+        try:
+            yield errors
+        except BaseException as error:  # a plugin's code may raise anything
+            if is_interrupt(error):
+                raise
+            errors.append(error)
+            self.quarantine(owner, error)
+        finally:
+            active.discard((owner, what))
 
     def remove(self, name: str) -> None:
         """Unregisters a plugin."""
@@ -198,23 +251,28 @@ class Registry:
         text = "".join(traceback.format_exception(error))
         record = self.records[name] = PluginRecord(name, distribution, version, "broken", error=text)
         settings.forget_plans()
-        if os.environ.get("XENT_PLUGIN_ERRORS", "warn") == "raise":
+        if errors_are_raised():
             raise error
         warnings.warn(
-            f"xent: {record.title} is set aside: {type(error).__name__}: {str(error).rstrip('.')}. "
+            f"xent: {record.title} is set aside: {summary(error).rstrip('.')}. "
             f"xent.plugins() has its traceback; XENT_DISABLE={name} silences this.",
             PluginWarning,
             stacklevel=2,
         )
 
-    def quarantine(self, owner: str, error: Exception) -> None:
-        """Sets aside a plugin whose ``check`` or ``guard`` raised."""
+    def quarantine(self, owner: str, error: BaseException) -> None:
+        """Sets aside a plugin whose ``check``, ``guard`` or policy raised."""
         with self.lock:
             record = self.records.get(owner)
             if record is not None and record.status == "active":
                 if self.manager.has_plugin(owner):
                     self.manager.unregister(name=owner)
                 self.set_aside(owner, record.distribution, record.version, error)
+
+
+def errors_are_raised() -> bool:
+    """Whether the error of a plugin is raised, and not warned of."""
+    return os.environ.get("XENT_PLUGIN_ERRORS", "warn") == "raise"
 
 
 def origin_of(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:

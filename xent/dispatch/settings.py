@@ -49,10 +49,11 @@ class State:
 @dataclass(slots=True)
 class Scopes:
     """Where the state in force is kept. ``entered`` is set by the first ``using`` and never cleared, so that a process
-    that never enters one reads no ContextVar."""
+    that never enters one reads no ContextVar. ``generation`` counts how often the plans were forgotten."""
 
     entered: bool = False
     default: State | None = None
+    generation: int = 0
     caches: dict[Settings, dict[Any, Any]] = field(default_factory=dict)
 
 
@@ -73,6 +74,7 @@ def plans_under(settings: Settings) -> dict[Any, Any]:
 
 def forget_plans() -> None:
     """Clears every plan, for the kernels, or which of them may be chosen, have changed."""
+    scopes.generation += 1
     for plans in list(scopes.caches.values()):
         plans.clear()
 

@@ -1,6 +1,7 @@
 """Tests that need a process of their own: the first call, the cache on disk, other processors, no Numba."""
 
 import os
+import pickle
 import platform
 import shutil
 import subprocess
@@ -8,14 +9,17 @@ import sys
 from pathlib import Path
 
 import faults
+import numpy as np
 import pytest
 
+import xent
+from xent.dispatch import settings
 
-def run(code, **environment):
+
+def run(code, given="", **environment):
     """What a fresh process prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
-    )
+    command, variables = [sys.executable, "-c", code], {**os.environ, **environment}
+    done = subprocess.run(command, input=given, capture_output=True, text=True, env=variables, timeout=120)
 
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -187,3 +191,47 @@ print(xent.sparse_cross_entropy(x, y))
 
 def test_an_interrupt_never_reaches_numba_as_it_compiles():
     assert run(INTERRUPTED_COMPILATION).splitlines() == ["interrupted [False] 1", "[1.609438 1.609438]"]
+
+
+WITHOUT_JIT = """
+import numpy as np, xent
+x, y = np.zeros((3, 4), "float32"), np.arange(3)
+loss, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(x, y)
+decision = xent.explain(xent.sparse_cross_entropy, x, y)
+reasons = [one.reasons for one in decision.verdicts if one.kernel == "numba"]
+print(float(loss[0]) == float(np.log(np.float32(4))), decision.kernel, reasons)
+"""
+
+
+def test_where_numba_compiles_nothing_the_kernels_decline_with_that_reason():
+    told = run(WITHOUT_JIT, NUMBA_DISABLE_JIT="1")
+
+    assert told == "True numpy [('check: Numba compiles nothing: NUMBA_DISABLE_JIT is set',)]"
+
+
+SENT = """
+import pickle, sys
+from xent.contract.problem import NO_WEIGHTS
+plan, x, y = pickle.loads(bytes.fromhex(sys.stdin.read()))
+print(plan.kernel, plan(x, y, NO_WEIGHTS).tobytes().hex())
+"""
+
+
+def test_a_worker_on_which_numba_compiles_nothing_takes_the_generic_kernel():
+    x, y = np.arange(12, dtype="float32").reshape(3, 4) % 5, np.arange(3)
+    with xent.using(kernel="generic"):
+        expected = xent.sparse_cross_entropy(x, y)
+    settings.forget_plans()
+    xent.sparse_cross_entropy(x, y)
+    (plan,) = settings.current().plans.values()
+    told = run(SENT, given=pickle.dumps((plan, x, y)).hex(), NUMBA_DISABLE_JIT="1")
+
+    assert told == f"numba {expected.tobytes().hex()}"
+
+
+def test_warming_says_in_one_sentence_that_numba_compiles_nothing():
+    command = [sys.executable, "-m", "xent_numba", "float32"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("error: Numba compiles nothing: NUMBA_DISABLE_JIT is set.\n")

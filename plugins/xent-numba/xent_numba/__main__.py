@@ -16,6 +16,11 @@ def main() -> None:
     if unknown:
         parser.error(f"`dtype` must be one of {', '.join(choices)}, got {unknown[0]}.")
 
+    from .hooks import numba_fails
+
+    if numba_fails():
+        parser.error(f"{numba_fails()}.")
+
     from . import compiled, rows
 
     begin = time.perf_counter()

@@ -16,10 +16,10 @@ DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 def numba_fails() -> str:
     """Why Numba cannot be used; empty if it can."""
     try:
-        import numba  # noqa: F401  # only to see whether it can be imported
+        import numba
     except Exception as error:  # Numba raises ImportError; others if NumPy is too new for it
         return f"Numba cannot be imported: {error}"
-    return ""
+    return "Numba compiles nothing: NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else ""
 
 
 def check(problem: Any) -> bool | str:

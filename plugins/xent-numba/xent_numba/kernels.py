@@ -8,6 +8,11 @@ import numpy as np
 
 from xent.kernels import Partial, Statistics
 
+from .hooks import numba_fails
+
+if numba_fails():  # on a worker, say, to which a plan was sent: generic takes the kernel's place
+    raise ImportError(numba_fails())
+
 from . import columns, row_gradients, rows
 from .blocks import Array, GradientOutput, PreparedBlock, prepare, run_along_rows
 from .compiled import compiled

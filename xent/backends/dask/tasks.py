@@ -353,7 +353,7 @@ def gradient_of_chunk(
             return blocks.loss_and_gradient(kernel_call, scale)[1]
         if "gradient" not in kernel_call.methods:  # a kernel may have it for whole rows only
             kernel = getattr(generic, call.problem.op)
-            kernel_call = kernel_call._replace(kernel=kernel, methods=generic.METHODS)
+            kernel_call = kernel_call._replace(kernel=kernel, methods=generic.METHODS[call.problem.op])
         return blocks.gradient(kernel_call, flat_rows(kernel_call.xp, whole), scale)
 
 

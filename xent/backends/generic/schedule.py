@@ -6,7 +6,7 @@ Also xent's own kernels in array API terms: the fold, and the losses of probabil
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ... import arrays
@@ -33,7 +33,10 @@ from .binary import EAGER, run_binary
 from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, KernelCall, LabelTargets, SoftTargets, tiling_of
 from .rows import rows_of, without_bad_labels
 
-METHODS = frozenset({"partial", "gradient", "statistics"})
+METHODS = {
+    "sparse": frozenset({"partial", "gradient", "statistics"}),
+    "dense": frozenset({"partial", "gradient"}),
+}
 LOGARITHMS = 2**20
 """How many logarithms of probabilities are made at once for a fused kernel."""
 
@@ -135,20 +138,25 @@ EXPRESSIONS = {
 }
 
 
+KERNELS = {
+    op: KernelSpec(
+        name="generic",
+        op=op,  # type: ignore[arg-type]
+        load=f"xent.backends.generic:{op}",
+        arrays=ANY,
+        devices=ANY,
+        dtypes=ANY,
+        methods=methods,
+        priority=-1000,
+        block_elements=BLOCK_ELEMENTS,
+    )
+    for op, methods in METHODS.items()
+}
+
+
 @hookimpl
-def xent_register_kernels() -> Iterator[KernelSpec]:
-    for op in ("sparse", "dense"):
-        yield KernelSpec(
-            name="generic",
-            op=op,
-            load=f"xent.backends.generic:{op}",
-            arrays=ANY,
-            devices=ANY,
-            dtypes=ANY,
-            methods=METHODS if op == "sparse" else METHODS - {"statistics"},
-            priority=-1000,
-            block_elements=BLOCK_ELEMENTS,
-        )
+def xent_register_kernels() -> Iterable[KernelSpec]:
+    return KERNELS.values()
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
@@ -164,12 +172,13 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
 
 def kernel_call(xp: Any, plan: Plan, predictions: Array, targets: Array | None) -> KernelCall:
     """The arrays of a call, flat and wide, beside the kernel that takes them."""
-    problem, tiling = plan.problem, tiling_of(xp, plan, predictions)
+    problem = plan.problem
     kernel, methods = EXPRESSIONS.get((problem.op, problem.options.kind)), frozenset({"loss", "loss_and_gradient"})
     if kernel is None or problem.method == "statistics":
-        kernel, methods = plan.resolve_kernel(), plan.methods
+        plan, kernel = plan.with_kernel()
+        methods, tiling = plan.methods, tiling_of(xp, plan, predictions)
     else:
-        tiling = tiling.in_whole_rows()  # blocks of probabilities do not merge as those of logits do
+        tiling = tiling_of(xp, plan, predictions).in_whole_rows()  # losses of probabilities do not merge
     options = problem.options
     on, off = smoothing(options.label_smoothing, options.num_classes or tiling.classes)
     if problem.op == "dense":
