@@ -137,6 +137,23 @@ def test_torch_compiles_it_as_one_graph(name: str) -> None:
     np.testing.assert_allclose(float(result), float(call(*arrays)), rtol=1e-6)
 
 
+@pytest.mark.variants("numpy", "array-api-strict", "torch", "jax", "dask")
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_every_library_has_torch_s_types_of_error(lib: Library, name: str) -> None:
+    refused = [
+        (ValueError, (SOFT, LABELS[:3])),
+        (RuntimeError, (SOFT, LABELS[:, None])),
+        (RuntimeError, (SOFT, SOFT[:, 0])),
+        (RuntimeError, (SOFT, LABELS, WEIGHT[:2])),
+        (NotImplementedError, (SOFT.astype(np.int32), LABELS)),
+        (IndexError, (SOFT[:, :0], LABELS)),
+    ]
+
+    for error, arrays in refused:
+        with pytest.raises(error, match=rf"{name}: `\w+` must .*, got .*\. (Pass|Cast) "):
+            lib.apply(getattr(compat, name), *arrays)
+
+
 ERRORS = {
     "a label out of range, of an image": (
         IndexError,

@@ -121,7 +121,8 @@ def dtype_of_name(xp: Any, name: Any) -> Any:
 
 def is_integer(array: Array) -> bool:
     """Whether the array holds integers or bools, by name: NumPy's isdtype knows no bfloat16."""
-    return "int" in str(array.dtype) or "bool" in str(array.dtype)
+    name = str(array.dtype)
+    return "int" in name or "bool" in name
 
 
 def wide_dtype(xp: Any, array: Array) -> Any:
