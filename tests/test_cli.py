@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import dask
@@ -21,6 +23,7 @@ from click.testing import CliRunner
 import xent
 from xent.cli.commands import LIBRARIES, ByteSize, main
 from xent.cli.doctor import Diagnosis, Finding
+from xent.cli.exits import Interrupted, errors_reported, raised
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
@@ -671,6 +674,44 @@ def test_a_pipe_that_is_closed_is_no_error(files, option):
         stderr = process.stderr.read()
 
     assert (process.returncode, stderr) == (141, "")
+
+
+SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_an_interrupt_that_python_would_ignore_is_raised_all_the_same(capsys, number, code, word):
+    class Closing:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    with pytest.raises(SystemExit) as ended, errors_reported():
+        closing = Closing()
+        del closing
+        time.sleep(5)
+
+    assert ended.value.code == code and capsys.readouterr().err == f"xent: {word}; nothing was written.\n"
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_an_interrupt_that_became_another_error_is_an_interrupt(capsys, number, code, word):
+    with pytest.raises(SystemExit) as ended, errors_reported():
+        try:
+            signal.raise_signal(number)
+        except Interrupted as error:
+            raise RuntimeError("as an import makes of it") from error
+
+    assert ended.value.code == code and capsys.readouterr().err == f"xent: {word}; nothing was written.\n"
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """The signals' handlers as they were: after an interrupt a second one kills until the process has ended."""
+    before = {number: signal.getsignal(number) for number, _, _ in SIGNALS}
+    yield
+    raised.clear()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.slow

@@ -5,16 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import faults
 import numpy as np
 import pytest
 import zarr
 
 import xent
 from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.tasks import chunk_state
+from xent.evaluation.options import Options
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.source import Source
@@ -139,6 +143,70 @@ def test_processes_of_this_machine_leave_the_same_bits_and_tell_their_progress(f
 
     assert made == evaluate(logits, labels)
     assert sorted(told) == [ROWS % 142, *[142] * 7]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Faults at random moments: a few of each kind of faults.py
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("calls", 10),
+        ("interrupts", 2),
+        ("terminations", 1),
+        ("kills", 1),
+        ("full-disks", 3),
+        ("two-runs", 3),
+        ("changed-inputs", 3),
+    ],
+)
+def test_a_fault_at_any_moment_leaves_the_same_bits_or_one_line(kind, count):
+    count = int(os.environ.get("XENT_FAULTS", count))
+    done = subprocess.run(
+        [sys.executable, faults.__file__, kind, "--count", str(count)], capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"'as it should': {count}" in done.stdout
+
+
+def test_an_interrupt_of_an_evaluation_is_raised_when_its_tasks_have_ended(folder, monkeypatch):
+    at_work, ended = threading.Event(), []
+
+    def slow(job, *arguments, **keywords):
+        at_work.set()
+        time.sleep(0.2)
+        ended.append(threading.current_thread())
+        return chunk_state(job, *arguments, **keywords)
+
+    monkeypatch.setattr("xent.evaluation.engine.evaluate_pass.chunk_state", slow)
+    planned = plan("x.npy", "y.npy", Options(chunk_bytes=10 * ROW_BYTES))
+    signal_it = threading.Thread(target=lambda: at_work.wait() and os.kill(os.getpid(), signal.SIGINT))
+    signal_it.start()
+    with xent.using(threads=2), pytest.raises(KeyboardInterrupt):
+        planned.run()
+    signal_it.join()
+
+    assert 0 < len(ended) <= 4 and threading.main_thread() not in ended
+    still = len(ended)
+    time.sleep(0.3)
+    assert len(ended) == still
+
+
+def test_two_evaluations_at_once_tell_each_its_own_progress(folder):
+    told = [[], []]
+
+    def evaluate_one(which):
+        evaluate("x.npy", "y.npy", chunk_bytes=(10, 100)[which] * ROW_BYTES, progress=told[which].append)
+
+    threads = [threading.Thread(target=evaluate_one, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [set(rows) for rows in told] == [{10}, {100}] and [sum(rows) for rows in told] == [ROWS, ROWS]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

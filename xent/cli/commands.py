@@ -34,6 +34,12 @@ DEMO_OPTIONS = {"digits": ("keep",), "stdlib": ("keep", "files"), "vocabulary": 
 class Program(click.Group):
     """The commands; how they end, whichever runs, is said in ``exits.py``."""
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        with errors_reported():
+            return super().main(*arguments, **settings)
+
+    # subtle: click gives the errors of a closed stdout an exit code of its own, so they may not reach its main
+
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         with errors_reported():  # --help is printed here
             return super().make_context(*arguments, **settings)

@@ -7,16 +7,18 @@ own, with its traceback, 130 interrupted, 141 the reader of stdout has closed it
 
 from __future__ import annotations
 
+import _thread
 import os
 import re
 import shlex
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -33,8 +35,20 @@ ARGUMENT = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})=(?:True\b|('[^']*'))")
 """How a message names such an argument: alone in backquotes, or with a value."""
 
 
-class Terminated(KeyboardInterrupt):
+class Interrupted(BaseException):
+    """The process was interrupted (SIGINT).
+
+    It is no KeyboardInterrupt, of which click would make its own error and exit code.
+    """
+
+
+class Terminated(Interrupted):
     """The process was asked to end (SIGTERM)."""
+
+
+INTERRUPTIONS = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
+raised: list[Interrupted] = []
+"""The interruption of this process; empty if there was none."""
 
 
 @contextmanager
@@ -81,11 +95,13 @@ def errors_reported() -> Iterator[None]:
                 sys.stdout.flush()
     except BrokenPipeError:
         exit_silently()
-    except KeyboardInterrupt as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         fail(f"{interruption_name(error)}; nothing was written.", interruption_code(error))
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
+        for interruption in raised:  # it has become another error on its way
+            fail(f"{interruption_name(interruption)}; nothing was written.", interruption_code(interruption))
         code = exit_code_of(error)
         if code != FAULT:
             fail(error, code)
@@ -108,39 +124,61 @@ def exit_code_of(error: Exception) -> int:
     return BAD_INPUT if isinstance(error, OSError) else FAULT
 
 
+def interrupt(number: int, _: object) -> NoReturn:
+    """The handler of a signal that raises its interruption; a second signal kills."""
+    for each in INTERRUPTIONS:
+        signal.signal(each, signal.SIG_DFL)
+    raised[:] = [INTERRUPTIONS[signal.Signals(number)]()]
+    raise raised[0]
+
+
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
     """Make SIGINT and SIGTERM raise inside the with block, so that drafts are removed; a second one kills.
 
     It kills until the process has ended, which waits for the threads that are still at work.
     """
-    if threading.current_thread() is not threading.main_thread():
+    is_inside = signal.getsignal(signal.SIGTERM) is interrupt or raised
+    if is_inside or threading.current_thread() is not threading.main_thread():
         yield
         return
-    interruptions: dict[int, type[KeyboardInterrupt]] = {signal.SIGTERM: Terminated}
+    before, hook = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}, sys.unraisablehook
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background of a shell
-        interruptions[signal.SIGINT] = KeyboardInterrupt
+        before[signal.SIGINT] = signal.default_int_handler
 
-    def interrupt(number: int, _: object) -> NoReturn:
-        for each in interruptions:
-            signal.signal(each, signal.SIG_DFL)
-        raise interruptions[number]
+    def raise_again(unraisable: Any) -> None:
+        """In a weak reference's callback or a __del__ an exception is ignored, an interruption must not be."""
+        if unraisable.exc_value not in raised:
+            hook(unraisable)
+            return
+        number = next(each for each, kind in INTERRUPTIONS.items() if kind is unraisable.exc_type)
+        signal.signal(number, interrupt)
+        _thread.start_new_thread(raise_soon, (number,))
 
-    before = {number: signal.signal(number, interrupt) for number in interruptions}
+    sys.unraisablehook = raise_again
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             if signal.getsignal(number) is interrupt:
                 signal.signal(number, handler or signal.SIG_DFL)
 
 
-def interruption_name(error: KeyboardInterrupt) -> str:
+def raise_soon(number: int) -> None:
+    """Send this process a signal when its main thread has left what it is in."""
+    time.sleep(0.001)
+    os.kill(os.getpid(), number)
+
+
+def interruption_name(error: BaseException) -> str:
     """The word for an interruption in a message."""
     return "terminated" if isinstance(error, Terminated) else "interrupted"
 
 
-def interruption_code(error: KeyboardInterrupt) -> int:
+def interruption_code(error: BaseException) -> int:
     """The exit code of an interruption: 128 and the number of the signal, as shells count."""
     return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 

@@ -17,6 +17,7 @@ import click
 from xent.cli.exits import (
     BAD_INPUT,
     UNAVAILABLE,
+    Interrupted,
     environment_checked,
     fail,
     input_checked,
@@ -92,7 +93,7 @@ def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None
     try:
         with environment_checked(), terminal.progress_bar(planned, quiet=output.quiet) as progress:
             result = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
-    except KeyboardInterrupt as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         fail(terminal.format_interruption(planned, interruption_name(error)), interruption_code(error))
     except WriteError as error:
         if error.result is None:

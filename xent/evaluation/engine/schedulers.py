@@ -6,12 +6,15 @@ schedulers runs. Leaves out what a task computes.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
+from queue import SimpleQueue
 from typing import Any
 
 from xent.dispatch.settings import affinity, current
@@ -101,18 +104,81 @@ def engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Grap
 def local_compute(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
     """A function that computes a graph in this process."""
     dask = require("dask", "dask", "an evaluation")
-    get = dask.get if scheduler == "sync" else require("dask.threaded", "dask", "an evaluation").get
+    threaded = require("dask.threaded", "dask", "an evaluation")
     callback = require("dask.callbacks", "dask", "an evaluation").Callback
 
     def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
-        def finished(key: Any, *_: Any) -> None:
-            if progress is not None and isinstance(key, tuple) and key[0] == CHUNK:
-                progress(bounds[key[-1] + 1] - bounds[key[-1]])
+        def rows_of(key: Any) -> int:
+            is_chunk = isinstance(key, tuple) and key[0] == CHUNK and key in graph
+            return bounds[key[-1] + 1] - bounds[key[-1]] if is_chunk else 0
 
-        with callback(posttask=finished):
-            return get(graph, root, num_workers=local_threads())
+        def tell(rows: int) -> None:
+            if progress is not None and rows:
+                progress(rows)
+
+        if scheduler == "sync":
+            with callback(posttask=lambda key, *_: tell(rows_of(key))):
+                return dask.get(graph, root)
+
+        def run(tell_caller: Callable[[int], None], check_wanted: Callable[[], None]) -> Any:
+            told = callback(pretask=lambda *_: check_wanted(), posttask=lambda key, *_: tell_caller(rows_of(key)))
+            with ThreadPoolExecutor(threads) as pool, told:
+                return threaded.get(graph, root, pool=pool)
+
+        threads = local_threads()
+        return run_aside(run, tell)
 
     return compute
+
+
+class Unwanted(BaseException):
+    """The caller of a run was interrupted."""
+
+
+def run_aside(run: Callable[[Callable[[int], None], Callable[[], None]], Any], tell: Callable[[int], None]) -> Any:
+    """The result of run(tell_caller, check_wanted), which is called in a thread of its own, that no signal reaches.
+
+    An interrupt of a thread that schedules others may leave a lock held for which they then wait for ever. So the
+    calling thread only waits and calls ``tell`` with what is told; once it is interrupted ``check_wanted`` raises, and
+    the interrupt is raised when the run has ended, a second one at once.
+    """
+    told: SimpleQueue[int] = SimpleQueue()
+    results: list[Any] = []
+    errors: list[BaseException] = []
+    interrupts: list[None] = []
+
+    def check_wanted() -> None:
+        if interrupts:
+            raise Unwanted
+
+    def run_here() -> None:
+        try:
+            results.append(run(told.put, check_wanted))
+        except BaseException as error:  # whatever it is, it is the caller's
+            errors.append(error)
+        told.put(0)
+
+    def wait() -> None:
+        while not (results or errors):
+            tell(told.get())
+
+    _thread.start_new_thread(run_here, ())
+    try:
+        wait()
+        while not told.empty():
+            tell(told.get())
+    except BaseException:  # of ``tell`` too
+        interrupts.append(None)
+        tell = ignore
+        wait()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def ignore(rows: int) -> None:
+    """What is told to a caller that was interrupted."""
 
 
 def cluster_compute(client: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
