@@ -251,11 +251,12 @@ def test_what_a_caller_makes_of_a_row_without_a_softmax_is_nan_under_jit_too(fun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", ["ignore_index", "sample_weight"])
+@pytest.mark.parametrize("told", ["ignore_index", "sample_weight", "class_weight"])
 @pytest.mark.parametrize("is_jitted", [False, True], ids=["eager", "jit"])
 def test_an_ignored_row_has_gradient_and_curvature_zero_though_it_holds_nan(told, is_jitted):
-    logits, labels = jnp.asarray([[0.0, 1.0, 2.0], [nan, inf, -inf]]), jnp.asarray([0, -1])
-    option = {"ignore_index": -1} if told == "ignore_index" else {"sample_weight": jnp.asarray([1.0, 0.0])}
+    logits, labels = jnp.asarray([[0.0, 1.0, 2.0], [nan, inf, -inf]]), jnp.asarray([0, 1])
+    weights = {"sample_weight": jnp.asarray([1.0, 0.0]), "class_weight": jnp.asarray([1.0, 0.0, 1.0])}
+    option = {told: {"ignore_index": 1, **weights}[told]}
     loss = lambda x: sparse(x, labels, reduction="mean", **option)  # noqa: E731  # one line is enough
     slope, hessian = jax.grad(loss), jax.hessian(loss)
     if is_jitted:
@@ -270,6 +271,13 @@ def test_an_ignored_row_gives_its_weight_no_gradient():
     slope = jax.grad(lambda w: sparse(logits, labels, sample_weight=w, ignore_index=-1, reduction="mean"))
 
     assert np.isfinite(slope(jnp.ones(2))).all() and slope(jnp.ones(2))[1] == 0
+
+
+def test_a_row_of_class_weight_zero_gives_its_weight_no_gradient():
+    logits, labels = jnp.asarray([[0.0, 1.0, 2.0], [nan, 0.0, 0.0]]), jnp.asarray([0, 1])
+    slope = jax.grad(lambda w: sparse(logits, labels, class_weight=w, reduction="mean"))(jnp.asarray([1.0, 0.0, 1.0]))
+
+    assert np.isfinite(slope).all() and slope[1] == 0
 
 
 # -------------------- transforms

@@ -19,6 +19,16 @@ WEIGHT = np.asarray([1.0, 0.5, 2.0, 0.0, 3.0, 1.5, 1.0], np.float32)
 CLASS_WEIGHT = np.asarray([1.0, 4.0, 0.25], np.float32)
 COUNTED = (LABELS != -100) & (WEIGHT != 0)
 SAFE = np.where(LABELS < 0, 0, LABELS)
+MEANS = {
+    "sum": lambda w, n: 1.0,
+    "mean": lambda w, n: w.sum(),
+    xent.Mean(): lambda w, n: w.sum(),
+    xent.Mean("weights"): lambda w, n: w.sum(),
+    xent.Mean("counted"): lambda w, n: COUNTED.sum(),
+    xent.Mean("all"): lambda w, n: n,
+    xent.Mean(2.5): lambda w, n: 2.5,
+    xent.Mean(denominator=11, empty=0.0): lambda w, n: 11,
+}
 
 
 @pytest.fixture
@@ -136,40 +146,58 @@ def test_a_class_weight_of_a_label_is_taken_before_smoothing(lib, logits, smooth
     )
 
 
-def test_a_class_weight_of_zero_does_not_ignore_its_rows(lib, logits):
-    weight = np.asarray([0.0, 1.0, 1.0], np.float32)
-    mean = lib.call(xent.sparse_cross_entropy, logits, SAFE, class_weight=weight, reduction=xent.Mean("counted"))
-    rows = exact(logits, one_hot(SAFE, 3)) * weight[SAFE]
-
-    assert near(mean, rows.sum() / 7, ulps=32)
-
-
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
 @pytest.mark.parametrize("held", [[0, -inf, 0], [nan, 0, 0]], ids=str)
 @pytest.mark.parametrize("function", [sparse, dense], ids=["sparse", "dense"])
-def test_a_row_of_class_weight_zero_has_loss_and_gradient_zero_whatever_it_holds(lib, function, held):
-    logits = np.asarray([held, [1, 2, 0]], np.float32)
+def test_a_row_of_class_weight_zero_has_loss_and_gradient_zero_whatever_it_holds(lib, function, held, kind):
+    predictions = np.asarray([held, [1, 2, 0.5]], np.float32)
     labels = np.asarray([1, 0])
     targets = labels if function is sparse else one_hot(labels, 3).astype(np.float32)
-    loss, gradient = lib.call(function, logits, targets, class_weight=np.asarray([1.0, 0.0, 1.0], np.float32))
+    weight = np.asarray([1.0, 0.0, 1.0], np.float32)
+    loss, gradient = lib.call(function, predictions, targets, class_weight=weight, kind=kind)
 
-    assert same(loss[0], 0.0)
+    assert same_bits(loss[0], np.float32(0))
     assert same(gradient[0], [0, 0, 0])
+    assert np.isfinite(loss[1]) and np.any(gradient[1] != 0)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", xent.Mean("counted"), xent.Mean("all")], ids=str)
+@pytest.mark.parametrize("function", [sparse, dense], ids=["sparse", "dense"])
+def test_a_row_of_class_weight_zero_is_not_counted(lib, logits, function, reduction):
+    logits[1] = nan
+    targets = SAFE if function is sparse else one_hot(SAFE, 3).astype(np.float32)
+    class_weight = np.asarray([1.0, 4.0, 0.0], np.float32)
+    weight = class_weight[SAFE].astype(np.float64)
+    below = {"counted": (weight != 0).sum()}.get(getattr(reduction, "denominator", None)) or MEANS[reduction](weight, 7)
+    loss, gradient = lib.call(function, logits, targets, class_weight=class_weight, reduction=reduction)
+
+    healthy = np.where(np.isnan(logits), 0, logits)
+    assert near(loss, (weight * exact(healthy, one_hot(SAFE, 3))).sum() / below, ulps=32)
+    assert not gradient_is_off(gradient, healthy, one_hot(SAFE, 3), share=weight / below, flushes=lib.flushes)
+
+
+@pytest.mark.parametrize("empty", [nan, 0.0, 2.0])
+def test_where_every_class_weighs_nothing_the_mean_is_empty(lib, logits, empty):
+    weight = np.zeros(3, np.float32)
+    loss, gradient = lib.call(sparse, logits, SAFE, class_weight=weight, reduction=xent.Mean(empty=empty))
+
+    assert same(loss, empty)
+    assert same(gradient, np.zeros((7, 3)))
+
+
+def test_a_bad_label_has_no_class_weight(lib, logits):
+    labels, weight = np.asarray([0, 3, 2, 1, -1, 0, 1]), np.asarray([0.0, 1.0, 0.0], np.float32)
+    if lib.raises_labels:
+        with pytest.raises(xent.LabelError, match="got [12] outside"):
+            lib.call(xent.sparse_cross_entropy, logits, labels, class_weight=weight)
+    else:
+        loss, gradient = lib.call(sparse, logits, labels, class_weight=weight)
+
+        assert same(np.isnan(loss), [False, True, False, False, True, False, False])
+        assert same(np.isnan(gradient).any(-1), np.isnan(loss))
 
 
 # -------------------- means
-
-
-MEANS = {
-    "sum": lambda w, n: 1.0,
-    "mean": lambda w, n: w.sum(),
-    xent.Mean(): lambda w, n: w.sum(),
-    xent.Mean("weights"): lambda w, n: w.sum(),
-    xent.Mean("counted"): lambda w, n: COUNTED.sum(),
-    xent.Mean("all"): lambda w, n: n,
-    xent.Mean(2.5): lambda w, n: 2.5,
-    xent.Mean(denominator=11, empty=0.0): lambda w, n: 11,
-}
 
 
 @pytest.mark.parametrize("reduction", MEANS, ids=str)

@@ -223,6 +223,23 @@ def test_an_ignored_row_gives_its_weight_no_gradient_whatever_it_holds(x):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("function", [sparse, dense], ids=["sparse", "dense"])
+def test_a_row_of_class_weight_zero_gives_no_gradient_whatever_it_holds(function, requires_grad, create_graph):
+    logits, labels = leaf([[0.0, 1.0, 2.0], [nan, 0.0, 1.0], [0.0, -inf, 1.0]]), torch.tensor([0, 1, 1])
+    targets = labels if function is sparse else torch.nn.functional.one_hot(labels, 3).to(logits.dtype)
+    weight = torch.tensor([2.0, 0.0, 1.0], dtype=logits.dtype, requires_grad=requires_grad)
+    leaves = (logits, weight) if requires_grad else (logits,)
+    loss = function(logits, targets, class_weight=weight, reduction="sum")
+    slopes = gradient(loss, *leaves, create_graph=create_graph)
+    slope, *of_weight = slopes if requires_grad else (slopes,)
+
+    assert torch.allclose(slope[0], 2 * torch.softmax(logits[0], -1) - 2 * torch.eye(3, dtype=logits.dtype)[0])
+    assert (slope[1:] == 0).all()
+    assert all(torch.isfinite(one).all() and one[1] == 0 for one in of_weight)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
 def test_a_row_that_is_weighed_away_outside_has_gradient_zero_though_it_holds_nan(create_graph):
     logits = leaf([[0.0, 1.0, 2.0], [nan, 0.0, 1.0]])
     loss = torch.where(torch.tensor([True, False]), sparse(logits, torch.tensor([0, 1])), 0.0)

@@ -44,7 +44,7 @@ def sparse_cross_entropy(
     sample_weight : array, shape (\*batch,), real or bool, optional
         A factor on each row's loss; a row of weight 0 is ignored.
     class_weight : array, shape (C,), or list of C numbers, optional
-        A factor on the whole loss of a row, by its label.
+        A factor on the whole loss of a row, by its label; a row of weight 0 is ignored.
     ignore_index : int or iterable of int, optional
         Labels whose rows have loss and gradient exactly 0, whatever their logits hold, and do not count in a mean.
     label_smoothing : float in [0, 1], default 0
@@ -115,7 +115,7 @@ def cross_entropy(
     axis, kind, reduction, sample_weight, label_smoothing
         As in :func:`sparse_cross_entropy`.
     class_weight : array, shape (C,), or list of C numbers, optional
-        A factor Σ t_c w_c, of the unsmoothed target, on the whole loss of a row.
+        A factor Σ t_c w_c, of the unsmoothed target, on the whole loss of a row; where it is 0, the row is ignored.
 
     Returns
     -------

@@ -10,7 +10,7 @@
 | Mean(number) | Σ w ℓ / number | w / number |
 | any Mean with no row counted | ``empty`` (NaN) | 0 |
 
-A row is counted unless ``ignore_index`` names its label or its sample weight is 0.
+A row is counted unless ``ignore_index`` names its label, or its sample weight or its class weight is 0.
 """
 
 from __future__ import annotations

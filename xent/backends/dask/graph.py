@@ -259,7 +259,8 @@ def denominator_of(call: DaskCall, row_weight: Array | None) -> Any:
     if not isinstance(mean.denominator, str):
         return float(mean.denominator)
     is_weighted = mean.denominator == "weights" and (call.sample is not None or call.classes is not None)
-    is_masked = mean.denominator != "all" and (call.sample is not None or problem.options.ignore_index is not None)
+    may_ignore = call.sample is not None or call.classes is not None or problem.options.ignore_index is not None
+    is_masked = mean.denominator != "all" and may_ignore
     sizes = [call.predictions.shape[axis] for axis in call.batch]
     if not (is_weighted or is_masked or any(size != size for size in sizes)):
         return float(max(1, math.prod(sizes)))

@@ -62,14 +62,18 @@ def is_dual(predictions: Array, targets: Array | None, weights: Weights) -> bool
 
 def traced(problem: Problem, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call as an expression, in a graph or under a transform: no value is read."""
-    if weights.classes is not None and not isinstance(weights.classes, torch.Tensor):
-        dtype = fold.compute_dtype(xp, predictions.dtype)
-        weights = weights._replace(classes=torch.tensor(weights.classes, dtype=dtype, device=predictions.device))
+    dtype = fold.compute_dtype(xp, predictions.dtype)
+    weights = weights._replace(classes=tensor_of_weights(weights.classes, dtype, predictions.device))
     if torch.compiler.is_compiling():
         pieces = compiled.COMPILED
     else:
         pieces = forward.FORWARD if is_forward() else autograd.TRANSFORMED
     return expressions.run(xp, pieces, problem, predictions, targets, weights)
+
+
+def tensor_of_weights(weights: Any, dtype: Any, device: Any) -> Any:
+    """A list of numbers as a tensor; a tensor, or None, as it is."""
+    return torch.tensor(weights, dtype=dtype, device=device) if isinstance(weights, list | tuple) else weights
 
 
 # -------------------- eager calls
@@ -100,15 +104,15 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
 def weighted_by_torch(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The losses of the rows by the kernel, weighted and reduced by torch, which differentiates the weights."""
     problem, options = plan.problem, plan.problem.options
-    sample = None if weights.sample is None else weights.sample.detach() != 0
     by_row = replace(problem, options=options._replace(reduction="none"), is_plain=False)
     inner = plan.inner and replace(plan.inner, problem=replace(plan.inner.problem, options=by_row.options))
-    loss = KernelLoss.apply(predictions, targets, replace(plan, problem=by_row, inner=inner), Weights(sample))
-    if isinstance(weights.classes, list | tuple):
-        weights = weights._replace(classes=torch.tensor(weights.classes, dtype=loss.dtype, device=loss.device))
-    batch, classes = loss.shape, predictions.shape[problem.axis]
-    flat_targets = expressions.targets_of(xp, problem, targets, loss.dtype)
-    rows = expressions.rows_of_targets(xp, problem, flat_targets, classes, loss.dtype, weights)
+    dtype = fold.compute_dtype(xp, predictions.dtype)
+    weights = weights._replace(classes=tensor_of_weights(weights.classes, dtype, predictions.device))
+    batch = (*predictions.shape[: problem.axis], *predictions.shape[problem.axis + 1 :])
+    flat_targets = expressions.targets_of(xp, problem, targets, dtype)
+    rows = expressions.rows_of_targets(xp, problem, flat_targets, predictions.shape[problem.axis], dtype, weights)
+    counts = None if rows.ignored is None else torch.reshape(~rows.ignored, batch)
+    loss = KernelLoss.apply(predictions, targets, replace(plan, problem=by_row, inner=inner), Weights(counts))
     value = Reducer(options.reduction, autograd.TRANSFORMED.add).reduce(xp, xp.reshape(loss, (-1,)), rows)
     return xp.reshape(value, batch) if options.reduction == "none" else value
 
