@@ -66,17 +66,24 @@ def declined_call():
         xent.unregister("picky")
 
 
+def old_strict_call():
+    """A call on arrays of a library whose version of the array API is too old."""
+    strict = pytest.importorskip("array_api_strict")
+    with strict.ArrayAPIStrictFlags(api_version="2023.12"):
+        sparse(strict.asarray(X), strict.asarray(Y))
+
+
 CASES = [
     # -------------------- arrays
     (
         lambda: sparse(X.tolist()),
         TypeError,
-        ONE + "`predictions` must be an array, got list. Pass numpy.asarray(...) of it.",
+        ONE + "`predictions` must be an array, got list. Pass numpy.asarray(predictions).",
     ),
     (
         lambda: sparse(labels=(0, 1, 2)),
         TypeError,
-        ONE + "`labels` must be an array, got tuple. Pass numpy.asarray(...) of it.",
+        ONE + "`labels` must be an array, got tuple. Pass numpy.asarray(labels).",
     ),
     (
         lambda: dense(targets=None),
@@ -87,27 +94,38 @@ CASES = [
         lambda: sparse(np.ma.masked_array(X)),
         TypeError,
         ONE + "`predictions` must be an array, got numpy.MaskedArray. "
-        "Pass its .data, and the mask as sample_weight=~mask.",
+        "Pass numpy.ma.filled(predictions, -numpy.inf), or filled with 0 if they are probabilities.",
     ),
     (
         lambda: sparse(sample_weight=[1, 1, 0]),
         TypeError,
-        ONE + "`sample_weight` must be an array, got list. Pass numpy.asarray(...) of it.",
+        ONE + "`sample_weight` must be an array, got list. Pass numpy.asarray(sample_weight).",
     ),
     (
         lambda: xent.softmax([1.0, 2.0]),
         TypeError,
-        "softmax: `predictions` must be an array, got list. Pass numpy.asarray(...) of it.",
+        "softmax: `predictions` must be an array, got list. Pass numpy.asarray(predictions).",
     ),
     (
         lambda: xent.one_hot([0, 1], 3),
         TypeError,
-        "one_hot: `labels` must be an array, got list. Pass numpy.asarray(...) of it.",
+        "one_hot: `labels` must be an array, got list. Pass numpy.asarray(labels).",
     ),
     (
         lambda: sparse(X.astype(object)),
         TypeError,
         ONE + "`predictions` must have a numeric dtype, got object[3, 5] on numpy. Pass predictions.astype(float).",
+    ),
+    (
+        lambda: torch_call(lambda torch: sparse(torch.zeros((3, 5)).to_sparse(), torch.zeros(3).long())),
+        TypeError,
+        ONE + "`predictions` must be a dense tensor, got a sparse one. Pass predictions.to_dense().",
+    ),
+    (
+        old_strict_call,
+        TypeError,
+        ONE + "`predictions` must be of a library with version 2024.12 of the array API or a later one, "
+        "got float32[3, 5] on array_api_strict with 2023.12. Use a later version of array_api_strict.",
     ),
     # -------------------- dtypes
     (
@@ -133,12 +151,12 @@ CASES = [
     (
         lambda: dense(targets=T.astype(np.complex64)),
         TypeError,
-        "cross_entropy: `targets` must be real, got complex64[3, 5] on numpy. Pass targets of a float dtype.",
+        "cross_entropy: `targets` must be real, got complex64[3, 5] on numpy. Pass targets.real.",
     ),
     (
         lambda: sparse(class_weight=np.zeros(5, np.complex64)),
         TypeError,
-        ONE + "`class_weight` must be real, got complex64[5] on numpy. Pass real weights.",
+        ONE + "`class_weight` must be real, got complex64[5] on numpy. Pass class_weight.real.",
     ),
     # -------------------- homes
     (
@@ -384,6 +402,18 @@ CASES = [
         lambda: xent.partial(X, labels=Y, num_classes=2.0),
         ValueError,
         "partial: `num_classes` must be an int ≥ 1, got 2.0. Pass a number of classes.",
+    ),
+    (
+        lambda: xent.partial(X, labels=Y, first_class=2, num_classes=6),
+        ValueError,
+        "partial: `num_classes` must be at least 7 for 5 classes from 2 on, got 6. "
+        "Pass the number of classes of all slices.",
+    ),
+    (
+        lambda: xent.partial(X, labels=Y, first_class=2, label_smoothing=0.1),
+        ValueError,
+        "partial: `num_classes` must be given for a slice that is smoothed, got None. "
+        "Pass the number of classes of all slices.",
     ),
     (
         lambda: xent.one_hot(Y, 0),

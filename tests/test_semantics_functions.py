@@ -350,8 +350,6 @@ def test_no_rows_of_probabilities_have_no_statistics(lib, kind, shape):
     assert all(field.shape == shape[:-1] for field in found)
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-@pytest.mark.variants(but=("jax", "jax-jit"))
 @pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
 def test_a_nan_beside_the_label_leaves_it_no_probability(lib, kind):
     p = np.asarray([[0.5, np.nan, 0.25], [0.5, 0.25, 0.25]])
@@ -360,8 +358,6 @@ def test_a_nan_beside_the_label_leaves_it_no_probability(lib, kind):
     assert same(np.isnan(found.label_probability), [True, False])
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-@pytest.mark.variants("jax", "jax-jit")
 def test_an_ignored_row_keeps_the_numbers_that_do_not_look_at_its_label(lib):
     logits, labels = np.asarray([[1.0, 2.0, 3.0], [4.0, 0.0, 1.0]], np.float32), np.asarray([-1, 0])
     found = lib.call(xent.row_statistics, logits, labels, ignore_index=-1)
@@ -435,6 +431,18 @@ def test_log_softmax_is_the_references_along_its_axis(lib, rng, axis):
     assert not far(lib.call(xent.log_softmax, logits, axis=axis), expected, budget, 4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_beside_one_infinite_logit_the_largest_number_is_nothing(lib, dtype):
+    largest = np.finfo(dtype).max
+    logits = np.asarray([[np.inf, largest, largest, 0], [largest, np.inf, np.inf, 0]], dtype)
+
+    assert same(lib.call(xent.softmax, logits), [[1, 0, 0, 0], [np.nan] * 4])
+    assert same(lib.call(xent.log_softmax, logits), [[0, -np.inf, -np.inf, -np.inf], [np.nan] * 4])
+    assert same(lib.call(xent.logsumexp, logits), [np.inf, np.inf])
+    loss, gradient = lib.call(xent.value_and_grad(xent.sparse_cross_entropy), logits, np.asarray([0, 1]))
+    assert same(loss, [0, np.nan]) and same(gradient, [[0, 0, 0, 0], [np.nan] * 4])
+
+
 @pytest.mark.parametrize("function", [xent.softmax, xent.log_softmax], ids=["softmax", "log_softmax"])
 @pytest.mark.parametrize("row", [[math.nan, 0.0], [-math.inf] * 2, [math.inf] * 2], ids=str)
 def test_a_row_without_a_softmax_is_nan_alone(lib, function, row):
@@ -478,7 +486,6 @@ def test_one_hot_takes_narrow_labels_for_many_classes(lib):
     assert same(found.argmax(-1), [200, 3])
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
 @pytest.mark.variants("dask", "dask-split")
 def test_one_hot_takes_labels_of_unknown_number(lib):
     labels = np.asarray([0, 1, 2, 0, 1])
@@ -503,6 +510,23 @@ def test_halves_of_the_classes_merge_into_the_loss(lib, rng):
         loss_budget(logits, one_hot(labels, 9), flushes=lib.flushes),
         4,
     )
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_a_slice_beyond_the_number_of_classes_is_refused(lib, first):
+    told = {"labels": np.asarray([0, 1]), "first_class": first}
+    lib.apply(xent.partial, np.zeros((2, 3), np.float32), num_classes=first + 3, **told)
+
+    with pytest.raises(ValueError, match=rf"`num_classes` must be at least {first + 3} .* got {first + 2}"):
+        lib.apply(xent.partial, np.zeros((2, 3), np.float32), num_classes=first + 2, **told)
+
+
+@pytest.mark.parametrize("kind", ["labels", "targets"])
+def test_a_smoothed_slice_takes_the_number_of_classes(lib, kind):
+    told = {"labels": np.asarray([0, 1]), "targets": np.zeros((2, 3), np.float32)}
+
+    with pytest.raises(ValueError, match="`num_classes` must be given"):
+        lib.apply(xent.partial, np.zeros((2, 3)), first_class=1, label_smoothing=0.1, **{kind: told[kind]})
 
 
 def test_a_label_in_no_slice_finishes_as_nan(lib):

@@ -193,7 +193,6 @@ def test_nan_among_probabilities_under_a_soft_target_stays_in_its_row(lib, kind)
     assert same(np.isnan(loss), [True, False])
 
 
-@pytest.mark.variants("jax", "jax-jit")
 @pytest.mark.parametrize("kind", ["probabilities", "log_probabilities"])
 def test_nan_among_probabilities_beside_a_one_hot_of_bools_stays_in_its_row(lib, kind):
     loss = lib.call(
@@ -201,6 +200,15 @@ def test_nan_among_probabilities_beside_a_one_hot_of_bools_stays_in_its_row(lib,
     )
 
     assert same(np.isnan(loss), [True, False])
+
+
+@pytest.mark.parametrize("positive", [0.0, np.asarray([0.0, 2.0], np.float32)], ids=["number", "array"])
+def test_a_binary_nan_has_a_slope_of_nan_though_a_yes_weighs_nothing(lib, positive):
+    logits, targets = np.asarray([[nan, 0.0], [1.0, nan]], np.float32), np.ones((2, 2), np.float32)
+    loss, gradient = lib.call(xent.value_and_grad(xent.binary_cross_entropy), logits, targets, pos_weight=positive)
+
+    assert same(np.isnan(loss), np.isnan(logits))
+    assert same(np.isnan(gradient), np.isnan(logits))
 
 
 @pytest.mark.parametrize("classes", [9, 70_001])
@@ -255,13 +263,17 @@ def test_a_dense_one_hot_is_the_label(lib, rng, smoothing):
     assert not gradient_is_off(dense[1], logits, targets, share=weight, flushes=lib.flushes)
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
-@pytest.mark.variants(but=("dask-split", "cupy"))
-def test_smoothed_labels_of_far_logits_have_the_loss_of_their_one_hot(lib):
-    logits, labels = row(0, -1.2e38, -1.2e38, -1.2e38), np.asarray([0])
-    loss = lib.call(xent.sparse_cross_entropy, logits, labels, label_smoothing=0.1)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [4, 60])
+def test_smoothed_labels_of_far_logits_have_the_loss_of_their_one_hot(lib, classes, dtype):
+    far, labels, smoothing = -float(np.finfo(dtype).max) / 3, np.asarray([0]), 0.1
+    logits = np.full((1, classes), far, dtype)
+    logits[0, 0] = 0
+    loss = lib.call(xent.sparse_cross_entropy, logits, labels, label_smoothing=smoothing)
+    of_one_hot = lib.call(xent.cross_entropy, logits, one_hot(labels, classes).astype(dtype), label_smoothing=smoothing)
+    expected = [-far * (smoothing * (classes - 1) / classes)]
 
-    assert not loss_is_off(loss, logits, smooth(one_hot(labels, 4), 0.1), flushes=lib.flushes)
+    assert near(loss, expected) and near(of_one_hot, expected)
 
 
 # -------------------- probabilities

@@ -240,6 +240,19 @@ def test_a_row_of_class_weight_zero_gives_no_gradient_whatever_it_holds(function
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
+def test_a_binary_nan_has_a_slope_of_nan_though_a_yes_weighs_nothing(kind, create_graph):
+    logits, targets = leaf([nan, -0.5]), torch.ones(2, dtype=torch.float64)
+    slope = gradient(
+        binary(logits.abs() if kind == "probabilities" else logits, targets, kind=kind, pos_weight=0.0),
+        logits,
+        create_graph=create_graph,
+    )
+
+    assert slope.isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
 def test_a_row_that_is_weighed_away_outside_has_gradient_zero_though_it_holds_nan(create_graph):
     logits = leaf([[0.0, 1.0, 2.0], [nan, 0.0, 1.0]])
     loss = torch.where(torch.tensor([True, False]), sparse(logits, torch.tensor([0, 1])), 0.0)
@@ -312,7 +325,6 @@ def test_row_statistics_have_the_same_values_with_a_graph_and_without(x):
     assert all(torch.allclose(a, b, rtol=1e-14) for a, b in zip(with_graph, without, strict=True))
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
 def test_an_ignored_row_has_the_same_statistics_with_a_graph_and_without(x):
     labels = torch.tensor([0, -1, 1, 1, 2])
     with_graph, without = (xent.row_statistics(one, labels, ignore_index=-1) for one in (x, x.detach()))
@@ -413,7 +425,6 @@ class Scaled(torch.nn.Parameter):
     """A subclass of torch's own."""
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
 def test_no_elements_have_a_binary_mean_that_can_be_differentiated():
     logits = torch.zeros((0, 3), requires_grad=True)
 
@@ -667,6 +678,19 @@ def check(function, *, backend="aot_eager"):
         assert torch.allclose(*slopes, rtol=1e-4, atol=1e-6), slopes
 
 """
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # TorchDynamo's own doing
+def test_a_positive_weight_of_numpy_is_a_number_for_the_compiler_too():
+    torch.compiler.reset()
+    logits, targets = torch.tensor([[0.5, -1.0]]), torch.tensor([[1.0, 0.0]])
+    compiled = torch.compile(
+        lambda weight: binary(logits, targets, pos_weight=weight), fullgraph=True, backend="aot_eager"
+    )
+
+    for weight in (2.0, np.float32(2), np.float64(2), np.int64(2)):
+        assert torch.allclose(compiled(weight), binary(logits, targets, pos_weight=2.0))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,16 +21,10 @@ REDUCTIONS = ("none", "sum", "mean")
 DENOMINATORS = ("weights", "counted", "all")
 VALIDATE = ("auto", "always", "never")
 WITHOUT_TARGETS = ("logsumexp", "softmax", "log_softmax")
-INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-CONVERSIONS = {
-    "list": "Pass numpy.asarray(...) of it",
-    "tuple": "Pass numpy.asarray(...) of it",
-    "pandas": "Pass its .to_numpy()",
-    "polars": "Pass its .to_numpy()",
-    "matrix": "Pass numpy.asarray(...) of it",
-    "MaskedArray": "Pass its .data, and the mask as sample_weight=~mask",
-}
+INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64))
+ARRAY_API = "2024.12"
+"""The first version of the array API that has all that xent asks of a library."""
 
 
 def quoted(choices: Iterable[str]) -> str:
@@ -38,16 +33,87 @@ def quoted(choices: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}"
 
 
-def array(function: str, name: str, value: Any) -> None:
-    """The value is an array that xent computes with, and not something that only resembles one."""
-    kind, root = type(value).__name__, type(value).__module__.partition(".")[0]
-    if kind in ("matrix", "MaskedArray", "list", "tuple") or not arrays.is_array(value):
-        remedy = CONVERSIONS.get(kind) or CONVERSIONS.get(root) or "Pass an array of NumPy, CuPy, Dask, torch or JAX"
-        raise TypeError(f"{function}: `{name}` must be an array, got {describe_type(value)}. {remedy}.")
+def array(function: str, name: str, value: Any, beside: Any = None) -> None:
+    """The value is an array that xent computes with, and not something that only resembles one.
+
+    ``beside`` is another argument of the call, whose library the remedy is written for.
+    """
+    held = value._meta if arrays.library(value) == "dask" else value  # of the chunks
+    is_special = type(held).__name__ in ("matrix", "MaskedArray") or isinstance(held, list | tuple)
+    if is_special or not arrays.is_array(value):
+        remedy = conversion(function, name, value, held, beside)
+        what = describe_type(value) if held is value else f"{describe_type(value)} of {describe_type(held)}"
+        raise TypeError(f"{function}: `{name}` must be an array, got {what}. Pass {remedy}.")
+    if arrays.library(value) == "torch":
+        dense_tensor(function, name, value)
     if arrays.dtype_name(value.dtype) == "object":
+        dtype = '"int64"' if name == "labels" else "float"
         raise TypeError(
-            f"{function}: `{name}` must have a numeric dtype, got {describe(value)}. Pass {name}.astype(float)."
+            f"{function}: `{name}` must have a numeric dtype, got {describe(value)}. Pass {name}.astype({dtype})."
         )
+
+
+def array_api(function: str, name: str, value: Array) -> None:
+    """The library of an array that xent computes with in array API terms keeps to a version that has all of them."""
+    library = arrays.library(value)
+    if library in arrays.COMPAT:
+        return
+    version = getattr(arrays.namespace(value), "__array_api_version__", ARRAY_API)
+    if version < ARRAY_API:
+        raise TypeError(
+            f"{function}: `{name}` must be of a library with version {ARRAY_API} of the array API or a later one, "
+            f"got {describe(value)} with {version}. Use a later version of {library}."
+        )
+
+
+def dense_tensor(function: str, name: str, tensor: Any) -> None:
+    """A torch tensor has its elements side by side, one number each."""
+    torch = sys.modules["torch"]
+    if tensor.is_nested:
+        kind, remedy = "nested", f"torch.cat({name}.unbind()), all rows in one"
+    elif tensor.layout is not torch.strided:
+        kind, remedy = "sparse", f"{name}.to_dense()"
+    elif tensor.is_quantized:
+        kind, remedy = "quantized", f"{name}.dequantize()"
+    else:
+        return
+    raise TypeError(f"{function}: `{name}` must be a dense tensor, got a {kind} one. Pass {remedy}.")
+
+
+def conversion(function: str, name: str, value: Any, held: Any, beside: Any) -> str:
+    """What to write for a value that is no array: an expression, for the library of the argument beside it."""
+    if type(held).__name__ == "MaskedArray":
+        ma = "numpy.ma" if held is value else "dask.array.ma"
+        if name == "labels" or (function == "binary_cross_entropy" and name in ("predictions", "targets")):
+            return f"{ma}.getdata({name}), and sample_weight=~{ma}.getmaskarray({name})"
+        if name == "predictions":
+            return f"{ma}.filled(predictions, -numpy.inf), or filled with 0 if they are probabilities"
+        return f"{ma}.filled({name}, 0)"
+    if held is not value:
+        return f"{name}.map_blocks(numpy.asarray)"
+    root = type(value).__module__.partition(".")[0]
+    is_frame, is_sequence = root in ("pandas", "polars"), isinstance(value, list | tuple)
+    if not (is_frame or is_sequence or type(value).__name__ == "matrix"):
+        return "an array of NumPy, CuPy, Dask, torch or JAX"
+    library, told = arrays.library(beside), f"{name}.to_numpy()" if is_frame else name
+    if beside is None or not arrays.is_array(beside) or library in ("numpy", "dask"):
+        return told if is_frame else f"numpy.asarray({told})"
+    if library == "torch":
+        device = "" if name == "predictions" or beside.device.type == "cpu" else ", device=predictions.device"
+        return f"torch.tensor({told}{device})"
+    return f"{'jax.numpy' if library == 'jax' else library}.asarray({told})"
+
+
+def cast(name: str, value: Array, dtype: str) -> str:
+    """The expression that casts an array to the dtype, as its library writes it."""
+    library = arrays.library(value)
+    if library == "torch":
+        return f"{name}.to(torch.{dtype})"
+    if library == "jax" and dtype == "int64":
+        return f"{name}.astype(int)"  # int64 is not to be had without x64
+    if library in arrays.COMPAT:
+        return f'{name}.astype("{dtype}")'
+    return f"{library}.astype({name}, {library}.{dtype})"
 
 
 def describe_type(value: Any) -> str:
@@ -58,27 +124,25 @@ def describe_type(value: Any) -> str:
 
 def predictions_dtype(function: str, predictions: Array) -> None:
     """Predictions are real and floating."""
-    if arrays.dtype_name(predictions.dtype) not in FLOATS:
-        cast = "torch.float32" if arrays.library(predictions) == "torch" else '"float32"'
-        call = "to" if arrays.library(predictions) == "torch" else "astype"
-        raise TypeError(
-            f"{function}: `predictions` must be real floating, got {describe(predictions)}. "
-            f"Pass predictions.{call}({cast})."
-        )
+    name = arrays.dtype_name(predictions.dtype)
+    if name not in FLOATS:
+        remedy = "predictions.real" if name.startswith("complex") else cast("predictions", predictions, "float32")
+        raise TypeError(f"{function}: `predictions` must be real floating, got {describe(predictions)}. Pass {remedy}.")
 
 
 def labels_dtype(function: str, labels: Array) -> None:
     """Labels are integers: a float label above 2²⁴ is another label, and a bool is a mask."""
     if arrays.dtype_name(labels.dtype) not in INTEGERS:
-        cast = "to(torch.int64)" if arrays.library(labels) == "torch" else 'astype("int64")'
-        raise TypeError(f"{function}: `labels` must be integers, got {describe(labels)}. Pass labels.{cast}.")
+        remedy = cast("labels", labels, "int64")
+        raise TypeError(f"{function}: `labels` must be integers, got {describe(labels)}. Pass {remedy}.")
 
 
-def targets_dtype(function: str, targets: Array) -> None:
-    """Dense targets are real: floats, or an integer or bool one-hot."""
-    name = arrays.dtype_name(targets.dtype)
-    if name not in FLOATS and name not in INTEGERS and name != "bool":
-        raise TypeError(f"{function}: `targets` must be real, got {describe(targets)}. Pass targets of a float dtype.")
+def real_dtype(function: str, name: str, value: Array) -> None:
+    """Soft targets and weights are real: floats, integers or bools."""
+    dtype = arrays.dtype_name(value.dtype)
+    if dtype not in FLOATS and dtype not in INTEGERS and dtype != "bool":
+        remedy = f"{name}.real" if dtype.startswith("complex") else cast(name, value, "float32")
+        raise TypeError(f"{function}: `{name}` must be real, got {describe(value)}. Pass {remedy}.")
 
 
 def same_placement(function: str, predictions: Array, name: str, value: Array) -> None:
@@ -290,12 +354,15 @@ def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
 
 def metadata(function: str, op: str, predictions: Any, targets: Any, options: Any, weights: Any) -> None:
     """Types, dtypes, placements and keywords, once per kind of call and before any work."""
-    array(function, "predictions", predictions)
+    array(function, "predictions", predictions, targets)
     predictions_dtype(function, predictions)
     if targets is not None or function not in WITHOUT_TARGETS:
         name = "labels" if op == "sparse" else "targets"
-        array(function, name, targets)
-        (labels_dtype if op == "sparse" else targets_dtype)(function, targets)
+        array(function, name, targets, predictions)
+        if op == "sparse":
+            labels_dtype(function, targets)
+        else:
+            real_dtype(function, "targets", targets)
         same_placement(function, predictions, name, targets)
     if op != "binary":
         class_axis(function, options.axis, predictions.ndim)
@@ -316,11 +383,9 @@ def weight(function: str, name: str, value: Any, predictions: Array) -> None:
                 "Pass one number for each class."
             )
         return
-    array(function, name, value)
+    array(function, name, value, predictions)
     same_placement(function, predictions, name, value)
-    kind = arrays.dtype_name(value.dtype)
-    if kind not in FLOATS and kind not in INTEGERS and kind != "bool":
-        raise TypeError(f"{function}: `{name}` must be real, got {describe(value)}. Pass real weights.")
+    real_dtype(function, name, value)
 
 
 def labels(function: str, bad: Array, labels: Array, classes: int) -> None:
@@ -450,15 +515,28 @@ def keywords(function: str, names: Iterable[str], known: tuple[str, ...]) -> Non
             )
 
 
-def slice_of_classes(labels: Any, targets: Any, first_class: Any, num_classes: Any) -> None:
-    """A slice has one kind of target, and a position among all classes."""
+def slice_of_classes(logits: Any, labels: Any, targets: Any, options: Any) -> None:
+    """A slice has one kind of target, and a place among all classes."""
+    first, every = options.first_class, options.num_classes
     if (labels is None) == (targets is None):
         got = "neither" if labels is None else "both"
         raise ValueError(f"partial: one of `labels` and `targets` must be given, got {got}. Pass one of them.")
-    for name, value, least in (("first_class", first_class, 0), ("num_classes", num_classes, 1)):
+    for name, value, least in (("first_class", first, 0), ("num_classes", every, 1)):
         if value is not None and not is_count(value, least):
             remedy = number_remedy("int", name, value, "Pass a number of classes")
             raise ValueError(f"partial: `{name}` must be an int ≥ {least}, got {shown(value)}. {remedy}.")
+    if first and every is None and label_smoothing("partial", options.label_smoothing):
+        raise ValueError(
+            "partial: `num_classes` must be given for a slice that is smoothed, got None. "
+            "Pass the number of classes of all slices."
+        )
+    shape, index = tuple(getattr(logits, "shape", ())), axis("partial", options.axis)
+    if every is not None and -len(shape) <= index < len(shape) and first + shape[index] > every:
+        count, end = shape[index], first + shape[index]
+        raise ValueError(
+            f"partial: `num_classes` must be at least {end} for {count} classes from {first} on, got {every}. "
+            "Pass the number of classes of all slices."
+        )
 
 
 def classes(function: str, value: Any) -> None:

@@ -149,6 +149,7 @@ def one_hot(
     """
     labels = calls.unwrap(labels)
     checks.array("one_hot", "labels", labels)
+    checks.array_api("one_hot", "labels", labels)
     checks.labels_dtype("one_hot", labels)
     checks.classes("one_hot", num_classes)
     where = checks.class_axis("one_hot", axis, labels.ndim + 1, "the result")
@@ -156,7 +157,8 @@ def one_hot(
     wide = targets.widen(xp, labels)
     classes = xp.arange(num_classes, dtype=wide.dtype, **device_of(xp, labels))
     classes = xp.reshape(classes, tuple(num_classes if index == where else 1 for index in range(labels.ndim + 1)))
-    hit = xp.expand_dims(wide, axis=where) == classes
+    # subtle: expand_dims would have Dask reshape, which takes a known number of labels
+    hit = wide[(*(slice(None),) * where, None, ...)] == classes
     dtype = xp.float32 if dtype is None else dtype
     on, off = (xp.asarray(value, dtype=dtype, **device_of(xp, labels)) for value in (on_value, off_value))
     return xp.where(hit, on, off)

@@ -91,7 +91,7 @@ def partial(
     first_class : int, default 0
         The global index of the first class of the slice.
     num_classes : int, optional
-        The global number of classes, which smoothing needs; by default that of the slice.
+        The global number of classes. By default that of the slice; smoothing needs it where ``first_class`` is not 0.
     label_smoothing : float in [0, 1], default 0
 
     Returns
@@ -102,7 +102,8 @@ def partial(
     Raises
     ------
     TypeError, ValueError
-        As in :func:`sparse_cross_entropy`; and unless exactly one of ``labels`` and ``targets`` is given.
+        As in :func:`sparse_cross_entropy`; and unless exactly one of ``labels`` and ``targets`` is given, and the slice
+        lies in ``num_classes``.
 
     Examples
     --------
@@ -115,8 +116,8 @@ def partial(
     >>> float(xent.finish(xent.merge(left, right))[0])
     1.3862943611198906
     """
-    checks.slice_of_classes(labels, targets, first_class, num_classes)
     options = Options(axis, "logits", "none", None, label_smoothing, first_class, num_classes)
+    checks.slice_of_classes(logits, labels, targets, options)
     if targets is not None:
         return calls.apply(PARTIAL_DENSE, logits, targets, options)  # type: ignore[no-any-return]
     return calls.apply(PARTIAL_SPARSE, logits, labels, options)  # type: ignore[no-any-return]
@@ -124,6 +125,9 @@ def partial(
 
 def merge(first: Partial, /, *others: Partial) -> Partial:
     """The partial of all classes together, from those of disjoint sets of them, in any order.
+
+    Four numbers for each row do not tell of which classes they are: that no class is in two partials, and that all were
+    taken with the same ``num_classes``, is not checked.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ placements: dict[type, Callable[[Array], Any]] = {}
 
 
 def torch_placement(tensor: Array) -> Any:
-    return tensor.device, tensor.requires_grad
+    return tensor.device, tensor.requires_grad, tensor.layout, tensor.is_nested
 
 
 def jax_placement(array: Array) -> Any:

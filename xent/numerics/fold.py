@@ -90,6 +90,15 @@ def total(xp: Any, terms: Array) -> Array:
     return terms[..., 0] if odd is None else terms[..., 0] + odd
 
 
+SHRINK = 2.0**-32
+"""What is summed without overflow is a power of two of the terms, so that no digit is lost."""
+
+
+def share_of_total(xp: Any, terms: Array, share: float) -> Array:
+    """share · Σ terms over the last axis, in the dtype of the terms: finite where only the sum alone is not."""
+    return share / SHRINK * xp.astype(total(xp, terms * SHRINK), terms.dtype, copy=False)
+
+
 class ShiftedBlock(NamedTuple):
     """One block of logits, widened, with the gap between each class and the maximum."""
 
@@ -140,7 +149,7 @@ def smoothed(xp: Any, block: ShiftedBlock, gap: Array, mass: Array, on: float, o
     """target_gap and target_sum of the two-valued target, from those of the label alone."""
     if off == 0.0:
         return (gap, mass) if on == 1.0 else (on * gap, on * mass)
-    everywhere = off * xp.astype(total(xp, block.gap), gap.dtype, copy=False)
+    everywhere = share_of_total(xp, block.gap, off)
     # subtle: at on = 0 the label's term is dropped, for 0 · inf is NaN
     gap = everywhere if on == 0.0 else xp.where(mass == 0, everywhere, on * gap + everywhere)
     return gap, on * mass + off * block.logits.shape[-1]

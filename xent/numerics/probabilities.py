@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from ..arrays import Array
-from .fold import compute_dtype, gather, total
+from .fold import compute_dtype, gather, share_of_total, total
 
 
 def cost(xp: Any, predictions: Array, log: bool) -> Array:
@@ -43,7 +43,7 @@ def loss_sparse(xp: Any, predictions: Array, labels: Array, on: float, off: floa
     loss = xp.where(has_nan, math.nan, xp.where(inside, cost(xp, at_label, log), 0.0))
     if off == 0.0:
         return on * loss
-    everywhere = off * xp.astype(total(xp, cost(xp, predictions, log)), loss.dtype, copy=False)
+    everywhere = share_of_total(xp, cost(xp, predictions, log), off)
     return everywhere if on == 0.0 else on * loss + everywhere
 
 

@@ -136,7 +136,7 @@ class Reducer(NamedTuple):
         if mean is not None:
             value = value / divisor(xp, mean, sums)
             if sums.empty is True:
-                value = xp.full_like(value, mean.empty)
+                value = value + mean.empty  # subtle: the sum of no rows is 0, and keeps its place in a graph
             elif sums.empty is not False:
                 value = xp.where(sums.empty, mean.empty, value)
         # subtle: NumPy makes scalars of 0-d arrays on the way; `...` makes an array of them again

@@ -150,10 +150,11 @@ def of_log_probabilities(xp: Any, statistics: Statistics, at_label: Array) -> Ro
     top = xp.exp(partial.max)
     # Σ p (−log p) with p = top · exp(−gap) and −log p = gap − max
     entropy = top * (statistics.spread - partial.max * total_exp)
+    loss = xp.where(has_nan & (partial.max != math.inf), math.nan, 0.0 - at_label)
     return RowStatistics(
-        xp.where(has_nan & (partial.max != math.inf), math.nan, 0.0 - at_label),
+        loss,
         log_partition(xp, partial),
-        xp.exp(at_label),
+        xp.exp(-loss),
         top,
         xp.where(all_zero | has_nan, -1, statistics.label_rank),
         xp.where(all_zero, 0.0, entropy),

@@ -74,6 +74,7 @@ template <> struct Wide<double> { typedef double type; };
 template <class A> DEV A infinity() { return (A)as_float(0x7f800000u); }
 template <class A> DEV A nan() { return (A)as_float(0x7fc00000u); }
 
+const double SHRINK = 1.0 / 4294967296.0;  // of gaps whose sum may be infinite where none of them is; it keeps every digit
 enum Kind { LABEL = 0, SMOOTHED = 1, SOFT = 2 };  // the targets: 1 at the label; on at the label plus off everywhere; any
 enum Mode {
   GRADIENT = 1,      // the gradient is written
@@ -325,7 +326,7 @@ DEV void add_leaf(Accumulator& acc, const Top& top, const RankedLabel<A>& ranked
       third[k] = e[k] == A(0) ? A(0) : gap * e[k];
       acc.before += k < valid && (x[k] > ranked.label_logit || (x[k] == ranked.label_logit && first + k < ranked.label));
     } else if (KIND == SMOOTHED) {
-      second[k] = k < valid ? gap : A(0);
+      second[k] = k < valid ? gap * A(SHRINK) : A(0);
     } else if (KIND == SOFT) {
       second[k] = t[k] == A(0) ? A(0) : t[k] * gap;  // subtle: selected, for 0 times infinity is NaN
       third[k] = t[k];
@@ -364,7 +365,7 @@ DEV Numbers<A> finish(const Task<T>& task, const Accumulator& acc, const Top<T>&
     numbers.gap = is_inside && on != A(0) ? on * gap : A(0);  // subtle: at on = 0 the label's term is dropped
     numbers.mass = is_inside ? on : A(0);
     if (KIND == SMOOTHED) {
-      numbers.gap += off * (A)acc.sum[SECOND].value();
+      numbers.gap += off / A(SHRINK) * (A)acc.sum[SECOND].value();
       numbers.mass += off * (A)task.classes;
     }
   }

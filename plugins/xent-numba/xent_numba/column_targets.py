@@ -15,7 +15,7 @@ from .by_type import by_type
 from .grids import DOUBLE, LINE, grid_of, load_class, row_address, store_row_addresses
 from .lanes import equal, fill, greater, greater_equal, logical_and, where
 from .memory import gather, itemsize, load, load_int64, load_scalar, store_int64, store_scalar, width
-from .segments import TARGET_CHUNK
+from .segments import SHRINK, TARGET_CHUNK
 from .targets import LabelTargets, SegmentLabel, SegmentTargets, are_labels
 from .totals import add_lanes, store_total, zero_total
 
@@ -85,14 +85,14 @@ def lane_targets(grid, addresses, wide, row, stop, work, targets):
 
 @njit
 def gap_total(wide, tile, classes, level):
-    """The total of level − x over the tile's logits."""
-    total = zero_total()
+    """The total of 2⁻³² (level − x) over the tile's logits."""
+    total, shrink = zero_total(), fill(wide, SHRINK)
     index = 0
     while index < classes:
         stop = min(classes, index + TARGET_CHUNK)
         lanes = fill(wide, 0.0)
         while index < stop:
-            lanes = lanes + (level - load(wide, tile + index * 64))
+            lanes = lanes + (level - load(wide, tile + index * 64)) * shrink
             index += 1
         total = add_lanes(total, lanes)
     return total
@@ -120,7 +120,7 @@ def store_gaps_and_masses(x, wide, tile, classes, level, gaps, target):
                 all_gaps = load_scalar(DOUBLE, gaps + DISTANCES + lane * 8)
                 label_mass = load_scalar(DOUBLE, masses + lane * 8)
                 label_part = on * label_gap if label_mass != 0.0 else 0.0
-                store_scalar(DOUBLE, gaps + lane * 8, label_part + (off * all_gaps if off != 0.0 else 0.0))
+                store_scalar(DOUBLE, gaps + lane * 8, label_part + (off / SHRINK * all_gaps if off != 0.0 else 0.0))
                 store_scalar(DOUBLE, masses + lane * 8, label_mass + off * classes)
 
     def of_soft_targets(x, wide, tile, classes, level, gaps, target):

@@ -27,6 +27,7 @@ from .totals import add_lanes, reduce_total, zero_total
 
 CHUNK, TARGET_CHUNK = 8, 4  # targets repeat one number more often than exponentials do
 PREFETCH = 4096  # bytes
+SHRINK = 2.0**-32  # of terms whose sum may be infinite where none of them is; a power of two keeps every digit
 
 
 @njit
@@ -123,21 +124,22 @@ def sum_not_equal(buffer, start, count, top):
 
 @njit
 def sum_gaps(x, start, count, peak):
-    """Σ (peak − x), +inf where a logit is −inf."""
+    """2⁻³² Σ (peak − x), +inf where a logit is −inf: the sum itself may be infinite where no gap is."""
     step = width(x) * itemsize(x)
     end, full = start + count * itemsize(x), start + count // width(x) * step
-    level, zero = fill(x, peak), fill(x, 0.0)
+    level, zero, shrink = fill(x, peak), fill(x, 0.0), fill(x, SHRINK)
     total = zero_total()
     at = start
     while at < full:
         stop = min(full, at + TARGET_CHUNK * step)
         lanes = zero
         while at < stop:
-            lanes = lanes + (level - load(x, at))
+            lanes = lanes + (level - load(x, at)) * shrink
             at += step
         total = add_lanes(total, lanes)
     if at < end:
-        total = add_lanes(total, where(last_lanes(x, (end - at) // itemsize(x)), level - load(x, end - step), zero))
+        gaps = (level - load(x, end - step)) * shrink
+        total = add_lanes(total, where(last_lanes(x, (end - at) // itemsize(x)), gaps, zero))
     return reduce_total(total, x)
 
 

@@ -114,7 +114,7 @@ def gap_and_mass(x, start, count, peak, target):
             gap = on * (peak - np.float64(load_scalar(x, start + label * itemsize(x))))
             mass = on
         if off != 0.0:
-            gap += off * segments.sum_gaps(x, start, count, peak)
+            gap += off / segments.SHRINK * segments.sum_gaps(x, start, count, peak)
             mass += off * count
         return gap, mass
 

@@ -33,6 +33,16 @@ from ..generic.rows import rows_of, without_bad_labels
 __all__ = ["merge_partials", "merge_statistics", "merge_sums"]
 
 
+ARGUMENTS = {
+    "predictions": "predictions",
+    "targets": "targets",
+    "sample": "sample_weight",
+    "classes": "class_weight",
+    "positive": "pos_weight",
+}
+"""The inputs of tasks that are chunks of the caller's arrays, and the caller's names for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkCall:
     """The facts of one call that every task needs."""
@@ -77,7 +87,12 @@ def to_send(plan: Plan, reduction: Any) -> Plan:
 
 def run_task(function: Callable[..., Any], call: ChunkCall, names: tuple[str, ...], *inputs: Any) -> Any:
     """The result of one task: the function of the call and of its inputs by name."""
-    return function(call, **dict(zip(names, map(unnested, inputs), strict=True)))
+    named = dict(zip(names, map(unnested, inputs), strict=True))
+    for name, argument in ARGUMENTS.items():
+        if hasattr(named.get(name), "dtype"):  # only its type is known before a chunk is there, and it may be another
+            argument = "labels" if argument == "targets" and call.problem.op == "sparse" else argument
+            checks.array(call.problem.function, argument, named[name])
+    return function(call, **named)
 
 
 class ChunkIndex(NamedTuple):

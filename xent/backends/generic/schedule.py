@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ... import arrays
+from ... import arrays, checks
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
@@ -161,6 +161,7 @@ def xent_register_kernels() -> Iterable[KernelSpec]:
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call on one concrete array."""
+    checks.array_api(plan.problem.function, "predictions", predictions)
     xp = arrays.namespace(predictions)
     with arrays.without_fp_warnings():
         if plan.problem.op == "binary":

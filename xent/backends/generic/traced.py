@@ -109,7 +109,7 @@ def traced_call(
     rows = rows_of_targets(xp, problem, flat_targets, x.shape[-1], x.dtype, weights)
     if problem.op == "dense" and off != 0.0:
         flat_targets = on * flat_targets + off
-    if rows.ignored is not None:
+    if rows.ignored is not None and problem.method != "statistics":
         x = xp.where(rows.ignored[:, None], 1.0 if options.kind == "probabilities" else 0.0, x)
     return TracedCall(xp, pieces, problem, predictions, x, flat_targets, on, off, rows)
 
@@ -204,12 +204,14 @@ def run_statistics(call: TracedCall) -> RowStatistics:
     xp, pieces, x, kind = call.xp, call.pieces, call.predictions, call.problem.options.kind
     labels, constant = call.targets, pieces.constant
     assert labels is not None
+    # an ignored row keeps what does not look at its label, and its loss must have no derivative that meets it
+    calm = x if call.rows.ignored is None else xp.where(call.rows.ignored[:, None], 1.0, x)
     if kind == "logits":
-        log_p, lse, loss = pieces.log_softmax(x), pieces.logsumexp(x), pieces.loss(x, labels, 1.0, 0.0)
+        log_p, lse, loss = pieces.log_softmax(x), pieces.logsumexp(x), pieces.loss(calm, labels, 1.0, 0.0)
     else:
-        log_p = x if kind.startswith("log") else xp.log(x)
-        has_nan = xp.any(xp.isnan(constant(log_p)), axis=-1)
-        lse, loss = pieces.logsumexp(log_p), xp.where(has_nan, math.nan, 0.0 - fold.gather(xp, log_p, labels)[0])
+        log_p, calm = (value if kind.startswith("log") else xp.log(value) for value in (x, calm))
+        has_nan = xp.any(xp.isnan(constant(calm)), axis=-1)
+        lse, loss = pieces.logsumexp(log_p), xp.where(has_nan, math.nan, 0.0 - fold.gather(xp, calm, labels)[0])
     # what is compared is what was given, not the exponential of its logarithm
     p = xp.where(xp.isnan(log_p), math.nan, x) if kind == "probabilities" else xp.exp(log_p)
     label_probability = xp.exp(-loss)

@@ -155,7 +155,7 @@ class SparseNumpy:
         """target_gap and target_sum of the two-valued target, from those of the label alone."""
         smooth = on * gap if on != 0.0 else np.zeros_like(gap)  # subtle: 0 · inf is NaN
         if off != 0.0:
-            smooth = smooth - off * row_sums(block.shifted)
+            smooth = smooth - off / fold.SHRINK * row_sums(block.shifted * fold.SHRINK)
         return smooth.astype(gap.dtype, copy=False), (on * mass + off * block.logits.shape[1]).astype(gap.dtype)
 
     def gradient(

@@ -71,6 +71,13 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
     return expressions.run(xp, pieces, problem, predictions, targets, weights)
 
 
+def without_numpy_scalars(weights: Weights) -> Weights:
+    """The weights with a tensor for a NumPy scalar, which TorchDynamo takes for an array of NumPy's."""
+    positive = weights.positive
+    is_scalar = getattr(positive, "ndim", None) == 0 and not isinstance(positive, torch.Tensor)
+    return weights._replace(positive=torch.as_tensor(positive)) if is_scalar else weights
+
+
 def tensor_of_weights(weights: Any, dtype: Any, device: Any) -> Any:
     """A list of numbers as a tensor; a tensor, or None, as it is."""
     return torch.tensor(weights, dtype=dtype, device=device) if isinstance(weights, list | tuple) else weights
