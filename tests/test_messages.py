@@ -66,6 +66,15 @@ def declined_call():
         xent.unregister("picky")
 
 
+def symbolic_call():
+    """A call under jax.export whose number of classes is a symbol."""
+    jax = pytest.importorskip("jax")
+    export = pytest.importorskip("jax.export")
+    shape = export.symbolic_shape("rows, classes")
+    told = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct(shape[:1], np.int32)
+    export.export(jax.jit(xent.sparse_cross_entropy))(*told)
+
+
 def old_strict_call():
     """A call on arrays of a library whose version of the array API is too old."""
     strict = pytest.importorskip("array_api_strict")
@@ -338,6 +347,12 @@ CASES = [
         TypeError,
         ONE + "`predictions` must have chunks of an array library, got dask of others. "
         "Convert each chunk, to a NumPy array for instance.",
+    ),
+    (
+        symbolic_call,
+        ValueError,
+        ONE + "`predictions` must have a fixed number of classes, got shape (rows, classes). "
+        "Write the classes of the symbolic shape as a number; the rows may be symbols.",
     ),
     (
         lambda: dask_call(lambda da: sparse(unknown_rows(da, X.T, (2, 3)), np.zeros(3, np.int64), axis=0)),
