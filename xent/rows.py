@@ -178,7 +178,14 @@ def finish(partial: Partial, /) -> Array:
     """
     checks.partials("finish", (partial,))
     xp = arrays.namespace(partial.max)
+    if arrays.library(partial.max) == "dask":  # block by block: NumPy is to warn of no NaN when it is computed either
+        return xp.map_blocks(finish_block, *partial, dtype=partial.max.dtype, meta=partial.max._meta)
     with arrays.without_fp_warnings():
         # −1 is the sum of no classes, of which the loss is NaN
         rest = xp.where(partial.target_sum == 0, -1.0, partial.sum_exp_rest)
         return fold.finish(xp, partial._replace(sum_exp_rest=rest))
+
+
+def finish_block(*fields: Array) -> Array:
+    """The losses of the rows of one block of lazy partials."""
+    return finish(Partial(*fields))
