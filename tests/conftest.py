@@ -40,6 +40,7 @@ OUTER = {
     "test_faults": "kills processes and clusters",
     "test_formats": "every format, on every scheduler",
     "test_golden": "the semantics' rows to their last digits",
+    "test_hostile_files": "damages every format, in processes of their own",
     "test_peers": "imports every peer",
 }
 """The test files that ``make check`` leaves to ``make test``, and why."""

@@ -89,10 +89,10 @@ def write_all(folder, logits, labels):
     group = zarr.create_group(folder / "xy.zarr")
     group.create_array("logits", data=logits, chunks=(20, 3), shards=(60, 9))
     group.create_array("labels", data=labels, chunks=(33,))
-    shape = f"{ROWS},{CLASSES}"
+    rows, classes = logits.shape
     return {
         "npy": ("x.npy", "y.npy"),
-        "raw": (f"x.bin#float16,{shape}", f"y.bin#int64,{ROWS}"),
+        "raw": (f"x.bin#{logits.dtype},{rows},{classes}", f"y.bin#int64,{rows}"),
         "npz": ("xy.npz#logits", "xy.npz#labels"),
         "compressed npz": ("packed.npz#logits", "packed.npz#labels.npy"),
         "safetensors": ("xy.safetensors#logits", "xy.safetensors#labels"),

@@ -12,6 +12,7 @@ import zarr
 from formats import CLASSES, ROWS
 
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.options import Keys
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.opening import open_source
 
@@ -69,6 +70,43 @@ def test_a_corrupt_chunk_of_an_hdf5_file_is_named_by_file_and_rows(tmp_path, log
 
     with pytest.raises(ReadError, match=r"rows 180 to 240 of .*x\.h5#x could not be read"):
         evaluate(tmp_path / "x.h5", labels, chunk_bytes=60 * 14)
+
+
+def damaged(path, place, data):
+    """Other bytes at a place of the file at a path."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:place] + data + whole[place + len(data) :])
+
+
+def test_a_chunk_of_no_bytes_which_hdf5_does_not_survive_is_refused_before_any_work(tmp_path, logits, labels):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        stored = file.create_dataset("x", data=logits, chunks=(60, CLASSES), fletcher32=True)
+        size = stored.id.get_chunk_info(0).size.to_bytes(4, "little") + bytes(4)
+    damaged(tmp_path / "x.h5", (tmp_path / "x.h5").read_bytes().index(size, 1000), bytes(8))
+
+    with pytest.raises(ReadError, match=r"x\.h5#x is corrupt: a chunk of 840 bytes takes 0"):
+        plan(tmp_path / "x.h5", labels)
+
+
+def test_a_heap_at_which_hdf5_never_ends_is_refused_before_any_work(tmp_path, logits, labels):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["text"] = ["de", "en", "größer"] * 169
+    heap = (tmp_path / "x.h5").read_bytes().index(b"GCOL")
+    damaged(tmp_path / "x.h5", heap + 16 + 24, bytes(16))  # the second object is free space of no size
+
+    with pytest.raises(ReadError, match=rf"x\.h5 is corrupt: its heap at {heap} leads astray"):
+        plan(logits, labels, keys=Keys(slices=tmp_path / "x.h5"))
+
+
+@pytest.mark.parametrize("chunks", [None, (60,)])
+def test_a_text_longer_than_its_file_is_refused_before_any_work(tmp_path, logits, labels, chunks):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        stored = file.create_dataset("text", data=["größer"] * 507, dtype=h5py.string_dtype(), chunks=chunks)
+        place = stored.id.get_chunk_info(2).byte_offset if chunks else stored.id.get_offset()
+    damaged(tmp_path / "x.h5", place + 16 * 5, (2**31).to_bytes(4, "little"))
+
+    with pytest.raises(ReadError, match=r"x\.h5 is corrupt: a text of 2147483648 bytes"):
+        plan(logits, labels, keys=Keys(slices=tmp_path / "x.h5"))
 
 
 def test_a_group_of_an_hdf5_file_is_refused_with_the_datasets(tmp_path, logits):

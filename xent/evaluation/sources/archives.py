@@ -67,8 +67,9 @@ def open_npz(path: str, name: str, argument: str) -> Source:
                 header = npy_at(stream, shown, path, argument, stamp)
             check_compressed(header, argument)
             return CompressedSource(shown, header.shape, header.dtype, path, stamp, entry.filename)
-        start = seek_entry(file, entry, shown)
-        source = npy_at(file, shown, path, argument, stamp)
+        with unpacking(shown, argument):
+            start = seek_entry(file, entry, shown)
+            source = npy_at(file, shown, path, argument, stamp)
         if not source.dtype.hasobject:
             check_size(shown, source.offset - start + math.prod(source.shape) * source.dtype.itemsize, entry.file_size)
             check_size(path, start + entry.file_size, stamp[0])

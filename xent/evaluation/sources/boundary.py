@@ -44,10 +44,11 @@ def check_tree(folder: str, folders: Sequence[str], argument: str) -> None:
         seen.add(real)
         with os.scandir(real) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    pending.append(entry.path)
-                    continue
                 if entry.is_symlink():
                     check_inside(entry.path, folders, argument, f"the link {entry.path}")
-                if not entry.is_file() and os.path.exists(entry.path):
+                    if not os.path.exists(entry.path):  # it leads nowhere, or to itself
+                        continue
+                if entry.is_dir():
+                    pending.append(entry.path)
+                elif not entry.is_file():
                     check_regular(entry.path, entry.stat().st_mode)

@@ -161,13 +161,9 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = ()) -> Source:
         if is_url(path) and not opener and is_zarr(path):  # before status: a web server tells of no folders
             return numbers_only(open_zarr(path, name, argument), argument)
         entry = status(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except FileNotFoundError as error:
         got = f"{path}, where nothing is"
         raise FileNotFoundError(refusal(argument, f"be {FORMATS}", got, "Check the spelling.")) from error
-    except OSError as error:
-        if isinstance(error, ReadError | ModuleNotFoundError):
-            raise
-        raise ReadError(f"evaluate: {path} could not be opened ({error.strerror or error}).") from error
     if entry.is_folder:
         if is_zarr(path):
             return numbers_only(open_zarr(path, name, argument, allowed), argument)

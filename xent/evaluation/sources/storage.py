@@ -50,7 +50,14 @@ def is_url(path: str) -> bool:
 def status(path: str) -> Status:
     """What is at the path; FileNotFoundError if nothing is, MalformedError if it is neither a file nor a folder."""
     if not is_url(path):
-        file = Path(path).stat()
+        try:
+            file = Path(path).stat()
+        except NotADirectoryError as error:
+            raise FileNotFoundError(*error.args) from error
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # a link to itself, or a folder that may not be searched
+            raise ReadError(f"evaluate: {path} could not be opened ({error.strerror}).") from error
         check_regular(path, file.st_mode)
         return Status((file.st_size, file.st_mtime_ns), os.path.isdir(path))
     system, remote_path = filesystem(path)
