@@ -13,6 +13,7 @@ from xent.checks import KINDS
 
 POLICIES = ("error", "skip")
 CHUNK_BYTES = 64 * 2**20
+MOST_BINS = 2**16
 TOP_K_REMEDY = "Pass 5, or (1, 5)."
 
 
@@ -45,6 +46,9 @@ class Options:
         _check_choice("on_error", self.on_error, POLICIES)
         _check_count("chunk_bytes", self.chunk_bytes, CHUNK_BYTES, "Pass 64 * 2**20 for 64 MiB.")
         _check_count("bins", self.bins, 15, "Pass a number of bins.")
+        if self.bins > MOST_BINS:
+            rule = f"must be at most {MOST_BINS:,}, got {self.bins:,}"
+            raise ValueError(f"evaluate: `bins` {rule}. The default is 15.")
         if self.predicted_bytes is not None:
             _check_count("predicted_bytes", self.predicted_bytes, None, "Pass the number of bytes of the text.")
         ranks = tuple(sorted(set(self.top_k)))

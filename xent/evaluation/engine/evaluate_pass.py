@@ -17,8 +17,9 @@ from typing import Any
 import xent
 from xent.evaluation.engine.checkpoint import Store, held, open_store
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
+from xent.evaluation.engine.memory import largest_chunk
 from xent.evaluation.engine.row_losses import LossFile, writing
-from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of, largest_chunk
+from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
 from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, folders_of, ignored_labels, ranks_of

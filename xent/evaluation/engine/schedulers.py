@@ -18,12 +18,12 @@ from queue import SimpleQueue
 from typing import Any
 
 from xent.dispatch.settings import affinity, current
+from xent.evaluation.engine.memory import MERGED_AT_ONCE
 from xent.evaluation.engine.tasks import Job, run_chunk
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.state import merge_all
 from xent.optional import require
 
-MERGED_AT_ONCE = 16
 CONNECT_SECONDS = 10
 RETRIES = 2
 """How many times a cluster runs a failed task again."""
@@ -61,11 +61,6 @@ def graph_of(job: Job, bounds: list[int], sources: Sequence[Source | None]) -> t
         graph |= {key: (merge_all, group) for key, group in zip(keys, groups, strict=True)}
         level += 1
     return graph, keys[0]
-
-
-def largest_chunk(bounds: list[int]) -> int:
-    """The rows of the largest chunk."""
-    return max((stop - start for start, stop in pairwise(bounds)), default=0)
 
 
 def local_threads() -> int:
@@ -257,12 +252,3 @@ def process_count(text: str) -> int:
     if not number.isdigit() or int(number) < 1:
         raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {text!r}. Pass processes:2 for two.")
     return int(number)
-
-
-RESIDENT_BYTES = 300 * 10**6
-"""The memory of a process beside its chunks: Python, NumPy, Dask, a kernel's code."""
-
-
-def projected_peak(threads: int, chunk_bytes: int) -> int:
-    """The most memory that a process takes, in bytes: each thread its chunk and as much again, beside the libraries."""
-    return threads * chunk_bytes * 2 + RESIDENT_BYTES

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from xent.dispatch.settings import affinity
 from xent.evaluation.engine.evaluate_pass import Pass
-from xent.evaluation.engine.schedulers import largest_chunk, local_threads, projected_peak
+from xent.evaluation.engine.memory import largest_chunk, projected_peak
+from xent.evaluation.engine.schedulers import local_threads
 from xent.evaluation.report.wording import format_p_value
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.topk import TopKSource

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xent.evaluation.engine.schedulers import PROCESSES, projected_peak, threads_of
+from xent.evaluation.engine.memory import projected_peak, table_bytes
+from xent.evaluation.engine.schedulers import PROCESSES, threads_of
 from xent.evaluation.report.wording import UNITS, format_estimate, format_p_value, format_unstored, remarks
 from xent.text import visible
 
@@ -43,13 +44,17 @@ def format_inspection(facts: dict[str, Any]) -> str:
 def format_plan(planned: Planned, scheduler: Any) -> str:
     """The size of a pass and the memory that it takes, in a line."""
     size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks:,} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
-    threads, each = threads_of(scheduler), projected_peak(1, planned.chunk_bytes)
+    threads = threads_of(scheduler)
+    is_local = threads is not None and not str(scheduler).startswith(PROCESSES)
+    at_once = threads if is_local and threads is not None else 1
+    tables = table_bytes(planned, at_once)
+    most = f"{(projected_peak(at_once, planned.chunk_bytes) + tables) / 1e6:,.0f} MB"
     if threads is None:
-        memory = f"a worker of one thread takes up to {each / 1e6:,.0f} MB"
-    elif str(scheduler).startswith(PROCESSES):
-        memory = f"{threads} processes take up to {each / 1e6:,.0f} MB each"
+        memory = f"a worker of one thread takes up to {most}"
     else:
-        memory = f"{threads} threads take up to {projected_peak(threads, planned.chunk_bytes) / 1e6:,.0f} MB"
+        memory = f"{threads} threads take up to {most}" if is_local else f"{threads} processes take up to {most} each"
+    if any(planned.keys) and tables > 10**7:
+        memory += f" ({tables / 1e6:,.0f} MB of it for tables, if every row has a slice or cluster of its own)"
     kept = f"; {planned.kept_rows:,} of {planned.job.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
 

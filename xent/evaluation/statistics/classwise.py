@@ -64,6 +64,11 @@ class Classwise:
         return float(gaps.sum()) / self.rows / len(gaps) if self.rows else math.nan
 
 
+def block_rows(classes: int) -> int:
+    """How many rows are added up at once."""
+    return min(max(LEAST_ROWS, BLOCK_ELEMENTS // classes), MOST_ROWS)
+
+
 def classwise_of(
     probabilities: Callable[[slice], NDArray[Any]], labels: NDArray[Any], counted: NDArray[Any], classes: int, bins: int
 ) -> Classwise:
@@ -79,7 +84,7 @@ def classwise_of(
     """
     rows, size = 0, classes * bins
     counts, hits, high, low = np.zeros((4, size), np.int64)
-    step = min(max(LEAST_ROWS, BLOCK_ELEMENTS // classes), MOST_ROWS)
+    step = block_rows(classes)
     for start in range(0, len(labels), step):
         block = slice(start, start + step)
         p = probabilities(block)

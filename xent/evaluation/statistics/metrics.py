@@ -261,7 +261,7 @@ def means(state: State, options: Options) -> dict[str, Metric]:
     n, mean, clusters = state.counted, mean_loss(state), state.clusters.values()
     error = clustered_error(state.loss, n, clusters) if clusters else independent_error(state)
     perplexity = math.exp(mean) if not mean > LARGEST_EXPONENT else math.inf
-    hits = {k: sum(state.ranks.get(rank, 0) for rank in range(k)) for k in options.top_k}
+    hits = {k: sum(rows for rank, rows in state.ranks.items() if rank < k) for k in options.top_k}
     return {
         "loss": Metric(mean, error, n),
         "bits": Metric(mean / math.log(2), error / math.log(2), n),

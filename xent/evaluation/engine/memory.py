@@ -1,0 +1,85 @@
+"""The memory that a pass takes at most, worked out before it from headers: chunks, tables, and the graph.
+
+Measured in `benchmarks/results/scale.md` and by `tests/test_memory_plan.py`. Leaves out what a format reads whole.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from xent.evaluation.statistics.classwise import block_rows
+
+if TYPE_CHECKING:
+    from xent.evaluation.engine.evaluate_pass import Planned
+    from xent.evaluation.sources.source import Source
+
+RESIDENT_BYTES = 300 * 10**6
+"""Of a process beside its chunks: Python, NumPy, Dask, a kernel's code."""
+MERGED_AT_ONCE = 16
+"""How many states one task merges."""
+TASK_BYTES = 4_000
+"""Of a chunk's task in the graph, and of its state without tables."""
+GROUP_BYTES = 1_000
+"""Of a class, slice or cluster in the state of some rows: exact sums of losses and of their squares."""
+LABEL_BYTES = 120
+"""Of a label that occurs, whose rows are counted."""
+
+
+def largest_chunk(bounds: list[int]) -> int:
+    """The rows of the largest chunk."""
+    return max((stop - start for start, stop in pairwise(bounds)), default=0)
+
+
+def projected_peak(threads: int, chunk_bytes: int) -> int:
+    """The most memory of a process beside its tables: each thread its chunk and as much again, and the libraries."""
+    return threads * chunk_bytes * 2 + RESIDENT_BYTES
+
+
+def table_bytes(planned: Planned, threads: int) -> int:
+    """The most memory of what grows with the classes, slices and clusters, in states that wait to be merged.
+
+    How many slices and clusters there are no header tells: as many as rows, or as their dtype has values.
+    """
+    rows, classes, options = planned.job.rows, planned.job.classes, planned.options
+    states = waiting_states(planned.tasks, threads)
+
+    def kept(keys: int, of_a_key: int) -> int:
+        """The bytes of tables of so many keys at most, in the states that wait and in the one that they become."""
+        in_a_chunk = min(keys, largest_chunk(planned.bounds))
+        return of_a_key * min(states * in_a_chunk, rows) + of_a_key * keys // 2
+
+    slices, clusters = (most_keys(source, rows) for source in planned.keys)
+    total = planned.tasks * TASK_BYTES + kept(min(rows, classes), LABEL_BYTES)
+    total += kept(min(rows, options.bins), GROUP_BYTES)
+    for keys, width in ((slices, width_of(planned.keys.slices)), (clusters, width_of(planned.keys.clusters))):
+        total += kept(keys, GROUP_BYTES + width)
+    if slices and clusters:
+        both = width_of(planned.keys.slices) + width_of(planned.keys.clusters)
+        total += kept(min(rows, slices * clusters), GROUP_BYTES + both)
+    if options.by_class:
+        total += kept(min(rows, classes), GROUP_BYTES)
+    if options.classwise:
+        sums = 4 * 8 * classes * options.bins
+        total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6
+    return total
+
+
+def waiting_states(tasks: int, threads: int) -> int:
+    """How many states are there at once, at most: those of each level of the tree that wait for others."""
+    levels, width = 1, tasks
+    while width > MERGED_AT_ONCE:
+        levels, width = levels + 1, -(-width // MERGED_AT_ONCE)
+    return min(tasks, MERGED_AT_ONCE * levels + threads)
+
+
+def most_keys(source: Source | None, rows: int) -> int:
+    """How many different keys there can be."""
+    if source is None:
+        return 0
+    return min(rows, 2 ** (8 * source.dtype.itemsize)) if source.dtype.kind in "biu" else rows
+
+
+def width_of(source: Source | None) -> int:
+    """The bytes of a key itself."""
+    return 0 if source is None else source.dtype.itemsize
