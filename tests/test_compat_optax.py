@@ -156,8 +156,8 @@ def test_healthy_rows_meet_no_nan_on_the_way(words: str) -> None:
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch makes an instance of its own Function
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
 @pytest.mark.parametrize("words", CALLS)
 def test_torch_compiles_it_as_one_graph(words: str) -> None:
     torch = pytest.importorskip("torch")

@@ -125,8 +125,8 @@ def test_a_data_array_of_xarray_is_its_array() -> None:
     assert compat.binary_cross_entropy_with_logits(x, t) == compat.binary_cross_entropy_with_logits(FINITE, SOFT)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch makes an instance of its own Function
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of torch and array-api-compat, as they are traced
 @pytest.mark.parametrize("name", compat.__all__)
 def test_torch_compiles_it_as_one_graph(name: str) -> None:
     torch = pytest.importorskip("torch")

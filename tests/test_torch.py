@@ -658,10 +658,10 @@ def test_the_forward_pass_keeps_nothing_of_the_predictions_size(told):
 
 
 COMPILED = """
-import math, torch, xent
+import math, numpy as np, torch, xent
 torch.manual_seed(0)
 x, y, t = torch.randn(6, 7), torch.tensor([0, 1, 2, 3, 6, -100]), torch.rand(6, 7)
-w, cw = torch.rand(6), torch.rand(7)
+w, cw, two, three = torch.rand(6), torch.rand(7), np.float32(2), xent.Mean(np.int64(3))
 
 def check(function, *, backend="aot_eager"):
     torch.compiler.reset()
@@ -715,7 +715,19 @@ def test_every_loss_option_and_reduction_compiles_without_a_graph_break():
         "check(lambda x: xent.cross_entropy(x, t, label_smoothing=0.1, class_weight=[1, 2, 3, 4, 5, 6, 7]))",
         "check(lambda x: xent.cross_entropy(t, x.exp(), reduction='mean'))",
         "check(lambda x: xent.binary_cross_entropy(x, t, reduction='mean', pos_weight=2.0, sample_weight=t.round()))",
+        "check(lambda x: xent.binary_cross_entropy(x, t, pos_weight=two))",
+        "check(lambda x: xent.cross_entropy(x, t, class_weight=[two] * 7, reduction=three))",
     ]))  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_option_that_is_a_number_of_numpy_is_refused_in_a_graph_with_what_to_write():
+    smoothing, compiled = np.float32(0.1), importlib.import_module("torch._dynamo.exc")
+    call = torch.compile(lambda x: sparse(x, LABELS, label_smoothing=smoothing), fullgraph=True, backend="eager")
+    with pytest.raises(
+        compiled.Unsupported, match=r"`label_smoothing` must be a number of Python under torch\.compile"
+    ):
+        call(torch.zeros(5, 3))
 
 
 @pytest.mark.slow

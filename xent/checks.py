@@ -285,6 +285,18 @@ def label_smoothing(function: str, value: Any) -> float:
     return float(value)
 
 
+def known_in_graph(function: str, options: Any) -> None:
+    """The options are known while TorchDynamo traces: NumPy's numbers are tensors there, whose values are not."""
+    ignored = options.ignore_index if isinstance(options.ignore_index, list | tuple) else (options.ignore_index,)
+    named = (("label_smoothing", options.label_smoothing), *(("ignore_index", label) for label in ignored))
+    for name, value in named:
+        if hasattr(value, "shape"):
+            raise TypeError(
+                f"{function}: `{name}` must be a number of Python under torch.compile, got one of NumPy. "
+                "Call its .item() outside of the compiled function."
+            )
+
+
 def ignore_index(function: str, value: Any) -> tuple[int, ...]:
     """The ignored labels as a tuple of ints, from an int, an iterable of ints, or None."""
     if value is None:

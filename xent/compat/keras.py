@@ -64,12 +64,11 @@ import math
 import warnings
 from typing import Any
 
-from array_api_compat import array_namespace
-
 import xent
 
 from . import tensorflow as tf
 from .operands import (
+    array_namespace,
     as_array,
     as_arrays,
     cast_like,

@@ -12,17 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import array_api_compat
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    device,
-    is_array_api_obj,
-    is_dask_array,
-    is_jax_array,
-    is_lazy_array,
-    is_numpy_array,
-    is_torch_array,
-)
 
 Array = Any
 Arguments = ParamSpec("Arguments")
@@ -58,6 +49,53 @@ def without_fp_warnings(function: Callable[Arguments, Result]) -> Callable[Argum
 
 
 # -------------------- what an array is
+
+# The questions of array-api-compat. In a graph of torch's the answer is known: it keeps answers in functools.lru_cache,
+# which TorchDynamo warns of.
+
+
+def array_namespace(array: Any) -> Any:
+    """The namespace of the array's library."""
+    if is_compiling():
+        import array_api_compat.torch as torch_namespace  # a statement: TorchDynamo traces no import_module
+
+        return torch_namespace
+    return array_api_compat.array_namespace(array)
+
+
+def device(array: Array) -> Any:
+    """The device of the array."""
+    return array.device if is_compiling() else array_api_compat.device(array)
+
+
+def is_array_api_obj(value: Any) -> bool:
+    """Whether the value is an array of any library."""
+    return hasattr(value, "shape") if is_compiling() else bool(array_api_compat.is_array_api_obj(value))
+
+
+def is_numpy_array(value: Any) -> bool:
+    """Whether the value is NumPy's."""
+    return isinstance(value, np.ndarray) if is_compiling() else bool(array_api_compat.is_numpy_array(value))
+
+
+def is_torch_array(value: Any) -> bool:
+    """Whether the value is torch's."""
+    return hasattr(value, "requires_grad") if is_compiling() else bool(array_api_compat.is_torch_array(value))
+
+
+def is_jax_array(value: Any) -> bool:
+    """Whether the value is JAX's."""
+    return not is_compiling() and bool(array_api_compat.is_jax_array(value))
+
+
+def is_dask_array(value: Any) -> bool:
+    """Whether the value is Dask's."""
+    return not is_compiling() and bool(array_api_compat.is_dask_array(value))
+
+
+def is_lazy_array(value: Any) -> bool:
+    """Whether the values are computed later."""
+    return is_compiling() or bool(array_api_compat.is_lazy_array(value))
 
 
 def unwrap(value: Any) -> Any:

@@ -47,18 +47,19 @@ import math
 import operator
 from typing import Any
 
-from array_api_compat import array_namespace, is_array_api_obj, is_numpy_array
-
 import xent
 
 from .operands import (
+    array_namespace,
     beside,
     describe,
     device_keyword,
     expand_dims,
     has_shape,
+    is_array_api_obj,
     is_integer,
     is_label,
+    is_numpy_array,
     nan_where_invalid,
     unwrap,
     wide_dtype,

@@ -42,11 +42,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array, is_numpy_array
 
 import xent
 
-from .operands import beside, is_label, unwrap, wide_dtype
+from .operands import (
+    array_namespace,
+    beside,
+    device,
+    is_array_api_obj,
+    is_dask_array,
+    is_label,
+    is_numpy_array,
+    unwrap,
+    wide_dtype,
+)
 
 __all__ = ["brier_score_loss", "d2_log_loss_score", "log_loss"]
 

@@ -48,17 +48,20 @@ import sys
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj, is_jax_array, is_torch_array
 
 import xent
 
 from .operands import (
+    array_namespace,
     as_array,
     as_arrays,
     cast_like,
     dtype_name,
     dtype_of_name,
     from_python,
+    is_array_api_obj,
+    is_jax_array,
+    is_torch_array,
     nan_where,
     nan_where_invalid,
     stop_gradient,

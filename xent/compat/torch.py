@@ -51,16 +51,18 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, is_dask_array, is_numpy_array
 
 import xent
 
 from .operands import (
+    array_namespace,
     describe,
     expand_dims,
     has_shape,
+    is_dask_array,
     is_integer,
     is_label,
+    is_numpy_array,
     is_readable,
     library,
     nan_where,

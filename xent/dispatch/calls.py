@@ -88,7 +88,9 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     """The result of a call that TorchDynamo traces, checked as the graph is made: no key, no lock, no ContextVar."""
     from ..backends.torch import schedule  # a statement: TorchDynamo traces no import_module
 
-    options, weights = checks.options(route.function, options), schedule.without_numpy_scalars(weights)
+    checks.known_in_graph(route.function, options)
+    options = checks.options(route.function, options)
+    weights = weights_of(*(schedule.tensor_of_numbers(weight) for weight in weights))
     checks.metadata(route.function, route.op, predictions, targets, options, weights)
     problem = facts_of(route, "torch", predictions, targets, options, device="traced")
     checks.shapes(problem, predictions, targets)

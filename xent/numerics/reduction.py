@@ -56,6 +56,8 @@ class Mean:
 
     def __post_init__(self) -> None:
         checks.denominator(self.denominator)
+        if hasattr(self.denominator, "item"):  # NumPy's number, which TorchDynamo would take for a tensor
+            object.__setattr__(self, "denominator", self.denominator.item())
         object.__setattr__(self, "empty", checks.empty(self.empty))
 
     def __reduce__(self) -> tuple[Any, ...]:

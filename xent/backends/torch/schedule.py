@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from numpy import ndarray
 from torch.autograd import forward_ad
 
 from ... import arrays
@@ -35,11 +36,14 @@ CONSTANT = frozenset({"loss_and_gradient", "partial"})
 
 transforms_are_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 is_tracing = getattr(torch._C, "_get_tracing_state", torch.jit.is_tracing)
+number_of_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+number_of_function_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
+number_before_dispatch = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", lambda: 0)
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call, eager or transformed."""
-    if transforms_are_active() or is_tracing() or (is_forward() and is_dual(predictions, targets, weights)):
+    if is_watched() or (is_forward() and is_dual(predictions, targets, weights)):
         return traced(plan.problem, predictions, targets, weights)
     is_differentiated = plan.problem.differentiated and torch.is_grad_enabled() and plan.problem.method not in CONSTANT
     compute = differentiable if is_differentiated else plain
@@ -47,6 +51,14 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
         return compute(plan, predictions, targets, weights)
     except Unreadable:  # tensors without values, as in a FakeTensorMode
         return traced(plan.problem, predictions, targets, weights)
+
+
+def is_watched() -> bool:
+    """Whether torch is to see every operation: under a transform, in a trace, in a mode such as that of make_fx."""
+    if transforms_are_active() or is_tracing() or number_of_modes():
+        return True
+    # subtle: a default device is a mode of functions too, and need see nothing
+    return number_of_function_modes() > 0 and number_before_dispatch() > 0
 
 
 def is_forward() -> bool:
@@ -71,11 +83,11 @@ def traced(problem: Problem, predictions: Array, targets: Array | None, weights:
     return expressions.run(xp, pieces, problem, predictions, targets, weights)
 
 
-def without_numpy_scalars(weights: Weights) -> Weights:
-    """The weights with a tensor for a NumPy scalar, which TorchDynamo takes for an array of NumPy's."""
-    positive = weights.positive
-    is_scalar = getattr(positive, "ndim", None) == 0 and not isinstance(positive, torch.Tensor)
-    return weights._replace(positive=torch.as_tensor(positive)) if is_scalar else weights
+def tensor_of_numbers(value: Any) -> Any:
+    """NumPy's numbers, one or a list of them, as a tensor, for TorchDynamo takes them for arrays; all else as it is."""
+    if isinstance(value, list | tuple) and any(isinstance(number, ndarray) for number in value):
+        return torch.stack([torch.as_tensor(number) for number in value])
+    return torch.as_tensor(value) if isinstance(value, ndarray) and value.ndim == 0 else value
 
 
 def tensor_of_weights(weights: Any, dtype: Any, device: Any) -> Any:
@@ -155,7 +167,7 @@ class KernelLoss(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
         predictions, targets, scale, *fields = ctx.saved_tensors
         scale = scale * torch.reshape(cotangent, (-1,))
-        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or not is_readable(scale):
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_readable(scale):
             return (*traced_gradients(ctx, cotangent), None, None)
         kernel_plan = inner_plan(ctx.plan, predictions)
         view = VIEWS[kernel_plan.problem.array]
