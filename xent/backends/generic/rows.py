@@ -36,12 +36,13 @@ def rows_of(
         bad = (labels < 0) | (labels >= classes)
         bad = bad if ignored is None else bad & ~ignored
     if class_weight is not None:
-        has_class = True
-        if labels is not None:
+        if labels is None:
+            weightless = class_weight == 0
+        else:  # a row whose label is bad has no class weight, and stays bad
             has_class = (labels >= 0) & (labels < classes)
             class_weight = xp.take(class_weight, xp.where(has_class, labels, 0))
-        # a row whose label is bad has no class weight, and stays bad
-        ignored, weight = targets.either(ignored, has_class & (class_weight == 0)), targets.times(weight, class_weight)
+            weightless = has_class & (class_weight == 0)
+        ignored, weight = targets.either(ignored, weightless), targets.times(weight, class_weight)
     return Rows(ignored, bad, weight)
 
 
