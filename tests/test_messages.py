@@ -13,7 +13,10 @@ import pytest
 
 import xent
 from xent import checks
+from xent.contract.problem import NO_WEIGHTS, Options
+from xent.dispatch import calls
 from xent.errors import NotServed
+from xent.losses import SPARSE
 
 X, Y, T = np.zeros((3, 5), np.float32), np.asarray([0, 1, 2]), np.zeros((3, 5), np.float32)
 ONE = "sparse_cross_entropy: "
@@ -35,6 +38,12 @@ def torch_call(make):
     """A call on torch's arrays, whose casts are written otherwise."""
     torch = pytest.importorskip("torch")
     return make(torch)
+
+
+def graph_call(**options):
+    """A call as TorchDynamo traces it, on tensors; what it raises there is wrapped by torch."""
+    torch = pytest.importorskip("torch")
+    return calls.in_torch_graph(SPARSE, torch.zeros(3, 5), torch.tensor([0, 1, 2]), Options(**options), NO_WEIGHTS)
 
 
 def dask_call(make):
@@ -84,6 +93,12 @@ def old_strict_call():
 
 CASES = [
     # -------------------- arrays
+    (
+        lambda: graph_call(label_smoothing=np.float32(0.1)),
+        TypeError,
+        ONE + "`label_smoothing` must be a number of Python under torch.compile, got one of NumPy. "
+        "Call its .item() outside of the compiled function.",
+    ),
     (
         lambda: sparse(X.tolist()),
         TypeError,
