@@ -151,6 +151,28 @@ def test_labels_that_are_not_one_for_each_row_are_refused(labels, axis, ignored)
         keras.sparse_categorical_crossentropy(labels, P, ignore_class=ignored, axis=axis)
 
 
+@pytest.mark.variants("numpy", "array-api-strict", "torch", "jax", "dask")
+def test_what_does_not_broadcast_is_a_value_error(lib):
+    loss = keras.CategoricalCrossentropy()
+    calls = {
+        r"Loss: `sample_weight` must broadcast with shape \(4,\), got \(3,\)\. Reshape it": (loss, P, T, P[:3, 0]),
+        r"crossentropy: the targets must broadcast with shape \(4, 3\), got \(2, 3\)": (
+            keras.categorical_focal_crossentropy,
+            P,
+            T[:2],
+        ),
+        r"crossentropy: `alpha` must broadcast with shape \(4, 3\), got \(2,\)": (
+            keras.categorical_focal_crossentropy,
+            P,
+            T,
+            P[0, :2],
+        ),
+    }
+    for words, (call, *arrays) in calls.items():
+        with pytest.raises(ValueError, match=words):
+            lib.apply(lambda p, t, *more, call=call: call(t, p, *more), *arrays)
+
+
 @pytest.mark.parametrize("function", [keras.categorical_focal_crossentropy, keras.CategoricalFocalCrossentropy])
 def test_a_softmax_over_one_class_is_warned_about(function):
     with pytest.warns(UserWarning, match=r"one class is always sure, got axis 0 of \(1, 3\)\. Is it a sigmoid\?"):

@@ -154,6 +154,19 @@ def test_every_library_has_torch_s_types_of_error(lib: Library, name: str) -> No
             lib.apply(getattr(compat, name), *arrays)
 
 
+@pytest.mark.variants("numpy", "array-api-strict", "torch", "jax", "dask")
+@pytest.mark.parametrize("keyword", ["weight", "pos_weight"])
+@pytest.mark.parametrize("shape", [(2,), (1, 4, 3)], ids=str)
+def test_a_weight_that_does_not_fit_is_a_runtime_error(lib: Library, keyword: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeError, match=r"a weight must broadcast to the shape of `input`, \(4, 3\), got \("):
+        lib.apply(
+            lambda x, t, w: compat.binary_cross_entropy_with_logits(x, t, **{keyword: w}),
+            FINITE,
+            SOFT,
+            np.ones(shape, np.float32),
+        )
+
+
 ERRORS = {
     "a label out of range, of an image": (
         IndexError,

@@ -74,6 +74,7 @@ from .operands import (
     cast_like,
     device_keyword,
     dtype_of_name,
+    fit_together,
     has_shape,
     nan_where,
     nan_where_invalid,
@@ -291,7 +292,11 @@ def categorical_focal_crossentropy(
     xp = array_namespace(y_pred)
     p = softmax(y_pred, axis) if from_logits else y_pred
     p = widen(clipped_probabilities(p / xp.sum(p, axis=axis, keepdims=True)))
-    factor = alpha if isinstance(alpha, int | float) else xp.astype(as_array(alpha, p), p.dtype)
+    require_fit("categorical_focal_crossentropy", "the targets", y_true, p)
+    factor = alpha
+    if not isinstance(alpha, int | float):
+        factor = xp.astype(as_array(alpha, p), p.dtype)
+        require_fit("categorical_focal_crossentropy", "`alpha`", factor, p)
     return cast_like(xp.sum(factor * (1 - p) ** gamma * -widen(y_true) * xp.log(p), axis=axis), y_pred)
 
 
@@ -784,6 +789,14 @@ def floating_pair(function: str, targets: Array, predictions: Array, same_shape:
     return targets, predictions
 
 
+def require_fit(function: str, name: str, array: Array, like: Array) -> None:
+    """Raises ValueError unless the array broadcasts with the other."""
+    if not fit_together(array, like):
+        raise ValueError(
+            f"{function}: {name} must broadcast with shape {tuple(like.shape)}, got {tuple(array.shape)}. Reshape it."
+        )
+
+
 # -------------------- reductions
 
 
@@ -806,9 +819,11 @@ def weigh_and_reduce(values: Array, sample_weight: Array | None, mask: Array | N
     weight = mask if sample_weight is None else sample_weight
     if mask is not None and sample_weight is not None:
         mask, sample_weight = same_rank(mask, sample_weight)
+        require_fit("Loss", "`sample_weight`", sample_weight, mask)
         weight = mask * sample_weight
     if weight is not None:
         values, weight = same_rank(values, weight)
+        require_fit("Loss", "`sample_weight`", weight, values)
         values = values * weight
     if reduction in (None, "none") or values.shape in ((), (0,)):
         return values

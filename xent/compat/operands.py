@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -279,6 +280,12 @@ def has_shape(array: Array, shape: tuple[int, ...]) -> bool:
     """Whether the array has the shape; a size that Dask does not know, NaN, fits any."""
     sizes = tuple(array.shape)
     return len(sizes) == len(shape) and all(a == b or a != a or b != b for a, b in zip(sizes, shape, strict=True))
+
+
+def fit_together(*arrays: Array) -> bool:
+    """Whether the shapes broadcast to one; a size that Dask does not know, NaN, fits any."""
+    sizes_by_axis = itertools.zip_longest(*(reversed(tuple(array.shape)) for array in arrays), fillvalue=1)
+    return all(len({size for size in sizes if size == size} - {1}) < 2 for sizes in sizes_by_axis)
 
 
 def expand_dims(array: Array, axis: int) -> Array:

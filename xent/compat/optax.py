@@ -42,7 +42,6 @@ Not followed:
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
 from typing import Any
@@ -55,6 +54,7 @@ from .operands import (
     describe,
     device_keyword,
     expand_dims,
+    fit_together,
     has_shape,
     is_array_api_obj,
     is_integer,
@@ -405,11 +405,8 @@ def broadcast(function: str, xp: Any, *arrays: Array, error: type[Exception] = T
     if any(None in shape for shape in shapes):  # subtle: Dask broadcasts to no such shape, but element by element
         everywhere = sum((xp.zeros_like(array, dtype=xp.int8) for array in arrays), xp.asarray(0, dtype=xp.int8)) == 0
         return [xp.where(everywhere, array, array) for array in arrays]
-    for sizes in itertools.zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
-        if len({*sizes} - {1}) > 1:
-            raise error(
-                f"{function}: shapes must broadcast, got {' and '.join(map(str, shapes))}. Reshape one of them."
-            )
+    if not fit_together(*arrays):
+        raise error(f"{function}: shapes must broadcast, got {' and '.join(map(str, shapes))}. Reshape one.")
     return list(xp.broadcast_arrays(*arrays))
 
 
@@ -472,8 +469,7 @@ def broadcast_examples(
 ) -> tuple[Array, Array, Array | None]:
     """Labels, logits and mask of the same examples; each may be broadcast to the others."""
     xp, batch = array_namespace(logits), (*logits.shape[:axis], *logits.shape[axis + 1 :])
-    fits = all(1 in (a, b) or a == b or a != a or b != b for a, b in zip(labels.shape, batch, strict=False))
-    if labels.ndim != len(batch) or not fits:
+    if labels.ndim != len(batch) or not fit_together(expand_dims(labels, axis), logits):
         raise ValueError(
             f"{function}: `labels` must have shape {batch}, got {tuple(labels.shape)}. Pass one label an example."
         )

@@ -58,6 +58,7 @@ from .operands import (
     cast_like,
     dtype_name,
     dtype_of_name,
+    fit_together,
     from_python,
     is_array_api_obj,
     is_jax_array,
@@ -280,6 +281,11 @@ def weighted_cross_entropy_with_logits(
     xp = array_namespace(logits)
     factor: Any = float(pos_weight) if isinstance(pos_weight, int | float) else as_array(pos_weight, logits)
     sizes = tuple(getattr(factor, "shape", ()))
+    if sizes and not fit_together(factor, logits):
+        raise ValueError(
+            f"weighted_cross_entropy_with_logits: `pos_weight` must broadcast with the logits, {tuple(logits.shape)}, "
+            f"got {sizes}. Pass one number, or one for each output."
+        )
     if sizes in ((), tuple(logits.shape[-1:])):
         loss = xent.binary_cross_entropy(logits, labels, pos_weight=factor)
     elif any(size != size for size in (*logits.shape, *sizes)):  # Dask's, which can be neither broadcast nor flat

@@ -58,6 +58,7 @@ from .operands import (
     array_namespace,
     describe,
     expand_dims,
+    fit_together,
     has_shape,
     is_dask_array,
     is_integer,
@@ -471,7 +472,7 @@ def require_same_shape(function: str, input: Array, target: Array) -> None:
 
 def broadcast_weight(function: str, xp: Any, weight: Array, input: Array) -> Array:
     """The weight of each element of the input."""
-    elements = weight * xp.ones_like(input)
+    elements = weight * xp.ones_like(input) if fit_together(weight, input) else weight
     if not has_shape(elements, input.shape):
         raise RuntimeError(
             f"{function}: a weight must broadcast to the shape of `input`, {tuple(input.shape)}, "
