@@ -145,7 +145,6 @@ def test_a_graph_changes_no_bit_of_a_loss_of_soft_targets(name):
     assert seeds_whose_bits_differ(dense, OPTIONS[name]) == set()
 
 
-@pytest.mark.xfail(reason="not kept yet: docs/semantics.md")
 @pytest.mark.parametrize("name", ["plain", "mean", "weighted mean"])
 def test_a_graph_changes_no_bit_of_a_binary_loss(name):
     assert seeds_whose_bits_differ(binary, OPTIONS[name]) == set()

@@ -31,30 +31,61 @@ class BinaryFunctions(NamedTuple):
 EAGER = BinaryFunctions()
 
 
-def run_binary(
-    xp: Any, functions: BinaryFunctions, problem: Problem, predictions: Array, labels: Any, weights: Weights
-) -> Any:
-    """The result of one call: the losses or their reduction, with the gradient if the method asks for it."""
-    kind, reducer = problem.options.kind, Reducer(problem.options.reduction, functions.add)
+class Elements(NamedTuple):
+    """The elements of one call, in the compute dtype."""
+
+    predictions: Array
+    masses: tuple[Array, Array]  # of yes and of no, the positive weight included
+    rows: Rows
+
+
+def elements_of(xp: Any, problem: Problem, predictions: Array, labels: Any, weights: Weights) -> Elements:
+    """The elements of one call; an ignored one is masked, so that no derivative of any order meets what it holds."""
     dtype = fold.compute_dtype(xp, predictions.dtype)
     x, t, rows = xp.astype(predictions, dtype, copy=False), xp.astype(labels, dtype, copy=False), NO_ROWS
     if weights.sample is not None:
         weight, ignored = targets.sample(xp, weights.sample, dtype)
         rows = Rows(ignored, None, weight)
-        # masked at the input, so that no derivative of any order meets what an ignored element holds
-        x = xp.where(xp.reshape(ignored, x.shape), 0.5 if kind == "probabilities" else -1.0, x)
+        x = xp.where(xp.reshape(ignored, x.shape), 0.5 if problem.options.kind == "probabilities" else -1.0, x)
     positive = 1.0 if weights.positive is None else weights.positive
     positive = float(positive) if checks.is_real(positive) else xp.astype(positive, dtype, copy=False)
-    masses = t * positive, 1 - t
+    return Elements(x, (t * positive, 1 - t), rows)
+
+
+def run_binary(
+    xp: Any, functions: BinaryFunctions, problem: Problem, predictions: Array, labels: Any, weights: Weights
+) -> Any:
+    """The result of one call: the losses or their reduction, with the gradient if the method asks for it."""
+    kind, reducer = problem.options.kind, Reducer(problem.options.reduction, functions.add)
+    elements = elements_of(xp, problem, predictions, labels, weights)
+    x, masses, rows = elements
     loss = xp.reshape(weighted_sum(xp, functions, masses, functions.costs(xp, x, kind)), (-1,))
     value = reducer.reduce(xp, loss, rows)
     value = xp.reshape(value, x.shape) if reducer.reduction == "none" else value
     if problem.method == "loss":
         return value
-    scale = xp.reshape(reducer.scale(xp, rows, functions.constant(loss)), x.shape)
-    gradient = weighted_sum(xp, functions, masses, functions.slopes(xp, x, kind))
-    gradient = xp.astype(xp.where(scale == 0, 0.0, gradient * scale), predictions.dtype, copy=False)
+    scale = reducer.scale(xp, rows, functions.constant(loss))
+    gradient = gradient_of_elements(xp, functions, kind, elements, scale, predictions.dtype)
     return functions.constant(value), functions.constant(gradient)
+
+
+def gradient_of_elements(
+    xp: Any, functions: BinaryFunctions, kind: str, elements: Elements, scale: Array, dtype: Any
+) -> Array:
+    """The gradient in the predictions, times the scale (rows,) of each."""
+    gradient = weighted_sum(xp, functions, elements.masses, functions.slopes(xp, elements.predictions, kind))
+    scale = xp.reshape(scale, gradient.shape)
+    return xp.astype(xp.where(scale == 0, 0.0, gradient * scale), dtype, copy=False)
+
+
+def binary_gradient(
+    xp: Any, problem: Problem, predictions: Array, labels: Any, weights: Weights, cotangent: Array
+) -> Array:
+    """The gradient of a call in its predictions, times the cotangent of its value."""
+    elements = elements_of(xp, problem, predictions, labels, weights)
+    like = xp.reshape(elements.predictions, (-1,))
+    scale = Reducer(problem.options.reduction).scale(xp, elements.rows, like) * xp.reshape(cotangent, (-1,))
+    return gradient_of_elements(xp, EAGER, problem.options.kind, elements, scale, predictions.dtype)
 
 
 def weighted_sum(

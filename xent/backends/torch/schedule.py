@@ -26,6 +26,7 @@ from ...numerics.targets import Rows
 from ..generic import blocks
 from ..generic import schedule as generic
 from ..generic import traced as expressions
+from ..generic.binary import binary_gradient
 from ..generic.blocks import KernelCall
 from . import autograd, compiled, forward
 from .autograd import xp
@@ -108,6 +109,9 @@ def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weight
 def differentiable(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
     """The result of one call that torch may differentiate."""
     problem = plan.problem
+    needs_weights = any(getattr(weight, "requires_grad", False) for weight in weights)
+    if problem.op == "binary" and problem.method == "loss" and not needs_weights:
+        return BinaryLoss.apply(predictions, targets, plan, weights)
     if problem.op == "binary" or problem.method != "loss":
         if problem.method == "statistics":
             kernel_plan = inner_plan(plan, predictions)
@@ -115,7 +119,7 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
             with view.on_stream(predictions):
                 kernel_call_of(kernel_plan, view, predictions, targets, weights)  # raises if a label is bad
         return traced(problem, predictions, targets, weights)
-    if not any(getattr(weight, "requires_grad", False) for weight in weights):
+    if not needs_weights:
         return KernelLoss.apply(predictions, targets, plan, weights)
     return weighted_by_torch(plan, predictions, targets, weights)
 
@@ -178,6 +182,29 @@ class KernelLoss(torch.autograd.Function):
                 gradient = blocks.gradient(call, Partial(*map(view.see, fields)), scale)
             else:
                 gradient = blocks.loss_and_gradient(call, scale)[1]
+            return view.wrap(gradient), None, None, None
+
+
+class BinaryLoss(torch.autograd.Function):
+    """The binary loss, and its gradient, by the expressions of the inner plan's library."""
+
+    @staticmethod
+    def forward(ctx: Any, predictions: Array, targets: Array, plan: Plan, weights: Weights) -> Array:
+        ctx.plan, ctx.weights = plan, weights
+        ctx.save_for_backward(predictions, targets)
+        return plain(plan, predictions, targets, weights)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
+        predictions, targets = ctx.saved_tensors
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or not is_readable(cotangent):
+            return (*traced_gradients(ctx, cotangent), None, None)
+        kernel_plan = inner_plan(ctx.plan, predictions)
+        view = VIEWS[kernel_plan.problem.array]
+        with arrays.without_fp_warnings(), view.on_stream(predictions):
+            x, t, scale, *rest = (view.see(value) for value in (predictions, targets, cotangent, *ctx.weights))
+            xp = arrays.namespace(x)
+            gradient = binary_gradient(xp, kernel_plan.problem, x, t, Weights(*rest), scale)
             return view.wrap(gradient), None, None, None
 
 
