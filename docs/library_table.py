@@ -56,7 +56,7 @@ def table(report: pathlib.Path) -> str:
         title, dtypes, how = LIBRARIES[name]
         status = f"computed: {computed} tests" if computed else f"dispatched only: {dispatched} tests, no GPU at hand"
         lines.append(f"| {title} | {status if computed or dispatched else 'not run'} | {dtypes} | {how} |")
-    lines.append("| any other array API library | computed: a toy library of the tests | its own | generic |")
+    lines.append("| any other, array API 2024.12 or later | computed: a toy library of the tests | its own | generic |")
     return "\n".join(lines)
 
 
