@@ -315,6 +315,21 @@ def test_infinite_logits_of_yes_or_no_give_tensorflows_answer(tf, name, on, at):
     assert np.allclose(ours, theirs, rtol=1e-6, atol=1e-6, equal_nan=True), (ours, theirs)
 
 
+@pytest.mark.parametrize("on", ["torch", "jax"])
+def test_the_gradient_of_a_yes_or_no_at_an_infinite_logit_is_tensorflows(tf, on):
+    x, z = (one.astype(np.float32) for one in np.meshgrid([-inf, -200.0, 0.5, inf], [0.0, 0.5, 1.0]))
+    theirs, ours = both(
+        lambda a: tf.nn.sigmoid_cross_entropy_with_logits(a.z, a.x),
+        lambda a: compat.sigmoid_cross_entropy_with_logits(a.z, a.x),
+        on,
+        "z",
+        x=x,
+        z=z,
+    )
+
+    assert close(ours, theirs) and np.isinf(ours[:, [0, 3]]).all()
+
+
 # -------------------- quirks: derivatives
 
 

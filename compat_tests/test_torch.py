@@ -308,6 +308,15 @@ EDGES = [
     ),
     Edge("binary logits of +inf", *on_elements(LOGITS, [inf] * 5, [0, 0.5, 1, 2, -1.0])),
     Edge("binary logits of −inf", *on_elements(LOGITS, [-inf] * 5, [0, 0.5, 1, 2, -1.0])),
+    *(
+        Edge(
+            f"the gradient of a binary target {target} at {logit} is infinite",
+            lambda f, t, x: f.binary_cross_entropy_with_logits(x, t, reduction="none"),
+            ([target], [logit]),
+        )
+        for target in (0.0, 0.5, 1.0)
+        for logit in (inf, -inf)
+    ),
     Edge(
         "a positive weight may have any shape",
         lambda f, x, t, c: f.binary_cross_entropy_with_logits(x, t, pos_weight=c),
@@ -430,14 +439,6 @@ NOT_FOLLOWED = [
             "the gradient of a binary target at probability 0 is infinite",
             lambda f, t, p: f.binary_cross_entropy(p, t, reduction="none"),
             ([0.5], [0.0]),
-        ),
-        [True, False],
-    ),
-    (
-        Edge(
-            "the gradient of a binary target at +inf is −inf",
-            lambda f, t, x: f.binary_cross_entropy_with_logits(x, t, reduction="none"),
-            ([1.0], [inf]),
         ),
         [True, False],
     ),

@@ -30,7 +30,6 @@ Not followed:
 | gradient of the raw sparse operation's ``backprop`` on arrays without autodiff | | none |
 | −inf logit at a negative target | −inf | xent's answer: targets are t ≥ 0 |
 | a target that is NaN or infinite | only its own gradient is | the gradient of its row is NaN |
-| gradient of a sigmoid target at an infinite logit, where the loss is NaN | ∓inf | 0 |
 | zero classes, ``depth`` 0 | zeros, empty; with labels an error | ValueError |
 | NumPy's floats for indices, or for labels of the raw operation | cut to integers; ``tf.nn`` refuses | TypeError |
 | TensorFlow's tensors | taken | TypeError: no gradient would come back; pass ``.numpy()`` |

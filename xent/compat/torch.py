@@ -39,7 +39,7 @@ Not followed:
 | a NaN among the class weights, on Dask | NaN for its labels | NaN for all |
 | the class weights' derivative, from labels or of binary losses | RuntimeError | computed |
 | ``nll_loss`` on Dask | O(N) | a pass over the classes |
-| gradient of a binary target, p at 0 or 1, or an infinite logit | infinite | ±100, or NaN-free limits |
+| gradient of a binary target, p at 0 or 1 | infinite | ±100 |
 | the words of errors, and the first of several | torch's | xent's words, which say what to pass; the type is torch's |
 """
 
