@@ -490,6 +490,15 @@ def test_the_largest_numbers_beside_one_infinity_have_no_probability():
     assert same(xent.softmax(jnp.asarray([inf, largest, largest, 0.0])), [1, 0, 0, 0])
 
 
+def test_logits_whose_difference_is_flushed_to_zero_are_equal():
+    logits, labels = jnp.asarray([[2.5e-38, 2.8e-38]], jnp.float32), jnp.asarray([0])
+
+    for compiled in (lambda function: function, jax.jit):
+        assert compiled(sparse)(logits, labels)[0] == np.float32(math.log(2))
+        assert compiled(xent.logsumexp)(logits)[0] == np.float32(math.log(2))
+        assert compiled(xent.softmax)(logits).tolist() == [[0.5, 0.5]]
+
+
 def test_a_scan_over_masked_logits_has_a_finite_gradient():
     logits, targets = jnp.asarray([[-inf, 0.0, 1.0]] * 4), jnp.asarray([[0.0, 0.5, 0.5]])
 

@@ -7,7 +7,6 @@ by a key in common; docs/semantics.md has the promises.
 import contextlib
 import functools
 import itertools
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +119,8 @@ class Door:
         """The key that outputs have in common which must be the same to the bit; None where that is not promised."""
         if self.method in ("torch.func", "vmap"):
             return None  # the expressions of every library, not a kernel
+        if self.method == "autograd" and call.function == "binary":
+            return None  # not kept yet: docs/semantics.md
         kernel = self.kernel or "its choice"
         is_plain = call.is_contiguous
         if self.variant in ("jax", "jax-jit"):
@@ -292,9 +293,7 @@ def has_rows(call: Call) -> bool:
 
 def slices(door: Door, call: Call) -> Outputs:
     """Slices of the classes, each its own partial, merged in some order."""
-    with with_wide_floats(door.lib, call), warnings.catch_warnings():
-        if door.lib.lazy:  # Dask's own tasks merge, and NumPy tells them of NaN
-            warnings.simplefilter("ignore", RuntimeWarning)
+    with with_wide_floats(door.lib, call):
         return merged_slices(door.lib, call)
 
 

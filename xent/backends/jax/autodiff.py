@@ -66,9 +66,11 @@ def shifted_block(logits: Array) -> fold.ShiftedBlock:
     highest, level = jax.lax.optimization_barrier((highest, jnp.clip(highest, -largest, largest)))
     distance = level[:, None] - logits
     rest = add(jnp.exp(-distance) * jnp.sign(distance))
-    again, highest, rest = jax.lax.optimization_barrier((logits, highest, rest))
-    others = jnp.sum(again == highest[:, None], axis=-1, dtype=logits.dtype) - 1
+    again, highest, level, rest = jax.lax.optimization_barrier((logits, highest, level, rest))
     is_infinite = highest == math.inf
+    # subtle: a difference under the smallest normal number is 0, and such a class counts as one at the maximum
+    is_highest = (level[:, None] - again <= 0) & ((again == math.inf) == is_infinite[:, None])
+    others = jnp.sum(is_highest, axis=-1, dtype=logits.dtype) - 1
     rest = where(is_infinite, 0.0, where(highest == -math.inf, -1.0, rest + others))
     rest = where(is_infinite & (others > 0), math.nan, rest)  # two +inf have no softmax
     return fold.ShiftedBlock(logits, highest, gap_of(logits, highest[:, None]), rest.astype(logits.dtype))
