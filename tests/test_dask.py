@@ -484,6 +484,17 @@ def test_partials_of_dask_arrays_merge_as_numbers_do(rng):
     assert not loss_is_off(loss.compute(), logits, one_hot(labels, 7))
 
 
+def test_partials_that_are_merged_when_they_are_computed_warn_of_no_infinity():
+    x = np.asarray([[np.inf, 0.0, np.inf, 1.0], [-np.inf] * 4, [0.0, -np.inf, np.inf, 1.0]])
+    y = np.asarray([0, 1, 3])
+    cut = [da.from_array(x, chunks=(rows, 4)) for rows in (1, 2)]
+    left = xent.partial(cut[0][:, :2], labels=y, num_classes=4)
+    right = xent.partial(cut[1][:, 2:], labels=y, first_class=2, num_classes=4)
+    loss = xent.finish(xent.merge(left, right)).compute()  # a warning is an error here
+
+    assert same(loss, [np.nan, np.nan, np.inf])
+
+
 # -------------------- labels and weights that are cut otherwise, or not at all
 
 

@@ -33,18 +33,55 @@ def imported():
         assert door.lib is None or door.lib.name == door.variant
 
 
+def told(tally: farm.Tally) -> list[str]:
+    return [f"{call.function} at {fault.door}: {fault.what}: {fault.found}" for _, call, fault in tally.kept]
+
+
 # -------------------- what it says of xent
+
+
+def test_the_first_calls_of_a_seed_are_right():
+    assert told(farm.run(SEED, calls=25, compiled_share=0)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_every_call_of_a_moment_is_right(part):
+    tally = farm.run(SEED, calls=150, start=25 + part, step=4, compiled_share=0)
+
+    assert told(tally) == []
+    assert tally.cases > 10 * 100
+
+
+@pytest.mark.slow
+def test_every_call_that_is_compiled_is_right():
+    assert told(farm.run(SEED, calls=5, compiled_share=1)) == []
+
+
+@pytest.mark.slow
+def test_every_call_through_one_kernel_is_right(forced):
+    tally = farm.run(SEED, calls=200, compiled_share=0, through=lambda door: door.kernel == forced)
+
+    assert told(tally) == []
+    assert tally.cases > 200
+
+
+def again(path) -> list:
+    """The faults that a kept call has now, at those of its doors that are here."""
+    call, facts = read(path)
+    through = [door_named(name) for name in facts["doors"]]
+    return faults(call, [door for door in through if door is not None and door.serves(call)])[0]
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_a_call_that_failed_before_is_right(path):
-    call, facts = read(path)
-    through = [door_named(name) for name in facts["doors"]]
-    here = [door for door in through if door is not None and door.serves(call)]
-    if not here:
-        pytest.skip("its library or its kernel is not installed")
+    assert again(path) == []
 
-    assert faults(call, here)[0] == []
+
+def test_every_call_that_failed_before_through_a_kernel_is_right(forced):
+    of_kernel = [path for path in KEPT if any(forced in name for name in read(path)[1]["doors"])]
+
+    assert of_kernel and [again(path) for path in of_kernel] == [[]] * len(of_kernel)
 
 
 # -------------------- the exact numbers

@@ -149,8 +149,22 @@ def merge(first: Partial, /, *others: Partial) -> Partial:
     See :func:`partial`.
     """
     checks.partials("merge", (first, *others))
+    if arrays.library(first.max) == "dask":  # block by block, as in finish
+        xp, axes = arrays.namespace(first.max), tuple(range(first.max.ndim))
+        inputs = [part for partial in (first, *others) for field in partial for part in (field, axes)]
+        return Partial(
+            *(
+                xp.blockwise(merge_block, axes, *inputs, number=number, dtype=field.dtype, meta=field._meta)
+                for number, field in enumerate(first)
+            )
+        )
     with arrays.without_fp_warnings():
         return fold.merge_tree(arrays.namespace(first.max), [first, *others])  # type: ignore[no-any-return]
+
+
+def merge_block(*fields: Array, number: int) -> Array:
+    """One field of the merged partials of one block of lazy ones."""
+    return merge(*(Partial(*fields[start : start + 4]) for start in range(0, len(fields), 4)))[number]
 
 
 def finish(partial: Partial, /) -> Array:

@@ -119,8 +119,6 @@ class Door:
         """The key that outputs have in common which must be the same to the bit; None where that is not promised."""
         if self.method in ("torch.func", "vmap"):
             return None  # the expressions of every library, not a kernel
-        if self.method == "autograd" and call.function == "binary":
-            return None  # not kept yet: docs/semantics.md
         kernel = self.kernel or "its choice"
         is_plain = call.is_contiguous
         if self.variant in ("jax", "jax-jit"):
@@ -378,6 +376,7 @@ def can_be_mapped(call: Call) -> bool:
     return (
         call.function in ("sparse", "dense")
         and call.predictions.ndim == 2
+        and len(call.predictions) > 0  # torch cannot reshape no examples to as many rows as there are
         and call.axis == 1
         and call.reduction == "none"
         and "sample_weight" not in call.options
