@@ -350,6 +350,26 @@ def test_a_chunk_of_an_hdf5_file_that_was_never_written_is_an_error_that_names_i
             evaluate(LOGITS, **{"labels": LABELS, argument: "y.h5#y"}, zeros_ok=zeros_ok)
 
 
+@pytest.mark.parametrize("argument", ["labels", "slices"])
+def test_chunks_that_are_not_stored_are_told_wherever_the_result_is(outside, argument):
+    np.save("x.npy", LOGITS)
+    zarr.create_array("z.zarr", shape=(ROWS,), dtype="i8", chunks=(20,))[:40] = LABELS[:40]
+    labels = "z.zarr" if argument == "labels" else "y.npy"
+    command = ["evaluate", "x.npy", labels, *(["--slices", "z.zarr"] if argument == "slices" else [])]
+    refused = CliRunner().invoke(main, command)
+    allowed = [*command, "--zeros-ok", "--html", "o.html", "--overwrite"]
+    table, document = CliRunner().invoke(main, allowed), CliRunner().invoke(main, [*allowed, "--json"])
+    sentence = f"1 chunks of {argument} are not stored; the fill value is taken for them."
+
+    assert refused.exit_code == 3 and "pass --zeros-ok." in refused.stderr and "z.zarr/c/2" in refused.stderr
+    assert sentence in table.stdout and sentence in Path("o.html").read_text("utf-8")
+    assert json.loads(document.stdout)["unstored_chunks"] == {argument: 1}
+    compared = CliRunner().invoke(
+        main, ["compare", "x.npy", *command[1:], "--zeros-ok", "--html", "o.html", "--overwrite"]
+    )
+    assert sentence in compared.stdout and sentence in Path("o.html").read_text("utf-8")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What is no file
 

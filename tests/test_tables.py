@@ -283,6 +283,18 @@ def test_text_in_a_zarr_array_tells_slices(tmp_path, logits, labels, zarr_format
     assert evaluate(logits, labels, slices=tmp_path / "x.zarr") == evaluate(logits, labels, slices=text)
 
 
+def test_strings_of_python_in_hand_tell_slices(logits, labels):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    text = np.array(["de", "en", "größer"])[labels % 3]
+
+    for given in (text.astype(object), text.astype("T"), pandas.Series(text.tolist()), pandas.Series(text).to_numpy()):
+        assert evaluate(logits, labels, slices=given) == evaluate(logits, labels, slices=text)
+    mixed = np.array(["de", None, 1.5], object)[labels % 3]
+    with pytest.raises(TypeError, match=r"`slices` must be integers or text, got object\[507\]\. .*dtype=str"):
+        evaluate(logits, labels, slices=mixed)
+    assert [*evaluate(logits, labels, slices=np.asarray(mixed, dtype=str)).slices] == ["1.5", "None", "de"]
+
+
 def test_bytes_are_shown_as_text(tmp_path, logits, labels):
     names = np.array([b"de", b"en", b"\xff"])[labels % 3]
     np.save(tmp_path / "names.npy", names)

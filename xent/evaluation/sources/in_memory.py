@@ -12,8 +12,9 @@ import numpy as np
 from array_api_compat import array_namespace
 
 import xent
+from xent.evaluation.sources.columns import KEYS
 from xent.evaluation.sources.messages import FORMATS, refusal
-from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.source import TEXT, Source
 from xent.optional import require
 
 
@@ -88,6 +89,8 @@ def open_array(array: Any, argument: str) -> ArraySource:
     if not is_subclass and (hasattr(array, "__array__") or hasattr(array, "__dlpack__")):
         try:
             view = to_numpy(array)
+            if argument in KEYS and view.dtype.hasobject and all(isinstance(text, str) for text in view.flat):
+                view = view.astype(TEXT)
             return ArraySource(None, view.shape, view.dtype, view)
         except Exception as error:  # it is on a GPU, needs a gradient, or has a dtype that NumPy has not
             reason = f" ({error})"

@@ -127,7 +127,7 @@ def open_keys(predictions: Source, keys: Mapping[str, Any], allowed: Sequence[st
             rule = f"have shape ({rows},), one for each row"
             raise ValueError(refusal(argument, rule, source, "Pass one key per row."))
         if source.dtype.kind not in "biuUST":
-            remedy = "Pass integers, or text: of an array of Python's strings its .astype(str)."
+            remedy = "Pass integers, or text such as numpy.asarray(…, dtype=str)."
             raise TypeError(refusal(argument, "be integers or text", source, remedy))
     return sources
 
