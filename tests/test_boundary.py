@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from xent.cli import main
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.sources import hdf5_parts
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.opening import open_source
 
@@ -310,6 +311,43 @@ def test_a_virtual_dataset_of_its_own_file_gives_the_same_bits(parts):
 def test_a_virtual_dataset_that_lacks_a_part_is_refused_by_name(parts, make, message):
     with pytest.raises(ReadError, match=message):
         evaluate(make(), LABELS)
+
+
+def test_a_part_is_not_looked_for_in_the_current_folder(parts, outside, monkeypatch):
+    virtual("v.h5", "deeper/a.h5")  # which is not there; a file of its name is beside, and one of its path is elsewhere
+    (outside / "deeper").mkdir()
+    shutil.copy("a.h5", outside / "deeper" / "a.h5")
+    path = os.path.abspath("v.h5")
+    monkeypatch.chdir(outside)
+
+    assert np.isfinite(h5py.File(path)["x"][:]).all()  # h5py reads it
+    with pytest.raises(ReadError, match=r"set/deeper/a\.h5 is not there"):
+        evaluate(path, LABELS)
+
+
+@pytest.mark.parametrize("variable", ["HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX"])
+def test_an_environment_that_leads_parts_elsewhere_is_refused(parts, outside, monkeypatch, variable):
+    monkeypatch.setenv(variable, str(outside))
+
+    assert evaluate("a.h5", LABELS) == EXPECTED
+    with pytest.raises(MalformedError, match=rf"v\.h5#/x has parts, which {variable} leads elsewhere\. Unset it"):
+        evaluate(virtual("v.h5", "a.h5"), LABELS)
+
+
+def test_parts_that_double_at_every_step_are_refused(outside, monkeypatch):
+    monkeypatch.setattr(hdf5_parts, "MOST_PARTS", 100)
+    with h5py.File("v.h5", "w") as file:
+        file["0"] = LOGITS
+        for step in range(1, 30):
+            file[f"again {step - 1}"] = file[f"{step - 1}"]
+            layout = h5py.VirtualLayout((ROWS, CLASSES), "f4")
+            for name, rows in ((f"{step - 1}", np.s_[:30]), (f"again {step - 1}", np.s_[30:])):
+                layout[rows] = h5py.VirtualSource(".", name, (ROWS, CLASSES))[rows]
+            file.create_virtual_dataset(f"{step}", layout)
+
+    assert evaluate("v.h5#4", LABELS) == EXPECTED
+    with pytest.raises(MalformedError, match=r"is one of more than 100 parts of parts"):
+        evaluate("v.h5#29", LABELS)
 
 
 def test_a_part_of_fewer_rows_than_are_taken_of_it_is_named(parts):

@@ -14,7 +14,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from xent.evaluation.sources.messages import MalformedError, ReadError, refusal
 from xent.evaluation.sources.storage import is_url, path_or_file, status
 from xent.optional import require
 
-MOST_LINKS = 32
+MOST_LINKS, MOST_PARTS = 32, 2**12
+PREFIXES = ("HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX")
+"""Variables of the environment by which HDF5 looks for parts elsewhere first."""
 TEXT_REFERENCE = np.dtype([("length", "<u4"), ("place", "V12")])
 HEAP_MAGIC = b"GCOL\x01\0\0\0"
 SLACK_BYTES = 2**16
@@ -46,12 +48,14 @@ class Part:
 class Walk:
     """The way from a name to the datasets that hold the numbers; ``allowed`` are the folders that the owner allows.
 
-    ``trail`` are the files and names passed on the way to a part, which must not come again.
+    ``trail`` are the files and names passed on the way to a part, which must not come again; ``steps`` has one for each
+    part of a part.
     """
 
     argument: str
     allowed: Sequence[str] = ()
-    trail: tuple[tuple[str, str], ...] = field(default=())
+    trail: tuple[tuple[str, str], ...] = ()
+    steps: list[None] = field(default_factory=list)
 
     def parts(self, path: str, name: str) -> Iterator[Part]:
         """The dataset of that name, then those that it is made of; none if there is no such dataset.
@@ -65,7 +69,11 @@ class Walk:
         """
         if (path, name) in self.trail or len(self.trail) > MOST_LINKS:
             raise ReadError(f"evaluate: {path}#{name} is linked to itself. Write it again.")
-        further = Walk(self.argument, self.allowed, (*self.trail, (path, name)))
+        if len(self.trail) > 1:  # a part of a part, of which a small file can have more than can be counted
+            self.steps.append(None)
+            if len(self.steps) > MOST_PARTS:
+                raise MalformedError(f"evaluate: {path}#{name} is one of more than {MOST_PARTS} parts of parts.")
+        further = replace(self, trail=(*self.trail, (path, name)))
         with opened(path) as hierarchy:
             found = follow(hierarchy, name)
             if isinstance(found, tuple):
@@ -76,6 +84,8 @@ class Walk:
             if found is None:
                 return
             dataset = hierarchy[found]
+            if prefix := next((name for name in PREFIXES if name in os.environ and not is_plain(dataset)), ""):
+                raise MalformedError(f"evaluate: {path}#{found} has parts, which {prefix} leads elsewhere. Unset it.")
             for raw, *_ in dataset.external or ():
                 check_inside(os.path.abspath(raw), self.allowed, self.argument, f"the raw storage of {path}#{found}")
             yield Part(path, found, dataset)
@@ -99,7 +109,7 @@ class Walk:
             raise MalformedError(refusal(self.argument, rule, f"{what}, {file}", remedy))
         beside = os.path.dirname(os.path.realpath(path))
         named = os.path.join(beside, file)
-        if not os.path.exists(named):  # as HDF5 does where a set has moved
+        if os.path.isabs(file) and not os.path.exists(file):  # as HDF5 does where a set has moved
             named = os.path.join(beside, os.path.basename(file))
         real = check_inside(named, folders, self.argument, what)
         try:
@@ -107,6 +117,11 @@ class Walk:
         except FileNotFoundError as error:
             raise ReadError(f"evaluate: {path} is incomplete: {real} is not there. Copy it too.") from error
         return real
+
+
+def is_plain(dataset: Any) -> bool:
+    """Whether the numbers of a dataset are in its own file."""
+    return not (dataset.is_virtual or dataset.external)
 
 
 @contextmanager
