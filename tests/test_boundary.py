@@ -242,15 +242,15 @@ def test_a_local_folder_behind_a_cache_is_refused(outside):
         evaluate(f"simplecache::file://{Path.cwd()}/s.zarr", LABELS)
 
 
-def test_a_parquet_file_that_names_another_is_refused(outside):
-    pq.write_to_dataset(
-        pa.table({"x": [1.0]}), outside, basename_template="{i}.parquet", metadata_collector=(found := [])
-    )
+def test_the_file_that_a_parquet_footer_names_is_not_read(outside):
+    found = []
+    table = pa.table({"x": [*range(ROWS)]})
+    pq.write_to_dataset(table, outside, basename_template="{i}.parquet", metadata_collector=found)
     found[0].set_file_path(str(outside / "0.parquet"))
     found[0].write_metadata_file("s.parquet")
 
-    with pytest.raises(MalformedError, match=r"`clusters` must lie in files of its own, got columns in .*outside"):
-        open_source("s.parquet", "clusters")
+    with pytest.raises(ReadError, match=r"rows 0 to 60 of .*s\.parquet#x could not be read"):
+        evaluate(LOGITS, LABELS, clusters="s.parquet")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.columns import Rows, arrow, choose, dtype_of, is_list, matching, rows_of, shape_of
-from xent.evaluation.sources.messages import MalformedError, ReadError, reader_error, reading, refusal
+from xent.evaluation.sources.messages import ReadError, reader_error, reading, refusal
 from xent.evaluation.sources.source import FileSource, Source, nearest_edge
 from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, open_file, path_or_file, status
 from xent.optional import require
@@ -129,8 +129,6 @@ def open_parquet(path: str, name: str, argument: str) -> ParquetSource:
     with header_of(path, argument, b"PAR1", "a Parquet file"):
         footer = parquet_footer(path, stamp)
         schema = footer.schema.to_arrow_schema()
-        if elsewhere := footer_elsewhere(footer):
-            raise MalformedError(refusal(argument, "lie in files of its own", f"columns in {elsewhere}", "Name that."))
         if any(footer.row_group(i).num_rows < 0 for i in range(footer.num_row_groups)):
             raise ValueError("a row group of fewer than no rows")
     name, columns = choose(schema, name, path, argument)
@@ -184,12 +182,6 @@ def header_of(path: str, argument: str, magic: bytes | tuple[bytes, ...], what: 
         raise reader_error(path, argument, error, known=known, what=what) from error
 
 
-def footer_elsewhere(footer: Any) -> str:
-    """The other file in which a footer says that columns lie, if it does."""
-    groups = (footer.row_group(i) for i in range(footer.num_row_groups))
-    return next((group.column(0).file_path for group in groups if group.num_columns and group.column(0).file_path), "")
-
-
 @lru_cache(maxsize=8)
 def parquet_footer(path: str, stamp: Stamp) -> Any:
     """The footer of the file as it was at `stamp`; cached, as that of a wide table takes longer than its rows."""
@@ -198,7 +190,7 @@ def parquet_footer(path: str, stamp: Stamp) -> Any:
 
 
 def group_edges(footer: Any) -> tuple[int, ...]:
-    """The rows at which row groups begin, and the end."""
+    """The rows at which row groups begin, and the end; of columns nothing is asked, for pyarrow aborts at odd ones."""
     return tuple(accumulate((footer.row_group(i).num_rows for i in range(footer.num_row_groups)), initial=0))
 
 
