@@ -5,6 +5,7 @@ begun. The tests make a few tries of each kind.
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import random
@@ -26,7 +27,7 @@ from xent.evaluation.engine.evaluate_pass import evaluate
 
 stopped = Counter()
 """How often a process was stopped by a signal, by how it then ended."""
-LIMIT = 30.0
+LIMIT = 120.0
 """Seconds after which a process that has not ended counts as hung."""
 
 
@@ -58,6 +59,7 @@ def interrupted_calls(rng, interrupts=1):
     pid = os.fork()
     if pid:
         return outcome(pid)
+    faulthandler.dump_traceback_later(LIMIT - 5)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     with xent.using(threads=3):
         for moment in moments:

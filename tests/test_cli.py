@@ -23,9 +23,10 @@ from click.testing import CliRunner
 import xent
 from xent.cli.commands import LIBRARIES, ByteSize, main
 from xent.cli.doctor import Diagnosis, Finding
-from xent.cli.exits import Interrupted, errors_reported, raised
+from xent.cli.exits import errors_reported, raised
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
+from xent.errors import Interrupted
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options, Outputs
 from xent.evaluation.outputs import WriteError

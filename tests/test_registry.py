@@ -18,6 +18,7 @@ from toy_kernels import Plugin, logits, spec
 import xent
 from xent.contract import hooks as hookspecs
 from xent.dispatch.registry import registry
+from xent.errors import Interrupted
 
 GOOD = """
 import xent
@@ -500,3 +501,19 @@ def test_a_kernel_for_an_op_that_is_none_is_not_registered():
         xent.register(Plugin(spec(op="weird")), "odd")
 
     assert registry.records.pop("odd").status == "broken"
+
+
+def test_a_context_that_an_interrupt_left_is_no_fault_of_a_plugin():
+    asked = registry.asked("xent.numpy", "check")
+    asked.gen.send(None)  # as contextlib does; an interrupt may come before the with statement has its value
+    asked.gen.close()
+
+    assert registry.records["xent.numpy"].status == "active"
+    assert not registry.asking.__dict__["active"]
+
+
+def test_an_interrupt_of_the_command_line_is_no_fault_of_a_plugin():
+    with pytest.raises(Interrupted), registry.asked("xent.numpy", "check"):
+        raise Interrupted
+
+    assert registry.records["xent.numpy"].status == "active"

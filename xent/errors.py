@@ -46,12 +46,20 @@ def summary(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {message}".split()).removesuffix(":")
 
 
+class Interrupted(BaseException):
+    """The command line was interrupted (SIGINT).
+
+    It is no KeyboardInterrupt, of which click would make its own error and exit code.
+    """
+
+
 def is_interrupt(error: BaseException) -> bool:
     """Whether an exception is no fault of the code that it came out of: Ctrl-C, or raised by a handler of a signal."""
     import signal  # here, for an error is rare
 
     handlers = (signal.getsignal(number) for number in signal.valid_signals())
     codes = {getattr(handler, "__code__", None) for handler in handlers} - {None}
-    return isinstance(error, KeyboardInterrupt) or any(
+    # GeneratorExit: a context that an interrupt left between two steps of contextlib's
+    return isinstance(error, KeyboardInterrupt | Interrupted | GeneratorExit) or any(
         frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__)
     )

@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 
 import click
 
+from xent.errors import Interrupted
+
 UNSOUND, BAD_INPUT, BAD_DATA, UNAVAILABLE, FAULT = 1, 2, 3, 4, 70
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 OPTIONS = "|".join(
@@ -33,13 +35,6 @@ OPTIONS = "|".join(
 """The arguments of an evaluation that are options of the command line."""
 ARGUMENT = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})=(?:True\b|('[^']*'))")
 """How a message names such an argument: alone in backquotes, or with a value."""
-
-
-class Interrupted(BaseException):
-    """The process was interrupted (SIGINT).
-
-    It is no KeyboardInterrupt, of which click would make its own error and exit code.
-    """
 
 
 class Terminated(Interrupted):

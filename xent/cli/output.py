@@ -17,13 +17,13 @@ import click
 from xent.cli.exits import (
     BAD_INPUT,
     UNAVAILABLE,
-    Interrupted,
     environment_checked,
     fail,
     input_checked,
     interruption_code,
     interruption_name,
 )
+from xent.errors import Interrupted
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, PairPass
