@@ -273,6 +273,14 @@ def test_an_ignored_row_gives_its_weight_no_gradient():
     assert np.isfinite(slope(jnp.ones(2))).all() and slope(jnp.ones(2))[1] == 0
 
 
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
+def test_the_loss_of_an_ignored_row_has_no_gradient_in_its_statistics(kind):
+    given, labels = jnp.asarray([[0.5, 0.25, 0.25], [nan, 0.5, 0.5]]), jnp.asarray([0, -1])
+    slope = jax.grad(lambda x: xent.row_statistics(x, labels, kind=kind, ignore_index=-1).loss.sum())(given)
+
+    assert np.isfinite(slope).all() and np.any(slope[0] != 0) and np.all(slope[1] == 0)
+
+
 def test_a_row_of_class_weight_zero_gives_its_weight_no_gradient():
     logits, labels = jnp.asarray([[0.0, 1.0, 2.0], [nan, 0.0, 0.0]]), jnp.asarray([0, 1])
     slope = jax.grad(lambda w: sparse(logits, labels, class_weight=w, reduction="mean"))(jnp.asarray([1.0, 0.0, 1.0]))
