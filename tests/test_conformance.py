@@ -32,7 +32,7 @@ CAUGHT = [*((name, promise) for name, (_, promise, _) in WRONG.items()), *BESIDE
 ELSEWHERE = {"declined", "import_light", "extra_cases", "many_elements"}  # each has a test of its own
 WITHOUT_CODE = {
     *("declaration", "selected", "ignored_rows", "plan_pickles", "lazy_on_dask", "inputs_unchanged", "out_is_filled"),
-    *("far_rows", "extra_memory", "new_values"),
+    *("far_rows", "extra_memory", "new_values", "loss_with_partial"),
 }
 BY_CHANCE = {"threads", "deterministic", "concurrent_callers"}
 

@@ -172,7 +172,8 @@ class RightDense(Right):
     def target_numbers(self, gaps, targets, m):
         t = targets.astype(np.float64)
         gaps = np.where(m[:, None] == -math.inf, math.inf, gaps)
-        return np.where(t == 0, 0.0, np.where(t == 0, 1.0, t) * gaps).sum(axis=1), t.sum(axis=1)
+        mass = np.asarray([math.fsum(row) for row in t.tolist()])  # rounded once
+        return np.where(t == 0, 0.0, np.where(t == 0, 1.0, t) * gaps).sum(axis=1), mass
 
     def dense_fold(self, logits, targets, threads):
         x = self.wide(logits)
@@ -339,6 +340,16 @@ class RunningTotal(Right):
     def rest(self, x, m, exps, threads):
         kept = np.where(self.first(x, m), 0.0, exps).astype(np.float32)
         return np.where(m == -math.inf, -1.0, np.cumsum(kept, axis=1, dtype=np.float32)[:, -1])
+
+
+@breaks("loss_with_partial", methods=PARTIAL | {"loss", "loss_and_partial"})
+class LossOfARoundedPartial(Right):
+    """Beside the partial, the loss is made of numbers that are rounded already."""
+
+    def loss_and_partial(self, logits, labels, on, off, *, threads):
+        partial = self.partial(logits, labels, on, off, threads=threads)
+        loss = np.where(self.inside(labels, logits.shape[1]), self.finish(logits, partial), np.nan)
+        return loss.astype(self.narrow(logits)), partial
 
 
 @breaks("equal_terms", methods=PARTIAL)

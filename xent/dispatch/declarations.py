@@ -14,7 +14,7 @@ from ..contract.specs import API_VERSION, BackendSpec
 
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)
-METHODS = ("partial", "loss", "gradient", "loss_and_gradient", "statistics")
+METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics")
 INSPECTED = frozenset({"dask", "torch"})
 """The libraries whose chunks or memory ``arrays.views`` can inspect."""
 

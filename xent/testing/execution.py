@@ -101,6 +101,11 @@ class Execution:
         loss = self.checked_out(self.call_method("loss", arguments, **out))
         return Answer(loss=self.rows_of(loss, "loss"))
 
+    def answer_loss_and_partial(self) -> Answer:
+        (arguments,) = self.arguments
+        loss, partial = self.call_method("loss_and_partial", arguments)
+        return Answer(partial=self.merged([partial]), loss=self.rows_of(loss, "loss"))
+
     def answer_gradient(self) -> Answer:
         whole = self.partial_of_all_classes()
         partial = Partial(*(self.argument(field) for field in whole))
@@ -183,6 +188,7 @@ ANSWERS: dict[str, Callable[[Execution], Answer]] = {
     "partial": Execution.answer_partial,
     "loss": Execution.answer_loss,
     "gradient": Execution.answer_gradient,
+    "loss_and_partial": Execution.answer_loss_and_partial,
     "loss_and_gradient": Execution.answer_loss_and_gradient,
     "statistics": Execution.answer_statistics,
 }

@@ -25,7 +25,7 @@ from .snippets import snippet
 
 Array = np.ndarray[Any, Any]
 LOSSES = {"sparse": sparse_cross_entropy, "dense": cross_entropy}
-METHODS = ("partial", "loss", "gradient", "loss_and_gradient", "statistics")
+METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics")
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,23 @@ def partial(x, array, on, off, first, stop, highest, rests, gaps, masses):
     keep_alive(memory)
 
 
+def loss_and_partial(x, array, on, off, first, stop, out, highest, rests, gaps, masses):
+    """Writes the losses of the rows in [first, stop), as ``loss`` does, and their numbers, as ``partial`` does."""
+    grid, targets = grid_of(x), grid_targets_of(on, off, array)
+    memory, table = np.empty(workspace_bytes(x.shape[1]), np.uint8), np.empty((FIELDS, GROUP))
+    work = workspace_of(memory)
+    for begin in range(first, stop, GROUP):
+        end = min(stop, begin + GROUP)
+        for row in range(begin, end, width(x.dtype)):
+            fold_vector(grid, targets, row, end, work, out.dtype, table, row - begin)
+        write_losses(table, 1, 0, end - begin, out[begin:end])
+        for row in range(begin, end):
+            column = row - begin
+            highest[row], rests[row] = table[MAX, column], table[REST, column]
+            gaps[row], masses[row] = table[GAP, column], table[MASS, column]
+    keep_alive(memory)
+
+
 def statistics(x, labels, label_logits, first, stop, partials, ranks, squares, spreads):
     """Writes the fold's numbers (4, rows), rank, squares and spread of the rows in [first, stop)."""
     grid, targets = grid_of(x), grid_targets_of(1.0, 0.0, labels)

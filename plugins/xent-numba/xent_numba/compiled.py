@@ -49,6 +49,7 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
         row_gradients.fold_and_gradient: (block, *targets, scales, *bounds, table, block_out),
         columns.loss: (grid, *grid_targets, *bounds, values),
         columns.partial: (grid, *grid_targets, *bounds, values, values, values, values),
+        columns.loss_and_partial: (grid, *grid_targets, *bounds, values, values, values, values, values),
         columns.gradient: (grid, *grid_targets, types.UniTuple(scales, 3), scales, *bounds, grid_out),
         columns.loss_and_gradient: (grid, *grid_targets, scales, *bounds, values, grid_out),
     }

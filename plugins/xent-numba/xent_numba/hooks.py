@@ -8,7 +8,7 @@ from typing import Any
 
 import xent
 
-METHODS = frozenset({"partial", "loss", "gradient", "loss_and_gradient"})
+METHODS = frozenset({"partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient"})
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 

@@ -84,6 +84,18 @@ def loss(block: PreparedBlock, out: Array | None) -> Array:
     return out
 
 
+def loss_and_partial(block: PreparedBlock) -> tuple[Array, Partial]:
+    """The loss of every row, and the fold's four numbers, from one read of the logits."""
+    if block.layout != "columns":
+        table = fold(block)
+        losses, fields = losses_of(block, table), row_table(block, table).astype(block.wide)
+    else:
+        losses, fields = np.empty(block.rows, block.wide), np.empty((rows.FIELDS, block.rows), block.wide)
+        loop = block.loop(columns.loss_and_partial)
+        block.run_in_threads(lambda first, stop: loop(*block.arguments, first, stop, losses, *fields), block.rows)
+    return nan_out_of_range(block, losses), Partial(*fields)
+
+
 def small_loss(block: PreparedBlock) -> Array:
     """``losses_of`` a ``fold``, without closures and threads: for small blocks these take longer than the loops."""
     table, losses = new_table(block), np.empty(block.rows, block.wide)
@@ -177,6 +189,11 @@ class Sparse:
     ) -> Array:
         return loss(prepare(logits, labels, on, off, threads), out)
 
+    def loss_and_partial(
+        self, logits: Array, labels: Array, on: float, off: float, *, threads: int
+    ) -> tuple[Array, Partial]:
+        return loss_and_partial(prepare(logits, labels, on, off, threads))
+
     def gradient(
         self,
         logits: Array,
@@ -218,6 +235,9 @@ class Dense:
 
     def loss(self, logits: Array, targets: Array, *, threads: int, out: Array | None = None) -> Array:
         return loss(prepare(logits, targets, 1.0, 0.0, threads), out)
+
+    def loss_and_partial(self, logits: Array, targets: Array, *, threads: int) -> tuple[Array, Partial]:
+        return loss_and_partial(prepare(logits, targets, 1.0, 0.0, threads))
 
     def gradient(
         self, logits: Array, targets: Array, partial: Partial, scale: Array, *, threads: int, out: Array | None = None

@@ -237,6 +237,21 @@ def partial(call: KernelCall) -> Partial:
     return Partial(*(joined(call.xp, [part[field] for part in parts]) for field in range(4)))
 
 
+def loss_and_partial(call: KernelCall) -> tuple[Array, Partial]:
+    """The loss of every row, with the bits of :func:`loss` if the kernel has both in one, and the partial."""
+    spans = call.tiling.spans()
+    losses, parts = [], []
+    for tile in call.tiling.tiles():
+        if "loss_and_partial" in call.methods and len(spans) == 1:
+            loss, part = call.kernel.loss_and_partial(*call.arguments(tile, spans[0]), threads=call.threads)
+        else:
+            part = partial_of_tile(call, tile, spans)
+            loss = fold.finish(call.xp, part)
+        losses.append(loss)
+        parts.append(part)
+    return joined(call.xp, losses), Partial(*(joined(call.xp, [part[field] for part in parts]) for field in range(4)))
+
+
 def write_gradient(
     call: KernelCall, tile: RowTile, spans: list[ClassSpan], whole: Partial, scale: Array, out: Array
 ) -> None:

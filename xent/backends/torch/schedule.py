@@ -158,8 +158,7 @@ class KernelLoss(torch.autograd.Function):
         view = VIEWS[kernel_plan.problem.array]
         with arrays.without_fp_warnings(), view.on_stream(predictions):
             call, rows = kernel_call_of(kernel_plan, view, predictions, targets, weights)
-            partial = blocks.partial(call) if plan.problem.uses_fold else ()
-            loss = fold.finish(call.xp, partial) if partial else blocks.loss(call)
+            loss, partial = blocks.loss_and_partial(call) if plan.problem.uses_fold else (blocks.loss(call), ())
             value = view.wrap(generic.reduced(call, loss, rows))
             scale = view.wrap(Reducer(plan.problem.options.reduction).scale(call.xp, rows, loss))
             fields = [view.wrap(field) for field in partial]

@@ -66,6 +66,22 @@ def same_rows(kernel: KernelUnderTest, whole: Call, fields: list[Array], part: C
     return other_bits(f"rows {start} to {stop - 1} have other bits than in a block of 40", whole, part)
 
 
+def loss_with_partial(kernel: KernelUnderTest) -> Iterator[Outcome]:
+    """The losses and the partial of `loss_and_partial` have the bits of `loss` and of `partial`."""
+    if not {"loss", "loss_and_partial"} <= kernel.spec.methods:
+        raise NotRun("it declares no loss and loss_and_partial")
+    require_determinism(kernel)
+    for classes, outer in itertools.product((1, 3, 33, 64, 130, 700, 40_001), kernel.outers[:2]):
+        case = odd_neighbours(kernel.dtype, 40 if classes < 1000 else 3, classes)
+        calls = [Call(method, case, outer=outer) for method in ("loss_and_partial", "partial", "loss")]
+        found = answers(kernel, *calls) if all(map(kernel.accepts, calls)) else []
+        if isinstance(found, Failure):
+            yield found
+        elif found:
+            both, partial, loss = (answer.bits() for answer in found)
+            yield None if both == partial + loss else Failure(str(calls[0]), "other bits than from two calls")
+
+
 def threads(kernel: KernelUnderTest) -> Iterator[Outcome]:
     """The same bits for any number of threads."""
     require_determinism(kernel)
@@ -150,6 +166,7 @@ def new_values(kernel: KernelUnderTest) -> Iterator[Outcome]:
 
 REPRODUCIBILITY: tuple[Promise, ...] = (
     row_locality,
+    loss_with_partial,
     threads,
     deterministic,
     concurrent_callers,
