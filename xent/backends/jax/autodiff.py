@@ -66,13 +66,15 @@ def shifted_block(logits: Array) -> fold.ShiftedBlock:
     highest, level = jax.lax.optimization_barrier((highest, jnp.clip(highest, -largest, largest)))
     distance = level[:, None] - logits
     rest = add(jnp.exp(-distance) * jnp.sign(distance))
-    again, highest, level, rest = jax.lax.optimization_barrier((logits, highest, level, rest))
     is_infinite = highest == math.inf
-    # subtle: a difference under the smallest normal number is 0, and such a class counts as one at the maximum
-    is_highest = (level[:, None] - again <= 0) & ((again == math.inf) == is_infinite[:, None])
-    others = jnp.sum(is_highest, axis=-1, dtype=logits.dtype) - 1
-    rest = where(is_infinite, 0.0, where(highest == -math.inf, -1.0, rest + others))
-    rest = where(is_infinite & (others > 0), math.nan, rest)  # two +inf have no softmax
+    # subtle: halved, so that the largest number lies beneath +inf. By the sign of the difference, for one under the
+    # smallest normal number is 0 here and above, and such a class counts as one at the maximum
+    shrink, level = where(is_infinite, 0.5, 1.0), where(is_infinite, 0.75 * float(largest), level)
+    again, shrink, level, rest = jax.lax.optimization_barrier((logits, shrink, level, rest))
+    above = jnp.sum(jnp.sign(again * shrink[:, None] - level[:, None]), axis=-1)
+    others = again.shape[-1] - 1 + above  # −1 where all are −inf; 1 where one is +inf, which has no equal
+    rest = where(is_infinite, 0.0, rest + others)
+    rest = where(is_infinite & (others > 1), math.nan, rest)  # two +inf have no softmax
     return fold.ShiftedBlock(logits, highest, gap_of(logits, highest[:, None]), rest.astype(logits.dtype))
 
 
@@ -86,7 +88,7 @@ def partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
     """The partial of whole rows, from labels or from targets."""
     block = shifted_block(logits)
     if not jnp.issubdtype(targets.dtype, jnp.integer):
-        gap = add(targets * where(targets == 0, 0.0, block.gap))
+        gap = add(where(targets == 0, 0.0, where(targets == 0, 1.0, targets) * block.gap))
         return Partial(block.max, block.sum_exp_rest, *(sums.astype(logits.dtype) for sums in (gap, add(targets))))
     at_label, inside = fold.gather(xp, logits, targets)
     gap, mass = where(inside, gap_of(at_label, block.max), 0.0), inside.astype(logits.dtype)

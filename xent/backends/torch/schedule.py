@@ -196,7 +196,7 @@ class BinaryLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
         predictions, targets = ctx.saved_tensors
-        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or not is_readable(cotangent):
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_readable(cotangent):
             return (*traced_gradients(ctx, cotangent), None, None)
         kernel_plan = inner_plan(ctx.plan, predictions)
         view = VIEWS[kernel_plan.problem.array]
