@@ -119,6 +119,8 @@ class Door:
         """The key that outputs have in common which must be the same to the bit; None where that is not promised."""
         if self.method in ("torch.func", "vmap"):
             return None  # the expressions of every library, not a kernel
+        if self.method == "autograd" and output == "gradient" and self.kernel != "numpy" and has_plugins():
+            return None  # a kernel's gradient may differ from that of its loss_and_gradient: docs/semantics.md
         kernel = self.kernel or "its choice"
         is_plain = call.is_contiguous
         if self.variant in ("jax", "jax-jit"):
@@ -411,6 +413,10 @@ def kernels() -> list[str]:
     registry.load()
     names = {spec.name for spec in registry.kernels if "numpy" in spec.arrays or "*" in spec.arrays}
     return ["generic", *sorted(names - {"generic"})]
+
+
+def has_plugins() -> bool:
+    return set(kernels()) > {"generic", "numpy"}
 
 
 @functools.cache
