@@ -51,6 +51,10 @@ class Arithmetic(NamedTuple):
     def smallest(self, dtype: np.dtype) -> float:
         return smallest(dtype, flushes=self.flushes)
 
+    def seen(self, x: np.ndarray) -> np.ndarray:
+        """The numbers as they are compared."""
+        return np.where(np.abs(x) < self.smallest(compute_dtype(x.dtype)), 0, x) if self.flushes else x
+
 
 class Number(NamedTuple):
     """An exact output.
@@ -339,7 +343,7 @@ def statistics(x: np.ndarray, rows: Rows, targets: Targets, allowed: Any, arithm
             targets,
             Number(loss, allowed, dtype, True),
             Number(probability, off * free, dtype),
-            np.where(rows.is_undefined, -1, ranks(x, targets.labels)),
+            np.where(rows.is_undefined, -1, ranks(arithmetic.seen(x), targets.labels)),
         ),
         "lse": lse_number(x, rows, arithmetic),
         "top_probability": within(rows.p.max(axis=1), 4),
