@@ -39,7 +39,8 @@ class KernelSpec:
     layouts : frozenset of "last" and "middle"
         "middle" also takes blocks (outer, classes, inner).
     methods : frozenset of str
-        Which of partial, loss, loss_and_partial, gradient, loss_and_gradient, statistics the object has.
+        Which of partial, loss, loss_and_partial, gradient, loss_and_gradient, statistics the object has; "ffi_target"
+        alone for JAX.
     priority : int
         Larger goes first; xent's own are negative.
     opt_in : bool

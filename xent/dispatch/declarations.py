@@ -15,6 +15,8 @@ from ..contract.specs import API_VERSION, BackendSpec
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)
 METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics")
+FFI = frozenset({"ffi_target"})
+"""The methods of a kernel that JAX takes."""
 INSPECTED = frozenset({"dask", "torch"})
 """The libraries whose chunks or memory ``arrays.views`` can inspect."""
 
@@ -47,8 +49,8 @@ RULES: dict[str, Rule] = {
     "dtypes": NAMES,
     "layouts": ('a frozenset of "last" and "middle"', lambda value: are_names(value) and value <= {"last", "middle"}),
     "methods": (
-        f'a frozenset of "partial" and any of {checks.quoted(METHODS[1:])}',
-        lambda value: are_names(value) and {"partial"} <= value <= {*METHODS},
+        f'a frozenset of "partial" and any of {checks.quoted(METHODS[1:])}, or of "ffi_target" alone',
+        lambda value: are_names(value) and ({"partial"} <= value <= {*METHODS} or value == FFI),
     ),
     "priority": ("an int", lambda value: isinstance(value, int)),
     "opt_in": SWITCH,

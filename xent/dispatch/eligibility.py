@@ -42,9 +42,14 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
     for name, fact, allowed in facts:
         if fact not in allowed and "*" not in allowed:
             yield f"{name}: {fact} is not among {', '.join(sorted(allowed))}"
-    if problem.method == "statistics" and "statistics" not in spec.methods:
+    if "ffi_target" in spec.methods:
+        if problem.method not in ("loss", "loss_and_gradient"):
+            yield f"method: an FFI target has no {problem.method}"
+    elif problem.array == "jax":
+        yield "method: JAX takes a kernel by its FFI targets, and it has none"
+    elif problem.method == "statistics" and "statistics" not in spec.methods:
         yield "method: it has no statistics"
-    if problem.method == "loss_and_gradient" and not spec.methods & {"gradient", "loss_and_gradient"}:
+    elif problem.method == "loss_and_gradient" and not spec.methods & {"gradient", "loss_and_gradient"}:
         yield "method: it has no gradient"
     if spec.check is not None:
         yield from reasons_of_check(spec, problem)

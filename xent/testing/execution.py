@@ -5,6 +5,7 @@ Leaves out which numbers are right (``comparison.py``).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,26 @@ class Bench:
         """
         with arrays.without_fp_warnings():
             return Execution(self, call).answer()
+
+
+@dataclass(frozen=True)
+class FfiKernel:
+    """A kernel of FFI targets as one with methods, each called through JAX as xent's schedule calls it."""
+
+    kernel: Any
+
+    def loss(self, logits: Any, targets: Any, on: float = 1.0, off: float = 0.0, *, threads: int) -> Any:
+        return self.call("loss", logits, targets, on=on, off=off)[0]
+
+    def loss_and_gradient(self, logits: Any, targets: Any, *rest: Any, threads: int) -> tuple[Any, Any]:
+        *options, scale = rest
+        on, off = options or (1.0, 0.0)
+        loss, gradient = self.call("loss_and_gradient", logits, targets, scale, on=on, off=off)
+        return loss, gradient
+
+    def call(self, method: str, *arrays: Any, **options: float) -> Any:
+        fused = importlib.import_module("xent.backends.jax.fused")
+        return fused.primitive_of(self.kernel, method).bind(*arrays, **options)
 
 
 def answer_in_reused_memory(bench: Bench, call: Call, case: Case) -> Answer:

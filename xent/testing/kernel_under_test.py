@@ -18,7 +18,7 @@ from ..losses import cross_entropy, sparse_cross_entropy
 from .calls import Answer, Call, Violation, to_block
 from .comparison import Fault, faults
 from .edge_cases import Case, case_of, named_dtype
-from .execution import Bench
+from .execution import Bench, FfiKernel
 from .memory import ArrayLibrary, lay
 from .reports import Failure, NotRun, Outcome, described
 from .snippets import snippet
@@ -26,6 +26,7 @@ from .snippets import snippet
 Array = np.ndarray[Any, Any]
 LOSSES = {"sparse": sparse_cross_entropy, "dense": cross_entropy}
 METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics")
+FFI_METHODS = ("loss", "loss_and_gradient")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,13 @@ class KernelUnderTest:
 
     @cached_property
     def bench(self) -> Bench:
-        return Bench(resolve(self.spec.load), self.spec.op, self.library)
+        kernel = resolve(self.spec.load)
+        return Bench(FfiKernel(kernel) if self.is_ffi else kernel, self.spec.op, self.library)
+
+    @property
+    def is_ffi(self) -> bool:
+        """Whether JAX calls it, by its FFI targets."""
+        return "ffi_target" in self.spec.methods
 
     @property
     def op(self) -> str:
@@ -59,6 +66,8 @@ class KernelUnderTest:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The declared methods, the simplest first; a gradient needs the partial, so it is declared too."""
+        if self.is_ffi:
+            return FFI_METHODS
         return tuple(method for method in METHODS if method in self.spec.methods)
 
     @cached_property
@@ -87,7 +96,17 @@ class KernelUnderTest:
             return False
 
     def accepts(self, call: Call) -> bool:
-        """Whether dispatch would make such a call: the guard accepts the block, and its targets are served."""
+        """Whether dispatch would make such a call: the guard accepts the block, and its targets are served.
+
+        JAX without x64 has no labels of 64 bits, so that no kernel of its can meet them.
+        """
+        labels = call.case.labels
+        if (
+            self.is_ffi
+            and self.op == "sparse"
+            and np.any(self.library.to_numpy(self.library.asarray(labels)) != labels)
+        ):
+            return False
         if (call.case.on, call.case.off) != (1.0, 0.0) and (call.method == "statistics" or not self.serves_smoothing):
             return False
         return self.passes_guard(to_block(call.case.logits, call.outer), call.form)

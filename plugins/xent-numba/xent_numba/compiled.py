@@ -115,6 +115,28 @@ class LoopCache(caching.FunctionCache):
             super().save_overload(*arguments)
 
 
+class HandlerCache(LoopCache):
+    """The cache of one C function among several that one Python function makes: its name tells them apart.
+
+    Numba would tell them by what they close over, loops among it, which it cannot recognise in another process.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str):
+        super().__init__(function)
+        self.name = name
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        return signature, codegen.magic_tuple(), self.name
+
+    @classmethod
+    def named(cls, function: Callable[..., Any], name: str) -> HandlerCache | None:
+        """The cache of the C function of that name; None if no folder can be written."""
+        try:
+            return cls(function, name)
+        except RuntimeError:
+            return None
+
+
 @functools.cache
 def cache_of(function: Callable[..., Any]) -> LoopCache | None:
     """The cache of a loop's machine code; None if no folder can be written."""
@@ -125,6 +147,7 @@ def cache_of(function: Callable[..., Any]) -> LoopCache | None:
 
 
 compiled_loops: dict[tuple[Callable[..., Any], str, bool], Callable[..., None]] = {}
+dispatchers: dict[tuple[Callable[..., Any], str, bool], Any] = {}
 
 
 def compiled(function: Callable[..., Any], dtype: str, soft: bool = False) -> Callable[..., None]:
@@ -146,7 +169,16 @@ def compile_loop(function: Callable[..., Any], dtype: str, soft: bool) -> None:
             cache = cache_of(function)
             if cache is not None:
                 dispatcher._cache = cache
-            compiled_loops[key] = dispatcher.compile(signatures(dtype, soft)[function])
+            loop = dispatcher.compile(signatures(dtype, soft)[function])
+            dispatcher.disable_compile()
+            dispatchers[key] = dispatcher
+            compiled_loops[key] = loop
+
+
+def in_compiled_code(function: Callable[..., Any], dtype: str, soft: bool = False) -> Any:
+    """The same loop as other compiled code calls it: its machine code is linked, not made again."""
+    compiled(function, dtype, soft)
+    return dispatchers[function, dtype, soft]
 
 
 def warm(dtypes: Iterable[str]) -> None:

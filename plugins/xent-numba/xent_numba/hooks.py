@@ -27,6 +27,15 @@ def check(problem: Any) -> bool | str:
     return numba_fails() or True
 
 
+def check_ffi(problem: Any) -> bool | str:
+    """Whether the kernels can serve JAX, else the reason."""
+    if numba_fails():
+        return numba_fails()
+    from . import ffi
+
+    return ffi.check() or True
+
+
 @xent.hookimpl
 def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
     for op, methods in (("sparse", METHODS | {"statistics"}), ("dense", METHODS)):
@@ -41,4 +50,16 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
             methods=methods,
             priority=100,
             check=check,
+        )
+        yield xent.KernelSpec(
+            name="numba-ffi",
+            op=op,
+            load=f"xent_numba.ffi:{op}",
+            arrays=frozenset({"jax"}),
+            devices=frozenset({"cpu", "traced"}),
+            dtypes=DTYPES,
+            layouts=frozenset({"last"}),
+            methods=frozenset({"ffi_target"}),
+            priority=100,
+            check=check_ffi,
         )

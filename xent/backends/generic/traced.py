@@ -22,6 +22,16 @@ from .binary import BinaryFunctions, run_binary
 from .rows import rows_of
 
 
+class FusedPieces(NamedTuple):
+    """The functions of whole rows that a kernel computes in one read of the logits, whatever their dtype.
+
+    A row whose weight is 0 is not counted: its loss may be anything, and all its derivatives are 0.
+    """
+
+    loss: Callable[..., Array]  # (logits, labels or targets, weights of 0 or 1 (rows,), on, off) -> (rows,)
+    loss_and_gradient: Callable[..., tuple[Array, Array]]  # the same with any weights -> (rows,), weights · (w p − t)
+
+
 class Pieces(NamedTuple):
     """The functions of whole rows (rows, classes) that a library can differentiate."""
 
@@ -32,6 +42,7 @@ class Pieces(NamedTuple):
     logsumexp: Callable[[Array], Array]  # -> (rows,)
     add_classes: Callable[[Array], Array]  # (rows, classes) -> their sums (rows,)
     binary: BinaryFunctions
+    fused: FusedPieces | None = None
 
     @property
     def add(self) -> Callable[[Any, Array], Array]:
@@ -49,6 +60,7 @@ class TracedCall(NamedTuple):
     pieces: Pieces
     problem: Problem
     original: Array  # the predictions in the caller's shape and dtype
+    unmasked: Array  # the predictions flat, in their own dtype, with what ignored rows hold
     predictions: Array
     targets: Array | None
     on: float
@@ -103,7 +115,8 @@ def traced_call(
 ) -> TracedCall:
     """The arrays of a call, flat and wide, and what the caller says of each row."""
     options = problem.options
-    x = flat(xp, predictions, problem.axis, fold.compute_dtype(xp, predictions.dtype))
+    unmasked = flat(xp, predictions, problem.axis, predictions.dtype)
+    x = xp.astype(unmasked, fold.compute_dtype(xp, predictions.dtype), copy=False)
     on, off = smoothing(options.label_smoothing, options.num_classes or x.shape[-1])
     flat_targets = targets_of(xp, problem, targets, x.dtype)
     rows = rows_of_targets(xp, problem, flat_targets, x.shape[-1], x.dtype, weights)
@@ -111,7 +124,7 @@ def traced_call(
         flat_targets = on * flat_targets + off
     if rows.ignored is not None and problem.method != "statistics":
         x = xp.where(rows.ignored[:, None], 1.0 if options.kind == "probabilities" else 0.0, x)
-    return TracedCall(xp, pieces, problem, predictions, x, flat_targets, on, off, rows)
+    return TracedCall(xp, pieces, problem, predictions, unmasked, x, flat_targets, on, off, rows)
 
 
 def targets_of(xp: Any, problem: Problem, targets: Array | None, dtype: Any) -> Any:
@@ -141,14 +154,24 @@ def untargeted(xp: Any, logits: Array) -> Partial:
 
 def loss_of_rows(call: TracedCall) -> Array:
     """The loss of every row (rows,), before weights: NaN, and so its gradient, where the label is bad."""
-    xp, kind = call.xp, call.problem.options.kind
-    if kind == "logits":
+    xp, kind, fused = call.xp, call.problem.options.kind, call.pieces.fused
+    if kind == "logits" and fused is not None:
+        counted = xp.ones_like(call.predictions[:, 0])
+        if call.rows.ignored is not None:
+            counted = xp.where(call.rows.ignored, 0.0, counted)
+        loss = fused.loss(call.unmasked, call.targets, counted, call.on, call.off)
+    elif kind == "logits":
         loss = call.pieces.loss(call.predictions, call.targets, call.on, call.off)
     else:
         loss = loss_of_probabilities(call, kind)
+    return finished_losses(call, loss)
+
+
+def finished_losses(call: TracedCall, loss: Array) -> Array:
+    """Losses as they are returned: NaN where the label is bad, 0 where the row is ignored."""
     if call.rows.bad is not None:
-        loss = loss * xp.where(call.rows.bad, math.nan, 1.0)
-    return reduction.counted(xp, loss, call.rows.ignored)
+        loss = loss * call.xp.where(call.rows.bad, math.nan, 1.0)
+    return reduction.counted(call.xp, loss, call.rows.ignored)
 
 
 def loss_of_probabilities(call: TracedCall, kind: str) -> Array:
@@ -158,14 +181,24 @@ def loss_of_probabilities(call: TracedCall, kind: str) -> Array:
 
 
 def run_loss(call: TracedCall) -> Array:
-    value = call.reducer.reduce(call.xp, loss_of_rows(call), call.rows)
+    return reduced(call, loss_of_rows(call))
+
+
+def reduced(call: TracedCall, losses: Array) -> Array:
+    """The losses of the rows reduced as the caller asks."""
+    value = call.reducer.reduce(call.xp, losses, call.rows)
     return call.batched(value) if call.reducer.reduction == "none" else value
 
 
 def run_loss_and_gradient(call: TracedCall) -> tuple[Array, Array]:
     xp, kind = call.xp, call.problem.options.kind
-    value = run_loss(call)
     scale = call.reducer.scale(xp, call.rows, xp.zeros_like(call.predictions[:, 0]))[:, None]
+    if kind == "logits" and call.pieces.fused is not None:
+        fused = call.pieces.fused.loss_and_gradient
+        losses, slope = fused(call.unmasked, call.targets, scale[:, 0], call.on, call.off)
+        value = reduced(call, finished_losses(call, losses))
+        return call.pieces.constant(value), call.pieces.constant(call.unflatten(slope))
+    value = run_loss(call)
     if kind == "logits":
         slope = call.pieces.residual(call.predictions, call.targets, call.on, call.off)
     elif kind == "probabilities":

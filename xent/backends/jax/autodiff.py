@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -156,12 +157,17 @@ def residual(logits: Array, targets: Array) -> Array:
 
 def residual_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
     logits, targets = primals
+    return residual(logits, targets), residual_change(logits, targets, changes)
+
+
+def residual_change(logits: Array, targets: Array, changes: Any) -> Array:
+    """The change of w p − t, from those of the logits and the targets."""
     p, change = softmax(logits), jnp.zeros_like(logits)
     if not is_constant(changes[0]):
         change = jnp.sum(targets, axis=-1, keepdims=True) * tangents.softmax(xp, p, changes[0])
     if not is_constant(changes[1]):
         change = change + tangents.residual(xp, p, changes[1])
-    return residual(logits, targets), change
+    return change
 
 
 residual.defjvp(residual_jvp, symbolic_zeros=True)
@@ -174,12 +180,17 @@ def dense_loss(logits: Array, targets: Array) -> Array:
 
 def dense_loss_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
     logits, targets = primals
+    return dense_loss(logits, targets), loss_change(logits, targets, lambda: residual(logits, targets), changes)
+
+
+def loss_change(logits: Array, targets: Array, slope: Callable[[], Array], changes: Any) -> Array:
+    """The change of the losses, from those of the logits, whose slope is given, and of the targets."""
     change = jnp.zeros_like(logits[:, 0])
     if not is_constant(changes[0]):
-        change = tangents.along(xp, residual(logits, targets), changes[0])[:, 0]
+        change = tangents.along(xp, slope(), changes[0])[:, 0]
     if not is_constant(changes[1]):  # subtle: a constant target has no slope, which is infinite at a logit of −inf
         change = change - jnp.sum(product(log_softmax(logits), changes[1]), axis=-1)
-    return dense_loss(logits, targets), change
+    return change
 
 
 dense_loss.defjvp(dense_loss_jvp, symbolic_zeros=True)

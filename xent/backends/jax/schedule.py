@@ -21,6 +21,7 @@ from ...contract.plan import Plan
 from ...contract.problem import Problem, Weights
 from ..generic import traced
 from ..generic.rows import rows_of
+from . import fused
 from .autodiff import PIECES, xp
 
 
@@ -33,18 +34,19 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
         check_labels(problem, predictions.shape[problem.axis], targets, weights)
     if isinstance(weights.classes, list | tuple):
         weights = weights._replace(classes=jnp.asarray(weights.classes))
-    return compiled(problem)(predictions, targets, weights)
+    return compiled(problem, fused.kernel_of(plan))(predictions, targets, weights)
 
 
 @functools.lru_cache(maxsize=1024)
-def compiled(problem: Problem) -> Callable[..., Any]:
-    """The call as a function that XLA compiles once for every shape."""
+def compiled(problem: Problem, kernel: str | None) -> Callable[..., Any]:
+    """The call as a function that XLA compiles once for every shape; the kernel is "package.module:name"."""
+    pieces = PIECES if kernel is None else PIECES._replace(fused=fused.pieces_of(kernel))
 
     def run_whole(predictions: Array, targets: Array | None, weights: Weights) -> Any:
         # subtle: XLA would compute with constants as it compiles, in another order, and fuse what makes the arrays with
         # what reads them: other bits. One barrier for each, for one around all would give a constant a derivative
         arrays = jax.tree.map(jax.lax.optimization_barrier, (predictions, targets, weights))
-        return traced.run(xp, PIECES, problem, *arrays)
+        return traced.run(xp, pieces, problem, *arrays)
 
     jitted: Callable[..., Any] = jax.jit(run_whole)
     return jitted

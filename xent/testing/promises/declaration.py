@@ -57,7 +57,9 @@ def declaration(kernel: KernelUnderTest) -> Iterator[Outcome]:
     except (Exception, SystemExit) as error:  # the import of a module may raise anything
         yield Failure(where, f"load={spec.load!r} cannot be had: {type(error).__name__}: {error}")
         return
-    for method in sorted(spec.methods):
+    if kernel.is_ffi:
+        yield signature_outcome(implementation, "ffi_target", ["method", "dtype"], [])
+    for method in sorted(spec.methods - {"ffi_target"}):
         shared = PARAMETERS[spec.op] if method != "statistics" else ("logits", "labels", "label_logit")
         parameters = [*shared, *PARAMETERS.get(method, ())]
         keywords = ["threads", *(["out"] if method in ("loss", "gradient", "loss_and_gradient") else [])]
@@ -110,7 +112,7 @@ def public_functions(kernel: KernelUnderTest) -> Iterator[tuple[str, str, Callab
     """The public functions that the kernel serves: the name of each, the method it calls, the function."""
     loss = LOSSES[kernel.op]
     yield loss.__name__, "loss", loss
-    if kernel.spec.methods & {"gradient", "loss_and_gradient"}:
+    if {"gradient", "loss_and_gradient"} & {*kernel.methods}:
         yield f"value_and_grad({loss.__name__})", "loss_and_gradient", value_and_grad(loss)
     if "statistics" in kernel.spec.methods:
         yield "row_statistics", "statistics", row_statistics
@@ -164,7 +166,7 @@ def declined(kernel: KernelUnderTest) -> Iterator[Outcome]:
                 if kernel.library.keeps(named_dtype(dtype)):
                     yield refusal_outcome(kernel, f"a call in {dtype}", dtype=dtype)
     for method, needs in (("statistics", {"statistics"}), ("loss_and_gradient", {"gradient", "loss_and_gradient"})):
-        if not spec.methods & needs:
+        if not needs & {*kernel.methods}:
             yield refusal_outcome(kernel, f"a call for {method}", method=method)
     if not {"array_api_strict", "*"} & spec.arrays and arrays.is_importable("array_api_strict"):
         other = array_library("array_api_strict")

@@ -1,0 +1,208 @@
+"""The kernels as JAX calls them: through XLA's foreign function interface, compiled or not."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import xent
+from xent.testing import KernelConformance
+
+jax = pytest.importorskip("jax")
+jnp = jax.numpy
+
+KERNEL = "numba-ffi"
+
+
+class TestNumbaFfi(KernelConformance):
+    kernels = KERNEL
+
+
+def batch(rows, classes, dtype="float32", seed=0):
+    """Logits, labels and soft targets, NumPy's."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, classes)).astype(dtype) * 3
+    return x, rng.integers(0, classes, rows), rng.random((rows, classes)).astype("float32")
+
+
+def served(function, *arguments, **options):
+    """The result, and the kernels that computed it."""
+    with xent.using(trace=True) as decisions:
+        result = function(*arguments, **options)
+    return result, [decision.kernel for decision in decisions]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 10), (70, 64), (33, 65), (5, 700), (3, 70_000), (300, 1000)])
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_bits_are_those_of_the_kernel_for_numpy(shape, jit):
+    x, labels, soft = batch(*shape)
+    compiled = jax.jit if jit else lambda function: function
+    for loss, targets in ((xent.sparse_cross_entropy, labels), (xent.cross_entropy, soft)):
+        both = xent.value_and_grad(loss)
+        values, kernels = served(compiled(loss), jnp.asarray(x), jnp.asarray(targets))
+        assert kernels == [KERNEL]
+        assert np.array_equal(values, loss(x, targets))
+        values, slopes = compiled(both)(jnp.asarray(x), jnp.asarray(targets))
+        expected_values, expected_slopes = both(x, targets)
+        assert np.array_equal(values, expected_values)
+        assert np.array_equal(slopes, expected_slopes)
+
+
+def test_autodiff_takes_the_fused_gradient():
+    x, labels, _ = batch(40, 300)
+
+    def mean(logits):
+        return xent.sparse_cross_entropy(logits, jnp.asarray(labels), reduction="mean")
+
+    slopes, kernels = served(jax.jit(jax.grad(mean)), jnp.asarray(x))
+
+    text = jax.jit(jax.grad(mean)).lower(jnp.asarray(x)).as_text()
+    assert kernels == [KERNEL]
+    assert text.count("xent_numba_sparse_loss_and_gradient_float32") == 1
+    assert "xent_numba_sparse_loss_float32" not in text  # one read serves both
+    assert np.allclose(slopes, xent.value_and_grad(xent.sparse_cross_entropy)(x, labels, reduction="mean")[1])
+
+
+def test_a_row_of_weight_zero_has_no_part_in_any_derivative_whatever_it_holds():
+    x, labels, _ = batch(6, 30)
+    x[2] = np.nan
+    weight = jnp.asarray([1.0, 1, 0, 1, 1, 1])
+
+    def total(logits):
+        return xent.sparse_cross_entropy(logits, jnp.asarray(labels), sample_weight=weight, reduction="sum")
+
+    slopes = jax.grad(total)(jnp.asarray(x))
+    second = jax.jvp(jax.grad(total), (jnp.asarray(x),), (jnp.ones((6, 30)),))[1]
+
+    assert np.all(slopes[2] == 0) and np.isfinite(slopes).all()
+    assert np.all(second[2] == 0) and np.isfinite(second).all()
+
+
+def test_second_derivatives_are_those_of_the_generic_expression():
+    x, labels, _ = batch(3, 5)
+
+    def total(logits):
+        return jnp.sum(xent.sparse_cross_entropy(logits, jnp.asarray(labels)) ** 2)
+
+    hessian = jax.hessian(total)(jnp.asarray(x))
+    with xent.using(kernel="generic"):
+        assert np.allclose(hessian, jax.hessian(total)(jnp.asarray(x)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_may_be_mapped():
+    x, labels, _ = batch(12, 33)
+    x, labels = jnp.asarray(x.reshape(4, 3, 33)), jnp.asarray(labels.reshape(4, 3))
+    mapped = jax.vmap(xent.sparse_cross_entropy)(x, labels)
+    inner = jax.vmap(jax.vmap(xent.sparse_cross_entropy), in_axes=(1, 1), out_axes=1)(x, labels)
+    shared = jax.vmap(xent.sparse_cross_entropy, in_axes=(0, None))(x, labels[0])
+
+    assert np.array_equal(mapped, xent.sparse_cross_entropy(x, labels))
+    assert np.array_equal(inner, mapped)
+    assert np.array_equal(shared[0], mapped[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_read_as_it_is(dtype):
+    x, labels, _ = batch(9, 200)
+    narrow = jnp.asarray(x).astype(dtype)
+    (values, slopes), kernels = served(xent.value_and_grad(xent.sparse_cross_entropy), narrow, jnp.asarray(labels))
+    text = jax.jit(xent.sparse_cross_entropy).lower(narrow, jnp.asarray(labels)).as_text()
+
+    assert kernels == [KERNEL]
+    assert f"xent_numba_sparse_loss_{dtype}" in text
+    assert values.dtype == "float32" and slopes.dtype == dtype
+    assert np.array_equal(values, xent.sparse_cross_entropy(narrow.astype("float32"), jnp.asarray(labels)))
+
+
+def test_what_is_exported_needs_no_plugin():
+    x, labels, _ = batch(4, 50)
+    exported = jax.export.export(jax.jit(xent.sparse_cross_entropy))(jnp.asarray(x), jnp.asarray(labels))
+
+    assert "xent_numba" not in exported.mlir_module()
+    assert np.allclose(exported.call(jnp.asarray(x), jnp.asarray(labels)), xent.sparse_cross_entropy(x, labels))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [(xent.row_statistics, "an FFI target has no statistics"), (xent.logsumexp, "an FFI target has no logsumexp")],
+)
+def test_what_a_target_cannot_do_is_declined_with_the_reason(function, reason):
+    x, labels, _ = batch(4, 50)
+    arguments = (jnp.asarray(x), jnp.asarray(labels))[: 2 if function is xent.row_statistics else 1]
+    with xent.using(trace=True) as decisions:
+        function(*arguments)
+
+    (decision,) = decisions
+    assert decision.kernel == "generic"
+    assert reason in "; ".join(next(verdict.reasons for verdict in decision.verdicts if verdict.kernel == KERNEL))
+
+
+def run(code, **environment):
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, xent
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+mesh = Mesh(np.array(jax.devices()), ("rows",))
+x = jnp.asarray(np.random.default_rng(0).standard_normal((32, 300)), jnp.float32)
+y = jnp.arange(32) * 7
+both = jax.jit(jax.value_and_grad(lambda x: xent.sparse_cross_entropy(x, y, reduction="mean")))
+expected = jax.grad(lambda x: xent.sparse_cross_entropy(x, y, reduction="mean"))(x)
+by_rows = jax.device_put(x, NamedSharding(mesh, P("rows", None)))
+loss = jax.jit(lambda x: xent.sparse_cross_entropy(x, y))
+assert "all-gather" not in loss.lower(by_rows).compile().as_text()  # the rows stay where they are
+assert loss(by_rows).sharding.spec == P("rows"), loss(by_rows).sharding
+assert np.array_equal(both(by_rows)[1], expected)
+by_classes = jax.device_put(x, NamedSharding(mesh, P(None, "rows")))
+assert np.array_equal(loss(by_classes), xent.sparse_cross_entropy(x, y))
+rows = P("rows")
+mapped = jax.shard_map(xent.sparse_cross_entropy, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
+assert np.array_equal(jax.jit(mapped)(x, y), xent.sparse_cross_entropy(x, y))
+assert np.array_equal(jax.grad(lambda x: mapped(x, y).mean())(x), expected)
+over = jax.pmap(xent.sparse_cross_entropy)(x.reshape(4, 8, 300), y.reshape(4, 8))
+assert np.array_equal(over.reshape(-1), xent.sparse_cross_entropy(x, y))
+print(xent.explain(xent.sparse_cross_entropy, x, y).kernel)
+"""
+
+
+@pytest.mark.parametrize("shardy", ["true", "false"])
+def test_rows_may_be_sharded(shardy):
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_USE_SHARDY_PARTITIONER": shardy}
+
+    assert run(SHARDED, **flags) == KERNEL
+
+
+CACHED = """
+import jax.numpy as jnp, xent
+from xent_numba import ffi
+xent.sparse_cross_entropy(jnp.zeros((3, 100)), jnp.zeros(3, int))
+print(*(handler.cache_hits for handler in ffi.targets.values()))
+"""
+
+
+def test_another_process_finds_the_machine_code_on_disk(tmp_path):
+    first, second = (run(CACHED, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+
+    assert (first, second) == ("0", "1")
+
+
+def test_another_version_of_the_interface_is_declined(monkeypatch, tmp_path):
+    from xent_numba import ffi
+
+    header = tmp_path / "xla" / "ffi" / "api" / "c_api.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("#define XLA_FFI_API_MAJOR 7\n")
+    monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(tmp_path))
+    ffi.check.cache_clear()
+    try:
+        assert ffi.check() == "XLA's foreign function interface has version 7, not 0"
+    finally:
+        ffi.check.cache_clear()
