@@ -119,10 +119,10 @@ def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, *
     Examples
     --------
     >>> import numpy as np, xent
-    >>> xent.explain(xent.sparse_cross_entropy, np.zeros((1, 4), np.complex64), np.asarray([2]))
+    >>> xent.explain(xent.sparse_cross_entropy, np.zeros((1, 4), np.int64), np.asarray([2]))
     Traceback (most recent call last):
     ...
-    TypeError: sparse_cross_entropy: `predictions` must be real floating, got complex64[1, 4] on numpy. \
+    TypeError: sparse_cross_entropy: `predictions` must be real floating, got int64[1, 4] on numpy. \
 Pass predictions.astype("float32").
     """
     outer, late = unbind("explain", loss)
