@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import xent
-from xent.testing import KernelConformance
+from xent.testing import check_kernel, parametrize_with_checks
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
@@ -16,8 +16,14 @@ jnp = jax.numpy
 KERNEL = "numba-ffi"
 
 
-class TestNumbaFfi(KernelConformance):
-    kernels = KERNEL
+@parametrize_with_checks(KERNEL)
+def test_a_promise_is_kept(spec, check):
+    if check == "equal_terms":
+        pytest.skip("XLA would compile a program for each of 299 widths, and the loops are those that numba is held to")
+    report = check_kernel(spec, checks=[check], quick=True)
+    if report.results and report.results[0].not_run:
+        pytest.skip(report.results[0].not_run)
+    assert report.ok, str(report)
 
 
 def batch(rows, classes, dtype="float32", seed=0):
