@@ -13,6 +13,8 @@
 # make test-peers   xent.compat beside the peers themselves, and the peers' own tests of it; not a part of make test
 # make fuzz   random calls through every door, held to exact numbers, for FUZZ_SECONDS (3600) from FUZZ_SEED; calls that fail
 #             are kept in tests/fuzz/cases, which make test makes again
+# make faults   damaged files of every format from FAULT_SEED, then interrupts, kills, full disks, runs beside one another and
+#             inputs that change, FAULT_SECONDS (60) of each
 # make lint   ruff, its format, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
 # make bench-scale   evaluations of sets larger than memory; takes 50 GB of disk
@@ -67,7 +69,7 @@ PYTESTFLAGS ?= -n 2 --dist worksteal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-core test-plugins test-cuda test-template test-report test-peers test-mutants fuzz
+.PHONY: demo check test test-core test-plugins test-cuda test-template test-report test-peers test-mutants fuzz faults
 .PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
@@ -97,6 +99,15 @@ FUZZ_SEED ?=
 # Each process is one of as many as there are processors.
 fuzz: $(VENV)/compiled.stamp
 	PYTHONPATH=$(PLUGINS):tests OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m fuzz
+
+FAULT_SECONDS ?= 60
+FAULT_SEED ?= 0
+FAULT_KINDS := calls many-interrupts interrupts terminations kills full-disks two-runs changed-inputs
+FAULTS := PYTHONPATH=$(PLUGINS):tests $(BIN)/python
+
+faults: $(VENV)/compiled.stamp
+	$(FAULTS) tests/hostile.py --seconds $(FAULT_SECONDS) --seed $(FAULT_SEED)
+	for kind in $(FAULT_KINDS); do $(FAULTS) tests/faults.py $$kind --seconds $(FAULT_SECONDS) || exit 1; done
 
 GPU_PYTHON ?= python3
 GPU_PATH := .:plugins/xent-cuda:plugins/xent-cuda/tests/twin:benchmarks$(if $(PYTHONPATH),:$(PYTHONPATH))
