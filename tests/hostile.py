@@ -425,12 +425,17 @@ def run(
     codes: dict[int, int] = {}
     end, seed = time.monotonic() + seconds, first
     with tempfile.TemporaryDirectory(prefix="xent-hostile-") as scratch:
+        # beside this file are the modules that it imports, which Python's safe path leaves out
+        paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         while seed < first + count and time.monotonic() < end:
             folder = Path(keep or scratch) / f"from-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, __file__, "--child", str(folder), *(("--keep", keep) if keep else ())]
             command += ["--seed", str(seed), "--count", str(first + count - seed), "--only", only]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            ) as process:
                 seed = listen(process, seed, end, flaws, codes)
                 process.kill()
     return flaws, codes

@@ -175,7 +175,7 @@ def test_a_folder_of_tables_is_replaced_whole(tmp_path):
 
     with pytest.raises(FileExistsError, match="`tables` must be a new file"):
         tables_path(tmp_path / "tables")
-    write_tables(evaluated(logits, labels)[0], tables_path(tmp_path / "tables", overwrite=True))
+    write_tables(evaluated(logits, labels)[0], tables_path(tmp_path / "tables", overwrite=True), overwrite=True)
 
     assert "classes.parquet" not in [file.name for file in (tmp_path / "tables").iterdir()]
     assert [file.name for file in tmp_path.iterdir()] == ["tables"]

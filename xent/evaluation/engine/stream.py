@@ -32,8 +32,8 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
     state, classes, unstored = State(), None, dict[str, int]()
     for pair in blocks:
         predictions, labels = open_block(pair, state.rows, classes, options)
-        sources = {"predictions": predictions, "labels": labels}
-        unstored = merge(unstored, unstored_of(sources, zeros_ok=options.zeros_ok))
+        chunks = unstored_of({"predictions": predictions, "labels": labels}, zeros_ok=options.zeros_ok)
+        unstored = merge(unstored, chunks)
         rows, classes = predictions.shape
         job = Job(chunk_state, unreadable_state, options, 0, classes, threads=None)
         parts = [computed(source) for source in (predictions, labels)]
