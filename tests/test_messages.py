@@ -442,7 +442,7 @@ CASES = [
     (
         lambda: xent.partial(X, labels=Y, first_class=2, label_smoothing=0.1),
         ValueError,
-        "partial: `num_classes` must be given for a slice that is smoothed, got None. "
+        "partial: `num_classes` must be given where targets are smoothed, got None. "
         "Pass the number of classes of all slices.",
     ),
     (

@@ -525,8 +525,9 @@ def test_a_slice_beyond_the_number_of_classes_is_refused(lib, first):
 def test_a_smoothed_slice_takes_the_number_of_classes(lib, kind):
     told = {"labels": np.asarray([0, 1]), "targets": np.zeros((2, 3), np.float32)}
 
-    with pytest.raises(ValueError, match="`num_classes` must be given"):
-        lib.apply(xent.partial, np.zeros((2, 3)), first_class=1, label_smoothing=0.1, **{kind: told[kind]})
+    for first in ({}, {"first_class": 0}, {"first_class": 1}):  # nothing tells the first slice from a whole row
+        with pytest.raises(ValueError, match="`num_classes` must be given"):
+            lib.apply(xent.partial, np.zeros((2, 3)), label_smoothing=0.1, **first, **{kind: told[kind]})
 
 
 def test_a_label_in_no_slice_finishes_as_nan(lib):

@@ -537,9 +537,10 @@ def slice_of_classes(logits: Any, labels: Any, targets: Any, options: Any) -> No
         if value is not None and not is_count(value, least):
             remedy = number_remedy("int", name, value, "Pass a number of classes")
             raise ValueError(f"partial: `{name}` must be an int ≥ {least}, got {shown(value)}. {remedy}.")
-    if first and every is None and label_smoothing("partial", options.label_smoothing):
+    # the first slice has nothing that tells it from a whole row
+    if every is None and label_smoothing("partial", options.label_smoothing):
         raise ValueError(
-            "partial: `num_classes` must be given for a slice that is smoothed, got None. "
+            "partial: `num_classes` must be given where targets are smoothed, got None. "
             "Pass the number of classes of all slices."
         )
     shape, index = tuple(getattr(logits, "shape", ())), axis("partial", options.axis)

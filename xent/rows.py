@@ -91,7 +91,7 @@ def partial(
     first_class : int, default 0
         The global index of the first class of the slice.
     num_classes : int, optional
-        The global number of classes. By default that of the slice; smoothing needs it where ``first_class`` is not 0.
+        The global number of classes, which smoothing needs. By default that of the slice.
     label_smoothing : float in [0, 1], default 0
 
     Returns

@@ -1,8 +1,6 @@
 """The kernels by xent's contract, beyond the tests that xent runs on every kernel."""
 
 import _thread
-import multiprocessing
-import os
 import threading
 import time
 
@@ -101,26 +99,6 @@ def test_many_threads_may_call_at_once(dtype):
 
     for pair in zip(expected, results, strict=True):
         assert all(same_bits(first, second) for first, second in zip(*pair, strict=True))
-
-
-def child_loss(queue, x, y):
-    queue.put(kernels.sparse.loss(x, y, 1.0, 0.0, threads=2))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes are forked")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_process_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(blocks, "THREAD_ELEMENTS", 1)
-    x, y, _ = drawn((50, 1000))
-    expected = kernels.sparse.loss(x, y, 1.0, 0.0, threads=2)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    process = context.Process(target=child_loss, args=(queue, x, y))
-    process.start()
-    result = queue.get(timeout=60)
-    process.join()
-
-    assert same_bits(result, expected)
 
 
 # -------------------- the contract

@@ -43,6 +43,32 @@ def test_the_first_call_from_sixteen_threads_at_once_is_as_good_as_from_one(tmp_
     assert run(FIRST_CALLS, NUMBA_CACHE_DIR=str(tmp_path)) == "16 1 numba"
 
 
+FORKED = """
+import multiprocessing, numpy as np, xent
+from xent_numba import blocks
+
+blocks.THREAD_ELEMENTS = 1
+x, y = np.random.default_rng(0).standard_normal((50, 1000)).astype("float32"), np.arange(50)
+
+def child(queue):
+    queue.put(xent.sparse_cross_entropy(x, y).tobytes())
+
+with xent.using(threads=2):
+    expected = xent.sparse_cross_entropy(x, y).tobytes()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    print(queue.get(timeout=60) == expected)
+    process.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes are forked")
+def test_a_forked_process_has_threads_of_its_own():
+    assert run(FORKED) == "True"
+
+
 TWO_DASK_THREADS = """
 import dask.array as da, numpy as np, xent
 x = np.random.default_rng(0).standard_normal((4000, 300)).astype("float32")
