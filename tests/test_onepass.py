@@ -21,7 +21,7 @@ import xent
 from xent.evaluation.engine.compare_pass import compare
 from xent.evaluation.engine.evaluate_pass import evaluate, plan
 from xent.evaluation.options import Options
-from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.source import MOST_ROWS, Source
 
 ROWS, CLASSES = 507, 7
@@ -400,6 +400,28 @@ def test_a_zarr_array_that_lacks_a_chunk_is_refused_before_any_work(tmp_path, lo
         ReadError, match=rf"x\.zarr is incomplete: 1 of its {files} chunk files are missing, the first .*{lost}"
     ):
         plan(tmp_path / "x.zarr", labels)
+
+
+@pytest.mark.parametrize("argument", ["predictions", "labels"])
+@pytest.mark.parametrize(
+    ("layout", "chunk"),
+    [({}, "c/1"), ({"zarr_format": 2}, "1"), ({"shards": True}, "c/1")],
+    ids=["version 3", "version 2", "shards"],
+)
+def test_a_folder_in_the_place_of_a_chunk_is_an_error(tmp_path, logits, labels, argument, layout, chunk):
+    inputs = {"predictions": logits, "labels": labels}
+    array, path = inputs[argument], tmp_path / "x.zarr"
+    layout = layout | ({"shards": (100, *array.shape[1:])} if "shards" in layout else {})
+    rows = 20 if "shards" in layout else 100
+    zarr.create_array(path, shape=array.shape, dtype=array.dtype, chunks=(rows, *array.shape[1:]), **layout)[:] = array
+    if argument == "predictions":
+        chunk += "/0" if chunk == "c/1" else ".0"
+    (path / chunk).unlink()
+    (path / chunk).mkdir()
+
+    for zeros_ok in (False, True):
+        with pytest.raises(MalformedError, match=rf"x\.zarr/{chunk} is a folder where a chunk must be"):
+            evaluate(**inputs | {argument: path}, zeros_ok=zeros_ok)
 
 
 @pytest.mark.parametrize("layout", [{"chunks": (100,)}, {"chunks": (20,), "shards": (100,)}])

@@ -158,11 +158,14 @@ def chunks_never_written(path: str, files: Iterable[str]) -> Iterator[tuple[str,
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """The stamp of a file, None if it does not exist."""
+    """The stamp of a file, None if it does not exist; MalformedError if it is a folder, which zarr does not see."""
     try:
-        return status(path).stamp
+        entry = status(path)
     except FileNotFoundError:
         return None
+    if entry.is_folder:
+        raise MalformedError(f"evaluate: {path} is a folder where a chunk must be. Copy or write it again.")
+    return entry.stamp
 
 
 def is_zarr(path: str) -> bool:
