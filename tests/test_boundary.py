@@ -470,3 +470,32 @@ def test_a_link_to_itself_is_an_error_of_the_data(outside):
         made = CliRunner().invoke(main, ["evaluate", path, "y.npy"])
 
         assert made.exit_code == 3 and path in made.stderr and made.stderr.count("\n") == 1
+
+
+def test_folders_of_shards_that_links_lead_to_twice_are_refused(outside):
+    os.makedirs("loop")
+    np.save("loop/a.npy", LOGITS)
+    for link in ("b.npy", "c.npy"):
+        os.symlink(".", f"loop/{link}")
+    folder = "tree"
+    for _ in range(25):  # 2**25 ways to the last one
+        os.makedirs(f"{folder}/x.d")
+        for link in ("b.npy", "c.npy"):
+            os.symlink("x.d", f"{folder}/{link}")
+        folder += "/x.d"
+    np.save(f"{folder}/a.npy", LOGITS)
+
+    for path in ("loop", "loop/*.npy", "tree"):
+        made = CliRunner().invoke(main, ["evaluate", "-q", path, "y.npy"])
+
+        assert made.exit_code == 3 and made.stderr.count("\n") == 1
+        assert "must have each of its folders once" in made.stderr
+
+
+def test_folders_in_a_folder_of_shards_are_shards(outside):
+    for part in ("a.npy", "b.npy"):
+        os.makedirs(f"parts/{part}")
+        np.save(f"parts/{part}/a.npy", LOGITS)
+    os.symlink("a.npy/a.npy", "parts/c.npy")
+
+    assert open_source("parts", "predictions").shape == (3 * len(LOGITS), LOGITS.shape[1])

@@ -19,7 +19,7 @@ from xent.evaluation.sources.boundary import check_inside
 from xent.evaluation.sources.columns import KEYS
 from xent.evaluation.sources.hdf5 import open_hdf
 from xent.evaluation.sources.in_memory import ArraySource, is_on_a_gpu, open_array, open_dask
-from xent.evaluation.sources.messages import FORMATS, ReadError, refusal
+from xent.evaluation.sources.messages import FORMATS, MalformedError, ReadError, refusal
 from xent.evaluation.sources.npy import named_dtype, open_npy, open_raw
 from xent.evaluation.sources.safetensors import open_safetensors
 from xent.evaluation.sources.shards import open_shards
@@ -145,8 +145,12 @@ def check_still_stored(sources: Mapping[str, Source], unstored: Mapping[str, int
             raise ReadError(f"evaluate: chunks of {sources[name]} were lost or written during the run. Run it again.")
 
 
-def open_path(text: str, argument: str, allowed: Sequence[str] = ()) -> Source:
-    """The source at a path, with the name of an array after its # if it has one."""
+def open_path(text: str, argument: str, allowed: Sequence[str] = (), folders: dict[str, str] | None = None) -> Source:
+    """The source at a path, with the name of an array after its # if it has one.
+
+    `folders` are those of shards that the set has led to so far, by their real paths.
+    """
+    folders = {} if folders is None else folders
     if not text:
         raise ValueError(refusal(argument, f"be {FORMATS}", "an empty path", "A dot is the current folder."))
     if is_url(text) and any(UNENCODED.search(link) for link in text.split("::")):
@@ -155,7 +159,7 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = ()) -> Source:
         raise ValueError(refusal(argument, rule, "a URL with one", remedy))
     path, name = split_name(text)
     if is_glob(path):
-        return open_members(path, matches(path), name, argument, allowed)
+        return open_members(path, matches(path), name, argument, allowed, folders)
     opener = OPENERS.get(suffix(path))
     try:
         if is_url(path) and not opener and is_zarr(path):  # before status: a web server tells of no folders
@@ -167,8 +171,12 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = ()) -> Source:
     if entry.is_folder:
         if is_zarr(path):
             return numbers_only(open_zarr(path, name, argument, allowed), argument)
+        # links can lead to a folder on more ways than can ever be walked, and without an end to the folder itself
+        if not is_url(path) and (first := folders.setdefault(os.path.realpath(path), path)) != path:
+            rule = "have each of its folders once"
+            raise MalformedError(refusal(argument, rule, f"{path}, which is {first} again", "Remove that link."))
         shards = [member for member in members(path) if suffix(member) in (*OPENERS, ".zarr")]
-        return open_members(path, shards, name, argument, allowed)
+        return open_members(path, shards, name, argument, allowed, folders)
     check_ranges(path, entry.size)
     if opener is open_hdf:
         return numbers_only(open_hdf(path, name, argument, allowed), argument)
@@ -177,7 +185,9 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = ()) -> Source:
     return numbers_only(opener(path, name, argument), argument)
 
 
-def open_members(path: str, shards: list[str], name: str, argument: str, allowed: Sequence[str]) -> Source:
+def open_members(
+    path: str, shards: list[str], name: str, argument: str, allowed: Sequence[str], folders: dict[str, str]
+) -> Source:
     """The source of the shards of a folder or a glob; ValueError if there are none, or they are of several formats."""
     suffixes = sorted({suffix(shard) for shard in shards})
     if not shards:
@@ -194,7 +204,7 @@ def open_members(path: str, shards: list[str], name: str, argument: str, allowed
     fragment = f"#{name}" if name else ""
 
     def open_shard(shard: str) -> Source:
-        return open_path(f"{shard}{fragment}", argument, allowed)
+        return open_path(f"{shard}{fragment}", argument, allowed, folders)
 
     return open_shards(f"{path}{fragment}", shards, argument, open_shard)
 
