@@ -300,6 +300,29 @@ def test_losses_of_some_rows_that_are_others_are_refused_and_the_remedy_holds(fo
     np.testing.assert_array_equal(np.load("loss.npy"), expected)
 
 
+@pytest.mark.parametrize("kind", ["file", "pipe", "link to nothing"])
+@pytest.mark.parametrize("place", ["kept", "kept/manifest.json"])
+def test_a_state_that_is_no_directory_or_has_no_manifest_is_refused(folder, place, kind):
+    (folder / place).parent.mkdir(exist_ok=True)
+    make = {
+        "file": Path.mkdir if place.endswith("json") else Path.touch,
+        "pipe": os.mkfifo,
+        "link to nothing": lambda path: path.symlink_to("nothing"),
+    }
+    make[kind](folder / place)
+
+    got = r"(which is none|whose manifest\.json is no file)"
+    with pytest.raises(ValueError, match=rf"`state` must be a directory.*kept, {got}"):
+        plan("a.npy", "y.npy", OPTIONS, outputs=OUTPUTS)
+
+
+def test_a_state_in_the_place_of_a_file_is_an_output_that_cannot_be_written(folder):
+    (folder / "kept").touch()
+
+    with pytest.raises(WriteError, match=r"kept/a could not be written"):
+        plan("a.npy", "y.npy", OPTIONS, outputs=replace(OUTPUTS, state="kept/a"))
+
+
 def test_a_directory_that_another_run_is_using_is_refused(folder):
     def second(rows):
         with pytest.raises(WriteError, match=r"`state` must be a directory that no other run is using, got .*kept"):

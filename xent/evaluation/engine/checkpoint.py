@@ -127,7 +127,12 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
     folder = Path(os.path.abspath(directory))
     run = json.loads(json.dumps(facts))
     manifest = folder / MANIFEST
-    if manifest.exists():
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(refusal("state", "be a directory", f"{folder}, which is none", "Choose another one."))
+    if os.path.lexists(manifest):
+        if not manifest.is_file():  # reading a pipe may never end
+            rule, got = "be a directory of an earlier run", f"{folder}, whose {MANIFEST} is no file"
+            raise ValueError(refusal("state", rule, got, "Delete it, or choose another one."))
         try:
             kept = json.loads(manifest.read_text("utf-8"))
             kept = kept if isinstance(kept, dict) else {}
@@ -141,7 +146,8 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
         rule = "be a new directory, or one of an earlier run"
         raise ValueError(refusal("state", rule, f"{folder}, which holds other files", "Choose another one."))
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        with written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_whole(manifest, json.dumps(run, indent=2))
     return Store(str(folder))
 
