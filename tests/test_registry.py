@@ -40,6 +40,7 @@ BROKEN = {
     "bare-name": GOOD.replace('name="good"', 'name="bare", arrays="numpy"'),
     "system-exit": "raise SystemExit(3)",
     "cancelled": "import asyncio\nraise asyncio.CancelledError",
+    "generator-exit": "raise GeneratorExit",
     "skipped": "import pytest\npytest.skip(allow_module_level=True)",
     "mute": "class Mute(Exception):\n    def __str__(self):\n        raise SystemExit(4)\nraise Mute",
     "exits-in-hook": GOOD + "    raise SystemExit(5)\n",
@@ -343,7 +344,7 @@ def losses_beside():
 
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(3), asyncio.CancelledError(), pytest.skip.Exception("not here"), Mute()],
+    [SystemExit(3), asyncio.CancelledError(), GeneratorExit(), pytest.skip.Exception("not here"), Mute()],
     ids=lambda error: type(error).__name__,
 )
 @every_part
