@@ -451,6 +451,21 @@ CASES = [
         "one_hot: `num_classes` must be an int ≥ 1, got 0. Pass the number of classes.",
     ),
     (
+        lambda: xent.logsumexp(X, keepdims="no"),
+        TypeError,
+        "logsumexp: `keepdims` must be True or False, got 'no'. Pass one of the two.",
+    ),
+    (
+        lambda: xent.one_hot(Y, 3, on_value="1"),
+        TypeError,
+        "one_hot: `on_value` must be a number, got '1'. Pass a number.",
+    ),
+    (
+        lambda: xent.one_hot(Y, 3, dtype="int99"),
+        TypeError,
+        "one_hot: `dtype` must be a dtype of numpy that holds the values, got 'int99'. Leave it out for float32.",
+    ),
+    (
         lambda: xent.one_hot(Y, 3, axis=5),
         ValueError,
         "one_hot: `axis` must lie in [-2, 2) for the result of rank 2, got 5. Pass the class axis of the result.",

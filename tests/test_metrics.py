@@ -213,6 +213,17 @@ def test_a_row_that_is_nan_makes_every_mean_nan_that_it_is_in(logits, labels):
     [
         ({"top_k": 0}, ValueError, "`top_k` must be a whole number, at least 1, got 0"),
         ({"top_k": "ab"}, TypeError, "`top_k` must be an int, an iterable of ints, got 'ab'"),
+        *[({name: True}, TypeError, f"`{name}` must be an int, an iterable") for name in ("top_k", "ignore_index")],
+        ({"top_k": (1, True)}, TypeError, r"`top_k` must be an int, an iterable of ints, got \(1, True\)\. Pass 5,"),
+        ({"ignore_index": b"5"}, TypeError, "`ignore_index` must be an int, an iterable of ints, or None, got b'5'"),
+        *[
+            ({name: "no"}, TypeError, f"evaluate: `{name}` must be True or False, got 'no'. Pass one of the two.")
+            for name in ("by_class", "classwise", "zeros_ok", "overwrite", "fit_temperature")
+        ],
+        *[
+            ({"allow_outside": value}, TypeError, f"`allow_outside` must be folders, got {got}. Name a folder")
+            for value, got in ((5, 5), (None, None), ((5,), 5))
+        ],
         ({"bins": 0}, ValueError, "`bins` must be a whole number, at least 1, got 0"),
         ({"predicted_bytes": -1}, ValueError, "`predicted_bytes` must be a whole number, at least 1, got -1"),
         ({"clusters": np.zeros(3)}, ValueError, r"`clusters` must have shape \(507,\), one for each row, got float64"),

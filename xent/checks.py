@@ -179,6 +179,13 @@ def integer(value: Any) -> int:
     return operator.index(index)
 
 
+def flag(function: str, name: str, value: Any) -> bool:
+    """A flag is a bool, Python's or NumPy's."""
+    if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
+        return bool(value)
+    raise TypeError(f"{function}: `{name}` must be True or False, got {shown(value)}. Pass one of the two.")
+
+
 def shown(value: Any) -> str:
     """A value for a message: an array without its contents, all else as Python writes it."""
     is_array = hasattr(value, "shape") and hasattr(value, "dtype") and not is_real(value)
@@ -557,6 +564,22 @@ def classes(function: str, value: Any) -> None:
     if not is_count(value):
         remedy = number_remedy("int", "num_classes", value, "Pass the number of classes")
         raise ValueError(f"{function}: `num_classes` must be an int ≥ 1, got {shown(value)}. {remedy}.")
+
+
+def number(function: str, name: str, value: Any) -> None:
+    """A value is a plain number; a bool is one too."""
+    if not isinstance(value, numbers.Number) and not is_real(value):
+        remedy = number_remedy("float", name, value, "Pass a number")
+        raise TypeError(f"{function}: `{name}` must be a number, got {shown(value)}. {remedy}.")
+
+
+def unfit_dtype(function: str, labels: Array, dtype: Any) -> TypeError:
+    """The error of a dtype that is none of the labels' library, or does not hold the values."""
+    library = arrays.library(labels)
+    return TypeError(
+        f"{function}: `dtype` must be a dtype of {library} that holds the values, got {dtype!r}. "
+        "Leave it out for float32."
+    )
 
 
 def name(function: str, argument: str, value: Any) -> str | None:

@@ -61,6 +61,8 @@ def is_interrupt(error: BaseException) -> bool:
     codes = {getattr(handler, "__code__", None) for handler in handlers} - {None}
     # a context that an interrupt left between two steps of contextlib's: no frame but the catcher's own
     is_left = isinstance(error, GeneratorExit) and not (error.__traceback__ and error.__traceback__.tb_next)
-    return isinstance(error, KeyboardInterrupt | Interrupted) or is_left or any(
-        frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__)
+    return (
+        isinstance(error, KeyboardInterrupt | Interrupted)
+        or is_left
+        or any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
     )

@@ -45,8 +45,9 @@ def logsumexp(logits: Array, /, *, axis: int = -1, keepdims: bool = False) -> Ar
     >>> float(xent.logsumexp(np.asarray([0.0, 0.0])))
     0.6931471805599453
     """
+    keeps_axis = checks.flag("logsumexp", "keepdims", keepdims)
     value = calls.apply(LOGSUMEXP, logits, None, Options(axis))
-    return arrays.namespace(value).expand_dims(value, axis=axis) if keepdims else value
+    return arrays.namespace(value).expand_dims(value, axis=axis) if keeps_axis else value
 
 
 def softmax(logits: Array, /, *, axis: int = -1) -> Array:
@@ -137,7 +138,7 @@ def one_hot(
     Raises
     ------
     TypeError
-        If the labels are not an array of integers.
+        If the labels are not an array of integers, a value is no number, or ``dtype`` is unknown or does not hold them.
     ValueError
         If ``num_classes`` or ``axis`` does not fit.
 
@@ -152,6 +153,8 @@ def one_hot(
     checks.array_api("one_hot", "labels", labels)
     checks.labels_dtype("one_hot", labels)
     checks.classes("one_hot", num_classes)
+    checks.number("one_hot", "on_value", on_value)
+    checks.number("one_hot", "off_value", off_value)
     where = checks.class_axis("one_hot", axis, labels.ndim + 1, "the result")
     xp = arrays.namespace(labels)
     wide = targets.widen(xp, labels)
@@ -159,8 +162,11 @@ def one_hot(
     classes = xp.reshape(classes, tuple(num_classes if index == where else 1 for index in range(labels.ndim + 1)))
     # subtle: expand_dims would have Dask reshape, which takes a known number of labels
     hit = wide[(*(slice(None),) * where, None, ...)] == classes
-    dtype = xp.float32 if dtype is None else dtype
-    on, off = (xp.asarray(value, dtype=dtype, **device_of(xp, labels)) for value in (on_value, off_value))
+    wanted = xp.float32 if dtype is None else dtype
+    try:
+        on, off = (xp.asarray(value, dtype=wanted, **device_of(xp, labels)) for value in (on_value, off_value))
+    except (AttributeError, TypeError, ValueError) as error:  # each library has its own
+        raise checks.unfit_dtype("one_hot", labels, dtype) from error
     return xp.where(hit, on, off)
 
 

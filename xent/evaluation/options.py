@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from xent.checks import KINDS
+from xent.checks import KINDS, flag, integer
 
 POLICIES = ("error", "skip")
 CHUNK_BYTES = 64 * 2**20
@@ -57,11 +56,11 @@ class Options:
         plain = {  # Python's own types, which JSON can hold
             "top_k": ranks,
             "bins": int(self.bins),
-            "by_class": bool(self.by_class),
-            "classwise": bool(self.classwise),
+            "by_class": flag("evaluate", "by_class", self.by_class),
+            "classwise": flag("evaluate", "classwise", self.classwise),
             "predicted_bytes": None if self.predicted_bytes is None else int(self.predicted_bytes),
             "chunk_bytes": int(self.chunk_bytes),
-            "zeros_ok": bool(self.zeros_ok),
+            "zeros_ok": flag("evaluate", "zeros_ok", self.zeros_ok),
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
@@ -96,6 +95,9 @@ class Outputs:
     overwrite: bool = False
     state: Any = None
 
+    def __post_init__(self) -> None:
+        flag("evaluate", "overwrite", self.overwrite)
+
 
 def ignored_labels(ignore_index: int | Iterable[int] | None) -> tuple[int, ...]:
     """The labels that ``ignore_index`` names; none for None."""
@@ -109,18 +111,22 @@ def ranks_of(top_k: int | Iterable[int]) -> tuple[int, ...]:
 
 def folders_of(allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     """The real paths of the folders that ``allow_outside`` names; TypeError or ValueError if one is no folder."""
-    folders = (allow_outside,) if isinstance(allow_outside, str | os.PathLike) else tuple(allow_outside)
+    is_one = isinstance(allow_outside, str | bytes | os.PathLike) or not isinstance(allow_outside, Iterable)
+    folders: tuple[Any, ...] = (allow_outside,) if is_one else tuple(allow_outside)  # type: ignore[arg-type]
+    remedy = "Name a folder in which parts of the set may lie."
     for folder in folders:
+        if not isinstance(folder, str | os.PathLike):
+            raise TypeError(f"evaluate: `allow_outside` must be folders, got {folder!r}. {remedy}")
         if not os.path.isdir(folder):
-            message = f"evaluate: `allow_outside` must be folders, got {os.fspath(folder)!r}."
-            raise ValueError(f"{message} Name a folder in which parts of the set may lie.")
+            raise ValueError(f"evaluate: `allow_outside` must be folders, got {os.fspath(folder)!r}. {remedy}")
     return tuple(os.path.realpath(folder) for folder in folders)
 
 
 def _integers(argument: str, value: int | Iterable[int], remedy: str) -> tuple[int, ...]:
     """One integer, or several, as a tuple."""
     try:
-        return tuple(map(operator.index, value if isinstance(value, Iterable) else (value,)))
+        several = value if isinstance(value, Iterable) and not isinstance(value, bytes) else (value,)
+        return tuple(map(integer, several))
     except TypeError as error:
         none = ", or None" if argument == "ignore_index" else ""
         message = f"evaluate: `{argument}` must be an int, an iterable of ints{none}, got {value!r}."
@@ -129,7 +135,7 @@ def _integers(argument: str, value: int | Iterable[int], remedy: str) -> tuple[i
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless the value is one of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         rule = f"must be one of {', '.join(map(repr, choices))}, got {value!r}"
         raise ValueError(f"evaluate: `{argument}` {rule}. The default is {choices[0]!r}.")
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import xent
+from xent.checks import flag
 from xent.evaluation.engine.checkpoint import Store, held, open_store
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.memory import largest_chunk
@@ -318,6 +319,7 @@ def plan(
     fit_temperature: bool = False,
 ) -> Pass:
     """The plan of :func:`evaluate`; only headers are read, and errors are those of before any work."""
+    fit_temperature = flag("evaluate", "fit_temperature", fit_temperature)
     allowed = options.allow_outside
     opened, truth = open_source(predictions, "predictions", allowed), open_source(labels, "labels", allowed)
     check_pair(opened, truth)
