@@ -1,5 +1,6 @@
 """The command line: what it prints where, and its exit codes."""
 
+import gc
 import importlib
 import io
 import json
@@ -328,6 +329,33 @@ def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
     result = run("evaluate", "x.npy", "y.npy", "--scheduler", "tcp://127.0.0.1:9")
 
     assert result.exit_code == 4 and "tcp://127.0.0.1:9" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("tcp://u:SECRET@127.0.0.1:1", "tcp://127.0.0.1:1 (its address is malformed)"),
+        ("tcp://127.0.0.1:1?token=SECRET", "tcp://127.0.0.1:1?… (its address is malformed)"),
+        ("tls://tok:SECRET@h", "tls://h (its address is malformed)"),
+        ("tls://SECRET@127.0.0.1:1", "tls://127.0.0.1:1 (TLS expects"),
+    ],
+)
+@pytest.mark.parametrize("is_in_file", [False, True], ids=["address", "file"])
+def test_a_scheduler_that_cannot_be_is_one_line_without_its_secret(files, monkeypatch, address, shown, is_in_file):
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
+    statuses = []  # of each client as it is let go: one that is open by then waits for a loop that has ended
+    gc.collect()  # those of other tests
+    let_go = distributed.Client.__del__
+    monkeypatch.setattr(distributed.Client, "__del__", lambda self: (statuses.append(self.status), let_go(self))[0])
+    (files / "s.json").write_text(json.dumps({"address": address}))
+    result = run("evaluate", "x.npy", "y.npy", "-q", "--scheduler", "s.json" if is_in_file else address)
+    exit_code, text = result.exit_code, result.stderr
+    del result
+    gc.collect()
+
+    assert exit_code == 4 and text.count("\n") == 1 and "SECRET" not in text
+    assert "s.json (" in text if is_in_file else f"got {shown}" in text
+    assert statuses == ["closed"]
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from xent.evaluation.engine.tasks import Job, run_chunk
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.state import merge_all
 from xent.optional import require
+from xent.text import shown_path, shown_text
 
 CONNECT_SECONDS = 10
 RETRIES = 2
@@ -232,11 +233,16 @@ def connect(scheduler: Any) -> Iterator[Any]:
         target = {"scheduler_file": text}
     else:
         raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {text!r}. None is threads.")
+    client = library.Client.__new__(library.Client)
     try:
-        client = library.Client(**target, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
-        rule = f"must be the address or the file of a running scheduler, got {text} ({error})"
-        raise ConnectionError(f"evaluate: `scheduler` {rule}. Start one with: dask scheduler") from error
+        # subtle: a client whose start fails is not handed over, and is open still; its __del__ would wait for the loop
+        client.__init__(**target, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TypeError, ValueError) as error:
+        client.close()
+        # the text of a ValueError holds the address in parts, of which none can be told to be a secret
+        reason = "its address is malformed" if isinstance(error, ValueError) else shown_text(str(error))
+        rule = f"must be the address or the file of a running scheduler, got {shown_path(text)} ({reason})"
+        raise ConnectionError(f"evaluate: `scheduler` {rule}. Start one with: dask scheduler") from None
     try:
         yield client
     finally:
