@@ -122,6 +122,31 @@ def test_half_precision_is_read_as_it_is(dtype):
     assert np.array_equal(values, xent.sparse_cross_entropy(narrow.astype("float32"), jnp.asarray(labels)))
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")  # of JAX, without a plugin too
+def test_float64_without_x64_is_computed_as_jax_does():
+    x, labels, _ = batch(5, 29, "float64")
+    with jax.enable_x64(True):
+        wide = jnp.asarray(x)
+    values, slopes = xent.value_and_grad(xent.sparse_cross_entropy)(wide, jnp.asarray(labels))
+    with xent.using(kernel="generic"):
+        expected = xent.sparse_cross_entropy(wide, jnp.asarray(labels))
+
+    assert wide.dtype == "float64"
+    assert values.dtype == expected.dtype and np.allclose(values, expected, rtol=1e-6)
+    assert np.allclose(slopes, xent.value_and_grad(xent.sparse_cross_entropy)(x, labels)[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2,), (7, 10), (33, 65)])
+def test_float64_with_x64_has_the_bits_of_the_kernel_for_numpy(shape):
+    x = np.random.default_rng(0).standard_normal(shape)
+    labels = np.zeros(shape[:-1], np.int64)
+    with jax.enable_x64(True):
+        values, kernels = served(jax.jit(xent.sparse_cross_entropy), jnp.asarray(x), jnp.asarray(labels))
+
+    assert kernels == [KERNEL] and values.dtype == "float64"
+    assert np.array_equal(values, xent.sparse_cross_entropy(x, labels))
+
+
 def test_what_is_exported_needs_no_plugin():
     x, labels, _ = batch(4, 50)
     exported = jax.export.export(jax.jit(xent.sparse_cross_entropy))(jnp.asarray(x), jnp.asarray(labels))

@@ -51,7 +51,8 @@ def simplest(logits: Array, targets: Array, *scale: Array, on: float, off: float
 
 def widened(array: Array) -> Array:
     """The array in the dtype in which it is computed."""
-    return array.astype(fold.compute_dtype(jnp, array.dtype))
+    wide = fold.compute_dtype(jnp, array.dtype)
+    return array if array.dtype == wide else array.astype(wide)
 
 
 @functools.cache
@@ -75,8 +76,9 @@ def primitive_of(kernel: Any, method: str) -> Primitive:
 
     def on_processor(context: Any, *operands: Any, **options: float) -> Any:
         logits = context.avals_in[0]
-        is_static = all(isinstance(size, int) for size in logits.shape)
-        if context.module_context.lowering_parameters.for_export or not is_static or 0 in logits.shape:
+        if context.module_context.lowering_parameters.for_export or not fits_target(
+            context.avals_in, context.avals_out
+        ):
             return stand_in(context, *operands, **options)
         attributes = {name: np.float64(value) for name, value in options.items()}
         name = target_name(kernel, method, logits.dtype.name)
@@ -85,6 +87,22 @@ def primitive_of(kernel: Any, method: str) -> Primitive:
 
     mlir.register_lowering(call, on_processor, platform="cpu")
     return call
+
+
+def fits_target(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Whether arrays of these shapes and dtypes are what a target takes and writes; it looks at no dtype itself."""
+    logits, targets, *scale = inputs
+    wide = np.float64 if logits.dtype == np.float64 else np.float32
+    # subtle: an array of float64 may be there without x64, and what JAX makes of it is float32
+    floats = [*scale, outputs[0], *([targets] if targets.ndim == logits.ndim else [])]
+    labels = [targets.dtype] if targets.ndim < logits.ndim else []
+    is_static = all(isinstance(size, int) and size > 0 for size in logits.shape)
+    return (
+        is_static
+        and all(array.dtype == wide for array in floats)
+        and all(dtype in (np.int32, np.int64) for dtype in labels)
+        and all(array.dtype == logits.dtype for array in outputs[1:])
+    )
 
 
 @functools.cache
