@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import xent
+from xent.cli import main
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.engine.memory import table_bytes, waiting_states
 from xent.evaluation.options import Keys, Options
@@ -76,6 +78,28 @@ def test_what_grows_with_classes_slices_and_clusters_is_in_the_plan():
     assert tables["many"] > none + 1000 * 1000  # a thousand slices of a kilobyte
     assert none < table_bytes(planned(by_class=True), 2) < table_bytes(planned(classwise=True), 2)
     assert table_bytes(planned(classwise=True), 2) < table_bytes(planned(classwise=True), 8)
+
+
+def test_tables_that_no_memory_holds_are_refused_before_the_work():
+    message = (
+        r"`bins` must have tables that fit .* got 65,536 for each of 5,000,000 classes with .*Pass fewer, or leave"
+    )
+    predictions, labels = np.broadcast_to(np.float32(0), (2, 5_000_000)), np.zeros(2, int)
+    with pytest.raises(ValueError, match=message):
+        plan(predictions, labels, Options(classwise=True, bins=2**16))
+
+    assert plan(predictions, labels, Options(bins=2**16)).tasks and plan(predictions, labels, Options(classwise=True))
+
+
+def test_the_command_names_the_options_of_tables_that_do_not_fit(folder, monkeypatch):
+    arguments = ["evaluate", str(folder / "x.npy"), str(folder / "y.npy"), "-q", "--classwise", "--bins"]
+    monkeypatch.setattr("xent.evaluation.engine.memory.machine_bytes", lambda: 10_000)
+    (refused, done) = (CliRunner().invoke(main, [*arguments, bins]) for bins in ("105", "104"))
+
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1 and done.exit_code == 0
+    assert (
+        "`--bins` must have tables that fit into memory" in refused.stderr and "leave out --classwise" in refused.stderr
+    )
 
 
 def test_no_more_states_wait_than_there_are_chunks():

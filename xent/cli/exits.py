@@ -28,7 +28,18 @@ UNSOUND, BAD_INPUT, BAD_DATA, UNAVAILABLE, FAULT = 1, 2, 3, 4, 70
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 OPTIONS = "|".join(
     (
-        *("kind", "slices", "clusters", "ignore_index", "on_bad_label", "on_error", "top_k", "bins", "tail"),
+        *(
+            "kind",
+            "slices",
+            "clusters",
+            "ignore_index",
+            "on_bad_label",
+            "on_error",
+            "top_k",
+            "bins",
+            "classwise",
+            "tail",
+        ),
         *("predicted_bytes", "per_example", "state", "chunk_bytes", "scheduler", "allow_outside", "zeros_ok"),
     )
 )

@@ -18,7 +18,7 @@ import xent
 from xent.checks import flag
 from xent.evaluation.engine.checkpoint import Store, held, open_store
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
-from xent.evaluation.engine.memory import largest_chunk
+from xent.evaluation.engine.memory import check_fits, largest_chunk
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
@@ -325,6 +325,7 @@ def plan(
     check_pair(opened, truth)
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
+    check_fits(opened.shape[1], options)
     sources = {"predictions": opened, "labels": truth, **open_keys(opened, keys._asdict(), allowed)}
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     bounds = opened.bounds(options.chunk_bytes)

@@ -5,17 +5,24 @@ Measured in `benchmarks/results/scale.md` and by `tests/test_memory_plan.py`. Le
 
 from __future__ import annotations
 
+import math
+import os
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from xent.evaluation.sources.messages import refusal
 from xent.evaluation.statistics.classwise import block_rows
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.evaluate_pass import Planned
+    from xent.evaluation.options import Options
     from xent.evaluation.sources.source import Source
 
 RESIDENT_BYTES = 300 * 10**6
 """Of a process beside its chunks: Python, NumPy, Dask, a kernel's code."""
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux tells the limit of a container, of either version."""
 MERGED_AT_ONCE = 16
 """How many states one task merges."""
 TASK_BYTES = 4_000
@@ -60,9 +67,34 @@ def table_bytes(planned: Planned, threads: int) -> int:
     if options.by_class:
         total += kept(min(rows, classes), GROUP_BYTES)
     if options.classwise:
-        sums = 4 * 8 * classes * options.bins
+        sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6
     return total
+
+
+def classwise_bytes(classes: int, bins: int) -> int:
+    """The bytes of the sums of one state by class and bin, whatever its rows are."""
+    return 4 * 8 * classes * bins
+
+
+def machine_bytes() -> float:
+    """The memory of this machine, or of the group that the system lets this process have; infinite if unknown."""
+    limits = [math.inf]
+    if hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in CGROUP_LIMITS:
+        with suppress(OSError, ValueError), open(path, encoding="ascii") as file:  # "max" is no limit
+            limits.append(int(file.read()))
+    return min(limits)
+
+
+def check_fits(classes: int, options: Options) -> None:
+    """Raise ValueError where the sums by class and bin alone, which the caller gets, are more than the memory."""
+    needed, there = classwise_bytes(classes, options.bins), machine_bytes()
+    if options.classwise and needed > there:
+        rule = f"have tables that fit into memory, of {there / 1e9:,.3g} GB"
+        got = f"{options.bins:,} for each of {classes:,} classes with classwise=True, {needed / 1e9:,.3g} GB"
+        raise ValueError(refusal("bins", rule, got, "Pass fewer, or leave out classwise=True."))
 
 
 def waiting_states(tasks: int, threads: int) -> int:
