@@ -199,12 +199,12 @@ xent.explain(xent.sparse_cross_entropy, x, y)  # all is imported
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 cache_of, begun = c.cache_of, []
 
-def slow(function):
+def slow(function, name):
     begun.append(threading.current_thread() is threading.main_thread())
     if len(begun) == 1:
         signal.setitimer(signal.ITIMER_REAL, 0.01)
     time.sleep(0.1)  # an interrupt of the thread that compiles would end it
-    return cache_of(function)
+    return cache_of(function, name)
 
 c.cache_of = slow
 try:
@@ -259,3 +259,12 @@ def test_warming_says_in_one_sentence_that_numba_compiles_nothing():
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith("error: Numba compiles nothing: NUMBA_DISABLE_JIT is set.\n")
+
+
+def test_processes_that_compile_at_once_leave_each_loop_its_own_code(tmp_path):
+    """Files are named by what is compiled, for two processes may count alike."""
+    run("import xent_numba.compiled as c; c.warm(['float16'])", NUMBA_CACHE_DIR=str(tmp_path))
+    indices = [path.stem for path in tmp_path.rglob("*.nbi")]
+
+    assert indices and all("float16" in index for index in indices)
+    assert len(list(tmp_path.rglob("*.nbc"))) == len(indices)

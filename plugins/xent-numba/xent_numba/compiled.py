@@ -100,9 +100,23 @@ class LoopCacheImpl(caching.CompileResultCacheImpl):
 
 
 class LoopCache(caching.FunctionCache):
-    """Numba's cache; with damaged files or a full disk it loads and saves nothing instead of raising."""
+    """Numba's cache of one compilation of a function, in files of its own.
+
+    Numba keeps all compilations of a function under one index. Two processes that compile at once then may give the
+    number of one compilation to the code of another, which is found by the index and is wrong code. With damaged files
+    or a full disk nothing is loaded or saved, and nothing raised.
+    """
 
     _impl_class = LoopCacheImpl
+
+    def __init__(self, function: Callable[..., Any], name: str):
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = caching.IndexDataCacheFile(self._cache_path, f"{self._impl.filename_base}-{name}", stamp)
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        """The key in the index: not of what a function closes over, loops among it, which have no name that lasts."""
+        return signature, codegen.magic_tuple()
 
     def load_overload(self, *arguments: Any) -> Any:
         try:
@@ -115,33 +129,11 @@ class LoopCache(caching.FunctionCache):
             super().save_overload(*arguments)
 
 
-class HandlerCache(LoopCache):
-    """The cache of one C function among several that one Python function makes: its name tells them apart.
-
-    Numba would tell them by what they close over, loops among it, which it cannot recognise in another process.
-    """
-
-    def __init__(self, function: Callable[..., Any], name: str):
-        super().__init__(function)
-        self.name = name
-
-    def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return signature, codegen.magic_tuple(), self.name
-
-    @classmethod
-    def named(cls, function: Callable[..., Any], name: str) -> HandlerCache | None:
-        """The cache of the C function of that name; None if no folder can be written."""
-        try:
-            return cls(function, name)
-        except RuntimeError:
-            return None
-
-
 @functools.cache
-def cache_of(function: Callable[..., Any]) -> LoopCache | None:
-    """The cache of a loop's machine code; None if no folder can be written."""
+def cache_of(function: Callable[..., Any], name: str = "") -> LoopCache | None:
+    """The cache of a function compiled under that name; None if no folder can be written."""
     try:
-        return LoopCache(function)
+        return LoopCache(function, name)
     except RuntimeError:
         return None
 
@@ -166,7 +158,7 @@ def compile_loop(function: Callable[..., Any], dtype: str, soft: bool) -> None:
     with lock:
         if key not in compiled_loops:
             dispatcher = numba.njit(**FLAGS)(function)
-            cache = cache_of(function)
+            cache = cache_of(function, f"{dtype}-{'soft' if soft else 'labels'}")
             if cache is not None:
                 dispatcher._cache = cache
             loop = dispatcher.compile(signatures(dtype, soft)[function])

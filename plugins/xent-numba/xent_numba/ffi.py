@@ -23,7 +23,7 @@ from numba.core import ccallback
 
 from . import columns, row_gradients, rows
 from .blocks import FEW_CLASSES, THREAD_ELEMENTS
-from .compiled import FLAGS, HandlerCache, in_compiled_code
+from .compiled import FLAGS, cache_of, in_compiled_code
 from .frames import (
     MAJOR,
     address_of_task,
@@ -243,7 +243,7 @@ def register(name: str, op: str, method: str, dtype: str) -> None:
             return
         handler = handler_of(method, dtype, op == "dense")
         compiled = ccallback.CFunc(handler, ((types.int64,), types.int64), {}, dict(FLAGS))
-        cache = HandlerCache.named(handler_of, name)
+        cache = cache_of(handler_of, name)
         if cache is not None:
             compiled._cache = cache
         compiled.compile()
