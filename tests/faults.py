@@ -64,13 +64,12 @@ def interrupted_calls(rng, interrupts=1):
     with xent.using(threads=3):
         for moment in moments:
             try:
-                signal.setitimer(signal.ITIMER_REAL, moment, 1.0)  # again, for a callback may swallow one
+                signal.setitimer(signal.ITIMER_REAL, moment)
                 while True:
                     xent.sparse_cross_entropy(x, y)
                     xent.value_and_grad(xent.sparse_cross_entropy)(x, y)
             except KeyboardInterrupt:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+                pass
         sys.exit(xent.sparse_cross_entropy(x, y).tobytes() != expected)
 
 
