@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
@@ -20,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.columns import Rows, arrow, choose, dtype_of, is_list, matching, rows_of, shape_of
-from xent.evaluation.sources.messages import ReadError, reader_error, reading, refusal
+from xent.evaluation.sources.messages import ReadError, reading, refusal
 from xent.evaluation.sources.source import FileSource, Source, nearest_edge
-from xent.evaluation.sources.storage import Stamp, check_unchanged, is_url, open_file, path_or_file, status
+from xent.evaluation.sources.storage import Stamp, check_unchanged, header_of, is_url, path_or_file, status
 from xent.optional import require
 
 ARROW_MAGIC = b"ARROW1\0\0"
@@ -167,19 +166,6 @@ def open_arrow(path: str, name: str, argument: str) -> ArrowSource:
 def parquet() -> Any:
     """The module pyarrow.parquet."""
     return require("pyarrow.parquet", "parquet", "a Parquet file")
-
-
-@contextmanager
-def header_of(path: str, argument: str, magic: bytes | tuple[bytes, ...], what: str) -> Iterator[None]:
-    """Raise an error that names the file for whatever pyarrow raises at a header that is truncated or corrupt."""
-    try:
-        yield
-    except (ReadError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        with open_file(path) as file:
-            known = file.read(8).startswith(magic)
-        raise reader_error(path, argument, error, known=known, what=what) from error
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.hdf5_parts import Walk, check_written, opened
-from xent.evaluation.sources.messages import ReadError, reader_error, reading, select_array
+from xent.evaluation.sources.messages import reading, select_array
 from xent.evaluation.sources.source import TEXT, FileSource, check_piece, nearest_multiple
-from xent.evaluation.sources.storage import Stamp, check_unchanged, open_file, status
+from xent.evaluation.sources.storage import Stamp, check_unchanged, header_of, status
 from xent.optional import require
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -48,7 +47,7 @@ class HdfSource(FileSource):
 
     def check_complete(self, *, zeros_ok: bool = False) -> int:
         """Raise ReadError if a part was never written: unlike zarr, HDF5 leaves out no chunk of zeros by itself."""
-        with header_of(self.file, "hdf5"):
+        with header_of(self.file, "hdf5", HDF5_MAGIC, "an HDF5 file"):
             for part in Walk("hdf5", self.allowed).parts(self.file, self.name):
                 check_written(part, self.path if part.path == self.file else f"{part.path}#{part.name}")
         return 0
@@ -68,14 +67,14 @@ def open_hdf(path: str, name: str, argument: str, allowed: Sequence[str] = ()) -
     """A dataset of an HDF5 file, of which only the metadata has been read; its parts may lie in `allowed` too."""
     h5py = require("h5py", "hdf5", "an HDF5 file")
     names: list[str] = []
-    with header_of(path, argument):
+    with header_of(path, argument, HDF5_MAGIC, "an HDF5 file"):
         parts = [*facts_of(Walk(argument, allowed), path, name)] if name else []
         if not parts:
             with opened(path) as hierarchy:
                 hierarchy.visititems(lambda key, item: names.append(key) if isinstance(item, h5py.Dataset) else None)
     if not parts:
         name = select_array(names, name, path, argument)
-        with header_of(path, argument):
+        with header_of(path, argument, HDF5_MAGIC, "an HDF5 file"):
             parts = [*facts_of(Walk(argument, allowed), path, name)]
     file, found, shape, dtype, chunks = parts[0]
     if chunks:
@@ -92,16 +91,3 @@ def facts_of(walk: Walk, path: str, name: str) -> Iterator[tuple[str, str, tuple
         dataset = part.dataset
         is_text = h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.hasobject
         yield part.path, part.name, dataset.shape or (), TEXT if is_text else dataset.dtype, dataset.chunks
-
-
-@contextmanager
-def header_of(path: str, argument: str) -> Iterator[None]:
-    """Raise an error that names the file for whatever h5py raises at metadata that are truncated or corrupt."""
-    try:
-        yield
-    except (ReadError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        with open_file(path) as file:
-            known = file.read(8) == HDF5_MAGIC
-        raise reader_error(path, argument, error, known=known, what="an HDF5 file") from error

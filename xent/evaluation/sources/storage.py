@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from xent.evaluation.sources.boundary import check_regular
-from xent.evaluation.sources.messages import MalformedError, ReadError, ServerError, is_of_a_network
+from xent.evaluation.sources.messages import MalformedError, ReadError, ServerError, is_of_a_network, reader_error
 from xent.optional import require
 from xent.text import shown_path, shown_text
 
@@ -255,3 +255,16 @@ def check_system(system: Any, path: str) -> None:
         if "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol):
             raise MalformedError(f"evaluate: {path} is a local path, written as a URL. Pass it without its protocols.")
         system = getattr(system, "fs", None)
+
+
+@contextmanager
+def header_of(path: str, argument: str, magic: bytes | tuple[bytes, ...], what: str) -> Iterator[None]:
+    """Raise an error that names the file for whatever a reader raises at a header that is truncated or corrupt."""
+    try:
+        yield
+    except (ReadError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        with open_file(path) as file:
+            known = file.read(8).startswith(magic)
+        raise reader_error(path, argument, error, known=known, what=what) from error
