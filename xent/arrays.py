@@ -32,9 +32,9 @@ def library(array: Array) -> str:
     root = type(array).__module__.partition(".")[0]
     if root in COMPAT or root in ALIASES:
         return ALIASES.get(root, root)
-    for base in type(array).__mro__[1:]:  # a subclass of a torch Parameter, or of numpy's arrays
+    for base in type(array).__mro__[1:]:  # a subclass of a torch Parameter, of numpy's arrays or of its scalars
         name = base.__module__.partition(".")[0]
-        if name in ("torch", "jax", "jaxlib") or (name == "numpy" and base.__name__ == "ndarray"):
+        if name in ("torch", "jax", "jaxlib") or (name == "numpy" and base.__name__ in ("ndarray", "generic")):
             return ALIASES.get(name, name)
     return root
 

@@ -268,3 +268,23 @@ def test_processes_that_compile_at_once_leave_each_loop_its_own_code(tmp_path):
 
     assert indices and all("float16" in index for index in indices)
     assert len(list(tmp_path.rglob("*.nbc"))) == len(indices)
+
+
+COMPILE_A_TARGET = "import xent_numba.ffi as f; f.ffi_target('sparse', 'loss', '{dtype}')"
+CALL_BOTH_TARGETS = """
+import jax, jax.numpy as jnp, xent
+from xent_numba import ffi
+ffi.ffi_target("sparse", "loss", "bfloat16"), ffi.ffi_target("sparse", "loss", "float16")
+for dtype in ("bfloat16", "float16"):
+    x, y = jnp.asarray([[0.0, 1.0, 2.0]], dtype), jnp.asarray([0])
+    print(xent.explain(xent.sparse_cross_entropy, x, y).kernel, xent.sparse_cross_entropy(x, y))
+"""
+
+
+def test_targets_that_two_processes_compiled_stay_apart_in_a_third(tmp_path):
+    pytest.importorskip("jax", reason="the targets are JAX's")
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for dtype in ("bfloat16", "float16"):
+        run(COMPILE_A_TARGET.format(dtype=dtype), **environment)
+
+    assert run(CALL_BOTH_TARGETS, **environment).splitlines() == ["numba-ffi [2.407606]"] * 2

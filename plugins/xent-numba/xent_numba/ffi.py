@@ -56,8 +56,28 @@ TASK_BYTES = 14 * 8
 MEMORY = {"float16": np.int16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
 
 
-def works(dtype: str, soft: bool) -> dict[str, Callable[[int, int, int], None]]:
+def part_of(target: str) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator for a function of one target, compiled under a name of its own.
+
+    subtle: Numba tells functions of one name and one signature apart by a number that counts in each process. Two that
+    were cached by two processes may have the same one, and a process that loads both would run one for the other.
+    """
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        return njit(**FLAGS)(named_for(target, function))
+
+    return compiled
+
+
+def named_for(target: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, whose symbol now has the target's name in it."""
+    function.__qualname__ = f"{target}.{function.__name__}"
+    return function
+
+
+def works(target: str, dtype: str, soft: bool) -> dict[str, Callable[[int, int, int], None]]:
     """For each method, work(task, first, stop), which computes the rows in [first, stop) of a task."""
+    part = part_of(target)
     memory, wide = MEMORY[dtype], np.float64 if dtype == "float64" else np.float32
     item, wide_item = np.dtype(memory).itemsize, np.dtype(wide).itemsize
     column_loss = in_compiled_code(columns.loss, dtype, soft)
@@ -65,7 +85,7 @@ def works(dtype: str, soft: bool) -> dict[str, Callable[[int, int, int], None]]:
     fold, finish_loss = in_compiled_code(rows.fold, dtype, soft), in_compiled_code(rows.finish_loss, dtype)
     fold_and_gradient = in_compiled_code(row_gradients.fold_and_gradient, dtype, soft)
 
-    @njit(**FLAGS)
+    @part
     def labels_of(task, first, stop):
         """The labels of some rows, int64."""
         address, item_bytes = load_int64(task + TARGETS), load_int64(task + LABEL_BYTES)
@@ -76,36 +96,36 @@ def works(dtype: str, soft: bool) -> dict[str, Callable[[int, int, int], None]]:
             labels[row - first] = load_int32(address + 4 * row)
         return labels
 
-    @njit(**FLAGS)
+    @part
     def soft_targets_of(task, first, stop):
         """The soft targets of some rows."""
         classes = load_int64(task + CLASSES)
         return array_at(load_int64(task + TARGETS) + first * classes * wide_item, (stop - first, classes), wide)
 
-    @njit(**FLAGS)
+    @part
     def nan_at_label(labels, classes, losses):
         """Writes NaN where a label is outside the classes."""
         for row in range(len(labels)):
             if labels[row] < 0 or labels[row] >= classes:
                 losses[row] = np.nan
 
-    @njit(**FLAGS)
+    @part
     def nan_at_no_target(targets, classes, losses):
         """Nothing: soft targets have no class."""
 
     targets_of, nan_out_of_range = (soft_targets_of, nan_at_no_target) if soft else (labels_of, nan_at_label)
 
-    @njit(**FLAGS)
+    @part
     def as_grid(array):
         return array.reshape((array.shape[0], array.shape[1], 1))
 
-    @njit(**FLAGS)
+    @part
     def same(array):
         return array
 
     as_grid_targets = as_grid if soft else same
 
-    @njit(**FLAGS)
+    @part
     def loss(task, first, stop):
         count, classes, on, off = (
             stop - first,
@@ -125,7 +145,7 @@ def works(dtype: str, soft: bool) -> dict[str, Callable[[int, int, int], None]]:
             finish_loss(table, parts, 0, count, losses)
         nan_out_of_range(targets, classes, losses)
 
-    @njit(**FLAGS)
+    @part
     def loss_and_gradient(task, first, stop):
         count, classes, on, off = (
             stop - first,
@@ -152,12 +172,13 @@ def works(dtype: str, soft: bool) -> dict[str, Callable[[int, int, int], None]]:
     return {"loss": loss, "loss_and_gradient": loss_and_gradient}
 
 
-def handler_of(method: str, dtype: str, soft: bool) -> Callable[[int], int]:
+def handler_of(target: str, method: str, dtype: str, soft: bool) -> Callable[[int], int]:
     """What XLA calls, to be compiled: the whole of one call, the rows shared among XLA's threads."""
-    work, item = works(dtype, soft)[method], np.dtype(MEMORY[dtype]).itemsize
+    part = part_of(target)
+    work, item = works(target, dtype, soft)[method], np.dtype(MEMORY[dtype]).itemsize
     writes_gradient = method == "loss_and_gradient"
 
-    @njit(**FLAGS)
+    @part
     def run(task):
         """Takes shares of the rows until none is left."""
         shares, count = load_int64(task + SHARES), load_int64(task + ROWS)
@@ -167,7 +188,7 @@ def handler_of(method: str, dtype: str, soft: bool) -> Callable[[int], int]:
             atomic_add(task + DONE, 1)
             share = atomic_add(task + NEXT, 1)
 
-    @njit(**FLAGS)
+    @part
     def release(task):
         """Frees a task if no other thread holds it."""
         if atomic_add(task + HOLDERS, -1) == 1:
@@ -177,7 +198,7 @@ def handler_of(method: str, dtype: str, soft: bool) -> Callable[[int], int]:
         run(task)
         release(task)
 
-    address = address_of_task(run_and_release)
+    address = address_of_task(named_for(target, run_and_release))
 
     def handler(frame):
         if answers_metadata(frame):
@@ -218,7 +239,7 @@ def handler_of(method: str, dtype: str, soft: bool) -> Callable[[int], int]:
         release(task)
         return 0
 
-    return handler
+    return named_for(target, handler)
 
 
 lock = threading.Lock()
@@ -241,7 +262,7 @@ def register(name: str, op: str, method: str, dtype: str) -> None:
     with lock:
         if name in targets:
             return
-        handler = handler_of(method, dtype, op == "dense")
+        handler = handler_of(name, method, dtype, op == "dense")
         compiled = ccallback.CFunc(handler, ((types.int64,), types.int64), {}, dict(FLAGS))
         cache = cache_of(handler_of, name)
         if cache is not None:
