@@ -28,7 +28,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-WHEEL := dist/xent-$(VERSION)-py3-none-any.whl
+WHEEL := dist/xent_array-$(VERSION)-py3-none-any.whl
 # subtle: the folders are listed beside the files, because a file that is deleted shows only there.
 SOURCES := $(shell find xent -name __pycache__ -prune -o \( -type d -o -type f \) -print)
 

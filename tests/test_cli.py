@@ -320,7 +320,7 @@ def test_a_missing_package_exits_with_4_and_names_the_extra(files, monkeypatch, 
     result = run("evaluate", "x.zarr" if module == "zarr" else "x.npy", "y.npy")
 
     assert result.exit_code == 4 and result.stderr.count("\n") == 1
-    assert f"needs {module}, which is not installed" in result.stderr and f"'xent[{extra}]'" in result.stderr
+    assert f"needs {module}, which is not installed" in result.stderr and f"'xent-array[{extra}]'" in result.stderr
 
 
 def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
@@ -1054,7 +1054,7 @@ def test_help_imports_neither_numpy_nor_dask():
 def test_a_command_line_without_click_says_what_to_install():
     result = in_a_new_process("import sys\nsys.modules['click'] = None\nimport xent.cli")
 
-    assert result.returncode == 4 and result.stderr.count("\n") == 1 and "'xent[cli]'" in result.stderr
+    assert result.returncode == 4 and result.stderr.count("\n") == 1 and "'xent-array[cli]'" in result.stderr
 
 
 @pytest.mark.slow

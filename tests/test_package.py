@@ -4,6 +4,8 @@ import importlib.metadata
 import importlib.resources
 import os
 import pkgutil
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -94,6 +96,76 @@ def test_the_type_annotations_are_shipped() -> None:
     assert importlib.resources.files("xent").joinpath("py.typed").is_file()
 
 
+# -------------------- the name that it is installed by
+
+ROOT = Path(__file__).parents[1]
+TEXT = {".py", ".md", ".toml", ".yml", ".txt", ".html", ".cff", ".css", ""}
+OTHER_NAMES = re.compile(
+    r"""xent\[ | \bxent\s*[<>=!~]=\s*[0-9] | pip\ (install|uninstall)[^\n`#]*["'\s]xent(?=["'`\s]|$) """
+    r"""| metadata\.\w+\("xent"\) | \bxent-[0-9]""",
+    re.VERBOSE,
+)
+SPEAKS_OF_IT = {"xent/distribution.py", "tests/test_package.py"}
+
+
+def other_names(text: str) -> list[str]:
+    """Where a text asks for a distribution by the package's name."""
+    return [match[0] for match in OTHER_NAMES.finditer(text)]
+
+
+@pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="the project's texts are not beside the tests")
+def test_every_requirement_message_and_page_says_the_name_of_the_distribution() -> None:
+    folders = ("xent", "plugins", "docs", "examples", "benchmarks", "tests", "compat_tests", "reports", "constraints")
+    files = [path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")]
+    files += [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    texts = [path for path in files if path.suffix in TEXT and str(path.relative_to(ROOT)) not in SPEAKS_OF_IT]
+    wrong = {str(path.relative_to(ROOT)): names for path in texts if (names := other_names(path.read_text("utf-8")))}
+
+    assert len(texts) > 200 and wrong == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["pip install 'xent[cli]'", 'dependencies = ["xent>=0.1.0"]', "pip install xent", 'metadata.version("xent")'],
+)
+def test_a_text_that_names_another_distribution_is_found(text: str) -> None:
+    assert other_names(text)
+    assert not other_names(text.replace("xent", "xent-array"))
+
+
+def run_beside_the_other_project(tmp_path: Path, first_file: str | None, *command: str) -> subprocess.CompletedProcess:
+    """A command on a copy of the package, among which the other project's files lie."""
+    package = tmp_path / "xent"
+    shutil.copytree(Path(xent.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "games").mkdir()
+    if first_file is not None:
+        (package / "__init__.py").write_text(first_file)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "XENT_PLUGINS": "none"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
+
+
+def test_importing_xent_says_that_another_projects_files_lie_among_its_own(tmp_path: Path) -> None:
+    done = run_beside_the_other_project(tmp_path, None, "-c", "import xent; xent.cross_entropy")
+
+    assert done.returncode == 0 and done.stderr.count("UserWarning") == 1
+    assert "another project, lie among those of xent-array" in done.stderr and "pip uninstall" in done.stderr
+
+
+def test_doctor_finds_an_installation_unsound_that_another_projects_files_lie_in(tmp_path: Path) -> None:
+    done = run_beside_the_other_project(tmp_path, None, "-W", "ignore", "-m", "xent.cli", "doctor")
+
+    assert done.returncode == 1 and "another project, lie among those of xent-array" in done.stdout.splitlines()[0]
+
+
+def test_the_command_says_so_where_another_project_has_replaced_the_first_file(tmp_path: Path) -> None:
+    done = run_beside_the_other_project(tmp_path, "", "-m", "xent.cli", "doctor")
+
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith("xent: ") and "replaced the first file of xent-array" in done.stderr
+
+
 installed = pytest.mark.skipif(
     os.environ.get("XENT_TEST_INSTALLED") != "1",
     reason="XENT_TEST_INSTALLED is not set: a source folder may be under test",
@@ -120,16 +192,16 @@ def test_a_child_process_finds_the_installed_package_too() -> None:
 
 @installed
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert xent.__version__ == importlib.metadata.version("xent")
+    assert xent.__version__ == importlib.metadata.version("xent-array")
 
 
 @installed
 def test_the_wheel_ships_the_package_and_its_licence_alone() -> None:
-    files = importlib.metadata.files("xent") or []
+    files = importlib.metadata.files("xent-array") or []
     places = {file.parts[0] for file in files if file.parts[0] != ".."}
     licences = [file for file in files if file.name == "LICENSE"]
 
-    assert places == {"xent", f"xent-{importlib.metadata.version('xent')}.dist-info"}
+    assert places == {"xent", f"xent_array-{importlib.metadata.version('xent')}.dist-info"}
     assert len(licences) == 1
 
 

@@ -6,6 +6,7 @@ Importing it imports no array library and looks for no plugin; every name below 
 from __future__ import annotations
 
 import importlib
+import os.path
 from typing import Any
 
 PUBLIC = {
@@ -47,7 +48,7 @@ __all__ = [*PUBLIC]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("xent")
+        return importlib.import_module("xent.distribution").version()
     if name not in PUBLIC:
         raise AttributeError(f"module 'xent' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"xent.{PUBLIC[name]}"), name)
@@ -57,3 +58,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*PUBLIC, "__version__"]
+
+
+if os.path.exists(os.path.join(__path__[0], "games")):  # the folder of another project's package of this name
+    importlib.import_module("warnings").warn(importlib.import_module("xent.distribution").conflict(), stacklevel=2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from . import distribution
+
 
 def require(module: str, extra: str, purpose: str, *, caller: str = "evaluate") -> Any:
     """The module, imported.
@@ -17,6 +19,5 @@ def require(module: str, extra: str, purpose: str, *, caller: str = "evaluate") 
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        remedy = f"Install it with: pip install 'xent[{extra}]'"
-        message = f"{caller}: {purpose} needs {module}, which is not installed. {remedy}"
+        message = f"{caller}: {purpose} needs {module}, which is not installed. {distribution.install(extra)}"
         raise ModuleNotFoundError(message, name=module) from error

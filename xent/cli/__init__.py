@@ -1,5 +1,13 @@
 """The command ``xent``: evaluate, compare, inspect, demo, explain, doctor, plugins."""
 
+import sys
+
+from .. import distribution
+
+if not hasattr(sys.modules["xent"], "PUBLIC"):
+    print(f"xent: {distribution.conflict()}", file=sys.stderr)
+    raise SystemExit(4)
+
 try:
     from .commands import main
 except KeyboardInterrupt:  # as it is imported: nothing is to be said of it

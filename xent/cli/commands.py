@@ -13,11 +13,13 @@ from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
+from xent import distribution
+
 try:
     import click
 except ModuleNotFoundError:
     print(
-        "xent: the command line needs click, which is not installed. Install it with: pip install 'xent[cli]'",
+        f"xent: the command line needs click, which is not installed. {distribution.install('cli')}",
         file=sys.stderr,
     )
     raise SystemExit(4) from None
@@ -50,7 +52,7 @@ class Program(click.Group):
 
 
 @click.group(name="xent", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="xent")
+@click.version_option(package_name=distribution.NAME)
 def main() -> None:
     """Cross entropy on any array."""
     if hasattr(sys.stdout, "reconfigure"):  # the terminal's encoding may lack a character of a name

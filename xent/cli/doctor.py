@@ -15,14 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .. import arrays
+from .. import arrays, distribution
 from ..contract.plan import resolve
 from ..contract.specs import KernelSpec
 from ..dispatch import settings
 from ..dispatch.registry import PluginRecord, plugins, registry
 from ..errors import is_interrupt, summary
 
-NEEDED = ("xent", "numpy", "array-api-compat", "pluggy")
+NEEDED = (distribution.NAME, "numpy", "array-api-compat", "pluggy")
 OPTIONAL = ("dask", "distributed", "zarr", "torch", "jax", "cupy", "cupy-cuda12x", "cupy-cuda13x", "numba", "ml_dtypes")
 COMMAND_LINE = ("click", "rich")
 Line = tuple[tuple[str, ...], str]
@@ -65,7 +65,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The facts of an installation; ``gpus`` has the names or the error of each library, ``variables`` are XENT_*."""
+    """The facts of an installation.
+
+    ``conflict`` says what is wrong where another project's files lie among xent's; empty if none do. ``gpus`` has the
+    names or the error of each library, ``variables`` are XENT_*.
+    """
 
     versions: dict[str, str]
     processors: int
@@ -73,17 +77,19 @@ class Diagnosis:
     gpus: dict[str, str]
     plugins: tuple[PluginRecord, ...]
     kernels: tuple[Finding, ...]
+    conflict: str = ""
 
     @property
     def is_sound(self) -> bool:
-        """Whether no plugin is broken, and no kernel wrong or impossible to import."""
+        """Whether xent's files are its own, no plugin is broken, and no kernel wrong or impossible to import."""
         kernels_are_sound = all(finding.verdict in ("sound", "cannot run here") for finding in self.kernels)
-        return kernels_are_sound and all(record.status != "broken" for record in self.plugins)
+        return not self.conflict and kernels_are_sound and all(record.status != "broken" for record in self.plugins)
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as plain data, for JSON."""
         return {
             "is_sound": self.is_sound,
+            "conflict": self.conflict,
             "versions": self.versions,
             "processors": self.processors,
             "variables": self.variables,
@@ -97,7 +103,8 @@ class Diagnosis:
         facts += [(f"GPUs of {library}", names) for library, names in self.gpus.items()]
         fact_lines: list[Line] = [(fact, "") for fact in facts]
         sections = fact_lines, plugin_lines(self.plugins), kernel_lines(self.kernels)
-        return "\n\n".join("\n".join(format_columns(lines)) for lines in sections)
+        columns = ("\n".join(format_columns(lines)) for lines in sections)
+        return "\n\n".join(filter(None, (self.conflict, *columns)))
 
 
 def diagnose() -> Diagnosis:
@@ -111,6 +118,7 @@ def diagnose() -> Diagnosis:
         gpus=gpus(),
         plugins=tuple(plugins()),  # last: a test may have set a plugin aside
         kernels=kernels,
+        conflict=distribution.conflict(),
     )
 
 

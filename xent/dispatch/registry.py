@@ -19,7 +19,7 @@ from typing import Any
 
 import pluggy
 
-from .. import checks
+from .. import checks, distribution
 from ..contract import hooks, specs
 from ..contract.plan import warn_once
 from ..contract.specs import BackendSpec, KernelSpec
@@ -292,7 +292,7 @@ def by_name(entries: Iterable[importlib.metadata.EntryPoint]) -> dict[str, impor
 def own_version() -> str:
     """xent's version; empty where it runs from a source tree that was never installed."""
     try:
-        return importlib.metadata.version("xent")
+        return distribution.version()
     except importlib.metadata.PackageNotFoundError:
         return ""
 

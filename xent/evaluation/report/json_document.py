@@ -13,6 +13,7 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from xent import distribution
 from xent.dispatch.settings import affinity
 from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.memory import largest_chunk, projected_peak
@@ -98,7 +99,7 @@ def describe_source(source: Source) -> dict[str, Any]:
 
 def environment() -> dict[str, str]:
     """The machine, and the versions of the packages that computed."""
-    names = ("xent", "numpy", "dask", "distributed", "zarr", "pyarrow", "h5py")
+    names = (distribution.NAME, "numpy", "dask", "distributed", "zarr", "pyarrow", "h5py")
     facts = {"python": platform.python_version(), "platform": platform.platform(), "processors": str(affinity())}
     for name in names:
         with suppress(metadata.PackageNotFoundError):

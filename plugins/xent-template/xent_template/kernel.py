@@ -1,30 +1,12 @@
-"""A kernel for xent in one module. Copy it, rename it, and replace the sums by your own loop."""
+"""The kernel itself, imported at its first call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import xent
-
-
-@xent.hookimpl
-def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
-    """What the kernel can do. Heavy imports (numba, cupy, torch) belong in the module of ``load``."""
-    yield xent.KernelSpec(
-        name="template",
-        op="sparse",
-        load="xent_template:kernel",
-        arrays=frozenset({"numpy"}),
-        devices=frozenset({"cpu"}),
-        dtypes=frozenset({"float32", "float64"}),
-        methods=frozenset({"partial", "gradient"}),
-        block_elements=1
-        << 16,  # its temporary arrays for a block fit the cache; without this a block is the whole array
-        opt_in=True,  # used only on request; remove this line once it is faster than the other kernels
-    )
 
 
 class Kernel:
