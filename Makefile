@@ -1,8 +1,8 @@
 # make demo   the main job, on data made for it, with the kernels of plugins/xent-numba
 # make check  lint and the quick tests, on the source folder: before every commit; a minute on two cores
 # make test   lint and the whole test suite, on the installed wheel, with every CPU library required; then the plugins,
-#             those for GPUs on a processor in the GPU's place, and the template in an environment of its own; CONTRIBUTING.md
-#             says what each part tests
+#             those for GPUs on a processor in the GPU's place, the template in an environment of its own, and what README's
+#             line installs in another; CONTRIBUTING.md says what each part tests
 # make test-gpu   on a machine with an NVIDIA GPU: the CUDA kernels, then xent's tests on CuPy. Installs nothing:
 #             GPU_PYTHON (python3) must have CuPy, pytest, Hypothesis, mpmath, pluggy, array-api-compat; see docs/gpu.md
 # make bench-gpu  there too: the kernels beside the ceilings of the GPU and their peers
@@ -18,6 +18,7 @@
 # make lint   ruff, its format, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
 # make bench-scale   evaluations of sets larger than memory; takes 50 GB of disk
+# make release   the source distributions and wheels of xent-array and of the plugins in build/release, checked: all but the upload
 # make clean  remove what these made
 #
 # Everything goes into .venv; Python 3.11 and make are all that must be there before.
@@ -52,6 +53,7 @@ PLUGIN_SOURCES := $(shell find plugins -name __pycache__ -prune -o \( -type d -o
 CUDA_PLUGIN := $(VENV)/cuda
 PLUGIN_WHEELS := $(VENV)/wheels
 TEMPLATE := $(VENV)/template
+ALL := $(VENV)/all
 KERNEL_BACKENDS := numpy,dask,torch
 KERNEL_FLAGS := --kernel numba --backend numpy --backend dask --backend torch
 # What is made of the functions that the others test; scikit-learn's scores are of probabilities, which no kernel takes.
@@ -69,8 +71,8 @@ PYTESTFLAGS ?= -n 2 --dist worksteal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-core test-plugins test-cuda test-template test-report test-peers test-mutants fuzz faults
-.PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale clean
+.PHONY: demo check test test-core test-plugins test-cuda test-template test-install test-report test-peers test-mutants fuzz faults
+.PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale release clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) $(BIN)/xent demo
@@ -78,7 +80,7 @@ demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 check: lint
 	$(ON_SOURCE) $(BIN)/pytest -p no:cacheprovider -q $(PYTESTFLAGS) --check $(TESTS)
 
-test: test-core test-plugins test-cuda test-template
+test: test-core test-plugins test-cuda test-template test-install
 
 test-core: lint $(VENV)/wheel.stamp
 	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
@@ -131,6 +133,10 @@ test-template: $(TEMPLATE).stamp
 	$(TEMPLATE)/bin/pytest -p no:cacheprovider plugins/xent-template
 	$(TEMPLATE)/bin/xent explain --prefer template
 
+# As its user would: the wheel with the extra that brings all, xent-numba, and nothing else but pytest.
+test-install: $(ALL).stamp
+	$(ALL)/bin/pytest -p no:cacheprovider -c /dev/null --rootdir install_tests install_tests
+
 # In a real browser, and so not among the tests of every day.
 test-report: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	$(BIN)/pytest -p no:cacheprovider reports
@@ -154,6 +160,16 @@ bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 bench-scale: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python benchmarks/bench_scale.py
 
+# What is uploaded is built from what is committed.
+RELEASE := build/release
+release: $(VENV)/release.stamp
+	test -z "$$(git status --porcelain)" || { echo "release: not everything is committed" >&2; exit 1; }
+	rm -rf $(RELEASE)
+	set -e; for project in . plugins/xent-numba plugins/xent-cuda plugins/xent-template; do \
+	  $(BIN)/python -m build --no-isolation --outdir $(RELEASE) $$project; done
+	$(BIN)/twine check --strict $(RELEASE)/*
+	@echo "built and checked; to publish: $(BIN)/twine upload $(RELEASE)/*"
+
 clean:
 	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -162,12 +178,16 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/build.stamp: $(CONSTRAINTS) | $(BIN)/python
-	$(INSTALL) hatchling
+	$(INSTALL) hatchling hatch-fancy-pypi-readme
 	touch $@
 
 $(WHEEL): $(SOURCES) pyproject.toml README.md LICENSE | $(VENV)/build.stamp
 	rm -rf dist
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	touch $@
+
+$(VENV)/release.stamp: $(VENV)/build.stamp
+	$(INSTALL) build twine
 	touch $@
 
 # What each target needs beside xent. Repeated only when a requirement may have changed.
@@ -200,6 +220,11 @@ $(VENV)/plugins.stamp: $(PLUGIN_SOURCES) | $(VENV)/build.stamp
 $(VENV)/compiled.stamp: $(VENV)/plugins.stamp $(VENV)/test.stamp $(VENV)/wheel.stamp
 	PYTHONPATH=$(PLUGINS) $(BIN)/python -m xent_numba float16 float32 & \
 	PYTHONPATH=$(PLUGINS) $(BIN)/python -m xent_numba bfloat16 float64 && wait $$!
+	touch $@
+
+$(ALL).stamp: $(WHEEL) $(VENV)/plugins.stamp
+	$(PYTHON) -m venv --clear $(ALL)
+	$(ALL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) "$(WHEEL)[all]" $(PLUGIN_WHEELS)/xent_numba-*.whl pytest
 	touch $@
 
 $(TEMPLATE).stamp: $(WHEEL) $(VENV)/plugins.stamp

@@ -115,7 +115,8 @@ def other_names(text: str) -> list[str]:
 
 @pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="the project's texts are not beside the tests")
 def test_every_requirement_message_and_page_says_the_name_of_the_distribution() -> None:
-    folders = ("xent", "plugins", "docs", "examples", "benchmarks", "tests", "compat_tests", "reports", "constraints")
+    folders = ("xent", "plugins", "docs", "examples", "benchmarks", "tests", "constraints")
+    folders += ("compat_tests", "install_tests", "reports")
     files = [path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")]
     files += [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     texts = [path for path in files if path.suffix in TEXT and str(path.relative_to(ROOT)) not in SPEAKS_OF_IT]
@@ -203,6 +204,20 @@ def test_the_wheel_ships_the_package_and_its_licence_alone() -> None:
 
     assert places == {"xent", f"xent_array-{importlib.metadata.version('xent')}.dist-info"}
     assert len(licences) == 1
+
+
+def relative_links(page: str) -> list[str]:
+    """The targets of a page's links and pictures that are no URL."""
+    return [target for target in re.findall(r"\]\(([^)\s]+)", page) if not target.startswith("https://")]
+
+
+@installed
+def test_the_page_of_the_package_index_links_to_urls_alone() -> None:
+    described = importlib.metadata.metadata("xent-array")
+
+    assert relative_links("![a](b.png) [c](https://d)") == ["b.png"]
+    assert relative_links(str(described.get_payload())) == []
+    assert {url.partition(",")[0] for url in described.get_all("Project-URL")} >= {"Documentation", "Source", "Issues"}
 
 
 @installed
