@@ -7,7 +7,56 @@ from __future__ import annotations
 
 import importlib
 import os.path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
+    from .contract.hooks import hookimpl as hookimpl
+    from .contract.plan import Decision as Decision
+    from .contract.problem import Problem as Problem
+    from .contract.specs import API_VERSION as API_VERSION
+    from .contract.specs import BackendSpec as BackendSpec
+    from .contract.specs import KernelSpec as KernelSpec
+    from .derivatives import explain as explain
+    from .derivatives import value_and_grad as value_and_grad
+    from .dispatch.registry import plugins as plugins
+    from .dispatch.registry import register as register
+    from .dispatch.registry import unregister as unregister
+    from .dispatch.settings import using as using
+    from .errors import LabelError as LabelError
+    from .errors import PluginWarning as PluginWarning
+    from .evaluation.engine.compare_pass import compare as compare
+    from .evaluation.engine.evaluate_pass import evaluate as evaluate
+    from .losses import (
+        binary_cross_entropy as binary_cross_entropy,
+    )
+    from .losses import (
+        cross_entropy as cross_entropy,
+    )
+    from .losses import (
+        sparse_cross_entropy as sparse_cross_entropy,
+    )
+    from .normalisation import (
+        log_softmax as log_softmax,
+    )
+    from .normalisation import (
+        logsumexp as logsumexp,
+    )
+    from .normalisation import (
+        one_hot as one_hot,
+    )
+    from .normalisation import (
+        softmax as softmax,
+    )
+    from .numerics.fold import Partial as Partial
+    from .numerics.reduction import Mean as Mean
+    from .numerics.statistics import RowStatistics as RowStatistics
+    from .numerics.statistics import Statistics as Statistics
+    from .rows import finish as finish
+    from .rows import merge as merge
+    from .rows import partial as partial
+    from .rows import row_statistics as row_statistics
+
+    __version__: str
 
 PUBLIC = {
     "cross_entropy": "losses",
@@ -46,14 +95,16 @@ PUBLIC = {
 __all__ = [*PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.import_module("xent.distribution").version()
-    if name not in PUBLIC:
-        raise AttributeError(f"module 'xent' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"xent.{PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a name that is not there is an error for type checkers, too
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return importlib.import_module("xent.distribution").version()
+        if name not in PUBLIC:
+            raise AttributeError(f"module 'xent' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"xent.{PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

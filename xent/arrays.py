@@ -10,10 +10,33 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 Array = Any
-"""An array of any library; the array API has no static type to offer."""
+"""An array of any library, inside: the array API has no static type to offer."""
+
+
+class AnyArray(Protocol):
+    """What the arrays of every library have in common, for type checkers."""
+
+    @property
+    def shape(self) -> Any: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> Any: ...
+
+
+ArrayT = TypeVar("ArrayT", bound=AnyArray)
+"""The type of the caller's arrays: a function returns what it was handed."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    FieldT = TypeVarWithDefault("FieldT", bound=AnyArray, default=Any)
+else:
+    FieldT = TypeVar("FieldT")
+"""The type of the arrays in a tuple; a tuple that does not say it may hold any."""
 
 COMPAT = {
     "numpy": "numpy",

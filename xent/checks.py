@@ -11,15 +11,17 @@ import numbers
 import operator
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from . import arrays, errors
 from .arrays import Array, describe
 
-KINDS = ("logits", "probabilities", "log_probabilities")
+Kind = Literal["logits", "probabilities", "log_probabilities"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 REDUCTIONS = ("none", "sum", "mean")
 DENOMINATORS = ("weights", "counted", "all")
-VALIDATE = ("auto", "always", "never")
+Validate = Literal["auto", "always", "never"]
+VALIDATE: tuple[Validate, ...] = get_args(Validate)
 WITHOUT_TARGETS = ("logsumexp", "softmax", "log_softmax")
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 from . import checks, losses
 from .arrays import Array
 from .contract.plan import Decision
 from .contract.problem import Options, Route, Weights, weights_of
 from .dispatch import calls
+
+P = ParamSpec("P")
+LossT = TypeVar("LossT")
 
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
 FUNCTIONS: list[Any] = [*losses.ROUTES]
@@ -44,7 +47,7 @@ def options_and_weights(function: Callable[..., Array], keywords: dict[str, Any]
     return options, weights
 
 
-def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
+def value_and_grad(loss: Callable[P, LossT]) -> Callable[P, tuple[LossT, LossT]]:
     r"""A function that returns the loss and its gradient in the predictions, from one read of them.
 
     .. math:: \frac{\partial \ell}{\partial x_j} = \Bigl(\sum_k t_k\Bigr) p_j - t_j
@@ -86,12 +89,10 @@ def value_and_grad(loss: Callable[..., Array]) -> Callable[..., tuple[Array, Arr
     @functools.wraps(function)
     def with_gradient(predictions: Array, targets: Array, /, **keywords: Any) -> tuple[Array, Array]:
         options, weights = options_and_weights(function, {**bound, **keywords})
-        return calls.apply(  # type: ignore[no-any-return]  # arrays are Any
-            route, predictions, targets, options, weights
-        )
+        return calls.apply(route, predictions, targets, options, weights)
 
     with_gradient.gradient_of = loss  # type: ignore[attr-defined]  # where explain finds it
-    return with_gradient
+    return cast("Callable[P, tuple[LossT, LossT]]", with_gradient)
 
 
 def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, **options: Any) -> Decision:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-from .arrays import Array
+from .arrays import AnyArray, ArrayT
+from .checks import Kind
 from .contract.problem import NO_WEIGHTS, Route, Weights, weights_of
 from .dispatch import calls
+from .numerics.reduction import Reduction
 
 SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
 DENSE = Route("cross_entropy", "dense", "loss")
@@ -14,18 +17,18 @@ BINARY = Route("binary_cross_entropy", "binary", "loss")
 
 
 def sparse_cross_entropy(
-    predictions: Array,
-    labels: Array,
+    predictions: ArrayT,
+    labels: AnyArray,
     /,
     *,
     axis: int = -1,
-    kind: str = "logits",
-    reduction: Any = "none",
-    sample_weight: Array | None = None,
-    class_weight: Any = None,
-    ignore_index: Any = None,
+    kind: Kind = "logits",
+    reduction: Reduction = "none",
+    sample_weight: AnyArray | None = None,
+    class_weight: AnyArray | Sequence[float] | None = None,
+    ignore_index: int | Iterable[int] | None = None,
     label_smoothing: float = 0.0,
-) -> Array:
+) -> ArrayT:
     r"""Negative log-probability of each row's label, in nats.
 
     .. math:: \ell_n = \log \sum_c e^{x_{nc}} - x_{n y_n}
@@ -88,17 +91,17 @@ def sparse_cross_entropy(
 
 
 def cross_entropy(
-    predictions: Array,
-    targets: Array,
+    predictions: ArrayT,
+    targets: AnyArray,
     /,
     *,
     axis: int = -1,
-    kind: str = "logits",
-    reduction: Any = "none",
-    sample_weight: Array | None = None,
-    class_weight: Any = None,
+    kind: Kind = "logits",
+    reduction: Reduction = "none",
+    sample_weight: AnyArray | None = None,
+    class_weight: AnyArray | Sequence[float] | None = None,
     label_smoothing: float = 0.0,
-) -> Array:
+) -> ArrayT:
     r"""Cross entropy between each row's target distribution and its prediction, in nats.
 
     .. math:: \ell_n = \sum_c t_{nc} \Bigl( \log \sum_k e^{x_{nk}} - x_{nc} \Bigr)
@@ -143,15 +146,15 @@ def cross_entropy(
 
 
 def binary_cross_entropy(
-    predictions: Array,
-    targets: Array,
+    predictions: ArrayT,
+    targets: AnyArray,
     /,
     *,
-    kind: str = "logits",
-    reduction: Any = "none",
-    sample_weight: Array | None = None,
-    pos_weight: Any = None,
-) -> Array:
+    kind: Literal["logits", "probabilities"] = "logits",
+    reduction: Reduction = "none",
+    sample_weight: AnyArray | None = None,
+    pos_weight: AnyArray | float | None = None,
+) -> ArrayT:
     r"""Cross entropy of independent yes-or-no predictions, element by element, in nats.
 
     .. math:: \ell = t\, c\, \log(1 + e^{-x}) + (1 - t) \log(1 + e^{x})

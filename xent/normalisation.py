@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import arrays, checks
-from .arrays import Array
+from .arrays import Array, ArrayT
 from .contract.problem import Options, Route
 from .dispatch import calls
 from .numerics import targets
@@ -13,7 +13,7 @@ from .numerics import targets
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))
 
 
-def logsumexp(logits: Array, /, *, axis: int = -1, keepdims: bool = False) -> Array:
+def logsumexp(logits: ArrayT, /, *, axis: int = -1, keepdims: bool = False) -> ArrayT:
     r"""Logarithm of the sum of exponentials of each row: its log-partition function, in nats.
 
     .. math:: \log \sum_c e^{x_c} = m + \log(1 + r)
@@ -50,7 +50,7 @@ def logsumexp(logits: Array, /, *, axis: int = -1, keepdims: bool = False) -> Ar
     return arrays.namespace(value).expand_dims(value, axis=axis) if keeps_axis else value
 
 
-def softmax(logits: Array, /, *, axis: int = -1) -> Array:
+def softmax(logits: ArrayT, /, *, axis: int = -1) -> ArrayT:
     r"""Probabilities of the classes of each row.
 
     .. math:: p_c = e^{x_c - m} / (1 + r)
@@ -79,7 +79,7 @@ def softmax(logits: Array, /, *, axis: int = -1) -> Array:
     return calls.apply(SOFTMAX, logits, None, Options(axis))
 
 
-def log_softmax(logits: Array, /, *, axis: int = -1) -> Array:
+def log_softmax(logits: ArrayT, /, *, axis: int = -1) -> ArrayT:
     r"""Log-probabilities of the classes of each row, in nats.
 
     .. math:: \log p_c = (x_c - m) - \log(1 + r)
@@ -109,7 +109,7 @@ def log_softmax(logits: Array, /, *, axis: int = -1) -> Array:
 
 
 def one_hot(
-    labels: Array,
+    labels: ArrayT,
     num_classes: int,
     /,
     *,
@@ -117,7 +117,7 @@ def one_hot(
     off_value: float = 0.0,
     axis: int = -1,
     dtype: Any = None,
-) -> Array:
+) -> ArrayT:
     """Targets of labels: ``on_value`` at the label, ``off_value`` besides; all off for a label outside ``[0, C)``.
 
     Parameters

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from . import arrays, checks
-from .arrays import Array
+from .arrays import AnyArray, Array, ArrayT
+from .checks import Kind
 from .contract.problem import Options, Route
 from .dispatch import calls
 from .numerics import fold
@@ -17,14 +19,14 @@ PARTIAL_SPARSE, PARTIAL_DENSE = (Route("partial", op, "partial") for op in ("spa
 
 
 def row_statistics(
-    predictions: Array,
-    labels: Array,
+    predictions: ArrayT,
+    labels: AnyArray,
     /,
     *,
     axis: int = -1,
-    kind: str = "logits",
-    ignore_index: Any = None,
-) -> RowStatistics:
+    kind: Kind = "logits",
+    ignore_index: int | Iterable[int] | None = None,
+) -> RowStatistics[ArrayT]:
     r"""Loss, confidence, rank and entropy of each row, from one pass over the predictions.
 
     .. math:: \ell = -\log p_y, \quad \max_j p_j, \quad \#\{j : x_j > x_y\}, \quad H = -\sum_j p_j \log p_j,
@@ -57,22 +59,20 @@ def row_statistics(
     1
     """
     options = Options(axis, kind, "none", ignore_index)
-    return calls.apply(  # type: ignore[no-any-return]  # arrays are Any
-        STATISTICS, predictions, labels, options
-    )
+    return calls.apply(STATISTICS, predictions, labels, options)
 
 
 def partial(
-    logits: Array,
+    logits: ArrayT,
     /,
     *,
-    labels: Array | None = None,
-    targets: Array | None = None,
+    labels: AnyArray | None = None,
+    targets: AnyArray | None = None,
     axis: int = -1,
     first_class: int = 0,
     num_classes: int | None = None,
     label_smoothing: float = 0.0,
-) -> Partial:
+) -> Partial[ArrayT]:
     r"""The fold's numbers of each row over this slice of the classes, to be merged with those of the others.
 
     .. math:: m = \max_j x_j, \quad r = \sum_{j \ne \mathrm{argmax}} e^{x_j - m}, \quad d = \sum_j t_j (m - x_j),
@@ -119,11 +119,11 @@ def partial(
     options = Options(axis, "logits", "none", None, label_smoothing, first_class, num_classes)
     checks.slice_of_classes(logits, labels, targets, options)
     if targets is not None:
-        return calls.apply(PARTIAL_DENSE, logits, targets, options)  # type: ignore[no-any-return]
-    return calls.apply(PARTIAL_SPARSE, logits, labels, options)  # type: ignore[no-any-return]
+        return calls.apply(PARTIAL_DENSE, logits, targets, options)
+    return calls.apply(PARTIAL_SPARSE, logits, labels, options)
 
 
-def merge(first: Partial, /, *others: Partial) -> Partial:
+def merge(first: Partial[ArrayT], /, *others: Partial[ArrayT]) -> Partial[ArrayT]:
     """The partial of all classes together, from those of disjoint sets of them, in any order.
 
     Four numbers for each row do not tell of which classes they are: that no class is in two partials, and that all were
@@ -151,15 +151,16 @@ def merge(first: Partial, /, *others: Partial) -> Partial:
     checks.partials("merge", (first, *others))
     if arrays.library(first.max) == "dask":  # block by block, as in finish
         xp, axes = arrays.namespace(first.max), tuple(range(first.max.ndim))
-        inputs = [part for partial in (first, *others) for field in partial for part in (field, axes)]
+        parts: list[Partial[Any]] = [first, *others]
+        inputs = [part for partial in parts for field in partial for part in (field, axes)]
         return Partial(
             *(
                 xp.blockwise(merge_block, axes, *inputs, number=number, dtype=field.dtype, meta=field._meta)
-                for number, field in enumerate(first)
+                for number, field in enumerate(parts[0])
             )
         )
     with arrays.without_fp_warnings():
-        return fold.merge_tree(arrays.namespace(first.max), [first, *others])  # type: ignore[no-any-return]
+        return fold.merge_tree(arrays.namespace(first.max), [first, *others])
 
 
 def merge_block(*fields: Array, number: int) -> Array:
@@ -167,7 +168,7 @@ def merge_block(*fields: Array, number: int) -> Array:
     return merge(*(Partial(*fields[start : start + 4]) for start in range(0, len(fields), 4)))[number]
 
 
-def finish(partial: Partial, /) -> Array:
+def finish(partial: Partial[ArrayT], /) -> ArrayT:
     r"""The loss of each row, in nats, once all classes are merged.
 
     .. math:: \ell = d + w \log(1 + r)
@@ -191,13 +192,14 @@ def finish(partial: Partial, /) -> Array:
     See :func:`partial`.
     """
     checks.partials("finish", (partial,))
-    xp = arrays.namespace(partial.max)
-    if arrays.library(partial.max) == "dask":  # block by block: NumPy is to warn of no NaN when it is computed either
-        return xp.map_blocks(finish_block, *partial, dtype=partial.max.dtype, meta=partial.max._meta)
+    fields: Partial[Any] = partial
+    xp = arrays.namespace(fields.max)
+    if arrays.library(fields.max) == "dask":  # block by block: NumPy is to warn of no NaN when it is computed either
+        return xp.map_blocks(finish_block, *fields, dtype=fields.max.dtype, meta=fields.max._meta)
     with arrays.without_fp_warnings():
         # −1 is the sum of no classes, of which the loss is NaN
-        rest = xp.where(partial.target_sum == 0, -1.0, partial.sum_exp_rest)
-        return fold.finish(xp, partial._replace(sum_exp_rest=rest))
+        rest = xp.where(fields.target_sum == 0, -1.0, fields.sum_exp_rest)
+        return fold.finish(xp, fields._replace(sum_exp_rest=rest))
 
 
 def finish_block(*fields: Array) -> Array:

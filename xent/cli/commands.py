@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xent import distribution
 
@@ -24,8 +24,11 @@ except ModuleNotFoundError:
     )
     raise SystemExit(4) from None
 
-from xent.checks import KINDS
+from xent.checks import KINDS, Kind
 from xent.cli.exits import BAD_DATA, UNSOUND, environment_checked, errors_reported, fail, input_checked
+
+if TYPE_CHECKING:
+    from xent.evaluation.options import Policy
 
 LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
@@ -183,10 +186,10 @@ def evaluate(
     predictions: Any,
     labels: str,
     *,
-    kind: str,
+    kind: Kind,
     ignore_index: tuple[int, ...],
-    on_bad_label: str,
-    on_error: str,
+    on_bad_label: Policy,
+    on_error: Policy,
     slices: str | None,
     clusters: str | None,
     zeros_ok: bool,
@@ -259,10 +262,10 @@ def compare(
     b: str,
     labels: str,
     *,
-    kind: str,
+    kind: Kind,
     ignore_index: tuple[int, ...],
-    on_bad_label: str,
-    on_error: str,
+    on_bad_label: Policy,
+    on_error: Policy,
     slices: str | None,
     clusters: str | None,
     zeros_ok: bool,

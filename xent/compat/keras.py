@@ -68,6 +68,7 @@ import xent
 
 from . import tensorflow as tf
 from .operands import (
+    ArrayT,
     array_namespace,
     as_array,
     as_arrays,
@@ -108,8 +109,8 @@ REDUCTIONS = ("sum_over_batch_size", "sum", None, "none", "mean", "mean_with_sam
 
 @without_fp_warnings
 def categorical_crossentropy(
-    y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
-) -> Array:
+    y_true: Array, y_pred: ArrayT, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+) -> ArrayT:
     r"""``keras.losses.categorical_crossentropy``: the loss of soft targets, row by row, in nats.
 
     .. math:: \ell = -\sum_j t_j \log \operatorname{clip}\Bigl(\frac{p_j}{\sum_k p_k}, \epsilon, 1 - \epsilon\Bigr)
@@ -156,8 +157,8 @@ def categorical_crossentropy(
 
 @without_fp_warnings
 def sparse_categorical_crossentropy(
-    y_true: Array, y_pred: Array, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
-) -> Array:
+    y_true: Array, y_pred: ArrayT, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
+) -> ArrayT:
     r"""``keras.losses.sparse_categorical_crossentropy``: the loss of labels, row by row, in nats.
 
     .. math:: \ell = \log \sum_j q_j - \log q_y, \qquad q = \operatorname{clip}(p, \epsilon, 1 - \epsilon)
@@ -205,8 +206,8 @@ def sparse_categorical_crossentropy(
 
 @without_fp_warnings
 def binary_crossentropy(
-    y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float = 0.0, axis: Any = -1
-) -> Array:
+    y_true: Array, y_pred: ArrayT, from_logits: bool = False, label_smoothing: float = 0.0, axis: Any = -1
+) -> ArrayT:
     r"""``keras.losses.binary_crossentropy``: the mean over an axis of the losses of yes-or-no targets, in nats.
 
     .. math:: \ell = -z \log p - (1 - z) \log(1 - p), \qquad p \in [\epsilon, 1 - \epsilon]
@@ -248,13 +249,13 @@ def binary_crossentropy(
 @without_fp_warnings
 def categorical_focal_crossentropy(
     y_true: Array,
-    y_pred: Array,
+    y_pred: ArrayT,
     alpha: Any = 0.25,
     gamma: float = 2.0,
     from_logits: bool = False,
     label_smoothing: float = 0.0,
     axis: int = -1,
-) -> Array:
+) -> ArrayT:
     r"""``keras.losses.categorical_focal_crossentropy``: rows that are already right weigh less, in nats.
 
     .. math:: \ell = -\sum_j \alpha (1 - p_j)^\gamma\, t_j \log p_j
@@ -303,14 +304,14 @@ def categorical_focal_crossentropy(
 @without_fp_warnings
 def binary_focal_crossentropy(
     y_true: Array,
-    y_pred: Array,
+    y_pred: ArrayT,
     apply_class_balancing: bool = False,
     alpha: float = 0.25,
     gamma: float = 2.0,
     from_logits: bool = False,
     label_smoothing: float = 0.0,
     axis: Any = -1,
-) -> Array:
+) -> ArrayT:
     r"""``keras.losses.binary_focal_crossentropy``: outputs that are already right weigh less, in nats.
 
     .. math:: (1 - p_z)^\gamma\, \ell, \qquad p_z = z p + (1 - z)(1 - p)
@@ -355,7 +356,7 @@ def binary_focal_crossentropy(
 
 
 @without_fp_warnings
-def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float) -> Array:
+def categorical_generalized_cross_entropy(y_true: Array, y_pred: ArrayT, q: float) -> ArrayT:
     r"""``keras.losses.categorical_generalized_cross_entropy``: between cross entropy (q to 0) and 1 − p_y (q = 1).
 
     .. math:: \ell = (1 - p_y^q) / q
@@ -391,7 +392,7 @@ def categorical_generalized_cross_entropy(y_true: Array, y_pred: Array, q: float
     return cast_like((1 - xp.sum(p * xp.astype(is_label, p.dtype), axis=-1) ** q) / q, y_pred)
 
 
-def keras1_categorical_crossentropy(output: Array, target: Array, from_logits: bool = False) -> Array:
+def keras1_categorical_crossentropy(output: ArrayT, target: Array, from_logits: bool = False) -> ArrayT:
     r"""``keras.backend.categorical_crossentropy`` as Keras 1 had it: the predictions come first.
 
     Parameters

@@ -19,6 +19,8 @@ import numpy as np
 Array = Any
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+ArrayT = TypeVar("ArrayT", bound=Any)
+"""The type of the predictions: a function returns what it was handed."""
 CONVERSIONS = {
     "list": "Pass numpy.asarray(...) of it",
     "tuple": "Pass numpy.asarray(...) of it",

@@ -49,6 +49,7 @@ from typing import Any
 import xent
 
 from .operands import (
+    ArrayT,
     array_namespace,
     beside,
     describe,
@@ -79,8 +80,8 @@ Array = Any
 
 
 def softmax_cross_entropy(
-    logits: Array, labels: Array, axis: int | tuple[int, ...] | None = -1, where: Array | None = None
-) -> Array:
+    logits: ArrayT, labels: Array, axis: int | tuple[int, ...] | None = -1, where: Array | None = None
+) -> ArrayT:
     r"""``optax.softmax_cross_entropy``: of soft targets, in nats.
 
     .. math:: \ell_n = \sum_c t_{nc} \Bigl( \log \sum_k e^{x_{nk}} - x_{nc} \Bigr)
@@ -125,8 +126,8 @@ def softmax_cross_entropy(
 
 
 def softmax_cross_entropy_with_integer_labels(
-    logits: Array, labels: Array, axis: int | tuple[int, ...] = -1, where: Array | None = None
-) -> Array:
+    logits: ArrayT, labels: Array, axis: int | tuple[int, ...] = -1, where: Array | None = None
+) -> ArrayT:
     r"""``optax.softmax_cross_entropy_with_integer_labels``: of labels, in nats.
 
     .. math:: \ell_n = \log \sum_k e^{x_{nk}} - x_{n y_n}
@@ -189,7 +190,7 @@ def softmax_cross_entropy_with_integer_labels(
     return xp.astype(xp.where(counted, losses, 0.0), dtype, copy=False)
 
 
-def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
+def safe_softmax_cross_entropy(logits: ArrayT, labels: Array) -> ArrayT:
     r"""``optax.safe_softmax_cross_entropy``: of soft targets, with 0 for a class whose target is 0.
 
     Parameters
@@ -228,13 +229,13 @@ def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def poly_loss_cross_entropy(
-    logits: Array,
+    logits: ArrayT,
     labels: Array,
     *,
     epsilon: float = 2.0,
     axis: int | tuple[int, ...] | None = -1,
     where: Array | None = None,
-) -> Array:
+) -> ArrayT:
     r"""``optax.poly_loss_cross_entropy``: cross entropy and a multiple of the targets' missed probability.
 
     .. math:: \ell_n = \sum_c t_{nc} \bigl( -\log p_{nc} + \epsilon (1 - p_{nc}) \bigr)
@@ -281,7 +282,7 @@ def poly_loss_cross_entropy(
     return xp.astype(losses + epsilon * missed, dtype, copy=False)
 
 
-def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
+def sigmoid_binary_cross_entropy(logits: ArrayT, labels: Array) -> ArrayT:
     r"""``optax.sigmoid_binary_cross_entropy``: of independent yes-or-no targets, element by element.
 
     .. math:: \ell = t \log(1 + e^{-x}) + (1 - t) \log(1 + e^{x})
@@ -318,7 +319,7 @@ def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
     return xp.astype(nan_where_invalid(xp, losses, certain, gradient=False), logits.dtype, copy=False)
 
 
-def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma: Any = 2.0) -> Array:
+def sigmoid_focal_loss(logits: ArrayT, labels: Array, *, alpha: Any = None, gamma: Any = 2.0) -> ArrayT:
     r"""``optax.sigmoid_focal_loss``: binary cross entropy that counts less where the prediction is right.
 
     .. math:: \ell = \bigl( (1 - t) p + t (1 - p) \bigr)^\gamma \bigl( -t \log p - (1 - t) \log(1 - p) \bigr)

@@ -51,6 +51,7 @@ import numpy as np
 import xent
 
 from .operands import (
+    ArrayT,
     array_namespace,
     as_array,
     as_arrays,
@@ -85,8 +86,8 @@ Array = Any
 
 @without_fp_warnings
 def softmax_cross_entropy_with_logits(
-    labels: Array, logits: Array, axis: int | None = -1, name: str | None = None
-) -> Array:
+    labels: Array, logits: ArrayT, axis: int | None = -1, name: str | None = None
+) -> ArrayT:
     r"""``tf.nn.softmax_cross_entropy_with_logits``: the loss of soft targets, row by row, in nats.
 
     .. math:: \ell = \sum_j t_j \Bigl(\log \sum_k e^{x_k} - x_j\Bigr)
@@ -127,11 +128,11 @@ def softmax_cross_entropy_with_logits(
 
 def softmax_cross_entropy_with_logits_v1(
     labels: Array = None,
-    logits: Array = None,
+    logits: ArrayT | None = None,
     dim: int | None = -1,
     name: str | None = None,
     axis: int | None = None,
-) -> Array:
+) -> ArrayT:
     r"""``tf.compat.v1.nn.softmax_cross_entropy_with_logits``: the same, with the targets constant to autodiff.
 
     Parameters
@@ -165,7 +166,7 @@ def softmax_cross_entropy_with_logits_v1(
 
 
 @without_fp_warnings
-def sparse_softmax_cross_entropy_with_logits(labels: Array, logits: Array, name: str | None = None) -> Array:
+def sparse_softmax_cross_entropy_with_logits(labels: Array, logits: ArrayT, name: str | None = None) -> ArrayT:
     r"""``tf.nn.sparse_softmax_cross_entropy_with_logits``: the loss of labels, row by row, in nats.
 
     Parameters
@@ -199,7 +200,9 @@ def sparse_softmax_cross_entropy_with_logits(labels: Array, logits: Array, name:
 
 
 @without_fp_warnings
-def sigmoid_cross_entropy_with_logits(labels: Array = None, logits: Array = None, name: str | None = None) -> Array:
+def sigmoid_cross_entropy_with_logits(
+    labels: Array = None, logits: ArrayT | None = None, name: str | None = None
+) -> ArrayT:
     r"""``tf.nn.sigmoid_cross_entropy_with_logits``: the loss of independent yes-or-no targets, in nats.
 
     .. math:: \ell = \max(x, 0) - x z + \log(1 + e^{-|x|})
@@ -240,8 +243,8 @@ def sigmoid_cross_entropy_with_logits(labels: Array = None, logits: Array = None
 
 @without_fp_warnings
 def weighted_cross_entropy_with_logits(
-    labels: Array, logits: Array, pos_weight: Array, name: str | None = None
-) -> Array:
+    labels: Array, logits: ArrayT, pos_weight: Array, name: str | None = None
+) -> ArrayT:
     r"""``tf.nn.weighted_cross_entropy_with_logits``: the same with a factor q on the loss of a yes.
 
     .. math:: \ell = (1 - z) x + l\, \bigl(\log(1 + e^{-|x|}) + \max(-x, 0)\bigr), \qquad l = 1 + (q - 1) z

@@ -55,6 +55,7 @@ import numpy as np
 import xent
 
 from .operands import (
+    ArrayT,
     array_namespace,
     describe,
     expand_dims,
@@ -83,7 +84,7 @@ LEAST_VARIANCE = 1e-12
 
 
 def cross_entropy(
-    input: Array,
+    input: ArrayT,
     target: Array,
     weight: Array | None = None,
     size_average: bool | None = None,
@@ -91,7 +92,7 @@ def cross_entropy(
     reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-) -> Array:
+) -> ArrayT:
     r"""``torch.nn.functional.cross_entropy``: of logits, in nats.
 
     .. math:: \ell_n = \sum_c w_c t_{nc} \Bigl( \log \sum_k e^{x_{nk}} - x_{nc} \Bigr)
@@ -175,14 +176,14 @@ def cross_entropy(
 
 
 def nll_loss(
-    input: Array,
+    input: ArrayT,
     target: Array,
     weight: Array | None = None,
     size_average: bool | None = None,
     ignore_index: int = -100,
     reduce: bool | None = None,
     reduction: str = "mean",
-) -> Array:
+) -> ArrayT:
     r"""``torch.nn.functional.nll_loss``: of log-probabilities.
 
     .. math:: \ell_n = -w_{y_n} x_{n y_n}
@@ -236,13 +237,13 @@ def nll_loss(
 
 
 def binary_cross_entropy(
-    input: Array,
+    input: ArrayT,
     target: Array,
     weight: Array | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
     reduction: str = "mean",
-) -> Array:
+) -> ArrayT:
     r"""``torch.nn.functional.binary_cross_entropy``: of probabilities, with logarithms not under −100.
 
     .. math:: \ell = -w \bigl( t \log p + (1 - t) \log (1 - p) \bigr), \qquad
@@ -299,14 +300,14 @@ def binary_cross_entropy(
 
 
 def binary_cross_entropy_with_logits(
-    input: Array,
+    input: ArrayT,
     target: Array,
     weight: Array | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
     reduction: str = "mean",
     pos_weight: Array | None = None,
-) -> Array:
+) -> ArrayT:
     r"""``torch.nn.functional.binary_cross_entropy_with_logits``: of logits of independent yes-or-no answers.
 
     .. math:: \ell = w \bigl( t\, c\, \log(1 + e^{-x}) + (1 - t) \log(1 + e^{x}) \bigr)

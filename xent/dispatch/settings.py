@@ -15,9 +15,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import checks, errors
+from ..checks import Validate
+
+if TYPE_CHECKING:
+    from ..contract.plan import Decision
 
 VARIABLES = tuple(
     f"XENT_{name}"
@@ -182,7 +186,7 @@ class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
         disable: str | Iterable[str] | None = None,
         kernel: str | None = None,
         threads: int | None = None,
-        validate: str | None = None,
+        validate: Validate | None = None,
         trace: bool = False,
     ) -> None:
         if validate is not None:
@@ -202,10 +206,10 @@ class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
     def _recreate_cm(self) -> using:  # a decorated function may run in many threads at once: each call its own context
         return using(**self.changes, trace=self.trace)
 
-    def __enter__(self) -> list[Any]:
+    def __enter__(self) -> list[Decision]:
         outer = current()
         settings = replace(outer.settings, **{name: value for name, value in self.changes.items() if value is not None})
-        decisions: list[Any] = []
+        decisions: list[Decision] = []
         state = State(settings, plans_under(settings), decisions if self.trace else outer.sink)
         scopes.entered = True
         self.tokens.append(scope.set(state))

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from xent.checks import KINDS, flag, integer
+from xent.checks import KINDS, Kind, flag, integer
 
-POLICIES = ("error", "skip")
+Policy = Literal["error", "skip"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 CHUNK_BYTES = 64 * 2**20
 MOST_BINS = 2**16
 TOP_K_REMEDY = "Pass 5, or (1, 5)."
@@ -26,10 +27,10 @@ class Options:
         If an option is invalid.
     """
 
-    kind: str = "logits"
+    kind: Kind = "logits"
     ignore_index: tuple[int, ...] = ()
-    on_bad_label: str = "error"
-    on_error: str = "error"
+    on_bad_label: Policy = "error"
+    on_error: Policy = "error"
     top_k: tuple[int, ...] = ()
     bins: int = 15
     by_class: bool = False

@@ -19,12 +19,12 @@ partition function. Targets are taken to be non-negative; that is not checked.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
-from ..arrays import Array
+from ..arrays import Array, FieldT
 
 
-class Partial(NamedTuple):
+class Partial(NamedTuple, Generic[FieldT]):
     """The fold's four numbers for each row over some of the classes.
 
     Attributes
@@ -39,10 +39,10 @@ class Partial(NamedTuple):
         :math:`\\sum t_j`; for labels 1 where the label is among these classes, else 0.
     """
 
-    max: Array
-    sum_exp_rest: Array
-    target_gap: Array
-    target_sum: Array
+    max: FieldT
+    sum_exp_rest: FieldT
+    target_gap: FieldT
+    target_sum: FieldT
 
 
 wide_dtypes: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .. import checks
 from ..arrays import Array
@@ -87,6 +87,10 @@ class PartialReduction:
 
     reduction: Any
     denominator: Any = None
+
+
+Reduction = Literal["none", "sum", "mean"] | Mean | PartialReduction
+"""What a caller may ask for."""
 
 
 class Sums(NamedTuple):

@@ -11,9 +11,9 @@ and the rank of the label counts the classes that come before it. All of it merg
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
-from ..arrays import Array
+from ..arrays import Array, FieldT
 from .fold import Partial, finish, gather, log1p_rest, log_partition, merge, ordered, shifted_block, step_between, total
 from .targets import Rows
 
@@ -39,7 +39,7 @@ class Statistics(NamedTuple):
     spread: Array
 
 
-class RowStatistics(NamedTuple):
+class RowStatistics(NamedTuple, Generic[FieldT]):
     """What :func:`xent.row_statistics` returns; every array has the shape of the labels.
 
     Attributes
@@ -60,13 +60,13 @@ class RowStatistics(NamedTuple):
         Σ p², from which the Brier score is 1 − 2 p_label + Σ p².
     """
 
-    loss: Array
-    lse: Array
-    label_probability: Array
-    top_probability: Array
-    label_rank: Array
-    entropy: Array
-    sum_p_squared: Array
+    loss: FieldT
+    lse: FieldT
+    label_probability: FieldT
+    top_probability: FieldT
+    label_rank: FieldT
+    entropy: FieldT
+    sum_p_squared: FieldT
 
 
 def statistics(xp: Any, logits: Array, labels: Array, label_logit: Array) -> Statistics:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xent.checks import Kind
 from xent.evaluation.engine.checkpoint import held
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
@@ -29,7 +30,7 @@ from xent.evaluation.engine.tasks import (
     statistics_of,
     unreadable_state,
 )
-from xent.evaluation.options import CHUNK_BYTES, Keys, Options, folders_of, ignored_labels
+from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Policy, folders_of, ignored_labels
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, check_still_stored, open_keys, open_source, unstored_of
@@ -169,10 +170,10 @@ def compare(
     b: Any,
     labels: Any,
     *,
-    kind: str = "logits",
+    kind: Kind = "logits",
     ignore_index: int | Iterable[int] | None = None,
-    on_bad_label: str = "error",
-    on_error: str = "error",
+    on_bad_label: Policy = "error",
+    on_error: Policy = "error",
     clusters: Any = None,
     slices: Any = None,
     state: Any = None,

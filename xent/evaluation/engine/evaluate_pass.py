@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import xent
-from xent.checks import flag
+from xent.checks import Kind, flag
 from xent.evaluation.engine.checkpoint import Store, held, open_store
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.memory import check_fits, largest_chunk
@@ -23,7 +23,7 @@ from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
-from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, folders_of, ignored_labels, ranks_of
+from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, Policy, folders_of, ignored_labels, ranks_of
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, check_still_stored, open_keys, open_source, unstored_of
@@ -161,10 +161,10 @@ def evaluate(
     predictions: Any,
     labels: Any = None,
     *,
-    kind: str = "logits",
+    kind: Kind = "logits",
     ignore_index: int | Iterable[int] | None = None,
-    on_bad_label: str = "error",
-    on_error: str = "error",
+    on_bad_label: Policy = "error",
+    on_error: Policy = "error",
     clusters: Any = None,
     slices: Any = None,
     by_class: bool = False,

@@ -1,0 +1,125 @@
+"""A program that uses xent, for type checkers, never run. A line marked ``wrong`` must be an error, and no other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+import xent
+import xent.compat.keras
+import xent.compat.optax
+import xent.compat.tensorflow
+import xent.compat.torch
+import xent.testing
+
+Floats = NDArray[np.float32]
+
+
+class Tensor:
+    """An array of some library."""
+
+    shape: tuple[int, ...]
+    ndim: int
+    dtype: Any
+
+
+def losses(logits: Floats, soft: Floats, labels: NDArray[np.int64], tensor: Tensor) -> None:
+    assert_type(xent.sparse_cross_entropy(logits, labels), Floats)
+    assert_type(xent.sparse_cross_entropy(tensor, tensor, reduction="mean"), Tensor)
+    assert_type(xent.cross_entropy(logits, soft, kind="probabilities", sample_weight=soft), Floats)
+    assert_type(xent.binary_cross_entropy(logits, soft, reduction=xent.Mean("counted"), pos_weight=2.0), Floats)
+    xent.sparse_cross_entropy(logits, labels, ignore_index=(0, -100), class_weight=[1.0, 2.0], axis=1)
+
+    xent.sparse_cross_entropy([[1.0]], labels)  # wrong: a list is no array
+    xent.sparse_cross_entropy(logits, labels, reduction="avg")  # wrong: no such reduction
+    xent.sparse_cross_entropy(logits, labels, reduction=True)  # wrong: no reduction
+    xent.sparse_cross_entropy(logits, labels, kind="logit")  # wrong: no such kind
+    xent.sparse_cross_entropy(logits, labels, label_smoothing="0.1")  # wrong: no number
+    xent.sparse_cross_entropy(logits, labels, from_logits=True)  # wrong: Keras' keyword
+    xent.sparse_cross_entropy(logits)  # wrong: no labels
+    xent.sparse_cross_entropy(predictions=logits, labels=labels)  # wrong: positional only
+    xent.binary_cross_entropy(logits, soft, kind="log_probabilities")  # wrong: binary losses have two kinds
+    xent.cross_entropy(logits, soft, ignore_index=0)  # wrong: soft targets have no label
+    xent.Mean(0).denominators  # wrong: no such attribute
+    xent.crossentropy(logits, soft)  # wrong: no such function
+
+
+def derivatives(logits: Floats, labels: NDArray[np.int64]) -> None:
+    loss_and_gradient = xent.value_and_grad(xent.sparse_cross_entropy)
+    assert_type(loss_and_gradient(logits, labels, reduction="mean"), tuple[Floats, Floats])
+    bound = functools.partial(xent.sparse_cross_entropy, reduction="sum")
+    xent.value_and_grad(bound)(logits, labels)
+    assert_type(xent.explain(xent.sparse_cross_entropy, logits, labels), xent.Decision)
+
+    loss_and_gradient(logits, labels, reduction="avg")  # wrong: the keywords are those of the loss
+    loss_and_gradient(logits)  # wrong: no labels
+    xent.value_and_grad("sparse_cross_entropy")  # wrong: no function
+
+
+def rows(logits: Floats, labels: NDArray[np.int64]) -> None:
+    statistics = xent.row_statistics(logits, labels)
+    assert_type(statistics.loss, Floats)
+    whole = xent.merge(xent.partial(logits, labels=labels), xent.partial(logits, labels=labels, first_class=3))
+    assert_type(xent.finish(whole), Floats)
+    assert_type(xent.softmax(logits), Floats)
+    assert_type(xent.log_softmax(logits, axis=0), Floats)
+    assert_type(xent.logsumexp(logits, keepdims=True), Floats)
+    assert_type(xent.one_hot(labels, 5), NDArray[np.int64])
+
+    statistics.accuracy  # wrong: no such statistic
+    xent.merge(logits, logits)  # wrong: no partials
+    xent.softmax(logits, axis="last")  # wrong: no axis
+    xent.one_hot(labels)  # wrong: how many classes?
+
+
+def settings() -> None:
+    with xent.using(kernel="generic", validate="always", threads=2, trace=True) as decisions:
+        assert_type(decisions, list[xent.Decision])
+
+    xent.using(validate="sometimes")  # wrong: no such validation
+    xent.using(kernels="generic")  # wrong: no such keyword
+
+
+def evaluation() -> None:
+    found = xent.evaluate("predictions.npy", "labels.npy", kind="probabilities", top_k=(1, 5))
+    assert_type(found.mean_loss, float)
+    assert_type(xent.compare("a.npy", "b.npy", "labels.npy").p_value, float)
+
+    xent.evaluate("predictions.npy", "labels.npy", kind="probs")  # wrong: no such kind
+    xent.evaluate("predictions.npy", "labels.npy", on_error="ignore")  # wrong: no such policy
+    xent.compare("a.npy", "b.npy")  # wrong: no labels
+
+
+def peers(logits: Floats, labels: NDArray[np.int64]) -> None:
+    assert_type(xent.compat.torch.cross_entropy(logits, labels, ignore_index=0), Floats)
+    assert_type(xent.compat.optax.softmax_cross_entropy(logits, logits), Floats)
+    assert_type(xent.compat.tensorflow.softmax_cross_entropy_with_logits(logits, logits), Floats)
+    assert_type(xent.compat.keras.categorical_crossentropy(logits, logits, from_logits=True), Floats)
+
+    xent.compat.torch.cross_entropy(logits, labels, reduce="mean")  # wrong: a flag
+    xent.compat.optax.softmax_cross_entropy(logits)  # wrong: no labels
+
+
+class Kernel:
+    """A plugin's kernel."""
+
+    def partial(
+        self, logits: Floats, labels: NDArray[np.int64], on: float, off: float, *, threads: int
+    ) -> xent.Partial[Floats]:
+        highest = logits.max(axis=1)
+        return xent.Partial(highest, highest, highest, highest)
+
+
+@xent.hookimpl
+def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
+    yield xent.KernelSpec(name="mine", op="sparse", load="mine:kernel", dtypes=frozenset({"float32"}))
+    yield xent.KernelSpec(name="mine", op="both", load="mine:kernel")  # wrong: no such op
+    yield xent.KernelSpec("mine")  # wrong: no op and nothing to load
+
+
+class TestMine(xent.testing.KernelConformance):
+    kernels = "mine"
