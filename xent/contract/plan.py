@@ -74,8 +74,22 @@ class Decision:
         return "\n".join(lines)
 
 
+class Prepared:
+    """What the schedule of a plan makes of it at its first call; no part of the plan's value, and not pickled."""
+
+    __slots__ = ("prepared",)
+
+    def prepare(self, make: Callable[[Any], Any]) -> Any:
+        """make(self), made once in this process."""
+        try:
+            return self.prepared
+        except AttributeError:
+            object.__setattr__(self, "prepared", make(self))
+            return self.prepared
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Prepared):
     """The plan of one kind of call: made by ``dispatch/composition.py``, followed by a backend. It pickles small."""
 
     problem: Problem

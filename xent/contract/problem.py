@@ -79,6 +79,8 @@ class Problem:
         How many threads a kernel may use.
     views : tuple of str
         Libraries that can read the same memory without a copy; for a chunked array the library of its chunks.
+    sample_weight_dtype : str
+        Empty without sample weights.
     is_plain : bool
         Whether it is a loss, or one with its gradient, of logits (rows, C) and labels, without weights and without
         options but a reduction.
@@ -99,6 +101,7 @@ class Problem:
     validate: str = "auto"
     threads: int = 1
     views: tuple[str, ...] = ()
+    sample_weight_dtype: str = ""
     is_plain: bool = False
 
     @property

@@ -147,6 +147,7 @@ def problem_of(
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
         views=arrays.views(predictions),
+        sample_weight_dtype="" if weights.sample is None else arrays.dtype_name(weights.sample.dtype),
         is_plain=is_plain and predictions.ndim == 2 and options._replace(reduction="none") in PLAIN,
     )
 

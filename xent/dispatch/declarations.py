@@ -14,7 +14,7 @@ from ..contract.specs import API_VERSION, BackendSpec
 
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)
-METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics")
+METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics", "whole_call")
 FFI = frozenset({"ffi_target"})
 """The methods of a kernel that JAX takes."""
 INSPECTED = frozenset({"dask", "torch"})

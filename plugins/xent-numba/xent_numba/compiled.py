@@ -157,14 +157,46 @@ def compile_loop(function: Callable[..., Any], dtype: str, soft: bool) -> None:
     key = function, dtype, soft
     with lock:
         if key not in compiled_loops:
-            dispatcher = numba.njit(**FLAGS)(function)
-            cache = cache_of(function, f"{dtype}-{'soft' if soft else 'labels'}")
-            if cache is not None:
-                dispatcher._cache = cache
-            loop = dispatcher.compile(signatures(dtype, soft)[function])
-            dispatcher.disable_compile()
-            dispatchers[key] = dispatcher
-            compiled_loops[key] = loop
+            name = f"{dtype}-{'soft' if soft else 'labels'}"
+            dispatchers[key], compiled_loops[key] = compile_cached(function, signatures(dtype, soft)[function], name)
+
+
+def compile_cached(
+    function: Callable[..., Any],
+    signature: tuple[types.Type, ...],
+    name: str,
+    made_by: Callable[..., Any] | None = None,
+) -> tuple[Any, Callable[..., Any]]:
+    """A function compiled for one signature, as other compiled code calls it and as Python does; cached on disk.
+
+    ``made_by`` is the function of a module that made it, if it is not one itself.
+    """
+    dispatcher = numba.njit(**FLAGS)(function)
+    cache = cache_of(made_by or function, name)
+    if cache is not None:
+        dispatcher._cache = cache
+    entry = dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher, entry
+
+
+def part_of(target: str) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator for a function made for one target, compiled under a name of its own.
+
+    subtle: Numba tells functions of one name and one signature apart by a number that counts in each process. Two that
+    were cached by two processes may have the same one, and a process that loads both would run one for the other.
+    """
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        return numba.njit(**FLAGS)(named_for(target, function))
+
+    return compiled
+
+
+def named_for(target: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, whose symbol now has the target's name in it."""
+    function.__qualname__ = f"{target}.{function.__name__}"
+    return function
 
 
 def in_compiled_code(function: Callable[..., Any], dtype: str, soft: bool = False) -> Any:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import ccallback
 
-from . import columns, row_gradients, rows
-from .blocks import FEW_CLASSES, THREAD_ELEMENTS
-from .compiled import FLAGS, cache_of, in_compiled_code
+from .blocks import THREAD_ELEMENTS
+from .compiled import FLAGS, cache_of, named_for, part_of
 from .frames import (
     MAJOR,
     address_of_task,
@@ -35,8 +34,8 @@ from .frames import (
     attribute_address,
     free,
     item_bytes_of_labels,
+    labels_at,
     load_double,
-    load_int32,
     malloc,
     number_of_threads,
     out_of_memory,
@@ -45,56 +44,26 @@ from .frames import (
     schedule,
 )
 from .memory import load_int64, store_int64
-from .rows import parts_of
 from .threads import RANGES_PER_THREAD, run_uninterrupted
+from .whole_rows import MEMORY, WIDE, loss_and_gradient_of_rows, loss_of_rows
 
 NEXT, DONE, HOLDERS, SHARES, ROWS, CLASSES, LOGITS, TARGETS, LABEL_BYTES, ON, OFF, SCALES, LOSSES, GRADIENT = range(
     0, 14 * 8, 8
 )
 """The fields of a task: int64, from its address on. The last holder frees it."""
 TASK_BYTES = 14 * 8
-MEMORY = {"float16": np.int16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
 
 
-def part_of(target: str) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator for a function of one target, compiled under a name of its own.
-
-    subtle: Numba tells functions of one name and one signature apart by a number that counts in each process. Two that
-    were cached by two processes may have the same one, and a process that loads both would run one for the other.
-    """
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        return njit(**FLAGS)(named_for(target, function))
-
-    return compiled
-
-
-def named_for(target: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself, whose symbol now has the target's name in it."""
-    function.__qualname__ = f"{target}.{function.__name__}"
-    return function
-
-
-def works(target: str, dtype: str, soft: bool) -> dict[str, Callable[[int, int, int], None]]:
-    """For each method, work(task, first, stop), which computes the rows in [first, stop) of a task."""
-    part = part_of(target)
-    memory, wide = MEMORY[dtype], np.float64 if dtype == "float64" else np.float32
+def work_of(target: str, method: str, dtype: str, soft: bool) -> Callable[[int, int, int], None]:
+    """work(task, first, stop), which computes the rows in [first, stop) of a task of the method."""
+    part, memory, wide = part_of(target), MEMORY[dtype], WIDE[dtype]
     item, wide_item = np.dtype(memory).itemsize, np.dtype(wide).itemsize
-    column_loss = in_compiled_code(columns.loss, dtype, soft)
-    column_loss_and_gradient = in_compiled_code(columns.loss_and_gradient, dtype, soft)
-    fold, finish_loss = in_compiled_code(rows.fold, dtype, soft), in_compiled_code(rows.finish_loss, dtype)
-    fold_and_gradient = in_compiled_code(row_gradients.fold_and_gradient, dtype, soft)
 
     @part
     def labels_of(task, first, stop):
         """The labels of some rows, int64."""
         address, item_bytes = load_int64(task + TARGETS), load_int64(task + LABEL_BYTES)
-        if item_bytes == 8:
-            return array_at(address + 8 * first, stop - first, np.int64)
-        labels = np.empty(stop - first, np.int64)
-        for row in range(first, stop):
-            labels[row - first] = load_int32(address + 4 * row)
-        return labels
+        return labels_at(address + item_bytes * first, item_bytes, stop - first)
 
     @part
     def soft_targets_of(task, first, stop):
@@ -102,80 +71,41 @@ def works(target: str, dtype: str, soft: bool) -> dict[str, Callable[[int, int, 
         classes = load_int64(task + CLASSES)
         return array_at(load_int64(task + TARGETS) + first * classes * wide_item, (stop - first, classes), wide)
 
-    @part
-    def nan_at_label(labels, classes, losses):
-        """Writes NaN where a label is outside the classes."""
-        for row in range(len(labels)):
-            if labels[row] < 0 or labels[row] >= classes:
-                losses[row] = np.nan
+    targets_of = soft_targets_of if soft else labels_of
 
     @part
-    def nan_at_no_target(targets, classes, losses):
-        """Nothing: soft targets have no class."""
-
-    targets_of, nan_out_of_range = (soft_targets_of, nan_at_no_target) if soft else (labels_of, nan_at_label)
-
-    @part
-    def as_grid(array):
-        return array.reshape((array.shape[0], array.shape[1], 1))
+    def rows_at(field, task, first, stop):
+        """Some rows of the logits or of the gradient."""
+        classes = load_int64(task + CLASSES)
+        return array_at(load_int64(task + field) + first * classes * item, (stop - first, classes), memory)
 
     @part
-    def same(array):
-        return array
+    def numbers_at(field, task, first, stop):
+        """Some rows' losses or scales."""
+        return array_at(load_int64(task + field) + first * wide_item, stop - first, wide)
 
-    as_grid_targets = as_grid if soft else same
+    compute = (loss_of_rows if method == "loss" else loss_and_gradient_of_rows)(target, dtype, soft)
 
     @part
     def loss(task, first, stop):
-        count, classes, on, off = (
-            stop - first,
-            load_int64(task + CLASSES),
-            load_double(task + ON),
-            load_double(task + OFF),
-        )
-        x = array_at(load_int64(task + LOGITS) + first * classes * item, (count, classes), memory)
-        targets = targets_of(task, first, stop)
-        losses = array_at(load_int64(task + LOSSES) + first * wide_item, count, wide)
-        if classes <= FEW_CLASSES:
-            column_loss(as_grid(x), as_grid_targets(targets), on, off, 0, count, losses)
-        else:
-            parts = parts_of(classes)
-            table = np.empty((rows.FIELDS, count * parts))
-            fold(x, targets, on, off, 0, count * parts, table)
-            finish_loss(table, parts, 0, count, losses)
-        nan_out_of_range(targets, classes, losses)
+        x, targets = rows_at(LOGITS, task, first, stop), targets_of(task, first, stop)
+        losses = numbers_at(LOSSES, task, first, stop)
+        compute(x, targets, load_double(task + ON), load_double(task + OFF), losses)
 
     @part
     def loss_and_gradient(task, first, stop):
-        count, classes, on, off = (
-            stop - first,
-            load_int64(task + CLASSES),
-            load_double(task + ON),
-            load_double(task + OFF),
-        )
-        x = array_at(load_int64(task + LOGITS) + first * classes * item, (count, classes), memory)
-        out = array_at(load_int64(task + GRADIENT) + first * classes * item, (count, classes), memory)
-        targets = targets_of(task, first, stop)
-        losses = array_at(load_int64(task + LOSSES) + first * wide_item, count, wide)
-        scales = array_at(load_int64(task + SCALES) + first * wide_item, count, wide)
-        if classes <= FEW_CLASSES:
-            column_loss_and_gradient(
-                as_grid(x), as_grid_targets(targets), on, off, scales, 0, count, losses, as_grid(out)
-            )
-        else:
-            parts = parts_of(classes)
-            table = np.empty((rows.FIELDS, count * parts))
-            fold_and_gradient(x, targets, on, off, scales, 0, count, table, out)
-            finish_loss(table, parts, 0, count, losses)
-        nan_out_of_range(targets, classes, losses)
+        x, targets = rows_at(LOGITS, task, first, stop), targets_of(task, first, stop)
+        losses, scales = numbers_at(LOSSES, task, first, stop), numbers_at(SCALES, task, first, stop)
+        out = rows_at(GRADIENT, task, first, stop)
+        compute(x, targets, load_double(task + ON), load_double(task + OFF), scales, losses, out)
 
-    return {"loss": loss, "loss_and_gradient": loss_and_gradient}
+    return loss if method == "loss" else loss_and_gradient
 
 
 def handler_of(target: str, method: str, dtype: str, soft: bool) -> Callable[[int], int]:
     """What XLA calls, to be compiled: the whole of one call, the rows shared among XLA's threads."""
     part = part_of(target)
-    work, item = works(target, dtype, soft)[method], np.dtype(MEMORY[dtype]).itemsize
+    work, item = work_of(target, method, dtype, soft), np.dtype(MEMORY[dtype]).itemsize
     writes_gradient = method == "loss_and_gradient"
 
     @part

@@ -241,6 +241,17 @@ def array_at(address, shape, dtype):
     return carray(as_pointer(address), shape, dtype)
 
 
+@njit
+def labels_at(address, item_bytes, count):
+    """Labels in memory that is there, int64, from items of 8 or 4 bytes."""
+    if item_bytes == 8:
+        return array_at(address, count, np.int64)
+    labels = np.empty(count, np.int64)
+    for row in range(count):
+        labels[row] = load_int32(address + 4 * row)
+    return labels
+
+
 IS_LINUX = sys.platform == "linux"
 
 

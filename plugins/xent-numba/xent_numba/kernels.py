@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from xent.kernels import Partial, Statistics
+from xent.kernels import Partial, Problem, Statistics
 
 from .hooks import numba_fails
 
 if numba_fails():  # on a worker, say, to which a plan was sent: generic takes the kernel's place
     raise ImportError(numba_fails())
 
-from . import columns, row_gradients, rows
+from . import columns, row_gradients, rows, whole_calls
 from .blocks import Array, GradientOutput, PreparedBlock, prepare, run_along_rows
 from .compiled import compiled
 
@@ -225,6 +226,9 @@ class Sparse:
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
         return statistics(prepare(logits, labels, 1.0, 0.0, threads), label_logit)
+
+    def whole_call(self, problem: Problem) -> Callable[..., int] | None:
+        return whole_calls.whole_call(problem)
 
 
 class Dense:

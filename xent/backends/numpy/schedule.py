@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ import numpy as np
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
-from ...contract.problem import Weights
+from ...contract.problem import Problem, Weights
 from ...contract.specs import BackendSpec, KernelSpec
 from ...numerics.reduction import Reducer
 from ...numerics.targets import NO_ROWS
 from ..generic import schedule as generic
 from .kernel import FEW_CLASSES, ShiftedLogits, row_sums, sum_exp_rest
 
+SmallCall = Callable[[Array, Array, Weights], Any]
+"""(predictions, labels, weights) to the result, or to None."""
 SMALL = 1 << 14
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -56,18 +58,60 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
     """The result of one call: plain calls in few steps, all others as in the generic schedule."""
     if type(predictions) is not np.ndarray:  # the result of a memory map, say, is an ordinary array
         predictions = np.asarray(predictions)
-    if plan.problem.is_plain:
-        result = run_plain(plan, predictions, targets)
+    small_call = plan.prepare(small_call_of)
+    if small_call is not None:
+        result = small_call(predictions, targets, weights)
         if result is not None:
             return result
     return generic.run(plan, predictions, targets, weights)
 
 
-def run_plain(plan: Plan, logits: Array, labels: Array) -> Any:
-    """The result of a call with no option but a reduction; None if a label, a row or the kernel needs more care.
+def small_call_of(plan: Plan) -> SmallCall | None:
+    """The short way of the calls of a plan; None if there is none.
 
-    The bits are those of the generic schedule; ``benchmarks/bench_plain_numba.py`` shows what is gained.
+    It returns None where a label, a row, an array or the kernel needs more care. Its bits are those of the generic
+    schedule; ``benchmarks/bench_plain_numba.py`` shows what is gained.
     """
+    problem = plan.problem
+    if problem.op != "sparse" or problem.method not in ("loss", "loss_and_gradient"):
+        return None
+    if "whole_call" in plan.methods and problem.uses_fold and problem.layout == "last" and problem.raises:
+        served, kernel = plan.with_kernel()
+        function = kernel.whole_call(problem) if served is plan else None
+        if function is not None:
+            return whole_call(problem, function)
+    return functools.partial(plain_call, plan) if problem.is_plain else None
+
+
+def whole_call(problem: Problem, function: Callable[..., int]) -> SmallCall:
+    """The calls of one kind by a kernel's ``whole_call``: all is known but the arrays."""
+    dtype, labels_dtype = np.dtype(problem.dtype), np.dtype(problem.target_dtype)
+    wide = FLOAT64 if problem.dtype == "float64" else FLOAT32
+    by_row, has_gradient = problem.options.reduction == "none", problem.method == "loss_and_gradient"
+    sample_dtype = np.dtype(problem.sample_weight_dtype) if problem.sample_weight_dtype else None
+    empty = np.empty
+
+    def call(logits: Array, labels: Array, weights: Weights) -> Any:
+        if logits.dtype is not dtype or labels.dtype is not labels_dtype:
+            return None
+        sample, classes, _ = weights
+        if not (logits.flags.c_contiguous and labels.flags.c_contiguous):
+            return None
+        if sample is not None and (sample.dtype is not sample_dtype or not sample.flags.c_contiguous):
+            return None
+        if classes is not None:
+            classes = np.ascontiguousarray(classes, wide)
+        loss = empty(labels.shape if by_row else (), wide)
+        gradient = empty(logits.shape, dtype) if has_gradient else None
+        if function(logits, labels, labels.size, logits.shape[-1], sample, classes, None, loss, gradient):
+            return None
+        return (loss, gradient) if has_gradient else loss
+
+    return call
+
+
+def plain_call(plan: Plan, logits: Array, labels: Array, weights: Weights) -> Any:
+    """The result of a call with no option but a reduction; None if a label, a row or the kernel needs more care."""
     problem, reduction = plan.problem, plan.problem.options.reduction
     if plan.kernel == "numpy":
         loss = small_loss(logits, labels) if problem.method == "loss" and logits.size <= SMALL else None
