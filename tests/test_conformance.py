@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import toy_library
-from wrong_kernels import METHODS, WRONG, Right
+from wrong_kernels import METHODS, WHOLE, WRONG, Right
 
 import xent
 from xent.dispatch import eligibility
@@ -32,7 +32,7 @@ CAUGHT = [*((name, promise) for name, (_, promise, _) in WRONG.items()), *BESIDE
 ELSEWHERE = {"declined", "import_light", "extra_cases", "many_elements"}  # each has a test of its own
 WITHOUT_CODE = {
     *("declaration", "selected", "ignored_rows", "plan_pickles", "lazy_on_dask", "inputs_unchanged", "out_is_filled"),
-    *("far_rows", "extra_memory", "new_values", "loss_with_partial"),
+    *("far_rows", "extra_memory", "new_values", "loss_with_partial", "whole_calls"),
 }
 BY_CHANCE = {"threads", "deterministic", "concurrent_callers"}
 
@@ -83,6 +83,12 @@ def test_a_right_kernel_of_both_layouts_passes():
     report = check_kernel(spec_of("EveryLayout", **facts), checks=set(PROMISES) - slow)
 
     assert report.ok, str(report)
+
+
+def test_a_right_kernel_of_whole_calls_passes():
+    report = check_kernel(spec_of("Whole", methods=WHOLE), checks=["declaration", "selected", "whole_calls"])
+
+    assert report.ok and "not run" not in str(report).split("\n", 1)[1], str(report)
 
 
 def test_every_promise_has_a_kernel_that_breaks_it():

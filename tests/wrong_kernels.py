@@ -3,16 +3,21 @@
 ``WRONG`` names, beside each, the promise of ``xent.testing`` that it breaks.
 """
 
+import ctypes
 import math
 import random
 import types
 
 import numpy as np
 
+from xent.backends.generic.rows import rows_of
 from xent.kernels import Partial, Statistics
+from xent.numerics.reduction import Reducer
+from xent.numerics.targets import smoothing
 
 PARTIAL = frozenset({"partial"})
 GRADIENT = frozenset({"partial", "gradient"})
+WHOLE = frozenset({"partial", "loss", "gradient", "loss_and_gradient", "whole_call"})
 """What the slowest of the wrong kernels declare: the methods that are wrong."""
 WRONG: dict[str, tuple[type, str, dict]] = {}
 """By name: the class, the promise it breaks, and the fields of its spec that are not the defaults."""
@@ -258,6 +263,54 @@ class EveryLayout(Right):
         ranks = np.asarray([row.label_rank[0] for row in rows], np.int64)
         sums = np.asarray([(row.sum_squares[0], row.spread[0]) for row in rows], self.narrow(logits)).reshape(-1, 2)
         return Statistics(Partial(*numbers.T.copy()), ranks, *sums.T.copy())
+
+
+class Whole(Right):
+    """A fifth style: small calls as a whole too, from arrays or addresses."""
+
+    def memory(self, value, dtype, *shape):
+        """The array at an address, or the one that is passed; None for None."""
+        if not isinstance(value, int):
+            return None if value is None else value.reshape(shape)
+        count = np.dtype(dtype).itemsize * math.prod(shape)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(value)).view(dtype).reshape(shape)
+
+    def rows(self, problem, labels, classes, wide, sample, class_weight):
+        """What is said of the rows, as xent's schedules have it."""
+        return rows_of(np, problem, labels.astype(np.int64), classes, wide, sample, class_weight)
+
+    def reducer(self, problem):
+        return Reducer(problem.options.reduction)
+
+    def scale(self, scale, cotangent):
+        return scale if cotangent is None else scale * cotangent
+
+    def declines(self, rows):
+        return bool(np.any(rows.bad))
+
+    def whole_call(self, problem):
+        def call(logits, labels, count, classes, sample, class_weight, cotangent, losses, gradient):
+            wide, by_row = self.narrow(np.empty(0, problem.dtype)), problem.options.reduction == "none"
+            x = self.memory(logits, problem.dtype, count, classes)
+            labels = self.memory(labels, problem.target_dtype, count)
+            sample = self.memory(sample, problem.sample_weight_dtype or wide, count)
+            rows = self.rows(problem, labels, classes, wide, sample, self.memory(class_weight, wide, classes))
+            if self.declines(rows):
+                return 1
+            rows, labels = rows._replace(bad=None), labels.astype(np.int64)
+            on, off = smoothing(problem.options.label_smoothing, classes)
+            with np.errstate(all="ignore"):
+                loss = self.loss(x, labels, on, off, threads=1)
+                value = self.reducer(problem).reduce(np, loss, rows)
+                self.memory(losses, wide, *([count] if by_row else []))[...] = value
+                if gradient is not None:
+                    cotangent = self.memory(cotangent, wide, count if by_row else 1)
+                    scale = self.scale(Reducer(problem.options.reduction).scale(np, rows, loss), cotangent)
+                    out = self.memory(gradient, problem.dtype, count, classes)
+                    self.loss_and_gradient(x, labels, on, off, scale, threads=1, out=out)
+            return 0
+
+        return call
 
 
 # -------------------- wrong numbers
@@ -932,6 +985,51 @@ class BlockNumber(Right):
         return super().rest(x, m, exps, threads) * (1 + 2.0**-22 * (len(x) % 3))
 
 
+@breaks("whole_calls", methods=WHOLE)
+class WholeAddsByNeighbours(Whole):
+    """The sum over the rows in an order of its own."""
+
+    def reducer(self, problem):
+        return super().reducer(problem)._replace(add=lambda xp, values: np.cumsum(np.append(0.0, values))[-1])
+
+
+@breaks("whole_calls", methods=WHOLE)
+class WholeServesBadLabels(Whole):
+    def declines(self, rows):
+        return False
+
+
+@breaks("whole_calls", methods=WHOLE)
+class WholeNarrowsWeightsFirst(Whole):
+    """A sample weight that is 0 in float32 only is taken for one of an ignored row."""
+
+    def rows(self, problem, labels, classes, wide, sample, class_weight):
+        sample = sample if sample is None or sample.dtype == bool else sample.astype(wide)
+        return super().rows(problem, labels, classes, wide, sample, class_weight)
+
+
+@breaks("whole_calls", methods=WHOLE)
+class WholeForgetsCotangents(Whole):
+    def scale(self, scale, cotangent):
+        return scale
+
+
+@breaks("whole_calls", methods=WHOLE)
+class WholeTakesNoAddress(Whole):
+    def memory(self, value, dtype, *shape):
+        if isinstance(value, int):
+            return np.zeros(shape, dtype)
+        return super().memory(value, dtype, *shape)
+
+
+@breaks("declaration", methods=WHOLE)
+class WholeByArrays(Right):
+    """A whole call where the kind of a call should be."""
+
+    def whole_call(self, logits, labels):
+        return self.loss(logits, labels, 1.0, 0.0, threads=1)
+
+
 RIGHT = Right()
 kernels = types.SimpleNamespace(
     Right=RIGHT,
@@ -939,6 +1037,7 @@ kernels = types.SimpleNamespace(
     Online=Online(),
     RightDense=RightDense(),
     EveryLayout=EveryLayout(),
+    Whole=Whole(),
     **{name: cls() for name, (cls, _, _) in WRONG.items()},
 )
 METHODS = {

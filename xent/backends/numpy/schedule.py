@@ -23,7 +23,7 @@ from ..generic import schedule as generic
 from .kernel import FEW_CLASSES, ShiftedLogits, row_sums, sum_exp_rest
 
 SmallCall = Callable[[Array, Array, Weights], Any]
-"""(predictions, labels, weights) to the result, or to None."""
+"""(predictions, labels, weights) to the result, or to None if a label, a row, an array or the kernel needs more care."""
 SMALL = 1 << 14
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -67,20 +67,19 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
 
 
 def small_call_of(plan: Plan) -> SmallCall | None:
-    """The short way of the calls of a plan; None if there is none.
+    """The short way of the calls of a plan, with the bits of the generic schedule; None if there is none.
 
-    It returns None where a label, a row, an array or the kernel needs more care. Its bits are those of the generic
-    schedule; ``benchmarks/bench_plain_numba.py`` shows what is gained.
+    ``benchmarks/bench_plain_numba.py`` shows what is gained.
     """
     problem = plan.problem
-    if problem.op != "sparse" or problem.method not in ("loss", "loss_and_gradient"):
-        return None
-    if "whole_call" in plan.methods and problem.uses_fold and problem.layout == "last" and problem.raises:
+    if problem.is_plain and plan.kernel == "numpy" and problem.method == "loss":
+        return functools.partial(plain_call, problem.options.reduction)
+    is_loss = problem.op == "sparse" and problem.method in ("loss", "loss_and_gradient")
+    if "whole_call" in plan.methods and is_loss and problem.layout == "last" and problem.raises:
         served, kernel = plan.with_kernel()
         function = kernel.whole_call(problem) if served is plan else None
-        if function is not None:
-            return whole_call(problem, function)
-    return functools.partial(plain_call, plan) if problem.is_plain else None
+        return None if function is None else whole_call(problem, function)
+    return None
 
 
 def whole_call(problem: Problem, function: Callable[..., int]) -> SmallCall:
@@ -110,24 +109,10 @@ def whole_call(problem: Problem, function: Callable[..., int]) -> SmallCall:
     return call
 
 
-def plain_call(plan: Plan, logits: Array, labels: Array, weights: Weights) -> Any:
-    """The result of a call with no option but a reduction; None if a label, a row or the kernel needs more care."""
-    problem, reduction = plan.problem, plan.problem.options.reduction
-    if plan.kernel == "numpy":
-        loss = small_loss(logits, labels) if problem.method == "loss" and logits.size <= SMALL else None
-        return None if loss is None else reduced(loss, reduction)
-    if problem.method not in plan.methods or plan.block_elements is not None or not all_inside(logits, labels):
-        return None
-    served, kernel = plan.with_kernel()
-    if served is not plan:
-        return None
-    with np.errstate(all="ignore"):
-        if problem.method == "loss":
-            return reduced(kernel.loss(logits, labels, 1.0, 0.0, threads=problem.threads), reduction)
-        like = np.empty(len(labels), FLOAT64 if logits.dtype == FLOAT64 else FLOAT32)
-        scale = Reducer(reduction).scale(np, NO_ROWS, like)
-        loss, gradient = kernel.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=problem.threads)
-        return reduced(loss, reduction), gradient
+def plain_call(reduction: Any, logits: Array, labels: Array, weights: Weights) -> Any:
+    """The loss of a small call with no option but a reduction, with the bits of xent's own kernel."""
+    loss = small_loss(logits, labels) if logits.size <= SMALL else None
+    return None if loss is None else reduced(loss, reduction)
 
 
 def reduced(loss: Array, reduction: Any) -> Any:

@@ -59,7 +59,9 @@ def declaration(kernel: KernelUnderTest) -> Iterator[Outcome]:
         return
     if kernel.is_ffi:
         yield signature_outcome(implementation, "ffi_target", ["method", "dtype"], [])
-    for method in sorted(spec.methods - {"ffi_target"}):
+    if "whole_call" in spec.methods:
+        yield signature_outcome(implementation, "whole_call", ["problem"], [])
+    for method in sorted(spec.methods - {"ffi_target", "whole_call"}):
         shared = PARAMETERS[spec.op] if method != "statistics" else ("logits", "labels", "label_logit")
         parameters = [*shared, *PARAMETERS.get(method, ())]
         keywords = ["threads", *(["out"] if method in ("loss", "gradient", "loss_and_gradient") else [])]
@@ -74,7 +76,7 @@ def declaration(kernel: KernelUnderTest) -> Iterator[Outcome]:
 def signature_outcome(implementation: Any, method: str, parameters: list[str], keywords: list[str]) -> Outcome:
     """A failure if the method does not exist or does not take the arguments that the core passes."""
     function = getattr(implementation, method, None)
-    form = f"{method}({', '.join(parameters)}, *, {', '.join(keywords)})"
+    form = f"{method}({', '.join([*parameters, *(['*', *keywords] if keywords else [])])})"
     if not callable(function):
         return Failure(form, "is declared, and the object that `load` names has no such method")
     try:
