@@ -11,7 +11,7 @@ from xent.dispatch.registry import registry
 
 KERNEL = {"name": "k", "op": "sparse", "load": "package.module:name"}
 BACKEND = {"name": "b", "load": "package.module:name", "arrays": frozenset({"mine"})}
-ANY_OF = '"loss", "loss_and_partial", "gradient", "loss_and_gradient" or "statistics"'
+ANY_OF = '"loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics" or "whole_call"'
 CASES = [
     (KernelSpec, {"name": ""}, "kernel '': `name` must be a name, got ''"),
     (KernelSpec, {"name": 7}, "kernel 7: `name` must be a name, got 7"),

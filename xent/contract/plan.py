@@ -78,6 +78,7 @@ class Prepared:
     """What the schedule of a plan makes of it at its first call; no part of the plan's value, and not pickled."""
 
     __slots__ = ("prepared",)
+    prepared: Any
 
     def prepare(self, make: Callable[[Any], Any]) -> Any:
         """make(self), made once in this process."""

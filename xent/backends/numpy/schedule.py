@@ -23,7 +23,7 @@ from ..generic import schedule as generic
 from .kernel import FEW_CLASSES, ShiftedLogits, row_sums, sum_exp_rest
 
 SmallCall = Callable[[Array, Array, Weights], Any]
-"""(predictions, labels, weights) to the result, or to None if a label, a row, an array or the kernel needs more care."""
+"""(predictions, labels, weights) to the result; None if a label, a row or an array needs more care."""
 SMALL = 1 << 14
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)

@@ -59,7 +59,7 @@ class WholeCall:
         """The losses, or their reduction, and the gradient if there is one; None where the call is declined."""
         x, labels, *rest = self.arguments
         wide = np.float64 if x.dtype == np.float64 else np.float32
-        results = [np.full(labels.shape if self.problem.options.reduction == "none" else (), np.nan, wide)]
+        results: list[Array] = [np.full(labels.shape if self.problem.options.reduction == "none" else (), np.nan, wide)]
         if self.problem.method == "loss_and_gradient":
             results.append(np.full(x.shape, np.nan).astype(x.dtype))
 
@@ -78,7 +78,7 @@ def whole_calls(kernel: KernelUnderTest) -> Iterator[Outcome]:
     if not kernel.spec.deterministic:
         raise NotRun("it is declared deterministic=False")
     methods = ("loss", "loss_and_gradient") if {"gradient", "loss_and_gradient"} & kernel.spec.methods else ("loss",)
-    shapes, smoothings, labels = (itertools.cycle(values) for values in (SHAPES, SMOOTHINGS, LABELS))
+    shapes, smoothings, labels = itertools.cycle(SHAPES), itertools.cycle(SMOOTHINGS), itertools.cycle(LABELS)
     for method, reduction, ignored, weighting in itertools.product(methods, REDUCTIONS, IGNORED, WEIGHTINGS):
         options = Options(reduction=reduction, ignore_index=ignored, label_smoothing=next(smoothings))
         call, weights = call_of(kernel, method, options, weighting, next(labels), *next(shapes))
@@ -126,7 +126,7 @@ def cancelling_weights(rng: np.random.Generator, rows: int) -> Array:
 
 def class_weights(rng: np.random.Generator, classes: int) -> Array:
     """Class weights of which a third is 0."""
-    return rng.random(classes) * (np.arange(classes) % 3 != 1)
+    return np.where(np.arange(classes) % 3 == 1, 0.0, rng.random(classes))
 
 
 WEIGHTINGS: dict[str, Callable[[np.random.Generator, int, int], tuple[Array | None, Array | None]]] = {
