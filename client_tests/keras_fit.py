@@ -1,0 +1,74 @@
+"""``keras_fit.py CASE WHOSE``: trains on the backend of KERAS_BACKEND and prints the losses of the epochs as JSON.
+
+WHOSE is "keras" or "xent": the functions and classes of either have the same names and signatures.
+"""
+
+import json
+import sys
+import warnings
+
+import keras
+import numpy as np
+
+from xent.compat import keras as compat
+
+ROWS, WIDTH, CLASSES = 90, 20, 7
+rng = np.random.default_rng(0)
+x = rng.standard_normal((ROWS, WIDTH)).astype("float32")
+labels = rng.integers(0, CLASSES, ROWS)
+soft = rng.dirichlet(np.ones(CLASSES), ROWS).astype("float32")
+yes = (rng.random((ROWS, CLASSES)) < 0.3).astype("float32")
+weight = rng.random(ROWS).astype("float32")
+out_of_range = np.where(np.arange(ROWS) == 5, CLASSES, labels)
+
+
+def function_of(losses, y_true, y_pred):
+    return losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+
+
+def rows_of(losses):
+    """The function, as Keras takes it."""
+
+    def rows(y_true, y_pred):
+        return function_of(losses, y_true, y_pred)
+
+    return rows
+
+
+CASES = {
+    "labels": lambda of: (of.SparseCategoricalCrossentropy(from_logits=True), labels, {}),
+    "function": lambda of: (rows_of(of), labels, {}),
+    "ignored": lambda of: (of.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3), labels, {}),
+    "soft": lambda of: (of.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1), soft, {}),
+    "yes": lambda of: (of.BinaryCrossentropy(from_logits=True), yes, {}),
+    "probabilities": lambda of: (of.SparseCategoricalCrossentropy(), labels, {}),
+    "weights": lambda of: (rows_of(of), labels, {"sample_weight": weight}),
+    "weighed rows": lambda of: (
+        of.SparseCategoricalCrossentropy(from_logits=True, reduction=None),
+        labels,
+        {"sample_weight": weight},
+    ),
+    "weighed mean": lambda of: (
+        of.SparseCategoricalCrossentropy(from_logits=True),
+        labels,
+        {"class_weight": {c: c + 1.0 for c in range(CLASSES)}},
+    ),
+    "bad label": lambda of: (of.SparseCategoricalCrossentropy(from_logits=True), out_of_range, {}),
+    "bad shape": lambda of: (of.CategoricalCrossentropy(from_logits=True), soft[:, :-1], {}),
+}
+
+
+def main(case, whose):
+    keras.utils.set_random_seed(0)
+    loss, targets, options = CASES[case](keras.losses if whose == "keras" else compat)
+    activation = "softmax" if case == "probabilities" else None
+    layers = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(CLASSES, activation=activation)]
+    model = keras.Sequential([keras.layers.Input((WIDTH,)), *layers])
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
+    history = model.fit(x, targets, epochs=10, batch_size=32, shuffle=False, verbose=0, **options)
+    print(json.dumps(history.history["loss"]))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # of Keras and TensorFlow, when they are imported
+    main(*sys.argv[1:])
