@@ -10,6 +10,8 @@
 # make test-mutants  the CUDA kernels, broken on purpose in many ways, each of which must be noticed; takes minutes
 # make test-report   the HTML pages in a headless Chromium, which must be on PATH (Debian: apt install chromium);
 #             pictures of them go to build/report
+# make test-clients   programs of other packages that train and score with xent (transformers, flax, Keras, scikit-learn), in an
+#             environment of their own of three gigabytes; not a part of make test
 # make test-peers   xent.compat beside the peers themselves, and the peers' own tests of it; not a part of make test
 # make fuzz   random calls through every door, held to exact numbers, for FUZZ_SECONDS (3600) from FUZZ_SEED; calls that fail
 #             are kept in tests/fuzz/cases, which make test makes again
@@ -53,6 +55,10 @@ PLUGIN_SOURCES := $(shell find plugins -name __pycache__ -prune -o \( -type d -o
 CUDA_PLUGIN := $(VENV)/cuda
 PLUGIN_WHEELS := $(VENV)/wheels
 TEMPLATE := $(VENV)/template
+CLIENTS := $(VENV)/clients
+CLIENT_CONSTRAINTS := constraints/clients.txt
+CLIENT_INSTALL := $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check
+CLIENT_PACKAGES := $(TORCH) jax flax optax transformers keras tensorflow-cpu scikit-learn numba
 ALL := $(VENV)/all
 KERNEL_BACKENDS := numpy,dask,torch
 KERNEL_FLAGS := --kernel numba --backend numpy --backend dask --backend torch
@@ -71,7 +77,7 @@ PYTESTFLAGS ?= -n 2 --dist worksteal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-core test-plugins test-cuda test-template test-install test-report test-peers test-mutants fuzz faults
+.PHONY: demo check test test-core test-plugins test-cuda test-template test-install test-report test-peers test-clients test-mutants fuzz faults
 .PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale release clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
@@ -143,6 +149,10 @@ test-report: $(VENV)/test.stamp $(VENV)/wheel.stamp
 
 test-peers: $(VENV)/test.stamp $(VENV)/wheel.stamp
 	XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) compat_tests
+
+# xent and xent-numba as a user installs them, beside packages that no other test needs.
+test-clients: $(CLIENTS)-wheels.stamp
+	$(CLIENTS)/bin/pytest -p no:cacheprovider client_tests
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -225,6 +235,15 @@ $(VENV)/compiled.stamp: $(VENV)/plugins.stamp $(VENV)/test.stamp $(VENV)/wheel.s
 $(ALL).stamp: $(WHEEL) $(VENV)/plugins.stamp
 	$(PYTHON) -m venv --clear $(ALL)
 	$(ALL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) "$(WHEEL)[all]" $(PLUGIN_WHEELS)/xent_numba-*.whl pytest
+	touch $@
+
+$(CLIENTS).stamp: $(CONSTRAINTS) $(CLIENT_CONSTRAINTS)
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENT_INSTALL) --constraint $(CONSTRAINTS) --constraint $(CLIENT_CONSTRAINTS) $(CLIENT_PACKAGES) pytest array-api-compat pluggy ml_dtypes
+	touch $@
+
+$(CLIENTS)-wheels.stamp: $(CLIENTS).stamp $(WHEEL) $(VENV)/plugins.stamp
+	$(CLIENT_INSTALL) --no-deps --force-reinstall $(WHEEL) $(PLUGIN_WHEELS)/xent_numba-*.whl
 	touch $@
 
 $(TEMPLATE).stamp: $(WHEEL) $(VENV)/plugins.stamp

@@ -1,7 +1,7 @@
 """Real clients: programs of other packages that train or score with xent in the place of their own loss.
 
-Which versions they are is said at the top of a run, and at its end how much of a processor a step took with either loss:
-a measurement, that no test depends on.
+Which versions they are is said at the top of a run, and at its end how much of a processor a step took with either
+loss: a measurement, that no test depends on.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -1,6 +1,6 @@
-"""``keras_fit.py CASE WHOSE``: trains on the backend of KERAS_BACKEND and prints the losses of the epochs as JSON.
+"""Trains with ``Model.fit`` on the backend of KERAS_BACKEND, and prints as JSON the losses of the epochs of each case.
 
-WHOSE is "keras" or "xent": the functions and classes of either have the same names and signatures.
+Twice: with Keras' own loss, and with that of the same name and signature in ``xent.compat.keras``.
 """
 
 import json
@@ -44,7 +44,7 @@ CASES = {
     "probabilities": lambda of: (of.SparseCategoricalCrossentropy(), labels, {}),
     "weights": lambda of: (rows_of(of), labels, {"sample_weight": weight}),
     "weighed rows": lambda of: (
-        of.SparseCategoricalCrossentropy(from_logits=True, reduction=None),
+        of.SparseCategoricalCrossentropy(from_logits=True, reduction=None if of is compat else "mean"),
         labels,
         {"sample_weight": weight},
     ),
@@ -58,17 +58,22 @@ CASES = {
 }
 
 
-def main(case, whose):
+def fitted(case, losses):
+    """The losses of the epochs, or the error in one line."""
     keras.utils.set_random_seed(0)
-    loss, targets, options = CASES[case](keras.losses if whose == "keras" else compat)
+    loss, targets, options = CASES[case](losses)
     activation = "softmax" if case == "probabilities" else None
     layers = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(CLASSES, activation=activation)]
     model = keras.Sequential([keras.layers.Input((WIDTH,)), *layers])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
-    history = model.fit(x, targets, epochs=10, batch_size=32, shuffle=False, verbose=0, **options)
-    print(json.dumps(history.history["loss"]))
+    try:
+        history = model.fit(x, targets, epochs=10, batch_size=32, shuffle=False, verbose=0, **options)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return history.history["loss"]
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # of Keras and TensorFlow, when they are imported
-    main(*sys.argv[1:])
+    names = sys.argv[1:] or CASES
+    print(json.dumps({case: [fitted(case, losses) for losses in (keras.losses, compat)] for case in names}))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 UNITS = 8
-"""Units of rounding that a step may add: those of a loss, of its gradient and of the update, from two orders of sums."""
+"""Units of rounding that a step may add: those of a loss, of its gradient and of the update, added in another order."""
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -20,7 +20,7 @@ class Run(NamedTuple):
 
 
 def train(step: Callable[[Any], Any], batches: Iterable[Any]) -> Run:
-    """The run of ``step(batch)``, which returns the loss, over the batches; the first one, which compiles, is not timed."""
+    """The run of ``step(batch)``, which returns the loss, over the batches; the first, which compiles, is not timed."""
     losses, seconds = [], []
     for batch in batches:
         start = time.process_time()
@@ -30,7 +30,7 @@ def train(step: Callable[[Any], Any], batches: Iterable[Any]) -> Run:
 
 
 def are_one_curve(ours: Iterable[float], theirs: Iterable[float], epsilon: float = EPSILON) -> bool:
-    """Whether the losses of two runs are finite, fall, and differ by rounding: by so many units for each step so far."""
+    """Whether the losses of two runs are finite, fall, and differ by rounding: so many units for each step so far."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     allowed = UNITS * epsilon * np.arange(1, len(theirs) + 1) * np.abs(theirs)
     falls = np.isfinite(theirs).all() and theirs[-1] < theirs[0]

@@ -708,11 +708,13 @@ def test_lists_are_taken_with_float32_for_pythons_floats(keras):
         assert ours.dtype == np.float32 and close(ours, theirs)
 
 
-def test_tensors_are_refused_and_numpys_float64_stays(keras):
+def test_tensors_are_refused_by_others_than_the_crossentropies_and_numpys_float64_stays(keras):
     t, p = np.eye(3)[:1], np.float64([[0.1, 0.2, 0.7]])
     theirs = keras.losses.categorical_crossentropy(t, keras.tf.constant(p))
+    ours = compat.categorical_crossentropy(t, keras.tf.constant(p))
 
     assert compat.categorical_crossentropy(t, p).dtype == theirs.dtype.as_numpy_dtype == np.float64
+    assert ours.dtype == theirs.dtype and close(ours.numpy(), theirs.numpy())
     for predictions in (
         keras.tf.constant(p),
         keras.tf.Variable(p),
@@ -720,7 +722,7 @@ def test_tensors_are_refused_and_numpys_float64_stays(keras):
         [keras.tf.constant(p[0])],
     ):
         with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
-            compat.categorical_crossentropy(t, predictions)
+            compat.categorical_focal_crossentropy(t, predictions)
     with pytest.raises(TypeError, match=r"TensorFlow tensor, .*\.numpy\(\)"):
         compat.categorical_crossentropy(keras.tf.constant(t), p)
 

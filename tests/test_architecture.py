@@ -90,7 +90,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def files_of_the_project():
     """Every file and folder, as /path and /path/, without what is hidden or made."""
     found = set()
-    for folder in ("xent", "tests", "docs", "benchmarks", "plugins", "examples", "compat_tests"):
+    for folder in ("xent", "tests", "docs", "benchmarks", "plugins", "examples", "compat_tests", "client_tests"):
         for path in (ROOT / folder, *(ROOT / folder).rglob("*")):
             found.add(f"/{path.relative_to(ROOT).as_posix()}{'/' if path.is_dir() else ''}")
     return found

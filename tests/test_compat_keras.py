@@ -223,3 +223,86 @@ def test_bad_input_gives_an_error_that_says_what_to_pass():
         keras.CategoricalGeneralizedCrossEntropy(q=1.0)
     with pytest.warns(SyntaxWarning, match="one class only"):
         keras.categorical_crossentropy(T[:, :1], P[:, :1])
+
+
+# -------------------- TensorFlow's tensors, as in keras.Model.fit
+
+TENSORS = {
+    "targets": (lambda p, t: keras.categorical_crossentropy(t, p, label_smoothing=0.1), P, T),
+    "targets from logits": (lambda x, t: keras.categorical_crossentropy(t, x, True, axis=0), X, T),
+    "labels": (lambda p, y: keras.sparse_categorical_crossentropy(y, p, ignore_class=-1), P, Y),
+    "labels from logits": (lambda x, y: keras.sparse_categorical_crossentropy(y, x, True, ignore_class=-1), X, Y),
+    "yes or no": (lambda p, t: keras.binary_crossentropy(t, p), P, T),
+    "yes or no from logits": (lambda x, t: keras.binary_crossentropy(t, x, True, 0.2, axis=0), X, T),
+    "over all": (lambda x, t: keras.binary_crossentropy(t, x, True, axis=None), X, T),
+    "an object": (lambda p, t: keras.CategoricalCrossentropy()(t, p, W), P, T),
+    "a sum": (lambda p, t: keras.CategoricalCrossentropy(reduction="sum")(t, p), P, T),
+    "rows": (lambda p, t: keras.BinaryCrossentropy(reduction=None)(t, p, W[:, None]), P, T),
+    "an object with ignored labels": (lambda x, y: keras.SparseCategoricalCrossentropy(True, -1)(y, x), X, Y),
+    "the same, weighed": (lambda x, y: keras.SparseCategoricalCrossentropy(True, -1)(y, x, W), X, Y),
+    "the same over its weights": (
+        lambda x, y: keras.SparseCategoricalCrossentropy(True, -1, "mean_with_sample_weight")(y, x, W),
+        X,
+        Y,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tensorflow():
+    return pytest.importorskip("tensorflow")
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_have_numpys_losses_and_torchs_gradient(tensorflow, name, in_graph):
+    call, predictions, targets = TENSORS[name]
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(predictions, requires_grad=True)
+    call(x, torch.tensor(targets)).sum().backward()
+
+    def value_and_gradient(x, t):
+        with tensorflow.GradientTape() as tape:
+            tape.watch(x)
+            value = call(x, t)
+        return value, tape.gradient(value, x)
+
+    rows_unknown = [tensorflow.TensorSpec((None, *array.shape[1:]), array.dtype) for array in (predictions, targets)]
+    traced = tensorflow.function(value_and_gradient, input_signature=rows_unknown)
+    of_tensors = traced if in_graph else value_and_gradient
+    value, gradient = of_tensors(tensorflow.constant(predictions), tensorflow.constant(targets))
+
+    assert value.dtype == gradient.dtype == "float32"
+    assert near(value.numpy(), call(predictions, targets), ulps=16)
+    assert near(gradient.numpy(), x.grad.numpy(), ulps=64)
+
+
+def test_settings_hold_where_tensorflow_calls_python_back(tensorflow):
+    def loss(x):
+        return keras.sparse_categorical_crossentropy(np.asarray([2, 1, 0, 1]), x, True)
+
+    with xent.using(trace=True) as decisions:
+        tensorflow.function(loss)(tensorflow.constant(X))
+
+    assert {decision.kernel for decision in decisions} == {"numpy"}
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_an_infinite_logit_of_a_tensor_is_nan_as_in_tensorflow(tensorflow, at):
+    x = tensorflow.constant(np.float32([[0, 1, 2], [np.inf, 0, 1]]))
+    with tensorflow.GradientTape() as tape:
+        tape.watch(x)
+        rows = keras.sparse_categorical_crossentropy(np.asarray([0, 1]), x, True)
+
+    assert np.isnan(rows[1]) and np.isfinite(rows[0])
+    assert np.isnan(tape.gradient(rows, x)[1]).all()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_what_is_wrong_with_tensors_is_said(tensorflow, jit):
+    x, bad = tensorflow.constant(X), np.asarray([2, 1, 0, 3])
+    loss = tensorflow.function(lambda x: keras.sparse_categorical_crossentropy(bad, x, True), jit_compile=jit)
+    with pytest.raises(tensorflow.errors.InvalidArgumentError, match="PyFunc" if jit else r"\[0, 3\), got 1 outside"):
+        loss(x)
+    with pytest.raises(TypeError, match=r"TensorFlow tensor"):
+        keras.binary_focal_crossentropy(T, x)

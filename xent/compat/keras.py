@@ -42,7 +42,9 @@ From logits, see also :mod:`xent.compat.tensorflow`, which is called. Not follow
 | tiny losses | 0 | to full relative accuracy |
 | ``_keras_mask``, ``_keras_logits`` of given predictions, replicas of a strategy | read | not read |
 | ``ignore_class`` and weights in ``keras.metrics`` | a mask on the result | arrays bear none: rows count, as 0 |
-| TensorFlow's tensors, symbolic ones | taken | TypeError: no gradient would come back; pass ``.numpy()`` |
+| TensorFlow's tensors: sparse, categorical, binary | taken | taken, as by ``Model.fit``: computed by NumPy, not XLA |
+| TensorFlow's tensors: all others; symbolic ones | taken | TypeError: no gradient would come back |
+| ``Model.fit``: weights beside an object of a class | of the rows | of its result: ``reduction=None`` weighs rows |
 | zero classes | 0; labels: an error | ValueError |
 | errors | ValueError; of TensorFlow's kernels InvalidArgumentError | ValueError; TypeError for a dtype; xent's words |
 | ``set_floatx``, ``set_epsilon`` | obeyed | not known here; classes take ``dtype=`` |
@@ -60,13 +62,17 @@ From logits, see also :mod:`xent.compat.tensorflow`, which is called. Not follow
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from typing import Any
 
+import numpy as np
+
 import xent
 
 from . import tensorflow as tf
+from . import tensors
 from .operands import (
     ArrayT,
     array_namespace,
@@ -151,6 +157,9 @@ def categorical_crossentropy(
     >>> keras.categorical_crossentropy([[0, 1]], [[1.0, 0.0]]).tolist()
     [16.11809539794922]
     """
+    if tensors.is_tensor(y_pred):
+        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        return of_tensors(categorical_crossentropy, slope_of_targets, y_true, y_pred, **options)
     y_true, y_pred = soft_targets("categorical_crossentropy", y_true, y_pred, label_smoothing, axis)
     return ops.categorical_crossentropy(y_true, y_pred, from_logits, axis)
 
@@ -193,6 +202,9 @@ def sparse_categorical_crossentropy(
     >>> keras.sparse_categorical_crossentropy([1, -1], [[0.5, 0.5], [1.0, 0.0]], ignore_class=-1).tolist()
     [0.6931471824645996, 0.0]
     """
+    if tensors.is_tensor(y_pred):
+        options = {"from_logits": from_logits, "ignore_class": ignore_class, "axis": axis}
+        return of_tensors(sparse_categorical_crossentropy, slope_of_labels, y_true, y_pred, **options)
     y_true, y_pred = floating_pair("sparse_categorical_crossentropy", y_true, y_pred)
     if ignore_class is None:
         return ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits, axis)
@@ -242,6 +254,9 @@ def binary_crossentropy(
     >>> keras.binary_crossentropy([[1, 0]], [[0.5, 0.5]]).tolist()
     [0.6931471824645996]
     """
+    if tensors.is_tensor(y_pred):
+        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        return of_tensors(binary_crossentropy, slope_of_binary_targets, y_true, y_pred, **options)
     y_true, y_pred = binary_targets("binary_crossentropy", y_true, y_pred, label_smoothing)
     return mean(binary_loss(y_true, y_pred, from_logits), axis, y_pred)
 
@@ -537,6 +552,11 @@ class Loss:
         LabelError, TypeError, ValueError
             As the function.
         """
+        if tensors.is_tensor(y_pred):
+            y_true, y_pred = (tensors.cast(values, self.dtype) for values in (y_true, y_pred))
+            values = self.call(y_true, y_pred)
+            mask = tensors.is_counted(y_true, self.options.get("ignore_class"), values)
+            return tensors.weighed_and_reduced(values, sample_weight, mask, self.reduction)
         y_true, y_pred = as_arrays(y_true, y_pred)
         xp = array_namespace(y_pred)
         dtype = dtype_of_name(xp, self.dtype)
@@ -723,6 +743,62 @@ def clipped_probabilities(p: Array) -> Array:
     least, most = (scalar_like(value, p) for value in (EPSILON, 1 - EPSILON))
     outside = xp.where(p < least, least, xp.where(p > most, most, nan_where(xp, xp.isnan(p), p)))
     return xp.where((p >= least) & (p <= most), p, outside)
+
+
+# -------------------- TensorFlow's tensors: the derivatives of the rows, of NumPy's arrays
+
+
+def of_tensors(function: Any, slope: Any, y_true: Any, y_pred: Any, **options: Any) -> Any:
+    """The losses of a function whose derivative in the predictions is ``slope``, of tensors."""
+    loss, slope = (functools.partial(rule, **options) for rule in (function, slope))
+    return tensors.rows(loss, slope, y_true, y_pred, options["axis"])
+
+
+@without_fp_warnings
+def slope_of_targets(y_true: Array, y_pred: Array, from_logits: bool, label_smoothing: float, axis: int) -> Array:
+    """The derivative of :func:`categorical_crossentropy`."""
+    t, y_pred = soft_targets("categorical_crossentropy", y_true, y_pred, label_smoothing, axis)
+    if from_logits:
+        infinite = np.any(y_pred == math.inf, axis=axis, keepdims=True)
+        return np.where(infinite, math.nan, xent.softmax(y_pred, axis=axis) - t)
+    total = np.sum(y_pred, axis=axis, keepdims=True)
+    p = y_pred / total
+    of_p = slope_of_clipped(p, -t / clipped_probabilities(p))
+    return (of_p - np.sum(of_p * p, axis=axis, keepdims=True)) / total
+
+
+@without_fp_warnings
+def slope_of_labels(y_true: Array, y_pred: Array, from_logits: bool, ignore_class: int | None, axis: int) -> Array:
+    """The derivative of :func:`sparse_categorical_crossentropy`."""
+    labels = class_indices(y_true, y_pred, axis)
+    p = y_pred if from_logits else clipped_probabilities(y_pred)
+    logits = y_pred if from_logits else np.log(widen(p))
+    both = xent.value_and_grad(xent.sparse_cross_entropy)
+    slope = both(logits, labels, axis=axis, ignore_index=ignore_class)[1]
+    if not from_logits:
+        return slope_of_clipped(y_pred, slope / p)
+    infinite = np.any(logits == math.inf, axis=axis) & (labels != ignore_class)
+    return np.where(np.expand_dims(infinite, axis), math.nan, slope)
+
+
+@without_fp_warnings
+def slope_of_binary_targets(
+    y_true: Array, y_pred: Array, from_logits: bool, label_smoothing: float, axis: Any
+) -> Array:
+    """The derivative of :func:`binary_crossentropy`."""
+    z, y_pred = binary_targets("binary_crossentropy", y_true, y_pred, label_smoothing)
+    both = xent.value_and_grad(xent.binary_cross_entropy)
+    if from_logits:
+        slope = both(y_pred, z)[1]
+    else:
+        slope = slope_of_clipped(y_pred, both(clipped_probabilities(y_pred), z, kind="probabilities")[1])
+    rows = mean(slope, axis, slope).size
+    return slope * (rows / slope.size if slope.size else 1.0)
+
+
+def slope_of_clipped(p: Array, slope: Array) -> Array:
+    """The derivative in the probabilities before they were clipped: 0 outside."""
+    return np.where((p >= EPSILON) & (p <= 1 - EPSILON), slope, 0)
 
 
 # -------------------- the arguments
