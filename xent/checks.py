@@ -334,11 +334,16 @@ def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason:
     raise ValueError(f"{function}: `{name}` must have shape {shape} ({reason}), got {got}. {remedy}")
 
 
+def shape_of_rows(shape: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
+    """The shape of one number for each row: the predictions' without the class axis."""
+    return shape[:axis] if axis + 1 == len(shape) else shape[:axis] + shape[axis + 1 :]
+
+
 def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
     """Predictions and targets fit, on every call: no kernel ever sees arrays that do not."""
     shape, axis, op = predictions.shape, problem.axis, problem.op
     if op == "sparse":
-        rows = shape[:axis] if axis + 1 == len(shape) else shape[:axis] + shape[axis + 1 :]
+        rows = shape_of_rows(shape, axis)
         if targets is not None and targets.shape != rows:
             reason = f"predictions {tuple(shape)} without axis {axis}"
             expect(problem.function, "labels", targets, tuple(rows), reason)
@@ -352,24 +357,24 @@ def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
 
 def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
     """The weights fit the rows or the classes, on every call that has any."""
-    shape = tuple(predictions.shape)
-    rows = shape[: problem.axis] + shape[problem.axis + 1 :]
-    if weights.sample is not None:
-        if problem.op == "binary":
-            expect(problem.function, "sample_weight", weights.sample, shape, "that of the predictions")
-        else:
-            expect(problem.function, "sample_weight", weights.sample, rows, "one for each row")
-    if weights.classes is not None and hasattr(weights.classes, "shape"):
-        expect(problem.function, "class_weight", weights.classes, (shape[problem.axis],), "one for each class")
-    elif weights.classes is not None and len(weights.classes) != shape[problem.axis]:
+    shape, axis, (sample, classes, positive) = predictions.shape, problem.axis, weights
+    if sample is not None:
+        is_binary = problem.op == "binary"
+        rows, reason = (shape, "that of the predictions") if is_binary else (shape_of_rows(shape, axis), "one for each row")
+        if sample.shape != rows:
+            expect(problem.function, "sample_weight", sample, tuple(rows), reason)
+    if classes is not None and hasattr(classes, "shape"):
+        if classes.shape != shape[axis : axis + 1]:
+            expect(problem.function, "class_weight", classes, (shape[axis],), "one for each class")
+    elif classes is not None and len(classes) != shape[axis]:
         raise ValueError(
-            f"{problem.function}: `class_weight` must have {shape[problem.axis]} numbers (one for each class), "
-            f"got {len(weights.classes)}. Pass one for each class."
+            f"{problem.function}: `class_weight` must have {shape[axis]} numbers (one for each class), "
+            f"got {len(classes)}. Pass one for each class."
         )
-    if weights.positive is not None and getattr(weights.positive, "shape", ()) not in ((), shape[-1:]):
+    if positive is not None and getattr(positive, "shape", ()) not in ((), shape[-1:]):
         raise ValueError(
-            f"{problem.function}: `pos_weight` must be a number or have shape {shape[-1:]}, "
-            f"got {tuple(weights.positive.shape)}. Pass one for each output."
+            f"{problem.function}: `pos_weight` must be a number or have shape {tuple(shape[-1:])}, "
+            f"got {tuple(positive.shape)}. Pass one for each output."
         )
 
 

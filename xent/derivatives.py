@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -19,7 +20,9 @@ LossT = TypeVar("LossT")
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
 FUNCTIONS: list[Any] = [*losses.ROUTES]
 KEYWORDS = {loss: tuple(inspect.signature(loss).parameters)[2:] for loss in FUNCTIONS}
-WEIGHTS = {"sample_weight": "sample", "class_weight": "classes", "pos_weight": "positive"}
+WEIGHTS = ("sample_weight", "class_weight", "pos_weight")
+DEFAULTS = {**Options._field_defaults, **dict.fromkeys(WEIGHTS)}
+options_in, weights_in = operator.itemgetter(*Options._fields), operator.itemgetter(*WEIGHTS)
 
 
 def unbind(caller: str, function: Any) -> tuple[Any, dict[str, Any]]:
@@ -39,12 +42,11 @@ def unpack(caller: str, loss: Any) -> tuple[Callable[..., Array], dict[str, Any]
     return function, bound
 
 
-def options_and_weights(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[Options, Weights]:
-    """The keywords of a loss as options and weights."""
+def options_and_weights(function: Callable[..., Array], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], Weights]:
+    """The keywords of a loss as a tuple that is equal to an Options, and as weights."""
     checks.keywords(function.__name__, keywords, KEYWORDS[function])
-    weights = weights_of(**{WEIGHTS[name]: value for name, value in keywords.items() if name in WEIGHTS})
-    options = Options(**{name: value for name, value in keywords.items() if name not in WEIGHTS})
-    return options, weights
+    values = {**DEFAULTS, **keywords}
+    return options_in(values), weights_of(*weights_in(values))
 
 
 def value_and_grad(loss: Callable[P, LossT]) -> Callable[P, tuple[LossT, LossT]]:
@@ -130,4 +132,4 @@ Pass predictions.astype("float32").
     routes = GRADIENTS if hasattr(outer, "gradient_of") else losses.ROUTES
     function, bound = unpack("explain", getattr(outer, "gradient_of", outer))
     requested, weights = options_and_weights(function, {**bound, **late, **options})
-    return calls.explain(routes[function], predictions, targets, requested, weights)
+    return calls.explain(routes[function], predictions, targets, Options(*requested), weights)

@@ -64,8 +64,14 @@ def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: 
     elif placement is not None:
         key += (placement(predictions), placement(targets))
     if weights is not NO_WEIGHTS:
-        key += tuple((type(weight), getattr(weight, "dtype", None), placement_of(weight)) for weight in weights)
+        sample, classes, positive = weights
+        key += (key_of_weight(sample), key_of_weight(classes), key_of_weight(positive))
     return key
+
+
+def key_of_weight(weight: Any) -> Any:
+    """What the key has of one weight; None if there is none."""
+    return None if weight is None else (type(weight), getattr(weight, "dtype", None), placement_of(weight))
 
 
 def placement_of(array: Any) -> Any:
