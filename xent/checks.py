@@ -360,7 +360,9 @@ def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
     shape, axis, (sample, classes, positive) = predictions.shape, problem.axis, weights
     if sample is not None:
         is_binary = problem.op == "binary"
-        rows, reason = (shape, "that of the predictions") if is_binary else (shape_of_rows(shape, axis), "one for each row")
+        rows, reason = (
+            (shape, "that of the predictions") if is_binary else (shape_of_rows(shape, axis), "one for each row")
+        )
         if sample.shape != rows:
             expect(problem.function, "sample_weight", sample, tuple(rows), reason)
     if classes is not None and hasattr(classes, "shape"):
