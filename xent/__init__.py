@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .dispatch.registry import register as register
     from .dispatch.registry import unregister as unregister
     from .dispatch.settings import using as using
+    from .errors import KindError as KindError
     from .errors import LabelError as LabelError
     from .errors import PluginWarning as PluginWarning
     from .evaluation.engine.compare_pass import compare as compare
@@ -76,6 +77,7 @@ PUBLIC = {
     "Mean": "numerics.reduction",
     "Partial": "numerics.fold",
     "Statistics": "numerics.statistics",
+    "KindError": "errors",
     "LabelError": "errors",
     "PluginWarning": "errors",
     "using": "dispatch.settings",

@@ -27,6 +27,10 @@ class LabelError(ValueError, IndexError):
         self.count, self.position, self.value = count, position, value
 
 
+class KindError(ValueError):
+    """Predictions that are not of the kind that they are said to be."""
+
+
 class NotServed(ValueError):
     """A kernel was forced upon a call that it cannot serve."""
 

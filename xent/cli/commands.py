@@ -148,6 +148,9 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
             help="A label whose rows are left out; may be given several times.",
         ),
         click.option(
+            "--strict-kind", is_flag=True, help="Logits that look like probabilities are an error, not a warning."
+        ),
+        click.option(
             "--kind", type=click.Choice(KINDS), default="logits", show_default=True, help="What the predictions are."
         ),
     ):
@@ -187,6 +190,7 @@ def evaluate(
     labels: str,
     *,
     kind: Kind,
+    strict_kind: bool,
     ignore_index: tuple[int, ...],
     on_bad_label: Policy,
     on_error: Policy,
@@ -232,6 +236,7 @@ def evaluate(
         output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
         options = Options(
             kind=kind,
+            strict_kind=strict_kind,
             ignore_index=ignore_index,
             on_bad_label=on_bad_label,
             on_error=on_error,
@@ -256,6 +261,7 @@ def evaluate(
 @click.argument("b")
 @click.argument("labels")
 @input_options
+@click.option("--kind-b", type=click.Choice(KINDS), help="What the predictions of B are, if not of the kind of A.")
 @run_options
 def compare(
     a: str,
@@ -263,6 +269,8 @@ def compare(
     labels: str,
     *,
     kind: Kind,
+    kind_b: Kind | None,
+    strict_kind: bool,
     ignore_index: tuple[int, ...],
     on_bad_label: Policy,
     on_error: Policy,
@@ -287,6 +295,8 @@ def compare(
         output = Output.checked(as_json=as_json, quiet=quiet, html=html, overwrite=overwrite)
         options = Options(
             kind=kind,
+            kind_b=kind_b,
+            strict_kind=strict_kind,
             ignore_index=ignore_index,
             on_bad_label=on_bad_label,
             on_error=on_error,

@@ -30,6 +30,8 @@ OPTIONS = "|".join(
     (
         *(
             "kind",
+            "kind_b",
+            "strict_kind",
             "slices",
             "clusters",
             "ignore_index",
@@ -77,13 +79,13 @@ def environment_checked() -> Iterator[None]:
     The inputs have been checked by then: without such a variable a refusal is a fault of xent's own, and is not hidden.
     """
     from xent.dispatch.settings import VARIABLES
-    from xent.errors import LabelError
+    from xent.errors import KindError, LabelError
 
     try:
         yield
     except ValueError as error:
         variables = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
-        if isinstance(error, LabelError) or not variables:
+        if isinstance(error, KindError | LabelError) or not variables:
             raise
         fail(f"{error}\nThe environment sets {variables}.", BAD_INPUT)
 
@@ -117,12 +119,12 @@ def errors_reported() -> Iterator[None]:
 
 def exit_code_of(error: Exception) -> int:
     """The exit code for an error: bad data, something that is not there, an output, or a fault of xent's own."""
-    from xent.errors import LabelError
+    from xent.errors import KindError, LabelError
     from xent.evaluation.sources.messages import ReadError, ServerError
 
     if isinstance(error, ModuleNotFoundError | ServerError):
         return UNAVAILABLE
-    if isinstance(error, LabelError | ReadError):
+    if isinstance(error, KindError | LabelError | ReadError):
         return BAD_DATA
     if isinstance(error, ConnectionError):
         return UNAVAILABLE
@@ -201,13 +203,18 @@ def drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def fail(error: object, code: int) -> NoReturn:
-    """Write one line to stderr and exit."""
+def say(message: object) -> None:
+    """Write one line to stderr."""
     from xent.text import shown_text, visible
 
-    *lines, last = with_option_names(shown_text(str(error))).splitlines() or [""]
+    *lines, last = with_option_names(shown_text(str(message))).splitlines() or [""]
     sentences = [*(f"{line.strip().rstrip('.')}." for line in lines), last]
     click.echo(visible(f"xent: {' '.join(sentences).removeprefix('xent: ')}"), err=True)
+
+
+def fail(error: object, code: int) -> NoReturn:
+    """Write one line to stderr and exit."""
+    say(error)
     try:
         if sys.stdout:
             sys.stdout.flush()

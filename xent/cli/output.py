@@ -22,6 +22,7 @@ from xent.cli.exits import (
     input_checked,
     interruption_code,
     interruption_name,
+    say,
 )
 from xent.errors import Interrupted
 
@@ -78,8 +79,10 @@ def run_and_show(planned: Pass, output: Output, scheduler: str | None) -> Evalua
 def run_and_show(planned: PairPass, output: Output, scheduler: str | None) -> Comparison: ...
 def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None) -> Evaluation | Comparison:
     """Run a pass on the scheduler that the option names, show its result, and return it."""
+    from xent.evaluation.engine.kinds import kind_doubts
     from xent.evaluation.outputs import WriteError, check_no_input
     from xent.evaluation.report import terminal
+    from xent.evaluation.statistics.metrics import Evaluation
 
     with input_checked():
         for argument, target in (("--tables", output.tables), ("--html", output.html)):
@@ -100,6 +103,9 @@ def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None
             raise
         result = error.result
         failures.append(error)
+    sets = {"predictions": result} if isinstance(result, Evaluation) else {"a": result.a, "b": result.b}
+    for doubt in kind_doubts(sets):
+        say(doubt)
     failures += show(result, planned, output, scheduler=scheduler, wall_seconds=time.perf_counter() - start)
     if failures:
         fail("\n".join(map(str, failures)), BAD_INPUT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -28,6 +28,7 @@ class Options:
     """
 
     kind: Kind = "logits"
+    strict_kind: bool = False
     ignore_index: tuple[int, ...] = ()
     on_bad_label: Policy = "error"
     on_error: Policy = "error"
@@ -39,9 +40,12 @@ class Options:
     chunk_bytes: int = CHUNK_BYTES
     zeros_ok: bool = False
     allow_outside: tuple[str, ...] = ()
+    kind_b: Kind | None = None  # of a comparison, where that of B is another
 
     def __post_init__(self) -> None:
         _check_choice("kind", self.kind, KINDS)
+        if self.kind_b is not None:
+            _check_choice("kind_b", self.kind_b, KINDS)
         _check_choice("on_bad_label", self.on_bad_label, POLICIES)
         _check_choice("on_error", self.on_error, POLICIES)
         _check_count("chunk_bytes", self.chunk_bytes, CHUNK_BYTES, "Pass 64 * 2**20 for 64 MiB.")
@@ -57,6 +61,7 @@ class Options:
         plain = {  # Python's own types, which JSON can hold
             "top_k": ranks,
             "bins": int(self.bins),
+            "strict_kind": flag("evaluate", "strict_kind", self.strict_kind),
             "by_class": flag("evaluate", "by_class", self.by_class),
             "classwise": flag("evaluate", "classwise", self.classwise),
             "predicted_bytes": None if self.predicted_bytes is None else int(self.predicted_bytes),
@@ -65,6 +70,10 @@ class Options:
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
+
+    def of_b(self) -> Options:
+        """The options for B of a comparison."""
+        return self if self.kind_b is None else replace(self, kind=self.kind_b, kind_b=None)
 
     @property
     def ranks(self) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xent.checks import Kind
 from xent.evaluation.engine.checkpoint import held
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
+from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabilities, warn_of_kind
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.tasks import (
@@ -149,7 +150,8 @@ class PairPass(Planned):
 
     def graph(self) -> tuple[Graph, Any]:
         """A Dask graph and the key of its root, the sums of both sets."""
-        pair = [cut_statistics(source, self.labels, self.bounds, self.options) for source in (self.predictions, self.b)]
+        sides = (self.predictions, self.options), (self.b, self.options.of_b())
+        pair = [cut_statistics(source, self.labels, self.bounds, options) for source, options in sides]
         return graph_of(self.job, self.bounds, [*pair, self.labels, *self.keys])
 
     def run(
@@ -159,8 +161,10 @@ class PairPass(Planned):
         with held(self.job.store), engine(scheduler, progress) as compute:
             state = compute(*self.graph(), self.bounds)
         pair = state if isinstance(state, Pair) else Pair()  # of no chunks
-        for sums, source in ((pair.a, self.predictions), (pair.b, self.b)):
-            check_labels(sums, self.options, source, label_remedy)
+        options = self.options, self.options.of_b()
+        for name, sums, source, own in zip("ab", (pair.a, pair.b), (self.predictions, self.b), options, strict=True):
+            check_labels(sums, own, source, label_remedy)
+            check_kind_of_rows(sums, own, name)
         check_still_stored(self.sources, self.unstored_chunks)
         return replace(comparison(pair, self.options), unstored_chunks=self.unstored_chunks)
 
@@ -171,6 +175,8 @@ def compare(
     labels: Any,
     *,
     kind: Kind = "logits",
+    kind_b: Kind | None = None,
+    strict_kind: bool = False,
     ignore_index: int | Iterable[int] | None = None,
     on_bad_label: Policy = "error",
     on_error: Policy = "error",
@@ -188,9 +194,11 @@ def compare(
     Parameters
     ----------
     a, b : as the predictions of :func:`xent.evaluate`, shape (rows, C)
-        Of one kind; their dtypes and formats may differ.
-    labels, kind, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes, zeros_ok, allow_outside,
-    scheduler, progress
+        Their dtypes and formats may differ.
+    kind_b : the kinds of :func:`xent.evaluate`, or None
+        What the predictions of B are; None for what those of A are.
+    labels, kind, strict_kind, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes, zeros_ok,
+    allow_outside, scheduler, progress
         As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
 
     Returns
@@ -212,6 +220,8 @@ def compare(
     """
     options = Options(
         kind=kind,
+        kind_b=kind_b,
+        strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),
         on_bad_label=on_bad_label,
         on_error=on_error,
@@ -220,7 +230,9 @@ def compare(
         allow_outside=folders_of(allow_outside),
     )
     planned = plan_pair(a, b, labels, options, keys=Keys(slices, clusters), state=state)
-    return planned.run(scheduler=scheduler, progress=progress)
+    comparison = planned.run(scheduler=scheduler, progress=progress)
+    warn_of_kind(a=comparison.a, b=comparison.b)
+    return comparison
 
 
 def plan_pair(
@@ -263,12 +275,13 @@ def chunk_pair(
     unread, ignored, bad = rows_left_out(job, labels, unread)
     outside = (outside_top_k(a, labels) | outside_top_k(b, labels)) & ~(unread | ignored | bad)
     counted = ~(unread | ignored | bad | outside)
-    statistics = [statistics_of(job, predictions, labels, unread) for predictions in (a, b)]
+    jobs = job, replace(job, options=job.options.of_b())
+    statistics = [statistics_of(each, rows, labels, unread) for each, rows in zip(jobs, (a, b), strict=True)]
     state_a, state_b = (
         state_of(
             row_statistics,
             labels,
-            job.options,
+            each.options,
             first_row=first_row,
             all_rows=job.rows,
             ignored=ignored,
@@ -276,9 +289,10 @@ def chunk_pair(
             outside_top_k=outside,
             unread=unread,
             clusters=clusters,
+            like_probabilities=counter_of_probabilities(each.options, predictions, row_statistics),
             predicted=predicted_classes(predictions),
         )
-        for row_statistics, predictions in zip(statistics, (a, b), strict=True)
+        for each, row_statistics, predictions in zip(jobs, statistics, (a, b), strict=True)
     )
     loss_a, loss_b = (np.asarray(row_statistics.loss, np.float64) for row_statistics in statistics)
     with np.errstate(invalid="ignore"):  # inf − inf
@@ -328,7 +342,7 @@ def comparison(pair: Pair, options: Options) -> Comparison:
         clusters=len(sums.clusters) or None,
         slices={key: slice_difference(sums.slices[key], by_slice.get(key)) for key in sorted(sums.slices)},
         a=finish(pair.a, options),
-        b=finish(pair.b, options),
+        b=finish(pair.b, options.of_b()),
     )
 
 

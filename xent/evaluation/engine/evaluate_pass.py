@@ -17,6 +17,7 @@ from typing import Any
 import xent
 from xent.checks import Kind, flag
 from xent.evaluation.engine.checkpoint import Store, held, open_store
+from xent.evaluation.engine.kinds import check_kind_of_rows, warn_of_kind
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.memory import check_fits, largest_chunk
 from xent.evaluation.engine.row_losses import LossFile, writing
@@ -33,7 +34,7 @@ from xent.evaluation.statistics.metrics import Evaluation, Temperature, finish
 from xent.evaluation.statistics.state import State
 from xent.evaluation.statistics.temperature import fit
 
-STATELESS_OPTIONS = ("on_bad_label", "on_error", "predicted_bytes", "zeros_ok", "allow_outside")
+STATELESS_OPTIONS = ("on_bad_label", "on_error", "strict_kind", "predicted_bytes", "zeros_ok", "allow_outside")
 """Options on which the state of a chunk does not depend."""
 
 
@@ -131,6 +132,7 @@ class Pass(Planned):
         with held(self.job.store), engine(scheduler, progress) as compute, writing(self.losses):
             state: State = compute(*self.graph(), self.bounds)
             check_labels(state, self.options, self.predictions, label_remedy)
+            check_kind_of_rows(state, self.options)
             check_still_stored(self.sources, self.unstored_chunks)
             evaluation = replace(finish(state, self.options), unstored_chunks=self.unstored_chunks)
             try:
@@ -162,6 +164,7 @@ def evaluate(
     labels: Any = None,
     *,
     kind: Kind = "logits",
+    strict_kind: bool = False,
     ignore_index: int | Iterable[int] | None = None,
     on_bad_label: Policy = "error",
     on_error: Policy = "error",
@@ -200,7 +203,10 @@ def evaluate(
         predictions and labels that are evaluated in turn; arguments that need all rows first, or twice, are refused.
     labels : the same, shape (rows,), integer, in ``[0, C)``
     kind : {"logits", "probabilities", "log_probabilities"}
-        What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are.
+        What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are. Logits
+        that look like probabilities, every row in [0, 1] with the sum 1, are warned of.
+    strict_kind : bool
+        Whether that is an error.
     ignore_index : int, iterable of int, or None
         Labels of rows to leave out, whatever their predictions hold.
     on_bad_label : {"error", "skip"}
@@ -257,6 +263,8 @@ def evaluate(
         Before any work: a missing file, an output that is there, or a shape, dtype, option or state that cannot be.
     LabelError
         After the pass, if labels are bad and `on_bad_label` is "error": how many, the first row and its label.
+    KindError
+        After the pass, if probabilities are above 1 beyond rounding and `on_error` is "error", or under `strict_kind`.
     ReadError
         If a file is truncated, corrupt, or changes while it is read, or, before any work, if an array lacks chunks or
         a set names files outside of its folder.
@@ -289,6 +297,7 @@ def evaluate(
     """
     options = Options(
         kind=kind,
+        strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),
         on_bad_label=on_bad_label,
         on_error=on_error,
@@ -304,9 +313,13 @@ def evaluate(
     keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
     if labels is None:
         check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
-        return evaluate_blocks(predictions, options, progress)
+        evaluation = evaluate_blocks(predictions, options, progress)
+        warn_of_kind(predictions=evaluation)
+        return evaluation
     planned = plan(predictions, labels, options, keys=keys, outputs=outputs, fit_temperature=fit_temperature)
-    return planned.run(scheduler=scheduler, progress=progress)
+    evaluation = planned.run(scheduler=scheduler, progress=progress)
+    warn_of_kind(predictions=evaluation)
+    return evaluation
 
 
 def plan(

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unreadable_state
@@ -39,9 +40,11 @@ def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress 
         parts = [computed(source) for source in (predictions, labels)]
         state = merge(state, run_chunk(job, state.rows, state.rows + rows, *parts))
         check_labels(state, options, predictions, LABEL_REMEDY)
+        check_kind_of_rows(state, replace(options, strict_kind=False))  # which is of all blocks
         if progress is not None:
             progress(rows)
         del pair, predictions, labels, parts  # before the next block is made
+    check_kind_of_rows(state, options)
     return replace(finish(state, options), unstored_chunks=unstored)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import xent
 from xent.dispatch.settings import current
 from xent.evaluation.engine.checkpoint import Store
+from xent.evaluation.engine.kinds import counter_of_probabilities
 from xent.evaluation.engine.labels import ignored_and_bad, outside_top_k
 from xent.evaluation.engine.row_losses import digest_of_losses, write_losses
 from xent.evaluation.options import Options
@@ -168,6 +169,7 @@ def chunk_state(
         slices=to_numpy(slices),
         clusters=to_numpy(clusters),
         classwise=classwise,
+        like_probabilities=counter_of_probabilities(job.options, predictions, statistics),
         predicted=predicted_classes(predictions),
     )
 

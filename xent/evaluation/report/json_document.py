@@ -116,6 +116,8 @@ def timing(planned: Planned, wall_seconds: float) -> dict[str, float]:
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
     """The counts and the metrics of one set."""
     return {
+        "kind": evaluation.kind,
+        "looks_like_probabilities": evaluation.looks_like_probabilities,
         "counts": {name: getattr(evaluation, name) for name in COUNTS},
         "denominator": evaluation.denominator,
         "metrics": {name: asdict(metric) for name, metric in evaluation.metrics.items()},

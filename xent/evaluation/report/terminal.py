@@ -131,10 +131,17 @@ def print_comparison(
     footer = [
         f"{interval}, {unit} taken as independent.",
         f"Of {comparison.counted:,} rows {better}.",
+        *format_kinds(a, b),
         *format_unstored(comparison.unstored_chunks),
         format_speed(planned, wall_seconds),
     ]
     print("\n".join(footer), file=stream)
+
+
+def format_kinds(a: Evaluation, b: Evaluation) -> list[str]:
+    """What the predictions of two sets were taken for, in a sentence."""
+    kinds = [each.kind.replace("_", "-") for each in (a, b)]
+    return [f"Both are taken for {kinds[0]}." if a.kind == b.kind else f"A is taken for {kinds[0]}, B for {kinds[1]}."]
 
 
 def format_speed(planned: Planned, wall_seconds: float) -> str:

@@ -66,7 +66,11 @@ def remarks(evaluation: Evaluation) -> list[str]:
     independent = "standard errors take them as independent"
     if evaluation.clusters is not None:
         independent = f"the error of the loss takes {evaluation.clusters:,} clusters as independent, the others rows"
-    notes = [f"{counted} ({left_out}); {independent}."]
+    kind = evaluation.kind.replace("_", "-")
+    notes = [f"The predictions are taken for {kind}.", f"{counted} ({left_out}); {independent}."]
+    if evaluation.looks_like_probabilities:
+        looks = "Every row lies in [0, 1] and sums to 1: these look like probabilities"
+        notes[0] = f"{looks}, and were taken for logits."
     if evaluation.bits_per_byte is not None:
         notes.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
     calibration, bins = f"Calibration error {evaluation.calibration_error:.4f}", len(evaluation.reliability)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from xent.checks import Kind
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, ratio, sqrt_ratio
 from xent.evaluation.statistics.state import SEGMENTS, Example, Group, State, Tally, histogram_edges
@@ -124,6 +125,10 @@ class Evaluation:
         are those whose probabilities do not sum to 1.
     first_bad_label, first_beyond, first_unread, first_nan, first_infinite, first_unnormalised : int or None
         The row of the first one.
+    kind : str
+        What the predictions were taken for.
+    looks_like_probabilities : bool
+        Whether they were taken for logits, and every counted row lies in [0, 1] and sums to 1.
     clusters : int or None
         How many clusters of counted rows there are; None if they are not given.
     classes, slices : mapping to GroupMetrics
@@ -180,6 +185,8 @@ class Evaluation:
     classes: Mapping[int, GroupMetrics]
     slices: Mapping[Any, GroupMetrics]
     metrics: Mapping[str, Metric]
+    kind: Kind
+    looks_like_probabilities: bool
     temperature: Temperature | None = None
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
     denominator: str = "rows that were read, are not ignored, and have a label with a loss"
@@ -253,7 +260,14 @@ def finish(state: State, options: Options = Options()) -> Evaluation:  # noqa: B
         classes=metrics_by_key(state.classes),
         slices=metrics_by_key(state.slices, clusters_by_slice(state)),
         metrics=metrics,
+        kind=options.kind,
+        looks_like_probabilities=looks_like_probabilities(state),
     )
+
+
+def looks_like_probabilities(state: State) -> bool:
+    """Whether every counted row is one of logits that lie in [0, 1] and sum to 1."""
+    return 0 < state.counted == state.like_probabilities
 
 
 def means(state: State, options: Options) -> dict[str, Metric]:

@@ -24,6 +24,8 @@ from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, mome
 
 NORMALISED_WITHIN = 1e-3
 """How far log Σp may lie from 0 in a row that is a distribution; float16 probabilities come within half of it."""
+ONE_WITHIN = 1e-2
+"""How far a probability may lie above 1; a softmax in bfloat16 comes within half of it."""
 SEGMENTS = 100
 """Into how many parts the rows are cut, for the loss over their position."""
 WORST = 10
@@ -107,6 +109,10 @@ class State:
         A row whose loss is NaN or −inf (no distribution has one) is in ``nan``, one of loss +inf in ``infinite``, one
         of probabilities that do not sum to 1 in ``unnormalised``; all these are counted rows. Rows ignored or of a bad
         label are not.
+    above_one : Tally
+        Counted rows with a probability above 1, beyond rounding.
+    like_probabilities : int
+        How many counted rows of logits lie in [0, 1] and sum to 1.
     loss, brier, entropy, confidence : Moments
         Over counted rows in which the number is finite.
     ranks : mapping of int to int
@@ -136,6 +142,8 @@ class State:
     nan: Tally = field(default_factory=Tally)
     infinite: Tally = field(default_factory=Tally)
     unnormalised: Tally = field(default_factory=Tally)
+    above_one: Tally = field(default_factory=Tally)
+    like_probabilities: int = 0
     loss: Moments = field(default_factory=Moments)
     brier: Moments = field(default_factory=Moments)
     entropy: Moments = field(default_factory=Moments)
@@ -202,6 +210,7 @@ def state_of(
     slices: NDArray[Any] | None = None,
     clusters: NDArray[Any] | None = None,
     classwise: Classwise | None = None,
+    like_probabilities: Callable[[NDArray[Any]], int] | None = None,
     predicted: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
 ) -> State:
     """The state of one block of rows.
@@ -223,6 +232,8 @@ def state_of(
         The slice and the cluster of each row, integers or text.
     classwise : Classwise, optional
         The sums of these rows.
+    like_probabilities : callable, optional
+        Returns how many of the rows that a mask names look like probabilities.
     predicted : callable, optional
         Returns the classes of the highest predictions of some rows of the block, given their indices.
     """
@@ -236,6 +247,7 @@ def state_of(
     rank, top = np.asarray(statistics.label_rank), np.asarray(statistics.top_probability, np.float64)
     label_probability = np.asarray(statistics.label_probability, np.float64)
     sum_p_squared = np.asarray(statistics.sum_p_squared, np.float64)
+    above_one = counted & (top > 1 + ONE_WITHIN) & options.are_probabilities
     grouper = Grouper(loss, counted, finite, rank == 0)
     bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins)
     return State(
@@ -247,6 +259,8 @@ def state_of(
         nan=tally_of(counted & ~finite & ~infinite, first_row),
         infinite=tally_of(infinite, first_row),
         unnormalised=tally_of(unnormalised, first_row),
+        above_one=tally_of(above_one, first_row),
+        like_probabilities=0 if like_probabilities is None else like_probabilities(counted),
         loss=moments_of(loss[finite]),
         brier=finite_moments((1 - 2 * label_probability + sum_p_squared)[counted]),
         entropy=finite_moments(np.asarray(statistics.entropy)[counted]),
