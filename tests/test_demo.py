@@ -197,7 +197,7 @@ def test_no_digits_are_overwritten(tmp_path):
 def test_without_scikit_learn_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"^demo: the demo of digits needs sklearn,.*xent\[demo\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"^demo: the demo of digits needs sklearn,.*xent-array\[demo\]"):
         make(tmp_path / "new", name="digits")
     assert not (tmp_path / "new").exists()
 

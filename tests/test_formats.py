@@ -214,7 +214,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_extra(tmp_path, monke
         path.write_bytes(b"")
     monkeypatch.setitem(__import__("sys").modules, module, None)
 
-    with pytest.raises(ModuleNotFoundError, match=rf"{module}.*, which is not installed\. .*'xent\[{extra}\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"{module}.*, which is not installed\. .*'xent-array\[{extra}\]'"):
         open_source(path, "predictions")
 
 

@@ -101,7 +101,7 @@ def test_the_type_annotations_are_shipped() -> None:
 ROOT = Path(__file__).parents[1]
 TEXT = {".py", ".md", ".toml", ".yml", ".txt", ".html", ".cff", ".css", ""}
 OTHER_NAMES = re.compile(
-    r"""xent\[ | \bxent\s*[<>=!~]=\s*[0-9] | pip\ (install|uninstall)[^\n`#]*["'\s]xent(?=["'`\s]|$) """
+    r"""xent\\?\[ | \bxent\s*[<>=!~]=\s*[0-9] | pip\ (install|uninstall)[^\n`#]*["'\s]xent(?=["'`\s]|$) """
     r"""| metadata\.\w+\("xent"\) | \bxent-[0-9]""",
     re.VERBOSE,
 )

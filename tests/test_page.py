@@ -574,7 +574,7 @@ def test_a_path_that_cannot_be_is_refused_before_any_work(tmp_path):
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, single):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"an HTML page needs matplotlib.figure.*xent\[report\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"an HTML page needs matplotlib.figure.*xent-array\[report\]"):
         page_path(tmp_path / "e.html")
-    with pytest.raises(ModuleNotFoundError, match=r"xent\[report\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"xent-array\[report\]"):
         evaluation_page(*single, **RUN)

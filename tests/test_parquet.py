@@ -210,5 +210,5 @@ def test_tables_that_fail_leave_those_that_are_there(tmp_path, monkeypatch):
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"a Parquet table needs pyarrow.parquet.*xent\[parquet\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"a Parquet table needs pyarrow.parquet.*xent-array\[parquet\]"):
         tables_path(tmp_path / "tables")

@@ -309,7 +309,9 @@ def test_shards_at_a_url_are_listed_in_natural_order(memory, logits, labels, pat
 def test_a_url_needs_fsspec(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"the URL memory://x\.npy needs fsspec\.core, .*'xent\[remote\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"the URL memory://x\.npy needs fsspec\.core, .*'xent-array\[remote\]'"
+    ):
         open_source("memory://x.npy", "predictions")
 
 
