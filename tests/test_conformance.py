@@ -28,11 +28,12 @@ from xent.testing import (
 from xent.testing.promises import memory_use
 
 BESIDE = [("ScaleZeroTimesNaN", "ignored_rows"), ("GuardDoesNotTravel", "plan_pickles"), ("NoShift", "random_rows")]
+BESIDE += [("OutHalfFilled", "gradient_out")]
 CAUGHT = [*((name, promise) for name, (_, promise, _) in WRONG.items()), *BESIDE]
 ELSEWHERE = {"declined", "import_light", "extra_cases", "many_elements"}  # each has a test of its own
 WITHOUT_CODE = {
     *("declaration", "selected", "ignored_rows", "plan_pickles", "lazy_on_dask", "inputs_unchanged", "out_is_filled"),
-    *("far_rows", "extra_memory", "new_values", "loss_with_partial", "whole_calls"),
+    *("far_rows", "extra_memory", "new_values", "loss_with_partial", "whole_calls", "gradient_out"),
 }
 BY_CHANCE = {"threads", "deterministic", "concurrent_callers"}
 

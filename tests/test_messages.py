@@ -10,6 +10,7 @@ import traceback
 
 import numpy as np
 import pytest
+import toy_library
 
 import xent
 from xent import checks
@@ -44,6 +45,29 @@ def graph_call(**options):
     """A call as TorchDynamo traces it, on tensors; what it raises there is wrapped by torch."""
     torch = pytest.importorskip("torch")
     return calls.in_torch_graph(SPARSE, torch.zeros(3, 5), torch.tensor([0, 1, 2]), Options(**options), NO_WEIGHTS)
+
+
+def with_out(out, predictions=X, targets=Y, function=xent.sparse_cross_entropy, **keywords):
+    """A call whose gradient goes into an array; ``out`` may be made of the predictions."""
+    x = np.array(predictions) if type(predictions) is np.ndarray else predictions
+    return xent.value_and_grad(function)(x, targets, out=out(x) if callable(out) else out, **keywords)
+
+
+def read_only(array):
+    copy = np.array(array)
+    copy.flags.writeable = False
+    return copy
+
+
+def output_over_the_targets():
+    """A dense call whose gradient would go over its targets."""
+    targets = np.array(T)
+    return with_out(targets, targets=targets, function=xent.cross_entropy)
+
+
+def output_in_vmap(torch):
+    x, y = torch.zeros(2, 3, 5), torch.tensor([0, 1, 2])
+    return torch.vmap(lambda row: with_out(torch.zeros(3, 5), row, y)[0])(x)
 
 
 def dask_call(make):
@@ -326,6 +350,78 @@ CASES = [
         lambda: sparse(np.zeros((3, 0)), Y),
         ValueError,
         ONE + "`predictions` must have at least one class, got shape (3, 0). Pass C ≥ 1.",
+    ),
+    # -------------------- the array for a gradient
+    (
+        lambda: dask_call(lambda da: with_out(X, da.from_array(X))),
+        TypeError,
+        ONE + "`out` must be None on dask, whose arrays are not written to, got float32[3, 5] on numpy. "
+        "Leave it out, and store the gradient that is returned: dask.array.store(gradient, out).",
+    ),
+    (
+        lambda: with_out((X,)),
+        TypeError,
+        ONE + "`out` must be one array, for there is one gradient, got tuple. Pass the array.",
+    ),
+    (
+        lambda: with_out(X.astype(np.float64)),
+        TypeError,
+        ONE + "`out` must have the dtype of `predictions` (float32), got float64[3, 5] on numpy. "
+        "Pass an array like the predictions.",
+    ),
+    (
+        lambda: with_out(X.astype(X.dtype.newbyteorder())),
+        TypeError,
+        ONE + "`out` must have the dtype of `predictions` (float32), got float32[3, 5] on numpy in another byte order. "
+        "Pass an array like the predictions.",
+    ),
+    (
+        lambda: with_out(X[:2]),
+        ValueError,
+        ONE + "`out` must have shape (3, 5) (that of the predictions), got (2, 5). Pass out of shape (3, 5).",
+    ),
+    (
+        lambda: torch_call(
+            lambda torch: with_out(torch.zeros(3, 5, requires_grad=True), torch.zeros(3, 5), torch.tensor([0, 1, 2]))
+        ),
+        ValueError,
+        ONE + "`out` must require no gradient where torch records them, got float32[3, 5] on torch that does. "
+        "Pass out.detach(), which is the same memory, or call under torch.no_grad().",
+    ),
+    (
+        lambda: with_out(toy_library.Shy(X), toy_library.Shy(X), toy_library.Shy(Y)),
+        TypeError,
+        ONE + "`out` must be an array whose memory can be seen, got float32[3, 5] on toy_library. "
+        "Leave it out, and assign the gradient that is returned: out[...] = gradient.",
+    ),
+    (
+        lambda: with_out(read_only(X)),
+        ValueError,
+        ONE + "`out` must be writable, got float32[3, 5] on numpy that is read-only. Pass a copy.",
+    ),
+    (
+        lambda: with_out(np.lib.stride_tricks.as_strided(np.zeros(9, np.float32), (3, 5), (8, 4))),
+        ValueError,
+        ONE + "`out` must have a place of its own for each element, got float32[3, 5] on numpy whose strides may "
+        "bring two to one place. Pass a copy.",
+    ),
+    (
+        lambda: with_out(lambda x: x[::-1]),
+        ValueError,
+        ONE + "`out` must share no memory with `predictions`, or be the same memory element for element, "
+        "got float32[3, 5] on numpy that overlaps them. Pass the predictions themselves, or an array of its own.",
+    ),
+    (
+        output_over_the_targets,
+        ValueError,
+        "cross_entropy: `out` must share no memory with `targets`, got float32[3, 5] on numpy that does. "
+        "Pass an array of its own, or the predictions themselves.",
+    ),
+    (
+        lambda: torch_call(output_in_vmap),
+        TypeError,
+        ONE + "`out` must be None where torch traces or transforms the call, got float32[3, 5] on torch. "
+        "Leave it out: the compiler plans the memory.",
     ),
     # -------------------- labels
     (

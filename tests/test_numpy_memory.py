@@ -134,6 +134,22 @@ def test_a_gradient_of_labels_takes_itself_and_one_block(arrays, kernel):
     assert peak <= gradient.nbytes + allowed(logits, axis)
 
 
+@pytest.mark.parametrize("is_over", [False, True], ids=["its own", "over"])
+@pytest.mark.parametrize("kernel", ["numpy", "generic"])
+def test_a_gradient_into_memory_that_is_there_takes_one_block(arrays, kernel, is_over):
+    logits, labels, axis = arrays
+    predictions, function = np.array(logits), xent.value_and_grad(xent.sparse_cross_entropy)
+    memory = predictions if is_over else np.empty_like(logits)
+
+    def into_memory(x, y, axis):
+        return function(x, y, axis=axis, out=memory[tuple(map(slice, x.shape))])
+
+    with xent.using(kernel=kernel, threads=1):
+        peak, _ = peak_of(into_memory, predictions, labels, axis=axis)
+
+    assert peak <= allowed(logits, axis)
+
+
 @pytest.mark.parametrize("kernel", ["numpy", "generic"])
 def test_a_gradient_of_soft_targets_takes_itself_and_one_block(arrays, kernel):
     logits, _, axis = arrays

@@ -158,6 +158,43 @@ def test_value_and_grad_builds_no_graph(x):
     assert not value.requires_grad and not slope.requires_grad
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_out_is_a_tensor_that_autograd_is_told_of(dtype):
+    x = torch.randn(len(LABELS), 3).to(dtype)
+    expected = xent.value_and_grad(sparse)(x, LABELS)[1]
+    leaf = x.float().requires_grad_()
+    logits = (leaf * 1).to(dtype)  # of a graph that keeps the cube's argument
+    cube = logits**3
+    _, slope = xent.value_and_grad(sparse)(logits.detach(), LABELS, out=(over := logits.detach()))
+
+    assert slope is over and torch.equal(over, expected) and torch.equal(logits, expected)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        cube.sum().backward()
+
+
+def test_out_may_require_a_gradient_where_torch_records_none():
+    leaf = torch.zeros(len(LABELS), 3, requires_grad=True)
+    with torch.no_grad():
+        xent.value_and_grad(sparse)(leaf, LABELS, out=leaf)
+    with torch.inference_mode():
+        told = torch.zeros(len(LABELS), 3)
+        xent.value_and_grad(sparse)(told, LABELS, out=told)
+
+    assert torch.equal(leaf, told) and leaf.abs().sum() > 0
+
+
+def test_out_is_refused_in_a_trace_and_under_a_transform():
+    x, out = torch.zeros(2, len(LABELS), 3), torch.zeros(len(LABELS), 3)
+    both = functools.partial(xent.value_and_grad(sparse), out=out)
+    compiled = torch.compile(lambda x: both(x, LABELS), fullgraph=True, backend="eager")
+    calls = [lambda: torch.vmap(lambda x: both(x, LABELS)[0])(x), lambda: by_make_fx(lambda x: both(x, LABELS), x[0])]
+    for call in (*calls, lambda: compiled(x[0])):
+        with pytest.raises(Exception, match="`out` must be None where torch traces or transforms the call"):
+            call()
+
+    assert torch.equal(out, torch.zeros_like(out))
+
+
 @pytest.mark.parametrize("kind", ["logits", "probabilities", "log_probabilities"])
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean", xent.Mean("all")], ids=str)
 def test_gradcheck_passes_for_every_kind_and_reduction(x, kind, reduction):

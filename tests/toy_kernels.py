@@ -4,6 +4,7 @@ import numpy as np
 
 import xent
 from xent.backends.generic import schedule as generic
+from xent.backends.numpy.kernel import SparseNumpy
 
 
 class Loopback:
@@ -23,6 +24,17 @@ class Loopback:
     def statistics(self, *arguments, threads):
         self.calls += 1
         return generic.sparse.statistics(*arguments, threads=threads)
+
+
+class Watched(SparseNumpy):
+    """The kernel of NumPy, which notes the logits and the ``out`` that it is given."""
+
+    def __init__(self):
+        self.given = []
+
+    def loss_and_gradient(self, logits, *arguments, threads, out=None):
+        self.given.append((logits, out))
+        return super().loss_and_gradient(np.array(logits), *arguments, threads=threads, out=out)
 
 
 class Failing:
@@ -108,4 +120,4 @@ class Whole:
         return loss, generic.sparse.gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
 
 
-whole = Whole()
+whole, watched = Whole(), Watched()

@@ -641,6 +641,20 @@ class WritesBesideOut(Right):
         return super().put(gradient, out, dtype)
 
 
+@breaks("in_place", in_place=True, methods=GRADIENT)
+class ReadsWhatItHasOverwritten(Right):
+    """The label's entry is made last, from a logit that is read again."""
+
+    def gradient(self, logits, labels, on, off, partial, scale, *, threads, out=None):
+        gradient = super().gradient(logits, labels, on, off, partial, scale, threads=threads, out=out)
+        for row, label in enumerate(labels.tolist()):
+            if 0 <= label < logits.shape[1] and scale[row] and logits[row, label] != partial.max[row]:
+                e = np.exp(np.float64(logits[row, label]) - partial.max[row])
+                t, w, r = on + off, partial.target_sum[row], np.float64(partial.sum_exp_rest[row])
+                gradient[row, label] = (w * e / (1 + r) - t) * scale[row]
+        return gradient
+
+
 @breaks("far_rows")
 class OffsetsIn32Bits(Right):
     def wide(self, logits):

@@ -46,6 +46,8 @@ COMPAT = {
     "jax": "jax.numpy",
 }
 ALIASES = {"jaxlib": "jax"}
+SHARING_WORK = 10**4
+"""How many steps NumPy may take to tell whether two interleaved views share an element."""
 namespaces: dict[type, Any] = {}
 """The namespaces of the types seen so far, of the libraries whose types have only one."""
 
@@ -141,6 +143,69 @@ def views(array: Array) -> tuple[str, ...]:
     if array.device.type == "cpu":
         return ("numpy",)
     return ("cupy",) if array.device.type == "cuda" and is_importable("cupy") else ()
+
+
+def memory(array: Array) -> Any:
+    """A NumPy array at the place of this array; None if its library does not show its memory.
+
+    Of a torch tensor or a CuPy array it has the address, the shape and the strides, and is not to be read.
+    """
+    numpy = importlib.import_module("numpy")
+    if isinstance(array, numpy.ndarray):
+        return array
+    root = library(array)
+    try:
+        if root == "torch":
+            size = array.element_size()
+            return numpy.asarray(Place(array.data_ptr(), array.shape, [n * size for n in array.stride()], size))
+        if root == "cupy":
+            return numpy.asarray(Place(array.data.ptr, array.shape, array.strides, array.itemsize))
+        return numpy.from_dlpack(array)
+    except (AttributeError, TypeError, RuntimeError, BufferError, ValueError):  # a tensor without values, say
+        return None
+
+
+class Place:
+    """Where an array is, for ``numpy.asarray``."""
+
+    def __init__(self, address: int, shape: Any, strides: Any, itemsize: int):
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": tuple(shape),
+            "strides": tuple(strides),
+            "typestr": f"|V{itemsize}",
+            "version": 3,
+        }
+
+
+def is_same_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays of :func:`memory`, of one shape and dtype, have each element at the same place."""
+    if a is b:
+        return True
+    steps = [(m, n) for m, n, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
+    addresses = [array.__array_interface__["data"][0] for array in (a, b)]
+    return addresses[0] == addresses[1] and all(m == n for m, n in steps)
+
+
+def share_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays of :func:`memory` have a byte in common; True where it would take long to tell."""
+    numpy = importlib.import_module("numpy")
+    if not numpy.may_share_memory(a, b):
+        return False
+    try:
+        return bool(numpy.shares_memory(a, b, max_work=SHARING_WORK))
+    except numpy.exceptions.TooHardError:
+        return True
+
+
+def may_overlap_itself(array: Any) -> bool:
+    """Whether the strides of an array of :func:`memory` may bring two of its elements to one place."""
+    extent = array.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1 and stride < extent:
+            return True
+        extent += stride * (size - 1)
+    return False
 
 
 def is_importable(module: str) -> bool:

@@ -6,23 +6,40 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from . import checks, losses
-from .arrays import Array
+from .arrays import AnyArray, Array, ArrayT
 from .contract.plan import Decision
 from .contract.problem import Options, Route, Weights, weights_of
 from .dispatch import calls
 
 P = ParamSpec("P")
-LossT = TypeVar("LossT")
+LossT = TypeVar("LossT", covariant=True)
+
+
+class WithGradient(Protocol[P, LossT]):
+    """What :func:`value_and_grad` returns: it takes what the loss takes, or that with ``out`` beside it."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> tuple[LossT, LossT]: ...
+
+    @overload
+    def __call__(
+        self, predictions: ArrayT, targets: AnyArray, /, *, out: ArrayT, **keywords: Any
+    ) -> tuple[ArrayT, ArrayT]: ...
+
 
 GRADIENTS = {loss: Route(route.function, route.op, "loss_and_gradient") for loss, route in losses.ROUTES.items()}
 FUNCTIONS: list[Any] = [*losses.ROUTES]
 KEYWORDS = {loss: tuple(inspect.signature(loss).parameters)[2:] for loss in FUNCTIONS}
-WEIGHTS = ("sample_weight", "class_weight", "pos_weight")
-DEFAULTS = {**Options._field_defaults, **dict.fromkeys(WEIGHTS)}
-options_in, weights_in = operator.itemgetter(*Options._fields), operator.itemgetter(*WEIGHTS)
+OUT = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Array | None")
+SIGNATURES = {
+    loss: signature.replace(parameters=[*signature.parameters.values(), OUT], return_annotation="tuple[Array, Array]")
+    for loss, signature in zip(FUNCTIONS, map(inspect.signature, FUNCTIONS), strict=True)
+}
+DEFAULTS = {**Options._field_defaults, **dict.fromkeys(checks.WEIGHTS)}
+options_in, weights_in = operator.itemgetter(*Options._fields), operator.itemgetter(*checks.WEIGHTS)
 
 
 def unbind(caller: str, function: Any) -> tuple[Any, dict[str, Any]]:
@@ -49,7 +66,7 @@ def options_and_weights(function: Callable[..., Array], keywords: dict[str, Any]
     return options_in(values), weights_of(*weights_in(values))
 
 
-def value_and_grad(loss: Callable[P, LossT]) -> Callable[P, tuple[LossT, LossT]]:
+def value_and_grad(loss: Callable[P, LossT]) -> WithGradient[P, LossT]:
     r"""A function that returns the loss and its gradient in the predictions, from one read of them.
 
     .. math:: \frac{\partial \ell}{\partial x_j} = \Bigl(\sum_k t_k\Bigr) p_j - t_j
@@ -66,17 +83,25 @@ def value_and_grad(loss: Callable[P, LossT]) -> Callable[P, tuple[LossT, LossT]]
     Returns
     -------
     callable
-        ``f(predictions, targets, **keywords) -> (loss, gradient)`` with the keywords of the loss. The gradient has the
-        shape and the dtype of the predictions; with reduction "none" each row has its own loss's gradient.
+        ``f(predictions, targets, *, out=None, **keywords) -> (loss, gradient)`` with the keywords of the loss. The
+        gradient has the shape and the dtype of the predictions; with reduction "none" each row has its own loss's
+        gradient. It is written into ``out``, which is then what is returned: an array like the predictions, of any
+        strides, that shares no memory with the other arguments, or the predictions themselves, to overwrite them.
 
     Raises
     ------
     TypeError
-        If ``loss`` is none of these.
+        If ``loss`` is none of these; from the callable also if ``out`` is no such array, or of a library whose arrays
+        are not written to (Dask, JAX).
+    ValueError
+        From the callable, if ``out`` is of another shape, read-only, in the memory of another argument, or of the
+        predictions but not element for element.
 
     Notes
     -----
-    No autodiff takes part: the result is plain numbers, on torch and JAX too.
+    No autodiff takes part: the result is plain numbers, on torch and JAX too. Everything is checked before the first
+    write, the labels too where they are on the host: an error of these leaves ``out`` as it was. Labels on a GPU are
+    read for that with ``using(validate="always")`` only; else a bad one makes its row NaN, in ``out`` as well.
 
     Examples
     --------
@@ -84,17 +109,28 @@ def value_and_grad(loss: Callable[P, LossT]) -> Callable[P, tuple[LossT, LossT]]
     >>> loss, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(np.zeros((1, 4)), np.asarray([2]))
     >>> gradient.tolist()
     [[0.25, 0.25, -0.75, 0.25]]
+
+    The gradient in the place of the logits:
+
+    >>> logits = np.zeros((1, 4))
+    >>> _, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(logits, np.asarray([2]), out=logits)
+    >>> gradient is logits, logits.tolist()
+    (True, [[0.25, 0.25, -0.75, 0.25]])
     """
     function, bound = unpack("value_and_grad", loss)
     route = GRADIENTS[function]
 
     @functools.wraps(function)
-    def with_gradient(predictions: Array, targets: Array, /, **keywords: Any) -> tuple[Array, Array]:
+    def with_gradient(
+        predictions: Array, targets: Array, /, *, out: Array | None = None, **keywords: Any
+    ) -> tuple[Array, Array]:
         options, weights = options_and_weights(function, {**bound, **keywords})
-        return calls.apply(route, predictions, targets, options, weights)
+        result = calls.apply(route, predictions, targets, options, weights, calls.unwrap(out))
+        return result if out is None else (result[0], out)
 
+    with_gradient.__signature__ = SIGNATURES[function]  # type: ignore[attr-defined]  # else that of the loss
     with_gradient.gradient_of = loss  # type: ignore[attr-defined]  # where explain finds it
-    return cast("Callable[P, tuple[LossT, LossT]]", with_gradient)
+    return cast("WithGradient[P, LossT]", with_gradient)
 
 
 def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, **options: Any) -> Decision:
@@ -107,7 +143,7 @@ def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, *
     predictions, targets : array
         As in the loss.
     **options
-        The keywords of the loss.
+        The keywords of the loss, and ``out`` of what :func:`value_and_grad` returns.
 
     Returns
     -------
@@ -131,5 +167,7 @@ Pass predictions.astype("float32").
     outer, late = unbind("explain", loss)
     routes = GRADIENTS if hasattr(outer, "gradient_of") else losses.ROUTES
     function, bound = unpack("explain", getattr(outer, "gradient_of", outer))
-    requested, weights = options_and_weights(function, {**bound, **late, **options})
-    return calls.explain(routes[function], predictions, targets, Options(*requested), weights)
+    keywords = {**bound, **late, **options}
+    out = keywords.pop("out", None) if routes is GRADIENTS else None
+    requested, weights = options_and_weights(function, keywords)
+    return calls.explain(routes[function], predictions, targets, Options(*requested), weights, out)

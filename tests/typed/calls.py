@@ -55,6 +55,8 @@ def derivatives(logits: Floats, labels: NDArray[np.int64]) -> None:
     xent.value_and_grad(bound)(logits, labels)
     assert_type(xent.explain(xent.sparse_cross_entropy, logits, labels), xent.Decision)
 
+    assert_type(loss_and_gradient(logits, labels, out=logits), tuple[Floats, Floats])
+
     loss_and_gradient(logits, labels, reduction="avg")  # wrong: the keywords are those of the loss
     loss_and_gradient(logits)  # wrong: no labels
     xent.value_and_grad("sparse_cross_entropy")  # wrong: no function

@@ -15,13 +15,13 @@ from .generic import schedule as generic
 
 @hookimpl
 def xent_register_backends() -> Iterator[BackendSpec]:
-    yield BackendSpec(name="cupy", load="xent.backends.cupy:run", arrays=frozenset({"cupy"}))
+    yield BackendSpec(name="cupy", load="xent.backends.cupy:run", arrays=frozenset({"cupy"}), takes_out=True)
 
 
-def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
     """The result of one call on one CuPy array."""
     with gpu_of(predictions):  # another GPU may be the current one, with another stream and other memory
-        return generic.run(plan, predictions, targets, weights)
+        return generic.run(plan, predictions, targets, weights, out)
 
 
 def gpu_of(array: Array) -> Any:

@@ -95,7 +95,7 @@ class Plan(Prepared):
 
     problem: Problem
     run: Callable[..., Any]
-    """The backend's ``run(plan, predictions, targets, weights)``, a function of a module."""
+    """The backend's ``run(plan, predictions, targets, weights)``, with ``out`` too if ``takes_out``; of a module."""
     kernel: str
     load: str
     block_elements: int | None = None
@@ -108,6 +108,8 @@ class Plan(Prepared):
     forced: bool = False
     owner: str = ""
     decision: Decision | None = field(default=None, compare=False, repr=False)
+    in_place: bool = False
+    takes_out: bool = False
 
     def __call__(self, predictions: Any, targets: Any, weights: Weights) -> Any:
         plan = self if self.guard is None else self.for_call(predictions)
@@ -161,6 +163,7 @@ class Plan(Prepared):
             block_elements=spec.block_elements,
             methods=spec.methods,
             layouts=spec.layouts,
+            in_place=spec.in_place,
         )
         return plan, resolve(plan.load)
 

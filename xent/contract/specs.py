@@ -51,6 +51,9 @@ class KernelSpec:
         The most elements of a block; None if the kernel takes the whole array at once and tiles by itself.
     contiguous : bool
         The classes of a row must lie side by side in memory; a call on others goes to the next kernel.
+    in_place : bool
+        The ``out`` of its gradients may be the logits themselves, element for element; it is never else in their
+        memory. Where this is not declared, xent has the gradient made block by block and copies it over them.
     check : callable(problem) -> True or str
         Further conditions on the frozen facts; a string is the reason to decline.
     guard : callable(shape, strides) -> bool
@@ -74,6 +77,7 @@ class KernelSpec:
     guard: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
     owner: str = field(default="", compare=False)  # the plugin that brought it; filled in by the registry
     contiguous: bool = False
+    in_place: bool = False
 
     def guard_of(self, dtype: str, ndim: int, axis: int) -> Callable[[tuple[int, ...], tuple[int, ...]], bool] | None:
         """The guard for that dtype, rank and class axis, ``contiguous`` included; None if every call is accepted."""
@@ -114,6 +118,9 @@ class BackendSpec:
     views : tuple of str
         The libraries of its chunks, or those that see the same memory, by their root modules; the first is taken.
         Needed for arrays that xent cannot inspect itself, as it can those of Dask and torch.
+    takes_out : bool
+        ``run`` takes a fifth argument, ``out``: an array for the gradient, which may be the predictions themselves.
+        A call with ``out`` is refused where this is not declared.
     """
 
     name: str
@@ -123,3 +130,4 @@ class BackendSpec:
     inner: Literal["", "chunks", "view"] = ""
     views: tuple[str, ...] = ()
     owner: str = field(default="", compare=False)
+    takes_out: bool = False

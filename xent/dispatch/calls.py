@@ -27,9 +27,20 @@ PLAIN = (Options(axis=-1), Options(axis=1))
 lock = threading.RLock()
 
 
-def apply(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights = NO_WEIGHTS) -> Any:
-    """The result of a call, by its plan; ``options`` is an Options, or a tuple that is equal to one."""
+def apply(
+    route: Route,
+    predictions: Array,
+    targets: Array | None,
+    options: Any,
+    weights: Weights = NO_WEIGHTS,
+    out: Array | None = None,
+) -> Any:
+    """The result of a call, by its plan; ``options`` is an Options, or a tuple that is equal to one.
+
+    ``out`` is the array for its gradient, or None for a new one.
+    """
     if type(predictions) is not ndarray and arrays.is_compiling():
+        checks.no_output_in_graph(route.function, out)
         return in_torch_graph(route, predictions, targets, Options(*options), weights)
     state = scope.get() if scopes.entered else scopes.default
     if state is None:
@@ -39,16 +50,20 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
     except (AttributeError, TypeError):  # not an array, or an option that is not hashable: plan_and_call says which
         plan = None
     if plan is None:
-        return plan_and_call(state, route, predictions, targets, Options(*options), weights)
+        return plan_and_call(state, route, predictions, targets, Options(*options), weights, out)
     checks.shapes(plan.problem, predictions, targets)
     if weights is not NO_WEIGHTS:
         checks.weight_shapes(plan.problem, predictions, weights)
+    if out is not None:
+        checks.output(plan, predictions, targets, weights, out)
     if plan.guard is not None:
         plan = plan.for_call(predictions, set_aside=registry.quarantine)
     if state.sink is not None:
         state.sink.append(plan.decision)
     try:
-        return plan.run(plan, predictions, targets, weights)
+        if out is None:
+            return plan.run(plan, predictions, targets, weights)
+        return plan.run(plan, predictions, targets, weights, out)
     except Exception as error:
         annotate_error("kernel", plan.kernel, plan.owner, error)
         for backend in registry.backends:
@@ -58,7 +73,7 @@ def apply(route: Route, predictions: Array, targets: Array | None, options: Any,
 
 
 def plan_and_call(
-    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights
+    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights, out: Any
 ) -> Any:
     """The result of a call that has no plan yet: makes the plan, then makes the call again."""
     arguments = [unwrap(value) for value in (predictions, targets, *weights)]
@@ -81,7 +96,7 @@ def plan_and_call(
             state.plans[key] = plan
         if has_a_key(original):  # the caller's spelling finds the plan, too
             state.plans[key_of(route, predictions, targets, original, weights)] = state.plans[key]
-    return apply(route, predictions, targets, options, weights)
+    return apply(route, predictions, targets, options, weights, out)
 
 
 def in_torch_graph(route: Route, predictions: Array, targets: Array | None, options: Options, weights: Weights) -> Any:
@@ -152,7 +167,9 @@ def problem_of(
     )
 
 
-def explain(route: Route, predictions: Any, targets: Any, options: Options, weights: Weights) -> Decision:
+def explain(
+    route: Route, predictions: Any, targets: Any, options: Options, weights: Weights, out: Any = None
+) -> Decision:
     """The decision for a call, made anew; nothing is computed and no plan is kept."""
     predictions, targets, options = unwrap(predictions), unwrap(targets), checks.options(route.function, options)
     weights, state = weights_of(*(unwrap(weight) for weight in weights)), settings.current()
@@ -160,6 +177,8 @@ def explain(route: Route, predictions: Any, targets: Any, options: Options, weig
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
     plan = compose(problem, state.settings)
+    if out is not None:
+        checks.output(plan, predictions, targets, weights, unwrap(out))
     if plan.guard is not None:
         plan = plan.for_call(predictions)
     assert plan.decision is not None

@@ -13,6 +13,9 @@ from ..contract.specs import BackendSpec, KernelSpec
 from . import eligibility, selection, settings
 from .registry import annotate_error, registry
 
+GENERIC = BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run", takes_out=True)
+"""The schedule for the arrays of libraries that no other is for."""
+
 
 def compose(problem: Problem, user: settings.Settings) -> Plan:
     """The plan of a problem: the one place that knows how schedules nest."""
@@ -31,6 +34,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             forced=inner.forced,
             owner=inner.owner,
             decision=decision,
+            takes_out=backend.takes_out and inner.takes_out,
         )
     kernels = registry.kernels
     candidates = selection.candidates(problem, user)
@@ -55,6 +59,8 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             forced=user.kernel == spec.name,
             owner=spec.owner,
             decision=Decision(problem, backend.name, spec.name, verdicts),
+            in_place=spec.in_place,
+            takes_out=backend.takes_out,
         )
     assert plan is not None  # generic is always eligible, or refuse has raised
     return plan
@@ -85,7 +91,7 @@ def backend_of(problem: Problem, user: settings.Settings) -> BackendSpec:
     specs = [spec for spec in registry.backends if problem.array in spec.arrays]
     own = [spec for spec in specs if spec.owner.startswith("xent.")]
     foreign = [spec for spec in specs if spec not in own and not eligibility.is_disabled(spec, user)]
-    return (foreign or own or [BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run")])[0]
+    return (foreign or own or [GENERIC])[0]
 
 
 def run_of(backend: BackendSpec) -> Callable[..., Any]:

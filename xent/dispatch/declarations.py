@@ -56,6 +56,8 @@ RULES: dict[str, Rule] = {
     "opt_in": SWITCH,
     "deterministic": SWITCH,
     "contiguous": SWITCH,
+    "in_place": SWITCH,
+    "takes_out": SWITCH,
     "block_elements": ("an int ≥ 1 or None", lambda value: value is None or checks.is_count(value)),
     "check": FUNCTION,
     "guard": FUNCTION,

@@ -17,6 +17,8 @@ from .budget import compute_dtype
 from .edge_cases import Case
 
 Array = np.ndarray[Any, Any]
+OVER_THE_LOGITS = "the logits"
+"""The ``fill`` of a call whose ``out`` are its logits."""
 LABEL_FORMS = ("every other row", "reversed", "read-only")
 """The forms of the logits that labels take too; with all others they are contiguous int64 of this machine."""
 
@@ -44,7 +46,7 @@ class Call:
     scale : array, shape (rows,), optional
         The factors of the gradient's rows; ones by default.
     fill : str
-        The form in memory of the array that is passed as ``out``; empty for none.
+        The form in memory of the array that is passed as ``out``, or :data:`OVER_THE_LOGITS`; empty for none.
     poison : float
         The value around and between the arrays.
     cuts : tuple of int

@@ -18,7 +18,17 @@ from ..numerics import fold
 from ..numerics.fold import Partial
 from ..numerics.statistics import Statistics, merge_statistics
 from .budget import compute_dtype
-from .calls import Answer, Call, Violation, from_block, label_logits, labels_form, targets_form, to_block
+from .calls import (
+    OVER_THE_LOGITS,
+    Answer,
+    Call,
+    Violation,
+    from_block,
+    label_logits,
+    labels_form,
+    targets_form,
+    to_block,
+)
 from .edge_cases import Case
 from .memory import ArrayLibrary, PoisonedArray, lay
 
@@ -133,7 +143,7 @@ class Execution:
         scale = self.argument(self.call.scales)
         spans = []
         for arguments, (start, stop) in zip(self.arguments, self.call.spans, strict=True):
-            out = self.new_out(self.case.logits.dtype, (len(self.case.labels), stop - start))
+            out = self.new_out(self.case.logits.dtype, (len(self.case.labels), stop - start), arguments[0])
             block = self.call_method("gradient", [*arguments, partial, scale], **out)
             spans.append(self.gradient_of(self.checked_out(block), stop - start))
         return Answer(partial=whole, gradient=np.concatenate(spans, axis=1))
@@ -141,7 +151,7 @@ class Execution:
     def answer_loss_and_gradient(self) -> Answer:
         (arguments,) = self.arguments
         scale = self.argument(self.call.scales)
-        out = self.new_out(self.case.logits.dtype, self.case.logits.shape)
+        out = self.new_out(self.case.logits.dtype, self.case.logits.shape, arguments[0])
         loss, block = self.call_method("loss_and_gradient", [*arguments, scale], **out)
         gradient = self.gradient_of(self.checked_out(block), self.case.logits.shape[1])
         return Answer(loss=self.rows_of(loss, "loss"), gradient=gradient)
@@ -173,10 +183,14 @@ class Execution:
         whole: Partial = fold.merge_tree(xp, spans)
         return whole
 
-    def new_out(self, dtype: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-        """The keyword ``out`` with an array full of NaN; empty if the call has none."""
+    def new_out(self, dtype: Any, shape: tuple[int, ...], logits: Any = None) -> dict[str, Any]:
+        """The keyword ``out`` with an array full of NaN, or with the logits; empty if the call has none."""
         if not self.call.fill:
             return {}
+        if self.call.fill == OVER_THE_LOGITS:
+            (self.out,) = (memory for memory in self.inputs if memory.array is logits)
+            self.inputs = [memory for memory in self.inputs if memory is not self.out]  # they may be written to now
+            return {"out": logits}
         values = np.full(shape, np.nan, dtype)
         block = values if len(shape) == 1 else to_block(values, self.call.outer)
         self.out = lay(block, self.call.fill, self.library)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.specs import KernelSpec
-from .calls import Call, labels_form, targets_form
+from .calls import OVER_THE_LOGITS, Call, labels_form, targets_form
 from .memory import ArrayLibrary
 
 WRITTEN_OUT = 60
@@ -50,7 +50,9 @@ def code_of(call: Call, op: str) -> Iterator[str]:
         arguments.append(f"library.asarray({literal(call.scales)})")
     if call.method == "statistics":
         arguments = ["logits", "labels", "library.asarray(label_logit)"]
-    if call.fill:
+    if call.fill == OVER_THE_LOGITS:
+        threads += ", out=logits"
+    elif call.fill:
         block = f"to_block(memory, {call.outer})" if call.outer and call.method != "loss" else "memory"
         yield f'out = lay({block}, "{call.fill}", library).array'
         threads += ", out=out"
@@ -86,7 +88,7 @@ def code_of_arrays(call: Call, target: str) -> Iterator[str]:
         yield f"logits, {target} = rows.logits, rows.{target}"
     if call.method == "statistics":
         yield "label_logit = np.take_along_axis(logits, (labels % logits.shape[1])[:, None], axis=1)[:, 0]"
-    if call.fill:
+    if call.fill and call.fill != OVER_THE_LOGITS:
         like = "logits" if call.method != "loss" else literal(call.scales)
         yield f"memory = np.full_like({like}, nan)"
 

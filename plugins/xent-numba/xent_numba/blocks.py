@@ -88,8 +88,10 @@ class PreparedBlock(NamedTuple):
             work(0, count)
 
 
-def prepare(logits: Array, targets: Array, on: float, off: float, threads: int) -> PreparedBlock:
-    """A block for the loops that fit it, from labels or soft targets."""
+def prepare(
+    logits: Array, targets: Array, on: float, off: float, threads: int, out: Array | None = None
+) -> PreparedBlock:
+    """A block for the loops that fit it and the array for its gradient, from labels or soft targets."""
     dtype, soft = NAMES.get(logits.dtype) or logits.dtype.name, targets.ndim > 1
     wide, logits = DOUBLE if dtype == "float64" else SINGLE, as_memory(logits)
     if soft:
@@ -97,7 +99,7 @@ def prepare(logits: Array, targets: Array, on: float, off: float, threads: int) 
     classes = logits.shape[1]
     if classes <= FEW_CLASSES:
         layout, shaped = "columns", as_grid
-    elif has_contiguous_rows(logits) and not (soft and not has_contiguous_rows(targets)):
+    elif all(map(has_contiguous_rows, (logits, *((targets,) if soft else ()), *(() if out is None else (out,))))):
         layout, shaped = "rows", as_matrix
     else:
         layout, shaped = "tiles", as_grid
@@ -113,8 +115,7 @@ class GradientOutput:
         self.array = np.empty(logits.shape, logits.dtype) if out is None else out
         memory = as_memory(self.array)
         is_same = memory.dtype.isnative and self.array.dtype.isnative
-        fits = block.layout != "rows" or has_contiguous_rows(memory)
-        self.written = memory if is_same and fits else np.empty(logits.shape, block.logits.dtype)
+        self.written = memory if is_same else np.empty(logits.shape, block.logits.dtype)
         self.is_copy = self.written is not memory
         self.written = as_matrix(self.written) if block.layout == "rows" else as_grid(self.written)
 

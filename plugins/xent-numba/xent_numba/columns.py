@@ -177,9 +177,27 @@ def fold_vector(grid, targets, row, stop, work, wide, table, column):
 
 
 @njit
+def is_nonfinite(table, column):
+    """Whether the row in a column of the table has no softmax, or an infinite maximum."""
+    return math.isinf(table[MAX, column]) or math.isnan(table[REST, column])
+
+
+@njit
+def keep_nonfinite(grid, targets, row, count, tile, wide, table, column, scales):
+    """Writes the gradient of a vector's rows that are not finite to their lanes of the tile."""
+    for lane in range(count):
+        if is_nonfinite(table, column + lane):
+            index, at = row + lane, column + lane
+            numbers = Row(table[MAX, at], table[REST, at], table[MASS, at], np.float64(scales[index]))
+            start, kept = row_address(grid, index), tile + lane * itemsize(wide)
+            row_targets = row_target(index, targets)
+            write_nonfinite(grid.dtype, start, grid.class_stride, grid.classes, row_targets, numbers, wide, kept, 64)
+
+
+@njit
 def write_vector(grid, targets, row, stop, work, wide, table, column, scales, target, all_finite, output):
     """Writes the gradient of a vector's rows, from their exponentials in the tile and their numbers in the table."""
-    x, out, classes, sums, count = grid.dtype, output.dtype, grid.classes, work.sums, min(width(wide), stop - row)
+    out, classes, sums, count = output.dtype, grid.classes, work.sums, min(width(wide), stop - row)
     for lane in range(width(wide)):
         store_scalar(wide, sums + SCALES + lane * itemsize(wide), np.float64(scales[min(row + lane, stop - 1)]))
     at, field = table.ctypes.data + column * 8, table.strides[0]
@@ -188,6 +206,8 @@ def write_vector(grid, targets, row, stop, work, wide, table, column, scales, ta
     row_scale = scale / (one + rest)
     softmax, minus_scale, is_zero = mass * row_scale, zero - scale, equal(scale, zero)
     adjacent = store_row_addresses(output, row, stop, work.extra)
+    if not all_finite:  # the logits are read again before the first write: the output may be the same memory
+        keep_nonfinite(grid, targets, row, count, work.tile, wide, table, column, scales)
     for index in range(classes):
         t, exps = class_targets(wide, index, target), unbiased(wide, work.tile + index * 64)
         residual = fma(exps, softmax, minus_scale * t)
@@ -195,12 +215,11 @@ def write_vector(grid, targets, row, stop, work, wide, table, column, scales, ta
         store_class(out, adjacent, work.extra, index * output.class_stride, where(is_zero, zero, value), count)
     if not all_finite:
         for lane in range(count):
-            index, peak, rest_value = row + lane, table[MAX, column + lane], table[REST, column + lane]
-            numbers = Row(peak, rest_value, table[MASS, column + lane], np.float64(scales[index]))
-            if (math.isinf(peak) or math.isnan(rest_value)) and numbers.scale != 0.0:
-                start, out_address = row_address(grid, index), row_address(output, index)
-                strides, row_targets = (grid.class_stride, output.class_stride), row_target(index, targets)
-                write_nonfinite(x, start, strides[0], classes, row_targets, numbers, out, out_address, strides[1])
+            if is_nonfinite(table, column + lane) and np.float64(scales[row + lane]) != 0.0:
+                address, kept = row_address(output, row + lane), work.tile + lane * itemsize(wide)
+                for index in range(classes):
+                    value = np.float64(load_scalar(wide, kept + index * 64))
+                    store_scalar(out, address + index * output.class_stride, value)
 
 
 def loss(x, array, on, off, first, stop, out):

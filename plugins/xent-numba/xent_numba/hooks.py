@@ -49,6 +49,7 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
             layouts=frozenset({"last", "middle"}),
             methods=methods,
             priority=100,
+            in_place=True,
             check=check,
         )
         yield xent.KernelSpec(

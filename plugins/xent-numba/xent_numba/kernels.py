@@ -207,7 +207,7 @@ class Sparse:
         threads: int,
         out: Array | None = None,
     ) -> Array:
-        block = prepare(logits, labels, on, off, threads)
+        block = prepare(logits, labels, on, off, threads, out)
         return gradient(block, partial, scale, GradientOutput(logits, block, out))
 
     def loss_and_gradient(
@@ -221,7 +221,7 @@ class Sparse:
         threads: int,
         out: Array | None = None,
     ) -> tuple[Array, Array]:
-        block = prepare(logits, labels, on, off, threads)
+        block = prepare(logits, labels, on, off, threads, out)
         return loss_and_gradient(block, scale, GradientOutput(logits, block, out))
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
@@ -246,13 +246,13 @@ class Dense:
     def gradient(
         self, logits: Array, targets: Array, partial: Partial, scale: Array, *, threads: int, out: Array | None = None
     ) -> Array:
-        block = prepare(logits, targets, 1.0, 0.0, threads)
+        block = prepare(logits, targets, 1.0, 0.0, threads, out)
         return gradient(block, partial, scale, GradientOutput(logits, block, out))
 
     def loss_and_gradient(
         self, logits: Array, targets: Array, scale: Array, *, threads: int, out: Array | None = None
     ) -> tuple[Array, Array]:
-        block = prepare(logits, targets, 1.0, 0.0, threads)
+        block = prepare(logits, targets, 1.0, 0.0, threads, out)
         return loss_and_gradient(block, scale, GradientOutput(logits, block, out))
 
 

@@ -83,6 +83,9 @@ def write_item(matrix, item, target, row, reference, buffer, address, again, out
     if math.isnan(row.rest) or math.isinf(row.peak):
         write_nonfinite(x, start, itemsize(x), count, target, row, out, out_address, itemsize(out))
         return
+    label, logit = label_in(count, target), 0.0
+    if label >= 0:  # read before the first write: the output may be the logits
+        logit = np.float64(load_scalar(x, start + label * itemsize(x)))
     if row.peak - reference > FAR:  # a factor for exponentials relative to so low a maximum would lose digits
         reference, again = row.peak, True
     if not again:
@@ -96,9 +99,7 @@ def write_item(matrix, item, target, row, reference, buffer, address, again, out
             tile_target = from_class(index, target)
             write_tile(buffer, address, few, tile_target, row, reference, out, out_address + index * itemsize(out))
             index += few
-    label = label_in(count, target)
     if label >= 0:
-        logit = np.float64(load_scalar(x, start + label * itemsize(x)))
         store_scalar(out, out_address + label * itemsize(out), gradient_at(logit, target_of(label, target), row))
 
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from ... import arrays
 from ...arrays import Array
 from ...contract.plan import Plan
 from ...numerics import fold
@@ -63,6 +64,12 @@ class Tiling(NamedTuple):
     def in_whole_rows(self) -> Tiling:
         """The same, with at least one whole row in each block."""
         return self if self.limit >= self.classes else self._replace(limit=self.classes)
+
+    def in_copies(self, at_once: bool) -> Tiling:
+        """The same with blocks that are put into an array after they are made; those of a kernel that tiles by itself,
+        which has all ``at_once``, in whole rows of xent's own size.
+        """
+        return (self.in_blocks().in_whole_rows() if at_once else self)._replace(has_views=False)
 
     def tiles(self) -> Iterator[RowTile]:
         """Every row once, in order; one tile without rows if there are none."""
@@ -150,6 +157,20 @@ def tiling_of(xp: Any, plan: Plan, array: Array) -> Tiling:
     return Tiling(xp, axis, shape, batch, rows, classes, layout, limit, own_limit, is_flat or at_once)  # type: ignore[arg-type]
 
 
+def may_fill(plan: Plan, logits: Array, out: Array) -> bool:
+    """Whether the plan's kernel may be given an array of the caller's for its gradient: strided as logits that it
+    takes, aligned and in this machine's byte order, and none of the logits' memory unless it is made for that.
+    """
+    flags, strides = getattr(out, "flags", None), tuple(getattr(out, "strides", None) or ())
+    if not getattr(flags, "aligned", True) or not getattr(out.dtype, "isnative", True):
+        return False
+    if not plan.in_place and arrays.is_same_memory(arrays.memory(out), arrays.memory(logits)):
+        return False
+    if plan.guard is not None and not plan.guard(tuple(out.shape), strides):
+        return False
+    return out.ndim == 2 or is_contiguous(out)
+
+
 def is_contiguous(array: Array) -> bool:
     """Whether flattening takes no copy; True if the library does not say."""
     if hasattr(array, "is_contiguous"):
@@ -194,6 +215,8 @@ class KernelCall(NamedTuple):
     tiling: Tiling
     logits: Array
     targets: LabelTargets | SoftTargets
+    out: Array | None = None
+    """The caller's array for the gradient, which may be the logits; None for a new one."""
 
     def arguments(self, tile: RowTile, span: ClassSpan) -> tuple[Any, ...]:
         """The logits and targets of one block, as a kernel's method takes them."""
@@ -276,7 +299,7 @@ def gradient(call: KernelCall, whole: Partial, scale: Array) -> Array:
 
 def loss_and_gradient(call: KernelCall, scale: Array) -> tuple[Array, Array]:
     """The losses of the rows and the gradient, tile by tile: one read and one write of the predictions' size."""
-    out = call.xp.empty_like(call.logits)
+    out = call.xp.empty_like(call.logits) if call.out is None else call.out
     spans = call.tiling.spans()
     losses = []
     for tile in call.tiling.tiles():

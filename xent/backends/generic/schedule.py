@@ -159,14 +159,17 @@ def xent_register_kernels() -> Iterable[KernelSpec]:
     return KERNELS.values()
 
 
-def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """The result of one call on one concrete array."""
+def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
+    """The result of one call on one concrete array; its gradient is in ``out`` where that is given."""
     checks.array_api(plan.problem.function, "predictions", predictions)
     xp = arrays.namespace(predictions)
     with arrays.without_fp_warnings():
         if plan.problem.op == "binary":
-            return run_binary(xp, EAGER, plan.problem, predictions, targets, weights)
+            result = run_binary(xp, EAGER, plan.problem, predictions, targets, weights)
+            return result if out is None else (result[0], filled(out, result[1]))
         call = kernel_call(xp, plan, predictions, targets)
+        if out is not None:
+            call = into(call, out)
         rows = NO_ROWS if marks_bad_labels(call) else rows_of_call(call, targets, weights)
         return RUN[plan.problem.method](call, rows)
 
@@ -195,6 +198,14 @@ def kernel_call(xp: Any, plan: Plan, predictions: Array, targets: Array | None) 
         return KernelCall(xp, plan, kernel, methods, tiling, predictions, LabelTargets(labels, 1.0, 0.0))
     labels = wide_labels(xp, targets, options.first_class)
     return KernelCall(xp, plan, kernel, methods, tiling, predictions, LabelTargets(labels, on, off))
+
+
+def into(call: KernelCall, out: Array) -> KernelCall:
+    """The call with an array of the caller's for its gradient."""
+    tiling = call.tiling
+    if tiling.has_views and not blocks.may_fill(call.plan, call.logits, out):
+        tiling = tiling.in_copies(at_once=call.plan.block_elements is None)
+    return call._replace(tiling=tiling, out=out)
 
 
 def rows_of_call(call: KernelCall, targets: Array | None, weights: Weights) -> Rows:

@@ -15,15 +15,16 @@ import numpy as np
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
-from ...contract.problem import Problem, Weights
+from ...contract.problem import Weights
 from ...contract.specs import BackendSpec, KernelSpec
 from ...numerics.reduction import Reducer
 from ...numerics.targets import NO_ROWS
+from ..generic import blocks
 from ..generic import schedule as generic
 from .kernel import FEW_CLASSES, ShiftedLogits, row_sums, sum_exp_rest
 
-SmallCall = Callable[[Array, Array, Weights], Any]
-"""(predictions, labels, weights) to the result; None if a label, a row or an array needs more care."""
+SmallCall = Callable[[Array, Array, Weights, Array | None], Any]
+"""(predictions, labels, weights, out) to the result; None if a label, a row or an array needs more care."""
 SMALL = 1 << 14
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -51,19 +52,23 @@ def xent_register_kernels() -> Iterator[KernelSpec]:
 
 @hookimpl
 def xent_register_backends() -> Iterator[BackendSpec]:
-    yield BackendSpec(name="numpy", load="xent.backends.numpy.schedule:run", arrays=frozenset({"numpy"}))
+    yield BackendSpec(
+        name="numpy", load="xent.backends.numpy.schedule:run", arrays=frozenset({"numpy"}), takes_out=True
+    )
 
 
-def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
     """The result of one call: plain calls in few steps, all others as in the generic schedule."""
     if type(predictions) is not np.ndarray:  # the result of a memory map, say, is an ordinary array
         predictions = np.asarray(predictions)
+    if out is not None:
+        out = np.asarray(out)
     small_call = plan.prepare(small_call_of)
     if small_call is not None:
-        result = small_call(predictions, targets, weights)
+        result = small_call(predictions, targets, weights, out)
         if result is not None:
             return result
-    return generic.run(plan, predictions, targets, weights)
+    return generic.run(plan, predictions, targets, weights, out)
 
 
 def small_call_of(plan: Plan) -> SmallCall | None:
@@ -78,19 +83,20 @@ def small_call_of(plan: Plan) -> SmallCall | None:
     if "whole_call" in plan.methods and is_loss and problem.layout == "last" and problem.raises:
         served, kernel = plan.with_kernel()
         function = kernel.whole_call(problem) if served is plan else None
-        return None if function is None else whole_call(problem, function)
+        return None if function is None else whole_call(plan, function)
     return None
 
 
-def whole_call(problem: Problem, function: Callable[..., int]) -> SmallCall:
+def whole_call(plan: Plan, function: Callable[..., int]) -> SmallCall:
     """The calls of one kind by a kernel's ``whole_call``: all is known but the arrays."""
+    problem = plan.problem
     dtype, labels_dtype = np.dtype(problem.dtype), np.dtype(problem.target_dtype)
     wide = FLOAT64 if problem.dtype == "float64" else FLOAT32
     by_row, has_gradient = problem.options.reduction == "none", problem.method == "loss_and_gradient"
     sample_dtype = np.dtype(problem.sample_weight_dtype) if problem.sample_weight_dtype else None
     empty = np.empty
 
-    def call(logits: Array, labels: Array, weights: Weights) -> Any:
+    def call(logits: Array, labels: Array, weights: Weights, out: Array | None) -> Any:
         if logits.dtype is not dtype or labels.dtype is not labels_dtype:
             return None
         sample, classes, _ = weights
@@ -98,10 +104,12 @@ def whole_call(problem: Problem, function: Callable[..., int]) -> SmallCall:
             return None
         if sample is not None and (sample.dtype is not sample_dtype or not sample.flags.c_contiguous):
             return None
+        if out is not None and not (out.flags.c_contiguous and blocks.may_fill(plan, logits, out)):
+            return None
         if classes is not None:
             classes = np.ascontiguousarray(classes, wide)
         loss = empty(labels.shape if by_row else (), wide)
-        gradient = empty(logits.shape, dtype) if has_gradient else None
+        gradient = empty(logits.shape, dtype) if has_gradient and out is None else out
         if function(logits, labels, labels.size, logits.shape[-1], sample, classes, None, loss, gradient):
             return None
         return (loss, gradient) if has_gradient else loss
@@ -109,7 +117,7 @@ def whole_call(problem: Problem, function: Callable[..., int]) -> SmallCall:
     return call
 
 
-def plain_call(reduction: Any, logits: Array, labels: Array, weights: Weights) -> Any:
+def plain_call(reduction: Any, logits: Array, labels: Array, weights: Weights, out: None) -> Any:
     """The loss of a small call with no option but a reduction, with the bits of xent's own kernel."""
     loss = small_loss(logits, labels) if logits.size <= SMALL else None
     return None if loss is None else reduced(loss, reduction)

@@ -10,4 +10,10 @@ from ...contract.specs import BackendSpec
 
 @hookimpl
 def xent_register_backends() -> Iterator[BackendSpec]:
-    yield BackendSpec(name="torch", load="xent.backends.torch.schedule:run", arrays=frozenset({"torch"}), inner="view")
+    yield BackendSpec(
+        name="torch",
+        load="xent.backends.torch.schedule:run",
+        arrays=frozenset({"torch"}),
+        inner="view",
+        takes_out=True,
+    )

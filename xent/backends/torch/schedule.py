@@ -15,7 +15,7 @@ import torch
 from numpy import ndarray
 from torch.autograd import forward_ad
 
-from ... import arrays
+from ... import arrays, checks
 from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import Problem, Weights
@@ -42,8 +42,10 @@ number_of_function_modes = getattr(torch._C, "_len_torch_function_stack", lambda
 number_before_dispatch = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", lambda: 0)
 
 
-def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
     """The result of one call, eager or transformed."""
+    if out is not None:
+        return plain_into(plan, predictions, targets, weights, out)
     if is_watched() or (is_forward() and is_dual(predictions, targets, weights)):
         return traced(plan.problem, predictions, targets, weights)
     is_differentiated = plan.problem.differentiated and torch.is_grad_enabled() and plan.problem.method not in CONSTANT
@@ -99,11 +101,22 @@ def tensor_of_weights(weights: Any, dtype: Any, device: Any) -> Any:
 # -------------------- eager calls
 
 
-def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
     """The result of one call as plain numbers."""
     kernel_plan = inner_plan(plan, predictions)
     run = generic.run if kernel_plan is plan else kernel_plan.run
-    return VIEWS[kernel_plan.problem.array].call(run, kernel_plan, predictions, targets, weights)
+    return VIEWS[kernel_plan.problem.array].call(run, kernel_plan, predictions, targets, weights, out)
+
+
+def plain_into(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array) -> Any:
+    """The same with the gradient in ``out``, whose change autograd is told of: it may hold it for a backward pass."""
+    if is_watched() or (is_forward() and is_dual(predictions, targets, weights)):
+        checks.no_output_in_graph(plan.problem.function, out)
+    try:
+        return plain(plan, predictions, targets, weights, out)
+    finally:
+        if not out.is_inference():
+            torch.autograd.graph.increment_version(out)
 
 
 def differentiable(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:

@@ -12,7 +12,7 @@ from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import NO_WEIGHTS, Weights
 
-Run = Callable[[Plan, Any, Any, Weights], Any]
+Run = Callable[..., Any]
 
 
 class Unreadable(Exception):
@@ -72,12 +72,21 @@ class HostView:
         """A context in which the view's library works in the order of torch's work."""
         return NO_CONTEXT
 
-    def call(self, run: Run, plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    def call(
+        self,
+        run: Run,
+        plan: Plan,
+        predictions: Array,
+        targets: Array | None,
+        weights: Weights,
+        out: Array | None = None,
+    ) -> Any:
         """The result of a plan's ``run`` on the memory of the tensors, as tensors."""
         if weights is not NO_WEIGHTS:
             weights = Weights(*map(self.see, weights))
         array_of = self.array_of
-        result = run(plan, array_of(predictions), None if targets is None else array_of(targets), weights)
+        seen = (array_of(predictions), None if targets is None else array_of(targets), weights)
+        result = run(plan, *seen) if out is None else run(plan, *seen, array_of(out))
         return self.wrap(result) if isinstance(result, tuple) else self.tensor_of(result)
 
 
@@ -105,9 +114,9 @@ class GpuView(HostView):
         with cupy.cuda.Device(index), theirs:
             yield
 
-    def call(self, run: Run, plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    def call(self, run: Run, plan: Plan, predictions: Array, *rest: Any) -> Any:
         with self.on_stream(predictions):
-            return super().call(run, plan, predictions, targets, weights)
+            return super().call(run, plan, predictions, *rest)
 
 
 class TensorView(HostView):
@@ -123,9 +132,9 @@ class TensorView(HostView):
         context: contextlib.AbstractContextManager[Any] = torch.no_grad()
         return context
 
-    def call(self, run: Run, plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    def call(self, run: Run, plan: Plan, *arguments: Any) -> Any:
         with torch.no_grad():
-            return super().call(run, plan, predictions, targets, weights)
+            return super().call(run, plan, *arguments)
 
 
 class StreamHandle:
