@@ -602,6 +602,48 @@ def test_a_message_calls_an_option_by_its_name(files, arguments, message):
     assert result.exit_code == 2 and message in result.stderr
 
 
+def arrays_of_a_zip(folder):
+    np.savez(folder / "set.npz", logits=np.zeros((4, 3), np.float32), labels=np.zeros(4, np.int64))
+    return "set.npz"
+
+
+def arrays_of_hdf5(folder):
+    with pytest.importorskip("h5py").File(folder / "set.h5", "w") as file:
+        file["logits"], file["labels"] = np.zeros((4, 3), np.float32), np.zeros(4, np.int64)
+    return "set.h5"
+
+
+def arrays_of_a_group(folder):
+    group = pytest.importorskip("zarr").open_group(folder / "set.zarr", mode="w")
+    group["logits"], group["labels"] = np.zeros((4, 3), np.float32), np.zeros(4, np.int64)
+    return "set.zarr"
+
+
+def columns_of_a_table(folder):
+    columns = {f"logits{i}": np.zeros(4, np.float32) for i in range(3)} | {"labels": np.zeros(4, np.int64)}
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pytest.importorskip("pyarrow").table(columns), folder / "set.parquet"
+    )
+    return "set.parquet"
+
+
+@pytest.mark.parametrize("write", [arrays_of_a_zip, arrays_of_hdf5, arrays_of_a_group, columns_of_a_table])
+def test_inspect_of_what_holds_several_arrays_lists_them_by_the_names_to_pass(files, write):
+    name = write(files)
+    document = json.loads(run("inspect", name, "--json").stdout)
+    text = run("inspect", name).stdout
+    pattern = "*" if name == "set.parquet" else ""
+
+    assert {array["name"].rpartition("#")[2]: (array["shape"], array["dtype"]) for array in document["arrays"]} == {
+        f"logits{pattern}": ([4, 3], "float32"),
+        "labels": ([4], "int64"),
+    }
+    for array in document["arrays"]:
+        assert array["name"] in text and json.loads(run("inspect", array["name"], "--json").stdout)["shape"][0] == 4
+    refused = run("evaluate", name, "labels.npy")
+    assert refused.exit_code == 2 and f"{name}#" in refused.stderr
+
+
 def test_an_array_without_rows_cannot_be_inspected(files):
     np.save("scalar.npy", np.float32(1))
     result = run("inspect", "scalar.npy")

@@ -261,7 +261,7 @@ def test_a_registered_kernel_of_that_name_is_not_mistaken_for_it():
 
 
 def test_a_declaration_that_means_nothing_is_refused():
-    with pytest.raises(ValueError, match="`dtypes` must be a frozenset of names, got 'float32'"):
+    with pytest.raises(ValueError, match=r"`dtypes` must be a frozenset of any of .*, got 'float32'"):
         check_kernel(spec_of("Right", dtypes="float32"))
 
 

@@ -12,6 +12,9 @@ from xent.dispatch.registry import registry
 KERNEL = {"name": "k", "op": "sparse", "load": "package.module:name"}
 BACKEND = {"name": "b", "load": "package.module:name", "arrays": frozenset({"mine"})}
 ANY_OF = '"loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics" or "whole_call"'
+ARRAYS = 'must be a frozenset of root modules such as "numpy" and "torch", or "*"'
+DEVICES = 'must be a frozenset of kinds of device such as "cpu" and "cuda", or "*"'
+DTYPES = 'must be a frozenset of any of "bfloat16", "float16", "float32", "float64" or "*"'
 CASES = [
     (KernelSpec, {"name": ""}, "kernel '': `name` must be a name, got ''"),
     (KernelSpec, {"name": 7}, "kernel 7: `name` must be a name, got 7"),
@@ -24,11 +27,61 @@ CASES = [
     (KernelSpec, {"load": print}, f"kernel 'k': `load` must be \"package.module:name\", got {print!r}"),
     (KernelSpec, {"api": 99}, "kernel 'k': `api` must be 1, got 99"),
     (KernelSpec, {"api": 0}, "kernel 'k': `api` must be 1, got 0"),
-    (KernelSpec, {"arrays": "numpy"}, "kernel 'k': `arrays` must be a frozenset of names, got 'numpy'"),
-    (KernelSpec, {"arrays": frozenset()}, "kernel 'k': `arrays` must be a frozenset of names, got frozenset()"),
-    (KernelSpec, {"devices": "cpu"}, "kernel 'k': `devices` must be a frozenset of names, got 'cpu'"),
-    (KernelSpec, {"dtypes": [32]}, "kernel 'k': `dtypes` must be a frozenset of names, got [32]"),
-    (KernelSpec, {"dtypes": None}, "kernel 'k': `dtypes` must be a frozenset of names, got None"),
+    (
+        KernelSpec,
+        {"arrays": "numpy"},
+        f"kernel 'k': `arrays` {ARRAYS}, got 'numpy'",
+    ),
+    (
+        KernelSpec,
+        {"arrays": frozenset()},
+        f"kernel 'k': `arrays` {ARRAYS}, got frozenset()",
+    ),
+    (
+        KernelSpec,
+        {"devices": "cpu"},
+        f"kernel 'k': `devices` {DEVICES}, got 'cpu'",
+    ),
+    (
+        KernelSpec,
+        {"dtypes": [32]},
+        f"kernel 'k': `dtypes` {DTYPES}, got [32]",
+    ),
+    (
+        KernelSpec,
+        {"arrays": {"np"}},
+        f"kernel 'k': `arrays` {ARRAYS}, got frozenset({{'np'}})",
+    ),
+    (
+        KernelSpec,
+        {"arrays": {"torch.Tensor"}},
+        f"kernel 'k': `arrays` {ARRAYS}, got frozenset({{'torch.Tensor'}})",
+    ),
+    (
+        KernelSpec,
+        {"devices": {"cuda:0"}},
+        f"kernel 'k': `devices` {DEVICES}, got frozenset({{'cuda:0'}})",
+    ),
+    (
+        KernelSpec,
+        {"devices": {"CPU"}},
+        f"kernel 'k': `devices` {DEVICES}, got frozenset({{'CPU'}})",
+    ),
+    (
+        KernelSpec,
+        {"dtypes": {"f32"}},
+        f"kernel 'k': `dtypes` {DTYPES}, got frozenset({{'f32'}})",
+    ),
+    (
+        KernelSpec,
+        {"dtypes": {"int8"}},
+        f"kernel 'k': `dtypes` {DTYPES}, got frozenset({{'int8'}})",
+    ),
+    (
+        KernelSpec,
+        {"dtypes": None},
+        f"kernel 'k': `dtypes` {DTYPES}, got None",
+    ),
     (
         KernelSpec,
         {"layouts": "last"},
@@ -53,7 +106,11 @@ CASES = [
     (KernelSpec, {"block_elements": 0}, "kernel 'k': `block_elements` must be an int ≥ 1 or None, got 0"),
     (KernelSpec, {"check": True}, "kernel 'k': `check` must be a function or None, got True"),
     (KernelSpec, {"guard": "small"}, "kernel 'k': `guard` must be a function or None, got 'small'"),
-    (BackendSpec, {"arrays": "mine"}, "backend 'b': `arrays` must be a frozenset of names, got 'mine'"),
+    (
+        BackendSpec,
+        {"arrays": "mine"},
+        f"backend 'b': `arrays` {ARRAYS}, got 'mine'",
+    ),
     (BackendSpec, {"inner": "parts"}, 'backend \'b\': `inner` must be "", "chunks" or "view", got \'parts\''),
     (BackendSpec, {"takes_out": 1}, "backend 'b': `takes_out` must be True or False, got 1"),
     (BackendSpec, {"views": "numpy"}, "backend 'b': `views` must be a tuple of names, got 'numpy'"),
@@ -120,7 +177,9 @@ def test_a_plugin_of_a_declaration_that_means_nothing_is_set_aside_with_the_mess
         def xent_register_kernels(self):
             return [KernelSpec(**KERNEL, arrays="numpy")]
 
-    with pytest.warns(xent.PluginWarning, match="plugin 'odd' .* `arrays` must be a frozenset of names, got 'numpy'"):
+    with pytest.warns(
+        xent.PluginWarning, match="plugin 'odd' .* `arrays` must be a frozenset of root modules .*, got 'numpy'"
+    ):
         xent.register(Plugin(), "odd")
 
     assert registry.records.pop("odd").status == "broken"

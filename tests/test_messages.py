@@ -189,7 +189,56 @@ CASES = [
     (
         lambda: sparse(labels=Y.astype(np.float64)),
         TypeError,
-        ONE + '`labels` must be integers, got float64[3] on numpy. Pass labels.astype("int64").',
+        ONE + "`labels` must be integers, got float64[3] on numpy. If one is NaN, first give it a number that "
+        'ignore_index names. Pass labels.astype("int64").',
+    ),
+    (
+        lambda: xent.sparse_cross_entropy(Y, X),
+        TypeError,
+        ONE + "`predictions` must be real floating, got int64[3] on numpy. Pass the predictions first, then the labels "
+        'or targets; or, of predictions, predictions.astype("float32").',
+    ),
+    (
+        lambda: xent.cross_entropy(np.eye(5, dtype=int)[Y], X),
+        TypeError,
+        "cross_entropy: `predictions` must be real floating, got int64[3, 5] on numpy. Pass the predictions first, "
+        'then the labels or targets; or, of predictions, predictions.astype("float32").',
+    ),
+    (
+        lambda: sparse(labels=np.eye(5)[Y]),
+        TypeError,
+        ONE + "`labels` must be integers, got float64[3, 5] on numpy. For one-hot or soft targets call cross_entropy.",
+    ),
+    (
+        lambda: sparse(labels=np.asarray(["a", "b", "a"])),
+        TypeError,
+        ONE + "`labels` must be integers, got str32[3] on numpy. Number the classes: numpy.unique(labels, "
+        "return_inverse=True)[1] does so in their order.",
+    ),
+    (
+        lambda: sparse(labels=np.asarray(["a", "b", "a"], object)),
+        TypeError,
+        ONE + "`labels` must have a numeric dtype, got object[3] on numpy. Number the classes: numpy.unique(labels, "
+        "return_inverse=True)[1] does so in their order.",
+    ),
+    (
+        lambda: xent.sparse_cross_entropy(np.zeros((2, 3, 4, 5)), np.zeros((2, 4, 5), int)),
+        ValueError,
+        ONE + "`labels` must have shape (2, 3, 4) (predictions (2, 3, 4, 5) without axis 3), got (2, 4, 5). "
+        "Pass axis=1, if that is the axis of the classes.",
+    ),
+    (
+        lambda: xent.sparse_cross_entropy(np.zeros(3), Y),
+        ValueError,
+        ONE + "`labels` must have shape () (predictions (3,) without axis 0), got (3,). For targets of the "
+        "predictions' shape call cross_entropy, for yes-or-no targets binary_cross_entropy.",
+    ),
+    (
+        lambda: xent.sparse_cross_entropy(np.zeros((3, 1)), np.asarray([0, 1, 0])),
+        xent.LabelError,
+        ONE + "`labels` must lie in [0, 1), got 1 outside; the first, at position 1, is 1. For one number a row, and "
+        "labels 0 and 1, call binary_cross_entropy. Mend them, name them in ignore_index, or give them sample_weight "
+        "0.",
     ),
     (
         lambda: torch_call(lambda torch: sparse(torch.zeros((3, 5)), torch.zeros(3, dtype=torch.bool))),

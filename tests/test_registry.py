@@ -257,7 +257,8 @@ for _ in range(2):
     except ValueError as error:
         print(error)
 """
-    message = "kernel 'bare': `arrays` must be a frozenset of names, got 'numpy'. See xent.KernelSpec.\n"
+    rule = 'must be a frozenset of root modules such as "numpy" and "torch", or "*"'
+    message = f"kernel 'bare': `arrays` {rule}, got 'numpy'. See xent.KernelSpec.\n"
 
     assert output_with(crowd[0], sys.executable, "-c", code, XENT_PLUGIN_ERRORS="raise") == message * 2
 

@@ -31,6 +31,7 @@ WITHOUT_OUT = {
 WITHOUT_TARGETS = ("logsumexp", "softmax", "log_softmax")
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64))
+NUMBER_CLASSES = "Number the classes: numpy.unique(labels, return_inverse=True)[1] does so in their order."
 ARRAY_API = "2024.12"
 """The first version of the array API that has all that xent asks of a library."""
 
@@ -56,9 +57,10 @@ def array(function: str, name: str, value: Any, beside: Any = None) -> None:
         dense_tensor(function, name, value)
     if arrays.dtype_name(value.dtype) == "object":
         dtype = '"int64"' if name == "labels" else "float"
-        raise TypeError(
-            f"{function}: `{name}` must have a numeric dtype, got {describe(value)}. Pass {name}.astype({dtype})."
-        )
+        remedy = f"Pass {name}.astype({dtype})."
+        if name == "labels" and value.size and isinstance(value.reshape(-1)[0], str):
+            remedy = NUMBER_CLASSES
+        raise TypeError(f"{function}: `{name}` must have a numeric dtype, got {describe(value)}. {remedy}")
 
 
 def array_api(function: str, name: str, value: Array) -> None:
@@ -130,19 +132,28 @@ def describe_type(value: Any) -> str:
     return type(value).__name__ if root == "builtins" else f"{root}.{type(value).__name__}"
 
 
-def predictions_dtype(function: str, predictions: Array) -> None:
+def predictions_dtype(function: str, predictions: Array, targets: Any = None) -> None:
     """Predictions are real and floating."""
     name = arrays.dtype_name(predictions.dtype)
     if name not in FLOATS:
         remedy = "predictions.real" if name.startswith("complex") else cast("predictions", predictions, "float32")
+        if hasattr(targets, "dtype") and arrays.dtype_name(targets.dtype) in FLOATS:
+            remedy = f"the predictions first, then the labels or targets; or, of predictions, {remedy}"
         raise TypeError(f"{function}: `predictions` must be real floating, got {describe(predictions)}. Pass {remedy}.")
 
 
-def labels_dtype(function: str, labels: Array) -> None:
+def labels_dtype(function: str, labels: Array, predictions: Any = None) -> None:
     """Labels are integers: a float label above 2²⁴ is another label, and a bool is a mask."""
-    if arrays.dtype_name(labels.dtype) not in INTEGERS:
-        remedy = cast("labels", labels, "int64")
-        raise TypeError(f"{function}: `labels` must be integers, got {describe(labels)}. Pass {remedy}.")
+    name = arrays.dtype_name(labels.dtype)
+    if name not in INTEGERS:
+        remedy = f"Pass {cast('labels', labels, 'int64')}."
+        if name in FLOATS and predictions is not None and labels.ndim == predictions.ndim:
+            remedy = "For one-hot or soft targets call cross_entropy."
+        elif name in FLOATS:
+            remedy = f"If one is NaN, first give it a number that ignore_index names. {remedy}"
+        elif name.startswith(("str", "bytes", "object")):
+            remedy = NUMBER_CLASSES
+        raise TypeError(f"{function}: `labels` must be integers, got {describe(labels)}. {remedy}")
 
 
 def real_dtype(function: str, name: str, value: Array) -> None:
@@ -325,14 +336,26 @@ def ignore_index(function: str, value: Any) -> tuple[int, ...]:
         ) from None
 
 
-def expect(function: str, name: str, value: Any, shape: tuple[Any, ...], reason: str) -> None:
-    """The value has the shape; a Dask dimension of unknown size (NaN) fits any. Says how to mend what is common."""
+def expect(
+    function: str, name: str, value: Any, shape: tuple[Any, ...], reason: str, whole: tuple[Any, ...] = ()
+) -> None:
+    """The value has the shape; a Dask dimension of unknown size (NaN) fits any. Says how to mend what is common.
+
+    ``whole`` is the shape of the predictions where the value is of their rows.
+    """
     got = tuple(value.shape)
     if len(got) == len(shape) and all(a == b or a != a or b != b for a, b in zip(got, shape, strict=True)):
         return
     remedy = f"Pass {name} of shape {shape}."
     if got == (*shape, 1):
         remedy = f"Pass {name}[{', '.join([':'] * len(shape) + ['0'])}]." if shape else f"Pass {name}[0]."
+    elif got and got == tuple(whole):
+        remedy = "For targets of the predictions' shape call cross_entropy"
+        remedy += ", for yes-or-no targets binary_cross_entropy." if len(got) == 1 else "."
+    elif name == "labels" and got in (
+        others := {shape_of_rows(tuple(whole), axis): axis for axis in range(len(whole))}
+    ):
+        remedy = f"Pass axis={others[got]}, if that is the axis of the classes."
     elif name == "labels" and len(got) == len(shape) + 1:
         remedy = "For targets of the predictions' shape call cross_entropy."
     elif name == "targets" and len(got) == len(shape) - 1 and function == "cross_entropy":
@@ -352,7 +375,7 @@ def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
         rows = shape_of_rows(shape, axis)
         if targets is not None and targets.shape != rows:
             reason = f"predictions {tuple(shape)} without axis {axis}"
-            expect(problem.function, "labels", targets, tuple(rows), reason)
+            expect(problem.function, "labels", targets, tuple(rows), reason, tuple(shape))
     elif targets is not None and targets.shape != shape:
         expect(problem.function, "targets", targets, tuple(shape), "that of the predictions")
     if op != "binary" and shape[axis] == 0:
@@ -463,12 +486,12 @@ def no_output_in_graph(function: str, out: Any) -> None:
 def metadata(function: str, op: str, predictions: Any, targets: Any, options: Any, weights: Any) -> None:
     """Types, dtypes, placements and keywords, once per kind of call and before any work."""
     array(function, "predictions", predictions, targets)
-    predictions_dtype(function, predictions)
+    predictions_dtype(function, predictions, targets)
     if targets is not None or function not in WITHOUT_TARGETS:
         name = "labels" if op == "sparse" else "targets"
         array(function, name, targets, predictions)
         if op == "sparse":
-            labels_dtype(function, targets)
+            labels_dtype(function, targets, predictions)
         else:
             real_dtype(function, "targets", targets)
         same_placement(function, predictions, name, targets)
@@ -516,7 +539,8 @@ def label_error(
     """The error for labels out of range; ``first`` is their count, the position of the first one and its value."""
     return errors.LabelError(
         f"{function}: `labels` must lie in [0, {classes}), got {first[0]} {where}. "
-        "Mend them, name them in ignore_index, or give them sample_weight 0.",
+        + ("For one number a row, and labels 0 and 1, call binary_cross_entropy. " if classes == 1 else "")
+        + "Mend them, name them in ignore_index, or give them sample_weight 0.",
         *first,
     )
 

@@ -314,15 +314,24 @@ def compare(
 @outside_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
 def inspect(predictions: str, chunk_bytes: int, allow_outside: tuple[str, ...], as_json: bool) -> None:
-    """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone."""
+    """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone.
+
+    Of a file or a group that holds several arrays: the name to pass for each, its shape and its dtype.
+    """
     with input_checked():
         from xent.evaluation.options import folders_of
         from xent.evaluation.report import json_document, terminal
+        from xent.evaluation.sources.messages import SeveralArrays
         from xent.evaluation.sources.opening import open_source
 
-        source = open_source(predictions, "predictions", folders_of(allow_outside))
-        facts = json_document.inspection(source, chunk_bytes)
-    click.echo(json_document.to_json(facts) if as_json else terminal.format_inspection(facts))
+        allowed = folders_of(allow_outside)
+        try:
+            facts = json_document.inspection(open_source(predictions, "predictions", allowed), chunk_bytes)
+            text = terminal.format_inspection(facts)
+        except SeveralArrays as held:
+            facts = json_document.contents(held, lambda path: open_source(path, "predictions", allowed))
+            text = terminal.format_contents(facts)
+    click.echo(json_document.to_json(facts) if as_json else text)
 
 
 @main.command()

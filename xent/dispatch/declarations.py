@@ -5,6 +5,7 @@ Leaves out whether a name is taken already (``registry.py``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -36,7 +37,13 @@ def as_names(value: Any) -> Any:
     return frozenset(value) if any(are_names(value, kind) for kind in (list, tuple, set)) else value
 
 
-NAMES: Rule = ("a frozenset of names", are_names)
+def are_words(value: Any, word: str) -> bool:
+    """Whether these are names that calls may have, each "*" or matched by the regular expression."""
+    return are_names(value) and all(name == "*" or re.fullmatch(word, name) for name in value)
+
+
+ALIASES = "np|cp|jnp|tf|pytorch"
+"""What libraries are called in programs; their arrays' types are of modules of other names."""
 SWITCH: Rule = ("True or False", lambda value: isinstance(value, bool))
 FUNCTION: Rule = ("a function or None", lambda value: value is None or callable(value))
 RULES: dict[str, Rule] = {
@@ -44,9 +51,18 @@ RULES: dict[str, Rule] = {
     "load": ('"package.module:name"', lambda value: isinstance(value, str) and all(value.partition(":"))),
     "api": (" or ".join(map(str, SERVED)), lambda value: value in SERVED),
     "op": one_of("sparse", "dense"),
-    "arrays": NAMES,
-    "devices": NAMES,
-    "dtypes": NAMES,
+    "arrays": (
+        'a frozenset of root modules such as "numpy" and "torch", or "*"',
+        lambda value: are_words(value, rf"(?!({ALIASES})$)[A-Za-z_]\w*"),
+    ),
+    "devices": (
+        'a frozenset of kinds of device such as "cpu" and "cuda", or "*"',
+        lambda value: are_words(value, "[a-z][a-z_]*"),
+    ),
+    "dtypes": (
+        f"a frozenset of any of {checks.quoted((*sorted(checks.FLOATS), '*'))}",
+        lambda value: are_words(value, "|".join(checks.FLOATS)),
+    ),
     "layouts": ('a frozenset of "last" and "middle"', lambda value: are_names(value) and value <= {"last", "middle"}),
     "methods": (
         f'a frozenset of "partial" and any of {checks.quoted(METHODS[1:])}, or of "ffi_target" alone',

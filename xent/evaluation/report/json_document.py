@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
@@ -19,7 +20,7 @@ from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.memory import largest_chunk, projected_peak
 from xent.evaluation.engine.schedulers import local_threads
 from xent.evaluation.report.wording import format_p_value
-from xent.evaluation.sources.messages import refusal
+from xent.evaluation.sources.messages import SeveralArrays, name_to_pass, refusal
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.metrics import FLAWS
 
@@ -36,6 +37,9 @@ COUNTS = (
     *(flaw.first for flaw in FLAWS),
     "clusters",
 )
+
+MOST_LISTED = 100
+"""The most arrays of a file that an inspection opens."""
 
 
 def evaluation_document(
@@ -157,6 +161,27 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
         "threads": threads,
         "projected_peak_bytes": projected_peak(threads, chunk),
     }
+
+
+def contents(held: SeveralArrays, open_array: Callable[[str], Source]) -> dict[str, Any]:
+    """The document of ``xent inspect --json`` of what holds several arrays: of each its name to pass, shape and dtype.
+
+    An array that cannot be opened has the reason instead.
+    """
+    arrays: list[dict[str, Any]] = []
+    names = [*held.names]
+    pattern = name_to_pass(names)
+    if pattern.endswith("*"):
+        names = [pattern, *(name for name in names if not name.startswith(pattern[:-1]))]
+    for name in names[:MOST_LISTED]:
+        facts: dict[str, Any] = {"name": f"{held.path}#{name}"}
+        try:
+            source = open_array(facts["name"])
+            facts |= {"shape": list(source.shape), "dtype": source.shown_dtype}
+        except (ValueError, TypeError, OSError) as error:
+            facts["error"] = str(error)
+        arrays.append(facts)
+    return {"path": held.path, "arrays": arrays, "more": len(names[MOST_LISTED:])}
 
 
 def to_json(value: dict[str, Any]) -> str:

@@ -41,6 +41,15 @@ def format_inspection(facts: dict[str, Any]) -> str:
     )
 
 
+def format_contents(contents: dict[str, Any]) -> str:
+    """The document of ``json_document.contents``, an array in each line, by the name to pass."""
+    lines = [f"{visible(contents['path'])} holds"]
+    for array in contents["arrays"]:
+        size = " × ".join(f"{n:,}" for n in array.get("shape", ())) or "()"
+        lines.append(f"  {visible(array['name'])}  " + visible(array.get("error", f"{size}  {array.get('dtype')}")))
+    return "\n".join([*lines, f"  and {contents['more']:,} more"] if contents["more"] else lines)
+
+
 def format_plan(planned: Planned, scheduler: Any) -> str:
     """The size of a pass and the memory that it takes, in a line."""
     size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks:,} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"

@@ -23,6 +23,14 @@ class ReadError(OSError):
         super().__init__(shown_text(message))
 
 
+class SeveralArrays(ValueError):
+    """A file or a group holds several arrays and none is named: ``path``, and their ``names``."""
+
+    def __init__(self, message: str, path: str, names: Collection[str]) -> None:
+        super().__init__(message)
+        self.path, self.names = path, tuple(names)
+
+
 class MalformedError(ReadError, ValueError):
     """A file is not of its format, is no file at all, or leads out of its set; none of its rows is read."""
 
@@ -44,8 +52,17 @@ def select_array(names: Collection[str], name: str, path: str, argument: str) ->
         return next(iter(names))
     shown = [*names][:SHOWN_NAMES] + ["…"] * (len(names) > SHOWN_NAMES)
     got = f"{name!r} of {path}, which holds {', '.join(shown) or 'none'}"
-    remedy = f"Pass {path}#{shown[0]}" if shown else "Write it again"
-    raise ValueError(refusal(argument, "name one array of its file after a #", got, f"{remedy}."))
+    remedy = f"Pass {path}#{name_to_pass(names)}" if shown else "Write it again"
+    message = refusal(argument, "name one array of its file after a #", got, f"{remedy}.")
+    raise ValueError(message) if name or not names else SeveralArrays(message, path, names)
+
+
+def name_to_pass(names: Collection[str]) -> str:
+    """A name to try: the pattern of the first columns that are numbered, else the first name."""
+    first = next(iter(names))
+    stem = first.rstrip("0123456789")
+    several = [name for name in names if name.startswith(stem) and name[len(stem) :].isdigit()]
+    return f"{stem}*" if len(several) > 1 else first
 
 
 def reader_error(path: str, argument: str, error: Exception, *, known: bool, what: str) -> Exception:

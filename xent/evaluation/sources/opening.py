@@ -98,18 +98,39 @@ def check_pair(predictions: Source, labels: Source) -> None:
     shape, dtype = predictions.shape, predictions.dtype
     if len(shape) != 2 or shape[1] == 0:
         rule = "have shape (rows, classes), with at least one class"
-        raise ValueError(refusal("predictions", rule, predictions, "Reshape it."))
+        raise ValueError(refusal("predictions", rule, predictions, shape_remedy(predictions, labels)))
     if not (dtype.kind == "f" and dtype.itemsize <= 8) and dtype.name != "bfloat16":
         rule, remedy = "be float16, bfloat16, float32 or float64", "Save predictions.astype(numpy.float32)."
         raise TypeError(refusal("predictions", rule, predictions, remedy))
     if len(labels.shape) != 1:
         remedy = "Save labels[:, 0]." if labels.shape[1:] == (1,) else "Save one class index per row."
+        if labels.shape == shape:
+            remedy = "Save the class of each row: labels.argmax(axis=1) of one-hot ones."
         raise ValueError(refusal("labels", f"have shape ({shape[0]},)", labels, remedy))
     if labels.dtype.kind not in "iu":
-        raise TypeError(refusal("labels", "be integers", labels, "Save labels.astype(numpy.int64)."))
+        remedy = "Save labels.astype(numpy.int64)."
+        if labels.dtype.kind == "f":
+            remedy = "Save labels.astype(numpy.int64), in which each NaN has become a number that ignore_index names."
+        elif labels.dtype.kind in "USTO":
+            remedy = "Save the number of each class: numpy.unique(labels, return_inverse=True)[1], in their order."
+        raise TypeError(refusal("labels", "be integers", labels, remedy))
     if labels.shape[0] != shape[0]:
         rule, remedy = f"have shape ({shape[0]},), one for each row", "Pass the labels of these predictions."
         raise ValueError(refusal("labels", rule, labels, remedy))
+
+
+def shape_remedy(predictions: Source, labels: Source) -> str:
+    """What to do about predictions that are not (rows, classes)."""
+    ndim, column = len(predictions.shape), (predictions.path or "").rpartition("#")[2]
+    if predictions.dtype.kind in "iu" and len(labels.shape) == 2:
+        return "Pass the predictions first, then the labels."
+    if ndim == 1 and column and column[-1:].isdigit():
+        return f"Name all columns with a pattern: #{column.rstrip('0123456789')}*."
+    if ndim == 1:
+        return "Save both classes of yes-or-no predictions: numpy.stack([1 - p, p], axis=1) of probabilities p."
+    if ndim > 2:
+        return "Save them with the classes last, reshaped to (-1, classes), and the labels reshaped to (-1,)."
+    return "Save one column for each class."
 
 
 def open_keys(predictions: Source, keys: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Source]:

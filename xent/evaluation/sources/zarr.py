@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.boundary import check_tree
-from xent.evaluation.sources.messages import MalformedError, ReadError, ServerError, is_of_a_network, reading, refusal
+from xent.evaluation.sources.messages import (
+    MalformedError,
+    ReadError,
+    ServerError,
+    SeveralArrays,
+    is_of_a_network,
+    reading,
+    refusal,
+)
 from xent.evaluation.sources.source import MOST_CHUNKS, TEXT, FileSource, check_piece, native, nearest_multiple
 from xent.evaluation.sources.storage import (
     Stamp,
@@ -183,7 +191,7 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
         check_tree(path, (os.path.realpath(root), *allowed), argument)
     try:
         array = zarr.open(path, mode="r")
-        inside = None if hasattr(array, "dtype") else ", ".join(sorted(array.array_keys())) or "no arrays"
+        inside = None if hasattr(array, "dtype") else sorted(array.array_keys())
         facts = None if inside is not None else facts_of(array)
     except ModuleNotFoundError:
         raise
@@ -192,8 +200,11 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
         message = refusal(argument, "be the path of a Zarr array", f"{path} ({type(error).__name__}: {error})", remedy)
         raise (ServerError if is_of_a_network(error) else MalformedError)(message) from error
     if facts is None:
-        remedy = "Pass the path of one array."
-        raise ValueError(refusal(argument, "be one Zarr array", f"the group {path} of {inside}", remedy))
+        got = f"the group {path} of {', '.join(inside or ()) or 'no arrays'}"
+        if not inside:
+            raise ValueError(refusal(argument, "be one Zarr array", got, "Pass the path of one array."))
+        remedy = f"Pass {path}#{inside[0]}."
+        raise SeveralArrays(refusal(argument, "be one Zarr array", got, remedy), path, inside)
     check_codecs(array, path, argument)
     shape, dtype, chunks, shards = facts
     stored = shards or chunks
