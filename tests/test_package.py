@@ -134,6 +134,33 @@ def test_a_text_that_names_another_distribution_is_found(text: str) -> None:
     assert not other_names(text.replace("xent", "xent-array"))
 
 
+in_a_checkout = pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="the forges' files are not beside the tests")
+
+
+@in_a_checkout
+def test_pre_commit_runs_the_commands_of_make_lint() -> None:
+    recipe = (ROOT / "Makefile").read_text("utf-8").split("\nlint:")[1].split("\n\n")[0].splitlines()[1:]
+    commands = [
+        line.strip().replace("$(BIN)", ".venv/bin").replace("$(ON_SOURCE)", "env PYTHONPATH=.") for line in recipe
+    ]
+    hooks = re.findall(r"entry: ([^,]+),", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+
+    assert hooks == commands and len(hooks) > 3
+
+
+@in_a_checkout
+@pytest.mark.parametrize("file", [".github/workflows/ci.yml", ".gitlab-ci.yml"])
+def test_a_forge_runs_what_is_run_everywhere(file: str) -> None:
+    assert ".ci/run\n" in (ROOT / file).read_text("utf-8")
+
+
+@in_a_checkout
+def test_the_citation_is_of_this_version() -> None:
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+
+    assert version and f"\nversion: {version[1]}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
 def run_beside_the_other_project(tmp_path: Path, first_file: str | None, *command: str) -> subprocess.CompletedProcess:
     """A command on a copy of the package, among which the other project's files lie."""
     package = tmp_path / "xent"
