@@ -311,10 +311,10 @@ def label_smoothing(function: str, value: Any) -> float:
     return float(value)
 
 
-def known_in_graph(function: str, options: Any) -> None:
+def known_in_graph(function: str, ignore_index: Any, label_smoothing: Any) -> None:
     """The options are known while TorchDynamo traces: NumPy's numbers are tensors there, whose values are not."""
-    ignored = options.ignore_index if isinstance(options.ignore_index, list | tuple) else (options.ignore_index,)
-    named = (("label_smoothing", options.label_smoothing), *(("ignore_index", label) for label in ignored))
+    ignored = ignore_index if isinstance(ignore_index, list | tuple) else (ignore_index,)
+    named = (("label_smoothing", label_smoothing), *(("ignore_index", label) for label in ignored))
     for name, value in named:
         if hasattr(value, "shape"):
             raise TypeError(

@@ -40,6 +40,8 @@ SIGNATURES = {
 }
 DEFAULTS = {**Options._field_defaults, **dict.fromkeys(checks.WEIGHTS)}
 options_in, weights_in = operator.itemgetter(*Options._fields), operator.itemgetter(*checks.WEIGHTS)
+COMPILED = "_torchdynamo_orig_callable"
+"""Where torch.compile leaves the function that it was given."""
 
 
 def unbind(caller: str, function: Any) -> tuple[Any, dict[str, Any]]:
@@ -139,7 +141,8 @@ def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, *
     Parameters
     ----------
     loss : callable
-        As in :func:`value_and_grad`, or what that returns: then the decision is for the loss with its gradient.
+        As in :func:`value_and_grad`, or what that returns: then the decision is for the loss with its gradient. If it
+        is ``torch.compile`` of one of them, the decision is for the call in a compiled graph.
     predictions, targets : array
         As in the loss.
     **options
@@ -165,9 +168,13 @@ def explain(loss: Callable[..., Array], predictions: Array, targets: Array, /, *
 Pass predictions.astype("float32").
     """
     outer, late = unbind("explain", loss)
+    in_graph = hasattr(outer, COMPILED)
+    if in_graph:
+        outer, early = unbind("explain", getattr(outer, COMPILED))
+        late = {**early, **late}
     routes = GRADIENTS if hasattr(outer, "gradient_of") else losses.ROUTES
     function, bound = unpack("explain", getattr(outer, "gradient_of", outer))
     keywords = {**bound, **late, **options}
     out = keywords.pop("out", None) if routes is GRADIENTS else None
     requested, weights = options_and_weights(function, keywords)
-    return calls.explain(routes[function], predictions, targets, Options(*requested), weights, out)
+    return calls.explain(routes[function], predictions, targets, Options(*requested), weights, out, in_graph=in_graph)

@@ -114,6 +114,11 @@ class Problem:
         return self.op != "binary" and self.options.kind == "logits"
 
     @property
+    def is_in_torch_graph(self) -> bool:
+        """Whether it is of a call in a graph of torch.compile's, as a kernel for another view of the memory sees it."""
+        return self.device == "traced" and self.array == "numpy"
+
+    @property
     def as_seen_by_kernel(self) -> Problem:
         """The problem as a kernel sees it: statistics of probabilities are those of their logarithms, by whole rows."""
         if self.method != "statistics" or self.options.kind == "logits":

@@ -5,6 +5,7 @@ Leaves out the check of each field (``dispatch/declarations.py``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -99,6 +100,17 @@ class SideBySide:
         if strides and min(shape) > 0 and shape[self.axis] > 1 and strides[self.axis] != self.item_bytes:
             return False
         return self.also is None or self.also(shape, strides)
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """A guard that accepts at least so many predictions, if another guard, given or None, accepts them too."""
+
+    elements: int
+    also: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None
+
+    def __call__(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+        return math.prod(shape) >= self.elements and (self.also is None or self.also(shape, strides))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ kind of call.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from numbers import Number
 from typing import Any
 
@@ -16,6 +17,7 @@ from .. import arrays, checks
 from ..arrays import Array
 from ..contract.plan import Decision
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
+from ..numerics.reduction import Mean
 from . import settings
 from .composition import compose
 from .keys import key_of, learn_placement
@@ -40,8 +42,9 @@ def apply(
     ``out`` is the array for its gradient, or None for a new one.
     """
     if type(predictions) is not ndarray and arrays.is_compiling():
-        checks.no_output_in_graph(route.function, out)
-        return in_torch_graph(route, predictions, targets, Options(*options), weights)
+        if out is not None:
+            checks.no_output_in_graph(route.function, out)
+        return in_torch_graph(route, predictions, targets, options, weights)
     state = scope.get() if scopes.entered else scopes.default
     if state is None:
         state = settings.current()
@@ -99,18 +102,22 @@ def plan_and_call(
     return apply(route, predictions, targets, options, weights, out)
 
 
-def in_torch_graph(route: Route, predictions: Array, targets: Array | None, options: Options, weights: Weights) -> Any:
-    """The result of a call that TorchDynamo traces, checked as the graph is made: no key, no lock, no ContextVar."""
-    from ..backends.torch import schedule  # a statement: TorchDynamo traces no import_module
+def in_torch_graph(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights) -> Any:
+    """The result of a call that TorchDynamo traces: one node of its graph, of arguments that a graph may hold.
 
-    checks.known_in_graph(route.function, options)
-    options = checks.options(route.function, options)
-    weights = weights_of(*(schedule.tensor_of_numbers(weight) for weight in weights))
-    checks.metadata(route.function, route.op, predictions, targets, options, weights)
-    problem = facts_of(route, "torch", predictions, targets, options, device="traced")
-    checks.shapes(problem, predictions, targets)
-    checks.weight_shapes(problem, predictions, weights)
-    return schedule.traced(problem, predictions, targets, weights)
+    What is done here is guarded, and the guards are asked at every call: the node does all else.
+    """
+    from . import graphs  # a statement: TorchDynamo traces no import_module
+
+    axis, kind, reduction, ignore_index, label_smoothing, *others = options
+    if ignore_index is not None or type(label_smoothing) is not float:
+        checks.known_in_graph(route.function, ignore_index, label_smoothing)
+    if type(reduction) is Mean:
+        reduction = reduction.denominator, reduction.empty
+    if weights is NO_WEIGHTS:
+        weights = (None, None, None)
+    names = route.function, route.op, route.method
+    return graphs.node(predictions, targets, *weights, *names, reduction, axis, kind, ignore_index, label_smoothing, *others)
 
 
 def has_a_key(options: Options) -> bool:
@@ -145,9 +152,16 @@ def facts_of(route: Route, library: str, predictions: Any, targets: Any, options
 
 
 def problem_of(
-    state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights
+    state: settings.State,
+    route: Route,
+    predictions: Any,
+    targets: Any,
+    options: Options,
+    weights: Weights,
+    *,
+    in_graph: bool = False,
 ) -> Problem:
-    """The facts of a call, checked."""
+    """The facts of a call, checked; ``in_graph`` for one in a graph of torch.compile's."""
     checks.metadata(route.function, route.op, predictions, targets, options, weights)
     registry.load()
     is_plain = weights is NO_WEIGHTS and route.op == "sparse" and route.method in ("loss", "loss_and_gradient")
@@ -157,23 +171,30 @@ def problem_of(
         predictions,
         targets,
         options,
-        device=arrays.device(predictions),
+        device="traced" if in_graph else arrays.device(predictions),
         differentiated=any(getattr(value, "requires_grad", False) for value in (predictions, targets, *weights)),
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
-        views=arrays.views(predictions),
+        views=tuple(view for view in arrays.views(predictions) if view == "numpy" or not in_graph),
         sample_weight_dtype="" if weights.sample is None else arrays.dtype_name(weights.sample.dtype),
         is_plain=is_plain and predictions.ndim == 2 and options._replace(reduction="none") in PLAIN,
     )
 
 
 def explain(
-    route: Route, predictions: Any, targets: Any, options: Options, weights: Weights, out: Any = None
+    route: Route,
+    predictions: Any,
+    targets: Any,
+    options: Options,
+    weights: Weights,
+    out: Any = None,
+    *,
+    in_graph: bool = False,
 ) -> Decision:
     """The decision for a call, made anew; nothing is computed and no plan is kept."""
     predictions, targets, options = unwrap(predictions), unwrap(targets), checks.options(route.function, options)
     weights, state = weights_of(*(unwrap(weight) for weight in weights)), settings.current()
-    problem = problem_of(state, route, predictions, targets, options, weights)
+    problem = problem_of(state, route, predictions, targets, options, weights, in_graph=in_graph)
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
     plan = compose(problem, state.settings)
@@ -182,4 +203,9 @@ def explain(
     if plan.guard is not None:
         plan = plan.for_call(predictions)
     assert plan.decision is not None
-    return plan.decision
+    if plan.inner is None or problem.array != "torch":
+        return plan.decision
+    from ..backends.torch.views import inner_plan
+
+    inner = inner_plan(plan, predictions)
+    return replace(plan.decision, kernel=inner.kernel, inner=inner.decision)

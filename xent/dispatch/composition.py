@@ -9,12 +9,14 @@ from typing import Any
 from .. import checks
 from ..contract.plan import Decision, Plan, Verdict, resolve
 from ..contract.problem import Problem
-from ..contract.specs import BackendSpec, KernelSpec
+from ..contract.specs import AtLeast, BackendSpec, KernelSpec
 from . import eligibility, selection, settings
 from .registry import annotate_error, registry
 
 GENERIC = BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run", takes_out=True)
 """The schedule for the arrays of libraries that no other is for."""
+GRAPH_ELEMENTS = 1 << 15
+"""From so many predictions on, calling a kernel from a compiled graph of torch's is quicker than the graph by itself."""
 
 
 def compose(problem: Problem, user: settings.Settings) -> Plan:
@@ -45,7 +47,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
     in_turn = until_unguarded([spec for spec, verdict in candidates if not verdict.reasons], problem)
     for spec in reversed(in_turn):
         declined = in_turn[: in_turn.index(spec)]  # this plan is followed if the guards of all these decline
-        verdicts = tuple(verdict_of(candidate, verdict, spec, declined) for candidate, verdict in candidates)
+        verdicts = tuple(verdict_of(problem, candidate, verdict, spec, declined) for candidate, verdict in candidates)
         plan = Plan(
             problem,
             run_of(backend),
@@ -54,7 +56,7 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
             block_elements=spec.block_elements,
             methods=spec.methods,
             layouts=spec.layouts,
-            guard=spec.guard_of(problem.dtype, problem.ndim, problem.axis),
+            guard=guard_of(spec, problem),
             otherwise=plan,
             forced=user.kernel == spec.name,
             owner=spec.owner,
@@ -66,23 +68,32 @@ def compose(problem: Problem, user: settings.Settings) -> Plan:
     return plan
 
 
-def verdict_of(spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, declined: list[KernelSpec]) -> Verdict:
+def verdict_of(
+    problem: Problem, spec: KernelSpec, verdict: Verdict, chosen: KernelSpec, declined: list[KernelSpec]
+) -> Verdict:
     """The verdict on one candidate, once a kernel is chosen and the guards of some have declined the call."""
-    reasons = guard_reason(spec) if spec in declined else ()
+    reasons = guard_reason(problem, spec) if spec in declined else ()
     return replace(verdict, chosen=spec is chosen, reasons=verdict.reasons + reasons)
 
 
-def guard_reason(spec: KernelSpec) -> tuple[str, ...]:
+def guard_of(spec: KernelSpec, problem: Problem) -> Callable[[tuple[int, ...], tuple[int, ...]], bool] | None:
+    """The guard of a kernel for the calls of a problem; in a graph of torch's it declines what is too small."""
+    guard = spec.guard_of(problem.dtype, problem.ndim, problem.axis)
+    return AtLeast(GRAPH_ELEMENTS, guard) if problem.is_in_torch_graph and spec.name != eligibility.GENERIC else guard
+
+
+def guard_reason(problem: Problem, spec: KernelSpec) -> tuple[str, ...]:
     """The reason of a kernel whose guard has declined the shape and strides of a call."""
     reasons = {"contiguous": "the classes of a row do not lie side by side"} if spec.contiguous else {}
+    if problem.is_in_torch_graph:
+        reasons |= {"size": f"of fewer than {GRAPH_ELEMENTS} predictions a compiled graph is quicker by itself"}
     reasons |= {"guard": "declines the shape of this call"} if spec.guard is not None else {}
     return (", or ".join(f"{what}: {why}" for what, why in reasons.items()),)
 
 
 def until_unguarded(specs: list[KernelSpec], problem: Problem) -> list[KernelSpec]:
     """The kernels that are asked in turn: every guarded one, up to the first that takes every call."""
-    facts = problem.dtype, problem.ndim, problem.axis
-    last = next((index for index, spec in enumerate(specs) if spec.guard_of(*facts) is None), len(specs))
+    last = next((index for index, spec in enumerate(specs) if guard_of(spec, problem) is None), len(specs))
     return specs[: last + 1]
 
 

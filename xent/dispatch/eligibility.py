@@ -45,6 +45,13 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
     if "ffi_target" in spec.methods:
         if problem.method not in ("loss", "loss_and_gradient"):
             yield f"method: an FFI target has no {problem.method}"
+    elif problem.is_in_torch_graph:
+        if problem.method not in ("loss", "loss_and_gradient"):
+            yield f"method: a compiled graph computes {problem.method} by itself"
+        if not spec.methods >= {"loss", "loss_and_gradient"}:
+            yield "method: a compiled graph calls loss and loss_and_gradient"
+        if spec.block_elements is not None:
+            yield "block_elements: a compiled graph hands over whole arrays"
     elif problem.array == "jax":
         yield "method: JAX takes a kernel by its FFI targets, and it has none"
     elif problem.method == "statistics" and "statistics" not in spec.methods:

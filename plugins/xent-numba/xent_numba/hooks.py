@@ -44,7 +44,7 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
             op=op,
             load=f"xent_numba.kernels:{op}",
             arrays=frozenset({"numpy"}),
-            devices=frozenset({"cpu"}),
+            devices=frozenset({"cpu", "traced"}),
             dtypes=DTYPES,
             layouts=frozenset({"last", "middle"}),
             methods=methods,

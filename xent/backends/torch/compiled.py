@@ -1,25 +1,31 @@
-"""The losses for TorchDynamo: once differentiable, without the rules for transforms, which it refuses.
+"""A call in a graph of torch.compile's: the kernel as an operator (``operators.py``), or plain torch to be fused.
 
-``dispatch/calls.py`` sends a call inside a graph to ``schedule.traced``, which takes these functions.
+The functions here are once differentiable and made for inductor, which makes one loop of a sum and of what is summed.
+One graph serves any number of rows: sums over the rows are torch's own, in float64.
 
-Between forward and backward a loss saves the rows' numbers besides its arguments. One graph serves any number of
-rows: sums over the rows are torch's own, in float64.
-
-Imports torch at its top: TorchDynamo must find these classes defined.
+Imports torch at its top; it is itself imported as TorchDynamo traces a call, by ``dispatch/graphs.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import torch
 
 from ...arrays import Array
+from ...contract.plan import Plan
+from ...contract.problem import Weights
 from ...numerics import binary, fold, gradient, tangents
 from ...numerics.fold import Partial
 from ..generic.binary import BinaryFunctions
-from ..generic.traced import Pieces, untargeted
+from ..generic.traced import Pieces
+from . import operators
 from .autograd import add_classes, change_of_factor, soft_targets, times_cotangents, wide_sum, xp
+from .schedule import traced, transforms_are_active
+from .views import inner_plan
+
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 class Loss(torch.autograd.Function):
@@ -49,7 +55,7 @@ class Softmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Array) -> Array:
-        p = gradient.softmax(xp, logits, untargeted(xp, logits))
+        p = gradient.softmax(xp, logits, untargeted(logits))
         ctx.save_for_backward(p)
         return p
 
@@ -63,7 +69,7 @@ class LogSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Array) -> Array:
-        log_p = gradient.log_softmax(xp, logits, untargeted(xp, logits))
+        log_p = gradient.log_softmax(xp, logits, untargeted(logits))
         ctx.save_for_backward(log_p)
         return log_p
 
@@ -78,7 +84,7 @@ class LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Array) -> Array:
-        partial = untargeted(xp, logits)
+        partial = untargeted(logits)
         ctx.save_for_backward(logits, partial.max, partial.sum_exp_rest)
         return fold.log_partition(xp, partial)
 
@@ -122,11 +128,53 @@ class Costs(torch.autograd.Function):
         return yes + no, None
 
 
+class ShiftedLogits(NamedTuple):
+    """Wide logits (rows, classes) beside their maximum."""
+
+    max: Array  # (rows,)
+    gap: Array  # (rows, classes): m − x_j, 0 at every maximum
+    sum_exp_rest: Array  # (rows,)
+
+
+def shifted(logits: Array) -> ShiftedLogits:
+    """What does not depend on the targets, in sums that the compiler makes one loop of.
+
+    All classes at the maximum are left out of the sum and counted beside it, for that needs no search for the first.
+    """
+    highest = torch.amax(logits, -1)
+    # subtle: with ==, which the gradient takes, the compiler would keep the mask (rows, classes) for it
+    at_max = logits >= highest[:, None]
+    gap = torch.where(at_max, 0.0, highest[:, None] - logits)
+    rest = row_sums(torch.where(at_max, 0.0, torch.exp(-gap)))
+    ties = torch.sum(at_max, -1, dtype=logits.dtype) - 1
+    rest = torch.where((highest == math.inf) & (ties > 0), math.nan, rest + ties)
+    return ShiftedLogits(highest, gap, torch.where(highest == -math.inf, -1.0, rest))
+
+
+def row_sums(terms: Array) -> Array:
+    """Sums over the classes, (rows, classes) to (rows,), in their dtype."""
+    # subtle: the compiler's loop adds one after the other: float32 terms into float64, but float64 has nothing wider
+    total = fold.total(xp, terms) if terms.dtype == torch.float64 else torch.sum(terms, -1, dtype=torch.float64)
+    return total.to(terms.dtype)
+
+
 def whole_partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
-    """The partial of whole rows, from labels or from targets."""
+    """The partial of whole rows, from targets, or from labels as if all were good: a bad one makes its row NaN later."""
+    block = shifted(logits)
     if targets.dtype.is_floating_point:
-        return fold.partial_dense(xp, logits, targets)
-    return fold.partial_sparse(xp, logits, targets, on, off)
+        gaps = targets * torch.where(targets == 0, 0.0, block.gap)
+        return Partial(block.max, block.sum_exp_rest, row_sums(gaps), row_sums(targets))
+    gap, _ = fold.gather(xp, block.gap, targets)
+    if off != 0.0:
+        everywhere = off / fold.SHRINK * row_sums(block.gap * fold.SHRINK)
+        gap = everywhere if on == 0.0 else on * gap + everywhere
+    return Partial(block.max, block.sum_exp_rest, gap, torch.full_like(gap, on + off * logits.shape[-1]))
+
+
+def untargeted(logits: Array) -> Partial:
+    """The partial of whole rows without targets."""
+    block = shifted(logits)
+    return Partial(block.max, block.sum_exp_rest, block.sum_exp_rest, block.sum_exp_rest)
 
 
 def residual(logits: Array, targets: Array, on: float, off: float) -> Array:
@@ -150,3 +198,14 @@ COMPILED = Pieces(
         constant=torch.Tensor.detach,
     ),
 )
+
+
+def in_graph(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+    """The result of one call in a graph of torch.compile's: the plan's kernel as an operator, or an expression."""
+    if transforms_are_active():
+        return traced(plan.problem, predictions, targets, weights)
+    pieces, kernel_plan = COMPILED, inner_plan(plan, predictions)
+    is_fixed = targets is not None and not targets.requires_grad
+    if kernel_plan.kernel != "generic" and is_fixed and not is_exporting():
+        pieces = pieces._replace(fused=operators.pieces_of(kernel_plan.load, plan.problem.threads))
+    return traced(plan.problem, predictions, targets, weights, pieces)

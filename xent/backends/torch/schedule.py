@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from numpy import ndarray
+from numpy import generic as generic_number
 from torch.autograd import forward_ad
 
 from ... import arrays, checks
@@ -28,7 +28,8 @@ from ..generic import schedule as generic
 from ..generic import traced as expressions
 from ..generic.binary import binary_gradient
 from ..generic.blocks import KernelCall
-from . import autograd, compiled, forward
+from ..generic.traced import Pieces
+from . import autograd, forward
 from .autograd import xp
 from .views import VIEWS, HostView, Unreadable, inner_plan, is_readable
 
@@ -75,22 +76,21 @@ def is_dual(predictions: Array, targets: Array | None, weights: Weights) -> bool
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
-def traced(problem: Problem, predictions: Array, targets: Array | None, weights: Weights) -> Any:
+def traced(
+    problem: Problem, predictions: Array, targets: Array | None, weights: Weights, pieces: Pieces | None = None
+) -> Any:
     """The result of one call as an expression, in a graph or under a transform: no value is read."""
     dtype = fold.compute_dtype(xp, predictions.dtype)
     weights = weights._replace(classes=tensor_of_weights(weights.classes, dtype, predictions.device))
-    if torch.compiler.is_compiling():
-        pieces = compiled.COMPILED
-    else:
-        pieces = forward.FORWARD if is_forward() else autograd.TRANSFORMED
+    pieces = pieces or (forward.FORWARD if is_forward() else autograd.TRANSFORMED)
     return expressions.run(xp, pieces, problem, predictions, targets, weights)
 
 
 def tensor_of_numbers(value: Any) -> Any:
-    """NumPy's numbers, one or a list of them, as a tensor, for TorchDynamo takes them for arrays; all else as it is."""
-    if isinstance(value, list | tuple) and any(isinstance(number, ndarray) for number in value):
+    """NumPy's numbers, one or a list of them, as a tensor, as TorchDynamo makes them; all else as it is."""
+    if isinstance(value, list | tuple) and any(hasattr(number, "shape") for number in value):
         return torch.stack([torch.as_tensor(number) for number in value])
-    return torch.as_tensor(value) if isinstance(value, ndarray) and value.ndim == 0 else value
+    return torch.as_tensor(value) if isinstance(value, generic_number) else value
 
 
 def tensor_of_weights(weights: Any, dtype: Any, device: Any) -> Any:

@@ -1,0 +1,53 @@
+"""A call that TorchDynamo traces: one node of its graph, whose Python runs once, as the graph is made.
+
+TorchDynamo guards all that it traces, and asks its guards at every call; into this node it does not look. What the node
+computes with FakeTensors is traced by AOT autograd. Plans are not kept: one is made for each graph.
+
+Imports torch and its compiler, because it is itself imported as TorchDynamo traces a call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .. import checks
+from ..arrays import Array
+from ..backends.torch import compiled, schedule
+from ..contract.problem import Options, Route, weights_of
+from ..numerics.reduction import Mean
+from . import calls, settings
+from .composition import compose
+from .registry import registry
+
+registry.load()  # subtle: here and not in the node, in which a plugin's modules would make FakeTensors of their constants
+
+
+@torch.compiler.allow_in_graph
+def node(
+    predictions: Array,
+    targets: Array | None,
+    sample: Any,
+    classes: Any,
+    positive: Any,
+    function: str,
+    op: str,
+    method: str,
+    reduction: Any,
+    *options: Any,
+) -> Any:
+    """The result of a call: of tensors, and of what TorchDynamo knows as constants.
+
+    A mean is given as its denominator and its value for no rows; ``options`` are the others, in their order.
+    """
+    if isinstance(reduction, tuple):
+        reduction = Mean(*reduction)
+    told = checks.options(function, Options(*options[:2], reduction, *options[2:]))
+    weights = weights_of(*map(schedule.tensor_of_numbers, (sample, classes, positive)))
+    state = settings.current()
+    route = Route(function, op, method)
+    problem = calls.problem_of(state, route, predictions, targets, told, weights, in_graph=True)
+    checks.shapes(problem, predictions, targets)
+    checks.weight_shapes(problem, predictions, weights)
+    return compiled.in_graph(compose(problem, state.settings), predictions, targets, weights)
