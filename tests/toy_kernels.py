@@ -121,3 +121,32 @@ class Whole:
 
 
 whole, watched = Whole(), Watched()
+
+
+whole = Whole()
+
+
+class Graphs(Whole):
+    """A kernel for the graphs of torch.compile, counting how often it is asked."""
+
+    def __init__(self):
+        self.calls = []
+
+    def loss(self, logits, labels, on, off, *, threads):
+        self.calls.append("loss")
+        partial = self.partial(logits, labels, on, off, threads=threads)
+        loss = partial.target_gap + partial.target_sum * np.log1p(partial.sum_exp_rest)
+        return np.where((labels < 0) | (labels >= logits.shape[1]), np.float32(np.nan), loss)
+
+    def loss_and_gradient(self, *arguments, threads, out=None):
+        self.calls.append("loss_and_gradient")
+        return super().loss_and_gradient(*arguments, threads=threads, out=out)
+
+
+graphs = Graphs()
+GRAPHS = {
+    "name": "graphs",
+    "load": "toy_kernels:graphs",
+    "devices": frozenset({"cpu", "traced"}),
+    "methods": frozenset({"partial", "loss", "loss_and_gradient"}),
+}

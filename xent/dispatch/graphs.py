@@ -24,6 +24,15 @@ from .registry import registry
 registry.load()  # subtle: here and not in the node, in which a plugin's modules would make FakeTensors of their constants
 
 
+def known(value: Any) -> Any:
+    """A number that TorchDynamo takes for one that may change, as the number that it is: another has its own graph."""
+    if isinstance(value, list | tuple):
+        return tuple(map(known, value))
+    if isinstance(value, torch.SymInt):
+        return int(value)
+    return float(value) if isinstance(value, torch.SymFloat) else value
+
+
 @torch.compiler.allow_in_graph
 def node(
     predictions: Array,
@@ -41,9 +50,9 @@ def node(
 
     A mean is given as its denominator and its value for no rows; ``options`` are the others, in their order.
     """
-    if isinstance(reduction, tuple):
-        reduction = Mean(*reduction)
-    told = checks.options(function, Options(*options[:2], reduction, *options[2:]))
+    reduction = Mean(*map(known, reduction)) if isinstance(reduction, tuple) else reduction
+    axis, kind, *others = map(known, options)
+    told = checks.options(function, Options(axis, kind, reduction, *others))
     weights = weights_of(*map(schedule.tensor_of_numbers, (sample, classes, positive)))
     state = settings.current()
     route = Route(function, op, method)

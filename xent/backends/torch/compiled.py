@@ -204,8 +204,9 @@ def in_graph(plan: Plan, predictions: Array, targets: Array | None, weights: Wei
     """The result of one call in a graph of torch.compile's: the plan's kernel as an operator, or an expression."""
     if transforms_are_active():
         return traced(plan.problem, predictions, targets, weights)
-    pieces, kernel_plan = COMPILED, inner_plan(plan, predictions)
-    is_fixed = targets is not None and not targets.requires_grad
-    if kernel_plan.kernel != "generic" and is_fixed and not is_exporting():
-        pieces = pieces._replace(fused=operators.pieces_of(kernel_plan.load, plan.problem.threads))
+    pieces, is_fixed = COMPILED, targets is not None and not targets.requires_grad
+    if is_fixed and not is_exporting():  # who reads an exported program may not have the plugin
+        kernel_plan = inner_plan(plan, predictions)
+        if kernel_plan.kernel != "generic":
+            pieces = pieces._replace(fused=operators.pieces_of(kernel_plan.load, plan.problem.threads))
     return traced(plan.problem, predictions, targets, weights, pieces)
