@@ -290,7 +290,10 @@ def test_another_process_finds_the_compiled_code_on_disk(tmp_path):
     def run():
         search = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(CACHED)], capture_output=True, text=True, env={**os.environ, **search}
+            [sys.executable, "-c", textwrap.dedent(CACHED)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **search},
         )
         assert done.returncode == 0, done.stderr
         return [int(count) for count in done.stdout.split()]

@@ -114,10 +114,10 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
         checks.known_in_graph(route.function, ignore_index, label_smoothing)
     if type(reduction) is Mean:
         reduction = reduction.denominator, reduction.empty
-    if weights is NO_WEIGHTS:
-        weights = (None, None, None)
+    given = (None, None, None) if weights is NO_WEIGHTS else weights
     names = route.function, route.op, route.method
-    return graphs.node(predictions, targets, *weights, *names, reduction, axis, kind, ignore_index, label_smoothing, *others)
+    told = reduction, axis, kind, ignore_index, label_smoothing, *others
+    return graphs.node(predictions, targets, *given, *names, *told)
 
 
 def has_a_key(options: Options) -> bool:

@@ -16,7 +16,7 @@ from .registry import annotate_error, registry
 GENERIC = BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run", takes_out=True)
 """The schedule for the arrays of libraries that no other is for."""
 GRAPH_ELEMENTS = 1 << 15
-"""From so many predictions on, calling a kernel from a compiled graph of torch's is quicker than the graph by itself."""
+"""The least predictions for which a compiled graph of torch's is quicker with a kernel than by itself."""
 
 
 def compose(problem: Problem, user: settings.Settings) -> Plan:

@@ -3,14 +3,12 @@
 TorchDynamo guards all that it traces, and asks its guards at every call; into this node it does not look. What the node
 computes with FakeTensors is traced by AOT autograd. Plans are not kept: one is made for each graph.
 
-Imports torch and its compiler, because it is itself imported as TorchDynamo traces a call.
+It is itself imported as TorchDynamo traces a call, for it loads torch's compiler.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-import torch
 
 from .. import checks
 from ..arrays import Array
@@ -21,19 +19,11 @@ from . import calls, settings
 from .composition import compose
 from .registry import registry
 
-registry.load()  # subtle: here and not in the node, in which a plugin's modules would make FakeTensors of their constants
+# subtle: not in the node, where a plugin's modules would make FakeTensors of their constants
+registry.load()
 
 
-def known(value: Any) -> Any:
-    """A number that TorchDynamo takes for one that may change, as the number that it is: another has its own graph."""
-    if isinstance(value, list | tuple):
-        return tuple(map(known, value))
-    if isinstance(value, torch.SymInt):
-        return int(value)
-    return float(value) if isinstance(value, torch.SymFloat) else value
-
-
-@torch.compiler.allow_in_graph
+@compiled.as_node
 def node(
     predictions: Array,
     targets: Array | None,
@@ -50,8 +40,8 @@ def node(
 
     A mean is given as its denominator and its value for no rows; ``options`` are the others, in their order.
     """
-    reduction = Mean(*map(known, reduction)) if isinstance(reduction, tuple) else reduction
-    axis, kind, *others = map(known, options)
+    reduction = Mean(*map(compiled.known, reduction)) if isinstance(reduction, tuple) else reduction
+    axis, kind, *others = map(compiled.known, options)
     told = checks.options(function, Options(axis, kind, reduction, *others))
     weights = weights_of(*map(schedule.tensor_of_numbers, (sample, classes, positive)))
     state = settings.current()

@@ -9,6 +9,7 @@ Imports torch at its top; it is itself imported as TorchDynamo traces a call, by
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -159,7 +160,7 @@ def row_sums(terms: Array) -> Array:
 
 
 def whole_partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
-    """The partial of whole rows, from targets, or from labels as if all were good: a bad one makes its row NaN later."""
+    """The partial of whole rows, from targets, or from labels, all of them good: a bad one makes its row NaN later."""
     block = shifted(logits)
     if targets.dtype.is_floating_point:
         gaps = targets * torch.where(targets == 0, 0.0, block.gap)
@@ -210,3 +211,18 @@ def in_graph(plan: Plan, predictions: Array, targets: Array | None, weights: Wei
         if kernel_plan.kernel != "generic":
             pieces = pieces._replace(fused=operators.pieces_of(kernel_plan.load, plan.problem.threads))
     return traced(plan.problem, predictions, targets, weights, pieces)
+
+
+def as_node(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one node of a graph: TorchDynamo does not look inside, AOT autograd does."""
+    node: Callable[..., Any] = torch.compiler.allow_in_graph(function)
+    return node
+
+
+def known(value: Any) -> Any:
+    """A number that TorchDynamo takes for one that may change, as the number that it is: another has its own graph."""
+    if isinstance(value, list | tuple):
+        return tuple(map(known, value))
+    if isinstance(value, torch.SymInt):
+        return int(value)
+    return float(value) if isinstance(value, torch.SymFloat) else value

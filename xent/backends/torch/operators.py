@@ -75,9 +75,7 @@ def arguments(logits: Array, targets: Array, on: float, off: float) -> tuple[Any
 
 
 @torch.library.register_fake("xent::loss")
-def loss_without_values(
-    logits: Array, targets: Array, on: float, off: float, kernel: str, threads: int
-) -> Array:
+def loss_without_values(logits: Array, targets: Array, on: float, off: float, kernel: str, threads: int) -> Array:
     return logits.new_empty((logits.shape[0],), dtype=fold.compute_dtype(xp, logits.dtype))
 
 
@@ -109,11 +107,13 @@ def gradient_of_loss_and_gradient(ctx: Any, *cotangents: Array) -> tuple[Array |
 
 
 def expression_gradients(ctx: Any, cotangents: tuple[Array, ...]) -> tuple[Array | None, ...]:
-    """The gradients of the tensors that an operator took, by functions that torch differentiates any number of times."""
+    """The gradients of the tensors that an operator took, by functions that torch can differentiate again."""
     inputs, is_differentiated = ctx.saved_tensors, torch.is_grad_enabled()
     needed = ctx.needs_input_grad[: len(inputs)]
     with torch.enable_grad():
-        logits, targets, *scale = (one.view_as(one) if needs else one for one, needs in zip(inputs, needed, strict=True))
+        logits, targets, *scale = (
+            one.view_as(one) if needs else one for one, needs in zip(inputs, needed, strict=True)
+        )
         wide = logits.to(fold.compute_dtype(xp, logits.dtype))
         results = [TRANSFORMED.loss(wide, targets, ctx.on, ctx.off)]
         if scale:
