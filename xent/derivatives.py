@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -39,7 +38,6 @@ SIGNATURES = {
     for loss, signature in zip(FUNCTIONS, map(inspect.signature, FUNCTIONS), strict=True)
 }
 DEFAULTS = {**Options._field_defaults, **dict.fromkeys(checks.WEIGHTS)}
-options_in, weights_in = operator.itemgetter(*Options._fields), operator.itemgetter(*checks.WEIGHTS)
 COMPILED = "_torchdynamo_orig_callable"
 """Where torch.compile leaves the function that it was given."""
 
@@ -65,7 +63,9 @@ def options_and_weights(function: Callable[..., Array], keywords: dict[str, Any]
     """The keywords of a loss as a tuple that is equal to an Options, and as weights."""
     checks.keywords(function.__name__, keywords, KEYWORDS[function])
     values = {**DEFAULTS, **keywords}
-    return options_in(values), weights_of(*weights_in(values))
+    # subtle: TorchDynamo traces no itemgetter
+    options = tuple([values[name] for name in Options._fields])
+    return options, weights_of(*[values[name] for name in checks.WEIGHTS])
 
 
 def value_and_grad(loss: Callable[P, LossT]) -> WithGradient[P, LossT]:
