@@ -1,10 +1,10 @@
-"""The README's table of array libraries, from a report of the tests.
+"""The table of array libraries in docs/libraries.md, from a report of the tests.
 
     pytest --junitxml=report.xml tests && python docs/library_table.py report.xml
 
-counts, for each library, the tests that passed on its own arrays, and writes the table between the markers in
-README.md. A library is "computed" if its tests compared numbers, "dispatched only" if tests passed its own arrays
-through keys, plans and checks without arithmetic, and "not run" otherwise.
+counts, for each library, the tests that passed on its own arrays, and writes the table between the markers of the page.
+A library is "computed" if its tests compared numbers, "dispatched only" if tests passed its own arrays through keys,
+plans and checks without arithmetic, and "not run" otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+PAGE = pathlib.Path(__file__).with_name("libraries.md")
 MARKERS = "<!-- libraries -->", "<!-- /libraries -->"
 LIBRARIES = {
     "numpy": (
@@ -61,11 +61,11 @@ def table(report: pathlib.Path) -> str:
 
 
 def main(report: str) -> None:
-    """Writes the table into the README."""
-    text = README.read_text()
+    """Writes the table into the page."""
+    text = PAGE.read_text()
     before, rest = text.split(MARKERS[0])
     after = rest.split(MARKERS[1])[1]
-    README.write_text(f"{before}{MARKERS[0]}\n{table(pathlib.Path(report))}\n{MARKERS[1]}{after}")
+    PAGE.write_text(f"{before}{MARKERS[0]}\n{table(pathlib.Path(report))}\n{MARKERS[1]}{after}")
 
 
 if __name__ == "__main__":

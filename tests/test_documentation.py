@@ -9,6 +9,8 @@ import io
 import os
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted(found.name for found in pkgutil.walk_packages(xent.__path__, "xent."))
 FUNCTIONS = [name for name in xent.__all__ if inspect.isfunction(getattr(xent, name))]
 CLASSES = [name for name in xent.__all__ if inspect.isclass(getattr(xent, name))]
-README, PLUGINS, EVALUATION = ROOT / "README.md", ROOT / "docs" / "plugins.md", ROOT / "docs" / "evaluation.md"
+README = ROOT / "README.md"
+PLUGINS, EVALUATION, LIBRARIES = (ROOT / "docs" / f"{page}.md" for page in ("plugins", "evaluation", "libraries"))
 HOOKS = [name for name in vars(hooks) if name.startswith("xent_")]
 
 
@@ -79,12 +82,26 @@ def test_the_examples_of_the_public_functions_are_among_those_that_run():
     assert {"sparse_cross_entropy", "value_and_grad", "partial", "softmax", "using", "plugins", "evaluate"} <= tried
 
 
-@pytest.mark.parametrize("page", [README, PLUGINS, EVALUATION], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [README, PLUGINS, EVALUATION, LIBRARIES], ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for block in python_blocks(page.read_text()):
         run_block(block, names)
+
+
+@pytest.mark.slow
+def test_the_command_of_the_readme_prints_what_is_shown(tmp_path):
+    block = re.search(r"^```\n(\$ xent demo .*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
+    *commands, table = block.split("\n", 2)
+    for command in commands:
+        run = [sys.executable, "-m", "xent.cli", *command.removeprefix("$ xent ").split()]
+        environment = {**os.environ, "COLUMNS": "120", "PYTHONUTF8": "1"}
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+
+    assert table in done.stdout
+    assert len(README.read_text("utf-8").split()) < 900
 
 
 # -------------------- the page for plugins
