@@ -26,6 +26,7 @@ ROWS = {
         *(f"| 300 distributions more, {plugins} plugins | " for plugins in (0, 1, 20)),
     ),
     "bench_plain_numba": ("| (8, 100) numpy, loss | ", "| (1024, 1000) numpy, loss | "),
+    "bench_memory": ("| xent | ", "| xent, XENT_RECYCLE_BYTES=0 | ", "| xent, out= the logits | ", "| numpy.copyto | "),
     "bench_import": ("| `import xent` | ", "| optional libraries loaded by any of them | 0 | 0.000"),
     "bench_evaluate_numba": (
         "| xent.evaluate of .npy | 2 | ",

@@ -150,7 +150,8 @@ def memory(array: Array) -> Any:
 
     Of a torch tensor or a CuPy array it has the address, the shape and the strides, and is not to be read.
     """
-    numpy = importlib.import_module("numpy")
+    import numpy  # a statement, for it is quick: every call with ``out`` comes here
+
     if isinstance(array, numpy.ndarray):
         return array
     root = library(array)
@@ -189,7 +190,8 @@ def is_same_memory(a: Any, b: Any) -> bool:
 
 def share_memory(a: Any, b: Any) -> bool:
     """Whether two arrays of :func:`memory` have a byte in common; True where it would take long to tell."""
-    numpy = importlib.import_module("numpy")
+    import numpy
+
     if not numpy.may_share_memory(a, b):
         return False
     try:
@@ -200,6 +202,8 @@ def share_memory(a: Any, b: Any) -> bool:
 
 def may_overlap_itself(array: Any) -> bool:
     """Whether the strides of an array of :func:`memory` may bring two of its elements to one place."""
+    if array.flags.c_contiguous:
+        return False
     extent = array.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
         if size > 1 and stride < extent:

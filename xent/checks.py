@@ -458,14 +458,14 @@ def output_memory(function: str, predictions: Array, others: Iterable[tuple[str,
             f"{function}: `out` must have a place of its own for each element, got {describe(out)} whose strides may "
             "bring two to one place. Pass a copy."
         )
-    ours = arrays.memory(predictions)
-    if ours is not None and arrays.share_memory(place, ours) and not arrays.is_same_memory(place, ours):
+    ours = place if out is predictions else arrays.memory(predictions)
+    if ours is not None and ours is not place and arrays.share_memory(place, ours) and not arrays.is_same_memory(place, ours):
         raise ValueError(
             f"{function}: `out` must share no memory with `predictions`, or be the same memory element for element, "
             f"got {describe(out)} that overlaps them. Pass the predictions themselves, or an array of its own."
         )
     for name, value in others:
-        other = arrays.memory(value) if hasattr(value, "shape") else None
+        other = None if value is None or not hasattr(value, "shape") else arrays.memory(value)
         if other is not None and arrays.share_memory(place, other):
             name = "labels" if name == "targets" and function == "sparse_cross_entropy" else name
             raise ValueError(

@@ -2,7 +2,7 @@
 
 The environment is read at the first call, not at import: ``XENT_PREFER``, ``XENT_DISABLE``, ``XENT_KERNEL``,
 ``XENT_THREADS``, ``XENT_VALIDATE``, ``XENT_TRACE``, ``XENT_PLUGINS`` and ``XENT_PLUGIN_ERRORS``. A context goes
-before it.
+before it. ``XENT_RECYCLE_BYTES`` is read where it is used (``backends/numpy/recycling.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
 VARIABLES = tuple(
     f"XENT_{name}"
-    for name in ("PREFER", "DISABLE", "KERNEL", "THREADS", "VALIDATE", "TRACE", "PLUGINS", "PLUGIN_ERRORS")
+    for name in (
+        "PREFER",
+        "DISABLE",
+        "KERNEL",
+        "THREADS",
+        "VALIDATE",
+        "TRACE",
+        "PLUGINS",
+        "PLUGIN_ERRORS",
+        "RECYCLE_BYTES",
+    )
 )
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
 

@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 ROWS = (
     "| xent | ",
     "| xent, one thread | ",
-    "| xent, gradient in place | ",
+    "| xent, out= | ",
     "| torch eager | ",
     "| floor: numpy.copyto | ",
     "## Growth",

@@ -21,6 +21,7 @@ from ...numerics.reduction import Reducer
 from ...numerics.targets import NO_ROWS
 from ..generic import blocks
 from ..generic import schedule as generic
+from . import recycling
 from .kernel import FEW_CLASSES, ShiftedLogits, row_sums, sum_exp_rest
 
 SmallCall = Callable[[Array, Array, Weights, Array | None], Any]
@@ -68,6 +69,8 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights,
         result = small_call(predictions, targets, weights, out)
         if result is not None:
             return result
+    if out is None and plan.problem.method == "loss_and_gradient" and plan.problem.op != "binary":
+        out = recycling.empty_like(predictions)
     return generic.run(plan, predictions, targets, weights, out)
 
 
