@@ -458,8 +458,9 @@ def output_memory(function: str, predictions: Array, others: Iterable[tuple[str,
             f"{function}: `out` must have a place of its own for each element, got {describe(out)} whose strides may "
             "bring two to one place. Pass a copy."
         )
-    ours = place if out is predictions else arrays.memory(predictions)
-    if ours is not None and ours is not place and arrays.share_memory(place, ours) and not arrays.is_same_memory(place, ours):
+    ours = arrays.memory(predictions)
+    is_shared = ours is not None and ours is not place and arrays.share_memory(place, ours)
+    if is_shared and not arrays.is_same_memory(place, ours):
         raise ValueError(
             f"{function}: `out` must share no memory with `predictions`, or be the same memory element for element, "
             f"got {describe(out)} that overlaps them. Pass the predictions themselves, or an array of its own."
