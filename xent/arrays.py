@@ -195,7 +195,7 @@ def share_memory(a: Any, b: Any) -> bool:
     if not numpy.may_share_memory(a, b):
         return False
     try:
-        return bool(numpy.shares_memory(a, b, max_work=SHARING_WORK))
+        return bool(numpy.shares_memory(a, b, max_work=SHARING_WORK))  # type: ignore[arg-type]  # of NumPy's stubs
     except numpy.exceptions.TooHardError:
         return True
 
