@@ -28,6 +28,15 @@ def check(problem: Any) -> bool | str:
     return True
 
 
+def check_ffi(problem: Any) -> bool | str:
+    """Whether the kernels can serve JAX, else the reason."""
+    if problem.array != "jax":  # declined by its array already: JAX is not imported for the reason
+        return True
+    from . import ffi
+
+    return ffi.check() or check(problem)
+
+
 def guard(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether a row has no more classes than a kernel can count."""
     return not shape or shape[-1] <= MAX_CLASSES
@@ -47,5 +56,17 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
             contiguous=True,
             priority=100,
             check=check,
+            guard=guard,
+        )
+        yield xent.KernelSpec(
+            name="cuda-ffi",
+            op=op,
+            load=f"xent_cuda.ffi:{op}",
+            arrays=frozenset({"jax"}),
+            devices=frozenset({"gpu", "traced"}),
+            dtypes=DTYPES,
+            methods=frozenset({"ffi_target"}),
+            priority=110,  # above that of xent-numba, which serves what is traced too
+            check=check_ffi,
             guard=guard,
         )

@@ -74,7 +74,7 @@ def primitive_of(kernel: Any, method: str) -> Primitive:
     stand_in: Callable[..., Any] = mlir.lower_fun(expression, multiple_results=True)
     mlir.register_lowering(call, stand_in)
 
-    def on_processor(context: Any, *operands: Any, **options: float) -> Any:
+    def on_platform(context: Any, *operands: Any, **options: float) -> Any:
         logits = context.avals_in[0]
         if context.module_context.lowering_parameters.for_export or not fits_target(
             context.avals_in, context.avals_out
@@ -85,7 +85,7 @@ def primitive_of(kernel: Any, method: str) -> Primitive:
         rule: Callable[..., Any] = jax.ffi.ffi_lowering(name, extra_attributes=sharding_rule(context))
         return rule(context, *operands, **attributes)
 
-    mlir.register_lowering(call, on_processor, platform="cpu")
+    mlir.register_lowering(call, on_platform, platform=getattr(kernel, "ffi_platform", "cpu"))
     return call
 
 

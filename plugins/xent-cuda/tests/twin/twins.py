@@ -2,7 +2,7 @@
 
 import numpy as np
 from processor import Processor
-from xent_cuda import kernels
+from xent_cuda import ffi, kernels
 from xent_cuda.plan import Device
 
 import xent
@@ -29,3 +29,30 @@ def spec(op: str, dtype: str) -> xent.KernelSpec:
         methods=METHODS | ({"statistics"} if op == "sparse" else set()),
         priority=1000,
     )
+
+
+class HostProcessor(Processor):
+    """The twin beside CuPy's arrays of which none is on a GPU: it casts them itself."""
+
+    def contiguous(self, array, dtype):
+        if isinstance(array, np.ndarray) or array.dtype == dtype:
+            return super().contiguous(array, dtype)
+        import host  # which imports CuPy
+
+        return host.put(host.seen(array).astype(dtype))
+
+
+class TargetsOfXla:
+    """The targets of ``xent_cuda.ffi``, called by XLA on a processor, with the twin in the GPU's place."""
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+
+    def ffi_target(self, method: str, dtype: str) -> str:
+        kernel = {"sparse": kernels.CudaSparse, "dense": kernels.CudaDense}[self.op](HostProcessor(DEVICE))
+        name = f"twin_{self.op}_{method}_{dtype}"
+        ffi.register(name, "cpu", ffi.handler_of(kernel, method))
+        return name
+
+
+xla_sparse, xla_dense = TargetsOfXla("sparse"), TargetsOfXla("dense")
