@@ -1,21 +1,27 @@
 """The targets that JAX calls, as far as a processor goes: nothing here has run on a GPU.
 
-XLA itself calls them, on a processor, with the twin in the GPU's place; what only a GPU has, its stream and its ordinal,
-is asked of a table of functions made by hand; and programs are lowered for CUDA, which takes none.
+XLA itself calls them, on a processor, with the twin in the GPU's place; what only a GPU has, its stream and its
+ordinal, is asked of a table of functions made by hand; and programs are lowered for CUDA, which takes none.
 """
 
 import contextlib
 import ctypes
 import importlib
+import os
+import pathlib
+import subprocess
+import sys
 import types
 
 import ml_dtypes
 import numpy as np
+import processor
 import pytest
 import registered  # noqa: F401  # makes the kernels known where they are not installed
 from xent_cuda import ffi, frames, hooks, kernels
 
 import xent
+from xent.testing import check_kernel, registered_specs
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 cupy = pytest.importorskip("cupy", reason="cupy is not installed")
@@ -50,18 +56,24 @@ class Twins:
             )
 
 
-@pytest.fixture
-def on_xla(monkeypatch):
-    """Has XLA call the kernels on a processor."""
+@contextlib.contextmanager
+def called_by_xla():
+    """A context in which XLA calls the kernels on a processor."""
     with contextlib.suppress(ValueError):  # registered by an earlier test
         xent.register(Twins(), "xla-twins")
-    monkeypatch.setattr(frames, "stream", lambda frame: (0, 0))
-    monkeypatch.setattr(ffi, "current", lambda ordinal, stream: contextlib.nullcontext())
-    before = cupy.cuda.get_allocator()
-    cupy.cuda.set_allocator(host.allocate)
-    with xent.using(kernel="xla-twin"):
+    with pytest.MonkeyPatch.context() as patch, xent.using(kernel="xla-twin"):
+        patch.setattr(frames, "stream", lambda frame: (0, 0))
+        patch.setattr(ffi, "current", lambda ordinal, stream: contextlib.nullcontext())
+        before = cupy.cuda.get_allocator()
+        cupy.cuda.set_allocator(host.allocate)
         yield
-    cupy.cuda.set_allocator(before)
+        cupy.cuda.set_allocator(before)
+
+
+@pytest.fixture
+def on_xla():
+    with called_by_xla():
+        yield
 
 
 # -------------------- called by XLA, with the twin in the GPU's place
@@ -132,6 +144,48 @@ def test_a_label_outside_is_nan_in_a_trace(on_xla):
     ]
 
 
+SHARDED = """
+import contextlib
+import jax, jax.numpy as jnp, numpy as np, test_ffi, twins, xent
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+with test_ffi.called_by_xla():
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    x, labels, _ = test_ffi.batch(12, 9000)
+    expected = twins.sparse.loss_and_gradient(x, labels, 1.0, 0.0, np.ones(12, np.float32), threads=1)
+    rows = jax.device_put(x, NamedSharding(mesh, P("rows", None)))
+    both = jax.jit(xent.value_and_grad(xent.sparse_cross_entropy))
+    losses, slopes = both(rows, jnp.asarray(labels))
+    assert "all-gather" not in both.lower(rows, jnp.asarray(labels)).compile().as_text()
+    assert slopes.sharding.spec == P("rows", None), slopes.sharding
+    assert np.array_equal(losses, expected[0]) and np.array_equal(slopes, expected[1])
+    print("sharded")
+"""
+
+
+def test_rows_may_be_sharded_and_each_device_plans_for_its_own():
+    folders = [str(pathlib.Path(__file__).parent), str(processor.HERE), *sys.path]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED],
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert done.stdout.strip() == "sharded", done.stderr
+
+
+@pytest.mark.parametrize("check", ["tiny_losses", "infinities", "masked_tiles"])
+@pytest.mark.parametrize("op", ["sparse", "dense"])
+def test_a_promise_is_kept(on_xla, op, check):
+    spec = next(spec for spec in registered_specs("xla-twin") if spec.op == op)
+    report = check_kernel(spec, checks=[check], quick=True)
+
+    assert report.results and not report.results[0].not_run
+    assert report.ok, str(report)
+
+
 def test_an_error_of_the_kernel_is_raised_in_the_caller(on_xla, monkeypatch):
     def fails(*arguments):
         raise LookupError("no such instance")
@@ -168,15 +222,6 @@ def test_a_program_for_cuda_calls_the_targets_and_others_the_generic_expression(
     assert slope.count("@xent_cuda_sparse_loss_and_gradient_float32") == 1  # one read
     assert of_soft.count("@xent_cuda_dense_loss_bfloat16") == 1
     assert "xent_cuda" not in lowered(xent.sparse_cross_entropy, x, labels, platform="cpu")
-
-
-def test_a_program_for_cuda_with_sharded_rows_keeps_them_where_they_are(on_cuda):
-    x, labels, _ = (jnp.asarray(array) for array in batch(8, 130))
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
-    rows = jax.sharding.PartitionSpec("rows")
-    mapped = jax.shard_map(xent.sparse_cross_entropy, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
-
-    assert lowered(mapped, x, labels).count("@xent_cuda_sparse_loss_float32") == 1
 
 
 # -------------------- what is chosen, and why not

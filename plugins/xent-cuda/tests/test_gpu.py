@@ -298,3 +298,22 @@ def test_what_is_compiled_spills_nothing_that_is_not_double(monkeypatch):
 
     assert len(found) >= 10
     assert {name: kernel.attributes["local_size_bytes"] for name, kernel in found.items()} == dict.fromkeys(found, 0)
+
+
+def test_jax_on_the_gpu_takes_the_targets_and_their_numbers_are_the_kernels():
+    jax = pytest.importorskip("jax", reason="jax is not installed")
+    if jax.default_backend() != "gpu":
+        pytest.skip(f"JAX computes on {jax.default_backend()}")
+    for rows, classes in SHAPES:
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((rows, classes)).astype(np.float32)
+        labels = rng.integers(0, classes, rows)
+        arrays = jax.numpy.asarray(x), jax.numpy.asarray(labels)
+        with xent.using(kernel="cuda-ffi"):
+            compiled = jax.jit(sparse_with_grad)
+            assert "xent_cuda_sparse_loss_and_gradient_float32" in compiled.lower(*arrays).as_text()
+            ours = compiled(*arrays)
+        with xent.using(kernel="cuda"):
+            theirs = sparse_with_grad(cupy.asarray(x), cupy.asarray(labels))
+
+        assert all(np.array_equal(a, b.get()) for a, b in zip(ours, theirs, strict=True))

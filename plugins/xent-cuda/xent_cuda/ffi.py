@@ -1,8 +1,8 @@
 """The kernels as targets of XLA's foreign function interface: what JAX calls on a GPU, compiled or not.
 
-A target is a function of Python's behind a C function: it reads the call frame, sees XLA's memory as CuPy's arrays, plans
-and launches on XLA's own stream, and waits for nothing. It has never run on a GPU; tests/test_ffi.py has XLA call it on
-a processor, with the twin in the GPU's place.
+A target is a function of Python's behind a C function: it reads the call frame, sees XLA's memory as CuPy's arrays,
+plans and launches on XLA's own stream, and waits for nothing. It has never run on a GPU; tests/test_ffi.py has XLA call
+it on a processor, with the twin in the GPU's place.
 
 Leaves out the layout of XLA's structures (``frames.py``) and all that JAX does with a target (xent's ``backends/jax``).
 """

@@ -7,6 +7,7 @@ They are those of ``xla/ffi/api/c_api.h`` (API 0.x, 64 bits), to which fields ar
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -138,7 +139,7 @@ class Memory(NamedTuple):
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape)) * int(self.dtype.itemsize)
+        return math.prod(self.shape) * int(self.dtype.itemsize)
 
 
 def memories(table: Buffers) -> Iterator[Memory]:

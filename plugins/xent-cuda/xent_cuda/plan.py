@@ -14,6 +14,7 @@ All of them give the same bits. The limits were reasoned out, not measured: see 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -137,6 +138,7 @@ class Shape(NamedTuple):
         return ceil_div(ceil_div(self.classes, parts), per_granule) + 1
 
 
+@functools.lru_cache(maxsize=1024)
 def plan(shape: Shape, device: Device, variant: str = "") -> LaunchPlan:
     """The launches of a call by the best variant, or by the named one; no launches if there are no rows.
 
