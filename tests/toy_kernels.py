@@ -123,9 +123,6 @@ class Whole:
 whole, watched = Whole(), Watched()
 
 
-whole = Whole()
-
-
 class Graphs(Whole):
     """A kernel for the graphs of torch.compile, counting how often it is asked."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import arrays
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
@@ -97,20 +98,25 @@ def whole_call(plan: Plan, function: Callable[..., int]) -> SmallCall:
     wide = FLOAT64 if problem.dtype == "float64" else FLOAT32
     by_row, has_gradient = problem.options.reduction == "none", problem.method == "loss_and_gradient"
     sample_dtype = np.dtype(problem.sample_weight_dtype) if problem.sample_weight_dtype else None
-    empty = np.empty
+    is_row, empty = problem.ndim == 1, np.empty
 
     def call(logits: Array, labels: Array, weights: Weights, out: Array | None) -> Any:
         if logits.dtype is not dtype or labels.dtype is not labels_dtype:
             return None
         sample, classes, _ = weights
+        if is_row:  # NumPy's numbers have dtypes and flags, but no memory that a kernel could read
+            labels, sample = np.asarray(labels), None if sample is None else np.asarray(sample)
         if not (logits.flags.c_contiguous and labels.flags.c_contiguous):
             return None
         if sample is not None and (sample.dtype is not sample_dtype or not sample.flags.c_contiguous):
             return None
         if out is not None and not (out.flags.c_contiguous and blocks.may_fill(plan, logits, out)):
             return None
-        if classes is not None:
-            classes = np.ascontiguousarray(classes, wide)
+        if classes is not None and getattr(classes, "dtype", None) is wide:
+            classes = np.ascontiguousarray(classes)
+        elif classes is not None:
+            with arrays.without_fp_warnings():
+                classes = np.ascontiguousarray(classes, wide)
         loss = empty(labels.shape if by_row else (), wide)
         gradient = empty(logits.shape, dtype) if has_gradient and out is None else out
         if function(logits, labels, labels.size, logits.shape[-1], sample, classes, None, loss, gradient):

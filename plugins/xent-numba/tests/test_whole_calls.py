@@ -1,0 +1,28 @@
+"""Small calls through the public functions, which are one step of compiled code."""
+
+import numpy as np
+import pytest
+
+import xent
+
+ROW = np.asarray([3.0, 2.0, 1.0], "f4")
+on_numba = xent.using(kernel="numba")
+
+
+@on_numba
+@pytest.mark.parametrize("weights", [[1e300, 1.0, 1e-300], np.asarray([1e300, 1.0, 1e-300])], ids=["list", "array"])
+def test_class_weights_that_float32_rounds_to_infinity_or_nothing_warn_of_nothing(weights):
+    with np.errstate(all="raise"):
+        losses = xent.sparse_cross_entropy(np.zeros((3, 3), "f4"), np.arange(3), class_weight=weights)
+
+    np.testing.assert_allclose(losses, [np.inf, np.log(3), 0.0], rtol=1e-6)
+
+
+@on_numba
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_the_label_and_the_weight_of_one_row_may_be_numbers_of_numpy(reduction):
+    call, options = xent.value_and_grad(xent.sparse_cross_entropy), {"reduction": reduction}
+    of_numbers = call(ROW, np.int64(1), sample_weight=np.float32(0.5), **options)
+    of_arrays = call(ROW, np.asarray(1), sample_weight=np.asarray(0.5, "f4"), **options)
+
+    assert [array.tobytes() for array in of_numbers] == [array.tobytes() for array in of_arrays]
