@@ -75,8 +75,13 @@ def quartiles(values: Iterable[float]) -> Quartiles:
     return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
-def interleave(contenders: dict[str, Call], rounds: int, sample_seconds: float = SAMPLE_SECONDS) -> Rounds:
-    """Seconds per call of each contender, round by round.
+def interleave(
+    contenders: dict[str, Call],
+    rounds: int,
+    sample_seconds: float = SAMPLE_SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rounds:
+    """Seconds per call of each contender, round by round, by the clock.
 
     A call too short for the clock is repeated until a sample lasts ``sample_seconds``.
     """
@@ -91,19 +96,19 @@ def interleave(contenders: dict[str, Call], rounds: int, sample_seconds: float =
         start = turn % len(names)
         for name in names[start:] + names[:start]:
             gc.collect()
-            seconds[name].append(sample(contenders[name], repeats[name]))
+            seconds[name].append(sample(contenders[name], repeats[name], clock))
     gc.unfreeze()
     return seconds
 
 
-def sample(call: Call, repeats: int) -> float:
-    """Seconds per call, without garbage collection."""
+def sample(call: Call, repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds per call by the clock, without garbage collection."""
     gc.disable()
     try:
-        start = time.perf_counter()
+        start = clock()
         for _ in range(repeats):
             call()
-        return (time.perf_counter() - start) / repeats
+        return (clock() - start) / repeats
     finally:
         gc.enable()
 

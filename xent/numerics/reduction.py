@@ -74,6 +74,11 @@ def counted(xp: Any, values: Array, ignored: Array | None) -> Array:
     return values if ignored is None else xp.where(ignored, 0.0, values)
 
 
+def weighted(xp: Any, loss: Array, rows: Rows) -> Array:
+    """The losses (rows,) times the rows' weights, 0 where a row is ignored."""
+    return counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
+
+
 @dataclass(frozen=True, slots=True)
 class PartialReduction:
     """A reduction of some of the rows: its result is the :class:`Sums`, to be merged with those of the other rows.
@@ -122,7 +127,7 @@ class Reducer(NamedTuple):
 
     def reduce(self, xp: Any, loss: Array, rows: Rows) -> Any:
         """The rows' losses (rows,), weighted and reduced, in their dtype; the sums for a partial reduction."""
-        loss = counted(xp, loss if rows.weight is None else loss * rows.weight, rows.ignored)
+        loss = weighted(xp, loss, rows)
         if self.reduction == "none":
             return loss
         sums = self.sums(xp, loss, rows)
@@ -138,6 +143,11 @@ class Reducer(NamedTuple):
 
     def finish(self, xp: Any, sums: Sums, dtype: Any) -> Array:
         """The value of the reduction, 0-d, from the sums over all rows."""
+        # subtle: NumPy makes scalars of 0-d arrays on the way; `...` makes an array of them again
+        return xp.astype(self.value(xp, sums)[...], dtype, copy=False)
+
+    def value(self, xp: Any, sums: Sums) -> Array:
+        """The same, wide."""
         mean, value = self.mean, sums.total
         if mean is not None:
             value = value / divisor(xp, mean, sums)
@@ -145,8 +155,7 @@ class Reducer(NamedTuple):
                 value = value + mean.empty  # subtle: the sum of no rows is 0, and keeps its place in a graph
             elif sums.empty is not False:
                 value = xp.where(sums.empty, mean.empty, value)
-        # subtle: NumPy makes scalars of 0-d arrays on the way; `...` makes an array of them again
-        return xp.astype(value[...], dtype, copy=False)
+        return value
 
     def scale(self, xp: Any, rows: Rows, like: Array) -> Array:
         """The factor of each row's gradient (rows,): its weight over the denominator; 0 if ignored, NaN if bad.

@@ -109,7 +109,7 @@ def sum_exp_rest(block: ShiftedLogits) -> tuple[Array, Array]:
 
 def labels_inside(labels: Array, classes: int) -> tuple[Array | None, Array]:
     """Which labels are among the classes, None if all are; and labels with 0 in the place of the others."""
-    inside = (labels >= 0) & (labels < classes)
+    inside = labels.view(np.uint64) < classes  # a negative label is a very large one
     return (None, labels) if inside.all() else (inside, np.where(inside, labels, 0))
 
 
@@ -130,7 +130,7 @@ class SparseNumpy:
     ) -> tuple[Partial, Array]:
         """The partial, and the exponentials of :func:`sum_exp_rest`."""
         labels, on, off = targets
-        gap, mass = self.gap_and_mass(block, labels)
+        gap, mass = self.gap_and_mass(block, *labels_inside(labels, block.logits.shape[1]))
         if (on, off) != (1.0, 0.0):
             gap, mass = self.smoothed(block, gap, mass, on, off)
         rest, exps = sum_exp_rest(block)
@@ -141,9 +141,8 @@ class SparseNumpy:
         return partial, exps
 
     @staticmethod
-    def gap_and_mass(block: ShiftedLogits, labels: Array) -> tuple[Array, Array]:
+    def gap_and_mass(block: ShiftedLogits, inside: Array | None, safe: Array) -> tuple[Array, Array]:
         """target_gap and target_sum of the labels, without smoothing: 0 and 0 where a label is outside."""
-        inside, safe = labels_inside(labels, block.logits.shape[1])
         gap = block.max - block.logits[np.arange(len(safe)), safe]
         mass = np.ones_like(gap)
         if inside is not None:
@@ -194,8 +193,8 @@ class SparseNumpy:
         else:
             exps += block.logits == block.max[:, None]
         g = self.residual(block.logits, exps, logits, (labels, on, off), partial, scale, out)
-        inside = (labels >= 0) & (labels < logits.shape[1])
-        return np.where(inside, fold.finish(np, partial), np.asarray(np.nan, partial.max.dtype)), g
+        loss, (inside, _) = fold.finish(np, partial), labels_inside(labels, logits.shape[1])
+        return loss if inside is None else np.where(inside, loss, np.asarray(np.nan, loss.dtype)), g
 
     @staticmethod
     def residual(
@@ -210,9 +209,13 @@ class SparseNumpy:
         """The gradient, from the exponentials of the logits ``x`` in the compute dtype; overwrites them."""
         labels, on, off = targets
         inside, safe = labels_inside(labels, x.shape[1])
-        rows = np.arange(len(safe)) if inside is None else np.flatnonzero(inside)
-        picked = rows, safe[rows]
-        at_label = label_entry(x, exps, picked, on + off, partial, scale)
+        if inside is None:
+            picked = np.arange(len(safe)), safe
+            at_label = label_entry(x, exps, picked, on + off, partial, scale)
+        else:
+            rows = np.flatnonzero(inside)
+            picked, of_rows = (rows, safe[rows]), Partial(*(field[rows] for field in partial))
+            at_label = label_entry(x, exps, picked, on + off, of_rows, scale[rows])
         factor = (partial.target_sum / (1 + partial.sum_exp_rest) * scale)[:, None]
         g = np.multiply(exps, factor, out=out if out is not None and out.dtype == exps.dtype else exps)
         if off != 0.0:
@@ -223,7 +226,7 @@ class SparseNumpy:
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
         block = shift(logits)
-        gap, mass = self.gap_and_mass(block, labels)
+        gap, mass = self.gap_and_mass(block, *labels_inside(labels, block.logits.shape[1]))
         rank = label_rank(block.logits, labels, label_logit.astype(block.logits.dtype, copy=False))
         terms = np.maximum(block.shifted, FAR)  # subtle: −inf · 0 is NaN; beyond FAR the exponential is 0 anyway
         rest, exps = sum_exp_rest(block)
@@ -259,12 +262,14 @@ def label_rank(logits: Array, labels: Array, label_logit: Array) -> Array:
 
 
 def label_entry(x: Array, exps: Array, picked: Any, at: float, partial: Partial, scale: Array) -> Array:
-    """The gradient at the label of the picked rows, in the form that does not cancel at the maximum."""
-    rows = picked[0]
-    highest, rest, mass = partial.max[rows], partial.sum_exp_rest[rows], partial.target_sum[rows]
+    """The gradient at the label of the picked rows, in the form that does not cancel at the maximum.
+
+    ``partial`` and ``scale`` are those of the picked rows.
+    """
+    highest, rest, _, mass = partial
     at_max = ((mass - at) - at * rest) / (1 + rest)
     elsewhere = mass * exps[picked] / (1 + rest) - at
-    return np.where(x[picked] == highest, at_max, elsewhere) * scale[rows]
+    return np.where(x[picked] == highest, at_max, elsewhere) * scale
 
 
 def at_max_smoothed(x: Array, g: Array, off: float, partial: Partial, scale: Array) -> None:
@@ -281,14 +286,14 @@ def finished(
 
     Rows that are not finite are replaced by those of the generic ``expression``; rows of scale 0 are exactly 0.
     """
-    nonfinite = ~(np.isfinite(partial.max) & np.isfinite(partial.sum_exp_rest))
-    if nonfinite.any():
+    finite = np.isfinite(partial.max + partial.sum_exp_rest)
+    if not finite.all():
+        nonfinite = ~finite
         arguments = [value[nonfinite] if hasattr(value, "shape") else value for value in targets]
         rows = Partial(*(field[nonfinite] for field in partial))
         g[nonfinite] = expression(np, logits[nonfinite], *arguments, rows, scale[nonfinite])
-    zero = scale == 0
-    if zero.any():
-        g[zero] = 0
+    if not scale.all():
+        g[scale == 0] = 0
     if logits.dtype == np.float16:
         g = round_subnormal_halves(g)
     if out is None:

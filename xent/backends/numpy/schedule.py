@@ -1,12 +1,10 @@
-"""The schedule for NumPy arrays: small plain calls in few steps, all others block by block.
+"""The schedule for NumPy arrays: small calls in one step, all others block by block.
 
 Its kernel (``kernel.py``) serves torch tensors on the CPU and the chunks of Dask arrays, too.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,22 +16,20 @@ from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
 from ...contract.problem import Weights
 from ...contract.specs import BackendSpec, KernelSpec
-from ...numerics.reduction import Reducer
-from ...numerics.targets import NO_ROWS
 from ..generic import blocks
 from ..generic import schedule as generic
 from . import recycling
-from .kernel import FEW_CLASSES, ShiftedLogits, row_sums, sum_exp_rest
 
 SmallCall = Callable[[Array, Array, Weights, Array | None], Any]
 """(predictions, labels, weights, out) to the result; None if a label, a row or an array needs more care."""
-SMALL = 1 << 14
-INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+LARGE = 1 << 17
+"""Elements from which on the few microseconds do not matter, and threads do."""
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 METHODS = {
-    "sparse": frozenset({"partial", "gradient", "loss_and_gradient", "statistics"}),
+    "sparse": frozenset({"partial", "gradient", "loss_and_gradient", "statistics", "whole_call"}),
     "dense": frozenset({"partial", "gradient"}),
 }
+LOADS = {"sparse": "xent.backends.numpy.whole_calls:sparse", "dense": "xent.backends.numpy.kernel:dense"}
 
 
 @hookimpl
@@ -42,7 +38,7 @@ def xent_register_kernels() -> Iterator[KernelSpec]:
         yield KernelSpec(
             name="numpy",
             op=op,
-            load=f"xent.backends.numpy.kernel:{op}",
+            load=LOADS[op],
             arrays=frozenset({"numpy"}),
             devices=frozenset({"cpu"}),
             dtypes=frozenset({"float16", "bfloat16", "float32", "float64"}),
@@ -60,7 +56,7 @@ def xent_register_backends() -> Iterator[BackendSpec]:
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
-    """The result of one call: plain calls in few steps, all others as in the generic schedule."""
+    """The result of one call: small ones by the kernel as a whole, all others as in the generic schedule."""
     if type(predictions) is not np.ndarray:  # the result of a memory map, say, is an ordinary array
         predictions = np.asarray(predictions)
     if out is not None:
@@ -81,8 +77,6 @@ def small_call_of(plan: Plan) -> SmallCall | None:
     ``benchmarks/bench_plain_numba.py`` shows what is gained.
     """
     problem = plan.problem
-    if problem.is_plain and plan.kernel == "numpy" and problem.method == "loss":
-        return functools.partial(plain_call, problem.options.reduction)
     is_loss = problem.op == "sparse" and problem.method in ("loss", "loss_and_gradient")
     if "whole_call" in plan.methods and is_loss and problem.layout == "last" and problem.raises:
         served, kernel = plan.with_kernel()
@@ -101,7 +95,7 @@ def whole_call(plan: Plan, function: Callable[..., int]) -> SmallCall:
     is_row, empty = problem.ndim == 1, np.empty
 
     def call(logits: Array, labels: Array, weights: Weights, out: Array | None) -> Any:
-        if logits.dtype is not dtype or labels.dtype is not labels_dtype:
+        if logits.size >= LARGE or logits.dtype is not dtype or labels.dtype is not labels_dtype:
             return None
         sample, classes, _ = weights
         if is_row:  # NumPy's numbers have dtypes and flags, but no memory that a kernel could read
@@ -124,57 +118,3 @@ def whole_call(plan: Plan, function: Callable[..., int]) -> SmallCall:
         return (loss, gradient) if has_gradient else loss
 
     return call
-
-
-def plain_call(reduction: Any, logits: Array, labels: Array, weights: Weights, out: None) -> Any:
-    """The loss of a small call with no option but a reduction, with the bits of xent's own kernel."""
-    loss = small_loss(logits, labels) if logits.size <= SMALL else None
-    return None if loss is None else reduced(loss, reduction)
-
-
-def reduced(loss: Array, reduction: Any) -> Any:
-    """The losses of rows without weights, reduced."""
-    return loss if reduction == "none" else Reducer(reduction).reduce(np, loss, NO_ROWS)
-
-
-def all_inside(logits: Array, labels: Array) -> bool:
-    """Whether every label is a class; False if there are no labels, or they are not int64."""
-    if labels.dtype is not INT64 or labels.size == 0:
-        return False
-    unsigned = labels.view(UINT64)  # a negative label is a very large one
-    return bool(unsigned[unsigned.argmax()] < logits.shape[1])
-
-
-def small_loss(logits: Array, labels: Array) -> Array | None:
-    """The losses of labels (rows,), bit for bit those of the kernel.
-
-    None if a label is bad, a row has no finite maximum, the array is narrow or strided, or floating-point errors are
-    set to raise: the kernel and the checks are there for these.
-    """
-    rows, classes = logits.shape
-    if logits.dtype.char not in "fd" or not logits.flags.c_contiguous or not all_inside(logits, labels):
-        return None
-    first, flat = row_starts(rows, classes), logits.reshape(-1)
-    argmax = logits.argmax(1) + first if classes > FEW_CLASSES else None  # in the flat array
-    highest = logits.max(1) if argmax is None else flat[argmax]
-    if not (math.isfinite(highest[highest.argmax()]) and math.isfinite(highest[highest.argmin()])):
-        return None
-    try:
-        exps = logits - highest[:, None]
-        if argmax is None:
-            rest, _ = sum_exp_rest(ShiftedLogits(logits, highest, exps, None, None))
-        else:
-            np.exp(exps, out=exps)
-            exps.reshape(-1)[argmax] = 0
-            rest = row_sums(exps)
-        return (highest - flat[first + labels]) + np.log1p(rest.astype(logits.dtype))
-    except FloatingPointError:
-        return None
-
-
-@functools.lru_cache(maxsize=64)
-def row_starts(rows: int, classes: int) -> Array:
-    """The position of each row's first class in the flat array; read-only, for it is shared."""
-    starts = np.arange(0, rows * classes, classes)
-    starts.flags.writeable = False
-    return starts
