@@ -126,21 +126,26 @@ def denominator_of(facts, weights, counted, is_weighted, has_ignored):
     if reduction == WEIGHTS and is_weighted:
         return total_weight(weights, counted), True
     if reduction in (WEIGHTS, COUNTED) and (is_weighted or has_ignored):
-        return total_weight(np.ones(rows), counted), True
+        values = np.empty(rows)
+        for row in range(rows):
+            values[row] = 1.0 if counted[row] else 0.0
+        return total(values), True
     return load_double(facts + DENOMINATOR) if reduction == NUMBER else np.float64(rows), False
 
 
 @njit(**FLAGS)
 def scales_of(weights, counted, reduction, denominator, is_wide):
     """The factor of each row's gradient."""
-    scales = np.zeros_like(weights)
+    scales = np.empty(len(weights), weights.dtype)
     for row in range(len(weights)):
-        if counted[row]:
+        if not counted[row]:
+            scales[row] = 0.0
+        elif reduction < WEIGHTS:
             scales[row] = weights[row]
-            if reduction >= WEIGHTS and is_wide:
-                scales[row] = np.float64(weights[row]) / denominator
-            elif reduction >= WEIGHTS:
-                scales[row] = weights[row] / weights.dtype.type(denominator)
+        elif is_wide:
+            scales[row] = np.float64(weights[row]) / denominator
+        else:
+            scales[row] = weights[row] / weights.dtype.type(denominator)
     return scales
 
 
@@ -164,7 +169,9 @@ def function_of(method: str, dtype: str) -> Callable[..., int]:
         x = array_at(address_of(logits), (rows, classes), memory)
         targets = labels_at(address_of(labels), load_int64(facts + LABEL_BYTES), rows)
         # what is said of the rows
-        weights, counted = np.ones(rows, wide), np.ones(rows, np.bool_)
+        weights, counted = np.empty(rows, wide), np.empty(rows, np.bool_)
+        for row in range(rows):
+            weights[row], counted[row] = 1.0, True
         is_weighted = address_of(sample_weight) != 0 or address_of(class_weight) != 0
         has_ignored = load_int64(facts + IGNORED) > 0
         if address_of(sample_weight) != 0:
@@ -192,15 +199,20 @@ def function_of(method: str, dtype: str) -> Callable[..., int]:
         if address_of(losses) == 0:
             return SERVED
         # weighted and reduced
+        results = array_at(address_of(losses), rows if reduction == NONE else 1, wide)
+        terms, is_empty = np.empty(rows), True
         for row in range(rows):
-            values[row] = values[row] * weights[row] if counted[row] else wide(0.0)
+            value = values[row] * weights[row] if counted[row] else wide(0.0)
+            terms[row] = value
+            is_empty &= not counted[row]
+            if reduction == NONE:
+                results[row] = value
         if reduction == NONE:
-            array_at(address_of(losses), rows, wide)[:] = values
             return SERVED
-        value = total(values.astype(np.float64))
+        value = total(terms)
         if reduction >= WEIGHTS:
-            value = value / denominator if np.any(counted) else load_double(facts + EMPTY)
-        array_at(address_of(losses), 1, wide)[0] = value
+            value = load_double(facts + EMPTY) if is_empty else value / denominator
+        results[0] = value
         return SERVED
 
     return named_for(target, whole_call)

@@ -18,7 +18,7 @@ from ...numerics.reduction import Mean, Reducer
 from ...numerics.targets import NO_ROWS
 from ..calls import Array, Call, one_nan
 from ..edge_cases import odd_neighbours
-from ..kernel_under_test import LOSSES, KernelUnderTest, Promise
+from ..kernel_under_test import KernelUnderTest, Promise
 from ..reports import Failure, NotRun, Outcome
 
 SHAPES = ((8, 100), (1, 64), (7, 3), (33, 65), (0, 5), (13, 1), (2, 700))
@@ -26,6 +26,7 @@ REDUCTIONS = ("none", "mean", "sum", Mean("counted", empty=0.5), Mean("all"), Me
 IGNORED = (None, (-100,), (1, -100, 2**40))
 SMOOTHINGS = (0.0, 0.1, 1.0)
 LABELS = ("int64", "int32")
+LOSS = Route("sparse_cross_entropy", "sparse", "loss")
 
 
 class Arguments(NamedTuple):
@@ -84,6 +85,7 @@ def whole_calls(kernel: KernelUnderTest) -> Iterator[Outcome]:
         call, weights = call_of(kernel, method, options, weighting, next(labels), *next(shapes))
         if call is not None:
             yield from outcomes_of(call, expected(kernel, call, weights))
+    yield from of_sums(kernel)
     for reduction in ("none", "mean") if "loss_and_gradient" in methods else ():
         yield from of_cotangents(kernel, Options(reduction=reduction))
 
@@ -96,16 +98,12 @@ def call_of(
     case = odd_neighbours(kernel.dtype, rows, classes) if by_row else kernel.ordinary_case(rows, classes)
     x, labels = np.array(case.logits), rng.integers(0, classes, rows).astype(labels_dtype)
     sample, class_weight = WEIGHTINGS[weighting](rng, rows, classes)
-    if weighting == "cancelling":  # equal losses, whose weighted sum shows in which order it was taken
-        x[...], labels[...] = x[:1], labels[:1]
-    else:  # one row is ignored, by its label or by its weight, or bad
-        labels[2:3] = -100
-        if sample is not None and options.ignore_index is None:
-            sample[2:3] = 0
+    labels[2:3] = -100  # one row is ignored, by its label or by its weight, or bad
+    if sample is not None and options.ignore_index is None:
+        sample[2:3] = 0
     wide = np.float64 if kernel.dtype == "float64" else np.float32
     weights = weights_of(sample, None if class_weight is None else class_weight.astype(wide))
-    route = Route(LOSSES["sparse"].__name__, "sparse", method)
-    problem = problem_of(settings.current(), route, x, labels, options, weights)
+    problem = problem_of(settings.current(), replace(LOSS, method=method), x, labels, options, weights)
     function = kernel.bench.kernel.whole_call(problem)
     call = WholeCall(function, problem, Arguments(x, labels, weights.sample, weights.classes))
     return (None if function is None else call), weights
@@ -119,11 +117,6 @@ def sample_weights(rng: np.random.Generator, rows: int, dtype: str) -> Array:
     return weights > 0.5 if dtype == "bool" else weights.astype(dtype)
 
 
-def cancelling_weights(rng: np.random.Generator, rows: int) -> Array:
-    """Ones, and large numbers that cancel."""
-    return rng.permutation(np.resize([2.0**60, -(2.0**60), 1.0, 1.0], rows))
-
-
 def class_weights(rng: np.random.Generator, classes: int) -> Array:
     """Class weights of which a third is 0."""
     return np.where(np.arange(classes) % 3 == 1, 0.0, rng.random(classes))
@@ -134,7 +127,6 @@ WEIGHTINGS: dict[str, Callable[[np.random.Generator, int, int], tuple[Array | No
     "float32": lambda rng, rows, classes: (sample_weights(rng, rows, "float32"), None),
     "float64": lambda rng, rows, classes: (sample_weights(rng, rows, "float64"), None),
     "bool": lambda rng, rows, classes: (sample_weights(rng, rows, "bool"), None),
-    "cancelling": lambda rng, rows, classes: (cancelling_weights(rng, rows), None),
     "zeros": lambda rng, rows, classes: (np.zeros(rows), None),
     "classes": lambda rng, rows, classes: (None, class_weights(rng, classes)),
     "both": lambda rng, rows, classes: (sample_weights(rng, rows, "float32"), class_weights(rng, classes)),
@@ -168,6 +160,21 @@ def outcomes_of(call: WholeCall, right: tuple[Array, ...] | None) -> Iterator[Ou
         yield None if same else Failure(where, f"gives {answer[0]!r}, and in many steps {right[0]!r}")
     after = [None if array is None else array.tobytes() for array in call.arguments]
     yield None if before == after else Failure(str(call), "an input was written to")
+
+
+def of_sums(kernel: KernelUnderTest) -> Iterator[Outcome]:
+    """The outcomes of sums of equal losses whose weights cancel, so that it shows in which order they are taken."""
+    for rows in (*range(2, 18), 33, 100):
+        case, rng = kernel.ordinary_case(rows, 5), np.random.default_rng(rows)
+        x, labels = np.repeat(case.logits[:1], rows, axis=0), np.zeros(rows, np.int64)
+        cancelling = np.resize([2.0**60, -(2.0**60), 1.0, 3.0], rows // 4 * 4)
+        sample = rng.permutation(np.append(cancelling, np.ones(rows % 4)))
+        weights = weights_of(sample)
+        problem = problem_of(settings.current(), LOSS, x, labels, Options(reduction="sum"), weights)
+        function = kernel.bench.kernel.whole_call(problem)
+        if function is not None:
+            call = WholeCall(function, problem, Arguments(x, labels, sample))
+            yield from outcomes_of(call, expected(kernel, call, weights))
 
 
 def of_cotangents(kernel: KernelUnderTest, options: Options) -> Iterator[Outcome]:
