@@ -864,3 +864,106 @@ for label in (0, 1, 2, 3):
     assert torch.allclose(*slopes, equal_nan=True), slopes
 """
     )
+
+
+# -------------------- the gradient made in the forward pass
+
+
+HELD = {"reduction": "mean", "ignore_index": 1}
+
+
+@pytest.fixture
+def in_forward():
+    with xent.using(gradient_in_forward=True):
+        yield
+
+
+@pytest.mark.parametrize("function", [sparse, dense], ids=["sparse", "dense"])
+@pytest.mark.parametrize("reduction", ["sum", "mean", xent.Mean("all"), "none"], ids=str)
+def test_a_gradient_made_in_the_forward_pass_is_that_of_value_and_grad(in_forward, rng, function, reduction):
+    logits = leaf(rng.standard_normal((7, 123)), torch.float32)
+    targets = torch.tensor(rng.integers(0, 123, 7) if function is sparse else rng.random((7, 123)))
+    loss = function(logits, targets, reduction=reduction)
+    value, expected = xent.value_and_grad(function)(logits, targets, reduction=reduction)
+    slope = gradient(loss, logits)
+
+    assert same_bits(to_numpy(loss), value) and same_bits(slope, expected)
+
+
+def test_it_is_held_from_the_forward_pass_on_and_the_predictions_are_read_once():
+    logits, labels = torch.zeros((7, 5), requires_grad=True), torch.zeros(7, dtype=torch.int64)
+    xent.register(toy_kernels.Plugin(toy_kernels.spec()), "toy")
+    before = toy_kernels.loopback.calls
+    try:
+        with xent.using(kernel="loopback", gradient_in_forward=True):
+            loss = sparse(logits, labels, reduction="mean")
+        forwards = toy_kernels.loopback.calls - before
+        slope = gradient(loss, logits)
+    finally:
+        xent.unregister("toy")
+
+    assert forwards == 2 and toy_kernels.loopback.calls == before + 2  # the fold and the gradient, in one block
+    assert torch.allclose(slope.sum(), torch.zeros(()))
+
+
+def test_a_cotangent_multiplies_a_held_gradient(in_forward, x):
+    loss = sparse(x, LABELS, **HELD)
+    expected = gradient(loss, x, retain_graph=True)
+
+    assert torch.allclose(torch.autograd.grad(loss, x, torch.tensor(3.0).double(), retain_graph=True)[0], 3 * expected)
+    assert torch.allclose(torch.autograd.grad(loss, x, torch.tensor(2.0).double())[0], 2 * expected)
+
+
+def test_a_held_gradient_serves_several_backward_passes_whatever_is_done_with_the_first(in_forward, x):
+    loss = sparse(x, LABELS, **HELD)
+    first = gradient(loss, x, retain_graph=True)
+    expected = first.clone()
+    first.mul_(7)
+    loss.backward(retain_graph=True)
+    x.grad.add_(1)
+    x.grad = None
+    loss.backward()
+
+    assert torch.equal(x.grad, expected)
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+def test_second_derivatives_are_right_beside_a_held_gradient(in_forward, x):
+    assert torch.autograd.gradgradcheck(lambda x: sparse(x, LABELS, **HELD), x)
+    slope = gradient(sparse(x, LABELS, **HELD), x, create_graph=True)
+
+    assert torch.allclose(slope, gradient(sparse(x, LABELS, **HELD), x))
+
+
+def test_a_change_of_the_predictions_is_noticed_beside_a_held_gradient(in_forward):
+    logits = torch.zeros((1, 3), requires_grad=True)
+    held = logits * 1
+    loss = sparse(held, torch.tensor([0]), reduction="mean")
+    held += 1
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradient(loss, logits)
+
+
+def test_a_held_gradient_times_zero_is_zero_though_a_row_holds_nan(in_forward):
+    for keep in (True, False):
+        logits = leaf([[0.0, nan, 1.0]])
+        loss = sparse(logits, torch.tensor([0]), reduction="sum")
+
+        assert (
+            torch.autograd.grad(loss, logits, torch.zeros((), dtype=torch.float64), retain_graph=keep)[0] == 0
+        ).all()
+
+
+def test_the_flag_for_the_forward_pass_is_a_bool():
+    with pytest.raises(TypeError, match="using: `gradient_in_forward` must be True or False, got 1"):
+        xent.using(gradient_in_forward=1)
+
+
+def test_a_tensor_kept_of_a_transform_that_has_ended_is_a_tensor():
+    kept = []
+    func.grad(lambda x: kept.append(x) or x.sum())(torch.ones(5, 3, dtype=torch.float64))
+    loss = sparse(kept[0], LABELS, reduction="mean")
+
+    assert torch.allclose(loss, torch.tensor(math.log(3), dtype=torch.float64))

@@ -77,6 +77,8 @@ class Problem:
     validate : "auto", "always" or "never"
     threads : int
         How many threads a kernel may use.
+    gradient_in_forward : bool
+        Whether a loss that torch differentiates makes its gradient in the forward pass.
     views : tuple of str
         Libraries that can read the same memory without a copy; for a chunked array the library of its chunks.
     sample_weight_dtype : str
@@ -100,6 +102,7 @@ class Problem:
     differentiated: bool = False
     validate: str = "auto"
     threads: int = 1
+    gradient_in_forward: bool = False
     views: tuple[str, ...] = ()
     sample_weight_dtype: str = ""
     is_plain: bool = False

@@ -175,6 +175,7 @@ def problem_of(
         differentiated=any(getattr(value, "requires_grad", False) for value in (predictions, targets, *weights)),
         validate=state.settings.validate,
         threads=state.settings.threads or settings.affinity(),
+        gradient_in_forward=state.settings.gradient_in_forward,
         views=tuple(view for view in arrays.views(predictions) if view == "numpy" or not in_graph),
         sample_weight_dtype="" if weights.sample is None else arrays.dtype_name(weights.sample.dtype),
         is_plain=is_plain and predictions.ndim == 2 and options._replace(reduction="none") in PLAIN,

@@ -49,6 +49,7 @@ class Settings:
     kernel: str | None = None
     threads: int | None = None
     validate: str = "auto"
+    gradient_in_forward: bool = False
 
 
 @dataclass(slots=True)
@@ -172,6 +173,9 @@ class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
     validate : "auto", "always" or "never", optional
         Whether labels outside ``[0, C)`` raise: on the host and in Dask tasks (auto), everywhere, at the price of a
         synchronisation (always), or never: then the row's loss and gradient are NaN.
+    gradient_in_forward : bool, optional
+        Whether a loss of torch's that is reduced to one number makes its gradient in the forward pass: the predictions
+        are read once, and an array of their size is held until the backward pass. Not in compiled graphs.
     trace : bool, optional
         Whether the context yields a list that collects the :class:`Decision` of every call inside.
 
@@ -179,6 +183,8 @@ class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
     ------
     ValueError
         If ``threads`` is not a positive integer, or ``validate`` is unknown.
+    TypeError
+        If ``gradient_in_forward`` is neither True nor False.
 
     Examples
     --------
@@ -197,6 +203,7 @@ class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
         kernel: str | None = None,
         threads: int | None = None,
         validate: Validate | None = None,
+        gradient_in_forward: bool | None = None,
         trace: bool = False,
     ) -> None:
         if validate is not None:
@@ -209,6 +216,9 @@ class using(contextlib.ContextDecorator):  # lower case: it reads as a keyword
             "kernel": checks.name("using", "kernel", kernel),
             "threads": None if threads is None else int(threads),
             "validate": validate,
+            "gradient_in_forward": None
+            if gradient_in_forward is None
+            else checks.flag("using", "gradient_in_forward", gradient_in_forward),
         }
         self.trace = trace
         self.tokens: list[contextvars.Token[State | None]] = []

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from ... import arrays, checks
 from ...arrays import Array
 from ...contract.plan import Plan
-from ...contract.problem import Problem, Weights
+from ...contract.problem import NO_WEIGHTS, Problem, Weights
 from ...numerics import fold
 from ...numerics.fold import Partial
 from ...numerics.reduction import Reducer
@@ -31,6 +31,7 @@ from ..generic.blocks import KernelCall
 from ..generic.traced import Pieces
 from . import autograd, forward
 from .autograd import xp
+from .small_calls import small_calls_of
 from .views import VIEWS, HostView, Unreadable, inner_plan, is_readable
 
 CONSTANT = frozenset({"loss_and_gradient", "partial"})
@@ -41,6 +42,10 @@ is_tracing = getattr(torch._C, "_get_tracing_state", torch.jit.is_tracing)
 number_of_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 number_of_function_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
 number_before_dispatch = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", lambda: 0)
+
+is_unwrapped = getattr(torch._C._functorch, "is_dead_tensor_wrapper", lambda tensor: True)
+is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+"""Whether the backward pass at work leaves the graph for another one."""
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
@@ -103,6 +108,11 @@ def tensor_of_weights(weights: Any, dtype: Any, device: Any) -> Any:
 
 def plain(plan: Plan, predictions: Array, targets: Array | None, weights: Weights, out: Array | None = None) -> Any:
     """The result of one call as plain numbers."""
+    small = plan.prepare(small_calls_of)
+    if small is not None and out is None:
+        value = small.loss(predictions, targets, weights)
+        if value is not None:
+            return value
     kernel_plan = inner_plan(plan, predictions)
     run = generic.run if kernel_plan is plan else kernel_plan.run
     return VIEWS[kernel_plan.problem.array].call(run, kernel_plan, predictions, targets, weights, out)
@@ -133,7 +143,9 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
                 kernel_call_of(kernel_plan, view, predictions, targets, weights)  # raises if a label is bad
         return traced(problem, predictions, targets, weights)
     if not needs_weights:
-        return KernelLoss.apply(predictions, targets, plan, weights)
+        # subtle: a tensor that was kept of a transform that has ended is unwrapped by the ordinary way
+        apply = KernelLoss.apply if is_unwrapped(predictions) or is_unwrapped(targets) else apply_at_once
+        return apply(predictions, targets, plan, weights)
     return weighted_by_torch(plan, predictions, targets, weights)
 
 
@@ -163,28 +175,57 @@ def kernel_call_of(
 
 
 class KernelLoss(torch.autograd.Function):
-    """The loss by the plan's kernel, block by block, and its gradient by the same kernel."""
+    """The loss by the plan's kernel, block by block, and its gradient by the same kernel.
+
+    Between the passes it keeps the arguments, and of a call that is not small the fold's numbers of each row; the
+    gradient itself where the user asks for it (``using(gradient_in_forward=True)``) and one number multiplies it.
+    """
 
     @staticmethod
     def forward(ctx: Any, predictions: Array, targets: Array, plan: Plan, weights: Weights) -> Array:
+        ctx.plan, ctx.weights = plan, weights
+        problem, small = plan.problem, plan.prepare(small_calls_of)
+        if problem.gradient_in_forward and problem.options.reduction != "none" and ctx.needs_input_grad[0]:
+            both = small and small.loss_and_gradient(predictions, targets, weights)
+            value, gradient = both or loss_and_gradient(plan, predictions, targets, weights)
+            ctx.keeps = "gradient"
+            ctx.save_for_backward(predictions, targets, gradient)
+            return value
+        value = small and small.loss(predictions, targets, weights)
+        if value is not None:
+            ctx.keeps = "arguments"
+            # subtle: the backward pass reads the weights again, and torch says if they have changed
+            tensors = () if weights is NO_WEIGHTS else [one for one in weights if isinstance(one, torch.Tensor)]
+            ctx.save_for_backward(predictions, targets, *tensors)
+            return value
         kernel_plan = inner_plan(plan, predictions)
         view = VIEWS[kernel_plan.problem.array]
         with arrays.without_fp_warnings(), view.on_stream(predictions):
             call, rows = kernel_call_of(kernel_plan, view, predictions, targets, weights)
-            loss, partial = blocks.loss_and_partial(call) if plan.problem.uses_fold else (blocks.loss(call), ())
+            has_fields = problem.uses_fold and "gradient" in call.methods
+            loss, partial = blocks.loss_and_partial(call) if has_fields else (blocks.loss(call), ())
             value = view.wrap(generic.reduced(call, loss, rows))
-            scale = view.wrap(Reducer(plan.problem.options.reduction).scale(call.xp, rows, loss))
+            scale = view.wrap(Reducer(problem.options.reduction).scale(call.xp, rows, loss))
             fields = [view.wrap(field) for field in partial]
-        ctx.plan, ctx.weights = plan, weights
+        ctx.keeps = "rows"
         ctx.save_for_backward(predictions, targets, scale, *fields)
         return value
 
     @staticmethod
     def backward(ctx: Any, cotangent: Array) -> tuple[Array | None, ...]:
-        predictions, targets, scale, *fields = ctx.saved_tensors
-        scale = scale * torch.reshape(cotangent, (-1,))
-        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_readable(scale):
+        predictions, targets, *kept = ctx.saved_tensors
+        if torch.is_grad_enabled() or ctx.needs_input_grad[1] or is_watched() or not is_readable(cotangent):
             return (*traced_gradients(ctx, cotangent), None, None)
+        if ctx.keeps == "gradient":
+            return times_cotangent(kept[0], cotangent), None, None, None
+        if ctx.keeps == "arguments":
+            small = ctx.plan.prepare(small_calls_of)
+            gradient = small.gradient(predictions, targets, ctx.weights, cotangent)
+            if gradient is None:
+                _, gradient = loss_and_gradient(ctx.plan, predictions, targets, ctx.weights, cotangent)
+            return gradient, None, None, None
+        scale, *fields = kept
+        scale = scale * torch.reshape(cotangent, (-1,))
         kernel_plan = inner_plan(ctx.plan, predictions)
         view = VIEWS[kernel_plan.problem.array]
         with arrays.without_fp_warnings(), view.on_stream(predictions):
@@ -195,6 +236,37 @@ class KernelLoss(torch.autograd.Function):
             else:
                 gradient = blocks.loss_and_gradient(call, scale)[1]
             return view.wrap(gradient), None, None, None
+
+
+apply_at_once = super(torch.autograd.Function, KernelLoss).apply
+"""``KernelLoss.apply`` without its look for transforms, which takes as long as a small loss; ``run`` has looked."""
+
+
+def loss_and_gradient(
+    plan: Plan, predictions: Array, targets: Array, weights: Weights, cotangent: Array | None = None
+) -> tuple[Array, Array]:
+    """The loss and its gradient, times the cotangent of the loss if there is one, in one read of the predictions."""
+    kernel_plan = inner_plan(plan, predictions)
+    view = VIEWS[kernel_plan.problem.array]
+    with arrays.without_fp_warnings(), view.on_stream(predictions):
+        call, rows = kernel_call_of(kernel_plan, view, predictions, targets, weights)
+        scale = generic.scale_of_rows(call, rows)
+        if cotangent is not None:
+            scale = scale * view.see(torch.reshape(cotangent, (-1,)))
+        loss, gradient = blocks.loss_and_gradient(call, scale)
+        return view.wrap(generic.reduced(call, loss, rows)), view.wrap(gradient)
+
+
+def times_cotangent(gradient: Array, cotangent: Array) -> Array:
+    """A kept gradient times a number, 0 if that is 0: in its own memory where no other backward pass will need it."""
+    if cotangent.device.type != "cpu":
+        return torch.where(cotangent == 0, 0.0, gradient * cotangent)
+    number = cotangent.item()
+    if is_kept():
+        return gradient * cotangent if number else torch.zeros_like(gradient)
+    if number == 0:
+        return gradient.zero_()
+    return gradient if number == 1 else gradient.mul_(cotangent)
 
 
 class BinaryLoss(torch.autograd.Function):
