@@ -30,7 +30,7 @@ class SmallCalls(NamedTuple):
     of_both: Callable[..., int] | None
 
     def addresses(self, predictions: Array, targets: Array, weights: Weights) -> tuple[Any, ...] | None:
-        """The first arguments of a whole call, and what keeps their memory; None if they do not lie as it needs them."""
+        """What keeps memory, and the first arguments of a whole call; None if the tensors do not lie as it needs."""
         if type(predictions) not in TYPES or type(targets) not in TYPES:
             return None
         rows = targets.numel()
