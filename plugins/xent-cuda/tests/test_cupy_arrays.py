@@ -233,30 +233,28 @@ def test_every_method_takes_arrays_of_cupy_and_returns_them(twin, rng):
 
 
 @pytest.mark.parametrize("classes", [10, 200, 5001])
-def test_a_gradient_is_written_over_the_logits_where_they_are_donated_and_nowhere_else(twin, rng, classes):
+def test_a_gradient_is_written_over_the_logits_where_they_are_out(twin, rng, classes):
     logits, labels = example(rng, classes=classes)
     arguments = host.put(labels), 1.0, 0.0, host.put(np.ones(9, np.float32))
     loss, apart = kernels.sparse.loss_and_gradient(host.put(logits), *arguments, threads=1)
     x = host.put(logits)
-    donated, gradient = kernels.sparse.loss_and_gradient(x, *arguments, threads=1, donate=True)
+    again, gradient = kernels.sparse.loss_and_gradient(x, *arguments, threads=1, out=x.view())
 
-    assert gradient is x
+    assert gradient.data.ptr == x.data.ptr
     assert host.seen(x).tobytes() == host.seen(apart).tobytes()
-    assert host.seen(donated).tobytes() == host.seen(loss).tobytes()
+    assert host.seen(again).tobytes() == host.seen(loss).tobytes()
 
 
 def test_a_gradient_is_not_written_over_the_logits_by_mistake(twin, rng):
     logits, labels = example(rng)
     x, arguments = host.put(logits), (host.put(labels), 1.0, 0.0, host.put(np.ones(9, np.float32)))
-    for out in (x, x[::-1]):
-        with pytest.raises(ValueError, match=r"`out` must not share memory with `logits`\. Pass donate=True"):
-            kernels.sparse.loss_and_gradient(x, *arguments, threads=1, out=out)
-    for what in ({"out": x.T[:9, :9]}, {"donate": True}, {}):
-        wide, shares = cupy.broadcast_to(x[:1], (9, 33)), arguments[-1] if what else arguments[-1][:1]
+    with pytest.raises(ValueError, match="`out` must share no memory with `logits`, or be the logits themselves"):
+        kernels.sparse.loss_and_gradient(x, *arguments, threads=1, out=x[::-1])
+    wide = cupy.broadcast_to(x[:1], (9, 33))
+    for what in ({"out": x.T[:9, :9]}, {"out": wide}, {}):
+        shares = arguments[-1] if what else arguments[-1][:1]
         with pytest.raises(ValueError, match=r"memory of its own for every row|must have shape \(9"):
             kernels.sparse.loss_and_gradient(wide, *arguments[:-1], shares, threads=1, **what)
-    with pytest.raises(ValueError, match="`out` must not be given beside donate=True"):
-        kernels.sparse.loss_and_gradient(x, *arguments, threads=1, out=x, donate=True)
 
     assert host.seen(x).tobytes() == logits.tobytes()
 

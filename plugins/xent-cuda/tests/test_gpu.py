@@ -208,13 +208,13 @@ def test_runs_give_the_same_bits(rng):
 
 
 @pytest.mark.parametrize("classes", [10, 1000, 32000, 128256])
-def test_donated_logits_become_the_gradient(rng, classes):
+def test_logits_are_overwritten_where_they_are_out(rng, classes):
     logits, labels, _, scale = (cupy.asarray(array) for array in example(rng, np.float32, 40, classes))
     apart = kernels.sparse.loss_and_gradient(logits, labels, 1.0, 0.0, scale, threads=1)
-    donated = logits.copy()
-    found = kernels.sparse.loss_and_gradient(donated, labels, 1.0, 0.0, scale, threads=1, donate=True)
+    over = logits.copy()
+    found = kernels.sparse.loss_and_gradient(over, labels, 1.0, 0.0, scale, threads=1, out=over)
 
-    assert found[1] is donated
+    assert found[1] is over
     assert all((a == b).all() for a, b in zip(found, apart, strict=True))
 
 

@@ -51,6 +51,7 @@ ELSEWHERE = {
     "deterministic": "the same bits under every schedule, below: each schedule runs the same way each time (2 s)",
     "many_rows": "the battery, below: blocks that take further rows (8 s)",
     "many_elements": "test_gpu.py: 2**31 logits take the twin a quarter of an hour",
+    "in_place": "the battery, below",
     "extra_memory": "test_gpu.py (65 s)",
 }
 """Promises that are not looked at on the twin, and where they are; what they would take of each dtype."""

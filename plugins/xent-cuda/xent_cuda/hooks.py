@@ -54,6 +54,7 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
             dtypes=DTYPES,
             methods=methods,
             contiguous=True,
+            in_place=True,
             priority=100,
             check=check,
             guard=guard,

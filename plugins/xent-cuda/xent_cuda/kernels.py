@@ -40,6 +40,8 @@ class CudaCall:
     task: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(1, TASK))
     bound: list[Array] = field(default_factory=list)
     """The arrays that the task points to: alive until it is launched."""
+    is_in_place: bool = False
+    """Whether the gradient is written over the logits."""
 
     def __post_init__(self) -> None:
         self.wide = np.dtype(np.float64 if self.logits.dtype.name == "float64" else np.float32)
@@ -88,22 +90,14 @@ class CudaCall:
             scale = self.gpu.contiguous(scale, self.wide)
         self.bind("scale", scale, "scale_stride")
 
-    def bind_gradient(self, out: Array | None, donate: bool) -> tuple[Array, Array]:
+    def bind_gradient(self, out: Array | None) -> tuple[Array, Array]:
         """The array to return, and the one that the kernel fills: a new one if its layout or dtype does not fit."""
-        if donate:
-            if out is not None:
-                raise ValueError(
-                    "xent-cuda: `out` must not be given beside donate=True: donated logits are the output."
-                )
-            if not self.is_original:
-                raise ValueError("xent-cuda: donated logits must have their classes side by side in memory.")
-            out = self.logits
-        elif out is not None and tuple(out.shape) != tuple(self.logits.shape):
+        if out is not None and tuple(out.shape) != tuple(self.logits.shape):
             raise ValueError(f"xent-cuda: `out` must have shape {self.logits.shape}, got {tuple(out.shape)}.")
-        elif out is not None and overlap(self.gpu, out, self.original_logits):
-            raise ValueError(
-                "xent-cuda: `out` must not share memory with `logits`. Pass donate=True to write over them."
-            )
+        if out is not None and overlap(self.gpu, out, self.original_logits):
+            if not is_same(self.gpu, out, self.original_logits):
+                raise ValueError("xent-cuda: `out` must share no memory with `logits`, or be the logits themselves.")
+            self.is_in_place = self.is_original
         if out is None:
             out = self.gpu.empty(self.logits.shape, self.logits.dtype, self.logits)
         if self.rows > 1 and self.classes and abs(row_stride(out)) < self.classes and has_contiguous_rows(out):
@@ -119,12 +113,18 @@ class CudaCall:
             with self.gpu.on(out):
                 out[...] = filled
 
-    def run(self, method: str, *, is_in_place: bool = False) -> None:
+    def run(self, method: str) -> None:
         """Launches the kernels of a method."""
         strides = [int(self.task[name][0]) for name in ("logits_stride", "gradient_stride")]
         is_packed = strides[0] == self.classes and (not self.task["gradient"][0] or strides[1] == self.classes)
         shape = Shape(
-            self.rows, self.classes, self.logits.dtype.name, self.kind, method, is_packed or self.rows == 1, is_in_place
+            self.rows,
+            self.classes,
+            self.logits.dtype.name,
+            self.kind,
+            method,
+            is_packed or self.rows == 1,
+            self.is_in_place,
         )
         planned = plan(shape, self.gpu.properties(self.logits), self.variant)
         self.task["parts"], self.task["cached"] = planned.parts, planned.cached
@@ -148,6 +148,12 @@ def overlap(gpu: Any, a: Array, b: Array) -> bool:
     """Whether two arrays may share memory."""
     (first, last), (begin, end) = bounds(gpu, a), bounds(gpu, b)
     return a.size > 0 and b.size > 0 and first < end and begin < last
+
+
+def is_same(gpu: Any, a: Array, b: Array) -> bool:
+    """Whether two arrays of one shape have each element at the same place."""
+    steps = [(m, n) for m, n, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
+    return a.dtype == b.dtype and gpu.address(a) == gpu.address(b) and all(m == n for m, n in steps)
 
 
 class CudaKernel:
@@ -182,28 +188,26 @@ class CudaKernel:
         call.copy_back(loss, out)
         return out
 
-    def gradient(
-        self, logits: Array, *arguments: Any, threads: int, out: Array | None = None, donate: bool = False
-    ) -> Array:
+    def gradient(self, logits: Array, *arguments: Any, threads: int, out: Array | None = None) -> Array:
         *targets, partial, scale = arguments
         call = self.call(logits, *targets)
         for name, values in zip(("max", "rest", "gap", "mass"), partial, strict=True):
             call.bind_rows(name, values)
         call.bind_scale(scale)
-        out, filled = call.bind_gradient(out, donate)
-        call.run("gradient", is_in_place=donate)
+        out, filled = call.bind_gradient(out)
+        call.run("gradient")
         call.copy_back(filled, out)
         return out
 
     def loss_and_gradient(
-        self, logits: Array, *arguments: Any, threads: int, out: Array | None = None, donate: bool = False
+        self, logits: Array, *arguments: Any, threads: int, out: Array | None = None
     ) -> tuple[Array, Array]:
         *targets, scale = arguments
         call = self.call(logits, *targets)
         call.bind_scale(scale)
         (loss,) = call.bind_results("loss")
-        out, filled = call.bind_gradient(out, donate)
-        call.run("loss_and_gradient", is_in_place=donate)
+        out, filled = call.bind_gradient(out)
+        call.run("loss_and_gradient")
         call.copy_back(filled, out)
         return loss, out
 

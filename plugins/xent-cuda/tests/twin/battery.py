@@ -298,9 +298,9 @@ class Battery:
         targets = [memory.asarray(part) if isinstance(part, np.ndarray) else part for part in arguments]
         with mock.patch.object(plan, "PART_BYTES", trial.part_bytes):
             if call.method == "gradient":
-                gradient = kernel.gradient(logits, *targets, answer.partial, scale, threads=1, donate=True)
+                gradient = kernel.gradient(logits, *targets, answer.partial, scale, threads=1, out=logits)
             else:
-                loss, gradient = kernel.loss_and_gradient(logits, *targets, scale, threads=1, donate=True)
+                loss, gradient = kernel.loss_and_gradient(logits, *targets, scale, threads=1, out=logits)
         if gradient is not logits:
             yield "the gradient in place is returned in another array"
         if Answer(loss=loss, gradient=gradient).bits() != Answer(loss=answer.loss, gradient=answer.gradient).bits():

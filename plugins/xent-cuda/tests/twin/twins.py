@@ -27,6 +27,7 @@ def spec(op: str, dtype: str) -> xent.KernelSpec:
         load=f"twins:{op}",
         dtypes=frozenset({dtype}),
         methods=METHODS | ({"statistics"} if op == "sparse" else set()),
+        in_place=True,
         priority=1000,
     )
 
