@@ -9,7 +9,7 @@ import pytest
 import xent
 from xent.backends.numpy import recycling
 
-SIZE = 64 * 100 * 4
+SIZE = 300 * 100 * 4  # too large for a small call, which makes its gradient in one step
 both = xent.value_and_grad(xent.sparse_cross_entropy)
 
 
@@ -25,7 +25,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def arrays(rng):
-    return rng.standard_normal((64, 100)).astype(np.float32), rng.integers(0, 100, 64)
+    return rng.standard_normal((300, 100)).astype(np.float32), rng.integers(0, 100, 300)
 
 
 def address(array):
@@ -39,7 +39,7 @@ def test_memory_is_used_again_once_its_array_is_gone(arrays):
     again = both(*arrays)[1]
 
     assert address(again) == place and np.array_equal(again, expected) and again.flags.writeable
-    assert again.shape == (64, 100) and again.dtype == np.float32 and again.flags.c_contiguous
+    assert again.shape == (300, 100) and again.dtype == np.float32 and again.flags.c_contiguous
 
 
 VIEWS = {
@@ -72,10 +72,10 @@ def test_memory_is_not_used_while_there_is_a_view_of_it(arrays, view):
 def test_no_more_is_kept_than_is_said_and_the_last_longest(arrays, monkeypatch):
     x, y = arrays
     monkeypatch.setenv("XENT_RECYCLE_BYTES", str(2 * SIZE))
-    for rows in (64, 32, 48):
+    for rows in (300, 170, 200):
         both(x[:rows], y[:rows])
 
-    assert list(recycling.kept) == [SIZE // 2, SIZE // 4 * 3]
+    assert list(recycling.kept) == [170 * 400, 200 * 400]
 
 
 @pytest.mark.parametrize("text", ["0", str(SIZE - 1)])
@@ -118,18 +118,18 @@ def test_what_is_kept_is_given_up_where_there_is_no_memory_left(arrays, monkeypa
     new, failures = np.empty, iter([True, False, False])
 
     def empty(*arguments, **keywords):
-        if arguments[:1] == (SIZE // 2,) and next(failures):
+        if arguments[:1] == (200 * 400,) and next(failures):
             raise MemoryError
         return new(*arguments, **keywords)
 
     monkeypatch.setattr(np, "empty", empty)
-    gradient = both(x[:32], y[:32])[1]
+    gradient = both(x[:200], y[:200])[1]
 
-    assert gradient.shape == (32, 100) and not recycling.kept
+    assert gradient.shape == (200, 100) and not recycling.kept
 
 
 def test_threads_that_call_at_once_share_no_memory(rng):
-    x, y = rng.standard_normal((8, 64, 100)).astype(np.float32), rng.integers(0, 100, 64)
+    x, y = rng.standard_normal((8, 300, 100)).astype(np.float32), rng.integers(0, 100, 300)
     expected, wrong = [both(one, y)[1].copy() for one in x], []
 
     def work(number):
