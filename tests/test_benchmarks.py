@@ -27,6 +27,11 @@ ROWS = {
     ),
     "bench_plain_numba": ("| (8, 100) numpy, loss | ", "| (1024, 1000) numpy, loss | "),
     "bench_memory": ("| xent | ", "| xent, XENT_RECYCLE_BYTES=0 | ", "| xent, out= the logits | ", "| numpy.copyto | "),
+    "bench_torch": (
+        "| F.cross_entropy, compiled, backward | ",
+        "| xent, compiled, generic | ",
+        "| xent, gradient_in_forward, backward | ",
+    ),
     "bench_import": ("| `import xent` | ", "| optional libraries loaded by any of them | 0 | 0.000"),
     "bench_evaluate_numba": (
         "| xent.evaluate of .npy | 2 | ",
@@ -42,7 +47,7 @@ def page(name: str) -> str:
     """What a benchmark prints on tiny sizes."""
     paths = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=300)
 
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -57,7 +62,9 @@ def kept() -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (BENCHMARKS / "results").glob("*")}
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "bench_torch" else name for name in ROWS]
+)
 def test_a_benchmark_runs_has_its_rows_and_keeps_no_trial(name):
     before = kept()
     found = page(name)
