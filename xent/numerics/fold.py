@@ -142,17 +142,23 @@ def partial_sparse(xp: Any, logits: Array, labels: Array, on: float = 1.0, off: 
     block = shifted_block(xp, logits)
     at_label, inside = gather(xp, block.gap, labels)
     mass = xp.astype(inside, block.max.dtype)
-    return Partial(block.max, block.sum_exp_rest, *smoothed(xp, block, xp.where(inside, at_label, 0.0), mass, on, off))
+    gap, everywhere = xp.where(inside, at_label, 0.0), None if off == 0.0 else share_of_total(xp, block.gap, off)
+    of_targets = smoothed(xp, gap, mass, everywhere, logits.shape[-1], on, off)
+    return Partial(block.max, block.sum_exp_rest, *of_targets)
 
 
-def smoothed(xp: Any, block: ShiftedBlock, gap: Array, mass: Array, on: float, off: float) -> tuple[Array, Array]:
-    """target_gap and target_sum of the two-valued target, from those of the label alone."""
-    if off == 0.0:
+def smoothed(
+    xp: Any, gap: Array, mass: Array, everywhere: Array | None, classes: int, on: float, off: float
+) -> tuple[Array, Array]:
+    """target_gap and target_sum of the two-valued target, from those of the label alone.
+
+    ``everywhere`` is off · Σ (m − x_j) over the classes; None if ``off`` is 0.
+    """
+    if everywhere is None:
         return (gap, mass) if on == 1.0 else (on * gap, on * mass)
-    everywhere = share_of_total(xp, block.gap, off)
     # subtle: at on = 0 the label's term is dropped, for 0 · inf is NaN
     gap = everywhere if on == 0.0 else xp.where(mass == 0, everywhere, on * gap + everywhere)
-    return gap, on * mass + off * block.logits.shape[-1]
+    return gap, on * mass + off * classes
 
 
 def partial_dense(xp: Any, logits: Array, targets: Array) -> Partial:

@@ -43,6 +43,7 @@ class Pieces(NamedTuple):
     add_classes: Callable[[Array], Array]  # (rows, classes) -> their sums (rows,)
     binary: BinaryFunctions
     fused: FusedPieces | None = None
+    loss_and_residual: Callable[..., tuple[Array, Array]] | None = None  # both from one partial, if the library can
 
     @property
     def add(self) -> Callable[[Any, Array], Array]:
@@ -198,17 +199,25 @@ def run_loss_and_gradient(call: TracedCall) -> tuple[Array, Array]:
         losses, slope = fused(call.unmasked, call.targets, scale[:, 0], call.on, call.off)
         value = reduced(call, finished_losses(call, losses))
         return call.pieces.constant(value), call.pieces.constant(call.unflatten(slope))
-    value = run_loss(call)
     if kind == "logits":
-        slope = call.pieces.residual(call.predictions, call.targets, call.on, call.off)
+        losses, slope = loss_and_residual(call.pieces, call.predictions, call.targets, call.on, call.off)
+        losses = finished_losses(call, losses)
     elif kind == "probabilities":
-        costs_nothing = (call.soft == 0) & (call.predictions == 0)
+        costs_nothing, losses = (call.soft == 0) & (call.predictions == 0), loss_of_rows(call)
         slope = -call.soft / xp.where(costs_nothing, 1.0, call.predictions)
     else:
-        slope = xp.where(xp.isnan(call.predictions), math.nan, -call.soft)
+        losses, slope = loss_of_rows(call), xp.where(xp.isnan(call.predictions), math.nan, -call.soft)
+    value = reduced(call, losses)
     slope = xp.where(scale == 0, 0.0, slope * scale)
     slope = xp.astype(call.unflatten(slope), call.original.dtype, copy=False)
     return call.pieces.constant(value), call.pieces.constant(slope)
+
+
+def loss_and_residual(pieces: Pieces, *arrays: Any) -> tuple[Array, Array]:
+    """The loss of the rows and w p − t, from what :attr:`Pieces.loss` takes."""
+    if pieces.loss_and_residual is not None:
+        return pieces.loss_and_residual(*arrays)
+    return pieces.loss(*arrays), pieces.residual(*arrays)
 
 
 def run_partial(call: TracedCall) -> Partial:

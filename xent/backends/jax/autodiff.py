@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,8 +26,9 @@ from ...numerics import binary, fold, gradient, reduction, tangents
 from ...numerics.fold import Partial
 from ..generic import traced
 from ..generic.binary import BinaryFunctions
+from . import sums
 
-# -------------------- the fold of whole rows, for which XLA needs no array of their size
+# -------------------- the fold of whole rows
 
 
 def where(condition: Array, value: Any, otherwise: Any) -> Array:
@@ -46,37 +47,13 @@ xp = SimpleNamespace(**{**vars(jnp), "where": where})
 
 @jax.custom_jvp
 def add(terms: Array) -> Array:
-    """Sums over the classes (rows, classes) to (rows,): eight terms at a time, then as a balanced tree."""
-    width = -(-terms.shape[-1] // 8)
-    padded = jnp.pad(terms, ((0, 0), (0, 8 * width - terms.shape[-1])))
-    return fold.total(jnp, jnp.sum(jnp.reshape(padded, (-1, width, 8)), axis=-1))
+    """Sums over the classes (rows, classes) to (rows,)."""
+    return sums.add(sums.blocks(terms))
 
 
 @add.defjvp
 def add_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
     return add(*primals), jnp.sum(changes[0], axis=-1)
-
-
-def shifted_block(logits: Array) -> fold.ShiftedBlock:
-    """The logits of whole rows, their maximum, the gaps and Σ exp of the rest: all that does not depend on the targets.
-
-    The classes at the maximum drop out by the sign of m − x, which is 0 there and 1 elsewhere, and are counted apart.
-    """
-    highest, largest = jnp.max(logits, axis=-1), jnp.finfo(logits.dtype).max
-    # subtle: XLA would keep what two sums share in memory; behind a barrier they share nothing, and each is one pass
-    highest, level = jax.lax.optimization_barrier((highest, jnp.clip(highest, -largest, largest)))
-    distance = level[:, None] - logits
-    rest = add(jnp.exp(-distance) * jnp.sign(distance))
-    is_infinite = highest == math.inf
-    # subtle: halved, so that the largest number lies beneath +inf. By the sign of the difference, for one under the
-    # smallest normal number is 0 here and above, and such a class counts as one at the maximum
-    shrink, level = where(is_infinite, 0.5, 1.0), where(is_infinite, 0.75 * float(largest), level)
-    again, shrink, level, rest = jax.lax.optimization_barrier((logits, shrink, level, rest))
-    above = jnp.sum(jnp.sign(again * shrink[:, None] - level[:, None]), axis=-1)
-    others = again.shape[-1] - 1 + above  # −1 where all are −inf; 1 where one is +inf, which has no equal
-    rest = where(is_infinite, 0.0, rest + others)
-    rest = where(is_infinite & (others > 1), math.nan, rest)  # two +inf have no softmax
-    return fold.ShiftedBlock(logits, highest, gap_of(logits, highest[:, None]), rest.astype(logits.dtype))
 
 
 def gap_of(logits: Array, highest: Array) -> Array:
@@ -85,15 +62,56 @@ def gap_of(logits: Array, highest: Array) -> Array:
     return where(at_max, 0.0, highest - where(at_max, 0.0, logits))
 
 
+def maximum_and_rest(logits: Array) -> tuple[Array, Array]:
+    """The maximum of each row, and Σ e^(x_j − m) over every class but the first one there."""
+    blocks = sums.blocks(logits, -math.inf)
+    if len(blocks) == logits.shape[-1]:
+        highest = jnp.max(logits, axis=-1)
+        peaks = highest[:, None]
+    else:
+        peaks = sums.held(functools.reduce(jnp.maximum, blocks))
+        highest = sums.held(jnp.max(peaks, axis=-1))
+    level = highest[:, None]
+    rest = sums.add([rest_of_blocks(blocks, level)])
+    rest = rest + (sums.add([where(peak == level, 1.0, 0.0) for peak in sums.blocks(peaks, -math.inf)]) - 1).astype(rest.dtype)
+    rest = where((highest == math.inf) & (rest > 0), math.nan, rest)  # two +inf have no softmax
+    return highest, where(highest == -math.inf, -1.0, rest)
+
+
+def rest_of_blocks(blocks: Sequence[Array], highest: Array) -> Array:
+    """Σ e^(x − m) over the blocks (rows, width), but for one maximum in each class of theirs that has one."""
+    are_maxima = [block == highest for block in blocks]
+    count = functools.reduce(jnp.add, (where(is_max, 1.0, 0.0) for is_max in are_maxima))
+    # subtle: −inf at the maxima, and a finite number beneath, so that ∞ − ∞ is never taken
+    lowest = jnp.maximum(highest, float(jnp.finfo(highest.dtype).min))
+    below = [where(is_max, -math.inf, block) - lowest for block, is_max in zip(blocks, are_maxima, strict=True)]
+    return sums.tree([jnp.exp(gap) for gap in below]) + jnp.maximum(count - 1, 0).astype(highest.dtype)
+
+
+def weighted_gap(logits: Array, targets: Array, highest: Array) -> Array:
+    """t (m − x): 0 where the target is, whatever the logit."""
+    return where(targets == 0, 0.0, where(targets == 0, 1.0, targets) * gap_of(logits, highest))
+
+
 def partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
     """The partial of whole rows, from labels or from targets."""
-    block = shifted_block(logits)
+    highest, rest = maximum_and_rest(logits)
+    level = highest[:, None]
     if not jnp.issubdtype(targets.dtype, jnp.integer):
-        gap = add(where(targets == 0, 0.0, where(targets == 0, 1.0, targets) * block.gap))
-        return Partial(block.max, block.sum_exp_rest, *(sums.astype(logits.dtype) for sums in (gap, add(targets))))
+        pairs = zip(sums.blocks(logits), sums.blocks(targets), strict=True)
+        return Partial(highest, rest, sums.add([weighted_gap(x, t, level) for x, t in pairs]), add(targets))
     at_label, inside = fold.gather(xp, logits, targets)
-    gap, mass = where(inside, gap_of(at_label, block.max), 0.0), inside.astype(logits.dtype)
-    return Partial(block.max, block.sum_exp_rest, *fold.smoothed(xp, block, gap, mass, on, off))
+    gap, mass = where(inside, gap_of(at_label, highest), 0.0), inside.astype(logits.dtype)
+    everywhere = None
+    if off != 0.0:
+        shrunk = [gap_of(x, level) * fold.SHRINK for x in sums.blocks(logits, level)]
+        everywhere = off / fold.SHRINK * sums.add(shrunk)
+    return Partial(highest, rest, *fold.smoothed(xp, gap, mass, everywhere, logits.shape[-1], on, off))
+
+
+def held(partial: Partial) -> Partial:
+    """The partial, whose Σ exp is not computed again for each number that is made of it."""
+    return partial._replace(sum_exp_rest=sums.held(partial.sum_exp_rest))
 
 
 def bounded(logits: Array, partial: Partial) -> tuple[Array, Partial]:
@@ -105,9 +123,9 @@ def bounded(logits: Array, partial: Partial) -> tuple[Array, Partial]:
 
 def untargeted(logits: Array) -> Partial:
     """The partial of whole rows without targets."""
-    block = shifted_block(logits)
-    zero = jnp.zeros_like(block.max)
-    return Partial(block.max, block.sum_exp_rest, zero, zero)
+    highest, rest = maximum_and_rest(logits)
+    zero = jnp.zeros_like(highest)
+    return Partial(highest, rest, zero, zero)
 
 
 # -------------------- functions of whole rows, and their derivatives
@@ -120,7 +138,7 @@ def is_constant(change: Any) -> bool:
 
 @jax.custom_jvp
 def softmax(logits: Array) -> Array:
-    return gradient.softmax(xp, *bounded(logits, untargeted(logits)))
+    return gradient.softmax(xp, *bounded(logits, held(untargeted(logits))))
 
 
 @softmax.defjvp
@@ -131,7 +149,7 @@ def softmax_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def log_softmax(logits: Array) -> Array:
-    return gradient.log_softmax(xp, *bounded(logits, untargeted(logits)))
+    return gradient.log_softmax(xp, *bounded(logits, held(untargeted(logits))))
 
 
 @log_softmax.defjvp
@@ -151,7 +169,7 @@ def logsumexp_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def residual(logits: Array, targets: Array) -> Array:
-    finite, whole = bounded(logits, partial(logits, targets, 1.0, 0.0))
+    finite, whole = bounded(logits, held(partial(logits, targets, 1.0, 0.0)))
     return gradient.residual(xp, finite, targets, whole)
 
 
@@ -203,9 +221,47 @@ def sparse_loss(logits: Array, labels: Array, on: float, off: float) -> Array:
 
 @sparse_loss.defjvp
 def sparse_loss_jvp(on: float, off: float, primals: Any, changes: Any) -> tuple[Array, Array]:
+    value, slope = sparse_loss_and_slope(*primals, on, off)
+    return value, tangents.along(xp, slope, changes[0])[:, 0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def sparse_loss_and_slope(logits: Array, labels: Array, on: float, off: float) -> tuple[Array, Array]:
+    """The loss and w p − t, from one partial."""
+    whole = held(partial(logits, labels, on, off))
+    share, at_label = map(sums.held, share_and_slope_at(logits, labels, whole, on, off))
+    slope = exponentials(logits, whole.max) * share[:, None]
+    slope = slope if off == 0.0 else slope - off
+    is_label = jnp.arange(logits.shape[-1]) == labels[:, None]
+    return fold.finish(xp, whole), where(is_label, at_label[:, None], slope)
+
+
+def exponentials(logits: Array, highest: Array) -> Array:
+    """e^(x − m), (rows, classes): 1 at the maximum, an infinite one too; ∞ − ∞ is never taken, and nothing selected."""
+    is_infinite, largest = highest == math.inf, float(jnp.finfo(logits.dtype).max)
+    # subtle: beside +inf all is halved, so that the largest number lies beneath it
+    scale = where(is_infinite, 0.5, 1.0).astype(logits.dtype)
+    level = where(is_infinite, 0.75 * largest, jnp.maximum(highest, -largest))
+    scale, level = sums.held(scale)[:, None], sums.held(level)[:, None]
+    return jnp.exp(jnp.minimum(logits * scale, level) - level)
+
+
+def share_and_slope_at(logits: Array, labels: Array, whole: Partial, on: float, off: float) -> tuple[Array, Array]:
+    """w / (1 + r) of each row, and w p − t at its label: without cancellation at the maximum (``gradient.py``)."""
+    at_label, _ = fold.gather(xp, logits, labels)
+    gap, mass, rest = gap_of(at_label, whole.max), whole.target_sum, gradient.rest_of(xp, whole)[:, 0]
+    share, target = mass / (1 + rest), on + off
+    at_max = ((mass - target) - target * rest) / (1 + rest)
+    return share, where(gap == 0, at_max, jnp.exp(-gap) * share - target)
+
+
+@sparse_loss_and_slope.defjvp
+def sparse_loss_and_slope_jvp(on: float, off: float, primals: Any, changes: Any) -> tuple[Any, Any]:
     logits, labels = primals
-    slope = residual(logits, gradient.two_valued(xp, labels, logits.shape[-1], on, off, logits.dtype))
-    return sparse_loss(logits, labels, on, off), tangents.along(xp, slope, changes[0])[:, 0]
+    value, slope = sparse_loss_and_slope(logits, labels, on, off)
+    targets = gradient.two_valued(xp, labels, logits.shape[-1], on, off, logits.dtype)
+    of_slope = residual_change(logits, targets, changes)
+    return (value, slope), (tangents.along(xp, slope, changes[0])[:, 0], of_slope)
 
 
 # subtle: 0 · ±∞ = 0 is no product of JAX's, but as linear in each factor as one, and a rule of custom_jvp may say only
@@ -291,14 +347,21 @@ def loss(logits: Array, targets: Array, on: float, off: float) -> Array:
 
 def residual_of(logits: Array, targets: Array, on: float, off: float) -> Array:
     """w p − t, from labels or from targets."""
+    return loss_and_residual(logits, targets, on, off)[1]
+
+
+def loss_and_residual(logits: Array, targets: Array, on: float, off: float) -> tuple[Array, Array]:
+    """The loss of every row and w p − t, from labels or from targets."""
     if jnp.issubdtype(targets.dtype, jnp.integer):
-        targets = gradient.two_valued(xp, targets, logits.shape[-1], on, off, logits.dtype)
-    return residual(logits, targets)
+        value, slope = sparse_loss_and_slope(logits, targets, on, off)
+        return value, slope
+    return dense_loss(logits, targets), residual(logits, targets)
 
 
 PIECES = traced.Pieces(
     loss=loss,
     residual=residual_of,
+    loss_and_residual=loss_and_residual,
     softmax=softmax,
     log_softmax=log_softmax,
     logsumexp=logsumexp,

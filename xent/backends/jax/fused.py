@@ -32,15 +32,11 @@ def expression(logits: Array, targets: Array, *scale: Array, on: float, off: flo
     classes = logits.shape[-1]
     x = widened(jnp.reshape(logits, (-1, classes)))
     t = jnp.reshape(targets, (-1, classes) if targets.ndim == logits.ndim else (-1,))
-    whole = autodiff.partial(x, t, on, off)
-    results = [jnp.reshape(fold.finish(autodiff.xp, whole), logits.shape[:-1])]
-    if scale:
-        soft = gradient.two_valued(autodiff.xp, t, classes, on, off, x.dtype) if t.ndim == 1 else t
-        finite, whole = autodiff.bounded(x, whole)
-        slope = gradient.residual(autodiff.xp, finite, soft, whole)
-        slope = gradient.scaled(autodiff.xp, slope, jnp.reshape(scale[0], (-1,)))
-        results.append(jnp.reshape(slope, logits.shape).astype(logits.dtype))
-    return results
+    if not scale:
+        return [jnp.reshape(autodiff.loss(x, t, on, off), logits.shape[:-1])]
+    losses, slope = autodiff.loss_and_residual(x, t, on, off)
+    slope = gradient.scaled(autodiff.xp, slope, jnp.reshape(scale[0], (-1,)))
+    return [jnp.reshape(losses, logits.shape[:-1]), jnp.reshape(slope, logits.shape).astype(logits.dtype)]
 
 
 def simplest(logits: Array, targets: Array, *scale: Array, on: float, off: float) -> list[Array]:
