@@ -44,6 +44,7 @@ ONE_CORE = (
 HOW = "Times: median (and quartiles) of interleaved rounds. Ratios: those of each round's own ratios."
 SAMPLE_SECONDS = 0.005
 Call = Callable[[], object]
+Clock = Callable[[], float]
 Rounds = dict[str, list[float]]  # seconds per call, round by round
 
 
@@ -79,36 +80,45 @@ def interleave(
     contenders: dict[str, Call],
     rounds: int,
     sample_seconds: float = SAMPLE_SECONDS,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> Rounds:
     """Seconds per call of each contender, round by round, by the clock.
 
     A call too short for the clock is repeated until a sample lasts ``sample_seconds``.
     """
+    return interleave_clocks(contenders, rounds, (clock,), sample_seconds)[0]
+
+
+def interleave_clocks(
+    contenders: dict[str, Call], rounds: int, clocks: tuple[Clock, ...], sample_seconds: float = SAMPLE_SECONDS
+) -> list[Rounds]:
+    """The same by each of several clocks: ``time.process_time`` adds the seconds of all threads of the process."""
     names, repeats = list(contenders), {}
     for name, call in contenders.items():
         call()  # imports, compiles, plans
-        repeats[name] = max(1, round(sample_seconds / max(sample(call, 1), 1e-9)))
-    seconds: Rounds = {name: [] for name in names}
+        (once,) = sample(call, 1, (time.perf_counter,))
+        repeats[name] = max(1, round(sample_seconds / max(once, 1e-9)))
+    seconds: list[Rounds] = [{name: [] for name in names} for _ in clocks]
     gc.collect()
     gc.freeze()  # the collections before each sample skip the objects of the libraries
     for turn in range(rounds):
         start = turn % len(names)
         for name in names[start:] + names[:start]:
             gc.collect()
-            seconds[name].append(sample(contenders[name], repeats[name], clock))
+            for by_clock, value in zip(seconds, sample(contenders[name], repeats[name], clocks), strict=True):
+                by_clock[name].append(value)
     gc.unfreeze()
     return seconds
 
 
-def sample(call: Call, repeats: int, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds per call by the clock, without garbage collection."""
+def sample(call: Call, repeats: int, clocks: tuple[Clock, ...]) -> list[float]:
+    """Seconds per call by each clock, without garbage collection."""
     gc.disable()
     try:
-        start = clock()
+        starts = [clock() for clock in clocks]
         for _ in range(repeats):
             call()
-        return (clock() - start) / repeats
+        return [(clock() - start) / repeats for clock, start in zip(clocks, starts, strict=True)]
     finally:
         gc.enable()
 

@@ -492,6 +492,33 @@ def test_many_equal_terms_keep_the_budget_without_float64(classes):
     assert not gradient_is_off(slope, logits, targets, flushes=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [128, 129, 1000, 16500])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_equal_terms_keep_the_budget_at_any_number_of_blocks_of_classes(classes, smoothing):
+    logits = np.repeat(np.asarray([[-0.7], [-2.3], [-17.1], [0.0]], np.float32), classes, axis=1)
+    logits[:, classes // 3] = 0
+    labels = np.asarray([classes // 3, 0, classes // 3, classes - 1])
+    targets = smooth(one_hot(labels, classes), smoothing)
+    found = xent.value_and_grad(sparse)(jnp.asarray(logits), jnp.asarray(labels), label_smoothing=smoothing)
+
+    assert not loss_is_off(np.asarray(found[0]), logits, targets, flushes=True)
+    assert not gradient_is_off(np.asarray(found[1]), logits, targets, is_sparse=not smoothing, flushes=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [10, 49, 300])
+def test_a_row_has_the_same_bits_in_a_batch_of_any_size_and_beside_its_gradient(classes, rng):
+    logits = jnp.asarray(rng.standard_normal((64, classes)) * 3, jnp.float32)
+    labels = jnp.asarray(rng.integers(0, classes, 64))
+    batch = sparse(logits, labels)
+
+    for rows in (1, 3):
+        assert same_bits(sparse(logits[:rows], labels[:rows]), batch[:rows])
+    assert same_bits(xent.value_and_grad(sparse)(logits, labels)[0], batch)
+    assert same_bits(jax.jit(jax.vjp, static_argnums=0)(lambda x: sparse(x, labels), logits)[0], batch)
+
+
 def test_the_largest_numbers_beside_one_infinity_have_no_probability():
     largest = float(np.finfo(np.float32).max)
 

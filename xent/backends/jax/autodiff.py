@@ -73,7 +73,9 @@ def maximum_and_rest(logits: Array) -> tuple[Array, Array]:
         highest = sums.held(jnp.max(peaks, axis=-1))
     level = highest[:, None]
     rest = sums.add([rest_of_blocks(blocks, level)])
-    rest = rest + (sums.add([where(peak == level, 1.0, 0.0) for peak in sums.blocks(peaks, -math.inf)]) - 1).astype(rest.dtype)
+    rest = rest + (sums.add([where(peak == level, 1.0, 0.0) for peak in sums.blocks(peaks, -math.inf)]) - 1).astype(
+        rest.dtype
+    )
     rest = where((highest == math.inf) & (rest > 0), math.nan, rest)  # two +inf have no softmax
     return highest, where(highest == -math.inf, -1.0, rest)
 
