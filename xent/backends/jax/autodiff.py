@@ -105,9 +105,8 @@ def partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
     at_label, inside = fold.gather(xp, logits, targets)
     gap, mass = where(inside, gap_of(at_label, highest), 0.0), inside.astype(logits.dtype)
     everywhere = None
-    if off != 0.0:
-        shrunk = [gap_of(x, level) * fold.SHRINK for x in sums.blocks(logits, level)]
-        everywhere = off / fold.SHRINK * sums.add(shrunk)
+    if off != 0.0:  # subtle: the share of each, whose sum is finite where only the sum of the gaps is not
+        everywhere = sums.add([off * gap_of(x, level) for x in sums.blocks(logits, level)])
     return Partial(highest, rest, *fold.smoothed(xp, gap, mass, everywhere, logits.shape[-1], on, off))
 
 
