@@ -118,7 +118,7 @@ def compare(shape: Shape, pass_name: str, quick: bool) -> tuple[Rounds, Rounds]:
     if not all(abs(loss - expected) <= 1e-4 * abs(expected) for loss in losses.values()):
         raise AssertionError(f"contenders compute other losses at {shape}, {pass_name}: {losses}")
     clocks = time.perf_counter, time.process_time
-    rounds, sample_seconds = (3, 1e-4) if quick else (11, 0.02)
+    rounds, sample_seconds = (3, 1e-4) if quick else (7, 0.01)
     seconds, processor_seconds = measure.interleave_clocks(calls, rounds, clocks, sample_seconds)
     return seconds, processor_seconds
 
