@@ -1,6 +1,7 @@
 """The kernels by xent's contract, beyond the tests that xent runs on every kernel."""
 
 import _thread
+import functools
 import threading
 import time
 
@@ -13,12 +14,15 @@ from xent_numba.threads import Workers, run_in_threads
 
 import xent
 from xent.kernels import Partial
+from xent.testing.budget import gradient_budget, k_of, loss_budget
+from xent.testing.exact import exact
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 SHAPES = [(41, 5), (7, 123), (300, 1000), (3, 70_001), (1, 200_003)]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 without_fp_warnings = np.errstate(all="ignore")
+smoothed_cross_entropy = functools.partial(xent.sparse_cross_entropy, label_smoothing=0.1)
 
 
 def drawn(shape, dtype=np.float32, seed=0):
@@ -69,6 +73,33 @@ def test_a_small_call_goes_a_shorter_way_to_the_same_bits(shape, dtype, monkeypa
     monkeypatch.setattr(blocks, "THREAD_ELEMENTS", 1)
 
     assert same_bits(short, kernels.sparse.loss(x, y, 1.0, 0.0, threads=2))
+
+
+@without_fp_warnings
+@pytest.mark.parametrize("classes", [1, 2, 3, 5, 8, 10, 16, 31, 100, 128])
+@every_dtype
+def test_few_classes_no_bit_of_a_row_depends_on_the_rows_beside_it(classes, dtype):
+    arrays = drawn((37, classes), dtype)
+    arrays[0][5, -1], arrays[0][11] = np.nan, -np.inf
+    whole = numbers(*arrays, 1)
+    for first, stop in ((0, 1), (20, 21), (36, 37), (0, 16), (3, 19), (7, 37), (30, 37), (4, 13)):
+        part = numbers(*(array[first:stop] for array in arrays), 1)
+
+        assert all(same_bits(a[first:stop], b) for a, b in zip(whole, part, strict=True)), (first, stop)
+
+
+@without_fp_warnings
+@pytest.mark.parametrize("classes", [1, 3, 10, 16, 100, 128])
+@every_dtype
+def test_few_classes_gradients_may_overwrite_the_logits(classes, dtype):
+    x, y, t = drawn((37, classes), dtype)
+    x[5, -1], x[11], x[17, 0] = np.nan, -np.inf, np.inf
+    scale = np.linspace(0, 1, 37).astype(t.dtype)
+    for kernel, targets in ((kernels.sparse, (y, 0.9, 0.1 / classes)), (kernels.dense, (t,))):
+        expected, out = kernel.loss_and_gradient(x, *targets, scale, threads=1), x.copy()
+        loss, slope = kernel.loss_and_gradient(out, *targets, scale, threads=1, out=out)
+
+        assert slope is out and same_bits(slope, expected[1]) and same_bits(loss, expected[0])
 
 
 @without_fp_warnings
@@ -168,7 +199,7 @@ def layouts(x):
 
 @without_fp_warnings
 @every_dtype
-@pytest.mark.parametrize("shape", [(19, 7), (19, 64), (19, 65), (19, 1003)], ids=str)
+@pytest.mark.parametrize("shape", [(19, 7), (19, 64), (19, 129), (19, 1003)], ids=str)
 def test_memory_of_any_kind_is_read_right_and_nothing_is_written_to_it(dtype, shape):
     x, y, t = drawn(shape, dtype)
     x.flags.writeable = y.flags.writeable = t.flags.writeable = False
@@ -200,7 +231,7 @@ def test_out_is_filled_and_returned_whatever_it_held(classes):
 
 def test_nothing_is_read_or_written_beside_a_block():
     """Guards of NaN around every row, and of a known pattern around the output."""
-    for classes in (1, 15, 16, 17, 64, 65, 79, 80, 81, 127, 1003):
+    for classes in (1, 2, 3, 5, 8, 11, 15, 16, 17, 64, 100, 128, 129, 143, 144, 145, 1003):
         padded = np.full((21, classes + 64), np.nan, np.float32)
         x, y, _ = drawn((19, classes))
         padded[1:-1, 32:-32] = x
@@ -217,7 +248,7 @@ def test_nothing_is_read_or_written_beside_a_block():
 
 
 def test_images_keep_their_class_axis_without_a_copy():
-    for classes in (5, 70):
+    for classes in (5, 70, 140):
         x = np.random.default_rng(3).standard_normal((3, classes, 9, 11)).astype(np.float32)
         y = np.random.default_rng(4).integers(0, classes, (3, 9, 11))
         loss, slope = xent.value_and_grad(xent.sparse_cross_entropy)(x, y, axis=1)
@@ -357,3 +388,34 @@ def test_a_row_with_masked_segments_keeps_the_digits_of_its_smoothed_gradient(cl
     expected = 1 / 100 - 0.1 / classes
 
     assert abs(slope[0, 1] - expected) <= 8 * np.spacing(0.01)
+
+
+def hard_rows(classes, rng):
+    """Logits whose roundings repeat, and rows of which one class has nearly all of the probability."""
+    x = np.repeat(-rng.uniform(0.01, [[6.0], [6.0], [3.0], [30.0], [30.0], [3.0]], (6, 1)), classes, 1)
+    x[np.arange(6), rng.integers(0, classes, 6)] = 0
+    x[2, : classes // 2] = 0
+    x[5] = rng.standard_normal(classes) * 3
+    return x
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+def test_every_number_of_few_classes_keeps_the_budget(dtype):
+    rng = np.random.default_rng(6)
+    for classes in (*range(1, 34), *range(40, 300, 23)):
+        x = hard_rows(classes, rng).astype(dtype)
+        labels = np.where(np.arange(6) % 2, rng.integers(0, classes, 6), x.argmax(1))
+        one_hot = (np.arange(classes) == labels[:, None]).astype(float)
+        soft = np.repeat(rng.uniform(0, 2, (6, 1)), classes, 1).astype(dtype)
+        for targets, loss, arguments in (
+            (one_hot, xent.sparse_cross_entropy, (x, labels)),
+            (0.9 * one_hot + 0.1 / classes, smoothed_cross_entropy, (x, labels)),
+            (soft, xent.cross_entropy, (x, soft)),
+        ):
+            value, slope = xent.value_and_grad(loss)(*arguments)
+            expected, is_sparse = exact(x, targets.astype(np.float64)), targets is one_hot
+            within = loss_budget(x, targets).allowed(k_of["loss"])
+            within_slope = gradient_budget(x, targets, is_sparse=is_sparse).allowed(k_of["gradient"])
+
+            assert np.all(np.abs((value - expected.loss[0]) - expected.loss[1]) <= within), classes
+            assert np.all(np.abs((slope - expected.gradient[0]) - expected.gradient[1]) <= within_slope), classes

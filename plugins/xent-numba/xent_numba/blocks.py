@@ -15,7 +15,7 @@ from .threads import run_in_threads
 Array = Any
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
-FEW_CLASSES = 64  # up to here, rows side by side are faster than one after the other
+FEW_CLASSES = 128  # up to here, rows side by side are faster than one after the other
 THREAD_ELEMENTS = 1 << 16  # elements that are worth another thread
 TILE_ELEMENTS = 1 << 16  # elements that are copied at once if the classes of a row are not contiguous
 TILE_ROWS = 16  # at least: as many rows as have a class on one cache line

@@ -16,5 +16,5 @@ def by_type(choose: Callable[..., Any]) -> Callable[..., Any]:
     def function(*arguments: Any) -> Any:
         raise NotImplementedError("only compiled code calls this")
 
-    overload(function)(choose)
+    overload(function, jit_options={"forceinline": True})(choose)
     return function

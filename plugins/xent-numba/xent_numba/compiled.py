@@ -18,7 +18,7 @@ import numba
 from numba import types
 from numba.core import caching
 
-from . import columns, grids, row_gradients, rows
+from . import column_gradients, column_statistics, columns, grids, row_gradients, rows
 from .threads import run_uninterrupted
 
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -48,10 +48,9 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
         row_gradients.gradient: (block, *targets, array_type(real, 2), scales, *bounds, block_out),
         row_gradients.fold_and_gradient: (block, *targets, scales, *bounds, table, block_out),
         columns.loss: (grid, *grid_targets, *bounds, values),
-        columns.partial: (grid, *grid_targets, *bounds, values, values, values, values),
         columns.loss_and_partial: (grid, *grid_targets, *bounds, values, values, values, values, values),
-        columns.gradient: (grid, *grid_targets, types.UniTuple(scales, 3), scales, *bounds, grid_out),
-        columns.loss_and_gradient: (grid, *grid_targets, scales, *bounds, values, grid_out),
+        column_gradients.gradient: (grid, *grid_targets, types.UniTuple(scales, 3), scales, *bounds, grid_out),
+        column_gradients.loss_and_gradient: (grid, *grid_targets, scales, *bounds, values, grid_out),
     }
     if soft:
         return loops
@@ -61,7 +60,7 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
         rows.finish_loss: (table, index, *bounds, values),
         rows.finish_partial: (table, index, *bounds, table),
         rows.finish_statistics: (table, index, *bounds, ranks, values, values),
-        columns.statistics: (grid, labels, scales, *bounds, partials, ranks, values, values),
+        column_statistics.statistics: (grid, labels, scales, *bounds, partials, ranks, values, values),
         grids.gather_rows: (grid, *bounds, block_out),
         grids.scatter_rows: (block, *bounds, grid_out),
     }

@@ -13,7 +13,18 @@ import numpy as np
 from numba import njit, types
 
 from .by_type import by_type
-from .lanes import SINGLE, at_least, fill, fma, greater_equal, polynomial, scale_by_power, split_exponent, where
+from .lanes import (
+    SINGLE,
+    at_least,
+    fill,
+    fma,
+    greater,
+    greater_equal,
+    polynomial,
+    scale_by_power,
+    split_exponent,
+    where,
+)
 
 LOG2_E = 1.4426950408889634074
 SINGLE_BIAS, DOUBLE_BIAS = 50, 480  # the square of a biased 1, summed, must not overflow: `statistics` takes squares
@@ -95,19 +106,19 @@ def smallest_biased(memory):
 log_series = polynomial(2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3)
 
 
-@njit
+@njit(forceinline=True)
 def log1p(r):
     """log(1 + r) of float64 lanes r ≥ 0, to 1e-11 of its value down to the smallest r; NaN where r is NaN or negative.
 
-    With u = 1 + r rounded and y = u / 2ⁿ in [√½, √2), log y = 2 artanh((y − 1) / (y + 1)). The rounding error of u is
-    corrected by (r − (u − 1)) / u.
+    With u = 1 + r rounded and y = u / 2ⁿ in [√½, √2), log y = 2 artanh((y − 1) / (y + 1)). What u loses of r matters
+    for a small r only, and the series of that is short.
     """
     one = fill(r, 1.0)
-    u = one + r
-    power, y = split_exponent(u)
+    power, y = split_exponent(one + r)
     s = (y - one) / (y + one)
     z = s * s
     log_y = fma(s * z, log_series(z), s + s)
-    correction = (r - (u - one)) / u
-    value = fma(power, fill(r, 0.6931471805599453), log_y + correction)
+    large = fma(power, fill(r, 0.6931471805599453), log_y)
+    small = r * fma(r, fma(r, fill(r, 1 / 3), fill(r, -0.5)), one)
+    value = where(greater(fill(r, 2.0**-12), r), small, large)
     return where(greater_equal(r, fill(r, 0.0)), value, fill(r, np.nan))

@@ -1,8 +1,9 @@
 """Arrays (outer, classes, inner) of any strides, and vectors of their rows, one row to a lane.
 
 An image's (N, C, H, W) is such an array. Rows are counted flat, in C order, over outer and inner. A vector's rows that
-are adjacent in memory are read as a vector, others one by one. ``gather_rows`` and ``scatter_rows`` copy tiles of rows,
-for the loops along rows, if classes are many and not contiguous.
+are adjacent in memory are read as a vector; others whose classes are contiguous by blocks (``transposes.py``), the rest
+one by one. ``gather_rows`` and ``scatter_rows`` copy tiles of rows, for the loops along rows, if classes are many and
+not contiguous.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from .lanes import larger
 from .memory import gather, itemsize, keep_alive, load, load_int64, prefetch, scatter, store, store_int64, width
 from .rows import matrix_of
 from .segments import PREFETCH
+from .transposes import load_rows, store_rows
 
 LINE = 128  # bytes of a number for each row of a vector: at most 16 float64
 DOUBLE = np.dtype(np.float64)
@@ -47,51 +48,73 @@ def row_address(grid, row):
     return grid.address + row // grid.inner * grid.outer_stride + row % grid.inner * grid.inner_stride
 
 
-@njit
+@njit(forceinline=True)
 def store_row_addresses(grid, row, stop, addresses):
     """Writes the addresses of a vector's rows, for those past ``stop`` the last row's; True if rows are adjacent."""
-    x, rows = grid.dtype, width(grid.dtype)
-    adjacent = row + rows <= stop
-    first = row_address(grid, row)
+    rows = width(grid.dtype)
+    stride, end = grid.outer_stride, stop
+    if grid.inner != 1:
+        stride, end = grid.inner_stride, min(stop, (row // grid.inner + 1) * grid.inner)
+    if row + rows <= end:
+        address = row_address(grid, row)
+        for lane in range(rows):
+            store_int64(addresses + lane * 8, address + lane * stride)
+        return stride == itemsize(grid.dtype)
     for lane in range(rows):
-        address = row_address(grid, min(row + lane, stop - 1))
-        store_int64(addresses + lane * 8, address)
-        adjacent &= address == first + lane * itemsize(x)
-    return adjacent
+        store_int64(addresses + lane * 8, row_address(grid, min(row + lane, stop - 1)))
+    return False
 
 
-@njit
-def load_class(x, adjacent, addresses, offset):
-    """One class of a vector's rows."""
+class Lines(NamedTuple):
+    """Cache lines: one for each class."""
+
+    address: int
+    step: int
+
+
+@njit(forceinline=True)
+def lines_of(grid, adjacent, addresses):
+    """The lines of a vector's rows."""
     if adjacent:
-        return load(x, load_int64(addresses) + offset)
-    return gather(x, addresses, offset)
+        return Lines(load_int64(addresses), grid.class_stride)
+    return Lines(load_int64(addresses), width(grid.dtype) * itemsize(grid.dtype))
 
 
-@njit
-def store_class(x, adjacent, addresses, offset, value, count):
-    """Writes one class of the first ``count`` of a vector's rows."""
-    if adjacent:
-        store(x, load_int64(addresses) + offset, value)
-    else:
-        scatter(x, addresses, offset, value, count)
+@njit(forceinline=True)
+def lines_ahead(grid, adjacent, addresses):
+    """The lines of a later vector's rows."""
+    lines = lines_of(grid, adjacent, addresses)
+    # the next vector follows in each class if rows are adjacent, and else in memory
+    ahead = 256 if adjacent else max(PREFETCH, grid.classes * lines.step)
+    return Lines(lines.address + ahead, lines.step)
 
 
-@njit
+@njit(forceinline=True)
 def load_tile(grid, adjacent, addresses, wide, tile):
-    """Fills the tile with the classes of a vector's rows; returns their maxima, any number for a row with NaN."""
-    x = grid.dtype
-    top = load_class(x, adjacent, addresses, 0)
-    # the next vector follows in memory; if rows are adjacent, it does so in each class
-    ahead, step = load_int64(addresses) + PREFETCH, width(x) * itemsize(x)
+    """Fills the tile with the classes of a vector's rows."""
+    x, classes, first = grid.dtype, grid.classes, load_int64(addresses)
     if adjacent:
-        ahead, step = load_int64(addresses) + 256, grid.class_stride
-    for index in range(grid.classes):
-        prefetch(ahead + index * step)
-        logits = load_class(x, adjacent, addresses, index * grid.class_stride)
-        store(wide, tile + index * 64, logits)
-        top = larger(logits, top)
-    return top
+        for index in range(classes):
+            store(wide, tile + index * 64, load(x, first + index * grid.class_stride))
+    elif grid.class_stride == itemsize(x) and classes > 1:
+        load_rows(x, addresses, classes, tile)
+    else:
+        for index in range(classes):
+            store(wide, tile + index * 64, gather(x, addresses, index * grid.class_stride))
+
+
+@njit(forceinline=True)
+def store_tile(grid, adjacent, addresses, wide, tile):
+    """Writes the tile to the classes of a vector's rows."""
+    x, classes, first = grid.dtype, grid.classes, load_int64(addresses)
+    if adjacent:
+        for index in range(classes):
+            store(x, first + index * grid.class_stride, load(wide, tile + index * 64))
+    elif grid.class_stride == itemsize(x) and classes > 1:
+        store_rows(x, addresses, classes, tile)
+    else:
+        for index in range(classes):
+            scatter(x, addresses, index * grid.class_stride, load(wide, tile + index * 64))
 
 
 def gather_rows(x, first, stop, rows):
@@ -103,11 +126,14 @@ def gather_rows(x, first, stop, rows):
     for row in range(first, stop, width(dtype)):
         adjacent = store_row_addresses(grid, row, stop, sources)
         for lane in range(width(dtype)):
-            store_int64(targets + lane * 8, matrix.address + (row - first + lane) * matrix.stride)
+            store_int64(targets + lane * 8, matrix.address + (min(row + lane, stop - 1) - first) * matrix.stride)
         for index in range(matrix.classes):
             prefetch(load_int64(sources) + (index + 8) * stride)
-            value = load_class(dtype, adjacent, sources, index * stride)
-            store_class(dtype, False, targets, index * itemsize(dtype), value, stop - row)
+            if adjacent:
+                value = load(dtype, load_int64(sources) + index * stride)
+            else:
+                value = gather(dtype, sources, index * stride)
+            scatter(dtype, targets, index * itemsize(dtype), value)
     keep_alive(memory)
 
 
@@ -116,12 +142,15 @@ def scatter_rows(rows, first, stop, out):
     grid, matrix = grid_of(out), matrix_of(rows)
     memory = np.empty(4 * LINE, np.uint8)
     targets, sources = memory.ctypes.data, memory.ctypes.data + LINE
-    dtype = matrix.dtype
+    dtype, stride = matrix.dtype, grid.class_stride
     for row in range(first, stop, width(dtype)):
         adjacent = store_row_addresses(grid, row, stop, targets)
         for lane in range(width(dtype)):
             store_int64(sources + lane * 8, matrix.address + (min(row + lane, stop - 1) - first) * matrix.stride)
         for index in range(matrix.classes):
             value = gather(dtype, sources, index * itemsize(dtype))
-            store_class(dtype, adjacent, targets, index * grid.class_stride, value, stop - row)
+            if adjacent:
+                store(dtype, load_int64(targets) + index * stride, value)
+            else:
+                scatter(dtype, targets, index * stride, value)
     keep_alive(memory)

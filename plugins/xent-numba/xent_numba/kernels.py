@@ -14,7 +14,7 @@ from .hooks import numba_fails
 if numba_fails():  # on a worker, say, to which a plan was sent: generic takes the kernel's place
     raise ImportError(numba_fails())
 
-from . import columns, row_gradients, rows, whole_calls
+from . import column_gradients, column_statistics, columns, row_gradients, rows, whole_calls
 from .blocks import Array, GradientOutput, PreparedBlock, prepare, run_along_rows
 from .compiled import compiled
 
@@ -62,11 +62,9 @@ def nan_out_of_range(block: PreparedBlock, losses: Array) -> Array:
 
 def partial(block: PreparedBlock) -> Partial:
     """The fold's four numbers of every row."""
-    if block.layout != "columns":
-        return Partial(*row_table(block, fold(block)).astype(block.wide))
-    fields, loop = np.empty((rows.FIELDS, block.rows), block.wide), block.loop(columns.partial)
-    block.run_in_threads(lambda first, stop: loop(*block.arguments, first, stop, *fields), block.rows)
-    return Partial(*fields)
+    if block.layout == "columns":
+        return loss_and_partial(block)[1]
+    return Partial(*row_table(block, fold(block)).astype(block.wide))
 
 
 def loss(block: PreparedBlock, out: Array | None) -> Array:
@@ -113,7 +111,7 @@ def gradient(block: PreparedBlock, whole: Partial, scale: Array, output: Gradien
         write_items(block, np.stack([field.astype(np.float64) for field in whole]), scale, output.written)
         return output.filled()
     numbers = tuple(np.asarray(whole[field], block.wide) for field in (rows.MAX, rows.REST, rows.MASS))
-    loop = block.loop(columns.gradient)
+    loop = block.loop(column_gradients.gradient)
     block.run_in_threads(
         lambda first, stop: loop(*block.arguments, numbers, scale, first, stop, output.written), block.rows
     )
@@ -134,7 +132,7 @@ def loss_and_gradient(block: PreparedBlock, scale: Array, output: GradientOutput
     """The loss of every row and the gradient, from one read of the logits."""
     scale = scale.astype(block.wide, copy=False)
     if block.layout == "columns":
-        losses, loop = np.empty(block.rows, block.wide), block.loop(columns.loss_and_gradient)
+        losses, loop = np.empty(block.rows, block.wide), block.loop(column_gradients.loss_and_gradient)
         block.run_in_threads(
             lambda first, stop: loop(*block.arguments, scale, first, stop, losses, output.written), block.rows
         )
@@ -164,7 +162,7 @@ def statistics(block: PreparedBlock, label_logit: Array) -> Statistics:
     label_logit, parts = label_logit.astype(block.wide, copy=False), block.parts
     ranks, squares, spreads = np.empty(block.rows, np.int64), *np.empty((2, block.rows), block.wide)
     if block.layout == "columns":
-        fields, loop = np.empty((rows.FIELDS, block.rows), block.wide), block.loop(columns.statistics)
+        fields, loop = np.empty((rows.FIELDS, block.rows), block.wide), block.loop(column_statistics.statistics)
         arguments, results = (block.logits, block.targets, label_logit), (fields, ranks, squares, spreads)
         block.run_in_threads(lambda first, stop: loop(*arguments, first, stop, *results), block.rows)
         return Statistics(Partial(*fields), ranks, squares, spreads)

@@ -81,6 +81,15 @@ def halves(builder: Any, value: Any) -> tuple[Any, Any]:
     return take_lanes(builder, value, list(range(count))), take_lanes(builder, value, list(range(count, 2 * count)))
 
 
+def joined(builder: Any, vectors: list[Any]) -> Any:
+    """One vector of the lanes of several, in their order."""
+    while len(vectors) > 1:
+        order = constant(ir.VectorType(I32, 2 * vectors[0].type.count), list(range(2 * vectors[0].type.count)))
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [builder.shuffle_vector(first, second, order) for first, second in pairs]
+    return vectors[0]
+
+
 def call_intrinsic(builder: Any, name: str, *arguments: Any) -> Any:
     """An LLVM intrinsic on vectors of one type, such as llvm.fma."""
     kind = arguments[0].type

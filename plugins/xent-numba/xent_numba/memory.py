@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .lanes import ELEMENTS, I16, I32, I64, SINGLE, WIDE, constant, splat, vector
+from .lanes import ELEMENTS, I16, I32, I64, WIDE, constant, splat, vector
 
 
 def widened(builder: Any, dtype: types.Type, value: Any, kind: Any) -> Any:
@@ -79,18 +79,24 @@ def store(context: Any, memory: Any, address: Any, value: Any) -> Any:
     return types.void(memory, types.int64, value), codegen
 
 
-@intrinsic
-def prefetch(context: Any, address: Any) -> Any:
-    """Prefetches the cache line at an address, which may be any number."""
+def prefetcher(to_write: int) -> Any:
+    """An intrinsic that prefetches the cache line at an address, which may be any number."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), I32(0), I32(3), I32(1)])
-        return context.get_dummy_value()
+    @intrinsic
+    def fetch(context: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(function, [builder.inttoptr(arguments[0], pointer), I32(to_write), I32(3), I32(1)])
+            return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+        return types.void(types.int64), codegen
+
+    return fetch
+
+
+prefetch, prefetch_to_write = prefetcher(0), prefetcher(1)
 
 
 @intrinsic
@@ -151,30 +157,55 @@ def gather(context: Any, memory: Any, addresses: Any, offset: Any) -> Any:
 
 
 @intrinsic
-def scatter(context: Any, memory: Any, addresses: Any, offset: Any, value: Any, count: Any) -> Any:
-    """Writes each of the first ``count`` lanes to its address plus an offset."""
+def scatter(context: Any, memory: Any, addresses: Any, offset: Any, value: Any) -> Any:
+    """Writes each lane to its address plus an offset."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         narrow = narrowed(builder, memory.dtype, arguments[3])
         starts = builder.inttoptr(arguments[1], I64.as_pointer())
-
-        def write(lane: int) -> None:
+        for lane in range(value.count):
             address = builder.add(builder.load(builder.gep(starts, [I64(lane)])), arguments[2])
             number = builder.extract_element(narrow, I32(lane))
             builder.store(number, builder.inttoptr(address, narrow.type.element.as_pointer()), align=1)
-
-        is_full = builder.icmp_signed(">=", arguments[4], I64(value.count))
-        with builder.if_else(is_full, likely=True) as (full, some):
-            with full:
-                for lane in range(value.count):
-                    write(lane)
-            with some:
-                for lane in range(value.count):
-                    with builder.if_then(builder.icmp_signed("<", I64(lane), arguments[4])):
-                        write(lane)
         return context.get_dummy_value()
 
-    return types.void(memory, types.int64, types.int64, value, types.int64), codegen
+    return types.void(memory, types.int64, types.int64, value), codegen
+
+
+def places_in_tile(builder: Any, tile: Any, classes: Any, lanes: Any) -> list[Any]:
+    """Pointers to one class of each row of a tile; the classes are numbers in lanes."""
+    kind = ir.VectorType(I32, lanes.count)
+    first = constant(kind, [lane * lanes.dtype.bitwidth // 8 for lane in range(lanes.count)])
+    offsets = builder.add(builder.mul(builder.fptosi(classes, kind), constant(kind, 64)), first)
+    addresses = [
+        builder.add(tile, builder.sext(builder.extract_element(offsets, I32(lane)), I64)) for lane in range(lanes.count)
+    ]
+    return [builder.inttoptr(address, ELEMENTS[lanes.dtype].as_pointer()) for address in addresses]
+
+
+@intrinsic
+def load_from_tile(context: Any, tile: Any, classes: Any) -> Any:
+    """One class of each row of a tile; the classes are numbers in lanes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = ir.Constant(vector(classes), ir.Undefined)
+        for lane, place in enumerate(places_in_tile(builder, *arguments, classes)):
+            value = builder.insert_element(value, builder.load(place), I32(lane))
+        return value
+
+    return classes(types.int64, classes), codegen
+
+
+@intrinsic
+def store_to_tile(context: Any, tile: Any, classes: Any, value: Any) -> Any:
+    """Writes one class of each row of a tile; the classes are numbers in lanes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for lane, place in enumerate(places_in_tile(builder, *arguments[:2], classes)):
+            builder.store(builder.extract_element(arguments[2], I32(lane)), place)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, classes, classes), codegen
 
 
 @intrinsic
@@ -199,16 +230,16 @@ def store_int64(context: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def load_float64(context: Any, memory: Any, address: Any) -> Any:
-    """float64 numbers at an address, rounded to the lanes of this memory."""
-    lanes = WIDE[memory.dtype]
+def load_int64_lanes(context: Any, like: Any, address: Any) -> Any:
+    """int64 numbers at an address, rounded to the lanes of this memory."""
+    lanes = WIDE[like.dtype]
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = vector(lanes, ELEMENTS[types.float64])
+        kind = ir.VectorType(I64, lanes.count)
         value = builder.load(builder.inttoptr(arguments[1], kind.as_pointer()), align=1)
-        return builder.fptrunc(value, vector(lanes)) if lanes is SINGLE else value
+        return builder.sitofp(value, vector(lanes))
 
-    return lanes(memory, types.int64), codegen
+    return lanes(like, types.int64), codegen
 
 
 @intrinsic

@@ -226,15 +226,20 @@ def count_ranked_before(x, start, count, level, label):
 
 
 @njit
-def unbiased(buffer, address):
-    """The exponentials at an address without their bias.
+def without_bias(buffer, exps):
+    """Biased exponentials without their bias.
 
     They are exactly 0 where they would be under the smallest subnormal: products of subnormals are slow.
     """
-    exps, zero = load(buffer, address), fill(buffer, 0.0)
-    return where(greater_equal(exps, fill(buffer, smallest_biased(buffer))), exps, zero) * fill(
-        buffer, one_over_bias(buffer)
-    )
+    zero = fill(buffer, 0.0)
+    exps = where(greater_equal(exps, fill(buffer, smallest_biased(buffer))), exps, zero)
+    return exps * fill(buffer, one_over_bias(buffer))
+
+
+@njit
+def unbiased(buffer, address):
+    """The exponentials at an address without their bias."""
+    return without_bias(buffer, load(buffer, address))
 
 
 @njit

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .lanes import DOUBLE, I32, I64, SINGLE, WIDE, Pair, constant, halves, vector
+from .lanes import DOUBLE, I32, SINGLE, WIDE, Pair, constant, halves, joined, vector
 
 
 @intrinsic
@@ -71,16 +72,45 @@ def reduce_total(context: Any, total: Any, like: Any) -> Any:
     return types.float64(total, like), codegen
 
 
+# -------------------- the numbers of a vector's rows, float64
+
+
 @intrinsic
-def store_total(context: Any, total: Any, like: Any, address: Any) -> Any:
-    """Writes the total of each lane to float64 memory: 16 numbers where the lanes were float32, 8 where float64."""
+def by_row(context: Any, total: Any, like: Any) -> Any:
+    """The total of each lane. Of float32 lanes each vector has half of the rows; of float64 lanes the first has all."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first, second = cgutils.unpack_tuple(builder, arguments[0], 2)
-        single = WIDE[like.dtype] is SINGLE
-        for index, value in enumerate((first, second) if single else (builder.fadd(first, second),)):
-            address = builder.add(arguments[2], I64(64 * index))
-            builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
-        return context.get_dummy_value()
+        if WIDE[like.dtype] is DOUBLE:
+            first, second = builder.fadd(first, second), constant(vector(DOUBLE), 0.0)
+        return context.make_tuple(builder, Pair, (first, second))
 
-    return types.void(total, like, types.int64), codegen
+    return Pair(total, like), codegen
+
+
+@intrinsic
+def widened_rows(context: Any, x: Any) -> Any:
+    """Lanes as float64 numbers of the rows."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if x.dtype is types.float32:
+            numbers = [builder.fpext(half, vector(DOUBLE)) for half in halves(builder, arguments[0])]
+        else:
+            numbers = [arguments[0], constant(vector(DOUBLE), 0.0)]
+        return context.make_tuple(builder, Pair, numbers)
+
+    return Pair(x), codegen
+
+
+@intrinsic
+def rounded_rows(context: Any, numbers: Any, like: Any) -> Any:
+    """The float64 numbers of the rows as lanes."""
+    lanes = WIDE[like.dtype]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pair = cgutils.unpack_tuple(builder, arguments[0], 2)
+        if lanes is DOUBLE:
+            return pair[0]
+        return joined(builder, [builder.fptrunc(number, ir.VectorType(ir.FloatType(), 8)) for number in pair])
+
+    return lanes(numbers, like), codegen

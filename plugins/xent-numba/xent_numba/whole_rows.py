@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from . import columns, row_gradients, rows
+from . import column_gradients, columns, row_gradients, rows
 from .blocks import FEW_CLASSES
 from .by_type import by_type
 from .compiled import in_compiled_code, part_of
@@ -68,7 +68,7 @@ def loss_of_rows(target: str, dtype: str, soft: bool) -> Callable[..., None]:
 
 def loss_and_gradient_of_rows(target: str, dtype: str, soft: bool) -> Callable[..., None]:
     """loss_and_gradient(x, targets, on, off, scales, losses, out), for the same."""
-    column_loss_and_gradient = in_compiled_code(columns.loss_and_gradient, dtype, soft)
+    column_loss_and_gradient = in_compiled_code(column_gradients.loss_and_gradient, dtype, soft)
     fold_and_gradient = in_compiled_code(row_gradients.fold_and_gradient, dtype, soft)
     finish_loss = in_compiled_code(rows.finish_loss, dtype)
 
