@@ -55,7 +55,9 @@ def page(name: str) -> str:
 
 
 def test_every_benchmark_is_tried_here_or_with_its_plugin():
-    assert sorted(path.stem for path in BENCHMARKS.glob("bench_*.py")) == sorted([*ROWS, "bench_cuda", "bench_numba"])
+    assert sorted(path.stem for path in BENCHMARKS.glob("bench_*.py")) == sorted(
+        [*ROWS, "bench_cuda", "bench_numba", "bench_classes_numba"]
+    )
 
 
 def kept() -> dict[str, int]:
