@@ -966,3 +966,4 @@ def test_a_tensor_kept_of_a_transform_that_has_ended_is_a_tensor():
     loss = sparse(kept[0], LABELS, reduction="mean")
 
     assert torch.allclose(loss, torch.tensor(math.log(3), dtype=torch.float64))
+    assert not loss.requires_grad  # as the tensor inside
