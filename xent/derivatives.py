@@ -63,9 +63,10 @@ def options_and_weights(function: Callable[..., Array], keywords: dict[str, Any]
     """The keywords of a loss as a tuple that is equal to an Options, and as weights."""
     checks.keywords(function.__name__, keywords, KEYWORDS[function])
     values = {**DEFAULTS, **keywords}
-    # subtle: TorchDynamo traces no itemgetter
-    options = tuple([values[name] for name in Options._fields])
-    return options, weights_of(*[values[name] for name in checks.WEIGHTS])
+    # in single steps: they are quick, and TorchDynamo traces no itemgetter
+    axis, kind, reduction = values["axis"], values["kind"], values["reduction"]
+    options = axis, kind, reduction, values["ignore_index"], values["label_smoothing"], 0, None
+    return options, weights_of(values["sample_weight"], values["class_weight"], values["pos_weight"])
 
 
 def value_and_grad(loss: Callable[P, LossT]) -> WithGradient[P, LossT]:
@@ -127,7 +128,7 @@ def value_and_grad(loss: Callable[P, LossT]) -> WithGradient[P, LossT]:
         predictions: Array, targets: Array, /, *, out: Array | None = None, **keywords: Any
     ) -> tuple[Array, Array]:
         options, weights = options_and_weights(function, {**bound, **keywords})
-        result = calls.apply(route, predictions, targets, options, weights, calls.unwrap(out))
+        result = calls.apply(route, predictions, targets, options, weights, None if out is None else calls.unwrap(out))
         return result if out is None else (result[0], out)
 
     with_gradient.__signature__ = SIGNATURES[function]  # type: ignore[attr-defined]  # else that of the loss
