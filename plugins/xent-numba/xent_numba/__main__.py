@@ -21,10 +21,13 @@ def main() -> None:
     if numba_fails():
         parser.error(f"{numba_fails()}.")
 
-    from . import compiled, rows
+    from . import compiled, rows, whole_calls
 
     begin = time.perf_counter()
     compiled.warm(dtypes)
+    for dtype in dtypes:
+        for method in ("loss", "loss_and_gradient"):
+            whole_calls.compiled_whole_call(method, dtype)
     cache = compiled.cache_of(rows.fold)
     folder = cache.cache_path if cache else "memory only: no folder for it can be written; set NUMBA_CACHE_DIR"
     print(f"{', '.join(dtypes)}: compiled in {time.perf_counter() - begin:.1f} s, kept in {folder}")
