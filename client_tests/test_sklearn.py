@@ -12,14 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from xent.compat import sklearn as compat
 
 
-def xent_log_loss(y_true, y_proba, **options):
-    """A function of this module, so that it reaches the processes of joblib; in its time xent is imported there."""
-    from xent.compat.sklearn import log_loss
-
-    return log_loss(y_true, y_proba, **options)
-
-
-scorer = make_scorer(xent_log_loss, response_method="predict_proba", greater_is_better=False)
+scorer = make_scorer(compat.log_loss, response_method="predict_proba", greater_is_better=False)
 model = make_pipeline(StandardScaler(), LogisticRegression())
 ROUNDING = 1e-12  # of means of some tens of losses in float64
 
