@@ -967,3 +967,39 @@ def test_a_tensor_kept_of_a_transform_that_has_ended_is_a_tensor():
 
     assert torch.allclose(loss, torch.tensor(math.log(3), dtype=torch.float64))
     assert not loss.requires_grad  # as the tensor inside
+
+
+def opposite(tensor):
+    """The same numbers in memory that holds their opposites, as the imaginary parts of a conjugate do."""
+    return torch._neg_view(-tensor)
+
+
+@pytest.mark.parametrize("argument", ["predictions", "sample_weight", "class_weight"])
+def test_a_tensor_that_holds_the_opposites_of_its_numbers_is_read_right(x, argument):
+    logits, options = x.detach(), {"sample_weight": torch.arange(1.0, 6.0), "class_weight": torch.arange(1.0, 4.0)}
+    expected = sparse(logits, LABELS, **options)
+    given = {"predictions": logits, **options}
+    given[argument] = opposite(given[argument])
+
+    torch.testing.assert_close(sparse(given.pop("predictions"), LABELS, **given), expected)
+
+
+@pytest.mark.parametrize("loss", [sparse, binary], ids=["sparse", "binary"])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_cotangent_that_holds_its_opposite_keeps_its_sign(x, loss, reduction):
+    targets = LABELS if loss is sparse else torch.full_like(x, 0.3)
+    value = loss(x, targets, reduction=reduction)
+    (found,) = torch.autograd.grad(value, x, opposite(torch.full_like(value, 0.5)), retain_graph=True)
+
+    torch.testing.assert_close(found, torch.autograd.grad(value, x, torch.full_like(value, 0.5))[0])
+
+
+def test_a_gradient_is_not_put_into_a_tensor_that_holds_opposites_but_may_take_the_place_of_their_numbers(x):
+    call, logits = xent.value_and_grad(sparse), x.detach()
+    _, expected = call(logits, LABELS)
+    _, found = call(opposite(logits), LABELS, out=(out := torch.empty_like(logits)))
+
+    assert found is out
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(TypeError, match="whose memory can be seen"):
+        call(logits, LABELS, out=opposite(logits))

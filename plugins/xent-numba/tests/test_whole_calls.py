@@ -26,3 +26,18 @@ def test_the_label_and_the_weight_of_one_row_may_be_numbers_of_numpy(reduction):
     of_arrays = call(ROW, np.asarray(1), sample_weight=np.asarray(0.5, "f4"), **options)
 
     assert [array.tobytes() for array in of_numbers] == [array.tobytes() for array in of_arrays]
+
+
+@on_numba
+@pytest.mark.parametrize("argument", ["sample_weight", "class_weight", "cotangent"])
+def test_memory_that_holds_the_opposites_of_its_numbers_is_not_taken_for_them(argument):
+    torch = pytest.importorskip("torch")
+    logits, labels = torch.tensor(ROW).repeat(2, 1).requires_grad_(), torch.tensor([0, 2])
+    given = {"sample_weight": torch.ones(2), "class_weight": torch.ones(3), "cotangent": torch.tensor(1.0)}
+
+    def results(cotangent, **weights):
+        value = xent.sparse_cross_entropy(logits, labels, reduction="sum", **weights)
+        return value, torch.autograd.grad(value, logits, cotangent)[0]
+
+    expected = results(**given)
+    torch.testing.assert_close(results(**given | {argument: torch._neg_view(-given[argument])}), expected)

@@ -124,6 +124,10 @@ def plain_into(plan: Plan, predictions: Array, targets: Array | None, weights: W
         checks.no_output_in_graph(plan.problem.function, out)
     try:
         return plain(plan, predictions, targets, weights, out)
+    except Unreadable:  # of tensors that hold the opposites of their numbers
+        with torch.no_grad():
+            value, gradient = traced(plan.problem, predictions, targets, weights)
+            return value, out.copy_(gradient)
     finally:
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)

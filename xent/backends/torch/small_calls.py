@@ -34,7 +34,7 @@ class SmallCalls(NamedTuple):
         if type(predictions) not in TYPES or type(targets) not in TYPES:
             return None
         rows = targets.numel()
-        if not (rows and predictions.is_contiguous() and targets.is_contiguous()) or predictions.is_neg():
+        if not (rows and is_side_by_side(predictions) and is_side_by_side(targets)):
             return None
         try:
             shape = predictions.data_ptr(), targets.data_ptr(), rows, predictions.size(-1)
@@ -43,10 +43,10 @@ class SmallCalls(NamedTuple):
         if weights is NO_WEIGHTS:
             return None, *shape, None, None
         sample, classes, _ = weights
-        if sample is not None and (sample.dtype is not self.sample_dtype or not sample.is_contiguous()):
+        if sample is not None and (sample.dtype is not self.sample_dtype or not is_side_by_side(sample)):
             return None
         if classes is not None:
-            classes = torch.as_tensor(classes, dtype=self.wide).contiguous()
+            classes = torch.as_tensor(classes, dtype=self.wide).contiguous().resolve_neg()
         return classes, *shape, *(None if weight is None else weight.data_ptr() for weight in (sample, classes))
 
     def loss(self, predictions: Array, targets: Array, weights: Weights) -> Array | None:
@@ -75,6 +75,11 @@ class SmallCalls(NamedTuple):
         cotangent, gradient = cotangent.contiguous(), torch.empty_like(predictions)
         declined = self.of_both(*told[1:], cotangent.data_ptr(), None, gradient.data_ptr())
         return None if declined else gradient
+
+
+def is_side_by_side(tensor: Array) -> bool:
+    """Whether the memory of a tensor holds its numbers side by side, and not their opposites."""
+    return bool(tensor.is_contiguous()) and not tensor.is_neg()
 
 
 def small_calls_of(plan: Plan) -> SmallCalls | None:

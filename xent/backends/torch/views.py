@@ -20,12 +20,12 @@ class Unreadable(Exception):
 
 
 def is_readable(tensor: Array) -> bool:
-    """Whether the tensor has values of its own: not inside a vmap over gradients."""
+    """Whether the tensor has values of its own, and not their opposites: not inside a vmap over gradients."""
     try:
         tensor.data_ptr()
     except RuntimeError:
         return False
-    return True
+    return not tensor.is_neg()
 
 
 def array_of(tensor: Array) -> Array:
