@@ -379,6 +379,22 @@ def test_soft_targets_that_repeat_one_number_keep_their_budget(dtype, classes):
         assert not loss_is_off(xent.cross_entropy(x, targets), x, targets)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("classes", [140, 181, 300])
+def test_equal_terms_beside_two_maxima_keep_the_budget(dtype, classes):
+    gap = np.random.default_rng(1).uniform(5, 6, 4000).astype(dtype)
+    x = np.repeat(-gap[:, None], classes, 1)
+    x[:, :2] = 0
+    loss = xent.sparse_cross_entropy(x, np.zeros(4000, np.int64))
+    expected = np.log(2 + (classes - 2) * np.exp(-gap.astype(np.longdouble)))
+    one_hot = np.zeros((1, classes))
+    one_hot[0, 0] = 1
+    worst = int(np.argmax(np.abs(loss - expected)))
+    allowed = loss_budget(x[worst : worst + 1], one_hot).allowed(k_of["loss"])
+
+    assert abs(loss[worst] - expected[worst]) <= allowed[0]
+
+
 @without_fp_warnings
 @pytest.mark.parametrize("classes", [98_304, 98_305])
 def test_a_row_with_masked_segments_keeps_the_digits_of_its_smoothed_gradient(classes):

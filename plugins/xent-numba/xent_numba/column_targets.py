@@ -24,7 +24,7 @@ from .memory import (
     store_to_tile,
     width,
 )
-from .segments import SHRINK, TARGET_CHUNK, unbiased, without_bias
+from .segments import SHORT_CHUNK, SHRINK, unbiased, without_bias
 from .targets import LabelTargets, SegmentLabel, SegmentTargets, are_labels
 from .totals import add_lanes, by_row, widened_rows, zero_total
 
@@ -96,7 +96,7 @@ def sum_of_gaps(wide, tile, classes, level):
     total, shrink = zero_total(), fill(wide, SHRINK)
     index = 0
     while index < classes:
-        stop = min(classes, index + TARGET_CHUNK)
+        stop = min(classes, index + SHORT_CHUNK)
         lanes = fill(wide, 0.0)
         while index < stop:
             lanes = lanes + (level - load(wide, tile + index * 64)) * shrink
@@ -131,7 +131,7 @@ def gaps_and_masses(wide, tile, classes, level, target):
         gap, mass = zero_total(), zero_total()
         index = 0
         while index < classes:
-            stop = min(classes, index + TARGET_CHUNK)
+            stop = min(classes, index + SHORT_CHUNK)
             gap_lanes, mass_lanes = zero, zero
             while index < stop:
                 t = load(wide, target.tile + index * 64)

@@ -4,10 +4,10 @@ r"""Passes over one segment: a run of classes of one row, contiguous in memory a
 segment, so that no pass waits for memory: the exponentials hide the next read. The other passes find the segment in
 the cache.
 
-Of every sum the lanes add CHUNK numbers in the computing dtype, then go to a total that is wider (float32) or keeps
-what is rounded off (float64): equal terms repeat the same rounding, and few of them stay within the error budget. A
-segment has at least as many classes as a vector has lanes. The classes after the full vectors are read as the
-segment's last vector, of which only the lanes not yet seen count.
+Of every sum the lanes add CHUNK numbers in the computing dtype, SHORT_CHUNK where one may be a maximum, then go to a
+total that is wider (float32) or keeps what is rounded off (float64): equal terms repeat the same rounding, and few of
+them stay within the error budget. A segment has at least as many classes as a vector has lanes. The classes after the
+full vectors are read as the segment's last vector, of which only the lanes not yet seen count.
 
 ``x``, ``buffer``, ``targets`` and ``out`` are dtypes of memory; the argument after each is its address. A buffer holds
 the exponentials of a segment in the computing dtype. ``rows.py`` says how a row is cut into segments.
@@ -25,7 +25,8 @@ from .lanes import count_lanes, equal, fill, fma, greater, greater_equal, larger
 from .memory import itemsize, load, load_scalar, prefetch, store, width
 from .totals import add_lanes, reduce_total, zero_total
 
-CHUNK, TARGET_CHUNK = 8, 4  # targets repeat one number more often than exponentials do
+CHUNK = 8
+SHORT_CHUNK = 4  # of targets, which repeat one number, and beside a maximum, which takes the digits of what is added
 PREFETCH = 4096  # bytes
 SHRINK = 2.0**-32  # of terms whose sum may be infinite where none of them is; a power of two keeps every digit
 
@@ -62,7 +63,7 @@ def sum_exp(x, start, count, reference, next_start, next_count, split_maximum, b
     top = load(x, next_last)
     at = start
     while at < full:
-        stop = min(full, at + CHUNK * step)
+        stop = min(full, at + SHORT_CHUNK * step)
         lanes, others = zero, zero
         while at < stop:
             logits = load(x, at)
@@ -102,14 +103,14 @@ def sum_exp(x, start, count, reference, next_start, next_count, split_maximum, b
 
 @njit
 def sum_not_equal(buffer, start, count, top):
-    """The sum over the exponentials in a buffer that are not ``top``."""
+    """The sum over the exponentials in a buffer that are not ``top``, in the order of ``sum_exp``."""
     step = width(buffer) * itemsize(buffer)
     end, full = start + count * itemsize(buffer), start + count // width(buffer) * step
     level, zero = fill(buffer, top), fill(buffer, 0.0)
     total = zero_total()
     at = start
     while at < full:
-        stop = min(full, at + CHUNK * step)
+        stop = min(full, at + SHORT_CHUNK * step)
         lanes = zero
         while at < stop:
             exps = load(buffer, at)
@@ -131,7 +132,7 @@ def sum_gaps(x, start, count, peak):
     total = zero_total()
     at = start
     while at < full:
-        stop = min(full, at + TARGET_CHUNK * step)
+        stop = min(full, at + SHORT_CHUNK * step)
         lanes = zero
         while at < stop:
             lanes = lanes + (level - load(x, at)) * shrink
@@ -152,7 +153,7 @@ def sum_target_gaps(x, start, count, peak, targets, targets_address):
     gap, mass = zero_total(), zero_total()
     at, targets_end = start, targets_address + count * itemsize(targets)
     while at < full:
-        stop = min(full, at + TARGET_CHUNK * step)
+        stop = min(full, at + SHORT_CHUNK * step)
         gaps, masses = zero, zero
         while at < stop:
             t = load(targets, targets_address)
