@@ -7,6 +7,7 @@ import numpy as np
 
 from xent.testing import reference
 from xent.testing.budget import Budget, compute_dtype, gradient_budget, k_of, loss_budget
+from xent.testing.exact import exact as exact
 
 
 def same(actual, expected) -> bool:
@@ -49,6 +50,16 @@ class Extended:
 
     def __array_namespace_info__(self) -> SimpleNamespace:
         return SimpleNamespace(dtypes=lambda **_: dict.fromkeys(("float32", "float64"), np.longdouble))
+
+
+def loss_allowed(x, targets) -> np.ndarray:
+    """How far the losses of rows of logits may be from the exact ones."""
+    return loss_budget(x, targets).allowed(k_of["loss"])
+
+
+def gradient_allowed(x, targets, *, is_sparse: bool) -> np.ndarray:
+    """How far the gradients of the losses of rows of logits may be from the exact ones."""
+    return gradient_budget(x, targets, is_sparse=is_sparse).allowed(k_of["gradient"])
 
 
 def far(actual, expected, budget: Budget, k: float) -> str:

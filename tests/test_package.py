@@ -102,7 +102,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = {".py", ".md", ".toml", ".yml", ".txt", ".html", ".cff", ".css", ""}
 OTHER_NAMES = re.compile(
     r"""xent\\?\[ | \bxent\s*[<>=!~]=\s*[0-9] | pip\ (install|uninstall)[^\n`#]*["'\s]xent(?=["'`\s]|$) """
-    r"""| metadata\.\w+\("xent"\) | \bxent-[0-9]""",
+    r"""| metadata\.\w+\(["']xent["']\) | \bxent-[0-9]""",
     re.VERBOSE,
 )
 SPEAKS_OF_IT = {"xent/distribution.py", "tests/test_package.py"}
@@ -229,7 +229,7 @@ def test_the_wheel_ships_the_package_and_its_licence_alone() -> None:
     places = {file.parts[0] for file in files if file.parts[0] != ".."}
     licences = [file for file in files if file.name == "LICENSE"]
 
-    assert places == {"xent", f"xent_array-{importlib.metadata.version('xent')}.dist-info"}
+    assert places == {"xent", f"xent_array-{importlib.metadata.version('xent-array')}.dist-info"}
     assert len(licences) == 1
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ def wrong_lines():
 
 def command(module, *arguments, folder):
     """What a type checker prints, run far from this project's own settings."""
-    environment = {**os.environ, "MYPYPATH": str(PACKAGES), "PYTHONPATH": str(PACKAGES)}
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGES)}
+    if Path(sysconfig.get_path("purelib")) != PACKAGES:  # which mypy finds by itself, and refuses to be told of
+        environment["MYPYPATH"] = str(PACKAGES)
     run = [sys.executable, "-m", module, *arguments, str(PROGRAM)]
     return subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=300).stdout
 
@@ -31,7 +34,7 @@ def command(module, *arguments, folder):
 def by_mypy(folder):
     """The lines with an error."""
     lines = command("mypy", "--strict", "--no-error-summary", "--cache-dir", str(folder), folder=folder).splitlines()
-    return {int(line.split(":")[1]) for line in lines if ": error:" in line}
+    return {int(line.split(":")[1]) for line in lines if f"{PROGRAM.name}:" in line and ": error:" in line}
 
 
 def by_pyright(folder):
