@@ -228,6 +228,11 @@ CASES = [
         "Pass axis=1, if that is the axis of the classes.",
     ),
     (
+        lambda: sparse(labels=Y[None]),
+        ValueError,
+        ONE + "`labels` must have shape (3,) (predictions (3, 5) without axis 1), got (1, 3). Pass labels[0].",
+    ),
+    (
         lambda: xent.sparse_cross_entropy(np.zeros(3), Y),
         ValueError,
         ONE + "`labels` must have shape () (predictions (3,) without axis 0), got (3,). For targets of the "

@@ -356,6 +356,8 @@ def expect(
         others := {shape_of_rows(tuple(whole), axis): axis for axis in range(len(whole))}
     ):
         remedy = f"Pass axis={others[got]}, if that is the axis of the classes."
+    elif got == (1, *shape):
+        remedy = f"Pass {name}[0]."
     elif name == "labels" and len(got) == len(shape) + 1:
         remedy = "For targets of the predictions' shape call cross_entropy."
     elif name == "targets" and len(got) == len(shape) - 1 and function == "cross_entropy":

@@ -210,13 +210,13 @@ c.cache_of = slow
 try:
     xent.sparse_cross_entropy(x, y)
 except KeyboardInterrupt:
-    print("interrupted", begun, len(c.compiled_loops))
+    print("interrupted", len(begun) > 0, any(begun))
 print(xent.sparse_cross_entropy(x, y))
 """
 
 
 def test_an_interrupt_never_reaches_numba_as_it_compiles():
-    assert run(INTERRUPTED_COMPILATION).splitlines() == ["interrupted [False] 1", "[1.609438 1.609438]"]
+    assert run(INTERRUPTED_COMPILATION).splitlines() == ["interrupted True False", "[1.609438 1.609438]"]
 
 
 WITHOUT_JIT = """
