@@ -279,3 +279,10 @@ integer, poly = compat.softmax_cross_entropy_with_integer_labels, compat.poly_lo
 def test_bad_input_has_its_message(error: type[Exception], words: str, call) -> None:
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_bad_label_beside_a_logit_of_minus_infinity_warns_of_nothing() -> None:
+    with np.errstate(all="raise"):
+        losses = compat.softmax_cross_entropy_with_integer_labels(np.array([[-np.inf, 0.0]]), np.array([5]))
+
+    assert np.isnan(losses).all()

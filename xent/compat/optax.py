@@ -65,6 +65,7 @@ from .operands import (
     unwrap,
     wide_dtype,
     widen_labels,
+    without_fp_warnings,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
 Array = Any
 
 
+@without_fp_warnings
 def softmax_cross_entropy(
     logits: ArrayT, labels: Array, axis: int | tuple[int, ...] | None = -1, where: Array | None = None
 ) -> ArrayT:
@@ -125,6 +127,7 @@ def softmax_cross_entropy(
     return xp.astype(losses, dtype, copy=False)
 
 
+@without_fp_warnings
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayT, labels: Array, axis: int | tuple[int, ...] = -1, where: Array | None = None
 ) -> ArrayT:
@@ -190,6 +193,7 @@ def softmax_cross_entropy_with_integer_labels(
     return xp.astype(xp.where(counted, losses, 0.0), dtype, copy=False)
 
 
+@without_fp_warnings
 def safe_softmax_cross_entropy(logits: ArrayT, labels: Array) -> ArrayT:
     r"""``optax.safe_softmax_cross_entropy``: of soft targets, with 0 for a class whose target is 0.
 
@@ -228,6 +232,7 @@ def safe_softmax_cross_entropy(logits: ArrayT, labels: Array) -> ArrayT:
     return xp.astype(xp.where(xp.any(labels != 0, axis=axis), losses, 0.0), dtype, copy=False)
 
 
+@without_fp_warnings
 def poly_loss_cross_entropy(
     logits: ArrayT,
     labels: Array,
@@ -282,6 +287,7 @@ def poly_loss_cross_entropy(
     return xp.astype(losses + epsilon * missed, dtype, copy=False)
 
 
+@without_fp_warnings
 def sigmoid_binary_cross_entropy(logits: ArrayT, labels: Array) -> ArrayT:
     r"""``optax.sigmoid_binary_cross_entropy``: of independent yes-or-no targets, element by element.
 
@@ -319,6 +325,7 @@ def sigmoid_binary_cross_entropy(logits: ArrayT, labels: Array) -> ArrayT:
     return xp.astype(nan_where_invalid(xp, losses, certain, gradient=False), logits.dtype, copy=False)
 
 
+@without_fp_warnings
 def sigmoid_focal_loss(logits: ArrayT, labels: Array, *, alpha: Any = None, gamma: Any = 2.0) -> ArrayT:
     r"""``optax.sigmoid_focal_loss``: binary cross entropy that counts less where the prediction is right.
 
