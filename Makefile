@@ -141,7 +141,7 @@ test-template: $(TEMPLATE).stamp
 
 # As its user would: the wheel with the extra that brings all, xent-numba, and nothing else but pytest.
 test-install: $(ALL).stamp
-	$(ALL)/bin/pytest -p no:cacheprovider -c /dev/null --rootdir install_tests install_tests
+	$(ALL)/bin/pytest -p no:cacheprovider $(PYTESTFLAGS) -c /dev/null --rootdir install_tests install_tests
 
 # In a real browser, and so not among the tests of every day.
 test-report: $(VENV)/test.stamp $(VENV)/wheel.stamp
@@ -234,7 +234,7 @@ $(VENV)/compiled.stamp: $(VENV)/plugins.stamp $(VENV)/test.stamp $(VENV)/wheel.s
 
 $(ALL).stamp: $(WHEEL) $(VENV)/plugins.stamp
 	$(PYTHON) -m venv --clear $(ALL)
-	$(ALL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) "$(WHEEL)[all]" $(PLUGIN_WHEELS)/xent_numba-*.whl pytest
+	$(ALL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) "$(WHEEL)[all]" $(PLUGIN_WHEELS)/xent_numba-*.whl pytest pytest-xdist
 	touch $@
 
 $(CLIENTS).stamp: $(CONSTRAINTS) $(CLIENT_CONSTRAINTS)
