@@ -69,7 +69,8 @@ def with_jax(data: Data, pass_name: str, loss: Callable[..., Any]) -> Call:
     import jax
 
     x, y = (jax.numpy.asarray(array) for array in data)
-    function = jax.jit(jax.value_and_grad(lambda x, y: loss(x, y).mean()) if pass_name == GRADIENT else loss)
+    of_rows = lambda x, y: loss(x, y)  # noqa: E731: a function of its own, for jax.jit keeps one program of a function
+    function = jax.jit(jax.value_and_grad(lambda x, y: of_rows(x, y).mean()) if pass_name == GRADIENT else of_rows)
     return lambda: jax.block_until_ready(function(x, y))
 
 

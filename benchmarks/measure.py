@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import platform
+import random
 import re
 import statistics
 import subprocess
@@ -92,8 +93,11 @@ def interleave(
 def interleave_clocks(
     contenders: dict[str, Call], rounds: int, clocks: tuple[Clock, ...], sample_seconds: float = SAMPLE_SECONDS
 ) -> list[Rounds]:
-    """The same by each of several clocks: ``time.process_time`` adds the seconds of all threads of the process."""
-    names, repeats = list(contenders), {}
+    """The same by each of several clocks: ``time.process_time`` adds the seconds of all threads of the process.
+
+    Each round has an order of its own, so that no contender always finds the memory as the same other left it.
+    """
+    names, repeats, order = list(contenders), {}, random.Random(0)
     for name, call in contenders.items():
         call()  # imports, compiles, plans
         (once,) = sample(call, 1, (time.perf_counter,))
@@ -101,9 +105,8 @@ def interleave_clocks(
     seconds: list[Rounds] = [{name: [] for name in names} for _ in clocks]
     gc.collect()
     gc.freeze()  # the collections before each sample skip the objects of the libraries
-    for turn in range(rounds):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
+    for _ in range(rounds):
+        for name in order.sample(names, len(names)):
             gc.collect()
             for by_clock, value in zip(seconds, sample(contenders[name], repeats[name], clocks), strict=True):
                 by_clock[name].append(value)
