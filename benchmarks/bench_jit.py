@@ -69,7 +69,10 @@ def with_jax(data: Data, pass_name: str, loss: Callable[..., Any]) -> Call:
     import jax
 
     x, y = (jax.numpy.asarray(array) for array in data)
-    of_rows = lambda x, y: loss(x, y)  # noqa: E731: a function of its own, for jax.jit keeps one program of a function
+
+    def of_rows(x: Any, y: Any) -> Any:  # a function of its own: jax.jit keeps one program of each
+        return loss(x, y)
+
     function = jax.jit(jax.value_and_grad(lambda x, y: of_rows(x, y).mean()) if pass_name == GRADIENT else of_rows)
     return lambda: jax.block_until_ready(function(x, y))
 
