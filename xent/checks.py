@@ -537,7 +537,7 @@ def labels(function: str, bad: Array, labels: Array, classes: int) -> None:
 
 
 def label_error(
-    function: str, classes: int, where: str, first: tuple[int, tuple[int, ...], int | None]
+    function: str, classes: int, where: str, first: tuple[int, tuple[int, ...], int | str | None]
 ) -> errors.LabelError:
     """The error for labels out of range; ``first`` is their count, the position of the first one and its value."""
     return errors.LabelError(

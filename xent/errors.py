@@ -17,11 +17,11 @@ class LabelError(ValueError, IndexError):
         How many labels are out of range.
     position : tuple of int
         Index of the first one in the labels' own shape; on Dask, the global row.
-    value : int or None
-        The first bad label.
+    value : int, str or None
+        The first bad label, as it is written.
     """
 
-    def __init__(self, message: str, count: int = 0, position: tuple[int, ...] = (), value: int | None = None):
+    def __init__(self, message: str, count: int = 0, position: tuple[int, ...] = (), value: int | str | None = None):
         super().__init__(message)
         # subtle: BaseException pickles `args` and `__dict__`, so these three survive the way back from a worker
         self.count, self.position, self.value = count, position, value

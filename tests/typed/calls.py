@@ -91,6 +91,8 @@ def evaluation() -> None:
     assert_type(found.mean_loss, float)
     assert_type(xent.compare("a.npy", "b.npy", "labels.npy").p_value, float)
 
+    xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")
+    xent.compare("a.npy", "b.npy", "labels.npy", class_names={"dog": 0}, ignore_index=(-100, "unknown"))
     xent.evaluate("predictions.npy", "labels.npy", kind="probs")  # wrong: no such kind
     xent.evaluate("predictions.npy", "labels.npy", on_error="ignore")  # wrong: no such policy
     xent.compare("a.npy", "b.npy")  # wrong: no labels

@@ -79,6 +79,18 @@ class ByteSize(click.ParamType):
         return size
 
 
+class Label(click.ParamType):
+    """A label: a number, or the name of a class."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        try:
+            return int(value)
+        except ValueError:
+            return str(value)
+
+
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that every command that evaluates has."""
     for option in (
@@ -143,9 +155,14 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--ignore-index",
-            type=int,
+            type=Label(),
             multiple=True,
             help="A label whose rows are left out; may be given several times.",
+        ),
+        click.option(
+            "--class-names",
+            help="The names of the classes, in their order: a file of JSON, or of a name in each line; or the word "
+            "columns, where PREDICTIONS are columns of these names. Labels may be text then.",
         ),
         click.option(
             "--strict-kind", is_flag=True, help="Logits that look like probabilities are an error, not a warning."
@@ -191,7 +208,8 @@ def evaluate(
     *,
     kind: Kind,
     strict_kind: bool,
-    ignore_index: tuple[int, ...],
+    class_names: str | None,
+    ignore_index: tuple[int | str, ...],
     on_bad_label: Policy,
     on_error: Policy,
     slices: str | None,
@@ -250,7 +268,8 @@ def evaluate(
             allow_outside=folders_of(allow_outside),
         )
         keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
-        planned = plan(predictions, labels, options, keys=keys, outputs=outputs, fit_temperature=fit_temperature)
+        wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
+        planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
     evaluation = run_and_show(planned, output, scheduler)
     if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
         fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
@@ -271,7 +290,8 @@ def compare(
     kind: Kind,
     kind_b: Kind | None,
     strict_kind: bool,
-    ignore_index: tuple[int, ...],
+    class_names: str | None,
+    ignore_index: tuple[int | str, ...],
     on_bad_label: Policy,
     on_error: Policy,
     slices: str | None,
@@ -304,7 +324,8 @@ def compare(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        planned = plan_pair(a, b, labels, options, keys=Keys(slices, clusters), state=state)
+        keys = Keys(slices, clusters)
+        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
     run_and_show(planned, output, scheduler)
 
 

@@ -34,6 +34,7 @@ OPTIONS = "|".join(
             "strict_kind",
             "slices",
             "clusters",
+            "class_names",
             "ignore_index",
             "on_bad_label",
             "on_error",

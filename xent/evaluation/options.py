@@ -15,6 +15,8 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 CHUNK_BYTES = 64 * 2**20
 MOST_BINS = 2**16
 TOP_K_REMEDY = "Pass 5, or (1, 5)."
+Ignored = int | str | Iterable[int | str] | None
+"""What ``ignore_index`` may be."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Options:
 
     kind: Kind = "logits"
     strict_kind: bool = False
-    ignore_index: tuple[int, ...] = ()
+    ignore_index: tuple[int | str, ...] = ()
     on_bad_label: Policy = "error"
     on_error: Policy = "error"
     top_k: tuple[int, ...] = ()
@@ -109,9 +111,14 @@ class Outputs:
         flag("evaluate", "overwrite", self.overwrite)
 
 
-def ignored_labels(ignore_index: int | Iterable[int] | None) -> tuple[int, ...]:
+def ignored_labels(ignore_index: Ignored) -> tuple[int | str, ...]:
     """The labels that ``ignore_index`` names; none for None."""
-    return () if ignore_index is None else _integers("ignore_index", ignore_index, "Labels are integers.")
+    if ignore_index is None or isinstance(ignore_index, str):
+        return () if ignore_index is None else (ignore_index,)
+    several = tuple(ignore_index) if isinstance(ignore_index, list | tuple | set | frozenset) else ()
+    text = tuple(label for label in several if isinstance(label, str))
+    numbers: Any = tuple(label for label in several if not isinstance(label, str)) if text else ignore_index
+    return (*_integers("ignore_index", numbers, "Labels are integers, or text."), *text)
 
 
 def ranks_of(top_k: int | Iterable[int]) -> tuple[int, ...]:

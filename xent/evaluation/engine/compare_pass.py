@@ -22,6 +22,7 @@ from xent.evaluation.engine.checkpoint import held
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
 from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabilities, warn_of_kind
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
+from xent.evaluation.engine.prediction_sets import open_set
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.tasks import (
     Job,
@@ -31,10 +32,9 @@ from xent.evaluation.engine.tasks import (
     statistics_of,
     unreadable_state,
 )
-from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Policy, folders_of, ignored_labels
+from xent.evaluation.options import CHUNK_BYTES, Ignored, Keys, Options, Policy, folders_of, ignored_labels
 from xent.evaluation.sources.in_memory import to_numpy
-from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_pair, check_still_stored, open_keys, open_source, unstored_of
+from xent.evaluation.sources.opening import check_still_stored, open_keys, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.exact_sums import moments_of
 from xent.evaluation.statistics.metrics import (
@@ -150,8 +150,8 @@ class PairPass(Planned):
 
     def graph(self) -> tuple[Graph, Any]:
         """A Dask graph and the key of its root, the sums of both sets."""
-        sides = (self.predictions, self.options), (self.b, self.options.of_b())
-        pair = [cut_statistics(source, self.labels, self.bounds, options) for source, options in sides]
+        sides, ignored = ((self.predictions, self.options), (self.b, self.options.of_b())), self.job.ignored
+        pair = [cut_statistics(source, self.labels, self.bounds, own.kind, ignored) for source, own in sides]
         return graph_of(self.job, self.bounds, [*pair, self.labels, *self.keys])
 
     def run(
@@ -163,10 +163,10 @@ class PairPass(Planned):
         pair = state if isinstance(state, Pair) else Pair()  # of no chunks
         options = self.options, self.options.of_b()
         for name, sums, source, own in zip("ab", (pair.a, pair.b), (self.predictions, self.b), options, strict=True):
-            check_labels(sums, own, source, label_remedy)
+            check_labels(sums, own, source, self.labels, label_remedy)
             check_kind_of_rows(sums, own, name)
         check_still_stored(self.sources, self.unstored_chunks)
-        return replace(comparison(pair, self.options), unstored_chunks=self.unstored_chunks)
+        return replace(comparison(pair, self.options, self.names), unstored_chunks=self.unstored_chunks)
 
 
 def compare(
@@ -177,7 +177,8 @@ def compare(
     kind: Kind = "logits",
     kind_b: Kind | None = None,
     strict_kind: bool = False,
-    ignore_index: int | Iterable[int] | None = None,
+    class_names: Any = None,
+    ignore_index: Ignored = None,
     on_bad_label: Policy = "error",
     on_error: Policy = "error",
     clusters: Any = None,
@@ -197,8 +198,8 @@ def compare(
         Their dtypes and formats may differ.
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
-    labels, kind, strict_kind, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes, zeros_ok,
-    allow_outside, scheduler, progress
+    labels, kind, strict_kind, class_names, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes,
+    zeros_ok, allow_outside, scheduler, progress
         As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
 
     Returns
@@ -229,7 +230,8 @@ def compare(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    planned = plan_pair(a, b, labels, options, keys=Keys(slices, clusters), state=state)
+    keys = Keys(slices, clusters)
+    planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
     comparison = planned.run(scheduler=scheduler, progress=progress)
     warn_of_kind(a=comparison.a, b=comparison.b)
     return comparison
@@ -243,20 +245,17 @@ def plan_pair(
     *,
     keys: Keys = Keys(),  # noqa: B008  # the same
     state: Any = None,
+    class_names: Any = None,
 ) -> PairPass:
     """The plan of :func:`compare`; only headers are read, and errors are those of before any work."""
-    named = {"a": a, "b": b, "labels": labels}
-    first, second, truth = (open_source(given, name, options.allow_outside) for name, given in named.items())
-    if len(first.shape) == len(second.shape) == 2 and first.shape != second.shape:  # else the labels would be blamed
-        raise ValueError(refusal("b", f"have the shape of a, {first.shape}", second, "Compare sets of the same rows."))
-    for source in (first, second):
-        check_pair(source, truth)
-    keys_of_rows = open_keys(first, keys._asdict(), options.allow_outside)
-    sources = {"a": first, "b": second, "labels": truth, **keys_of_rows}
+    given = open_set({"a": a, "b": b}, labels, options, class_names)
+    first = given.predictions["a"]
+    sources = {**given.predictions, "labels": given.labels, **open_keys(first, keys._asdict(), options.allow_outside)}
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     rows, classes = first.shape
-    job = Job(chunk_pair, unreadable_pair, options, rows, classes, store=store_of(state, sources, options))
-    return PairPass(job, first.bounds(options.chunk_bytes), sources, unstored)
+    store = store_of(state, sources, options)
+    job = Job(chunk_pair, unreadable_pair, options, rows, classes, given.ignored, store=store)
+    return PairPass(job, first.bounds(options.chunk_bytes), sources, unstored, given.names)
 
 
 def chunk_pair(
@@ -323,8 +322,8 @@ def unreadable_pair(first_row: int, rows: int) -> Pair:
     return Pair(state, state, state)
 
 
-def comparison(pair: Pair, options: Options) -> Comparison:
-    """The comparison of two sets, from their sums."""
+def comparison(pair: Pair, options: Options, names: Sequence[str] = ()) -> Comparison:
+    """The comparison of two sets, from their sums; `names` are those of the classes, if they have any."""
     sums = pair.difference
     mean, clusters = mean_difference(pair), sums.clusters.values()
     error = clustered_error(sums.loss, sums.counted, clusters) if clusters else independent_error(sums)
@@ -341,8 +340,8 @@ def comparison(pair: Pair, options: Options) -> Comparison:
         rows=sums.rows,
         clusters=len(sums.clusters) or None,
         slices={key: slice_difference(sums.slices[key], by_slice.get(key)) for key in sorted(sums.slices)},
-        a=finish(pair.a, options),
-        b=finish(pair.b, options.of_b()),
+        a=finish(pair.a, options, names),
+        b=finish(pair.b, options.of_b(), names),
     )
 
 

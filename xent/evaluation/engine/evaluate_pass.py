@@ -20,14 +20,25 @@ from xent.evaluation.engine.checkpoint import Store, held, open_store
 from xent.evaluation.engine.kinds import check_kind_of_rows, warn_of_kind
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.memory import check_fits, largest_chunk
+from xent.evaluation.engine.prediction_sets import open_set
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.stream import check_stream, evaluate_blocks
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
-from xent.evaluation.options import CHUNK_BYTES, Keys, Options, Outputs, Policy, folders_of, ignored_labels, ranks_of
+from xent.evaluation.options import (
+    CHUNK_BYTES,
+    Ignored,
+    Keys,
+    Options,
+    Outputs,
+    Policy,
+    folders_of,
+    ignored_labels,
+    ranks_of,
+)
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_pair, check_still_stored, open_keys, open_source, unstored_of
+from xent.evaluation.sources.opening import check_still_stored, open_keys, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.metrics import Evaluation, Temperature, finish
@@ -51,12 +62,15 @@ class Planned:
         All that is read, by the name of the argument: predictions, labels, slices, clusters.
     unstored_chunks : mapping of str to int
         How many chunks of a source are not stored, of those that lack any.
+    names : tuple of str
+        Of the classes; empty if they have none.
     """
 
     job: Job
     bounds: list[int]
     sources: Mapping[str, Source]
     unstored_chunks: Mapping[str, int]
+    names: tuple[str, ...] = ()
 
     @property
     def predictions(self) -> Source:
@@ -118,8 +132,9 @@ class Pass(Planned):
 
     def graph(self) -> tuple[Graph, Any]:
         """A Dask graph and the key of its root, the state of the whole set."""
-        predictions = cut_statistics(self.predictions, self.labels, self.bounds, self.options)
-        return graph_of(self.job, self.bounds, [predictions, self.labels, *self.keys])
+        job = self.job
+        predictions = cut_statistics(self.predictions, self.labels, self.bounds, self.options.kind, job.ignored)
+        return graph_of(job, self.bounds, [predictions, self.labels, *self.keys])
 
     def run(
         self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
@@ -131,10 +146,10 @@ class Pass(Planned):
         failure = None
         with held(self.job.store), engine(scheduler, progress) as compute, writing(self.losses):
             state: State = compute(*self.graph(), self.bounds)
-            check_labels(state, self.options, self.predictions, label_remedy)
+            check_labels(state, self.options, self.predictions, self.labels, label_remedy)
             check_kind_of_rows(state, self.options)
             check_still_stored(self.sources, self.unstored_chunks)
-            evaluation = replace(finish(state, self.options), unstored_chunks=self.unstored_chunks)
+            evaluation = replace(finish(state, self.options, self.names), unstored_chunks=self.unstored_chunks)
             try:
                 if self.losses is not None:
                     self.losses.publish()
@@ -165,7 +180,8 @@ def evaluate(
     *,
     kind: Kind = "logits",
     strict_kind: bool = False,
-    ignore_index: int | Iterable[int] | None = None,
+    class_names: Any = None,
+    ignore_index: Ignored = None,
     on_bad_label: Policy = "error",
     on_error: Policy = "error",
     clusters: Any = None,
@@ -201,13 +217,19 @@ def evaluate(
         may name an array of the file, or a dtype and shape: docs/evaluation.md. Also arrays of other libraries that
         NumPy can see, and :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of blocks, pairs of
         predictions and labels that are evaluated in turn; arguments that need all rows first, or twice, are refused.
-    labels : the same, shape (rows,), integer, in ``[0, C)``
+    labels : the same, shape (rows,), integer, in ``[0, C)``, or text, or true and false of two classes
+        Text is the name of a class.
     kind : {"logits", "probabilities", "log_probabilities"}
         What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are. Logits
         that look like probabilities, every row in [0, 1] with the sum 1, are warned of.
     strict_kind : bool
         Whether that is an error.
-    ignore_index : int, iterable of int, or None
+    class_names : iterable of str, mapping, path, or None
+        The name of each class, in their order, or a mapping of names to numbers or of numbers to names; a file of
+        either as JSON, or of one name in each line; or "columns", where the predictions are columns of a table that
+        are named as the classes (of a glob such as ``#p_*`` what the star stands for). They stand in the result in
+        place of numbers, and labels that are text are looked up in them; so are integers if every name is one.
+    ignore_index : int, str, iterable of them, or None
         Labels of rows to leave out, whatever their predictions hold.
     on_bad_label : {"error", "skip"}
         Whether a label outside ``[0, C)`` that is not ignored is an error, or a row to count and leave out.
@@ -313,10 +335,11 @@ def evaluate(
     keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
     if labels is None:
         check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
-        evaluation = evaluate_blocks(predictions, options, progress)
+        evaluation = evaluate_blocks(predictions, options, progress, class_names)
         warn_of_kind(predictions=evaluation)
         return evaluation
-    planned = plan(predictions, labels, options, keys=keys, outputs=outputs, fit_temperature=fit_temperature)
+    wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
+    planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
     evaluation = planned.run(scheduler=scheduler, progress=progress)
     warn_of_kind(predictions=evaluation)
     return evaluation
@@ -329,17 +352,18 @@ def plan(
     *,
     keys: Keys = Keys(),  # noqa: B008  # the same
     outputs: Outputs = Outputs(),  # noqa: B008  # the same
+    class_names: Any = None,
     fit_temperature: bool = False,
 ) -> Pass:
     """The plan of :func:`evaluate`; only headers are read, and errors are those of before any work."""
     fit_temperature = flag("evaluate", "fit_temperature", fit_temperature)
     allowed = options.allow_outside
-    opened, truth = open_source(predictions, "predictions", allowed), open_source(labels, "labels", allowed)
-    check_pair(opened, truth)
+    given = open_set({"predictions": predictions}, labels, options, class_names)
+    opened = given.predictions["predictions"]
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
     check_fits(opened.shape[1], options)
-    sources = {"predictions": opened, "labels": truth, **open_keys(opened, keys._asdict(), allowed)}
+    sources = {"predictions": opened, "labels": given.labels, **open_keys(opened, keys._asdict(), allowed)}
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     bounds = opened.bounds(options.chunk_bytes)
     store = store_of(outputs.state, sources, options, per_example=outputs.per_example is not None)
@@ -348,8 +372,8 @@ def plan(
         losses = LossFile.plan(outputs.per_example, sources, store, overwrite=outputs.overwrite)
     rows, classes = opened.shape
     scratch = None if losses is None else losses.scratch
-    job = Job(chunk_state, unreadable_state, options, rows, classes, store=store, losses=scratch)
-    return Pass(job, bounds, sources, unstored, losses, fit_temperature)
+    job = Job(chunk_state, unreadable_state, options, rows, classes, given.ignored, store=store, losses=scratch)
+    return Pass(job, bounds, sources, unstored, given.names, losses, fit_temperature)
 
 
 def store_of(

@@ -12,11 +12,12 @@ from typing import Any
 
 from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
+from xent.evaluation.engine.prediction_sets import PredictionSet, open_set
 from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unreadable_state
 from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_pair, open_source, unstored_of
+from xent.evaluation.sources.opening import unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.metrics import Evaluation, finish
 from xent.evaluation.statistics.state import State, merge
@@ -25,27 +26,33 @@ from xent.optional import require
 PAIRS = "be an iterable of pairs (predictions, labels) where no labels are given"
 
 
-def evaluate_blocks(blocks: Iterable[Any], options: Options, progress: Progress | None) -> Evaluation:
+def evaluate_blocks(
+    blocks: Iterable[Any], options: Options, progress: Progress | None, class_names: Any = None
+) -> Evaluation:
     """The numbers of a stream of pairs of predictions (rows, C) and labels (rows,).
 
     The errors are those of :func:`xent.evaluate`, raised at the block that they are in; labels out of range too.
     """
     state, classes, unstored = State(), None, dict[str, int]()
+    names: tuple[str, ...] = ()
     for pair in blocks:
-        predictions, labels = open_block(pair, state.rows, classes, options)
+        given = open_block(pair, state.rows, classes, options, class_names)
+        (predictions, *_), labels, names = given.predictions.values(), given.labels, given.names
+        class_names = names or None  # an iterator can be read once
         chunks = unstored_of({"predictions": predictions, "labels": labels}, zeros_ok=options.zeros_ok)
         unstored = merge(unstored, chunks)
         rows, classes = predictions.shape
-        job = Job(chunk_state, unreadable_state, options, 0, classes, threads=None)
+        job = Job(chunk_state, unreadable_state, options, 0, classes, given.ignored, threads=None)
         parts = [computed(source) for source in (predictions, labels)]
-        state = merge(state, run_chunk(job, state.rows, state.rows + rows, *parts))
-        check_labels(state, options, predictions, LABEL_REMEDY)
+        first_row = state.rows
+        state = merge(state, run_chunk(job, first_row, first_row + rows, *parts))
+        check_labels(state, options, predictions, labels, LABEL_REMEDY, first_row)
         check_kind_of_rows(state, replace(options, strict_kind=False))  # which is of all blocks
         if progress is not None:
             progress(rows)
-        del pair, predictions, labels, parts  # before the next block is made
+        del pair, given, predictions, labels, parts  # before the next block is made
     check_kind_of_rows(state, options)
-    return replace(finish(state, options), unstored_chunks=unstored)
+    return replace(finish(state, options, names), unstored_chunks=unstored)
 
 
 def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, fit_temperature: bool) -> None:
@@ -69,17 +76,18 @@ def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, f
 def computed(block: Source) -> Any:
     """The rows of a block, computed if they are Dask's."""
     graph, (part,) = block.parts([0, block.shape[0]])
-    return require("dask", "dask", "a block of Dask").get(graph, part) if graph else part
+    if not graph and not isinstance(part, tuple):
+        return part
+    return require("dask", "dask", "a block of Dask").get({**graph, "xent-block": part}, "xent-block")
 
 
-def open_block(pair: Any, first_row: int, classes: int | None, options: Options) -> tuple[Source, Source]:
+def open_block(pair: Any, first_row: int, classes: int | None, options: Options, class_names: Any) -> PredictionSet:
     """The predictions and labels of a block; TypeError or ValueError if it is no pair, or unlike those before it."""
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise TypeError(refusal("predictions", PAIRS, f"{type(pair).__name__} at row {first_row}", "Yield pairs."))
-    allowed = options.allow_outside
-    predictions, labels = open_source(pair[0], "predictions", allowed), open_source(pair[1], "labels", allowed)
-    check_pair(predictions, labels)
+    given = open_set({"predictions": pair[0]}, pair[1], options, class_names)
+    predictions = given.predictions["predictions"]
     if classes not in (None, predictions.shape[1]):
         rule = f"have as many classes in every block, {classes}"
         raise ValueError(refusal("predictions", rule, f"{predictions} at row {first_row}", "Make them alike."))
-    return predictions, labels
+    return given

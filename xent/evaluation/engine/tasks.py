@@ -18,6 +18,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 import xent
+from xent.checks import Kind
 from xent.dispatch.settings import current
 from xent.evaluation.engine.checkpoint import Store
 from xent.evaluation.engine.kinds import counter_of_probabilities
@@ -53,6 +54,8 @@ class Job:
     options : Options
     rows, classes : int
         Of the whole set.
+    ignored : tuple of int
+        The labels of rows to leave out.
     inverse_temperature : float
         Logits are multiplied by it.
     store : Store or None
@@ -70,6 +73,7 @@ class Job:
     options: Options
     rows: int
     classes: int
+    ignored: tuple[int, ...] = ()
     inverse_temperature: float = 1.0
     store: Store | None = None
     losses: str | None = None
@@ -178,7 +182,7 @@ def rows_left_out(
     job: Job, labels: NDArray[Any], unread: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """The rows that could not be read, those that are ignored, and those of a bad label; no row is two of them."""
-    ignored, bad = ignored_and_bad(job.options, job.classes, labels)
+    ignored, bad = ignored_and_bad(job.ignored, job.classes, labels)
     if unread is None:
         return np.zeros(labels.shape, bool), ignored, bad
     return unread, ignored & ~unread, bad & ~unread
@@ -211,7 +215,7 @@ def statistics_of(
         if is_on_a_gpu(predictions):
             labels = array_namespace(predictions).asarray(labels, device=predictions.device)
         with xent.using(**job.preferences, threads=job.threads, validate="never"):
-            ignored = job.options.ignore_index or None
+            ignored = job.ignored or None
             predictions = xent.row_statistics(predictions, labels, kind=job.options.kind, ignore_index=ignored)
     return xent.RowStatistics(*map(to_numpy, predictions))
 
@@ -239,7 +243,9 @@ def probabilities_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[
     return probabilities
 
 
-def cut_statistics(predictions: Source, labels: Source, bounds: list[int], options: Options) -> Source:
+def cut_statistics(
+    predictions: Source, labels: Source, bounds: list[int], kind: Kind, ignored: tuple[int, ...]
+) -> Source:
     """The statistics of predictions whose classes lie in several chunks; other predictions as they are."""
     if not isinstance(predictions, DaskSource) or predictions.has_whole_rows:
         return predictions
@@ -256,6 +262,5 @@ def cut_statistics(predictions: Source, labels: Source, bounds: list[int], optio
         xp = array_namespace(meta)
         lazy = lazy.map_blocks(xp.asarray, dtype=lazy.dtype, meta=xp.empty((0,), dtype=lazy.dtype))
     with xent.using(validate="never"):
-        ignored = options.ignore_index or None
-        statistics = xent.row_statistics(array, lazy, kind=options.kind, ignore_index=ignored)
+        statistics = xent.row_statistics(array, lazy, kind=kind, ignore_index=ignored or None)
     return StatisticsSource(predictions.path, predictions.shape, predictions.dtype, tuple(statistics))

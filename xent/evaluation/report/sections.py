@@ -40,7 +40,7 @@ def header(kind: str, title: str, planned: Planned, written: datetime | None) ->
     sources = Table(
         {"input": str, "path": str, "shape": str, "dtype": str},
         [
-            (name, source.shown or "array in hand", " × ".join(map(format_value, source.shape)), str(source.dtype))
+            (name, source.shown or "array in hand", " × ".join(map(format_value, source.shape)), source.shown_dtype)
             for name, source in planned.sources.items()
         ],
     )

@@ -39,7 +39,8 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
     """
     bin_columns = {"low": float, "high": float, "rows": int, "confidence": float, "accuracy": float}
     part_columns = {"first_row": int, "stop_row": int, "rows": int, "mean_loss_nats": float}
-    example_columns = {"row": int, "label": int, "predicted": int, "loss_nats": float}
+    label: type = str if any(isinstance(example.label, str) for example in evaluation.worst) else int
+    example_columns = {"row": int, "label": label, "predicted": label, "loss_nats": float}
     tables = {
         "metrics": metric_table(evaluation),
         "counts": count_table(evaluation),

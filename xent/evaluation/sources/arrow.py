@@ -61,6 +61,10 @@ class TableSource(FileSource):
             rows = rows_of(table.slice(start - first, stop - start), columns, self.shape, start)
             return rows._replace(values=np.ascontiguousarray(rows.values))
 
+    def columns(self) -> list[str]:
+        """The names of the columns, in the order of the classes."""
+        return self.table(0, min(1, self.shape[0]))[2]
+
     def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
         """The pieces in which these rows are, as a table, the row at which it begins, and the names of the columns."""
         raise NotImplementedError

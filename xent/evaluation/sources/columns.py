@@ -19,7 +19,7 @@ from xent.evaluation.sources.messages import refusal, select_array
 from xent.evaluation.sources.source import TEXT
 from xent.optional import require
 
-KEYS = ("slices", "clusters")
+KEYS = ("labels", "slices", "clusters")
 """The arguments that may be text."""
 
 

@@ -132,7 +132,7 @@ class Evaluation:
     clusters : int or None
         How many clusters of counted rows there are; None if they are not given.
     classes, slices : mapping to GroupMetrics
-        The tables that were asked for, by label and by slice.
+        The tables that were asked for, by label, or by its name if the classes have names, and by slice.
     temperature : Temperature or None
         The temperature of the least loss; None unless asked for.
     unstored_chunks : mapping of str to int
@@ -182,7 +182,7 @@ class Evaluation:
     first_infinite: int | None
     first_unnormalised: int | None
     clusters: int | None
-    classes: Mapping[int, GroupMetrics]
+    classes: Mapping[Any, GroupMetrics]
     slices: Mapping[Any, GroupMetrics]
     metrics: Mapping[str, Metric]
     kind: Kind
@@ -215,8 +215,14 @@ FLAWS = (
 )
 
 
-def finish(state: State, options: Options = Options()) -> Evaluation:  # noqa: B008  # it cannot be changed
+def finish(
+    state: State,
+    options: Options = Options(),  # noqa: B008  # it cannot be changed
+    names: Sequence[str] = (),
+) -> Evaluation:
     """The numbers of a prediction set, from its sums, which were made with the same options.
+
+    `names` are those of the classes, if they have any, and stand in place of their numbers.
 
     Examples
     --------
@@ -251,18 +257,26 @@ def finish(state: State, options: Options = Options()) -> Evaluation:  # noqa: B
         skill=1 - mean / prior if prior else math.nan,
         histogram=tuple(LossBin(*histogram_edges(i), count) for i, count in sorted(state.histogram.items())),
         positions=positions(state),
-        worst=state.worst.examples,
+        worst=tuple(named_example(example, names) for example in state.worst.examples),
         rows=state.rows,
         counted=n,
         ignored=state.ignored,
         **flaws,
         clusters=len(state.clusters) if state.clusters else None,
-        classes=metrics_by_key(state.classes),
+        classes={names[label] if names else label: row for label, row in metrics_by_key(state.classes).items()},
         slices=metrics_by_key(state.slices, clusters_by_slice(state)),
         metrics=metrics,
         kind=options.kind,
         looks_like_probabilities=looks_like_probabilities(state),
     )
+
+
+def named_example(example: Example, names: Sequence[str]) -> Example:
+    """The example with the names of its classes, if they have any."""
+    if not names:
+        return example
+    predicted = None if example.predicted is None else names[int(example.predicted)]
+    return example._replace(label=names[int(example.label)], predicted=predicted)
 
 
 def looks_like_probabilities(state: State) -> bool:

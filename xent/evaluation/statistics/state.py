@@ -73,11 +73,14 @@ class Bin(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A row of high loss; `predicted` is the class of its highest prediction, None if it is not known."""
+    """A row of high loss; `predicted` is the class of its highest prediction, None if it is not known.
+
+    In a state they are numbers; in a result they are names where the classes have names.
+    """
 
     row: int
-    label: int
-    predicted: int | None
+    label: int | str
+    predicted: int | str | None
     loss: float
 
 
