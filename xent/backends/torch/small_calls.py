@@ -23,7 +23,8 @@ class SmallCalls(NamedTuple):
     """The calls of one kind by a kernel's ``whole_call``: all is known but the tensors."""
 
     problem: Problem
-    wide: Any
+    scalar: Array
+    """Of the loss' dtype and shape (), to make others like it: torch takes half as long as by their shape and dtype."""
     sample_dtype: Any
     by_row: bool
     of_loss: Callable[..., int]
@@ -34,7 +35,9 @@ class SmallCalls(NamedTuple):
         if type(predictions) not in TYPES or type(targets) not in TYPES:
             return None
         rows = targets.numel()
-        if not (rows and is_side_by_side(predictions) and is_side_by_side(targets)):
+        if not (rows and predictions.is_contiguous() and targets.is_contiguous()):
+            return None
+        if predictions.is_neg() or targets.is_neg():
             return None
         try:
             shape = predictions.data_ptr(), targets.data_ptr(), rows, predictions.size(-1)
@@ -46,15 +49,19 @@ class SmallCalls(NamedTuple):
         if sample is not None and (sample.dtype is not self.sample_dtype or not is_side_by_side(sample)):
             return None
         if classes is not None:
-            classes = torch.as_tensor(classes, dtype=self.wide).contiguous().resolve_neg()
+            classes = torch.as_tensor(classes, dtype=self.scalar.dtype).contiguous().resolve_neg()
         return classes, *shape, *(None if weight is None else weight.data_ptr() for weight in (sample, classes))
+
+    def new_loss(self, targets: Array) -> Array:
+        """Memory for the loss."""
+        return torch.empty_like(targets, dtype=self.scalar.dtype) if self.by_row else torch.empty_like(self.scalar)
 
     def loss(self, predictions: Array, targets: Array, weights: Weights) -> Array | None:
         """The loss; None if the call is declined."""
         told = self.addresses(predictions, targets, weights)
         if told is None:
             return None
-        loss = predictions.new_empty(targets.shape if self.by_row else (), dtype=self.wide)
+        loss = self.new_loss(targets)
         return None if self.of_loss(*told[1:], None, loss.data_ptr(), None) else loss
 
     def loss_and_gradient(self, predictions: Array, targets: Array, weights: Weights) -> tuple[Array, Array] | None:
@@ -62,7 +69,7 @@ class SmallCalls(NamedTuple):
         told = self.addresses(predictions, targets, weights)
         if told is None or self.of_both is None:
             return None
-        loss = predictions.new_empty(targets.shape if self.by_row else (), dtype=self.wide)
+        loss = self.new_loss(targets)
         gradient = torch.empty_like(predictions)
         declined = self.of_both(*told[1:], None, loss.data_ptr(), gradient.data_ptr())
         return None if declined else (loss, gradient)
@@ -95,9 +102,11 @@ def small_calls_of(plan: Plan) -> SmallCalls | None:
     of_loss = kernel.whole_call(inner.problem)
     if of_loss is None:
         return None
+    with torch.inference_mode(False):
+        scalar = torch.empty((), dtype=torch.float64 if problem.dtype == "float64" else torch.float32, device="cpu")
     return SmallCalls(
         problem,
-        torch.float64 if problem.dtype == "float64" else torch.float32,
+        scalar,
         getattr(torch, problem.sample_weight_dtype) if problem.sample_weight_dtype else None,
         problem.options.reduction == "none",
         of_loss,
