@@ -10,7 +10,6 @@ from pages import compared, evaluated, hostile_slices, read
 from xent.evaluation.report.page import comparison_page, evaluation_page
 
 ROWS, CLASSES = 5000, 40
-RUN = {"scheduler": "threads", "wall_seconds": 1.0}
 WIDTHS = {"desktop": 1200, "phone": 360}
 
 
@@ -40,15 +39,15 @@ def pages_and_plots():
     slices, empty = hostile_slices(ROWS), (np.zeros((0, 4)), np.zeros(0, int))
     return {
         "evaluation": (
-            evaluation_page(*evaluated(logits, labels, slices=slices, by_class=True, top_k=(3, 5)), **RUN),
+            evaluation_page(*evaluated(logits, labels, slices=slices, by_class=True, top_k=(3, 5))),
             5,
         ),
         "broken": (
-            evaluation_page(*evaluated(broken, broken_labels, slices=np.arange(ROWS) % 7, ignore_index=(-1,)), **RUN),
+            evaluation_page(*evaluated(broken, broken_labels, slices=np.arange(ROWS) % 7, ignore_index=(-1,))),
             4,
         ),
-        "comparison": (comparison_page(*compared(logits, other, labels, slices=slices), **RUN), 4),
-        "empty": (evaluation_page(*evaluated(*empty), **RUN), 0),
+        "comparison": (comparison_page(*compared(logits, other, labels, slices=slices)), 4),
+        "empty": (evaluation_page(*evaluated(*empty)), 0),
     }
 
 

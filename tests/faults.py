@@ -23,7 +23,7 @@ import numpy as np
 
 import xent
 from xent.cli import main as xent_command
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import evaluate
 
 stopped = Counter()
 """How often a process was stopped by a signal, by how it then ended."""

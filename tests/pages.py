@@ -8,6 +8,7 @@ import numpy as np
 from xent.evaluation.engine.compare_pass import plan_pair
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.options import Keys, Options
+from xent.evaluation.report.run import run_of
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = (
@@ -104,14 +105,16 @@ def random_set(rows=507, classes=7, seed=2):
 
 
 def evaluated(logits, labels, *, slices=None, clusters=None, fit_temperature=False, **options):
+    """An evaluation, and the run that it is said to be of."""
     keys = Keys(slices, clusters)
     planned = plan(logits, labels, Options(**options), keys=keys, fit_temperature=fit_temperature)
-    return planned.run(scheduler="sync"), planned
+    return planned.run(scheduler="sync"), run_of(planned, "threads", 2.0)
 
 
 def compared(a, b, labels, *, slices=None, clusters=None, **options):
+    """A comparison, and the run that it is said to be of."""
     planned = plan_pair(a, b, labels, Options(**options), keys=Keys(slices, clusters))
-    return planned.run(scheduler="sync"), planned
+    return planned.run(scheduler="sync"), run_of(planned, "threads", 2.0)
 
 
 def hostile_slices(rows):

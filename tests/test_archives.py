@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import evaluate
 from xent.evaluation.sources import archives
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.opening import open_source

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import xent
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import evaluate
 
 ROWS, CLASSES = 507, 7
 

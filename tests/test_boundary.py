@@ -15,8 +15,7 @@ import zarr
 from click.testing import CliRunner
 
 from xent.cli import main
-from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.sources import hdf5_parts
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.opening import open_source

@@ -28,7 +28,8 @@ from xent.cli.exits import errors_reported, raised
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
 from xent.errors import Interrupted
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import evaluate
 from xent.evaluation.options import Options, Outputs
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.report.terminal import progress_bar
@@ -74,7 +75,8 @@ def test_json_is_one_document_with_a_schema_version(files):
     expected = evaluate("x.npy", "y.npy")
 
     assert document["schema_version"] == 1
-    assert document["inputs"]["predictions"] == {"path": str(files / "x.npy"), "shape": [123, 7], "dtype": "float32"}
+    facts = {"path": str(files / "x.npy"), "shape": [123, 7], "dtype": "float32", "bytes": 123 * 7 * 4}
+    assert document["inputs"]["predictions"] == facts
     assert document["metrics"]["loss"] == {"value": expected.mean_loss, "stderr": expected.standard_error, "n": 123}
     assert {"loss", "bits", "perplexity", "accuracy", "brier", "entropy", "confidence"} == set(document["metrics"])
     assert document["counts"]["rows"] == document["counts"]["counted"] == 123
@@ -115,7 +117,7 @@ def test_of_many_slices_the_table_shows_the_first_and_says_so(files):
     np.save("many.npy", np.arange(123))
     text = run("evaluate", "x.npy", "y.npy", "--slices", "many.npy").stdout
 
-    assert "The first 20 of 123; --json has them all." in text
+    assert "The first 20 of 123; the JSON document has them all." in text
 
 
 @pytest.mark.parametrize(("limit", "code"), [(100, 0), (0.5, 1)])
@@ -416,12 +418,13 @@ def test_outputs_are_written_beside_what_is_printed(files):
     outputs = ("--html", "r.html", "--tables", "tables", "--per-example", "loss.parquet")
     result = run("evaluate", "x.npy", "y.npy", "--json", "--by-class", *outputs)
     again = run("evaluate", "x.npy", "y.npy", *outputs)
-    compared = run("compare", "x.npy", "x.npy", "y.npy", "--html", "c.html", "-q")
+    compared = run("compare", "x.npy", "x.npy", "y.npy", "--html", "c.html", "--tables", "ab", "-q")
 
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["counts"]["rows"] == 123
-    assert sorted(os.listdir()) == ["c.html", "loss.parquet", "r.html", "tables", "x.npy", "y.npy"]
-    assert "classes.parquet" in os.listdir("tables") and (files / "r.html").read_text().startswith("<!DOCTYPE html>")
+    assert sorted(os.listdir()) == ["ab", "c.html", "loss.parquet", "r.html", "tables", "x.npy", "y.npy"]
+    assert "difference.parquet" in os.listdir("ab") and "classes.parquet" in os.listdir("tables")
+    assert (files / "r.html").read_text().startswith("<!DOCTYPE html>")
     assert again.exit_code == 2 and "`--tables` must be a new file" in again.stderr
     assert run("evaluate", "x.npy", "y.npy", *outputs, "--overwrite").exit_code == 0
     assert compared.exit_code == 0, compared.stderr
@@ -495,7 +498,7 @@ def test_an_output_that_fails_after_the_pass_costs_neither_the_numbers_nor_the_o
             raise OSError(28, "No space left on device")
         draft.replace(target)
 
-    for module in ("engine.row_losses", "report.page", "report.parquet"):
+    for module in ("engine.row_losses", "outputs", "report.parquet"):
         monkeypatch.setattr(f"xent.evaluation.{module}.move", fail)
     result = run("evaluate", "x.npy", "y.npy", form, "-q", *(part for pair in OUTPUT_OPTIONS.items() for part in pair))
     lost = set(OUTPUT_OPTIONS.values()) if broken == "all" else {OUTPUT_OPTIONS[broken]}
@@ -584,7 +587,8 @@ def test_json_has_the_inputs_and_the_options(more_files):
     plain, fitted = (json.loads(run(*command, *more).stdout) for more in ([], ["--fit-temperature"]))
 
     assert [*plain["inputs"]] == ["predictions", "labels", "slices", "clusters"]
-    assert plain["inputs"]["clusters"] == {"path": str(more_files / "clusters.npy"), "shape": [123], "dtype": "int64"}
+    facts = {"path": str(more_files / "clusters.npy"), "shape": [123], "dtype": "int64", "bytes": 123 * 8}
+    assert plain["inputs"]["clusters"] == facts
     assert not plain["options"]["fit_temperature"] and fitted["options"]["fit_temperature"]
 
 

@@ -16,7 +16,8 @@ import xent
 from xent.demo import digits, kernel, make, vocabulary
 from xent.demo.stdlib import interpolated, library_texts, model
 from xent.demo.vocabulary import Zipf
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import evaluate
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The standard library

@@ -75,7 +75,7 @@ def test_the_examples_of_a_modules_docstrings_are_right(name):
 def test_the_examples_of_the_public_functions_are_among_those_that_run():
     finder, tried = doctest.DocTestFinder(exclude_empty=True), set()
     public = ("losses", "derivatives", "rows", "normalisation", "dispatch.settings", "dispatch.registry")
-    for name in (*public, "evaluation.engine.evaluate_pass"):
+    for name in (*public, "evaluation.evaluations"):
         found = finder.find(importlib.import_module(f"xent.{name}"))
         tried |= {test.name.rpartition(".")[2] for test in found if test.examples}
 

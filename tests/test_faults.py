@@ -15,9 +15,9 @@ import pytest
 import zarr
 
 import xent
-from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.engine.tasks import chunk_state
+from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.options import Options
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source

@@ -11,7 +11,8 @@ import pytest
 import zarr
 from formats import CLASSES, ROWS
 
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import evaluate
 from xent.evaluation.options import Keys
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.opening import open_source

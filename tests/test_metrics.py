@@ -12,8 +12,7 @@ import sklearn.metrics
 import statsmodels.api
 
 import xent
-from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.statistics.bins import bin_of
 from xent.evaluation.statistics.state import histogram_bin, histogram_edges
 

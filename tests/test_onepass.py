@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xent
-from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.options import Options
+from xent.evaluation.report.result import run_pass
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.source import MOST_ROWS, Source
 
@@ -216,13 +217,13 @@ def test_planning_reads_and_computes_nothing(folder, labels, monkeypatch):
 def test_a_plan_survives_pickling(folder, logits, labels):
     planned = pickle.loads(pickle.dumps(plan(folder / "x.npy", folder / "y.npy", Options(chunk_bytes=500))))
 
-    assert planned.run() == evaluate(logits, labels)
+    assert run_pass(planned) == evaluate(logits, labels)
 
 
 MEASURE = """
 import resource, sys
 import dask
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import evaluate
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

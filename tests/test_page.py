@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from pages import HOSTILE, compared, evaluated, hostile_slices, random_set, read, value_of
 
-from xent.evaluation.report import page
+from xent.evaluation import outputs
 from xent.evaluation.report.figures import Bar, bar_chart, shorten
 from xent.evaluation.report.html import POLICY
-from xent.evaluation.report.page import comparison_page, evaluation_page, page_path, write_page
+from xent.evaluation.report.page import comparison_page, evaluation_page, page_path
+from xent.evaluation.report.result import report_of
 from xent.evaluation.report.wording import format_short_estimate, remarks, verdict
 
 ROWS, CLASSES = 507, 7
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
-RUN = {"scheduler": "threads", "wall_seconds": 2.0, "written": NOON}
+RUN = {"written": NOON}
 
 
 @pytest.fixture(scope="module")
@@ -408,8 +409,8 @@ def edge_cases():
 @pytest.mark.parametrize("name", edge_cases())
 def test_an_edge_case_has_a_page(name):
     logits, labels, options = edge_cases()[name]
-    evaluation, planned = evaluated(logits, labels, by_class=True, **options)
-    html = read(evaluation_page(evaluation, planned, **RUN))
+    evaluation, run = evaluated(logits, labels, by_class=True, **options)
+    html = read(evaluation_page(evaluation, run, **RUN))
 
     drawn = [value for svg in html.iter("svg") for element in svg.iter() for value in element.attributes.values()]
     assert repr(value_of(html.table("Metrics")[0][1])) == repr(evaluation.mean_loss)
@@ -421,8 +422,8 @@ def test_an_edge_case_has_a_page(name):
 def test_an_edge_case_can_be_compared(name):
     logits, labels, options = edge_cases()[name]
     shared = {key: options[key] for key in ("slices", "kind", "ignore_index", "on_bad_label") if key in options}
-    comparison, planned = compared(logits, logits[::-1] / 2, labels, **shared)
-    html = read(comparison_page(comparison, planned, **RUN))
+    comparison, run = compared(logits, logits[::-1] / 2, labels, **shared)
+    html = read(comparison_page(comparison, run, **RUN))
 
     assert html.only("p", class_="verdict").text == verdict(comparison)
 
@@ -535,7 +536,7 @@ def test_a_comparison_is_as_safe_as_an_evaluation(pair):
 @pytest.mark.slow
 def test_a_page_is_written_whole(tmp_path, single, pair):
     for name, result in (("e.html", single), ("c.html", pair)):
-        write_page(page_path(tmp_path / name), *result, scheduler="threads", wall_seconds=1.0)
+        report_of(*result).to_html(tmp_path / name)
 
     assert read((tmp_path / "e.html").read_text("utf-8")).only("h1").text == "array in hand"
     assert read((tmp_path / "c.html").read_text("utf-8")).only("h1").text == "array in hand and array in hand"
@@ -549,9 +550,9 @@ def test_a_page_that_fails_leaves_the_one_that_is_there(tmp_path, monkeypatch, s
     def fail(*_, **options):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(page, "move", fail)
+    monkeypatch.setattr(outputs, "move", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write_page(target, *single, scheduler="threads", wall_seconds=1.0)
+        report_of(*single).to_html(target, overwrite=True)
 
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 

@@ -11,6 +11,8 @@ from pages import evaluated, hostile_slices, random_set
 
 from xent.evaluation.report import parquet
 from xent.evaluation.report.parquet import NAMES, tables_path, write_tables
+from xent.evaluation.report.result import report_of
+from xent.evaluation.report.tables import evaluation_tables
 
 ROWS = 507
 SCHEMAS = {
@@ -39,8 +41,8 @@ SCHEMAS = {
 
 def written(tmp_path, logits, labels, **options):
     """An evaluation, and its tables by their names."""
-    evaluation, _ = evaluated(logits, labels, **options)
-    write_tables(evaluation, tables_path(tmp_path / "tables"))
+    evaluation, run = evaluated(logits, labels, **options)
+    report_of(evaluation, run).to_parquet(tmp_path / "tables")
     return evaluation, {file.stem: pq.read_table(file) for file in (tmp_path / "tables").iterdir()}
 
 
@@ -175,7 +177,7 @@ def test_a_folder_of_tables_is_replaced_whole(tmp_path):
 
     with pytest.raises(FileExistsError, match="`tables` must be a new file"):
         tables_path(tmp_path / "tables")
-    write_tables(evaluated(logits, labels)[0], tables_path(tmp_path / "tables", overwrite=True), overwrite=True)
+    report_of(*evaluated(logits, labels)).to_parquet(tmp_path / "tables", overwrite=True)
 
     assert "classes.parquet" not in [file.name for file in (tmp_path / "tables").iterdir()]
     assert [file.name for file in tmp_path.iterdir()] == ["tables"]
@@ -201,7 +203,7 @@ def test_tables_that_fail_leave_those_that_are_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(parquet, "write_table", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write_tables(evaluation, tmp_path / "tables")
+        write_tables(evaluation_tables(evaluation), tmp_path / "tables")
 
     assert [file.name for file in tmp_path.iterdir()] == ["tables"]
     assert {file.stem for file in (tmp_path / "tables").iterdir()} == set(before)

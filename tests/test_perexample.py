@@ -12,7 +12,8 @@ import zarr
 
 import xent
 from xent.evaluation.engine import row_losses
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import evaluate
 from xent.evaluation.options import Keys, Outputs
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.topk import TopK

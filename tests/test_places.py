@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from formats import CLASSES, ROWS
 
 from xent.cli import main
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import evaluate
 from xent.evaluation.options import Options
 from xent.evaluation.sources.messages import ReadError, ServerError, refusal
 from xent.evaluation.sources.opening import open_source

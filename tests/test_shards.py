@@ -12,7 +12,8 @@ import pytest
 import zarr
 from formats import CLASSES, ROWS
 
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import evaluate
 from xent.evaluation.options import Options
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source

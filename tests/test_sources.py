@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.opening import check_pair, open_source

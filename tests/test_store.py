@@ -12,8 +12,8 @@ import zarr
 
 from xent.evaluation.engine import tasks
 from xent.evaluation.engine.checkpoint import digest, from_plain, to_plain
-from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.messages import ReadError

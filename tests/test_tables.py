@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from formats import CLASSES, ROWS
 
-from xent.evaluation.engine.compare_pass import compare
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.sources.arrow import ArrowSource, ParquetSource
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source

@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 import scipy.special
 
-from xent.evaluation.engine.evaluate_pass import evaluate
+from xent.evaluation.evaluations import evaluate
 
 ROWS, CLASSES = 2000, 5
 

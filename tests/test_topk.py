@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import xent
-from xent.evaluation.engine.evaluate_pass import evaluate, plan
+from xent.evaluation.engine.evaluate_pass import plan
+from xent.evaluation.evaluations import evaluate
 from xent.evaluation.options import Options
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.topk import TopK

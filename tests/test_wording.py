@@ -1,16 +1,14 @@
 """Numbers and sentences as a reader sees them."""
 
-import io
 import math
 
 import numpy as np
 import pytest
 from pages import compared, random_set
 
-from xent.evaluation.engine.compare_pass import plan_pair
 from xent.evaluation.report.json_document import comparison_document
 from xent.evaluation.report.page import comparison_page
-from xent.evaluation.report.terminal import print_comparison
+from xent.evaluation.report.terminal import comparison_text
 from xent.evaluation.report.wording import format_p_value, format_short_estimate, verdict
 
 
@@ -42,15 +40,12 @@ def test_the_winner_is_named_only_where_the_interval_says_so():
 
 def test_a_p_value_that_is_no_number_worth_printing_is_the_same_words_everywhere():
     logits, labels = np.random.default_rng(0).standard_normal((200, 5)), np.arange(200) % 5
-    pair = plan_pair(logits, logits - 9 * np.eye(5)[labels] - np.arange(200)[:, None] / 1e3, labels)
-    found, shown = pair.run(), io.StringIO()
-    print_comparison(found, pair, wall_seconds=1.0, stream=shown)
-    document = comparison_document(found, pair, scheduler="sync", wall_seconds=1.0)
-    page = comparison_page(found, pair, scheduler="sync", wall_seconds=1.0)
+    found, run = compared(logits, logits - 9 * np.eye(5)[labels] - np.arange(200)[:, None] / 1e3, labels)
+    shown, document, page = (show(found, run) for show in (comparison_text, comparison_document, comparison_page))
 
     assert found.p_value == 0.0 == document["difference"]["p_value"]
     assert document["difference"]["p_value_text"] == "p under 1e-300"
-    assert "nats, p under 1e-300, rows taken as independent" in shown.getvalue()
+    assert "nats, p under 1e-300, rows taken as independent" in shown
     assert "under 1e-300" in page
 
 

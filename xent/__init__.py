@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .errors import KindError as KindError
     from .errors import LabelError as LabelError
     from .errors import PluginWarning as PluginWarning
-    from .evaluation.engine.compare_pass import compare as compare
-    from .evaluation.engine.evaluate_pass import evaluate as evaluate
+    from .evaluation.evaluations import compare as compare
+    from .evaluation.evaluations import evaluate as evaluate
     from .losses import (
         binary_cross_entropy as binary_cross_entropy,
     )
@@ -90,8 +90,8 @@ PUBLIC = {
     "BackendSpec": "contract.specs",
     "Decision": "contract.plan",
     "Problem": "contract.problem",
-    "evaluate": "evaluation.engine.evaluate_pass",
-    "compare": "evaluation.engine.compare_pass",
+    "evaluate": "evaluation.evaluations",
+    "compare": "evaluation.evaluations",
 }
 
 __all__ = [*PUBLIC]

@@ -89,11 +89,20 @@ def settings() -> None:
 def evaluation() -> None:
     found = xent.evaluate("predictions.npy", "labels.npy", kind="probabilities", top_k=(1, 5))
     assert_type(found.mean_loss, float)
-    assert_type(xent.compare("a.npy", "b.npy", "labels.npy").p_value, float)
+    pair = xent.compare("a.npy", "b.npy", "labels.npy", kind_b="probabilities")
+    assert_type(pair.p_value, float)
+    assert_type(found.to_json(), str)
+    assert_type(pair.b.to_dict(), dict[str, Any])
+    found.to_json("found.json", overwrite=True)
+    found.to_html("found.html")
+    pair.to_parquet("tables")
+    print(found.run.wall_seconds, pair.a.mean_loss)
 
     xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")
     xent.compare("a.npy", "b.npy", "labels.npy", class_names={"dog": 0}, ignore_index=(-100, "unknown"))
     xent.evaluate("predictions.npy", "labels.npy", kind="probs")  # wrong: no such kind
+    found.to_csv("found.csv")  # wrong: no such form
+    found.to_html()  # wrong: to which file?
     xent.evaluate("predictions.npy", "labels.npy", on_error="ignore")  # wrong: no such policy
     xent.compare("a.npy", "b.npy")  # wrong: no labels
 

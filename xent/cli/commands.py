@@ -100,6 +100,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             help="threads, sync, processes:2 (of this machine), the address of a Dask scheduler (tcp://…), or its "
             "scheduler file.  [default: DASK_SCHEDULER_ADDRESS where it is set, else threads]",
         ),
+        click.option("--tables", type=click.Path(), help="Write the tables to this folder, as Parquet files."),
         click.option("--html", type=click.Path(), help="Write a page with plots to this file."),
         click.option("--overwrite", is_flag=True, help="Outputs may be there already."),
         click.option("--state", type=click.Path(), help="Keep finished chunks here, to go on after an interruption."),
@@ -196,7 +197,6 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     help="With --ids: what of a label that is not among them: it shares what is left, stop, or leave out.",
 )
 @click.option("--per-example", type=click.Path(), help="Write the loss of every row to this .npy, .parquet or .zarr.")
-@click.option("--tables", type=click.Path(), help="Write the tables to this folder, as Parquet files.")
 @click.option("--predicted-bytes", type=click.IntRange(min=1), help="Bytes of the text predicted, for bits per byte.")
 @click.option(
     "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
@@ -304,6 +304,7 @@ def compare(
     as_json: bool,
     quiet: bool,
     html: str | None,
+    tables: str | None,
     overwrite: bool,
 ) -> None:
     """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
@@ -312,7 +313,7 @@ def compare(
         from xent.evaluation.engine.compare_pass import plan_pair
         from xent.evaluation.options import Keys, Options, folders_of
 
-        output = Output.checked(as_json=as_json, quiet=quiet, html=html, overwrite=overwrite)
+        output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
         options = Options(
             kind=kind,
             kind_b=kind_b,
@@ -383,6 +384,7 @@ def demo(
     as_json: bool,
     quiet: bool,
     html: str | None,
+    tables: str | None,
     overwrite: bool,
 ) -> None:
     """Make a prediction set, evaluate it as `xent evaluate` does, and check its loss in another way.
@@ -407,7 +409,7 @@ def demo(
         click.echo(prediction_set.description(), err=as_json)
         kernel = demos.kernel(prediction_set)  # before the evaluation, whose time must not count its compiling
         with input_checked():
-            output = Output.checked(as_json=as_json, quiet=quiet, html=html, overwrite=overwrite)
+            output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
             planned = plan(
                 prediction_set.predictions,
                 prediction_set.labels,

@@ -6,11 +6,10 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, overload
+from typing import TYPE_CHECKING, TextIO, overload
 
 import click
 
@@ -27,9 +26,9 @@ from xent.cli.exits import (
 from xent.errors import Interrupted
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import Comparison, PairPass
+    from xent.evaluation.engine.compare_pass import PairPass
     from xent.evaluation.engine.evaluate_pass import Pass
-    from xent.evaluation.statistics.metrics import Evaluation
+    from xent.evaluation.report.result import ComparisonReport, EvaluationReport, Report
 
 LABEL_REMEDY = (
     "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
@@ -58,9 +57,7 @@ class Output:
     overwrite: bool
 
     @classmethod
-    def checked(
-        cls, *, as_json: bool, quiet: bool, html: str | None, tables: str | None = None, overwrite: bool
-    ) -> Output:
+    def checked(cls, *, as_json: bool, quiet: bool, html: str | None, tables: str | None, overwrite: bool) -> Output:
         """The output that the options of a command name; an error if a file of it cannot be written."""
         from xent.dispatch import settings
         from xent.evaluation.report.page import page_path
@@ -74,15 +71,17 @@ class Output:
 
 
 @overload
-def run_and_show(planned: Pass, output: Output, scheduler: str | None) -> Evaluation: ...
+def run_and_show(planned: Pass, output: Output, scheduler: str | None) -> EvaluationReport: ...
 @overload
-def run_and_show(planned: PairPass, output: Output, scheduler: str | None) -> Comparison: ...
-def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None) -> Evaluation | Comparison:
+def run_and_show(planned: PairPass, output: Output, scheduler: str | None) -> ComparisonReport: ...
+def run_and_show(
+    planned: Pass | PairPass, output: Output, scheduler: str | None
+) -> EvaluationReport | ComparisonReport:
     """Run a pass on the scheduler that the option names, show its result, and return it."""
     from xent.evaluation.engine.kinds import kind_doubts
     from xent.evaluation.outputs import WriteError, check_no_input
     from xent.evaluation.report import terminal
-    from xent.evaluation.statistics.metrics import Evaluation
+    from xent.evaluation.report.result import EvaluationReport, run_pass
 
     with input_checked():
         for argument, target in (("--tables", output.tables), ("--html", output.html)):
@@ -91,11 +90,10 @@ def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None
         scheduler = scheduler_named(scheduler)
         if not output.quiet:
             click.echo(terminal.format_plan(planned, scheduler), err=True)
-    start = time.perf_counter()
-    failures: list[OSError] = []
+    failures: list[Exception] = []
     try:
         with environment_checked(), terminal.progress_bar(planned, quiet=output.quiet) as progress:
-            result = planned.run(scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
+            result = run_pass(planned, scheduler=scheduler, progress=progress, label_remedy=LABEL_REMEDY)
     except (Interrupted, KeyboardInterrupt) as error:
         fail(terminal.format_interruption(planned, interruption_name(error)), interruption_code(error))
     except WriteError as error:
@@ -103,36 +101,24 @@ def run_and_show(planned: Pass | PairPass, output: Output, scheduler: str | None
             raise
         result = error.result
         failures.append(error)
-    sets = {"predictions": result} if isinstance(result, Evaluation) else {"a": result.a, "b": result.b}
+    sets = {"predictions": result} if isinstance(result, EvaluationReport) else {"a": result.a, "b": result.b}
     for doubt in kind_doubts(sets):
         say(doubt)
-    failures += show(result, planned, output, scheduler=scheduler, wall_seconds=time.perf_counter() - start)
+    failures += show(result, output)
     if failures:
         fail("\n".join(map(str, failures)), BAD_INPUT)
     return result
 
 
-def show(
-    result: Evaluation | Comparison, planned: Any, output: Output, *, scheduler: str, wall_seconds: float
-) -> list[OSError]:
+def show(result: Report, output: Output) -> list[Exception]:
     """Write the result of an evaluation or a comparison, as a document or a table, and to the files of the output.
 
     What cannot be written keeps none of the rest from being written; the errors are returned.
     """
-    from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.outputs import WriteError
-    from xent.evaluation.report import json_document, page, parquet, terminal
-
-    is_comparison = isinstance(result, Comparison)
-    run: dict[str, Any] = {"scheduler": scheduler, "wall_seconds": wall_seconds}
 
     def write_numbers(stream: TextIO) -> None:
-        if output.as_json:
-            document: Any = json_document.comparison_document if is_comparison else json_document.evaluation_document
-            print(json_document.to_json(document(result, planned, **run)), file=stream)
-        else:
-            print_result: Any = terminal.print_comparison if is_comparison else terminal.print_evaluation
-            print_result(result, planned, wall_seconds=wall_seconds, stream=stream)
+        print(result.to_json() if output.as_json else result, file=stream)
         stream.flush()
 
     def write_to_stdout() -> None:
@@ -147,16 +133,16 @@ def show(
 
     writers: list[Callable[[], None]] = [write_to_stdout] if sys.stdout else []  # None if it was closed before
     if output.html:
-        target = output.html
-        writers.append(lambda: page.write_page(target, result, planned, **run, overwrite=output.overwrite))
-    if output.tables and not isinstance(result, Comparison):
-        folder = output.tables
-        writers.append(lambda: parquet.write_tables(result, folder, overwrite=output.overwrite))
-    failures: list[OSError] = []
+        writers.append(lambda: result.to_html(output.html, overwrite=output.overwrite))
+    if output.tables:
+        writers.append(lambda: result.to_parquet(output.tables, overwrite=output.overwrite))
+    failures: list[Exception] = []
     for write in writers:
         try:
             write()
-        except WriteError as error:
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: what is there by now may not be replaced
             failures.append(error)
     return failures
 

@@ -91,6 +91,17 @@ def check_no_input(argument: str, target: Path, sources: Iterable[Source]) -> No
             raise ValueError(refusal(argument, rule, got, "Choose another name."))
 
 
+def write_text(target: Path, text: str, *, overwrite: bool) -> None:
+    """Write a file of text, whole or not at all; WriteError if it cannot be written."""
+    draft = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
+    with written(target):
+        try:
+            draft.write_text(text, "utf-8")
+            move(draft, target, overwrite=overwrite)
+        finally:
+            remove(draft)
+
+
 def move(draft: Path, target: Path, *, overwrite: bool) -> None:
     """Move the draft to its final path; only with `overwrite` it replaces a file or a folder that is there by now.
 

@@ -9,18 +9,16 @@ of the two means suggest. Leaves out how the result is shown.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.checks import Kind
 from xent.evaluation.engine.checkpoint import held
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
-from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabilities, warn_of_kind
+from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabilities
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
 from xent.evaluation.engine.prediction_sets import open_set
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
@@ -32,7 +30,7 @@ from xent.evaluation.engine.tasks import (
     statistics_of,
     unreadable_state,
 )
-from xent.evaluation.options import CHUNK_BYTES, Ignored, Keys, Options, Policy, folders_of, ignored_labels
+from xent.evaluation.options import Keys, Options
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.opening import check_still_stored, open_keys, unstored_of
 from xent.evaluation.sources.source import Source
@@ -46,6 +44,7 @@ from xent.evaluation.statistics.metrics import (
     group_metrics,
     independent_error,
     mean_loss,
+    short_repr,
 )
 from xent.evaluation.statistics.state import Group, Grouper, State, Tally, state_of, tally_of
 
@@ -87,7 +86,7 @@ class SliceDifference(NamedTuple):
     share_better: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The difference of the losses of two prediction sets of the same rows.
 
@@ -128,6 +127,10 @@ class Comparison:
     b: Evaluation
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        shown = ("mean_difference", "standard_error", "p_value", "counted", "rows")
+        return short_repr("Comparison", self, shown)
+
 
 @dataclass(frozen=True, eq=False)
 class PairPass(Planned):
@@ -157,7 +160,7 @@ class PairPass(Planned):
     def run(
         self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
     ) -> Comparison:
-        """Compute the graph; parameters, result and errors are those of :func:`compare`."""
+        """Compute the graph; parameters, result and errors are those of :func:`xent.compare`."""
         with held(self.job.store), engine(scheduler, progress) as compute:
             state = compute(*self.graph(), self.bounds)
         pair = state if isinstance(state, Pair) else Pair()  # of no chunks
@@ -167,74 +170,6 @@ class PairPass(Planned):
             check_kind_of_rows(sums, own, name)
         check_still_stored(self.sources, self.unstored_chunks)
         return replace(comparison(pair, self.options, self.names), unstored_chunks=self.unstored_chunks)
-
-
-def compare(
-    a: Any,
-    b: Any,
-    labels: Any,
-    *,
-    kind: Kind = "logits",
-    kind_b: Kind | None = None,
-    strict_kind: bool = False,
-    class_names: Any = None,
-    ignore_index: Ignored = None,
-    on_bad_label: Policy = "error",
-    on_error: Policy = "error",
-    clusters: Any = None,
-    slices: Any = None,
-    state: Any = None,
-    chunk_bytes: int = CHUNK_BYTES,
-    zeros_ok: bool = False,
-    allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
-    scheduler: Any = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    """The difference of the losses of two prediction sets on the same labels, and its error, in one pass.
-
-    Parameters
-    ----------
-    a, b : as the predictions of :func:`xent.evaluate`, shape (rows, C)
-        Their dtypes and formats may differ.
-    kind_b : the kinds of :func:`xent.evaluate`, or None
-        What the predictions of B are; None for what those of A are.
-    labels, kind, strict_kind, class_names, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes,
-    zeros_ok, allow_outside, scheduler, progress
-        As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
-
-    Returns
-    -------
-    Comparison
-
-    Raises
-    ------
-    FileNotFoundError, TypeError, ValueError, LabelError, ReadError, ConnectionError, ModuleNotFoundError
-        As :func:`xent.evaluate` does; ValueError too if the two have not the same shape.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> sure, unsure = np.array([[3.0, 0.0], [0.0, 3.0]]), np.zeros((2, 2))
-    >>> comparison = compare(sure, unsure, np.array([0, 1]))
-    >>> comparison.better, round(comparison.mean_difference, 4)
-    (2, -0.6446)
-    """
-    options = Options(
-        kind=kind,
-        kind_b=kind_b,
-        strict_kind=strict_kind,
-        ignore_index=ignored_labels(ignore_index),
-        on_bad_label=on_bad_label,
-        on_error=on_error,
-        chunk_bytes=chunk_bytes,
-        zeros_ok=zeros_ok,
-        allow_outside=folders_of(allow_outside),
-    )
-    keys = Keys(slices, clusters)
-    planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
-    comparison = planned.run(scheduler=scheduler, progress=progress)
-    warn_of_kind(a=comparison.a, b=comparison.b)
-    return comparison
 
 
 def plan_pair(
@@ -247,7 +182,7 @@ def plan_pair(
     state: Any = None,
     class_names: Any = None,
 ) -> PairPass:
-    """The plan of :func:`compare`; only headers are read, and errors are those of before any work."""
+    """The plan of :func:`xent.compare`; only headers are read, and errors are those of before any work."""
     given = open_set({"a": a, "b": b}, labels, options, class_names)
     first = given.predictions["a"]
     sources = {**given.predictions, "labels": given.labels, **open_keys(first, keys._asdict(), options.allow_outside)}

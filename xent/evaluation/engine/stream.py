@@ -6,8 +6,8 @@ the same bits as those of the same rows in one array.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xent.evaluation.engine.kinds import check_kind_of_rows
@@ -26,33 +26,66 @@ from xent.optional import require
 PAIRS = "be an iterable of pairs (predictions, labels) where no labels are given"
 
 
-def evaluate_blocks(
-    blocks: Iterable[Any], options: Options, progress: Progress | None, class_names: Any = None
-) -> Evaluation:
-    """The numbers of a stream of pairs of predictions (rows, C) and labels (rows,).
+@dataclass
+class Stream:
+    """A stream of pairs of predictions (rows, C) and labels (rows,), and what has been read of it.
 
-    The errors are those of :func:`xent.evaluate`, raised at the block that they are in; labels out of range too.
+    Attributes
+    ----------
+    blocks : iterable of pairs
+    options : Options
+    class_names : Any
+        As :func:`xent.evaluate` takes them.
+    inputs : mapping of str to mapping
+        The facts of the predictions and the labels so far, as :meth:`Source.facts` has them.
+    chunks, chunk_rows : int
+        The blocks so far, and the rows of the largest.
     """
-    state, classes, unstored = State(), None, dict[str, int]()
-    names: tuple[str, ...] = ()
-    for pair in blocks:
-        given = open_block(pair, state.rows, classes, options, class_names)
-        (predictions, *_), labels, names = given.predictions.values(), given.labels, given.names
-        class_names = names or None  # an iterator can be read once
-        chunks = unstored_of({"predictions": predictions, "labels": labels}, zeros_ok=options.zeros_ok)
-        unstored = merge(unstored, chunks)
-        rows, classes = predictions.shape
-        job = Job(chunk_state, unreadable_state, options, 0, classes, given.ignored, threads=None)
-        parts = [computed(source) for source in (predictions, labels)]
-        first_row = state.rows
-        state = merge(state, run_chunk(job, first_row, first_row + rows, *parts))
-        check_labels(state, options, predictions, labels, LABEL_REMEDY, first_row)
-        check_kind_of_rows(state, replace(options, strict_kind=False))  # which is of all blocks
-        if progress is not None:
-            progress(rows)
-        del pair, given, predictions, labels, parts  # before the next block is made
-    check_kind_of_rows(state, options)
-    return replace(finish(state, options, names), unstored_chunks=unstored)
+
+    blocks: Iterable[Any]
+    options: Options
+    class_names: Any = None
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    chunks: int = 0
+    chunk_rows: int = 0
+
+    def run(self, progress: Progress | None = None) -> Evaluation:
+        """The numbers of all blocks.
+
+        The errors are those of :func:`xent.evaluate`, raised at the block that they are in; labels out of range too.
+        """
+        state, classes, unstored, options = State(), None, dict[str, int](), self.options
+        class_names, names = self.class_names, tuple[str, ...]()
+        for pair in self.blocks:
+            given = open_block(pair, state.rows, classes, options, class_names)
+            (predictions, *_), labels, names = given.predictions.values(), given.labels, given.names
+            class_names = names or None  # an iterator can be read once
+            sources = {"predictions": predictions, "labels": labels}
+            unstored = merge(unstored, unstored_of(sources, zeros_ok=options.zeros_ok))
+            self.count(sources)
+            rows, classes = predictions.shape
+            job = Job(chunk_state, unreadable_state, options, 0, classes, given.ignored, threads=None)
+            parts = [computed(source) for source in (predictions, labels)]
+            first_row = state.rows
+            state = merge(state, run_chunk(job, first_row, first_row + rows, *parts))
+            check_labels(state, options, predictions, labels, LABEL_REMEDY, first_row)
+            check_kind_of_rows(state, replace(options, strict_kind=False))  # which is of all blocks
+            if progress is not None:
+                progress(rows)
+            del pair, given, sources, predictions, labels, parts  # before the next block is made
+        check_kind_of_rows(state, options)
+        return replace(finish(state, options, names), unstored_chunks=unstored)
+
+    def count(self, sources: Mapping[str, Source]) -> None:
+        """Add the facts of a block."""
+        self.chunks += 1
+        self.chunk_rows = max(self.chunk_rows, sources["predictions"].shape[0])
+        for name, source in sources.items():
+            facts, before = source.facts(), self.inputs.get(name)
+            if before is not None:
+                facts["shape"][0] += before["shape"][0]
+                facts["bytes"] += before["bytes"]
+            self.inputs[name] = facts
 
 
 def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, fit_temperature: bool) -> None:

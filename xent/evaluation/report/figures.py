@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
-from xent.evaluation.report.html import tag
+from xent.evaluation.report.html import REFERENCE, tag
 from xent.evaluation.statistics.metrics import NORMAL_95
 from xent.optional import require
 from xent.text import visible
@@ -28,8 +28,6 @@ INK, SOFT, LINE, FIRST, SECOND = (f"#0a0a0{i}" for i in range(1, 6))
 PAINTS = {INK: "ink", SOFT: "soft", LINE: "line", FIRST: "first", SECOND: "second"}
 """The custom property of the style sheet that each paint becomes."""
 PAIR, DASHED = (FIRST, SECOND), (0, (4, 3))
-REFERENCE = re.compile(r"(^#|url\(#)([^)]+)")
-"""How an attribute names another element: its whole value, or in url()."""
 LONGEST_NAME = 24
 """The width of the longest name beside a bar, in Latin letters."""
 STYLE: dict[str, Any] = {
@@ -71,6 +69,15 @@ class Bar(NamedTuple):
 def check_matplotlib() -> None:
     """Raise ModuleNotFoundError if matplotlib is not installed."""
     require("matplotlib.figure", "report", "an HTML page")
+
+
+def has_matplotlib() -> bool:
+    """Whether plots can be drawn."""
+    try:
+        check_matplotlib()
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def svg_figure(

@@ -1,11 +1,14 @@
 """HTML as a tree of elements, so that no text is ever mistaken for markup; and tables as such elements.
 
-Leaves out the content of a page (``page.py``) and its style (``page.css``).
+Leaves out the content of a page (``page.py``) and its style: ``report.css`` of what a page and a notebook show, and
+``page.css`` of a page alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from itertools import pairwise
@@ -16,6 +19,8 @@ from xent.evaluation.report.tables import Row, Table
 from xent.evaluation.report.wording import format_short_estimate, format_value
 from xent.text import visible
 
+REFERENCE = re.compile(r"(^#|url\(#)([^)]+)")
+"""How an attribute names another element: its whole value, or in url()."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -42,8 +47,6 @@ def tag(name: str, /, *children: str | Element | None, **attributes: str) -> Ele
 
 def html_document(title: str, *content: Element | None) -> str:
     """A whole page as text, which requests nothing of any server and runs nothing."""
-    style = Element("style")
-    style.text = files("xent.evaluation.report").joinpath("page.css").read_text("utf-8")  # not escaped in HTML
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -52,10 +55,34 @@ def html_document(title: str, *content: Element | None) -> str:
         tag("meta", name="color-scheme", content="light dark"),
         tag("link", rel="icon", href="data:,"),  # a browser requests one otherwise
         tag("title", title),
-        style,
+        style_element("report.css", "page.css"),
     )
-    html = tag("html", head, tag("body", tag("main", *content)), lang="en")
+    html = tag("html", head, tag("body", tag("main", *content, class_="sections"), class_="xent-report"), lang="en")
     return "<!DOCTYPE html>\n" + tostring(html, encoding="unicode", method="html")
+
+
+def html_fragment(*content: Element | None) -> str:
+    """A part of a page that others have written, as text, with a style of its own that holds in it alone.
+
+    Its ids begin with a digest of it, so that no two fragments of one page share one.
+    """
+    inner = tag("div", *content, class_="sections")
+    digest = hashlib.sha256(tostring(inner)).hexdigest()[:8]
+    for element in inner.iter():
+        for name, value in element.attrib.items():
+            if name in ("id", "aria-labelledby"):
+                element.set(name, f"x{digest}-{value}")
+            else:
+                element.set(name, REFERENCE.sub(rf"\1x{digest}-\2", value))
+    fragment = tag("div", style_element("report.css"), inner, class_="xent-report")
+    return tostring(fragment, encoding="unicode", method="html")
+
+
+def style_element(*names: str) -> Element:
+    """The style sheets of these names, as one."""
+    style, folder = Element("style"), files("xent.evaluation.report")
+    style.text = "".join(folder.joinpath(name).read_text("utf-8") for name in names)  # not escaped in HTML
+    return style
 
 
 def table_element(caption: str, table: Table, note: str = "") -> Element:

@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from xent import distribution
-from xent.dispatch.settings import affinity
-from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.memory import largest_chunk, projected_peak
 from xent.evaluation.engine.schedulers import local_threads
 from xent.evaluation.report.wording import format_p_value
 from xent.evaluation.sources.messages import SeveralArrays, name_to_pass, refusal
-from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.metrics import FLAWS
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import Comparison, PairPass
-    from xent.evaluation.engine.evaluate_pass import Planned
+    from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.report.run import Run
     from xent.evaluation.sources.source import Source
     from xent.evaluation.statistics.metrics import Evaluation
 
@@ -42,23 +35,19 @@ MOST_LISTED = 100
 """The most arrays of a file that an inspection opens."""
 
 
-def evaluation_document(
-    evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float
-) -> dict[str, Any]:
+def evaluation_document(evaluation: Evaluation, run: Run) -> dict[str, Any]:
     """The document of ``xent evaluate --json``: schema version, inputs, options, counts, metrics, timing."""
     return {
-        **heading(planned, scheduler),
+        **heading(run, evaluation.unstored_chunks),
         **evaluation_numbers(evaluation),
-        "timing": timing(planned, wall_seconds),
+        "timing": run.timing(),
     }
 
 
-def comparison_document(
-    comparison: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float
-) -> dict[str, Any]:
+def comparison_document(comparison: Comparison, run: Run) -> dict[str, Any]:
     """The document of ``xent compare --json``: the difference, and the numbers of each set."""
     return {
-        **heading(planned, scheduler),
+        **heading(run, comparison.unstored_chunks),
         "difference": {
             "value": comparison.mean_difference,
             "stderr": comparison.standard_error,
@@ -74,47 +63,13 @@ def comparison_document(
         "slices": {str(key): group._asdict() for key, group in comparison.slices.items()},
         "a": evaluation_numbers(comparison.a),
         "b": evaluation_numbers(comparison.b),
-        "timing": timing(planned, wall_seconds),
+        "timing": run.timing(),
     }
 
 
-def heading(planned: Planned, scheduler: str) -> dict[str, Any]:
+def heading(run: Run, unstored_chunks: Mapping[str, int]) -> dict[str, Any]:
     """The schema version, the inputs, the options and the environment."""
-    options = {"scheduler": scheduler, "chunk_bytes": planned.chunk_bytes, "chunks": planned.tasks}
-    if isinstance(planned, Pass):
-        options["fit_temperature"] = planned.fits_temperature
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "inputs": {name: describe_source(source) for name, source in planned.sources.items()},
-        "unstored_chunks": dict(planned.unstored_chunks),
-        "options": asdict(planned.options) | options,
-        "environment": environment(),
-    }
-
-
-def describe_source(source: Source) -> dict[str, Any]:
-    """The path, the shape and the dtype of a source; of top-k log-probabilities those of the ids and values too."""
-    facts: dict[str, Any] = {"path": source.shown, "shape": list(source.shape), "dtype": source.shown_dtype}
-    if isinstance(source, TopKSource):
-        facts |= {"ids": describe_source(source.ids), "log_probabilities": describe_source(source.values)}
-        facts |= {"classes": source.shape[1], "tail": source.tail}
-    return facts
-
-
-def environment() -> dict[str, str]:
-    """The machine, and the versions of the packages that computed."""
-    names = (distribution.NAME, "numpy", "dask", "distributed", "zarr", "pyarrow", "h5py")
-    facts = {"python": platform.python_version(), "platform": platform.platform(), "processors": str(affinity())}
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            facts[name] = metadata.version(name)
-    return facts
-
-
-def timing(planned: Planned, wall_seconds: float) -> dict[str, float]:
-    """Seconds, bytes of predictions, and gigabytes per second."""
-    speed = planned.bytes / wall_seconds / 1e9
-    return {"wall_seconds": wall_seconds, "bytes": planned.bytes, "gigabytes_per_second": speed}
+    return {"schema_version": SCHEMA_VERSION, **run.to_dict(), "unstored_chunks": dict(unstored_chunks)}
 
 
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
@@ -152,10 +107,7 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
     bounds = source.bounds(chunk_bytes)
     chunk, threads = largest_chunk(bounds) * source.row_bytes, local_threads()
     return {
-        "path": source.shown,
-        "shape": list(source.shape),
-        "dtype": source.shown_dtype,
-        "bytes": source.shape[0] * source.row_bytes,
+        **source.facts(),
         "chunks": len(bounds) - 1,
         "chunk_bytes": chunk,
         "threads": threads,

@@ -1,19 +1,19 @@
-"""One HTML page of an evaluation or a comparison: it needs no other file, asks nothing of a server and runs nothing.
+"""A result as HTML: a page that needs no other file, asks nothing of a server and runs nothing, or its inner part.
 
 Leaves out the content of its sections (``sections.py``).
 """
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element
 
-from xent.evaluation.engine.compare_pass import Comparison
-from xent.evaluation.outputs import move, output_path, remove, written
+from xent import distribution
+from xent.evaluation.outputs import output_path
 from xent.evaluation.report import figures
-from xent.evaluation.report.html import html_document, table_element, tag
+from xent.evaluation.report.html import html_document, html_fragment, table_element, tag
 from xent.evaluation.report.sections import (
     better_rows,
     cards,
@@ -37,8 +37,8 @@ from xent.evaluation.report.wording import (
 )
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import PairPass
-    from xent.evaluation.engine.evaluate_pass import Pass, Planned
+    from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.report.run import Run
     from xent.evaluation.statistics.metrics import Evaluation
 
 
@@ -56,41 +56,14 @@ def page_path(path: Any, *, overwrite: bool = False, argument: str = "html") -> 
     return output_path(argument, path, (".html", ".htm"), overwrite=overwrite)
 
 
-def write_page(
-    target: Path,
-    result: Evaluation | Comparison,
-    planned: Planned,
-    *,
-    scheduler: str,
-    wall_seconds: float,
-    overwrite: bool = False,
-) -> None:
-    """Write the page of an evaluation or a comparison, whole or not at all; WriteError if it cannot be written."""
-    make: Any = comparison_page if isinstance(result, Comparison) else evaluation_page
-    text = make(result, planned, scheduler=scheduler, wall_seconds=wall_seconds)
-    draft = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
-    with written(target):
-        try:
-            draft.write_text(text, "utf-8")
-            move(draft, target, overwrite=overwrite)
-        finally:
-            remove(draft)
-
-
-def evaluation_page(
-    evaluation: Evaluation, planned: Pass, *, scheduler: str, wall_seconds: float, written: datetime | None = None
-) -> str:
+def evaluation_page(evaluation: Evaluation, run: Run, *, written: datetime | None = None) -> str:
     """The page of an evaluation, as HTML text.
 
     Parameters
     ----------
     evaluation : Evaluation
-    planned : Pass
+    run : Run
         The pass that computed it.
-    scheduler : str
-        Where it ran.
-    wall_seconds : float
-        How long it took.
     written : datetime, optional
         The date on the page; now by default.
 
@@ -99,7 +72,27 @@ def evaluation_page(
     ModuleNotFoundError
         If matplotlib is not installed.
     """
-    title, tables = title_of(planned.predictions), evaluation_tables(evaluation)
+    title = title_of(run)
+    return html_document(
+        f"{title}: evaluation",
+        header("Evaluation", title, run, written),
+        *evaluation_numbers(evaluation),
+        evaluation_plots(evaluation),
+        environment_section(run),
+    )
+
+
+def evaluation_fragment(evaluation: Evaluation, run: Run) -> str:
+    """The numbers and the plots of that page for a notebook, as HTML text; without matplotlib the numbers alone."""
+    drawn = evaluation_plots(evaluation) if figures.has_matplotlib() else missing_plots()
+    return html_fragment(
+        tag("p", f"Evaluation · {title_of(run)}", class_="kicker"), *evaluation_numbers(evaluation), drawn
+    )
+
+
+def evaluation_numbers(evaluation: Evaluation) -> list[Element]:
+    """The numbers of an evaluation, and the sentences beside them."""
+    tables = evaluation_tables(evaluation)
     loss, perplexity, accuracy = (evaluation.metrics[name] for name in ("loss", "perplexity", "accuracy"))
     interval = format_interval(*evaluation.confidence_interval, loss.stderr)
     bits = f"{format_value(evaluation.bits)} bits"
@@ -114,9 +107,7 @@ def evaluation_page(
         ("Calibration error", f"{evaluation.calibration_error:.4f}", "", "between confidence and accuracy"),
     ]
     denominator = f"Means divide by the {evaluation.counted:,} counted: {evaluation.denominator}."
-    return html_document(
-        f"{title}: evaluation",
-        header("Evaluation", title, planned, written),
+    return [
         cards(numbers),
         sentence_list(remarks(evaluation)),
         tag(
@@ -125,23 +116,44 @@ def evaluation_page(
             table_element("Rows", tables["counts"], denominator),
             class_="tables",
         ),
-        tag(
-            "section",
-            *plots({"": evaluation}),
-            table_element("Worst rows", tables["worst"], "Those of the highest loss, the highest first."),
-            group_plot("class", "Classes", evaluation.classes, evaluation.mean_loss),
-            group_plot("slice", "Slices", evaluation.slices, evaluation.mean_loss),
-            class_="plots",
-        ),
-        environment_section(planned, scheduler, wall_seconds),
+    ]
+
+
+def evaluation_plots(evaluation: Evaluation) -> Element:
+    """The plots of an evaluation, each with its numbers, and its worst rows."""
+    worst = evaluation_tables(evaluation)["worst"]
+    return tag(
+        "section",
+        *plots({"": evaluation}),
+        table_element("Worst rows", worst, "Those of the highest loss, the highest first."),
+        group_plot("class", "Classes", evaluation.classes, evaluation.mean_loss),
+        group_plot("slice", "Slices", evaluation.slices, evaluation.mean_loss),
+        class_="plots",
     )
 
 
-def comparison_page(
-    comparison: Comparison, planned: PairPass, *, scheduler: str, wall_seconds: float, written: datetime | None = None
-) -> str:
+def comparison_page(comparison: Comparison, run: Run, *, written: datetime | None = None) -> str:
     """The page of a comparison, as HTML text; parameters and errors are those of :func:`evaluation_page`."""
-    title = f"{title_of(planned.predictions)} and {title_of(planned.b)}"
+    title = title_of(run)
+    return html_document(
+        f"{title}: comparison",
+        header("Comparison", title, run, written),
+        *comparison_numbers(comparison),
+        comparison_plots(comparison),
+        environment_section(run),
+    )
+
+
+def comparison_fragment(comparison: Comparison, run: Run) -> str:
+    """The numbers and the plots of that page for a notebook, as HTML text; without matplotlib the numbers alone."""
+    drawn = comparison_plots(comparison) if figures.has_matplotlib() else missing_plots()
+    return html_fragment(
+        tag("p", f"Comparison · {title_of(run)}", class_="kicker"), *comparison_numbers(comparison), drawn
+    )
+
+
+def comparison_numbers(comparison: Comparison) -> list[Element]:
+    """The numbers of a comparison, and the sentences beside them."""
     mean, error = comparison.mean_difference, comparison.standard_error
     unit = "rows" if comparison.clusters is None else f"{comparison.clusters:,} clusters"
     interval = format_interval(*comparison.confidence_interval, error)
@@ -154,20 +166,32 @@ def comparison_page(
         ),
         ("p", p_value, "", "of as much or more if there were no difference"),
     ]
-    sets = {"A": comparison.a, "B": comparison.b}
-    return html_document(
-        f"{title}: comparison",
-        header("Comparison", title, planned, written),
+    return [
         tag("p", verdict(comparison), class_="verdict"),
         *(tag("p", sentence) for sentence in format_unstored(comparison.unstored_chunks)),
         cards(numbers),
         better_rows(comparison),
         tag("section", table_element("Metrics of A and of B", comparison_table(comparison)), class_="tables"),
-        tag("section", difference_plot(comparison), *plots(sets), class_="plots"),
         tag(
             "section",
-            *(tag("div", tag("h2", name), sentence_list(remarks(each))) for name, each in sets.items()),
+            *(tag("div", tag("h2", name), sentence_list(remarks(each))) for name, each in sets_of(comparison).items()),
             class_="tables",
         ),
-        environment_section(planned, scheduler, wall_seconds),
+    ]
+
+
+def comparison_plots(comparison: Comparison) -> Element:
+    """The plots of a comparison, each with its numbers."""
+    return tag("section", difference_plot(comparison), *plots(sets_of(comparison)), class_="plots")
+
+
+def sets_of(comparison: Comparison) -> dict[str, Evaluation]:
+    """The two sets, by the names that they have on a page."""
+    return {"A": comparison.a, "B": comparison.b}
+
+
+def missing_plots() -> Element:
+    """What stands in the place of the plots where they cannot be drawn."""
+    return tag(
+        "p", f"The plots need matplotlib, which is not installed. {distribution.install('report')}", class_="empty"
     )

@@ -6,18 +6,18 @@ Leaves out their content (``tables.py``).
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xent.evaluation.outputs import move, output_path, remove, written
-from xent.evaluation.report.tables import Table, evaluation_tables
+from xent.evaluation.report.tables import SETS, Table
 from xent.evaluation.sources.messages import refusal
 from xent.optional import require
 
-if TYPE_CHECKING:
-    from xent.evaluation.statistics.metrics import Evaluation
-
 NAMES = ("metrics", "counts", "classes", "slices", "reliability", "histogram", "positions", "worst")
+"""The tables of an evaluation; a comparison has those of its difference, and of its two sets by these names too."""
+PAIR_NAMES = ("difference", "metrics", "slices", *(f"{name}_{each}" for each in SETS for name in NAMES))
 
 
 def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables") -> Path:
@@ -34,7 +34,7 @@ def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables")
     require("pyarrow.parquet", "parquet", "a Parquet table")
     target = output_path(argument, path, (), overwrite=overwrite)
     if target.exists():
-        names = {f"{name}.parquet" for name in NAMES}
+        names = {f"{name}.parquet" for name in (*NAMES, *PAIR_NAMES)}
         others = sorted({file.name for file in target.iterdir()} - names) if target.is_dir() else ["a file"]
         if others:
             rule, got = "be a folder of nothing but these tables", f"{target}, which holds {others[0]}"
@@ -42,16 +42,16 @@ def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables")
     return target
 
 
-def write_tables(evaluation: Evaluation, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a file for each of `NAMES` into a folder, which may replace an older one; WriteError if it cannot.
+def write_tables(tables: Mapping[str, Table], folder: Path, *, overwrite: bool = False) -> None:
+    """Write a file for each table into a folder, which may replace an older one; WriteError if it cannot.
 
-    Classes and slices have a file if there are any. An unknown value is null, and NaN is NaN.
+    An unknown value is null, and NaN is NaN.
     """
     draft = folder.with_name(f".{uuid.uuid4().hex}")
     with written(folder):
         try:
             draft.mkdir()
-            for name, table in evaluation_tables(evaluation).items():
+            for name, table in tables.items():
                 write_table(draft / f"{name}.parquet", table)
             move(draft, folder, overwrite=overwrite)
         finally:

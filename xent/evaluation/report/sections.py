@@ -16,7 +16,6 @@ from xent.evaluation.engine.compare_pass import SliceDifference
 from xent.evaluation.report import figures
 from xent.evaluation.report.figures import Bar
 from xent.evaluation.report.html import facts_element, table_element, tag
-from xent.evaluation.report.json_document import heading, timing
 from xent.evaluation.report.tables import Table, difference_table, evaluation_tables, group_table, key_text
 from xent.evaluation.report.wording import format_value
 from xent.evaluation.statistics.exact_sums import ratio
@@ -24,24 +23,25 @@ from xent.evaluation.statistics.state import SEGMENTS
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
-    from xent.evaluation.engine.evaluate_pass import Planned
-    from xent.evaluation.sources.source import Source
+    from xent.evaluation.report.run import Run
     from xent.evaluation.statistics.metrics import Evaluation, GroupMetrics
 
+IN_HAND = "array in hand"
+"""The path of what has none."""
 SHOWN_BARS, SHOWN_ROWS = 30, 1000
 """The most classes or slices that have a bar, and that have a row in a table."""
 Group = TypeVar("Group")
 
 
-def header(kind: str, title: str, planned: Planned, written: datetime | None) -> Element:
+def header(kind: str, title: str, run: Run, written: datetime | None) -> Element:
     """The subject and the date of the page, and the sources that were read."""
     date = written or datetime.now().astimezone()
     text = date.strftime("%d %B %Y, %H:%M %Z").strip()
     sources = Table(
         {"input": str, "path": str, "shape": str, "dtype": str},
         [
-            (name, source.shown or "array in hand", " × ".join(map(format_value, source.shape)), source.shown_dtype)
-            for name, source in planned.sources.items()
+            (name, facts["path"] or IN_HAND, " × ".join(map(format_value, facts["shape"])), facts["dtype"])
+            for name, facts in run.inputs.items()
         ],
     )
     return tag(
@@ -52,10 +52,10 @@ def header(kind: str, title: str, planned: Planned, written: datetime | None) ->
     )
 
 
-def title_of(source: Source) -> str:
-    """The last part of a path."""
-    path = (source.shown or "array in hand").rstrip("/")
-    return path.rpartition("/")[2] or path
+def title_of(run: Run) -> str:
+    """The last part of the path of the predictions, of both sets of a comparison."""
+    paths = [(facts["path"] or IN_HAND).rstrip("/") for facts in run.predictions]
+    return " and ".join(path.rpartition("/")[2] or path for path in paths) or "no block"
 
 
 def cards(numbers: Sequence[tuple[str, str, str, str]]) -> Element:
@@ -199,13 +199,13 @@ def better_rows(comparison: Comparison) -> Element:
     return tag("section", tag("h2", "Row by row"), bar if parts else None, key_list, class_="box")
 
 
-def environment_section(planned: Planned, scheduler: str, wall_seconds: float) -> Element:
+def environment_section(run: Run) -> Element:
     """The options, the environment and the time."""
-    document = heading(planned, scheduler)
+    document = run.to_dict()
     return tag(
         "section",
         facts_element("Options", document["options"]),
         facts_element("Environment", document["environment"]),
-        facts_element("Time", timing(planned, wall_seconds)),
+        facts_element("Time", run.timing()),
         class_="made",
     )

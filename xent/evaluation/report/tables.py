@@ -1,4 +1,4 @@
-"""An evaluation as tables of typed columns, for the page and for Parquet files.
+"""A result as tables of typed columns, for the page and for Parquet files.
 
 A column's name ends in its unit if it has one. Leaves out how a number is written (``wording.py``) and files
 (``parquet.py``).
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from xent.evaluation.statistics.metrics import Evaluation, GroupMetrics
 
 Row = tuple[Any, ...]
+SETS = ("a", "b")
+"""The two sets of a comparison."""
 
 
 class Table(NamedTuple):
@@ -52,6 +54,21 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
         "worst": Table(example_columns, [*map(tuple, evaluation.worst)]),
     }
     return {name: table for name, table in tables.items() if table.rows or name not in ("classes", "slices")}
+
+
+def comparison_tables(comparison: Comparison) -> dict[str, Table]:
+    """The tables of a comparison by their names, and those of each of its sets, as "counts_a"; slices if it has any."""
+    low, high = comparison.confidence_interval
+    columns = {"mean_difference_nats": float, "standard_error_nats": float, "low_nats": float, "high_nats": float}
+    counts = {"p_value": float, "rows": int, "better": int, "worse": int, "ties": int}
+    mean, error, rows = comparison.mean_difference, comparison.standard_error, comparison.counted
+    row = (mean, error, low, high, comparison.p_value, rows, comparison.better, comparison.worse, comparison.ties)
+    tables = {"difference": Table({**columns, **counts}, [row]), "metrics": comparison_table(comparison)}
+    if comparison.slices:
+        tables["slices"] = difference_table("slice", comparison.slices)
+    for name, each in zip(SETS, (comparison.a, comparison.b), strict=True):
+        tables |= {f"{table}_{name}": content for table, content in evaluation_tables(each).items()}
+    return tables
 
 
 def metric_table(evaluation: Evaluation) -> Table:

@@ -6,11 +6,12 @@ Leaves out the sentences that a page has too (``wording.py``).
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from xent.evaluation.engine.memory import projected_peak, table_bytes
 from xent.evaluation.engine.schedulers import PROCESSES, threads_of
@@ -18,8 +19,9 @@ from xent.evaluation.report.wording import UNITS, format_estimate, format_p_valu
 from xent.text import visible
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import Comparison, PairPass
-    from xent.evaluation.engine.evaluate_pass import Pass, Planned
+    from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.engine.evaluate_pass import Planned
+    from xent.evaluation.report.run import Run
     from xent.evaluation.statistics.metrics import Evaluation
 
 SHOWN_GROUPS = 20
@@ -76,21 +78,15 @@ def format_interruption(planned: Planned, word: str = "interrupted") -> str:
     return f"{word}; {done} and kept in {planned.job.store.directory}. Run it again as it was to go on."
 
 
-def print_evaluation(
-    evaluation: Evaluation, planned: Pass, *, wall_seconds: float, stream: TextIO | None = None
-) -> None:
-    """Write the evaluation for a reader to `stream`, or to stdout."""
-    stream = stream or sys.stdout
-    source, (low, high) = planned.predictions, evaluation.confidence_interval
-    rows, classes = source.shape
-    size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
-    path = visible(source.shown or "array")
-    print(f"{path}  {rows:,} × {classes:,}  {source.dtype}  {size}", file=stream)
+def evaluation_text(evaluation: Evaluation, run: Run) -> str:
+    """The evaluation for a reader."""
+    low, high = evaluation.confidence_interval
+    size = f"{run.bytes / 1e9:.3g} GB in {run.chunks} chunks of up to {run.chunk_bytes / 2**20:.3g} MiB"
     metrics = [
         (name, *format_estimate(metric.value, metric.stderr), UNITS.get(name, ""))
         for name, metric in evaluation.metrics.items()
     ]
-    print_cells(("", "value", "std. error", ""), metrics, stream)
+    parts = [f"{format_input(run, 'predictions')}  {size}", cells_text(("", "value", "std. error", ""), metrics)]
     for name, groups in (("class", evaluation.classes), ("slice", evaluation.slices)):
         shown = [
             (
@@ -102,27 +98,24 @@ def print_evaluation(
             for key, group in itertools.islice(groups.items(), SHOWN_GROUPS)
         ]
         if shown:
-            print_cells((name, "loss", "std. error", "accuracy", "rows"), shown, stream)
+            parts.append(cells_text((name, "loss", "std. error", "accuracy", "rows"), shown))
         if len(groups) > SHOWN_GROUPS:
-            print(f"The first {SHOWN_GROUPS} of {len(groups):,}; --json has them all.", file=stream)
-    footer = [f"95 % interval of the loss: {low:.6g} to {high:.6g} nats.", *remarks(evaluation)]
-    print("\n".join([*footer, format_speed(planned, wall_seconds)]), file=stream)
+            parts.append(f"The first {SHOWN_GROUPS} of {len(groups):,}; the JSON document has them all.")
+    interval = f"95 % interval of the loss: {low:.6g} to {high:.6g} nats."
+    return "\n".join([*parts, interval, *remarks(evaluation), format_speed(run)])
 
 
-def print_comparison(
-    comparison: Comparison, planned: PairPass, *, wall_seconds: float, stream: TextIO | None = None
-) -> None:
-    """Write the comparison for a reader to `stream`, or to stdout."""
-    stream = stream or sys.stdout
+def comparison_text(comparison: Comparison, run: Run) -> str:
+    """The comparison for a reader."""
     a, b, (low, high) = comparison.a, comparison.b, comparison.confidence_interval
-    path_a, path_b = (source.shown or "array" for source in (planned.predictions, planned.b))
+    path_a, path_b = (run.inputs[name]["path"] or "array" for name in "ab")
     difference = format_estimate(comparison.mean_difference, comparison.standard_error)
     sets = [
         (f"A  {path_a}", *format_estimate(a.mean_loss, a.standard_error), f"{a.accuracy:.4f}"),
         (f"B  {path_b}", *format_estimate(b.mean_loss, b.standard_error), f"{b.accuracy:.4f}"),
         ("A − B", *difference, f"{a.accuracy - b.accuracy:+.4f}"),
     ]
-    print_cells(("", "loss", "std. error", "accuracy"), sets, stream)
+    parts = [cells_text(("", "loss", "std. error", "accuracy"), sets)]
     slices = [
         (
             str(key),
@@ -133,7 +126,7 @@ def print_comparison(
         for key, group in itertools.islice(comparison.slices.items(), SHOWN_GROUPS)
     ]
     if slices:
-        print_cells(("slice", "A − B", "std. error", "A better", "rows"), slices, stream)
+        parts.append(cells_text(("slice", "A − B", "std. error", "A better", "rows"), slices))
     interval = f"95 % interval of A − B: {low:.6g} to {high:.6g} nats, {format_p_value(comparison.p_value)}"
     unit = f"{comparison.clusters:,} clusters" if comparison.clusters is not None else "rows"
     better = f"A is better in {comparison.better:,}, B in {comparison.worse:,}; {comparison.ties:,} are equal"
@@ -142,9 +135,9 @@ def print_comparison(
         f"Of {comparison.counted:,} rows {better}.",
         *format_kinds(a, b),
         *format_unstored(comparison.unstored_chunks),
-        format_speed(planned, wall_seconds),
+        format_speed(run),
     ]
-    print("\n".join(footer), file=stream)
+    return "\n".join([*parts, *footer])
 
 
 def format_kinds(a: Evaluation, b: Evaluation) -> list[str]:
@@ -153,14 +146,22 @@ def format_kinds(a: Evaluation, b: Evaluation) -> list[str]:
     return [f"Both are taken for {kinds[0]}." if a.kind == b.kind else f"A is taken for {kinds[0]}, B for {kinds[1]}."]
 
 
-def format_speed(planned: Planned, wall_seconds: float) -> str:
+def format_input(run: Run, name: str) -> str:
+    """The path, the shape and the dtype of an input; of a stream without a block, that there is none."""
+    if name not in run.inputs:
+        return "no block"
+    facts = run.inputs[name]
+    shape = " × ".join(f"{size:,}" for size in facts["shape"])
+    return f"{visible(facts['path'] or 'array')}  {shape}  {facts['dtype']}"
+
+
+def format_speed(run: Run) -> str:
     """The time that a pass took, in a sentence."""
-    rows = planned.job.rows
-    return f"{wall_seconds:.1f} s, {planned.bytes / wall_seconds / 1e9:.2f} GB/s, {rows / wall_seconds:,.0f} rows/s."
+    return f"{run.wall_seconds:.1f} s, {run.gigabytes_per_second:.2f} GB/s, {run.rows / run.wall_seconds:,.0f} rows/s."
 
 
-def print_cells(heads: Cells, rows: Sequence[Cells], stream: TextIO) -> None:
-    """Write a table, the first column to the left and the others to the right."""
+def cells_text(heads: Cells, rows: Sequence[Cells]) -> str:
+    """A table, the first column to the left and the others to the right."""
     rows = [tuple(map(visible, row)) for row in rows]
     try:
         from rich.console import Console
@@ -168,20 +169,22 @@ def print_cells(heads: Cells, rows: Sequence[Cells], stream: TextIO) -> None:
         from rich.table import Table
     except ModuleNotFoundError:
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        lines = []
         for row in (heads, *rows):
             first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join((first.strip().ljust(widths[0]), *others)).rstrip(), file=stream)
-        return
+            lines.append("  ".join((first.strip().ljust(widths[0]), *others)).rstrip())
+        return "\n".join(lines)
     table = Table(*heads)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*map(escape, row))
-    stream.flush()  # rich flushes too, but ends the process with 1 if the stream is closed: it gets nothing to write
-    console = Console(file=stream)
+    # A stream of the encoding of stdout, which may lack the lines of a table; none that a notebook shows things in.
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding), color_system=None, force_jupyter=False)
     with console.capture() as capture:
         console.print(table)
-    stream.write(capture.get())
+    return str(capture.get()).rstrip("\n")
 
 
 @contextmanager

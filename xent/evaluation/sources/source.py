@@ -124,6 +124,11 @@ class Source:
         """The dtype as it is printed."""
         return "text" if self.dtype == TEXT else str(self.dtype)
 
+    def facts(self) -> dict[str, Any]:
+        """The path, the shape, the dtype and the bytes of its rows, as plain data."""
+        size = self.shape[0] * self.row_bytes
+        return {"path": self.shown, "shape": list(self.shape), "dtype": self.shown_dtype, "bytes": size}
+
     def __str__(self) -> str:
         text = f"{self.shown_dtype}[{', '.join(map(str, self.shape))}]"
         return f"{text} in {self.shown}" if self.path else text

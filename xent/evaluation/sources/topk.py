@@ -79,6 +79,10 @@ class TopKSource(Source):
         both = [self.ids.fingerprint(), self.values.fingerprint()]
         return None if None in both else [*both, self.shape[1], self.tail]
 
+    def facts(self) -> dict[str, Any]:
+        stored = {"ids": self.ids.facts(), "log_probabilities": self.values.facts()}
+        return {**super().facts(), **stored, "classes": self.shape[1], "tail": self.tail}
+
     def files(self) -> list[str]:
         return [*self.ids.files(), *self.values.files()]
 

@@ -77,7 +77,7 @@ class Temperature(NamedTuple):
     is_bounded: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The numbers of a prediction set.
 
@@ -190,6 +190,16 @@ class Evaluation:
     temperature: Temperature | None = None
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
     denominator: str = "rows that were read, are not ignored, and have a label with a loss"
+
+    def __repr__(self) -> str:
+        return short_repr("Evaluation", self, ("mean_loss", "standard_error", "accuracy", "counted", "rows"))
+
+
+def short_repr(name: str, result: Any, fields: Sequence[str]) -> str:
+    """A result in one line, with these of its fields."""
+    values = {field: getattr(result, field) for field in fields}
+    shown = (f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
+    return f"{name}({', '.join(shown)})"
 
 
 @dataclass(frozen=True)

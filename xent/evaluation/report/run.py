@@ -1,0 +1,148 @@
+"""How a result came about: what was read, with which options, where it ran and how fast.
+
+The facts are plain data, so that a result keeps no array alive and may be kept itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from xent import distribution
+from xent.dispatch.settings import affinity
+from xent.evaluation.engine.evaluate_pass import Pass
+from xent.evaluation.engine.memory import largest_chunk
+
+if TYPE_CHECKING:
+    from xent.evaluation.engine.evaluate_pass import Planned
+    from xent.evaluation.engine.stream import Stream
+    from xent.evaluation.options import Options
+
+PACKAGES = (distribution.NAME, "numpy", "dask", "distributed", "zarr", "pyarrow", "h5py")
+PREDICTIONS = ("predictions", "a", "b")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pass that is done.
+
+    Attributes
+    ----------
+    inputs : mapping of str to mapping
+        The path, or None for an array in hand, the shape, the dtype and the bytes of each argument that was read.
+    options : Options
+    scheduler : str
+        Where it ran.
+    chunks, chunk_rows : int
+        How many chunks there were, and the rows of the largest.
+    fit_temperature : bool or None
+        Whether a temperature was asked for; None of a comparison.
+    environment : mapping of str to str
+        The machine, and the versions of the packages that computed.
+    wall_seconds : float
+    """
+
+    inputs: Mapping[str, Mapping[str, Any]]
+    options: Options
+    scheduler: str
+    chunks: int
+    chunk_rows: int
+    fit_temperature: bool | None
+    environment: Mapping[str, str]
+    wall_seconds: float
+
+    @property
+    def rows(self) -> int:
+        """The rows of the set."""
+        return max((facts["shape"][0] for facts in self.predictions), default=0)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all predictions."""
+        return sum(facts["bytes"] for facts in self.predictions)
+
+    @property
+    def predictions(self) -> list[Mapping[str, Any]]:
+        """The facts of the predictions: of one set or of two; of none where a stream had no block."""
+        return [facts for name, facts in self.inputs.items() if name in PREDICTIONS]
+
+    @property
+    def chunk_bytes(self) -> int:
+        """The bytes of predictions in the largest chunk."""
+        return self.chunk_rows * self.bytes // self.rows if self.rows else 0
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        """The bytes of all predictions over the time, in gigabytes a second."""
+        return self.bytes / self.wall_seconds / 1e9
+
+    def side(self, name: str) -> Run:
+        """The run of set "a" or "b" of a comparison, as if it had been evaluated by itself."""
+        keys = {key: facts for key, facts in self.inputs.items() if key not in PREDICTIONS}
+        options = self.options.of_b() if name == "b" else replace(self.options, kind_b=None)
+        return replace(self, inputs={"predictions": self.inputs[name], **keys}, options=options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inputs, the options and the environment, for a JSON document."""
+        options = {"scheduler": self.scheduler, "chunk_bytes": self.chunk_bytes, "chunks": self.chunks}
+        if self.fit_temperature is not None:
+            options["fit_temperature"] = self.fit_temperature
+        return {
+            "inputs": {name: dict(facts) for name, facts in self.inputs.items()},
+            "options": asdict(self.options) | options,
+            "environment": dict(self.environment),
+        }
+
+    def timing(self) -> dict[str, float]:
+        """Seconds, bytes of predictions, and gigabytes per second."""
+        speed = self.gigabytes_per_second
+        return {"wall_seconds": self.wall_seconds, "bytes": self.bytes, "gigabytes_per_second": speed}
+
+
+def run_of(planned: Planned, scheduler: Any, wall_seconds: float) -> Run:
+    """The run of a pass over stored rows."""
+    return Run(
+        inputs={name: source.facts() for name, source in planned.sources.items()},
+        options=planned.options,
+        scheduler=scheduler_name(scheduler),
+        chunks=planned.tasks,
+        chunk_rows=largest_chunk(planned.bounds),
+        fit_temperature=planned.fits_temperature if isinstance(planned, Pass) else None,
+        environment=environment(),
+        wall_seconds=wall_seconds,
+    )
+
+
+def run_of_stream(stream: Stream, wall_seconds: float) -> Run:
+    """The run of a stream of blocks, which is in the calling thread."""
+    return Run(
+        inputs=stream.inputs,
+        options=stream.options,
+        scheduler="sync",
+        chunks=stream.chunks,
+        chunk_rows=stream.chunk_rows,
+        fit_temperature=False,
+        environment=environment(),
+        wall_seconds=wall_seconds,
+    )
+
+
+def scheduler_name(scheduler: Any) -> str:
+    """Where tasks run, in a word: the address of the scheduler of a Client."""
+    if isinstance(scheduler, str | os.PathLike | None):
+        return "threads" if scheduler is None else os.fspath(scheduler)
+    return str(getattr(getattr(scheduler, "scheduler", None), "address", type(scheduler).__name__))
+
+
+def environment() -> dict[str, str]:
+    """The machine, and the versions of the packages that computed."""
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "processors": str(affinity())}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            facts[name] = metadata.version(name)
+    return facts
