@@ -10,7 +10,9 @@ crashes or hangs is found too.
 """
 
 import argparse
+import csv
 import functools
+import gzip
 import json
 import os
 import queue
@@ -121,8 +123,8 @@ def make(seed: int, folder: Path, only: str = "") -> Case:
     if role == "predictions" and rng.random() < 0.2:
         arguments = rng.choice([["inspect", given[role]], ["compare", str(folder / "whole.npy"), *arguments[1:]]])
     is_strict = arguments[0] != "inspect" and "skip" not in arguments
-    must_fail &= is_strict and not (name == "raw" and damage.startswith("truncated"))
-    is_cut = is_strict and damage.startswith("truncated") and arguments[0] == "evaluate"
+    must_fail &= is_strict and not (name in ("raw", *WITHOUT_END) and damage.startswith("truncated"))
+    is_cut = is_strict and damage.startswith("truncated") and arguments[0] == "evaluate" and name not in WITHOUT_END
     return Case(
         seed,
         name,
@@ -174,6 +176,19 @@ def write_more(folder: Path, logits: np.ndarray, labels: np.ndarray) -> dict[str
             folder / f"{name}3.zarr", data=data, chunks=(20,) * data.ndim, compressors=zarr.codecs.GzipCodec()
         )
     zarr.create_array(folder / "text.zarr", shape=text.shape, dtype=str, chunks=(20,))[:] = text.astype("T")
+    write_text(folder, logits, labels, text)
+    with zarr.storage.ZipStore(folder / "xy.zarr.zip", mode="w") as store:
+        group = zarr.create_group(store)
+        for name, data in (("x", logits), ("y", labels)):
+            group.create_array(name, data=data, chunks=(20,) * data.ndim)
+    with h5py.File(folder / "packed.nc", "w") as file:
+        file["x"], file["y"] = np.round(logits * 1000).astype("i2"), labels.astype("i1")
+        file["x"].attrs.update({"scale_factor": np.array([0.001]), "_FillValue": np.array([-32768], "i2")})
+        file["y"].attrs["missing_value"] = np.array([99], "i1")
+    for place, rows in (("lang=de/year=9", slice(0, 40)), ("lang=en/year=10", slice(40, None))):
+        (folder / "hive" / place).mkdir(parents=True)
+        part = pa.table({"x": logits[rows].tolist(), "y": labels[rows]})
+        pq.write_table(part, folder / "hive" / place / "0.parquet", row_group_size=20)
     return {
         "text in npy": ("whole.npy", "text.npy"),
         "text in npz": ("whole.npy", "text.npz#text"),
@@ -188,7 +203,46 @@ def write_more(folder: Path, logits: np.ndarray, labels: np.ndarray) -> dict[str
         "virtual hdf5": ("virtual.h5#x", "virtual.h5#y"),
         "zarr 2": ("x2.zarr", "y2.zarr"),
         "zarr by gzip": ("x3.zarr", "y3.zarr"),
+        "zarr in zip": ("xy.zarr.zip#x", "xy.zarr.zip#y"),
+        "packed netcdf": ("packed.nc#x", "packed.nc#y"),
+        "hive": ("hive#x", "hive#y"),
+        "text of a hive key": ("whole.npy", "hive#lang"),
+        "csv": ("xy.csv#x_*", "xy.csv#y"),
+        "csv by gzip": ("xy.csv.gz#x_*", "xy.csv.gz#y"),
+        "text in csv": ("whole.npy", "xy.csv#text"),
+        "json lines": ("xy.jsonl#x", "xy.jsonl#y"),
+        "text in json lines": ("whole.npy", "xy.jsonl#text"),
+        "answers": ("answers.jsonl#logprobs", "answers.jsonl#tokens"),
     }
+
+
+WITHOUT_END = ("csv", "text in csv", "json lines", "text in json lines", "answers")
+"""Formats of which a part is whole too, if it ends where a row does."""
+
+
+def write_text(folder: Path, logits: np.ndarray, labels: np.ndarray, text: np.ndarray) -> None:
+    """A set as CSV, and as JSON lines, and the answers of a server."""
+    rows = [*zip(logits.tolist(), labels.tolist(), text.tolist(), strict=True)]
+    with (folder / "xy.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [[*(f"x_{i}" for i in range(CLASSES)), "y", "text"], *([*x, y, t] for x, y, t in rows)]
+        )
+    (folder / "xy.csv.gz").write_bytes(gzip.compress((folder / "xy.csv").read_bytes(), mtime=0))
+    lines = [json.dumps({"x": x, "y": y, "text": t}) for x, y, t in rows]
+    (folder / "xy.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    log_p = (logits - np.log(np.exp(logits.astype(float)).sum(axis=1, keepdims=True))).tolist()
+    tokens = [f"token_id:{i}" for i in range(CLASSES)]
+    places = [
+        {"token": tokens[y], "logprob": row[y], "top_logprobs": [*map(entry, tokens, row)]}
+        for row, y in zip(log_p, labels.tolist(), strict=True)
+    ]
+    answers = [{"choices": [{"logprobs": {"content": places[i : i + 11]}}]} for i in range(0, ROWS, 11)]
+    (folder / "answers.jsonl").write_text("\n".join([*map(json.dumps, answers), ""]), encoding="utf-8")
+
+
+def entry(token: str, value: float) -> dict[str, Any]:
+    """A log-probability as a server says it."""
+    return {"token": token, "logprob": value}
 
 
 def files_of(path: Path) -> list[Path]:

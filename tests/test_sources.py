@@ -189,7 +189,7 @@ def test_an_open_file_of_another_library_is_not_read_whole(tmp_path, logits):
         ("#O,507,7", r"must name the dtype and shape"),
         ("#complex64,507,7", r"must name the dtype and shape"),
         ("#V2,507,7", r"must name the dtype and shape"),
-        ("", r"must be the path of a \.npy file.*or name the dtype and shape after a #"),
+        ("", r"must be the path of a set in \.npy, .* or torch, got .*x\.bin\. Give it .* or name the dtype and shape"),
     ],
 )
 def test_a_raw_file_needs_its_dtype_and_shape(tmp_path, logits, name, message):

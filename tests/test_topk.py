@@ -108,7 +108,7 @@ def test_a_tail_above_what_is_stored_is_ranked_above_it():
 def test_a_label_of_which_nothing_is_known_is_an_error_that_names_the_first_row(full, labels):
     ids, values = top(full)
     outside = ~(ids == labels[:, None]).any(axis=1)
-    message = rf"must be among the ids of their rows, got {outside.sum()} that do not, .* row {outside.argmax()}\."
+    message = rf"must be among the ids of their rows, got {outside.sum()} that are not, .* row {outside.argmax()}\."
 
     with pytest.raises(xent.LabelError, match=message):
         evaluate(TopK(ids, values, CLASSES, tail="error"), labels, chunk_bytes=700)

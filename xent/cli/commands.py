@@ -26,6 +26,7 @@ except ModuleNotFoundError:
 
 from xent.checks import KINDS, Kind
 from xent.cli.exits import BAD_DATA, UNSOUND, environment_checked, errors_reported, fail, input_checked
+from xent.evaluation.formats import help_text
 
 if TYPE_CHECKING:
     from xent.evaluation.options import Policy
@@ -176,7 +177,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command()
+@main.command(epilog=help_text())
 @click.argument("predictions")
 @click.argument("labels")
 @input_options
@@ -238,7 +239,7 @@ def evaluate(
 ) -> None:
     """Loss, accuracy and calibration of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
 
-    Each is a file or a directory, of a format that docs/evaluation.md lists. Without --scheduler it runs where Dask's
+    Each is a file or a directory of files, of a format that is listed below. Without --scheduler it runs where Dask's
     configuration says (`scheduler-address`, or DASK_SCHEDULER_ADDRESS in the environment), else on threads.
     """
     if (ids is None) != (classes is None):
@@ -275,7 +276,7 @@ def evaluate(
         fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
 
 
-@main.command()
+@main.command(epilog=help_text())
 @click.argument("a")
 @click.argument("b")
 @click.argument("labels")
@@ -330,7 +331,7 @@ def compare(
     run_and_show(planned, output, scheduler)
 
 
-@main.command()
+@main.command(epilog=help_text())
 @click.argument("predictions")
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
 @outside_option

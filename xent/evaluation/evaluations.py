@@ -69,11 +69,12 @@ def evaluate(
     Parameters
     ----------
     predictions : str, os.PathLike, numpy.ndarray or dask.array.Array, shape (rows, C), real floating
-        A path or URL is that of a .npy, .npz, safetensors, Parquet, Arrow, HDF5 or raw file, of a Zarr array (version
-        2 or 3), of a folder of such files or a glob of them, opened by each task for its own rows; after a ``#`` it
-        may name an array of the file, or a dtype and shape: docs/evaluation.md. Also arrays of other libraries that
-        NumPy can see, and :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of blocks, pairs of
-        predictions and labels that are evaluated in turn; arguments that need all rows first, or twice, are refused.
+        A path or URL is that of a file in .npy, .npz, safetensors, Zarr, HDF5, netCDF, Parquet, Arrow, CSV, JSON lines,
+        torch or raw format, of a folder of such files or a glob of them, opened by each task for its own rows; after a
+        ``#`` it may name an array of the file, columns, or a dtype and shape: docs/evaluation.md. Also arrays of other
+        libraries that NumPy can see, and :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of
+        blocks, pairs of predictions and labels that are evaluated in turn; arguments that need all rows first, or
+        twice, are refused.
     labels : the same, shape (rows,), integer, in ``[0, C)``, or text, or true and false of two classes
         Text is the name of a class.
     kind : {"logits", "probabilities", "log_probabilities"}

@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.columns import Rows, arrow, choose, dtype_of, is_list, matching, rows_of, shape_of
+from xent.evaluation.sources.columns import (
+    Rows,
+    arrow,
+    choose,
+    dtype_of,
+    is_list,
+    list_sizes,
+    matching,
+    rows_of,
+    shape_of,
+)
 from xent.evaluation.sources.messages import ReadError, reading, refusal
 from xent.evaluation.sources.source import FileSource, Source, nearest_edge
 from xent.evaluation.sources.storage import Stamp, check_unchanged, header_of, is_url, path_or_file, status
@@ -137,12 +147,11 @@ def open_parquet(path: str, name: str, argument: str) -> ParquetSource:
     name, columns = choose(schema, name, path, argument)
     edges = group_edges(footer)
     kind = schema.field(columns[0]).type
-    width = 0
+    sizes: tuple[int, ...] = ()
     if is_list(kind):
         with header_of(path, argument, b"PAR1", "a Parquet file"):
-            fixed = arrow().types.is_fixed_size_list(kind)
-            width = kind.list_size if fixed else list_width(group_batches(path, footer, columns[0]), columns[0])
-    shape, dtype = shape_of(schema, edges[-1], name, columns, width), dtype_of(schema, columns, path, argument)
+            sizes = sizes_of(kind, group_batches(path, footer, columns[0]), columns[0])
+    shape, dtype = shape_of(schema, edges[-1], name, columns, sizes), dtype_of(schema, columns, path, argument)
     return ParquetSource(f"{path}#{name}", shape, dtype, path, stamp, name, edges)
 
 
@@ -158,12 +167,11 @@ def open_arrow(path: str, name: str, argument: str) -> ArrowSource:
         with pyarrow.memory_map(path) as mapped:
             schema = open_batches(mapped).schema
     name, columns = choose(schema, name, path, argument)
-    width = 0
+    sizes: tuple[int, ...] = ()
     if is_list(kind := schema.field(columns[0]).type):
         with header_of(path, argument, (ARROW_MAGIC, STREAM_MAGIC), "an Arrow file or stream"):
-            fixed = pyarrow.types.is_fixed_size_list(kind)
-            width = kind.list_size if fixed else list_width(file_batches(path, columns[0]), columns[0])
-    shape, dtype = shape_of(schema, edges[-1], name, columns, width), dtype_of(schema, columns, path, argument)
+            sizes = sizes_of(kind, file_batches(path, columns[0]), columns[0])
+    shape, dtype = shape_of(schema, edges[-1], name, columns, sizes), dtype_of(schema, columns, path, argument)
     return ArrowSource(f"{path}#{name}", shape, dtype, path, stamp, name, edges if compressed else ())
 
 
@@ -184,13 +192,17 @@ def group_edges(footer: Any) -> tuple[int, ...]:
     return tuple(accumulate((footer.row_group(i).num_rows for i in range(footer.num_row_groups)), initial=0))
 
 
-def list_width(batches: Iterable[Any], name: str) -> int:
-    """The length of the first list in a column that is not null; 0 if there is none."""
+def sizes_of(kind: Any, batches: Iterable[Any], name: str) -> tuple[int, ...]:
+    """The lengths of a column's lists, and of the lists in them: those of the first row that is not null, or 0."""
+    sizes: tuple[int, ...] = ()
+    if arrow().types.is_fixed_size_list(kind) and not is_list(kind.value_type):
+        return (kind.list_size,)
     for batch in batches:
         for value in batch.column(batch.schema.get_field_index(name)):
-            if value.is_valid:
-                return len(value)
-    return 0
+            sizes = list_sizes(value) if value.is_valid or not sizes else sizes
+            if all(sizes):
+                return sizes
+    return sizes or list_sizes(arrow().scalar(None, kind))  # of no rows
 
 
 def file_batches(path: str, name: str) -> Iterator[Any]:

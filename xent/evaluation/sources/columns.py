@@ -1,12 +1,15 @@
 """Columns of an Arrow table as an array: which ones, in which order, and what they may hold.
 
-A name is that of one column, or a glob of plain ones. If the names of a glob differ in a number only, the
-columns are the classes in the order of that number, which has no gaps; else they are in the file's order.
+A name is that of one column, or stands for several plain ones: a list of names and globs, as in ``a,b`` or ``p_*``,
+of which those with a ``!`` before them leave columns out, as in ``p_*,!p_total``. The classes are in the order of the
+list. If the names of a glob differ in a number only, they are in the order of that number, which has no gaps; else in
+the file's order.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
@@ -29,20 +32,29 @@ def arrow() -> Any:
 
 
 def matching(names: Sequence[str], name: str) -> list[str]:
-    """The columns of a name or of a glob, in the order of the classes."""
+    """The columns of a name, or of a list of names and globs, in the order of the classes."""
     if not is_several(names, name):
         return [name]
-    columns = [column for column in names if fnmatchcase(column, name)]
+    terms = name.split(",")
+    left_out = [term[1:] for term in terms if term.startswith("!")]
+    kept = [column for column in names if not any(fnmatchcase(column, term) for term in left_out)]
+    wanted = [term for term in terms if not term.startswith("!")] or ["*"]
+    return [column for term in wanted for column in ([term] if term in kept else of_glob(kept, term))]
+
+
+def of_glob(names: Sequence[str], pattern: str) -> list[str]:
+    """The columns that a glob matches: in the order of the one number in which they differ, else in the file's."""
+    columns = [column for column in names if fnmatchcase(column, pattern)]
     numbers = [re.findall("[0-9]+", column) for column in columns]
     stems = {re.sub("[0-9]+", "#", column) for column in columns}
     if len(stems) == 1 and all(len(number) == 1 for number in numbers):
-        return sorted(columns, key=lambda column: int(numbers[columns.index(column)][0]))
+        return [column for _, column in sorted(zip((int(number) for (number,) in numbers), columns, strict=True))]
     return columns
 
 
 def is_several(names: Sequence[str], name: str) -> bool:
-    """Whether the name is a glob of several columns and not a column's own."""
-    return name not in names and any(sign in name for sign in "*?[")
+    """Whether the name stands for several columns and is not a column's own."""
+    return name not in names and any(sign in name for sign in "*?[,!")
 
 
 def choose(schema: Any, name: str, path: str, argument: str) -> tuple[str, list[str]]:
@@ -50,22 +62,27 @@ def choose(schema: Any, name: str, path: str, argument: str) -> tuple[str, list[
     names = schema.names
     if not is_several(names, name):
         name = select_array(names, name, path, argument)
-    columns = matching(names, name)
+    columns, terms = matching(names, name), name.split(",") if is_several(names, name) else []
+    for term in terms:
+        if term not in names and not any(fnmatchcase(column, term.removeprefix("!")) for column in names):
+            select_array(names, term.removeprefix("!"), path, argument)
     if not columns:
         select_array(names, name, path, argument)
-    if len(set(columns)) < len(columns) or names.count(columns[0]) > 1:
-        raise ValueError(refusal(argument, "name columns that are there once", f"{path}#{name}", "Rename them."))
+    counts = Counter(names)
+    if len(set(columns)) < len(columns) or any(counts[column] > 1 for column in columns):
+        raise ValueError(refusal(argument, "name columns that are there once", f"{path}#{name}", "Name each once."))
     numbers = [int(number) for column in columns for number in re.findall("[0-9]+", column)]
-    if len(numbers) == len(columns) > 1 and numbers != list(range(numbers[0], numbers[0] + len(columns))):
+    is_one_glob = len(columns) > 1 and sum(not term.startswith("!") for term in terms) == 1
+    if is_one_glob and len(numbers) == len(columns) and numbers != [*range(numbers[0], numbers[0] + len(columns))]:
         rule, got = "have columns that are numbered without a gap", f"{columns[0]} to {columns[-1]} in {path}"
-        raise ValueError(refusal(argument, rule, got, "Name the columns anew."))
+        raise ValueError(refusal(argument, rule, got, "List the columns, as in #a,b,c, or name them anew."))
     return name, columns
 
 
-def shape_of(schema: Any, rows: int, name: str, columns: Sequence[str], width: int) -> tuple[int, ...]:
-    """The shape of the columns; `width` is the length of the lists, if they are lists."""
+def shape_of(schema: Any, rows: int, name: str, columns: Sequence[str], sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the columns; `sizes` are the lengths of the lists, and of the lists in them, if they are lists."""
     if is_list(schema.field(columns[0]).type):
-        return rows, width
+        return rows, *sizes
     return (rows, len(columns)) if is_several(schema.names, name) else (rows,)
 
 
@@ -80,7 +97,7 @@ def dtype_of(schema: Any, columns: Sequence[str], path: str, argument: str) -> n
             return TEXT
         if types.is_boolean(kind):
             return np.dtype(bool)
-    values = {name: kind.value_type if is_list(kind) and len(columns) == 1 else kind for name, kind in kinds.items()}
+    values = {name: number_type(kind) if len(columns) == 1 else kind for name, kind in kinds.items()}
     for name, kind in values.items():
         if not (types.is_floating(kind) or types.is_integer(kind)) or kind != values[columns[0]]:
             rule = "be columns of one type of number, or one column of lists of numbers"
@@ -88,6 +105,22 @@ def dtype_of(schema: Any, columns: Sequence[str], path: str, argument: str) -> n
             raise TypeError(refusal(argument, rule, f"{name} of type {kinds[name]} in {path}", "Cast it."))
     dtype: np.dtype[Any] = np.dtype(values[columns[0]].to_pandas_dtype())
     return dtype
+
+
+def number_type(kind: Any) -> Any:
+    """The Arrow type of the values in lists, and in lists of lists; any other type itself."""
+    return number_type(kind.value_type) if is_list(kind) else kind
+
+
+def list_sizes(value: Any) -> tuple[int, ...]:
+    """The length of a list, of the first list in it, and so on; 0 where there is none."""
+    sizes: list[int] = []
+    kind = value.type
+    while is_list(kind):
+        items = value.values if value is not None and value.is_valid else ()
+        sizes.append(len(items))
+        value, kind = next((item for item in items if item.is_valid), None), kind.value_type
+    return tuple(sizes)
 
 
 def is_text(kind: Any) -> bool:
@@ -120,7 +153,7 @@ def rows_of(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: i
     """The columns as an array of this shape but for its rows; the table's first row is row `first` of the file."""
     kind = table.schema.field(columns[0]).type
     if is_list(kind):
-        return joined([list_rows(chunk, row, shape[1]) for chunk, row in chunks_of(table, columns[0], first)])
+        return joined([list_rows(chunk, row, shape[1:]) for chunk, row in chunks_of(table, columns[0], first)])
     if len(shape) == 1:
         return joined([plain_rows(chunk, row) for chunk, row in chunks_of(table, columns[0], first)])
     rows = Rows(np.empty((table.num_rows, len(columns)), kind.to_pandas_dtype()))
@@ -171,26 +204,29 @@ def decoded(text: bytes) -> str:
     return text.decode("utf-8", "backslashreplace")
 
 
-def list_rows(chunk: Any, first: int, classes: int) -> Rows:
-    """The numbers of a chunk of lists, shape (rows, classes)."""
-    is_null = np.zeros(len(chunk), bool)
+def list_rows(chunk: Any, first: int, sizes: tuple[int, ...]) -> Rows:
+    """The numbers of a chunk of lists, or of lists of lists, shape (rows, *sizes)."""
+    size, is_null = sizes[0], np.zeros(len(chunk), bool)
     if chunk.null_count:
         is_null |= chunk.is_null().to_numpy(zero_copy_only=False)
-    lengths = np.full(len(chunk), classes)
+    lengths = np.full(len(chunk), size)
     if not arrow().types.is_fixed_size_list(chunk.type):
-        lengths = np.where(is_null, classes, np.diff(chunk.offsets.to_numpy()))
-    is_whole = ~is_null & (lengths == classes)
+        lengths = np.where(is_null, size, np.diff(chunk.offsets.to_numpy()))
+    is_whole = ~is_null & (lengths == size)
     values = (chunk if is_whole.all() else chunk.filter(arrow().array(is_whole))).flatten()
+    held = list_rows(values, 0, sizes[1:]) if len(sizes) > 1 else plain_rows(values, 0)
     holds_null = np.zeros(len(chunk), bool)
-    if values.null_count:
-        holds_null[is_whole] = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, classes).any(axis=1)
-    block = plain_rows(values, first).values.reshape(-1, classes)
+    if held.is_null is not None:
+        holds_null[is_whole] = held.is_null.reshape(-1, size).any(axis=1)
+    block = held.values.reshape(-1, *sizes)
     bad = ~is_whole | holds_null
     if not bad.any():
         return Rows(block)
-    filled = np.zeros((len(chunk), classes), block.dtype)
+    filled = np.zeros((len(chunk), *sizes), block.dtype)
     filled[is_whole] = block
     row = int(np.argmax(bad))
-    flaw = "is null" if is_null[row] else "holds a null"
-    flaw = flaw if lengths[row] == classes else f"is a list of {lengths[row]} where others have {classes}"
+    flaw = (
+        "is null" if is_null[row] else "holds a null" if len(sizes) == 1 else "holds a null, or lists of other lengths"
+    )
+    flaw = flaw if lengths[row] == size else f"is a list of {lengths[row]} where others have {size}"
     return Rows(filled, bad, f"row {first + row} {flaw}")

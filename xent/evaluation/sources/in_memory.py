@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 
 import xent
 from xent.evaluation.sources.columns import KEYS
-from xent.evaluation.sources.messages import FORMATS, refusal
+from xent.evaluation.sources.messages import INPUTS, refusal
 from xent.evaluation.sources.source import TEXT, Source
 from xent.optional import require
 
@@ -95,7 +95,7 @@ def open_array(array: Any, argument: str) -> ArraySource:
         except Exception as error:  # it is on a GPU, needs a gradient, or has a dtype that NumPy has not
             reason = f" ({error})"
     kind = f"{type(array).__module__}.{type(array).__name__}"
-    rule = f"be {FORMATS}, or a NumPy or Dask array, or one that NumPy can see"
+    rule = f"be {INPUTS}, or a NumPy or Dask array, or one that NumPy can see"
     raise TypeError(refusal(argument, rule, f"{kind}{reason}", "Convert it with numpy.asarray, or save it."))
 
 

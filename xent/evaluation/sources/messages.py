@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from xent.evaluation.formats import listed
 from xent.text import shown_text
 
-FORMATS = "the path of a .npy file, of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a Zarr array"
+INPUTS = f"the path of a set in {listed()}"
 SHOWN_NAMES = 10
 NETWORKS = ("aiohttp", "botocore", "google", "azure", "requests", "urllib3")
 """Packages whose errors are those of a server."""

@@ -55,10 +55,16 @@ def open_npy(path: str, name: str, argument: str) -> MappedSource:
         raise ValueError(refusal(argument, rule, f"{path}#{name}", f"Pass {path}."))
     stamp = status(path).stamp
     with open_file(path) as file:
-        source = npy_at(file, path, path, argument, stamp, f"Use numpy.save, or name the {RAW_FORM}.")
+        source = npy_at(file, path, path, argument, stamp)
     if not source.dtype.hasobject:
         check_size(path, source.offset + source.shape[0] * source.row_bytes if source.shape else 0, stamp[0])
     return source
+
+
+def is_npy(path: str) -> bool:
+    """Whether the first bytes of a file are those of a .npy file."""
+    with open_file(path) as file:
+        return file.read(6) == np.lib.format.MAGIC_PREFIX
 
 
 def npy_at(

@@ -13,34 +13,55 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xent.evaluation.formats import SUFFIXES
 from xent.evaluation.sources.archives import open_npz
 from xent.evaluation.sources.arrow import open_arrow, open_parquet
 from xent.evaluation.sources.boundary import check_inside
 from xent.evaluation.sources.columns import KEYS
 from xent.evaluation.sources.hdf5 import open_hdf
 from xent.evaluation.sources.in_memory import ArraySource, is_on_a_gpu, open_array, open_dask
-from xent.evaluation.sources.messages import FORMATS, MalformedError, ReadError, refusal
-from xent.evaluation.sources.npy import named_dtype, open_npy, open_raw
+from xent.evaluation.sources.messages import INPUTS, MalformedError, ReadError, refusal
+from xent.evaluation.sources.npy import RAW_FORM, is_npy, named_dtype, open_npy, open_raw
+from xent.evaluation.sources.partitions import open_partitions, partitions_of
+from xent.evaluation.sources.pt import open_torch
+from xent.evaluation.sources.responses import open_json_lines
 from xent.evaluation.sources.safetensors import open_safetensors
 from xent.evaluation.sources.shards import open_shards
 from xent.evaluation.sources.source import TEXT, Source
 from xent.evaluation.sources.storage import check_ranges, folder_of, is_glob, is_url, matches, members, status, suffix
+from xent.evaluation.sources.text_tables import open_delimited
 from xent.evaluation.sources.topk import TopK, pair_up
 from xent.evaluation.sources.zarr import is_zarr, open_zarr
 
-OPENERS = {
+OPENERS: dict[str, Any] = {
     ".npy": open_npy,
     ".npz": open_npz,
     ".safetensors": open_safetensors,
     ".parquet": open_parquet,
     ".pq": open_parquet,
     ".arrow": open_arrow,
+    ".arrows": open_arrow,
+    ".ipc": open_arrow,
     ".feather": open_arrow,
     ".h5": open_hdf,
     ".hdf5": open_hdf,
     ".hdf": open_hdf,
     ".he5": open_hdf,
+    ".nc": open_hdf,
+    ".nc4": open_hdf,
+    ".zarr.zip": open_zarr,
+    ".csv": open_delimited,
+    ".tsv": open_delimited,
+    ".csv.gz": open_delimited,
+    ".tsv.gz": open_delimited,
+    ".jsonl": open_json_lines,
+    ".ndjson": open_json_lines,
+    ".jsonl.gz": open_json_lines,
+    ".ndjson.gz": open_json_lines,
+    ".pt": open_torch,
+    ".pth": open_torch,
 }
+"""The function that opens the files of each suffix of ``formats.FORMATS`` but those of folders."""
 
 
 UNENCODED = re.compile(r"""://[^/?#\s:]*:(?!\d+[/?#])[^@]*[/?#<>"\s][^@]*@""")
@@ -53,9 +74,9 @@ def open_source(source: Any, argument: str, allowed: Sequence[str] = ()) -> Sour
     Parameters
     ----------
     source : str, os.PathLike, array, or TopK
-        A path or an fsspec URL: a .npy file; an array of a .npz, safetensors, Parquet, Arrow or HDF5 file, or of a
-        Zarr group, as in ``run.h5#logits``, if it is not the only one; a Zarr array; raw numbers, as in
-        ``logits.bin#float16,1000,256``; a folder or a glob of such files, in natural order.
+        A path or an fsspec URL: a file of any of ``formats.FORMATS``, with the name of an array of it after a #, as in
+        ``run.h5#logits``, if it is not the only one; a Zarr array; raw numbers, as in ``logits.bin#float16,1000,256``;
+        a folder or a glob of such files, in natural order.
         An array is NumPy's, Dask's, an xarray.DataArray, or one of any library whose memory NumPy can see.
     argument : str
         What a message calls it: "predictions" or "labels".
@@ -173,7 +194,7 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = (), folders: di
     """
     folders = {} if folders is None else folders
     if not text:
-        raise ValueError(refusal(argument, f"be {FORMATS}", "an empty path", "A dot is the current folder."))
+        raise ValueError(refusal(argument, f"be {INPUTS}", "an empty path", "A dot is the current folder."))
     if is_url(text) and any(UNENCODED.search(link) for link in text.split("::")):
         remedy = "Write them as urllib.parse.quote does: %2F for a slash."
         rule = "have no slash, space, ?, #, <, > or quotation mark in its password"
@@ -188,7 +209,7 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = (), folders: di
         entry = status(path)
     except FileNotFoundError as error:
         got = f"{path}, where nothing is"
-        raise FileNotFoundError(refusal(argument, f"be {FORMATS}", got, "Check the spelling.")) from error
+        raise FileNotFoundError(refusal(argument, f"be {INPUTS}", got, "Check the spelling.")) from error
     if entry.is_folder:
         if is_zarr(path):
             return numbers_only(open_zarr(path, name, argument, allowed), argument)
@@ -196,11 +217,23 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = (), folders: di
         if not is_url(path) and (first := folders.setdefault(os.path.realpath(path), path)) != path:
             rule = "have each of its folders once"
             raise MalformedError(refusal(argument, rule, f"{path}, which is {first} again", "Remove that link."))
-        shards = [member for member in members(path) if suffix(member) in (*OPENERS, ".zarr")]
+        shards = [member for member in members(path) if suffix(member) in SUFFIXES]
+        if partitions := partitions_of(path):
+            if set(shards) - set(partitions):
+                got, remedy = f"{shards[0]} beside {partitions[0]}", "Move it into a partition."
+                raise ValueError(refusal(argument, "hold its files in partitions where it has any", got, remedy))
+
+            def open_folder(folder: str, inner: str) -> Source:
+                return open_path(f"{folder}#{inner}" if inner else folder, argument, allowed, folders)
+
+            return open_partitions(path, name, argument, allowed, open_folder)
         return open_members(path, shards, name, argument, allowed, folders)
     check_ranges(path, entry.size)
-    if opener is open_hdf:
-        return numbers_only(open_hdf(path, name, argument, allowed), argument)
+    if opener in (open_hdf, open_zarr):
+        return numbers_only(opener(path, name, argument, allowed), argument)
+    if not opener and not name and suffix(path) != ".npy" and not is_npy(path):
+        got, remedy = path, f"Give it the suffix of its format ({', '.join(SUFFIXES)}), or name the {RAW_FORM}."
+        raise MalformedError(refusal(argument, f"be {INPUTS}", got, remedy))
     if not opener:
         opener = open_raw if name else open_npy
     return numbers_only(opener(path, name, argument), argument)

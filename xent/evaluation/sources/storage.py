@@ -26,6 +26,7 @@ Stamp = tuple[int, int | str]
 """The size of a file and the time of its last change, or its tag on a server; the tag "" tells of no changes."""
 
 AHEAD_BYTES = 2**16
+PACKED = (".gz", ".zip")
 TAG_FIELDS = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 
 
@@ -205,9 +206,13 @@ def natural_order(text: str) -> list[Any]:
 
 
 def suffix(path: str) -> str:
-    """The suffix of a file's name, without the query of a URL; of a chain that of its first path."""
+    """The suffix of a file's name, without the query of a URL; of a chain that of its first path.
+
+    That of a packed file has the suffix before it too: .csv.gz, .zarr.zip.
+    """
     plain = path if not is_url(path) else chain(path)[1].partition("?")[0]
-    return posixpath.splitext(plain)[1].lower()
+    stem, last = posixpath.splitext(plain.lower())
+    return posixpath.splitext(stem)[1] + last if last in PACKED else last
 
 
 def join(folder: str, name: str) -> str:

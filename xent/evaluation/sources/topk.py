@@ -31,7 +31,7 @@ class TopK:
     Parameters
     ----------
     ids : as predictions, shape (rows, k), integer, in ``[0, classes)``, no id twice in a row
-        The classes.
+        The classes. A row of fewer than k is filled up with ids of -1 and log-probabilities of minus infinity.
     log_probabilities : as predictions, shape (rows, k), real floating
         Theirs, in nats.
     classes : int
@@ -124,7 +124,10 @@ class TopKPart(Part):
 
 @dataclass(frozen=True)
 class TopKRows:
-    """Some rows: ids, and log-probabilities in float64, both (rows, k); they begin at row `first` of the set."""
+    """Some rows: ids, and log-probabilities in float64, both (rows, k); they begin at row `first` of the set.
+
+    The log-probability of an id of -1 is minus infinity.
+    """
 
     ids: NDArray[Any]
     values: NDArray[Any]
@@ -134,15 +137,20 @@ class TopKRows:
     path: str | None
 
     @property
+    def others(self) -> NDArray[Any]:
+        """How many classes are not among the ids, shape (rows,)."""
+        others: NDArray[Any] = self.classes - (self.ids != -1).sum(axis=1)
+        return others
+
+    @property
     def tail_value(self) -> NDArray[Any]:
         """The log-probability of each class that is not among the ids, shape (rows,); NaN if it is not known."""
-        others = self.classes - self.ids.shape[1]
-        if not others:
-            return np.full(len(self.ids), -np.inf)
-        if self.tail != "uniform":
-            return np.full(len(self.ids), np.nan)
-        with np.errstate(divide="ignore"):  # log 0, if nothing is left
-            return np.log(np.maximum(1 - np.exp(self.values).sum(axis=1), 0)) - np.log(others)  # type: ignore[no-any-return]
+        unknown = np.full(len(self.ids), np.nan)
+        if self.tail == "uniform":
+            with np.errstate(divide="ignore", invalid="ignore"):  # log 0, if nothing is left or there are no others
+                left = np.log(np.maximum(1 - np.exp(self.values).sum(axis=1), 0))
+                unknown = left - np.log(self.others)
+        return np.where(self.others == 0, -np.inf, unknown)
 
     def outside(self, labels: NDArray[Any]) -> NDArray[Any]:
         """The rows whose label is not among the ids and has no log-probability; none if the tail is uniform."""
@@ -151,10 +159,10 @@ class TopKRows:
 
     def check(self, ignored: NDArray[Any]) -> None:
         """Raise ReadError for the first row that is malformed, of those that are not ignored."""
-        in_order = np.sort(self.ids, axis=1)
+        in_order, is_none = np.sort(self.ids, axis=1), (self.ids == -1) & (self.values == -np.inf)
         for flaw, bad in (
-            ("an id outside its classes", ((self.ids < 0) | (self.ids >= self.classes)).any(axis=1)),
-            ("an id twice", (in_order[:, 1:] == in_order[:, :-1]).any(axis=1)),
+            ("an id outside its classes", (((self.ids < 0) & ~is_none) | (self.ids >= self.classes)).any(axis=1)),
+            ("an id twice", ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] != -1)).any(axis=1)),
             ("log-probabilities of more than 1 together", np.exp(self.values).sum(axis=1) > 1 + SLACK),
         ):
             bad &= ~ignored
@@ -164,12 +172,13 @@ class TopKRows:
 
     def statistics(self, labels: NDArray[Any]) -> xent.RowStatistics:
         """As :func:`xent.row_statistics` of the log-probabilities of all classes."""
-        values, others, tail_value = self.values, self.classes - self.ids.shape[1], self.tail_value
+        values, others, tail_value = self.values, self.others, self.tail_value
         at_label = self.ids == labels[:, None]
         label_value = np.where(at_label.any(axis=1), np.where(at_label, values, 0.0).sum(axis=1), tail_value)
         label_value = np.where(np.isnan(values).any(axis=1), np.nan, label_value)
-        ahead = (values > label_value[:, None]) | ((values == label_value[:, None]) & (self.ids < labels[:, None]))
-        others_before = labels - (self.ids < labels[:, None]).sum(axis=1)
+        is_before = (self.ids < labels[:, None]) & (self.ids != -1)
+        ahead = (values > label_value[:, None]) | ((values == label_value[:, None]) & is_before)
+        others_before = labels - is_before.sum(axis=1)
         tied = np.where(tail_value == label_value, others_before, 0)
         rank = ahead.sum(axis=1) + np.where(tail_value > label_value, others, tied)
         top = np.fmax(values.max(axis=1), tail_value)
@@ -191,7 +200,7 @@ class TopKRows:
         """The class of the highest log-probability of these rows; of equal ones the first."""
         values, ids, tail_value = self.values[rows], self.ids[rows], self.tail_value[rows]
         top = values.max(axis=1, keepdims=True)
-        best: NDArray[Any] = np.where(values == top, ids, self.classes).min(axis=1)
+        best: NDArray[Any] = np.where((values == top) & (ids != -1), ids, self.classes).min(axis=1)
         for row in np.flatnonzero(tail_value > top[:, 0]):
             best[row] = next(label for label in range(self.classes) if label not in ids[row])
         return best

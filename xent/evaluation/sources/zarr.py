@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xent.evaluation.sources import zarr_zip
 from xent.evaluation.sources.boundary import check_tree
 from xent.evaluation.sources.messages import (
     MalformedError,
@@ -28,6 +29,7 @@ from xent.evaluation.sources.messages import (
     reading,
     refusal,
 )
+from xent.evaluation.sources.packing import Packing, packing_of, whole_rows
 from xent.evaluation.sources.source import MOST_CHUNKS, TEXT, FileSource, check_piece, native, nearest_multiple
 from xent.evaluation.sources.storage import (
     Stamp,
@@ -58,6 +60,7 @@ class ZarrSource(FileSource):
 
     chunk_rows: int
     shard_rows: int
+    packing: Packing | None = None
     is_complete: bool = False
 
     def bounds(self, chunk_bytes: int) -> list[int]:
@@ -69,7 +72,8 @@ class ZarrSource(FileSource):
         return nearest_multiple(self.chunk_rows, start, stop)
 
     def files(self) -> list[str]:
-        return [] if is_url(self.path) else [self.path]
+        place = zarr_zip.split(self.path)
+        return [] if is_url(self.path) else [place[0] if place else self.path]
 
     def check_complete(self, *, zeros_ok: bool = False) -> int:
         """How many chunk files do not exist, and chunks in shards; ReadError unless those hold the fill value."""
@@ -100,7 +104,7 @@ class ZarrSource(FileSource):
 
     def chunk_files(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """The paths of the chunks, or shards, in which these rows are, whether they exist or not."""
-        array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
+        array = opened(self.path)
         grid = [range(count) for count in chunk_grid(array)]
         if stop is not None:
             grid[0] = range(start // self.shard_rows, -(-stop // self.shard_rows))
@@ -116,17 +120,31 @@ class ZarrSource(FileSource):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """All classes of these rows, however the classes are chunked."""
+        return whole_rows(self.stored(start, stop), self.packing, self.path, start, stop)
+
+    def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        block = self.stored(start, stop)
+        return (block, None) if self.packing is None else self.packing.unpacked(block)
+
+    def stored(self, start: int, stop: int) -> NDArray[Any]:
+        """These rows as they are stored."""
         check_unchanged(self.file, self.stamp)
         with reading(self.path, start, stop):
-            array = require("zarr", "zarr", "a Zarr array").open_array(self.path, mode="r")
-            most = math.prod(getattr(array, "shards", None) or array.chunks) * self.dtype.itemsize
+            array = opened(self.path)
+            dtype = self.dtype if self.packing is None else np.dtype(array.dtype)
+            most = math.prod(getattr(array, "shards", None) or array.chunks) * dtype.itemsize
             most += most // 8 + SLACK_BYTES
             for file, stamp in self.stamped(self.chunk_files(start, stop)):
                 if stamp[0] == 0 if stamp is not None else self.is_complete:  # zarr reads both as the fill value
                     raise ValueError(f"{file} is {'not there' if stamp is None else 'empty'}")
                 if stamp is not None and stamp[0] > most and self.dtype != TEXT:
                     raise ValueError(f"{file} has {stamp[0]} bytes, and a chunk {most} at most")
-            return np.ascontiguousarray(array[start:stop], native(self.dtype))
+            return np.ascontiguousarray(array[start:stop], native(dtype))
+
+
+def opened(path: str) -> Any:
+    """The array at a path, which may lead into a zip archive."""
+    return require("zarr", "zarr", "a Zarr array").open_array(mode="r", **zarr_zip.open_store(path))
 
 
 def chunk_grid(array: Any) -> list[int]:
@@ -140,7 +158,7 @@ def chunks_never_written(path: str, files: Iterable[str]) -> Iterator[tuple[str,
 
     An index in another encoding than zarr's default is not checked; nor is a shard that is not there.
     """
-    array = require("zarr", "zarr", "a Zarr array").open_array(path, mode="r")
+    array = opened(path)
     codecs = array.metadata.to_dict().get("codecs") or ()
     sharding = next((codec["configuration"] for codec in codecs if codec.get("name") == "sharding_indexed"), None)
     if sharding is None or [codec["name"] for codec in sharding["index_codecs"]] != ["bytes", "crc32c"]:
@@ -151,9 +169,10 @@ def chunks_never_written(path: str, files: Iterable[str]) -> Iterator[tuple[str,
     for file, index_in_grid in zip(files, product(*map(range, chunk_grid(array))), strict=True):
         if (stamp := stamp_of(file)) is None:
             continue
-        with open_file(file) as opened:
-            opened.seek(0 if sharding.get("index_location") == "start" else max(0, stamp[0] - size - 4))
-            data = opened.read(size + 4)
+        place = zarr_zip.split(file)
+        with zarr_zip.open_entry(*place) if place else open_file(file) as shard:
+            shard.seek(0 if sharding.get("index_location") == "start" else max(0, stamp[0] - size - 4))
+            data = shard.read(size + 4)
         if len(data) < size + 4 or data[size:] != checksum(data[:size]).to_bytes(4, "little"):
             continue  # the shard is truncated or corrupt: reading it says so
         index = np.frombuffer(data[:size], "<u8")
@@ -167,6 +186,9 @@ def chunks_never_written(path: str, files: Iterable[str]) -> Iterator[tuple[str,
 
 def stamp_of(path: str) -> Stamp | None:
     """The stamp of a file, None if it does not exist; MalformedError if it is a folder, which zarr does not see."""
+    if place := zarr_zip.split(path):
+        archive, inner = place
+        return zarr_zip.entries(archive, status(archive).stamp).get(inner)
     try:
         entry = status(path)
     except FileNotFoundError:
@@ -186,13 +208,16 @@ def is_zarr(path: str) -> bool:
 def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) -> ZarrSource:
     """A Zarr array, of which only the metadata has been read; links in its folder may lead into `allowed` too."""
     zarr = require("zarr", "zarr", "a Zarr array")
+    if suffix(path) == zarr_zip.SUFFIX:
+        path = f"zip://::{path}" if is_url(path) else zarr_zip.root_of(path, argument)
     root, path = path, join(path, name) if name else path
     if not is_url(path) and os.path.isdir(path):
         check_tree(path, (os.path.realpath(root), *allowed), argument)
     try:
-        array = zarr.open(path, mode="r")
+        array = zarr.open(mode="r", **zarr_zip.open_store(path))
         inside = None if hasattr(array, "dtype") else sorted(array.array_keys())
         facts = None if inside is not None else facts_of(array)
+        attributes = {} if inside is not None else attributes_of(array)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # what zarr raises if nothing is there differs between its versions
@@ -214,9 +239,19 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
     if (chunk_files := math.prod(chunk_grid(array))) > MOST_CHUNKS:
         message = f"{path} is said to have {chunk_files:,} chunk files, which is more than {MOST_CHUNKS:,}"
         raise MalformedError(f"evaluate: {message}. Write it in larger chunks, or in shards.")
-    file = join(path, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
+    place = zarr_zip.split(path)
+    file = place[0] if place else join(path, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
     rows = chunks[0] if chunks else 1, stored[0] if stored else 1
-    return ZarrSource(path, shape, dtype, file, status(file).stamp, *rows)
+    packing = packing_of(attributes, dtype, path, argument)
+    return ZarrSource(path, shape, packing.dtype(dtype) if packing else dtype, file, status(file).stamp, *rows, packing)
+
+
+def attributes_of(array: Any) -> dict[str, Any]:
+    """The attributes of an array that say how it is packed, as xarray has them; of version 2 the fill value is one."""
+    attributes = dict(array.attrs)
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes:
+        attributes.setdefault("_FillValue", array.metadata.fill_value)
+    return attributes
 
 
 def facts_of(array: Any) -> tuple[tuple[int, ...], np.dtype[Any], tuple[int, ...], tuple[int, ...] | None]:
