@@ -84,6 +84,27 @@ def test_weights_and_targets_in_lists_are_made_arrays_of_the_librarys(library, n
     assert steps == 1 and is_right(loss)
 
 
+def test_a_lazy_frame_is_made_a_lazy_array():
+    pandas, frames = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    predictions = frames.from_pandas(pandas.DataFrame(LOGITS), npartitions=2)
+    labels = frames.from_pandas(pandas.Series(LABELS), npartitions=2)
+    loss, steps = losses(predictions=predictions, labels=labels)
+
+    assert steps == 2 and type(loss).__module__.startswith("dask.array") and is_right(loss)
+
+
+def test_a_dataset_of_xarray_is_asked_for_one_of_its_variables():
+    xarray = pytest.importorskip("xarray")
+    loss, steps = follow(
+        lambda predictions, labels, name=None: xent.sparse_cross_entropy(predictions, labels),
+        predictions=xarray.Dataset({"logits": (("row", "class"), LOGITS)}),
+        labels=LABELS,
+        name="logits",
+    )
+
+    assert steps == 1 and is_right(loss)
+
+
 def test_a_frame_of_objects_takes_one_remedy_after_the_other():
     pandas = pytest.importorskip("pandas")
     loss, steps = losses(

@@ -172,6 +172,16 @@ def test_an_xarray_is_filled_and_returned(rng):
     assert gradient is x and np.array_equal(x.data, expected)
 
 
+def test_an_xarray_of_other_order_is_filled_by_its_names(rng):
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    x = xarray.DataArray(rng.standard_normal((5, 7)), dims=("row", "class"))
+    out = xarray.DataArray(np.empty((7, 5)), dims=("class", "row"))
+    loss, gradient = xent.value_and_grad(xent.sparse_cross_entropy)(x, LABELS, axis="class", out=out)
+
+    assert gradient is out and loss.dims == ("row",)
+    assert np.array_equal(out.data.T, xent.value_and_grad(xent.sparse_cross_entropy)(x.data, LABELS)[1])
+
+
 # -------------------- what a kernel is given
 
 

@@ -429,16 +429,6 @@ def test_a_data_frame_is_refused_with_the_conversion_to_write():
         xent.sparse_cross_entropy(pandas.DataFrame(LOGITS), LABELS)
 
 
-def test_an_xarray_is_taken_for_its_array():
-    xarray = pytest.importorskip("xarray")
-    loss = xent.sparse_cross_entropy(
-        xarray.DataArray(LOGITS), xarray.DataArray(LABELS), sample_weight=xarray.DataArray(np.ones(3))
-    )
-
-    assert type(loss) is np.ndarray
-    assert near(loss, [log(2)] * 3)
-
-
 @pytest.mark.variants("dask", "dask-split")
 @pytest.mark.parametrize("masked", ["predictions", "labels", "targets", "sample_weight", "class_weight"])
 def test_a_lazy_masked_array_is_refused(lib, masked):

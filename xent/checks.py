@@ -48,7 +48,8 @@ def array(function: str, name: str, value: Any, beside: Any = None) -> None:
     ``beside`` is another argument of the call, whose library the remedy is written for.
     """
     held = value._meta if arrays.library(value) == "dask" else value  # of the chunks
-    is_special = type(held).__name__ in ("matrix", "MaskedArray") or isinstance(held, list | tuple)
+    is_frame = held is not value and hasattr(value, "to_dask_array")  # of dask.dataframe
+    is_special = type(held).__name__ in ("matrix", "MaskedArray") or isinstance(held, list | tuple) or is_frame
     if is_special or not arrays.is_array(value):
         remedy = conversion(function, name, value, held, beside)
         what = describe_type(value) if held is value else f"{describe_type(value)} of {describe_type(held)}"
@@ -99,9 +100,13 @@ def conversion(function: str, name: str, value: Any, held: Any, beside: Any) -> 
         if name == "predictions":
             return f"{ma}.filled(predictions, -numpy.inf), or filled with 0 if they are probabilities"
         return f"{ma}.filled({name}, 0)"
+    root = type(value).__module__.partition(".")[0]
+    if held is not value and hasattr(value, "to_dask_array"):
+        return f"{name}.to_dask_array(lengths=True)"
     if held is not value:
         return f"{name}.map_blocks(numpy.asarray)"
-    root = type(value).__module__.partition(".")[0]
+    if root == "xarray" and hasattr(value, "data_vars"):
+        return f"{name}[name]"
     is_frame, is_sequence = root in ("pandas", "polars"), isinstance(value, list | tuple)
     if not (is_frame or is_sequence or type(value).__name__ == "matrix"):
         return "an array of NumPy, CuPy, Dask, torch or JAX"
@@ -236,9 +241,12 @@ def axis(function: str, value: Any) -> int:
     try:
         return integer(value)
     except TypeError:
+        otherwise = "Pass the one class axis"
+        if isinstance(value, str):
+            otherwise += " by its number; a name is that of a dimension of an xarray.DataArray"
         raise ValueError(
             f"{function}: `axis` must be an integer, got {shown(value)}. "
-            f"{number_remedy('int', 'axis', value, 'Pass the one class axis')}."
+            f"{number_remedy('int', 'axis', value, otherwise)}."
         ) from None
 
 
@@ -253,6 +261,44 @@ def class_axis(function: str, value: Any, ndim: int, of: str = "predictions") ->
             f"Pass the class axis of the {of.removeprefix('the ')}."
         )
     return index % ndim
+
+
+def named_axis(function: str, value: Any, dims: tuple[Any, ...]) -> int:
+    """The class axis counted from the front, by its number or by the name of a dimension."""
+    if not isinstance(value, str):
+        return class_axis(function, value, len(dims))
+    if value not in dims:
+        raise ValueError(
+            f"{function}: `axis` must be a dimension of the predictions, {tuple(dims)}, got {value!r}. "
+            "Pass one of them."
+        )
+    return dims.index(value)
+
+
+def new_dimension(function: str, value: str, dims: tuple[Any, ...]) -> None:
+    """The name of a dimension that is made is a new one."""
+    if value in dims:
+        raise ValueError(
+            f"{function}: `axis` must be a new dimension, got {value!r} of {tuple(dims)}. Pass another name."
+        )
+
+
+def dimensions(function: str, name: str, value: Any, dims: tuple[Any, ...]) -> None:
+    """The dimensions of a named array are these, in any order."""
+    if len(value.dims) != len(dims) or set(value.dims) != set(dims):
+        raise ValueError(
+            f"{function}: `{name}` must have the dimensions {tuple(dims)}, in any order, got {tuple(value.dims)}. "
+            f"Rename them, or pass {name}.data for their order alone."
+        )
+
+
+def coordinates(function: str, name: str, dim: Any, ours: Any, theirs: Any) -> None:
+    """The coordinates along a dimension are those of the predictions, where both have any."""
+    if ours is not None and theirs is not None and not ours.equals(theirs):
+        raise ValueError(
+            f"{function}: `{name}` must have the coordinates of `predictions` along {dim!r}, got others. "
+            f"Call xarray.align(predictions, {name}, exclude=[...]) first, or pass {name}.data for their order alone."
+        )
 
 
 def next_plan(plan: Any, predictions: Array) -> Any:

@@ -11,7 +11,7 @@ from . import checks, losses
 from .arrays import AnyArray, Array, ArrayT
 from .contract.plan import Decision
 from .contract.problem import Options, Route, Weights, weights_of
-from .dispatch import calls
+from .dispatch import calls, dimensions
 
 P = ParamSpec("P")
 LossT = TypeVar("LossT", covariant=True)
@@ -128,7 +128,8 @@ def value_and_grad(loss: Callable[P, LossT]) -> WithGradient[P, LossT]:
         predictions: Array, targets: Array, /, *, out: Array | None = None, **keywords: Any
     ) -> tuple[Array, Array]:
         options, weights = options_and_weights(function, {**bound, **keywords})
-        result = calls.apply(route, predictions, targets, options, weights, None if out is None else calls.unwrap(out))
+        place = out if out is None or dimensions.is_named(predictions) else dimensions.unwrap(out)
+        result = calls.apply(route, predictions, targets, options, weights, place)
         return result if out is None else (result[0], out)
 
     with_gradient.__signature__ = SIGNATURES[function]  # type: ignore[attr-defined]  # else that of the loss

@@ -21,7 +21,7 @@ def sparse_cross_entropy(
     labels: AnyArray,
     /,
     *,
-    axis: int = -1,
+    axis: int | str = -1,
     kind: Kind = "logits",
     reduction: Reduction = "none",
     sample_weight: AnyArray | None = None,
@@ -39,8 +39,9 @@ def sparse_cross_entropy(
         Logits, probabilities or log-probabilities, as ``kind`` says. Probabilities are neither clipped nor
         renormalised, and that they sum to 1 is not checked.
     labels : array, shape (\*batch,), any integer dtype, in ``[0, C)``
-    axis : int, default -1
-        The class axis of the predictions; the labels have their shape without it.
+    axis : int or str, default -1
+        The class axis of the predictions; the labels have their shape without it. A str is the name of a dimension of
+        an xarray.DataArray, whose labels and weights are brought into its order by theirs.
     kind : "logits", "probabilities" or "log_probabilities", default "logits"
     reduction : "none", "sum", "mean" or :class:`Mean`, default "none"
         "mean" is Σ w ℓ / Σ w over the rows that count.
@@ -56,7 +57,8 @@ def sparse_cross_entropy(
     Returns
     -------
     array, shape (\*batch,), or () for a reduction
-        Nats; float32, or float64 for float64 predictions. Lazy where the predictions are.
+        Nats; float32, or float64 for float64 predictions. Lazy where the predictions are; an xarray.DataArray with the
+        dimensions and coordinates that are left where they are one.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def cross_entropy(
     targets: AnyArray,
     /,
     *,
-    axis: int = -1,
+    axis: int | str = -1,
     kind: Kind = "logits",
     reduction: Reduction = "none",
     sample_weight: AnyArray | None = None,

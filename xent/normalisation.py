@@ -7,13 +7,13 @@ from typing import Any
 from . import arrays, checks
 from .arrays import Array, ArrayT
 from .contract.problem import Options, Route
-from .dispatch import calls
+from .dispatch import calls, dimensions
 from .numerics import targets
 
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))
 
 
-def logsumexp(logits: ArrayT, /, *, axis: int = -1, keepdims: bool = False) -> ArrayT:
+def logsumexp(logits: ArrayT, /, *, axis: int | str = -1, keepdims: bool = False) -> ArrayT:
     r"""Logarithm of the sum of exponentials of each row: its log-partition function, in nats.
 
     .. math:: \log \sum_c e^{x_c} = m + \log(1 + r)
@@ -21,7 +21,8 @@ def logsumexp(logits: ArrayT, /, *, axis: int = -1, keepdims: bool = False) -> A
     Parameters
     ----------
     logits : array, shape (\*batch, C), real floating
-    axis : int, default -1
+    axis : int or str, default -1
+        A str is the name of a dimension of an xarray.DataArray.
     keepdims : bool, default False
         Whether the class axis stays, of length 1.
 
@@ -47,10 +48,12 @@ def logsumexp(logits: ArrayT, /, *, axis: int = -1, keepdims: bool = False) -> A
     """
     keeps_axis = checks.flag("logsumexp", "keepdims", keepdims)
     value = calls.apply(LOGSUMEXP, logits, None, Options(axis))
+    if keeps_axis and dimensions.is_named(logits):
+        return dimensions.keep_axis(value, logits, axis)
     return arrays.namespace(value).expand_dims(value, axis=axis) if keeps_axis else value
 
 
-def softmax(logits: ArrayT, /, *, axis: int = -1) -> ArrayT:
+def softmax(logits: ArrayT, /, *, axis: int | str = -1) -> ArrayT:
     r"""Probabilities of the classes of each row.
 
     .. math:: p_c = e^{x_c - m} / (1 + r)
@@ -58,7 +61,8 @@ def softmax(logits: ArrayT, /, *, axis: int = -1) -> ArrayT:
     Parameters
     ----------
     logits : array, shape (\*batch, C), real floating
-    axis : int, default -1
+    axis : int or str, default -1
+        As in :func:`logsumexp`.
 
     Returns
     -------
@@ -79,7 +83,7 @@ def softmax(logits: ArrayT, /, *, axis: int = -1) -> ArrayT:
     return calls.apply(SOFTMAX, logits, None, Options(axis))
 
 
-def log_softmax(logits: ArrayT, /, *, axis: int = -1) -> ArrayT:
+def log_softmax(logits: ArrayT, /, *, axis: int | str = -1) -> ArrayT:
     r"""Log-probabilities of the classes of each row, in nats.
 
     .. math:: \log p_c = (x_c - m) - \log(1 + r)
@@ -87,7 +91,8 @@ def log_softmax(logits: ArrayT, /, *, axis: int = -1) -> ArrayT:
     Parameters
     ----------
     logits : array, shape (\*batch, C), real floating
-    axis : int, default -1
+    axis : int or str, default -1
+        As in :func:`logsumexp`.
 
     Returns
     -------
@@ -115,7 +120,7 @@ def one_hot(
     *,
     on_value: float = 1.0,
     off_value: float = 0.0,
-    axis: int = -1,
+    axis: int | str = -1,
     dtype: Any = None,
 ) -> ArrayT:
     """Targets of labels: ``on_value`` at the label, ``off_value`` besides; all off for a label outside ``[0, C)``.
@@ -126,8 +131,9 @@ def one_hot(
     num_classes : int, at least 1
         C.
     on_value, off_value : number, default 1 and 0
-    axis : int, default -1
-        Where the class axis goes in the result.
+    axis : int or str, default -1
+        Where the class axis goes in the result; of an xarray.DataArray the name of that dimension, which is the last,
+        "class" where it is a number.
     dtype : dtype of the labels' library, default its float32
 
     Returns
@@ -148,7 +154,9 @@ def one_hot(
     >>> xent.one_hot(np.asarray([1, -1]), 3).tolist()
     [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    labels = calls.unwrap(labels)
+    given, labels, name = labels, dimensions.unwrap(labels), "class"
+    if dimensions.is_named(given) and isinstance(axis, str):
+        name, axis = axis, -1
     checks.array("one_hot", "labels", labels)
     checks.array_api("one_hot", "labels", labels)
     checks.labels_dtype("one_hot", labels)
@@ -167,7 +175,8 @@ def one_hot(
         on, off = (xp.asarray(value, dtype=wanted, **device_of(xp, labels)) for value in (on_value, off_value))
     except (AttributeError, TypeError, ValueError) as error:  # each library has its own
         raise checks.unfit_dtype("one_hot", labels, dtype) from error
-    return xp.where(hit, on, off)
+    values = xp.where(hit, on, off)
+    return dimensions.with_classes(values, given, name, where) if dimensions.is_named(given) else values
 
 
 def device_of(xp: Any, array: Array) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def row_statistics(
     labels: AnyArray,
     /,
     *,
-    axis: int = -1,
+    axis: int | str = -1,
     kind: Kind = "logits",
     ignore_index: int | Iterable[int] | None = None,
 ) -> RowStatistics[ArrayT]:
@@ -97,7 +97,8 @@ def partial(
     Returns
     -------
     Partial
-        ``max, sum_exp_rest, target_gap, target_sum``, each (\*batch,): plain numbers, through which no gradient flows.
+        ``max, sum_exp_rest, target_gap, target_sum``, each (\*batch,): plain numbers, through which no gradient flows;
+        arrays without names, of an xarray.DataArray too.
 
     Raises
     ------

@@ -69,12 +69,13 @@ def rows(logits: Floats, labels: NDArray[np.int64]) -> None:
     assert_type(xent.finish(whole), Floats)
     assert_type(xent.softmax(logits), Floats)
     assert_type(xent.log_softmax(logits, axis=0), Floats)
+    xent.softmax(logits, axis="class")  # the name of a dimension
     assert_type(xent.logsumexp(logits, keepdims=True), Floats)
     assert_type(xent.one_hot(labels, 5), NDArray[np.int64])
 
     statistics.accuracy  # wrong: no such statistic
     xent.merge(logits, logits)  # wrong: no partials
-    xent.softmax(logits, axis="last")  # wrong: no axis
+    xent.softmax(logits, axis=1.0)  # wrong: no axis
     xent.one_hot(labels)  # wrong: how many classes?
 
 

@@ -19,9 +19,12 @@ class Route:
 
 
 class Options(NamedTuple):
-    """The options of a call as the caller gave them; a part of the key of a plan."""
+    """The options of a call as the caller gave them; a part of the key of a plan.
 
-    axis: int = -1
+    An axis that is the name of a dimension is a number from where the predictions are taken out of their DataArray.
+    """
+
+    axis: int | str = -1
     kind: str = "logits"
     reduction: Any = "none"
     ignore_index: Any = None

@@ -18,8 +18,9 @@ from ..arrays import Array
 from ..contract.plan import Decision
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from ..numerics.reduction import Mean
-from . import settings
+from . import dimensions, settings
 from .composition import compose
+from .dimensions import unwrap
 from .keys import key_of, learn_placement
 from .registry import PATIENCE_SECONDS, annotate_error, patient, registry
 from .settings import scope, scopes
@@ -79,6 +80,12 @@ def plan_and_call(
     state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights, out: Any
 ) -> Any:
     """The result of a call that has no plan yet: makes the plan, then makes the call again."""
+    if dimensions.is_named(predictions):
+        named = dimensions.Dimensions(route, predictions, options)
+        others, options = named.arguments(route, targets, weights), options._replace(axis=named.axis)
+        out = None if out is None else named.array("out", out, predictions.dims)
+        result = apply(route, predictions.data, others[0], options, others[1], out)
+        return result if route.method == "partial" else named.named(result)
     arguments = [unwrap(value) for value in (predictions, targets, *weights)]
     predictions, targets, weights = arguments[0], arguments[1], weights_of(*arguments[2:])
     original, options = options, checks.options(route.function, options)
@@ -126,11 +133,6 @@ def has_a_key(options: Options) -> bool:
     return all(
         value is None or isinstance(value, Number) for value in (options.axis, options.label_smoothing, *ignored)
     )
-
-
-def unwrap(value: Any) -> Any:
-    """The array inside an xarray DataArray; anything else as it is."""
-    return value.data if type(value).__module__.startswith("xarray.") and hasattr(value, "dims") else value
 
 
 def facts_of(route: Route, library: str, predictions: Any, targets: Any, options: Options, **facts: Any) -> Problem:
@@ -193,6 +195,10 @@ def explain(
     in_graph: bool = False,
 ) -> Decision:
     """The decision for a call, made anew; nothing is computed and no plan is kept."""
+    if dimensions.is_named(predictions):
+        named = dimensions.Dimensions(route, predictions, options)
+        targets, weights = named.arguments(route, targets, weights)
+        options, out = options._replace(axis=named.axis), named.array("out", out, predictions.dims)
     predictions, targets, options = unwrap(predictions), unwrap(targets), checks.options(route.function, options)
     weights, state = weights_of(*(unwrap(weight) for weight in weights)), settings.current()
     problem = problem_of(state, route, predictions, targets, options, weights, in_graph=in_graph)
