@@ -130,6 +130,12 @@ def outside_option(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
 
 
+def axis_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option on the place of the classes."""
+    option = click.option("--axis", type=int, default=-1, show_default=True, help="Which axis the classes are along.")
+    return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
+
+
 def input_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options on the inputs of an evaluation or a comparison."""
     for option in (
@@ -169,6 +175,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--strict-kind", is_flag=True, help="Logits that look like probabilities are an error, not a warning."
         ),
+        axis_option,
         click.option(
             "--kind", type=click.Choice(KINDS), default="logits", show_default=True, help="What the predictions are."
         ),
@@ -208,6 +215,7 @@ def evaluate(
     labels: str,
     *,
     kind: Kind,
+    axis: int,
     strict_kind: bool,
     class_names: str | None,
     ignore_index: tuple[int | str, ...],
@@ -255,6 +263,7 @@ def evaluate(
         output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
         options = Options(
             kind=kind,
+            axis=axis,
             strict_kind=strict_kind,
             ignore_index=ignore_index,
             on_bad_label=on_bad_label,
@@ -290,6 +299,7 @@ def compare(
     *,
     kind: Kind,
     kind_b: Kind | None,
+    axis: int,
     strict_kind: bool,
     class_names: str | None,
     ignore_index: tuple[int | str, ...],
@@ -318,6 +328,7 @@ def compare(
         options = Options(
             kind=kind,
             kind_b=kind_b,
+            axis=axis,
             strict_kind=strict_kind,
             ignore_index=ignore_index,
             on_bad_label=on_bad_label,
@@ -334,22 +345,28 @@ def compare(
 @main.command(epilog=help_text())
 @click.argument("predictions")
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
+@axis_option
 @outside_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-def inspect(predictions: str, chunk_bytes: int, allow_outside: tuple[str, ...], as_json: bool) -> None:
+def inspect(predictions: str, chunk_bytes: int, axis: int, allow_outside: tuple[str, ...], as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone.
 
     Of a file or a group that holds several arrays: the name to pass for each, its shape and its dtype.
     """
     with input_checked():
+        from xent.evaluation.engine.prediction_sets import checked_axis
         from xent.evaluation.options import folders_of
         from xent.evaluation.report import json_document, terminal
+        from xent.evaluation.sources.flat_rows import flat
         from xent.evaluation.sources.messages import SeveralArrays
         from xent.evaluation.sources.opening import open_source
 
         allowed = folders_of(allow_outside)
         try:
-            facts = json_document.inspection(open_source(predictions, "predictions", allowed), chunk_bytes)
+            source = open_source(predictions, "predictions", allowed)
+            if len(source.shape) > 1:
+                source = flat(source, checked_axis(axis, source))
+            facts = json_document.inspection(source, chunk_bytes)
             text = terminal.format_inspection(facts)
         except SeveralArrays as held:
             facts = json_document.contents(held, lambda path: open_source(path, "predictions", allowed))

@@ -31,6 +31,7 @@ OPTIONS = "|".join(
         *(
             "kind",
             "kind_b",
+            "axis",
             "strict_kind",
             "slices",
             "clusters",
@@ -47,7 +48,7 @@ OPTIONS = "|".join(
     )
 )
 """The arguments of an evaluation that are options of the command line."""
-ARGUMENT = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})=(?:True\b|('[^']*'))")
+ARGUMENT = re.compile(rf"`({OPTIONS})`|\b({OPTIONS})=(?:True\b|(\d+\b)|('[^']*'))")
 """How a message names such an argument: alone in backquotes, or with a value."""
 
 
@@ -233,6 +234,7 @@ def with_option_names(message: str) -> str:
         name = f"--{(match[1] or match[2]).replace('_', '-')}"
         if match[1]:
             return f"`{name}`"
-        return f"{name} {shlex.quote(match[3][1:-1])}" if match[3] else name
+        value = match[3] or (match[4] or "")[1:-1]
+        return f"{name} {shlex.quote(value)}" if value else name
 
     return ARGUMENT.sub(option, message)

@@ -36,6 +36,7 @@ def evaluate(
     labels: Any = None,
     *,
     kind: Kind = "logits",
+    axis: int = -1,
     strict_kind: bool = False,
     class_names: Any = None,
     ignore_index: Ignored = None,
@@ -68,18 +69,20 @@ def evaluate(
 
     Parameters
     ----------
-    predictions : str, os.PathLike, numpy.ndarray or dask.array.Array, shape (rows, C), real floating
+    predictions : str, os.PathLike, numpy.ndarray or dask.array.Array, shape (*batch, C), real floating
         A path or URL is that of a file in .npy, .npz, safetensors, Zarr, HDF5, netCDF, Parquet, Arrow, CSV, JSON lines,
         torch or raw format, of a folder of such files or a glob of them, opened by each task for its own rows; after a
         ``#`` it may name an array of the file, columns, or a dtype and shape: docs/evaluation.md. Also arrays of other
         libraries that NumPy can see, and :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of
         blocks, pairs of predictions and labels that are evaluated in turn; arguments that need all rows first, or
         twice, are refused.
-    labels : the same, shape (rows,), integer, in ``[0, C)``, or text, or true and false of two classes
-        Text is the name of a class.
+    labels : the same, shape (*batch,), integer, in ``[0, C)``, or text, or true and false of two classes
+        Text is the name of a class. The rows of a batch of several dimensions are counted in C order.
     kind : {"logits", "probabilities", "log_probabilities"}
         What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are. Logits
         that look like probabilities, every row in [0, 1] with the sum 1, are warned of.
+    axis : int
+        Where the classes are in the predictions: 1 of (N, C, H, W), whose labels are (N, H, W).
     strict_kind : bool
         Whether that is an error.
     class_names : iterable of str, mapping, path, or None
@@ -179,6 +182,7 @@ def evaluate(
     """
     options = Options(
         kind=kind,
+        axis=axis,
         strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),
         on_bad_label=on_bad_label,
@@ -211,6 +215,7 @@ def compare(
     *,
     kind: Kind = "logits",
     kind_b: Kind | None = None,
+    axis: int = -1,
     strict_kind: bool = False,
     class_names: Any = None,
     ignore_index: Ignored = None,
@@ -229,12 +234,12 @@ def compare(
 
     Parameters
     ----------
-    a, b : as the predictions of :func:`xent.evaluate`, shape (rows, C)
+    a, b : as the predictions of :func:`xent.evaluate`, shape (*batch, C)
         Their dtypes and formats may differ.
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
-    labels, kind, strict_kind, class_names, ignore_index, on_bad_label, on_error, clusters, slices, state, chunk_bytes,
-    zeros_ok, allow_outside, scheduler, progress
+    labels, kind, axis, strict_kind, class_names, ignore_index, on_bad_label, on_error, clusters, slices, state,
+    chunk_bytes, zeros_ok, allow_outside, scheduler, progress
         As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
 
     Returns
@@ -258,6 +263,7 @@ def compare(
     options = Options(
         kind=kind,
         kind_b=kind_b,
+        axis=axis,
         strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),
         on_bad_label=on_bad_label,

@@ -30,6 +30,7 @@ class Options:
     """
 
     kind: Kind = "logits"
+    axis: int = -1
     strict_kind: bool = False
     ignore_index: tuple[int | str, ...] = ()
     on_bad_label: Policy = "error"
@@ -57,12 +58,16 @@ class Options:
             raise ValueError(f"evaluate: `bins` {rule}. The default is 15.")
         if self.predicted_bytes is not None:
             _check_count("predicted_bytes", self.predicted_bytes, None, "Pass the number of bytes of the text.")
+        axis: Any = self.axis
+        if isinstance(axis, bool) or not isinstance(axis, Integral):
+            raise TypeError(f"evaluate: `axis` must be an int, got {axis!r}. The classes are last by default, -1.")
         ranks = tuple(sorted(set(self.top_k)))
         for k in ranks:
             _check_count("top_k", k, (), TOP_K_REMEDY)
         plain = {  # Python's own types, which JSON can hold
             "top_k": ranks,
             "bins": int(self.bins),
+            "axis": int(axis),
             "strict_kind": flag("evaluate", "strict_kind", self.strict_kind),
             "by_class": flag("evaluate", "by_class", self.by_class),
             "classwise": flag("evaluate", "classwise", self.classwise),

@@ -32,7 +32,7 @@ from xent.evaluation.engine.tasks import (
 )
 from xent.evaluation.options import Keys, Options
 from xent.evaluation.sources.in_memory import to_numpy
-from xent.evaluation.sources.opening import check_still_stored, open_keys, unstored_of
+from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.exact_sums import moments_of
 from xent.evaluation.statistics.metrics import (
@@ -183,9 +183,8 @@ def plan_pair(
     class_names: Any = None,
 ) -> PairPass:
     """The plan of :func:`xent.compare`; only headers are read, and errors are those of before any work."""
-    given = open_set({"a": a, "b": b}, labels, options, class_names)
-    first = given.predictions["a"]
-    sources = {**given.predictions, "labels": given.labels, **open_keys(first, keys._asdict(), options.allow_outside)}
+    given = open_set({"a": a, "b": b}, labels, options, keys=keys, class_names=class_names)
+    sources, first = given.sources, given.sources["a"]
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     rows, classes = first.shape
     store = store_of(state, sources, options)

@@ -26,7 +26,7 @@ from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unrea
 from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_still_stored, open_keys, unstored_of
+from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.metrics import Evaluation, Temperature, finish
@@ -174,13 +174,11 @@ def plan(
 ) -> Pass:
     """The plan of :func:`xent.evaluate`; only headers are read, and errors are those of before any work."""
     fit_temperature = flag("evaluate", "fit_temperature", fit_temperature)
-    allowed = options.allow_outside
-    given = open_set({"predictions": predictions}, labels, options, class_names)
-    opened = given.predictions["predictions"]
+    given = open_set({"predictions": predictions}, labels, options, keys=keys, class_names=class_names)
+    sources, opened = given.sources, given.sources["predictions"]
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
     check_fits(opened.shape[1], options)
-    sources = {"predictions": opened, "labels": given.labels, **open_keys(opened, keys._asdict(), allowed)}
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     bounds = opened.bounds(options.chunk_bytes)
     store = store_of(outputs.state, sources, options, per_example=outputs.per_example is not None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from xent.evaluation.options import Options
+from xent.evaluation.options import Keys, Options
 from xent.evaluation.sources.class_names import class_names_of, ignored_numbers, numbered
+from xent.evaluation.sources.flat_rows import flat, row_sizes
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import check_pair, open_source
+from xent.evaluation.sources.opening import check_pair, open_keys, open_source
 from xent.evaluation.sources.source import Source
 
 
@@ -17,22 +18,27 @@ class PredictionSet(NamedTuple):
 
     Attributes
     ----------
-    predictions : mapping of str to Source
-        By the names of the arguments: predictions, or a and b.
-    labels : Source
+    sources : mapping of str to Source
+        By the names of the arguments: predictions, or a and b, labels, slices and clusters; rows in C order.
     names : tuple of str
         Of the classes; empty if they have none.
     ignored : tuple of int
         The labels of rows to leave out, as numbers.
     """
 
-    predictions: Mapping[str, Source]
-    labels: Source
+    sources: Mapping[str, Source]
     names: tuple[str, ...]
     ignored: tuple[int, ...]
 
 
-def open_set(predictions: Mapping[str, Any], labels: Any, options: Options, class_names: Any = None) -> PredictionSet:
+def open_set(
+    predictions: Mapping[str, Any],
+    labels: Any,
+    options: Options,
+    *,
+    keys: Keys = Keys(),  # noqa: B008  # it cannot be changed
+    class_names: Any = None,
+) -> PredictionSet:
     """The set of predictions, by the names of the arguments, and labels; only headers are read.
 
     Raises
@@ -40,17 +46,49 @@ def open_set(predictions: Mapping[str, Any], labels: Any, options: Options, clas
     FileNotFoundError, ModuleNotFoundError, ReadError, TypeError, ValueError
         If a source cannot be opened, or they do not fit.
     """
-    opened = {name: open_source(given, name, options.allow_outside) for name, given in predictions.items()}
-    truth = open_source(labels, "labels", options.allow_outside)
-    first, *others = opened.values()
-    for name, other in zip([*opened][1:], others, strict=True):
-        if len(first.shape) == len(other.shape) == 2 and first.shape != other.shape:  # else the labels would be blamed
+    allowed = options.allow_outside
+    opened = {name: open_source(given, name, allowed) for name, given in predictions.items()}
+    truth = open_source(labels, "labels", allowed)
+    first = next(iter(opened.values()))
+    for name, other in [*opened.items()][1:]:
+        if len(first.shape) == len(other.shape) > 1 and first.shape != other.shape:  # else the labels would be blamed
             rule = f"have the shape of a, {first.shape}"
             raise ValueError(refusal(name, rule, other, "Compare sets of the same rows."))
+    batch = first.shape[:1]
+    if len(first.shape) > 1:
+        axis = checked_axis(options.axis, first)
+        batch = row_sizes(first.shape, axis)
+        check_batch(first, truth, batch)
+        opened = {name: flat(source, axis) for name, source in opened.items()}
+        truth = flat(truth, None) if truth.shape == batch else truth
+    first = next(iter(opened.values()))
     names: tuple[str, ...] = ()
     if len(first.shape) == 2:
         names = class_names_of(class_names, first)
         truth = numbered(truth, first, names, options.ignore_index)
     for source in opened.values():
         check_pair(source, truth)
-    return PredictionSet(opened, truth, names, ignored_numbers(truth, options.ignore_index))
+    others = open_keys(batch, {name: key for name, key in keys._asdict().items() if key is not None}, allowed)
+    others = {name: flat(source, None) for name, source in others.items()}
+    return PredictionSet({**opened, "labels": truth, **others}, names, ignored_numbers(truth, options.ignore_index))
+
+
+def checked_axis(axis: int, predictions: Source) -> int:
+    """The number of the class axis, from 0; ValueError if there is none."""
+    ndim = len(predictions.shape)
+    if not -ndim <= axis < ndim:
+        rule, remedy = f"lie in [{-ndim}, {ndim})", "The classes are along it."
+        raise ValueError(refusal("axis", rule, f"{axis} for {predictions}", remedy))
+    return axis % ndim
+
+
+def check_batch(predictions: Source, labels: Source, batch: tuple[int, ...]) -> None:
+    """Raise ValueError where predictions of more than two dimensions, or of another axis, and labels do not fit."""
+    shape = predictions.shape
+    if labels.shape == batch or (len(shape) == 2 and batch == shape[:1] and labels.shape != shape[1:]):
+        return
+    axes = [axis for axis in range(len(shape)) if row_sizes(shape, axis) == labels.shape]
+    remedy = "Pass a label for each row, in the shape of the predictions without the classes."
+    if axes:
+        remedy = f"Pass axis={axes[0]} if the classes are along that axis."
+    raise ValueError(refusal("labels", f"have shape {batch}", f"{labels} for {predictions}", remedy))

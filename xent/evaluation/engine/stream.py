@@ -58,9 +58,9 @@ class Stream:
         class_names, names = self.class_names, tuple[str, ...]()
         for pair in self.blocks:
             given = open_block(pair, state.rows, classes, options, class_names)
-            (predictions, *_), labels, names = given.predictions.values(), given.labels, given.names
+            sources, names = given.sources, given.names
+            predictions, labels = sources["predictions"], sources["labels"]
             class_names = names or None  # an iterator can be read once
-            sources = {"predictions": predictions, "labels": labels}
             unstored = merge(unstored, unstored_of(sources, zeros_ok=options.zeros_ok))
             self.count(sources)
             rows, classes = predictions.shape
@@ -118,8 +118,8 @@ def open_block(pair: Any, first_row: int, classes: int | None, options: Options,
     """The predictions and labels of a block; TypeError or ValueError if it is no pair, or unlike those before it."""
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise TypeError(refusal("predictions", PAIRS, f"{type(pair).__name__} at row {first_row}", "Yield pairs."))
-    given = open_set({"predictions": pair[0]}, pair[1], options, class_names)
-    predictions = given.predictions["predictions"]
+    given = open_set({"predictions": pair[0]}, pair[1], options, class_names=class_names)
+    predictions = given.sources["predictions"]
     if classes not in (None, predictions.shape[1]):
         rule = f"have as many classes in every block, {classes}"
         raise ValueError(refusal("predictions", rule, f"{predictions} at row {first_row}", "Make them alike."))

@@ -108,6 +108,8 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
     chunk, threads = largest_chunk(bounds) * source.row_bytes, local_threads()
     return {
         **source.facts(),
+        "rows": source.shape[0],
+        "classes": source.shape[1] if len(source.shape) > 1 else None,
         "chunks": len(bounds) - 1,
         "chunk_bytes": chunk,
         "threads": threads,

@@ -31,8 +31,9 @@ Cells = tuple[str, ...]
 
 def format_inspection(facts: dict[str, Any]) -> str:
     """The facts of ``json_document.inspection``, in lines."""
-    rows, *classes = facts["shape"]
-    size = f"{rows:,} rows" + (f" of {classes[0]:,} classes" if classes else "")
+    size = f"{facts['rows']:,} rows" + (f" of {facts['classes']:,} classes" if facts["classes"] is not None else "")
+    if len(facts["shape"]) > 2:
+        size += f", stored as {' × '.join(f'{n:,}' for n in facts['shape'])}"
     return "\n".join(
         (
             visible(facts["path"] or "array"),

@@ -53,6 +53,10 @@ class TableSource(FileSource):
     def for_tasks(self) -> Source:
         return replace(self, edges=())
 
+    @property
+    def has_nulls(self) -> bool:
+        return True
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         rows = self.rows(start, stop)
         if rows.flaw:

@@ -147,6 +147,10 @@ class NamedLabels(Source):
     def shown_dtype(self) -> str:
         return self.labels.shown_dtype
 
+    @property
+    def shown_shape(self) -> tuple[int, ...]:
+        return self.labels.shown_shape
+
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.labels.bounds(chunk_bytes)
 

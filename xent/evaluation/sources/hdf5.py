@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xent.evaluation.sources.hdf5_parts import Walk, check_written, opened
 from xent.evaluation.sources.messages import reading, refusal, select_array
 from xent.evaluation.sources.packing import FILLS, SCALES, Packing, packing_of, whole_rows
-from xent.evaluation.sources.source import TEXT, FileSource, check_piece, nearest_multiple
+from xent.evaluation.sources.source import TEXT, FileSource, check_piece, ends, nearest_multiple
 from xent.evaluation.sources.storage import Stamp, check_unchanged, header_of, open_file, status
 from xent.optional import require
 
@@ -58,23 +58,35 @@ class HdfSource(FileSource):
                 check_written(part, self.path if part.path == self.file else f"{part.path}#{part.name}")
         return 0
 
+    def piece(self, axis: int) -> int:
+        with reading(self.path, 0, self.shape[0]), opened(self.file) as hierarchy:
+            chunks = hierarchy[self.name].chunks
+            return int(chunks[axis]) if chunks else 1
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """All classes of these rows."""
-        return whole_rows(self.stored(start, stop), self.packing, self.path, start, stop)
+        return self.take((slice(start, stop),))
+
+    def take(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        return whole_rows(self.stored(index), self.packing, self.path, *ends(index[0], self.shape[0]))
+
+    @property
+    def has_nulls(self) -> bool:
+        return self.packing is not None
 
     def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        block = self.stored(start, stop)
+        block = self.stored((slice(start, stop),))
         return (block, None) if self.packing is None else self.packing.unpacked(block)
 
-    def stored(self, start: int, stop: int) -> NDArray[Any]:
-        """These rows as they are stored."""
+    def stored(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        """This part as it is stored."""
         for file, stamp in ((self.file, self.stamp), *self.others):
             check_unchanged(file, stamp)
-        with reading(self.path, start, stop), opened(self.file) as hierarchy:
+        with reading(self.path, *ends(index[0], self.shape[0])), opened(self.file) as hierarchy:
             dataset = hierarchy[self.name]
             if self.dtype == TEXT:
-                return np.asarray(dataset.asstr()[start:stop], self.dtype)
-            return np.ascontiguousarray(dataset[start:stop], dataset.dtype.newbyteorder("="))
+                return np.asarray(dataset.asstr()[index], self.dtype)
+            return np.ascontiguousarray(dataset[index], dataset.dtype.newbyteorder("="))
 
 
 def open_hdf(path: str, name: str, argument: str, allowed: Sequence[str] = ()) -> HdfSource:

@@ -24,6 +24,12 @@ class ArraySource(Source):
 
     array: Any
 
+    def take(self, index: tuple[int | slice, ...]) -> Any:
+        return self.array[index]
+
+    def piece(self, axis: int) -> int:
+        return 1
+
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         return {}, [self.array[start:stop] for start, stop in pairwise(bounds)]
 

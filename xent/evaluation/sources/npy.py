@@ -32,6 +32,17 @@ class MappedSource(FileSource):
     offset: int
     order: str
 
+    def take(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        if is_url(self.file):
+            return super().take(index)  # type: ignore[no-any-return]  # of what read returns
+        check_unchanged(self.file, self.stamp)
+        with reading(self.path, 0, self.shape[0]):
+            mapped: Any = np.memmap(self.file, self.dtype, "r", self.offset, self.shape, self.order)  # type: ignore[call-overload]  # order is a plain str
+            return np.asarray(mapped[index], self.dtype.newbyteorder("="))
+
+    def piece(self, axis: int) -> int:
+        return self.shape[axis] if is_url(self.file) else 1
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """A read-only view of the file's pages; a copy of a URL's, or of those in another byte or row order."""
         check_unchanged(self.file, self.stamp)

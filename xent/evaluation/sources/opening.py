@@ -149,24 +149,21 @@ def shape_remedy(predictions: Source, labels: Source) -> str:
         return f"Name all columns with a pattern: #{column.rstrip('0123456789')}*."
     if ndim == 1:
         return "Save both classes of yes-or-no predictions: numpy.stack([1 - p, p], axis=1) of probabilities p."
-    if ndim > 2:
-        return "Save them with the classes last, reshaped to (-1, classes), and the labels reshaped to (-1,)."
     return "Save one column for each class."
 
 
-def open_keys(predictions: Source, keys: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Source]:
-    """The sources of the rows' slices and clusters, by the names of the arguments; of None there is none.
+def open_keys(batch: tuple[int, ...], keys: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Source]:
+    """The sources of the rows' slices and clusters, by the names of the arguments.
 
     Raises
     ------
     TypeError, ValueError
-        Unless they are (rows,) integers or text of as many rows as the predictions.
+        Unless they are integers or text of the shape of the rows, `batch`.
     """
-    sources = {name: open_source(key, name, allowed) for name, key in keys.items() if key is not None}
-    rows = predictions.shape[0]
+    sources = {name: open_source(key, name, allowed) for name, key in keys.items()}
     for argument, source in sources.items():
-        if source.shape != (rows,):
-            rule = f"have shape ({rows},), one for each row"
+        if source.shape != batch:
+            rule = f"have shape {batch}, one for each row"
             raise ValueError(refusal(argument, rule, source, "Pass one key per row."))
         if source.dtype.kind not in "biuUST":
             remedy = "Pass integers, or text such as numpy.asarray(…, dtype=str)."

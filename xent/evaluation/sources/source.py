@@ -78,6 +78,16 @@ class Source:
         """Rows start to stop, in native byte order and C order."""
         raise NotImplementedError
 
+    def take(self, index: tuple[int | slice, ...]) -> Any:
+        """A part of an array of several dimensions, by an index of each of the first of them."""
+        first, *rest = index
+        block = self.read(*ends(first, self.shape[0]))
+        return block[(0 if isinstance(first, int) else slice(None), *rest)]
+
+    def piece(self, axis: int) -> int:
+        """How many indices of an axis are read at once, at the least; of the first :meth:`bounds` knows."""
+        return self.shape[axis]
+
     def edge(self, start: int, stop: int) -> int | None:
         """A row between the two, near the middle, at which one stored piece ends and the next begins; None if none."""
         return None
@@ -115,6 +125,16 @@ class Source:
         return True
 
     @property
+    def has_nulls(self) -> bool:
+        """Whether rows may be null."""
+        return False
+
+    @property
+    def shown_shape(self) -> tuple[int, ...]:
+        """The shape as it is stored."""
+        return self.shape
+
+    @property
     def shown(self) -> str | None:
         """The path as it may be printed."""
         return None if self.path is None else shown_path(self.path)
@@ -127,7 +147,7 @@ class Source:
     def facts(self) -> dict[str, Any]:
         """The path, the shape, the dtype and the bytes of its rows, as plain data."""
         size = self.shape[0] * self.row_bytes
-        return {"path": self.shown, "shape": list(self.shape), "dtype": self.shown_dtype, "bytes": size}
+        return {"path": self.shown, "shape": list(self.shown_shape), "dtype": self.shown_dtype, "bytes": size}
 
     def __str__(self) -> str:
         text = f"{self.shown_dtype}[{', '.join(map(str, self.shape))}]"
@@ -221,6 +241,11 @@ def as_text(block: Any, rows: str) -> Any:
     if kind == "U" and block.size and (np.ascontiguousarray(block).view(np.uint32) > sys.maxunicode).any():
         raise ReadError(f"evaluate: {rows} hold text of characters that do not exist.")
     return block
+
+
+def ends(index: int | slice, size: int) -> tuple[int, int]:
+    """The first of some indices of an axis of this size, and the one after the last."""
+    return (index, index + 1) if isinstance(index, int) else index.indices(size)[:2]
 
 
 def check_piece(path: str, piece_bytes: int, array_bytes: int) -> None:

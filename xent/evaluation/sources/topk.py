@@ -211,16 +211,16 @@ def pair_up(top: TopK, ids: Source, values: Source, argument: str) -> TopKSource
     if top.tail not in TAILS:
         rule, remedy = "have the tail 'uniform', 'error' or 'skip'", "It says what is known of the other classes."
         raise ValueError(refusal(argument, rule, repr(top.tail), remedy))
-    if len(values.shape) != 2 or ids.shape != values.shape:
+    if len(values.shape) < 2 or ids.shape != values.shape:
         rule = "have ids and log-probabilities of one shape (rows, k)"
         raise ValueError(refusal(argument, rule, f"{ids} and {values}", "Save one of each for each id."))
     if ids.dtype.kind not in "iu":
         raise TypeError(refusal(argument, "have ids that are integers", ids, "Save ids.astype(numpy.int64)."))
     if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
         raise TypeError(refusal(argument, "have real log-probabilities", values, "Save them as float32."))
-    if not values.shape[1] <= top.classes:
-        rule = f"have at least {values.shape[1]} classes, as many as ids in a row"
+    if not values.shape[-1] <= top.classes:
+        rule = f"have at least {values.shape[-1]} classes, as many as ids in a row"
         raise ValueError(refusal(argument, rule, top.classes, "Pass the size of the whole vocabulary."))
-    if not values.shape[1]:
+    if not values.shape[-1]:
         raise ValueError(refusal(argument, "have at least one id in a row", ids, "Save the k largest."))
-    return TopKSource(values.path, (values.shape[0], top.classes), values.dtype, ids, values, top.tail)
+    return TopKSource(values.path, (*values.shape[:-1], top.classes), values.dtype, ids, values, top.tail)

@@ -30,7 +30,7 @@ from xent.evaluation.sources.messages import (
     refusal,
 )
 from xent.evaluation.sources.packing import Packing, packing_of, whole_rows
-from xent.evaluation.sources.source import MOST_CHUNKS, TEXT, FileSource, check_piece, native, nearest_multiple
+from xent.evaluation.sources.source import MOST_CHUNKS, TEXT, FileSource, check_piece, ends, native, nearest_multiple
 from xent.evaluation.sources.storage import (
     Stamp,
     check_unchanged,
@@ -102,12 +102,17 @@ class ZarrSource(FileSource):
             digest.update(repr((file, stamp)).encode())
         return [*of_metadata, digest.hexdigest()]
 
-    def chunk_files(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
-        """The paths of the chunks, or shards, in which these rows are, whether they exist or not."""
+    def piece(self, axis: int) -> int:
+        return int(opened(self.path).chunks[axis])
+
+    def chunk_files(self, index: tuple[int | slice, ...] = ()) -> Iterator[str]:
+        """The paths of the chunks, or shards, in which this part is, whether they exist or not."""
         array = opened(self.path)
         grid = [range(count) for count in chunk_grid(array)]
-        if stop is not None:
-            grid[0] = range(start // self.shard_rows, -(-stop // self.shard_rows))
+        steps = getattr(array, "shards", None) or array.chunks
+        for axis, (each, size, step) in enumerate(zip(index, array.shape, steps, strict=False)):
+            start, stop = ends(each, size)
+            grid[axis] = range(start // step, -(-stop // step))
         # subtle: zarr's nchunks_initialized is quadratic in the chunks, and counts past nchunks where shards are ragged
         return (join(self.path, array.metadata.encode_chunk_key(index)) for index in product(*grid))
 
@@ -120,26 +125,33 @@ class ZarrSource(FileSource):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """All classes of these rows, however the classes are chunked."""
-        return whole_rows(self.stored(start, stop), self.packing, self.path, start, stop)
+        return self.take((slice(start, stop),))
+
+    def take(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        return whole_rows(self.stored(index), self.packing, self.path, *ends(index[0], self.shape[0]))
+
+    @property
+    def has_nulls(self) -> bool:
+        return self.packing is not None
 
     def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        block = self.stored(start, stop)
+        block = self.stored((slice(start, stop),))
         return (block, None) if self.packing is None else self.packing.unpacked(block)
 
-    def stored(self, start: int, stop: int) -> NDArray[Any]:
-        """These rows as they are stored."""
+    def stored(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
+        """This part as it is stored."""
         check_unchanged(self.file, self.stamp)
-        with reading(self.path, start, stop):
+        with reading(self.path, *ends(index[0], self.shape[0])):
             array = opened(self.path)
             dtype = self.dtype if self.packing is None else np.dtype(array.dtype)
             most = math.prod(getattr(array, "shards", None) or array.chunks) * dtype.itemsize
             most += most // 8 + SLACK_BYTES
-            for file, stamp in self.stamped(self.chunk_files(start, stop)):
+            for file, stamp in self.stamped(self.chunk_files(index)):
                 if stamp[0] == 0 if stamp is not None else self.is_complete:  # zarr reads both as the fill value
                     raise ValueError(f"{file} is {'not there' if stamp is None else 'empty'}")
                 if stamp is not None and stamp[0] > most and self.dtype != TEXT:
                     raise ValueError(f"{file} has {stamp[0]} bytes, and a chunk {most} at most")
-            return np.ascontiguousarray(array[start:stop], native(dtype))
+            return np.ascontiguousarray(array[index], native(dtype))
 
 
 def opened(path: str) -> Any:
