@@ -20,6 +20,7 @@
 # make lint   ruff, its format, mypy and the import contracts alone
 # make bench  the measurements behind the README's numbers
 # make bench-scale   evaluations of sets larger than memory; takes 50 GB of disk
+# make docs   the documentation as a site, in build/docs, with warnings as errors; in an environment of its own
 # make release   the source distributions and wheels of xent-array and of the plugins in build/release, checked: all but the upload
 # make clean  remove what these made
 #
@@ -55,6 +56,9 @@ PLUGIN_SOURCES := $(shell find plugins -name __pycache__ -prune -o \( -type d -o
 CUDA_PLUGIN := $(VENV)/cuda
 PLUGIN_WHEELS := $(VENV)/wheels
 TEMPLATE := $(VENV)/template
+DOCS_ENVIRONMENT := $(VENV)/docs
+DOCS_CONSTRAINTS := constraints/docs.txt
+DOCS_PACKAGES := sphinx furo myst-nb sphinx-click sphinx-copybutton
 CLIENTS := $(VENV)/clients
 CLIENT_CONSTRAINTS := constraints/clients.txt
 CLIENT_INSTALL := $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -78,7 +82,7 @@ PYTESTFLAGS ?= -n 2 --dist worksteal
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: demo check test test-core test-plugins test-cuda test-template test-install test-report test-peers test-clients test-mutants fuzz faults
-.PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale release clean
+.PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale docs release clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=$(PLUGINS) $(BIN)/xent demo
@@ -170,6 +174,12 @@ bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 bench-scale: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	PYTHONPATH=benchmarks:$(PLUGINS) $(BIN)/python benchmarks/bench_scale.py
 
+# Built anew each time, for what one page says of another may have changed.
+docs: $(DOCS_ENVIRONMENT)-wheel.stamp
+	rm -rf build/docs
+	$(DOCS_ENVIRONMENT)/bin/sphinx-build -W --keep-going -q -E -d build/doctrees docs build/docs
+	@echo "built: build/docs/index.html"
+
 # What is uploaded is built from what is committed.
 RELEASE := build/release
 release: $(VENV)/release.stamp
@@ -188,7 +198,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/build.stamp: $(CONSTRAINTS) | $(BIN)/python
-	$(INSTALL) hatchling hatch-fancy-pypi-readme
+	$(INSTALL) hatchling
 	touch $@
 
 $(WHEEL): $(SOURCES) pyproject.toml README.md LICENSE | $(VENV)/build.stamp
@@ -235,6 +245,15 @@ $(VENV)/compiled.stamp: $(VENV)/plugins.stamp $(VENV)/test.stamp $(VENV)/wheel.s
 $(ALL).stamp: $(WHEEL) $(VENV)/plugins.stamp
 	$(PYTHON) -m venv --clear $(ALL)
 	$(ALL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) "$(WHEEL)[all]" $(PLUGIN_WHEELS)/xent_numba-*.whl pytest pytest-xdist
+	touch $@
+
+$(DOCS_ENVIRONMENT).stamp: pyproject.toml $(DOCS_CONSTRAINTS) | $(WHEEL)
+	$(PYTHON) -m venv --clear $(DOCS_ENVIRONMENT)
+	$(DOCS_ENVIRONMENT)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(DOCS_CONSTRAINTS) "$(WHEEL)[all,testing]" $(DOCS_PACKAGES)
+	touch $@
+
+$(DOCS_ENVIRONMENT)-wheel.stamp: $(DOCS_ENVIRONMENT).stamp $(WHEEL)
+	$(DOCS_ENVIRONMENT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $(WHEEL)
 	touch $@
 
 $(CLIENTS).stamp: $(CONSTRAINTS) $(CLIENT_CONSTRAINTS)

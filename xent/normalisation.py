@@ -123,11 +123,11 @@ def one_hot(
     axis: int | str = -1,
     dtype: Any = None,
 ) -> ArrayT:
-    """Targets of labels: ``on_value`` at the label, ``off_value`` besides; all off for a label outside ``[0, C)``.
+    r"""Targets of labels: ``on_value`` at the label, ``off_value`` besides; all off for a label outside ``[0, C)``.
 
     Parameters
     ----------
-    labels : array, shape (*batch,), any integer dtype
+    labels : array, shape (\*batch,), any integer dtype
     num_classes : int, at least 1
         C.
     on_value, off_value : number, default 1 and 0
@@ -138,7 +138,7 @@ def one_hot(
 
     Returns
     -------
-    array, shape (*batch, C)
+    array, shape (\*batch, C)
         Lazy where the labels are.
 
     Raises

@@ -238,9 +238,10 @@ def compare(
         Their dtypes and formats may differ.
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
-    labels, kind, axis, strict_kind, class_names, ignore_index, on_bad_label, on_error, clusters, slices, state,
-    chunk_bytes, zeros_ok, allow_outside, scheduler, progress
-        As in :func:`xent.evaluate`; ``chunk_bytes`` is of A, and the rows of a task are those of A's chunks.
+    labels, kind, axis, strict_kind, class_names, ignore_index, on_bad_label, on_error : as in :func:`xent.evaluate`
+    clusters, slices, state, zeros_ok, allow_outside, scheduler, progress : as in :func:`xent.evaluate`
+    chunk_bytes : int
+        Bytes of A in a task; the rows of a task are those of A's chunks.
 
     Returns
     -------

@@ -105,7 +105,7 @@ class Evaluation:
     entropy, confidence : float
         Mean −Σ p log p, in nats, and mean of the highest probability.
     calibration_error : float
-        Σ_b (n_b / n) |accuracy_b − confidence_b| over the bins of `reliability` (the expected calibration error).
+        Σ_b (n_b / n) abs(accuracy_b − confidence_b) over the bins of `reliability` (the expected calibration error).
     classwise_calibration_error : float or None
         The same gap for the probability of each class in every row, and their mean over classes; None unless asked for.
     reliability : tuple of ReliabilityBin
