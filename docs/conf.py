@@ -124,6 +124,14 @@ def prepare_docstring(app: Any, what: str, name: str, item: object, options: Any
     lines[:] = found
 
 
+def without_constructor(
+    app: Any, what: str, name: str, item: Any, options: Any, signature: str | None, annotation: str | None
+) -> tuple[str, str | None] | None:
+    """No signature for a class of results, which nobody makes."""
+    is_result = what == "class" and (name.endswith(("Report", "Evaluation", "Comparison", "Decision", "Problem")))
+    return ("", None) if is_result else None
+
+
 def as_mathml(writer: Any, node: nodes.math | nodes.math_block) -> None:
     """A formula as the browser's own mathematics; one that cannot be read stops the build."""
     is_block = isinstance(node, nodes.math_block)
@@ -134,4 +142,5 @@ def as_mathml(writer: Any, node: nodes.math | nodes.math_block) -> None:
 def setup(app: Any) -> None:
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", prepare_docstring)
+    app.connect("autodoc-process-signature", without_constructor)
     app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))

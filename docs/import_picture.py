@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -160,6 +161,11 @@ def svg(picture: Picture) -> str:
     lines = []
     for source, target in transitive_reduction(picture.arrows):
         (x, y), (to_x, to_y) = places[source], places[target]
+        if y == to_y:  # from wall to wall
+            side, middle = math.copysign(0.5, to_x - x), y + ROOM_HEIGHT / 2
+            left, right = x + side * widths[source], to_x - side * (widths[target] + 12)
+            lines.append(f'<path d="M{left:g} {middle:g}L{right:g} {middle:g}"/>')
+            continue
         y, to_y = y + ROOM_HEIGHT, to_y - 6
         lines.append(f'<path d="M{x:g} {y:g}C{x:g} {y + 24:g} {to_x:g} {to_y - 24:g} {to_x:g} {to_y:g}"/>')
     for room, (x, y) in places.items():

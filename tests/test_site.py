@@ -6,6 +6,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -169,21 +170,16 @@ def test_a_page_shows_what_its_examples_print(page):
     assert RUNNER["ran"](text) == text, "run python docs/run_examples.py"
 
 
-def shown(notebook):
-    """What a notebook shows: the texts below its cells, and what kinds of pictures."""
-    outputs = [output for cell in json.loads(notebook)["cells"] for output in cell.get("outputs", ())]
-    return [output.get("text") or output["data"].get("text/plain") or sorted(output["data"]) for output in outputs]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNER["NOTEBOOKS"], ids=name_of)
 def test_a_notebook_shows_what_its_cells_print(page, monkeypatch):
     if missing := missing_of(python_of(page)):
         pytest.skip(f"not installed: {', '.join(missing)}")
     monkeypatch.setenv("MPLBACKEND", "agg")
-    text = page.read_text("utf-8")
+    text, shown = page.read_text("utf-8"), RUNNER["shown"]
 
-    assert shown(RUNNER["ran_notebook"](text)) == shown(text) and len(shown(text)) > 3
+    assert shown(RUNNER["ran_notebook"](text)) == shown(text), "run python docs/run_examples.py"
+    assert len(shown(text)) > 3
 
 
 @pytest.mark.parametrize("page", RUNNER["NOTEBOOKS"], ids=name_of)
@@ -241,3 +237,32 @@ def test_a_warning_stops_the_build():
     recipe = (ROOT / "Makefile").read_text("utf-8").split("\ndocs:")[1].split("\n\n")[0]
 
     assert " -W " in recipe and "$(DOCS_ENVIRONMENT)" in recipe
+
+
+# -------------------- docstrings that a site can be made of
+
+FUNCTIONS = [name for name in xent.__all__ if inspect.isfunction(getattr(xent, name))]
+
+
+def parameters_described(documentation):
+    """The names of the parameters that a numpydoc docstring describes, in their order."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-+$|\Z)", documentation, re.MULTILINE | re.DOTALL)
+    heads = re.findall(r"^(\S.*)$", section[1] if section else "", re.MULTILINE)
+    return [name.strip().lstrip("*") for head in heads for name in head.partition(" : ")[0].split(",")]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_parameter_of_a_function_is_described_in_a_line_of_its_section(name):
+    function = getattr(xent, name)
+    described = parameters_described(inspect.cleandoc(function.__doc__))
+
+    assert sorted(described) == sorted(inspect.signature(function).parameters)
+
+
+def test_names_that_go_on_in_the_next_line_are_seen():
+    assert parameters_described("A.\n\nParameters\n----------\na, b,\nc\n    D.\n\nReturns\n-------\nd\n") == [
+        "a",
+        "b",
+        "",
+        "c",
+    ]
