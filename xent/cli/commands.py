@@ -175,6 +175,11 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--strict-kind", is_flag=True, help="Logits that look like probabilities are an error, not a warning."
         ),
+        click.option(
+            "--binary",
+            is_flag=True,
+            help="Predictions are of class 1 of two alone: a logit, or by --kind a probability, for each label.",
+        ),
         axis_option,
         click.option(
             "--kind", type=click.Choice(KINDS), default="logits", show_default=True, help="What the predictions are."
@@ -216,6 +221,7 @@ def evaluate(
     *,
     kind: Kind,
     axis: int,
+    binary: bool,
     strict_kind: bool,
     class_names: str | None,
     ignore_index: tuple[int | str, ...],
@@ -264,6 +270,7 @@ def evaluate(
         options = Options(
             kind=kind,
             axis=axis,
+            binary=binary,
             strict_kind=strict_kind,
             ignore_index=ignore_index,
             on_bad_label=on_bad_label,
@@ -300,6 +307,7 @@ def compare(
     kind: Kind,
     kind_b: Kind | None,
     axis: int,
+    binary: bool,
     strict_kind: bool,
     class_names: str | None,
     ignore_index: tuple[int | str, ...],
@@ -329,6 +337,7 @@ def compare(
             kind=kind,
             kind_b=kind_b,
             axis=axis,
+            binary=binary,
             strict_kind=strict_kind,
             ignore_index=ignore_index,
             on_bad_label=on_bad_label,

@@ -32,6 +32,7 @@ OPTIONS = "|".join(
             "kind",
             "kind_b",
             "axis",
+            "binary",
             "strict_kind",
             "slices",
             "clusters",

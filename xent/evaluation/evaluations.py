@@ -37,6 +37,7 @@ def evaluate(
     *,
     kind: Kind = "logits",
     axis: int = -1,
+    binary: bool = False,
     strict_kind: bool = False,
     class_names: Any = None,
     ignore_index: Ignored = None,
@@ -83,6 +84,9 @@ def evaluate(
         that look like probabilities, every row in [0, 1] with the sum 1, are warned of.
     axis : int
         Where the classes are in the predictions: 1 of (N, C, H, W), whose labels are (N, H, W).
+    binary : bool
+        Whether the predictions are of class 1 of two alone: a logit, or by `kind` a probability or its logarithm, for
+        each label, which is 0 or 1, or false or true.
     strict_kind : bool
         Whether that is an error.
     class_names : iterable of str, mapping, path, or None
@@ -183,6 +187,7 @@ def evaluate(
     options = Options(
         kind=kind,
         axis=axis,
+        binary=binary,
         strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),
         on_bad_label=on_bad_label,
@@ -216,6 +221,7 @@ def compare(
     kind: Kind = "logits",
     kind_b: Kind | None = None,
     axis: int = -1,
+    binary: bool = False,
     strict_kind: bool = False,
     class_names: Any = None,
     ignore_index: Ignored = None,
@@ -238,8 +244,8 @@ def compare(
         Their dtypes and formats may differ.
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
-    labels, kind, axis, strict_kind, class_names, ignore_index, on_bad_label, on_error : as in :func:`xent.evaluate`
-    clusters, slices, state, zeros_ok, allow_outside, scheduler, progress : as in :func:`xent.evaluate`
+    labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
+    on_error, clusters, slices, state, zeros_ok, allow_outside, scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
         Bytes of A in a task; the rows of a task are those of A's chunks.
 
@@ -265,6 +271,7 @@ def compare(
         kind=kind,
         kind_b=kind_b,
         axis=axis,
+        binary=binary,
         strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),
         on_bad_label=on_bad_label,

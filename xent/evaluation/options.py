@@ -31,6 +31,7 @@ class Options:
 
     kind: Kind = "logits"
     axis: int = -1
+    binary: bool = False
     strict_kind: bool = False
     ignore_index: tuple[int | str, ...] = ()
     on_bad_label: Policy = "error"
@@ -68,6 +69,7 @@ class Options:
             "top_k": ranks,
             "bins": int(self.bins),
             "axis": int(axis),
+            "binary": flag("evaluate", "binary", self.binary),
             "strict_kind": flag("evaluate", "strict_kind", self.strict_kind),
             "by_class": flag("evaluate", "by_class", self.by_class),
             "classwise": flag("evaluate", "classwise", self.classwise),

@@ -32,6 +32,11 @@ def counter_of_probabilities(
     if options.kind != "logits" or isinstance(predictions, TopKRows | xent.RowStatistics):
         return None
 
+    if options.binary:  # 0 and the number that was given
+        return lambda rows: int(
+            np.count_nonzero((predictions[rows, 1] >= 0) & (predictions[rows, 1] <= 1 + ONE_WITHIN))
+        )
+
     def count(rows: NDArray[np.bool_]) -> int:
         classes = predictions.shape[1]
         lse = np.asarray(statistics.lse, np.float64)

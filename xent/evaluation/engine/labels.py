@@ -46,6 +46,8 @@ def check_labels(
         rule = f"lie in [0, {predictions.shape[1]})"
         if isinstance(labels, NamedLabels):
             rule = f"be among the {len(labels.names):,} classes{examples_of(labels.names)}"
+        elif predictions.shape[1] == 1:
+            remedy = "Pass binary=True if the predictions are those of class 1 of two."
         raise label_error(state.bad_label, labels, first_row, rule, remedy)
     if state.outside_top_k.count and isinstance(predictions, TopKSource) and predictions.tail == "error":
         raise label_error(state.outside_top_k, labels, first_row, "be among the ids of their rows", TAIL_REMEDY)

@@ -11,6 +11,8 @@ from xent.evaluation.sources.flat_rows import flat, row_sizes
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
 from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.topk import TopKSource
+from xent.evaluation.sources.two_classes import two_classes
 
 
 class PredictionSet(NamedTuple):
@@ -55,7 +57,15 @@ def open_set(
             rule = f"have the shape of a, {first.shape}"
             raise ValueError(refusal(name, rule, other, "Compare sets of the same rows."))
     batch = first.shape[:1]
-    if len(first.shape) > 1:
+    if options.binary:
+        batch = truth.shape
+        kinds = options.kind, options.of_b().kind
+        opened = {
+            name: two_classes(numbers_of_class_1(source, name, truth, options.axis), kind)
+            for (name, source), kind in zip(opened.items(), kinds, strict=False)
+        }
+        truth = flat(truth, None)
+    elif len(first.shape) > 1:
         axis = checked_axis(options.axis, first)
         batch = row_sizes(first.shape, axis)
         check_batch(first, truth, batch)
@@ -71,6 +81,24 @@ def open_set(
     others = open_keys(batch, {name: key for name, key in keys._asdict().items() if key is not None}, allowed)
     others = {name: flat(source, None) for name, source in others.items()}
     return PredictionSet({**opened, "labels": truth, **others}, names, ignored_numbers(truth, options.ignore_index))
+
+
+def numbers_of_class_1(predictions: Source, name: str, labels: Source, axis: int) -> Source:
+    """The predictions as (rows,), one for each label; ValueError if they have another shape than the labels."""
+    shape = predictions.shape
+    if isinstance(predictions, TopKSource) or not shape:
+        rule = "be an array of one number a row where `binary` is given"
+        raise ValueError(refusal(name, rule, predictions, "Leave out binary=True."))
+    axis = checked_axis(axis, predictions)
+    if shape != labels.shape and (shape[axis] != 1 or row_sizes(shape, axis) != labels.shape):
+        remedy = "Pass a label for each prediction."
+        if shape[axis] > 1 and row_sizes(shape, axis) == labels.shape:
+            remedy = f"Leave out binary=True: there are {shape[axis]} classes."
+        raise ValueError(refusal("labels", f"have shape {shape}", f"{labels} for {predictions}", remedy))
+    if predictions.dtype.kind not in "fV":
+        rule, remedy = "be float16, bfloat16, float32 or float64", "Save predictions.astype(numpy.float32)."
+        raise TypeError(refusal(name, rule, predictions, remedy))
+    return flat(predictions, None)
 
 
 def checked_axis(axis: int, predictions: Source) -> int:

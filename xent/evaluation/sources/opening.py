@@ -148,7 +148,7 @@ def shape_remedy(predictions: Source, labels: Source) -> str:
     if ndim == 1 and column and column[-1:].isdigit():
         return f"Name all columns with a pattern: #{column.rstrip('0123456789')}*."
     if ndim == 1:
-        return "Save both classes of yes-or-no predictions: numpy.stack([1 - p, p], axis=1) of probabilities p."
+        return "Pass binary=True if they are the logits, or by `kind` the probabilities, of class 1 of two."
     return "Save one column for each class."
 
 
