@@ -58,7 +58,6 @@ nb_merge_streams = True
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
@@ -114,6 +113,7 @@ def prepare_docstring(app: Any, what: str, name: str, item: object, options: Any
     found: list[str] = []
     table: list[str] = []
     for line in [*lines, ""]:
+        line = re.sub(r"(?<![\\`])\(\*(?=\w)", r"(\\*", line)  # a shape (*batch, C) is no emphasis
         line = re.sub(r"(\[\d\])_", r"\1", re.sub(r"^\.\. \[(\d)\]", r"\1.", line))
         if line.startswith("|"):
             table.append(line)
@@ -139,8 +139,15 @@ def as_mathml(writer: Any, node: nodes.math | nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def dash_after_names(app: Any, doctree: nodes.document) -> None:
+    """The two hyphens between a name and its description are a dash."""
+    for node in [node for node in doctree.findall(nodes.Text) if node.startswith(" -- ")]:
+        node.parent.replace(node, nodes.Text(node.replace(" -- ", " – ", 1)))
+
+
 def setup(app: Any) -> None:
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", prepare_docstring)
     app.connect("autodoc-process-signature", without_constructor)
+    app.connect("doctree-read", dash_after_names)
     app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))

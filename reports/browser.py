@@ -128,7 +128,7 @@ class Browser:
 
     def picture(self, name: str, path: Path) -> None:
         """Write the picture of a page that the documentation shows: its beginning, sharp on a dense screen."""
-        self.run(name, "--force-device-scale-factor=1.5", f"--screenshot={path}", width=900, height=1160)
+        self.run(name, "--force-device-scale-factor=1.25", f"--screenshot={path}", width=1080, height=1420)
 
 
 def find_chromium() -> str | None:

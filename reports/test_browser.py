@@ -221,7 +221,7 @@ def readmes_page(tmp_path_factory):
         for command in commands:
             result = CliRunner().invoke(main, command.split())
             assert result.exit_code == 0, result.output
-        return Path("report.html").read_text("utf-8")
+        return Path("report.html").read_text("utf-8").replace(f"{Path.cwd()}/", "")
 
 
 def difference(image, path, other):
