@@ -7,6 +7,7 @@ for logits, probabilities and log-probabilities. 1 − p is taken in float64, so
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,6 +92,7 @@ def both(numbers: Any, kind: Kind) -> NDArray[Any]:
     one = one.astype(np.float64)
     if kind == "probabilities":
         return np.stack([np.maximum(1 - one, 0), one], axis=1)  # a number above 1 is found as no probability
-    with np.errstate(divide="ignore"):
-        other = np.log(-np.expm1(np.minimum(one, 0)))  # nor is one above 0 a log-probability
+    log_p = np.minimum(one, 0)  # nor is one above 0 a log-probability
+    with np.errstate(divide="ignore"):  # each formula keeps its digits on one side
+        other = np.where(log_p > -math.log(2), np.log(-np.expm1(log_p)), np.log1p(-np.exp(log_p)))
     return np.stack([other, one], axis=1)
