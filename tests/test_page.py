@@ -4,11 +4,13 @@ import math
 import re
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from xml.etree.ElementTree import tostring
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.textpath import TextPath
 from pages import HOSTILE, compared, evaluated, hostile_slices, random_set, read, value_of
 
 from xent.evaluation import outputs
@@ -17,6 +19,7 @@ from xent.evaluation.report.html import POLICY
 from xent.evaluation.report.page import comparison_page, evaluation_page, page_path
 from xent.evaluation.report.result import report_of
 from xent.evaluation.report.wording import format_short_estimate, remarks, verdict
+from xent.evaluation.statistics.student import margin
 
 ROWS, CLASSES = 507, 7
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
@@ -148,7 +151,8 @@ def test_the_numbers_of_every_group_are_in_a_table(html, evaluation, caption, na
     groups = getattr(evaluation, name)
     rows = [[value_of(cell) for cell in row] for row in html.table(f"The loss of {caption}")]
 
-    expected = [[group.mean_loss, group.standard_error, group.accuracy, group.counted] for group in groups.values()]
+    fields = ("mean_loss", "standard_error", "degrees_of_freedom", "accuracy", "counted")
+    expected = [[getattr(group, field) for field in fields] for group in groups.values()]
     assert [row[1:] for row in rows] == expected
     assert [row[0] for row in rows] == list(groups)
 
@@ -249,8 +253,43 @@ def test_error_bars_are_those_of_95_percent(html, evaluation):
     whiskers = [np.ptp(path[:, 0]) for path in painted(svg, "ink", "stroke") if len(path) == 2 and np.ptp(path[:, 0])]
     (scale,) = {round(a / b.mean_loss, 2) for a, b in zip(bar_lengths(svg), evaluation.classes.values(), strict=True)}
 
-    errors = [group.standard_error for group in evaluation.classes.values()]
-    assert np.allclose(np.divide(whiskers, scale), np.multiply(errors, 2 * 1.96), rtol=1e-2)
+    margins = [margin(group.standard_error, group.degrees_of_freedom) for group in evaluation.classes.values()]
+    assert np.allclose(np.divide(whiskers, scale), np.multiply(margins, 2), rtol=1e-2)
+
+
+def spans(svg):
+    """The texts of a plot by the line that they are on: where each begins and ends, and the text."""
+    lines = {}
+    for text in svg.iter("text"):
+        style, x = text.attributes.get("style", ""), float(text.attributes["x"])
+        if not text.attributes.get("transform", "rotate(-0").startswith("rotate(-0"):
+            continue
+        width = TextPath((0, 0), text.text, size=11).get_extents().width
+        start = x - {"middle": width / 2, "end": width}.get(re.search("text-anchor: (\\w+)|$", style)[1], 0.0)
+        lines.setdefault(round(float(text.attributes["y"])), []).append((start, start + width, text.text))
+    return [sorted(line) for line in lines.values()]
+
+
+def is_crowded(svg):
+    return any(after[0] < before[1] + 3 for line in spans(svg) for before, after in pairwise(line))
+
+
+def test_no_two_texts_of_a_plot_overlap(html, pair_html):
+    plots = [*html.iter("svg"), *pair_html.iter("svg")]
+
+    assert len(plots) == 9 and not any(map(is_crowded, plots))
+
+
+@pytest.mark.parametrize("scale", [1.3e-9, 1.4e-3, 1.2e-2, 0.024, 0.3, 7.0, 1.7e3, 9e4, 1e7])
+def test_the_ticks_of_bars_have_room_whatever_their_size(scale):
+    name = "a slice with a name that is as long as any"
+    bars = [Bar(name, scale, scale / 3), Bar(name, -0.4 * scale, scale / 5)]
+
+    for shown in (bars, [bar._replace(name="b") for bar in bars]):
+        chart = bar_chart("x", "x", "loss", shown, line=0.0, signed=True)
+        svg = read(f"<html>{tostring(chart, 'unicode')}</html>").only("svg")
+        numbers = [text for _, _, text in max(spans(svg), key=len)]
+        assert 2 <= len(numbers) <= 5 and not is_crowded(svg)
 
 
 def test_names_stand_in_the_plot_from_the_top_in_their_order(html, evaluation):
@@ -467,10 +506,11 @@ def test_the_difference_is_there_with_its_interval_and_its_error(pair_html, pair
     assert [value_of(cell) for cell in row[1:]] == [
         comparison.mean_difference,
         comparison.standard_error,
+        comparison.degrees_of_freedom,
         comparison.better / comparison.counted,
         comparison.counted,
     ]
-    assert f"95 %: {low} to {high}" in pair_html.text
+    assert f"95 %: {low} to {high} (t of {comparison.counted - 1} degrees of freedom)" in pair_html.text
     assert f"{comparison.p_value:.3g}" in pair_html.only("dl").text
 
 
@@ -478,9 +518,8 @@ def test_the_difference_of_each_slice_is_there(pair_html, pair):
     slices = pair[0].slices
     rows = [[value_of(cell) for cell in row] for row in pair_html.table("The difference of all 12 slices")]
 
-    expected = [
-        [group.mean_difference, group.standard_error, group.share_better, group.counted] for group in slices.values()
-    ]
+    fields = ("mean_difference", "standard_error", "degrees_of_freedom", "share_better", "counted")
+    expected = [[getattr(group, field) for field in fields] for group in slices.values()]
     assert [row[1:] for row in rows] == expected
     assert [row[0] for row in rows] == list(slices)
 

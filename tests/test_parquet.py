@@ -22,6 +22,7 @@ SCHEMAS = {
         "class": "int64",
         "mean_loss_nats": "double",
         "standard_error_nats": "double",
+        "degrees_of_freedom": "int64",
         "accuracy": "double",
         "rows": "int64",
     },
@@ -29,6 +30,7 @@ SCHEMAS = {
         "slice": "string",
         "mean_loss_nats": "double",
         "standard_error_nats": "double",
+        "degrees_of_freedom": "int64",
         "accuracy": "double",
         "rows": "int64",
     },
@@ -90,7 +92,7 @@ def test_groups_are_those_of_the_evaluation(whole, name):
     evaluation, tables = whole
 
     assert rows_of(tables[name]) == [
-        (key, group.mean_loss, group.standard_error, group.accuracy, group.counted)
+        (key, group.mean_loss, group.standard_error, group.degrees_of_freedom, group.accuracy, group.counted)
         for key, group in getattr(evaluation, name).items()
     ]
 

@@ -262,6 +262,7 @@ def test_the_probabilities_of_probabilities_are_the_numbers_that_were_given(lib)
 
     assert np.array_equal(found.label_probability, p[[0, 1, 2], [0, 0, 1]])
     assert np.array_equal(found.top_probability, p.max(-1))
+    assert np.array_equal(found.sum_p_squared[:2], np.array([0.625, 0.5703125], np.float32))
 
 
 def test_the_entropy_of_row_statistics_is_minus_the_sum_of_p_log_p(lib, rows):

@@ -96,7 +96,7 @@ def test_mean_and_standard_error_are_those_worked_by_hand():
     result = finish(state_of(found_of([1.0, 3.0], [0, 5]), np.zeros(2, int)))
 
     assert (result.mean_loss, result.standard_error, result.accuracy) == (2.0, 1.0, 0.5)
-    assert result.confidence_interval == pytest.approx((2 - 1.959963984540054, 2 + 1.959963984540054), rel=1e-15)
+    assert result.confidence_interval == pytest.approx((2 - 12.706204736174694, 2 + 12.706204736174694), rel=1e-13)
     assert (result.perplexity, result.bits) == (math.exp(2), 2 / math.log(2))
     assert result.metrics["accuracy"].stderr == 0.5 and result.metrics["loss"].n == 2
 

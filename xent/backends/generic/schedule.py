@@ -325,10 +325,12 @@ def statistics_of_probabilities(call: KernelCall) -> RowStatistics:
                 label_rank, top = given.label_rank, given.partial.max
             else:
                 label_rank, top = rank(xp, block, labels, p), xp.max(block, axis=-1)
+            squares = xp.astype(fold.total(xp, block * block), dtype, copy=False)
             result = result._replace(
                 label_probability=xp.where(xp.isnan(result.label_probability), math.nan, p),
                 top_probability=xp.where(xp.isnan(result.top_probability), math.nan, top),
                 label_rank=xp.where(result.label_rank < 0, -1, label_rank),
+                sum_p_squared=xp.where(xp.isnan(result.sum_p_squared), math.nan, squares),
             )
         parts.append(result)
     return RowStatistics(*(blocks.joined(xp, list(field)) for field in zip(*parts, strict=True)))

@@ -36,17 +36,19 @@ from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.exact_sums import moments_of
 from xent.evaluation.statistics.metrics import (
-    NORMAL_95,
     Evaluation,
     clustered_error,
     clusters_by_slice,
+    degrees_of_freedom,
     finish,
     group_metrics,
     independent_error,
+    interval,
     mean_loss,
     short_repr,
 )
 from xent.evaluation.statistics.state import Group, Grouper, State, Tally, state_of, tally_of
+from xent.evaluation.statistics.student import two_sided
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,16 @@ class Pair:
 
 
 class SliceDifference(NamedTuple):
-    """The rows of one slice: the mean of A's loss less B's, its standard error, and the share in which A's is less."""
+    """The rows of one slice: the mean of A's loss less B's, its standard error, and the share in which A's is less.
+
+    The degrees of freedom are those of the error.
+    """
 
     counted: int
     mean_difference: float
     standard_error: float
     share_better: float
+    degrees_of_freedom: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,9 +103,11 @@ class Comparison:
     standard_error : float
         Of mean_difference: rows, or clusters if they are given, taken as independent.
     confidence_interval : tuple of float
-        95 %: mean_difference ± 1.96 standard errors.
+        95 %: mean_difference ± t standard errors, where t is the 97.5 % point of Student's distribution.
     p_value : float
-        Of a difference at least so large, either way, if there were none: by the normal distribution.
+        Of a difference at least so large, either way, if there were none: by Student's distribution.
+    degrees_of_freedom : int
+        Of that distribution: one less than the clusters, or than the counted rows without them; 0 of none.
     better, worse, ties : int
         The counted rows in which A's loss is under B's, over it, the same.
     counted, rows : int
@@ -116,6 +124,7 @@ class Comparison:
     standard_error: float
     confidence_interval: tuple[float, float]
     p_value: float
+    degrees_of_freedom: int
     better: int
     worse: int
     ties: int
@@ -261,12 +270,13 @@ def comparison(pair: Pair, options: Options, names: Sequence[str] = ()) -> Compa
     sums = pair.difference
     mean, clusters = mean_difference(pair), sums.clusters.values()
     error = clustered_error(sums.loss, sums.counted, clusters) if clusters else independent_error(sums)
-    by_slice = clusters_by_slice(sums)
+    by_slice, degrees = clusters_by_slice(sums), degrees_of_freedom(sums)
     return Comparison(
         mean_difference=mean,
         standard_error=error,
-        confidence_interval=(mean - NORMAL_95 * error, mean + NORMAL_95 * error),
-        p_value=p_value(mean, error),
+        confidence_interval=interval(mean, error, degrees),
+        p_value=p_value(mean, error, degrees),
+        degrees_of_freedom=degrees,
         better=pair.better,
         worse=pair.worse,
         ties=pair.ties,
@@ -287,11 +297,11 @@ def mean_difference(pair: Pair) -> float:
     return ends or mean_loss(pair.difference)
 
 
-def p_value(mean: float, error: float) -> float:
-    """The chance of a mean so far from 0 if it were 0, by the normal distribution; 1 or 0 if the error is 0."""
+def p_value(mean: float, error: float, degrees: int) -> float:
+    """The chance of a mean so far from 0 if it were 0, by Student's distribution; 1 or 0 if the error is 0."""
     if error == 0:
         return float(mean == 0)
-    return math.erfc(abs(mean) / error / math.sqrt(2))
+    return two_sided(mean / error, degrees)
 
 
 def slice_difference(group: Group, clusters: Sequence[Group] | None) -> SliceDifference:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
 from xent.evaluation.report.html import REFERENCE, tag
-from xent.evaluation.statistics.metrics import NORMAL_95
 from xent.optional import require
 from xent.text import visible
 
@@ -59,11 +58,11 @@ STYLE: dict[str, Any] = {
 
 
 class Bar(NamedTuple):
-    """A bar with a name: its length, and the standard error of the length."""
+    """A bar with a name: its length, and half its 95 % interval."""
 
     name: str
     value: float
-    error: float
+    margin: float
 
 
 def check_matplotlib() -> None:
@@ -233,7 +232,7 @@ def bar_chart(key: str, title: str, axis: str, bars: Sequence[Bar], *, line: flo
         axes = figure.subplots()
         positions = range(len(bars))
         lengths = [bar.value if math.isfinite(bar.value) else 0.0 for bar in bars]
-        errors = [NORMAL_95 * bar.error if math.isfinite(bar.error) else math.nan for bar in bars]
+        errors = [bar.margin if math.isfinite(bar.margin) else math.nan for bar in bars]
         paints = [SECOND if signed and length > 0 else FIRST for length in lengths]
         axes.barh(positions, lengths, 0.7, color=paints, alpha=0.85, linewidth=0)
         axes.errorbar(lengths, positions, xerr=errors, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
@@ -246,6 +245,7 @@ def bar_chart(key: str, title: str, axis: str, bars: Sequence[Bar], *, line: flo
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(axis="y", visible=False)
         axes.set(xlabel=axis, ylim=(len(bars) - 0.4, -0.6))
+        set_short_ticks(axes.xaxis)
         if not any(lengths):
             axes.set_xlim(-1 if signed else 0, 1)
 
@@ -286,6 +286,15 @@ def set_integer_ticks(axis: Any, ticks: int = 5) -> None:
     ticker = require("matplotlib.ticker", "report", "a plot")
     axis.set_major_locator(ticker.MaxNLocator(ticks, integer=True))
     axis.set_major_formatter(ticker.EngFormatter(sep=""))
+
+
+def set_short_ticks(axis: Any) -> None:
+    """Put a few ticks at numbers of no more than four digits, which have room beside long names too."""
+    ticker = require("matplotlib.ticker", "report", "a plot")
+    axis.set_major_locator(ticker.MaxNLocator(4, steps=(1, 2, 5, 10)))
+    formatter = ticker.ScalarFormatter()
+    formatter.set_powerlimits((-3, 4))  # beyond them the power of ten is written once, at the end of the axis
+    axis.set_major_formatter(formatter)
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -53,6 +53,7 @@ def comparison_document(comparison: Comparison, run: Run) -> dict[str, Any]:
             "stderr": comparison.standard_error,
             "n": comparison.counted,
             "interval_95": list(comparison.confidence_interval),
+            "degrees_of_freedom": comparison.degrees_of_freedom,
             "p_value": comparison.p_value,
             "p_value_text": format_p_value(comparison.p_value),
             "clusters": comparison.clusters,
@@ -81,6 +82,7 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "denominator": evaluation.denominator,
         "metrics": {name: asdict(metric) for name, metric in evaluation.metrics.items()},
         "loss_interval_95": list(evaluation.confidence_interval),
+        "degrees_of_freedom": evaluation.degrees_of_freedom,
         "bits_per_byte": evaluation.bits_per_byte,
         "prior": {"loss": evaluation.prior_loss, "skill": evaluation.skill},
         "calibration": {

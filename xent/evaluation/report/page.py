@@ -27,6 +27,7 @@ from xent.evaluation.report.sections import (
 )
 from xent.evaluation.report.tables import comparison_table, evaluation_tables
 from xent.evaluation.report.wording import (
+    format_degrees,
     format_interval,
     format_p_value,
     format_short_estimate,
@@ -94,7 +95,8 @@ def evaluation_numbers(evaluation: Evaluation) -> list[Element]:
     """The numbers of an evaluation, and the sentences beside them."""
     tables = evaluation_tables(evaluation)
     loss, perplexity, accuracy = (evaluation.metrics[name] for name in ("loss", "perplexity", "accuracy"))
-    interval = format_interval(*evaluation.confidence_interval, loss.stderr)
+    degrees = format_degrees(evaluation.degrees_of_freedom)
+    interval = f"{format_interval(*evaluation.confidence_interval, loss.stderr)} ({degrees})"
     bits = f"{format_value(evaluation.bits)} bits"
     numbers = [
         ("Loss", *format_short_estimate(loss.value, loss.stderr), f"nats; {interval}"),
@@ -156,7 +158,8 @@ def comparison_numbers(comparison: Comparison) -> list[Element]:
     """The numbers of a comparison, and the sentences beside them."""
     mean, error = comparison.mean_difference, comparison.standard_error
     unit = "rows" if comparison.clusters is None else f"{comparison.clusters:,} clusters"
-    interval = format_interval(*comparison.confidence_interval, error)
+    degrees = format_degrees(comparison.degrees_of_freedom)
+    interval = f"{format_interval(*comparison.confidence_interval, error)} ({degrees})"
     p_value = format_p_value(comparison.p_value).removeprefix("p ").removeprefix("= ")
     numbers = [
         (

@@ -20,6 +20,7 @@ from xent.evaluation.report.tables import Table, difference_table, evaluation_ta
 from xent.evaluation.report.wording import format_value
 from xent.evaluation.statistics.exact_sums import ratio
 from xent.evaluation.statistics.state import SEGMENTS
+from xent.evaluation.statistics.student import margin
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
@@ -128,7 +129,7 @@ def group_plot(key_column: str, title: str, groups: Mapping[Any, GroupMetrics], 
         return None
     order, plural = "of the highest loss", title.lower()
     shown, listed = (highest(groups, lambda group: group.mean_loss, count) for count in (SHOWN_BARS, SHOWN_ROWS))
-    bars = [Bar(key_text(key), group.mean_loss, group.standard_error) for key, group in shown.items()]
+    bars = [Bar(key_text(key), group.mean_loss, margin_of(group)) for key, group in shown.items()]
     note = f"The mean loss of {selection(shown, groups, plural, order)}, with 95 % intervals."
     if math.isfinite(mean_loss):
         note += " Dashed: that of all rows."
@@ -141,10 +142,11 @@ def difference_plot(comparison: Comparison) -> Element:
     """The bars and the tables of the difference of all rows and of each slice."""
     slices, order = comparison.slices, "of the largest difference"
     shown, listed = (highest(slices, lambda group: abs(group.mean_difference), n) for n in (SHOWN_BARS, SHOWN_ROWS))
-    mean, error = comparison.mean_difference, comparison.standard_error
-    all_rows = SliceDifference(comparison.counted, mean, error, ratio(comparison.better, comparison.counted))
-    bars = [Bar("all rows", mean, error)]
-    bars += [Bar(key_text(key), group.mean_difference, group.standard_error) for key, group in shown.items()]
+    share_better = ratio(comparison.better, comparison.counted)
+    mean, error, degrees = comparison.mean_difference, comparison.standard_error, comparison.degrees_of_freedom
+    all_rows = SliceDifference(comparison.counted, mean, error, share_better, degrees)
+    bars = [Bar("all rows", mean, margin_of(all_rows))]
+    bars += [Bar(key_text(key), group.mean_difference, margin_of(group)) for key, group in shown.items()]
     axis = "loss of A − loss of B (nats)"
     svg = figures.bar_chart("differences", "Mean difference of losses", axis, bars, line=0.0, signed=True)
     note = "The mean of the differences, with 95 % intervals; under 0 A is better"
@@ -154,6 +156,11 @@ def difference_plot(comparison: Comparison) -> Element:
         caption = f"The difference of {selection(listed, slices, 'slices', order)}"
         tables.append(table_element(caption, difference_table("slice", listed)))
     return figure("Differences", svg, f"{note}.", tables)
+
+
+def margin_of(group: GroupMetrics | SliceDifference) -> float:
+    """Half the 95 % interval of the mean of a group."""
+    return margin(group.standard_error, group.degrees_of_freedom)
 
 
 def highest(groups: Mapping[Any, Group], number: Callable[[Group], float], count: int) -> dict[Any, Group]:

@@ -116,18 +116,22 @@ def count_table(evaluation: Evaluation) -> Table:
 
 def group_table(key_column: str, groups: Mapping[Any, GroupMetrics]) -> Table:
     """The numbers of each class or slice."""
-    columns = {"mean_loss_nats": float, "standard_error_nats": float, "accuracy": float, "rows": int}
-    rows = [(group.mean_loss, group.standard_error, group.accuracy, group.counted) for group in groups.values()]
-    return keyed_table(key_column, groups, columns, rows)
+    columns = {"mean_loss_nats": float, "standard_error_nats": float, "degrees_of_freedom": int, "accuracy": float}
+    rows = [
+        (group.mean_loss, group.standard_error, group.degrees_of_freedom, group.accuracy, group.counted)
+        for group in groups.values()
+    ]
+    return keyed_table(key_column, groups, {**columns, "rows": int}, rows)
 
 
 def difference_table(key_column: str, groups: Mapping[Any, SliceDifference]) -> Table:
     """The difference of each slice."""
-    columns = {"mean_difference_nats": float, "standard_error_nats": float, "share_A_better": float, "rows": int}
+    columns = {"mean_difference_nats": float, "standard_error_nats": float, "degrees_of_freedom": int}
     rows = [
-        (group.mean_difference, group.standard_error, group.share_better, group.counted) for group in groups.values()
+        (group.mean_difference, group.standard_error, group.degrees_of_freedom, group.share_better, group.counted)
+        for group in groups.values()
     ]
-    return keyed_table(key_column, groups, columns, rows)
+    return keyed_table(key_column, groups, {**columns, "share_A_better": float, "rows": int}, rows)
 
 
 def keyed_table(key_column: str, keys: Iterable[Any], columns: dict[str, type], rows: Iterable[Row]) -> Table:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from xent.evaluation.engine.memory import projected_peak, table_bytes
 from xent.evaluation.engine.schedulers import PROCESSES, threads_of
-from xent.evaluation.report.wording import UNITS, format_estimate, format_p_value, format_unstored, remarks
+from xent.evaluation.report.wording import (
+    UNITS,
+    format_degrees,
+    format_estimate,
+    format_p_value,
+    format_unstored,
+    remarks,
+)
 from xent.text import visible
 
 if TYPE_CHECKING:
@@ -102,7 +109,8 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
             parts.append(cells_text((name, "loss", "std. error", "accuracy", "rows"), shown))
         if len(groups) > SHOWN_GROUPS:
             parts.append(f"The first {SHOWN_GROUPS} of {len(groups):,}; the JSON document has them all.")
-    interval = f"95 % interval of the loss: {low:.6g} to {high:.6g} nats."
+    degrees = format_degrees(evaluation.degrees_of_freedom)
+    interval = f"95 % interval of the loss: {low:.6g} to {high:.6g} nats ({degrees})."
     return "\n".join([*parts, interval, *remarks(evaluation), format_speed(run)])
 
 
@@ -128,11 +136,12 @@ def comparison_text(comparison: Comparison, run: Run) -> str:
     ]
     if slices:
         parts.append(cells_text(("slice", "A − B", "std. error", "A better", "rows"), slices))
-    interval = f"95 % interval of A − B: {low:.6g} to {high:.6g} nats, {format_p_value(comparison.p_value)}"
+    degrees = format_degrees(comparison.degrees_of_freedom)
+    interval = f"95 % interval of A − B: {low:.6g} to {high:.6g} nats ({degrees})"
     unit = f"{comparison.clusters:,} clusters" if comparison.clusters is not None else "rows"
     better = f"A is better in {comparison.better:,}, B in {comparison.worse:,}; {comparison.ties:,} are equal"
     footer = [
-        f"{interval}, {unit} taken as independent.",
+        f"{interval}, {format_p_value(comparison.p_value)}, {unit} taken as independent.",
         f"Of {comparison.counted:,} rows {better}.",
         *format_kinds(a, b),
         *format_unstored(comparison.unstored_chunks),

@@ -50,6 +50,11 @@ def format_interval(low: float, high: float, error: float) -> str:
     return f"95 %: {format_short_estimate(low, error)[0]} to {format_short_estimate(high, error)[0]}"
 
 
+def format_degrees(degrees: int) -> str:
+    """By which distribution an interval was made."""
+    return f"t of {degrees:,} {'degree' if degrees == 1 else 'degrees'} of freedom"
+
+
 def format_p_value(p: float) -> str:
     """A p-value with its sign of equality, or that it is smaller than is worth a number."""
     return "p under 1e-300" if p < 1e-300 else f"p = {p:.3g}"

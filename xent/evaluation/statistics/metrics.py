@@ -14,8 +14,8 @@ from xent.checks import Kind
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, ratio, sqrt_ratio
 from xent.evaluation.statistics.state import SEGMENTS, Example, Group, State, Tally, histogram_edges
+from xent.evaluation.statistics.student import margin
 
-NORMAL_95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 LARGEST_EXPONENT = 709.78
 
 
@@ -29,12 +29,13 @@ class Metric:
 
 
 class GroupMetrics(NamedTuple):
-    """The rows of one class or slice."""
+    """The rows of one class or slice; the degrees of freedom are those of its standard error."""
 
     counted: int
     mean_loss: float
     standard_error: float
     accuracy: float
+    degrees_of_freedom: int
 
 
 class ReliabilityBin(NamedTuple):
@@ -90,7 +91,9 @@ class Evaluation:
         Of `mean_loss`, in nats. Rows are taken as independent, sqrt(sample variance / counted), or clusters if they
         are given: sqrt(G / (G − 1) Σ_g (Σ_{i∈g} (ℓ_i − mean))²) / counted [1]_. NaN under two of them.
     confidence_interval : tuple of float
-        95 %, in nats: mean_loss ± 1.96 standard errors.
+        95 %, in nats: mean_loss ± t standard errors, where t is the 97.5 % point of Student's distribution [1]_.
+    degrees_of_freedom : int
+        Of that distribution: one less than the clusters, or than the counted rows without them; 0 of none.
     perplexity, bits : float
         exp(mean_loss), and mean_loss / log 2.
     bits_per_byte : float or None
@@ -150,6 +153,7 @@ class Evaluation:
     mean_loss: float
     standard_error: float
     confidence_interval: tuple[float, float]
+    degrees_of_freedom: int
     perplexity: float
     bits: float
     bits_per_byte: float | None
@@ -243,6 +247,7 @@ def finish(
     """
     metrics = means(state, options)
     mean, error, n = metrics["loss"].value, metrics["loss"].stderr, state.counted
+    degrees = degrees_of_freedom(state)
     predicted_bytes, prior = options.predicted_bytes, prior_loss(state.labels, n)
     flaws: dict[str, Any] = {}
     for flaw in FLAWS:
@@ -251,7 +256,8 @@ def finish(
     return Evaluation(
         mean_loss=mean,
         standard_error=error,
-        confidence_interval=(mean - NORMAL_95 * error, mean + NORMAL_95 * error),
+        confidence_interval=interval(mean, error, degrees),
+        degrees_of_freedom=degrees,
         perplexity=metrics["perplexity"].value,
         bits=metrics["bits"].value,
         bits_per_byte=None if predicted_bytes is None else mean * n / math.log(2) / predicted_bytes,
@@ -339,6 +345,17 @@ def clustered_error(loss: Moments, n: int, clusters: Collection[Group]) -> float
     return sqrt_ratio(groups * scatter, (groups - 1) * n**4 << 2 * UNIT_BITS)
 
 
+def degrees_of_freedom(state: State) -> int:
+    """Those of the standard error of the mean loss: one less than what it takes as independent; 0 of none."""
+    return max(len(state.clusters) or state.counted, 1) - 1
+
+
+def interval(mean: float, error: float, degrees: int) -> tuple[float, float]:
+    """The 95 % interval of a mean."""
+    half = margin(error, degrees)
+    return mean - half, mean + half
+
+
 def mean_of(moments: Moments, counted: int) -> Metric:
     """The mean of a number of every counted row; NaN if one of them is not finite."""
     if moments.n != counted:
@@ -410,6 +427,7 @@ def group_metrics(group: Group, clusters: Sequence[Group] | None = None) -> Grou
     """The numbers of one group; NaN if one of its losses is not finite."""
     is_whole = group.loss.n == group.counted
     mean, error = (group.loss.mean, group.loss.standard_error) if is_whole else (math.nan, math.nan)
+    independent = group.counted
     if clusters is not None:
-        error = clustered_error(group.loss, group.counted, clusters)
-    return GroupMetrics(group.counted, mean, error, ratio(group.correct, group.counted))
+        error, independent = clustered_error(group.loss, group.counted, clusters), len(clusters)
+    return GroupMetrics(group.counted, mean, error, ratio(group.correct, group.counted), max(independent, 1) - 1)
