@@ -67,6 +67,17 @@ def test_every_peer_has_its_module(name):
     assert importlib.util.find_spec(f"xent.compat.{name}") is not None
 
 
+@pytest.mark.parametrize("name", COMPAT)
+def test_completion_of_a_peers_module_shows_its_public_names_alone(name):
+    module = getattr(importlib.import_module("xent.compat"), name)
+
+    assert dir(module) == sorted(module.__all__) and name in dir(importlib.import_module("xent.compat"))
+    for public in module.__all__:
+        assert getattr(module, public) is not None
+    with pytest.raises(AttributeError, match="no_such_loss"):
+        module.no_such_loss
+
+
 def test_the_command_is_a_module_too():
     result = subprocess.run([sys.executable, "-m", "xent.cli", "--help"], capture_output=True, text=True, timeout=60)
 

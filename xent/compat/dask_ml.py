@@ -63,3 +63,7 @@ def log_loss(
     if not isinstance(eps, int | float):
         raise invalid_parameter("log_loss", "eps", "a number", eps)
     return mean_log_loss("log_loss", y_true, y_pred, normalize, sample_weight, labels, eps)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -916,3 +916,7 @@ def ratio(total: Array, divisor: Array) -> Array:
     xp = array_namespace(total)
     empty = divisor == 0
     return xp.where(empty, xp.zeros_like(total), total / xp.where(empty, xp.ones_like(divisor), divisor))
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

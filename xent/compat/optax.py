@@ -509,3 +509,7 @@ def masked_logits(xp: Any, logits: Array, mask: Array | None, axis: int) -> Arra
         return logits
     counted = expand_dims(xp.any(mask, axis=axis), axis)
     return xp.where(counted, xp.where(mask, logits, -math.inf), 0.0)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

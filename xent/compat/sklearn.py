@@ -610,3 +610,7 @@ def is_positive(y: Array, known: Array, pos_label: Any) -> Array:
     if isinstance(pos_label, str) != (not xp.isdtype(y.dtype, ("bool", "numeric"))):
         return xp.zeros(y.shape, dtype=xp.int64)  # a string is no number
     return xp.astype(y == pos_label, xp.int64)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

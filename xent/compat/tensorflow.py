@@ -569,3 +569,7 @@ def value_dtype(value: Any) -> str:
     if type(value) is int and not -(2**31) <= value < 2**31:
         return "int64"
     return {bool: "bool", int: "int32"}.get(type(value), "float32")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]
