@@ -17,7 +17,8 @@ import numpy as np
 import xent
 from xent.dispatch import settings
 
-ARRAYS = ("sample_weight", "class_weight", "pos_weight", "labels", "targets")  # the keywords that arrays come in by
+ARRAYS = ("sample_weight", "class_weight", "pos_weight", "labels", "targets", "bias")
+"""The keywords that arrays come in by."""
 
 
 class Missing(Exception):
@@ -57,6 +58,8 @@ class Library:
 
     def numpy(self, result: Any) -> Any:
         """What a function returned, a tuple field by field, as NumPy arrays; computes what is lazy."""
+        if result is None:
+            return None
         if isinstance(result, tuple):
             values = (self.numpy(one) for one in result)
             return type(result)(*values) if hasattr(result, "_fields") else tuple(values)

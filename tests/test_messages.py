@@ -70,6 +70,13 @@ def output_in_vmap(torch):
     return torch.vmap(lambda row: with_out(torch.zeros(3, 5), row, y)[0])(x)
 
 
+H, W, B = np.zeros((3, 4), np.float32), np.zeros((5, 4), np.float32), np.zeros(5, np.float32)
+
+
+def product(hidden=H, classifier=W, **keywords):
+    return xent.Linear(hidden, classifier, **keywords)
+
+
 def dask_call(make):
     return make(pytest.importorskip("dask.array"))
 
@@ -539,18 +546,123 @@ CASES = [
         ONE + "`labels` must have shape (1,) in chunk 1, as the predictions there, got (2,). "
         "Cut both into the same rows.",
     ),
+    # -------------------- products
+    (
+        lambda: product(H.astype(int)),
+        TypeError,
+        'Linear: `hidden` must be real floating, got int64[3, 4] on numpy. Pass hidden.astype("float32").',
+    ),
+    (
+        lambda: product(np.float32(1)),
+        ValueError,
+        "Linear: `hidden` must have an axis of features, got a 0-d array. Pass (*batch, D).",
+    ),
+    (
+        lambda: product(H, np.zeros((4, 5), np.float32)),
+        ValueError,
+        "Linear: `classifier` must have shape (C, 4) (the hidden states are (3, 4)), got (4, 5). Pass classifier.T.",
+    ),
+    (
+        lambda: product(H, np.zeros(5, np.float32)),
+        ValueError,
+        "Linear: `classifier` must have shape (C, 4) (the hidden states are (3, 4)), got (5,). "
+        "Pass one row of 4 numbers for each class.",
+    ),
+    (
+        lambda: product(H, np.zeros((0, 4), np.float32)),
+        ValueError,
+        "Linear: `classifier` must have at least one class, got shape (0, 4). Pass C ≥ 1.",
+    ),
+    (
+        lambda: product(H, W, bias=np.zeros(4, np.float32)),
+        ValueError,
+        "Linear: `bias` must have shape (5,) (one for each class), got (4,). Pass bias of shape (5,).",
+    ),
+    (
+        lambda: product(softcap=0),
+        ValueError,
+        "Linear: `softcap` must be a positive number, got 0. Leave it out for logits without a cap.",
+    ),
+    (
+        lambda: product(softcap=np.asarray(2.0)),
+        ValueError,
+        "Linear: `softcap` must be a positive number, got float64[] on numpy. Pass float(softcap).",
+    ),
+    (
+        lambda: xent.softmax(product(bias=B)),
+        TypeError,
+        "softmax: `logits` must be an array, got a xent.Linear, whose logits are never whole. "
+        "Pass hidden @ classifier.T + bias.",
+    ),
+    (
+        lambda: xent.log_softmax(product(softcap=30)),
+        TypeError,
+        "log_softmax: `logits` must be an array, got a xent.Linear, whose logits are never whole. "
+        "Pass 30.0 * tanh((hidden @ classifier.T) / 30.0).",
+    ),
+    (
+        lambda: binary(product(), T),
+        TypeError,
+        "binary_cross_entropy: `predictions` must be an array, got a xent.Linear, whose classes "
+        "exclude each other. Pass hidden @ classifier.T.",
+    ),
+    (
+        lambda: sparse(product(), kind="probabilities"),
+        ValueError,
+        "sparse_cross_entropy: `kind` must be \"logits\" for a xent.Linear, got 'probabilities'. Leave it out.",
+    ),
+    (
+        lambda: sparse(product(), axis=0),
+        ValueError,
+        "sparse_cross_entropy: `axis` must be the last for a xent.Linear, got 0. Leave it out: "
+        "the classes are the rows of the classifier.",
+    ),
+    (
+        lambda: xent.value_and_grad(xent.sparse_cross_entropy)(product(), Y, out=H),
+        TypeError,
+        "sparse_cross_entropy: `out` must be None for a xent.Linear, which has several gradients, "
+        "got float32[3, 4] on numpy. Leave it out, and take the gradients that are returned.",
+    ),
+    (
+        lambda: xent.value_and_grad(xent.linear_cross_entropy, of="logits"),
+        ValueError,
+        'value_and_grad: `of` must be "hidden", "classifier" or "bias", or several, got \'logits\'. Choose from them.',
+    ),
+    (
+        lambda: xent.value_and_grad(xent.sparse_cross_entropy, of="hidden")(X, Y),
+        TypeError,
+        "value_and_grad: `of` must be None unless the predictions are a xent.Linear, got 'hidden' "
+        "for float32[3, 5] on numpy. Leave it out, or call linear_cross_entropy.",
+    ),
+    (
+        lambda: xent.value_and_grad(xent.linear_cross_entropy, of="bias")(H, W, Y),
+        ValueError,
+        'value_and_grad: `of` must name operands that are there, got "bias" without one. Leave it out.',
+    ),
+    (
+        lambda: xent.explain(xent.linear_cross_entropy, H, Y),
+        TypeError,
+        "linear_cross_entropy: `hidden`, `classifier`, `labels` must be given by position, got 2 "
+        "arguments. Pass 3, and all else by keyword.",
+    ),
+    (
+        lambda: dask_call(lambda da: sparse(product(H, da.from_array(W)[da.from_array(B) < 1]))),
+        ValueError,
+        "sparse_cross_entropy: `classifier` must have a known number of rows, got shape (nan, 4). "
+        "Call classifier.compute_chunk_sizes() first.",
+    ),
     # -------------------- value_and_grad, explain, partial, one_hot
     (
         lambda: xent.value_and_grad(len),
         TypeError,
-        'value_and_grad: `loss` must be "sparse_cross_entropy", "cross_entropy" or "binary_cross_entropy" of xent, '
-        "or a functools.partial of one, got <built-in function len>. Pass one.",
+        'value_and_grad: `loss` must be "sparse_cross_entropy", "cross_entropy", "linear_cross_entropy" or '
+        '"binary_cross_entropy" of xent, or a functools.partial of one, got <built-in function len>. Pass one.',
     ),
     (
         lambda: xent.explain(len, X, Y),
         TypeError,
-        'explain: `loss` must be "sparse_cross_entropy", "cross_entropy" or "binary_cross_entropy" of xent, '
-        "or a functools.partial of one, got <built-in function len>. Pass one.",
+        'explain: `loss` must be "sparse_cross_entropy", "cross_entropy", "linear_cross_entropy" or '
+        '"binary_cross_entropy" of xent, or a functools.partial of one, got <built-in function len>. Pass one.',
     ),
     (
         lambda: xent.value_and_grad(functools.partial(xent.cross_entropy, X)),

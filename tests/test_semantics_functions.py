@@ -22,9 +22,12 @@ SIGNATURES = {
     "class_weight=None, ignore_index=None, label_smoothing=0.0)",
     "binary_cross_entropy": "(predictions, targets, /, *, kind='logits', reduction='none', sample_weight=None, "
     "pos_weight=None)",
-    "value_and_grad": "(loss)",
+    "linear_cross_entropy": "(hidden, classifier, labels, /, *, bias=None, softcap=None, reduction='none', "
+    "sample_weight=None, class_weight=None, ignore_index=None, label_smoothing=0.0)",
+    "Linear": "(hidden, classifier, /, *, bias=None, softcap=None)",
+    "value_and_grad": "(loss, *, of=None)",
     "row_statistics": "(predictions, labels, /, *, axis=-1, kind='logits', ignore_index=None)",
-    "explain": "(loss, predictions, targets, /, **options)",
+    "explain": "(loss, /, *arrays, **options)",
     "softmax": "(logits, /, *, axis=-1)",
     "log_softmax": "(logits, /, *, axis=-1)",
     "logsumexp": "(logits, /, *, axis=-1, keepdims=False)",

@@ -27,11 +27,16 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .errors import PluginWarning as PluginWarning
     from .evaluation.evaluations import compare as compare
     from .evaluation.evaluations import evaluate as evaluate
+    from .linear import Linear as Linear
+    from .linear import LinearGradient as LinearGradient
     from .losses import (
         binary_cross_entropy as binary_cross_entropy,
     )
     from .losses import (
         cross_entropy as cross_entropy,
+    )
+    from .losses import (
+        linear_cross_entropy as linear_cross_entropy,
     )
     from .losses import (
         sparse_cross_entropy as sparse_cross_entropy,
@@ -63,6 +68,9 @@ PUBLIC = {
     "cross_entropy": "losses",
     "sparse_cross_entropy": "losses",
     "binary_cross_entropy": "losses",
+    "linear_cross_entropy": "losses",
+    "Linear": "linear",
+    "LinearGradient": "linear",
     "value_and_grad": "derivatives",
     "explain": "derivatives",
     "row_statistics": "rows",

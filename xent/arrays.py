@@ -57,11 +57,18 @@ def library(array: Array) -> str:
     root = type(array).__module__.partition(".")[0]
     if root in COMPAT or root in ALIASES:
         return ALIASES.get(root, root)
+    if is_product(array):
+        return library(array.anchor)
     for base in type(array).__mro__[1:]:  # a subclass of a torch Parameter, of numpy's arrays or of its scalars
         name = base.__module__.partition(".")[0]
         if name in ("torch", "jax", "jaxlib") or (name == "numpy" and base.__name__ in ("ndarray", "generic")):
             return ALIASES.get(name, name)
     return root
+
+
+def is_product(value: Any) -> bool:
+    """Whether the value is a :class:`xent.Linear`: logits that are a product, and never whole."""
+    return type(value).__module__ == "xent.linear" and hasattr(value, "classifier")
 
 
 def namespace(array: Array) -> Any:
@@ -106,6 +113,7 @@ def dtype_name(dtype: Any) -> str:
 
 def device(array: Array) -> str:
     """The device as "kind" or "kind:index": "cpu", "cuda:0", "traced" for a JAX tracer."""
+    array = array.anchor if is_product(array) else array
     root = library(array)
     if root == "torch":
         index = array.device.index
@@ -134,11 +142,13 @@ def describe(value: Any) -> str:
 def views(array: Array) -> tuple[str, ...]:
     """The libraries that can read this array's memory without a copy; for a Dask array the library of its chunks."""
     root = library(array)
+    operands = array.operands if is_product(array) else (array,)
+    array = array.anchor if is_product(array) else array
     if root == "dask":
         return (library(array._meta),) if is_array(array._meta) else ()
     if root != "torch":
         return ()
-    if dtype_name(array.dtype) == "bfloat16" and not is_importable("ml_dtypes"):
+    if any(dtype_name(one.dtype) == "bfloat16" for one in operands) and not is_importable("ml_dtypes"):
         return ()
     if array.device.type == "cpu":
         return ("numpy",)

@@ -22,6 +22,7 @@ REDUCTIONS = ("none", "sum", "mean")
 DENOMINATORS = ("weights", "counted", "all")
 Validate = Literal["auto", "always", "never"]
 VALIDATE: tuple[Validate, ...] = get_args(Validate)
+OPERANDS = ("hidden", "classifier", "bias")
 WEIGHTS = ("sample_weight", "class_weight", "pos_weight")
 WITHOUT_OUT = {
     "dask": "Leave it out, and store the gradient that is returned: dask.array.store(gradient, out).",
@@ -169,18 +170,21 @@ def real_dtype(function: str, name: str, value: Array) -> None:
         raise TypeError(f"{function}: `{name}` must be real, got {describe(value)}. Pass {remedy}.")
 
 
-def same_placement(function: str, predictions: Array, name: str, value: Array) -> None:
-    """Both arrays are of one library and on one device; only NumPy's arrays may accompany Dask's."""
+def same_placement(function: str, predictions: Array, name: str, value: Array, of: str = "predictions") -> None:
+    """Both arrays are of one library and on one device; only NumPy's arrays may accompany Dask's.
+
+    ``of`` is the name of the first.
+    """
     ours, theirs = arrays.library(predictions), arrays.library(value)
     if ours != theirs and not (ours == "dask" and theirs == "numpy"):
         raise TypeError(
-            f"{function}: `{name}` must be of the library of `predictions` ({ours}), got {describe(value)}. "
+            f"{function}: `{name}` must be of the library of `{of}` ({ours}), got {describe(value)}. "
             "Nothing is moved between libraries: convert one of the two."
         )
     device, other = arrays.device(predictions), arrays.device(value)
     if device != other and "traced" not in (device, other):
         raise TypeError(
-            f"{function}: `{name}` must be on the device of `predictions` ({device}), got {describe(value)} "
+            f"{function}: `{name}` must be on the device of `{of}` ({device}), got {describe(value)} "
             f"on {other}. "
             "Nothing is moved between devices: move one of the two."
         )
@@ -460,6 +464,11 @@ def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
 def output(plan: Any, predictions: Array, targets: Array | None, weights: Any, out: Any) -> None:
     """The array for a gradient can take it: like the predictions, and in memory of its own or all of theirs."""
     function, root = plan.problem.function, plan.problem.array
+    if plan.problem.is_product:
+        raise TypeError(
+            f"{function}: `out` must be None for a xent.Linear, which has several gradients, got {shown(out)}. "
+            "Leave it out, and take the gradients that are returned."
+        )
     if not plan.takes_out:
         raise TypeError(
             f"{function}: `out` must be None on {root}, whose arrays are not written to, got {shown(out)}. "
@@ -534,8 +543,11 @@ def no_output_in_graph(function: str, out: Any) -> None:
 
 def metadata(function: str, op: str, predictions: Any, targets: Any, options: Any, weights: Any) -> None:
     """Types, dtypes, placements and keywords, once per kind of call and before any work."""
-    array(function, "predictions", predictions, targets)
-    predictions_dtype(function, predictions, targets)
+    if arrays.is_product(predictions):
+        product(function, op, predictions, options)
+    else:
+        array(function, "predictions", predictions, targets)
+        predictions_dtype(function, predictions, targets)
     if targets is not None or function not in WITHOUT_TARGETS:
         name = "labels" if op == "sparse" else "targets"
         array(function, name, targets, predictions)
@@ -550,6 +562,104 @@ def metadata(function: str, op: str, predictions: Any, targets: Any, options: An
     reduction(function, options.reduction)
     for name, value in zip(WEIGHTS, weights, strict=True):
         weight(function, name, value, predictions)
+
+
+def operands(function: str, operands: dict[str, Any]) -> None:
+    """The operands of a product are floating arrays of one library and fit: (*batch, D), (C, D) and (C,) or None."""
+    hidden, classifier, bias = operands.values()
+    given = {name: value for name, value in operands.items() if value is not None or name != "bias"}
+    for name, value in given.items():
+        array(function, name, value, hidden)
+        if arrays.dtype_name(value.dtype) not in FLOATS:
+            remedy = cast(name, value, "float32")
+            raise TypeError(f"{function}: `{name}` must be real floating, got {describe(value)}. Pass {remedy}.")
+    libraries = {name: arrays.library(value) for name, value in given.items()}
+    lazy = next((name for name, library in libraries.items() if library == "dask"), "hidden")
+    for name, value in given.items():
+        same_placement(function, given[lazy], name, value, lazy)
+    if hidden.ndim == 0:
+        raise ValueError(f"{function}: `hidden` must have an axis of features, got a 0-d array. Pass (*batch, D).")
+    depth, shape = hidden.shape[-1], tuple(classifier.shape)
+    if len(shape) != 2 or shape[1] != depth:
+        is_turned = len(shape) == 2 and shape[0] == depth
+        remedy = "Pass classifier.T." if is_turned else f"Pass one row of {depth} numbers for each class."
+        raise ValueError(
+            f"{function}: `classifier` must have shape (C, {depth}) (the hidden states are "
+            f"{tuple(hidden.shape)}), got {shape}. {remedy}"
+        )
+    if shape[0] == 0:
+        raise ValueError(f"{function}: `classifier` must have at least one class, got shape {shape}. Pass C ≥ 1.")
+    if bias is not None and tuple(bias.shape) != shape[:1]:
+        expect(function, "bias", bias, shape[:1], "one for each class")
+
+
+def of_operands(function: str, of: Any) -> tuple[str, ...]:
+    """The operands that a gradient is asked for in, in their order; none for all that are there."""
+    if of is None:
+        return ()
+    names = (of,) if isinstance(of, str) else tuple(of) if isinstance(of, Iterable) else ()
+    if not names or any(name not in OPERANDS for name in names):
+        raise ValueError(f"{function}: `of` must be {quoted(OPERANDS)}, or several, got {of!r}. Choose from them.")
+    return tuple(name for name in OPERANDS if name in names)
+
+
+def has_operands(function: str, of: Any, predictions: Any) -> None:
+    """The gradient is asked for in operands of predictions that have them."""
+    if of is not None and not arrays.is_product(predictions):
+        raise TypeError(
+            f"{function}: `of` must be None unless the predictions are a xent.Linear, got {of!r} for "
+            f"{shown(predictions)}. Leave it out, or call linear_cross_entropy."
+        )
+    has_bias(function, of, getattr(predictions, "bias", None))
+
+
+def has_bias(function: str, of: Any, bias: Any) -> None:
+    """The gradient is asked for in the bias where there is one."""
+    if of is not None and "bias" in of and bias is None:
+        raise ValueError(f'{function}: `of` must name operands that are there, got "bias" without one. Leave it out.')
+
+
+def positional(function: str, given: tuple[Any, ...], names: Iterable[str]) -> None:
+    """The arrays of a call are all there, and no more."""
+    expected = tuple(names)
+    if len(given) != len(expected):
+        raise TypeError(
+            f"{function}: {', '.join(f'`{name}`' for name in expected)} must be given by position, got "
+            f"{len(given)} arguments. Pass {len(expected)}, and all else by keyword."
+        )
+
+
+def softcap(function: str, value: Any) -> float | None:
+    """A softcap is a positive number, or None."""
+    if value is None:
+        return None
+    if not is_real(value) or not 0 < float(value) < math.inf:
+        remedy = number_remedy("float", "softcap", value, "Leave it out for logits without a cap")
+        raise ValueError(f"{function}: `softcap` must be a positive number, got {shown(value)}. {remedy}.")
+    return float(value)
+
+
+def product(function: str, op: str, product: Any, options: Any) -> None:
+    """What takes logits of any kind takes a product too, where it makes no array of their shape."""
+    if function in ("softmax", "log_softmax"):
+        bias = "" if product.bias is None else " + bias"
+        whole = f"hidden @ classifier.T{bias}"
+        whole = whole if product.softcap is None else f"{product.softcap} * tanh(({whole}) / {product.softcap})"
+        raise TypeError(
+            f"{function}: `logits` must be an array, got a xent.Linear, whose logits are never whole. Pass {whole}."
+        )
+    if op == "binary":
+        raise TypeError(
+            f"{function}: `predictions` must be an array, got a xent.Linear, whose classes exclude each other. "
+            "Pass hidden @ classifier.T."
+        )
+    if options.kind != "logits":
+        raise ValueError(f'{function}: `kind` must be "logits" for a xent.Linear, got {options.kind!r}. Leave it out.')
+    if class_axis(function, options.axis, product.ndim) != product.ndim - 1:
+        raise ValueError(
+            f"{function}: `axis` must be the last for a xent.Linear, got {options.axis}. "
+            "Leave it out: the classes are the rows of the classifier."
+        )
 
 
 def weight(function: str, name: str, value: Any, predictions: Array) -> None:
@@ -614,6 +724,15 @@ def known_classes(function: str, predictions: Array, axis: int) -> None:
         raise ValueError(
             f"{function}: `predictions` must have a known number of classes, got shape {tuple(predictions.shape)}. "
             "Call predictions.compute_chunk_sizes() first."
+        )
+
+
+def known_rows(function: str, name: str, value: Array) -> None:
+    """The number of rows of an operand is known."""
+    if value.shape[0] != value.shape[0]:
+        raise ValueError(
+            f"{function}: `{name}` must have a known number of rows, got shape {tuple(value.shape)}. "
+            f"Call {name}.compute_chunk_sizes() first."
         )
 
 

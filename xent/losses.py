@@ -13,6 +13,7 @@ from .numerics.reduction import Reduction
 
 SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
 DENSE = Route("cross_entropy", "dense", "loss")
+LINEAR = Route("linear_cross_entropy", "sparse", "loss")
 BINARY = Route("binary_cross_entropy", "binary", "loss")
 
 
@@ -147,6 +148,66 @@ def cross_entropy(
     return calls.apply(DENSE, predictions, targets, options, weights)
 
 
+def linear_cross_entropy(
+    hidden: ArrayT,
+    classifier: ArrayT,
+    labels: AnyArray,
+    /,
+    *,
+    bias: ArrayT | None = None,
+    softcap: float | None = None,
+    reduction: Reduction = "none",
+    sample_weight: AnyArray | None = None,
+    class_weight: AnyArray | Sequence[float] | None = None,
+    ignore_index: int | Iterable[int] | None = None,
+    label_smoothing: float = 0.0,
+) -> ArrayT:
+    r"""Negative log-probability of each row's label under the logits ``hidden @ classifier.T``, which are never whole.
+
+    .. math:: \ell_n = \log \sum_c e^{x_{nc}} - x_{n y_n}, \qquad x_{nc} = \sum_d h_{nd} w_{cd} + b_c
+
+    It is :func:`sparse_cross_entropy` of a :class:`Linear`, whose logits are multiplied tile by tile.
+
+    Parameters
+    ----------
+    hidden : array, shape (\*batch, D), real floating
+        Divided by a temperature where there is one: ``hidden / T``.
+    classifier : array, shape (C, D), real floating
+        Of any strides, and of a dtype of its own.
+    labels : array, shape (\*batch,), any integer dtype, in ``[0, C)``
+    bias, softcap
+        As in :class:`Linear`.
+    reduction, sample_weight, class_weight, ignore_index, label_smoothing
+        As in :func:`sparse_cross_entropy`. Ignored rows are not multiplied.
+
+    Returns
+    -------
+    array, shape (\*batch,), or () for a reduction
+        Nats; float64 if hidden states, classifier or bias are, else float32. Lazy where an operand is.
+
+    Raises
+    ------
+    LabelError, TypeError, ValueError
+        As in :func:`sparse_cross_entropy` and :class:`Linear`.
+
+    Notes
+    -----
+    Extra memory is one tile of logits, some 4 MiB, whatever the numbers of rows and classes. The gradient is that of
+    :func:`value_and_grad`, in the operands that are asked for, or of torch's and JAX's autodiff.
+
+    Examples
+    --------
+    >>> import numpy as np, xent
+    >>> hidden, classifier = np.asarray([[1.0, 2.0]]), np.asarray([[0.0, 0.0], [2.0, -1.0]])
+    >>> float(xent.linear_cross_entropy(hidden, classifier, np.asarray([1]))[0])
+    0.6931471805599453
+    """
+    options = (-1, "logits", reduction, ignore_index, label_smoothing, 0, None)
+    weights = NO_WEIGHTS if sample_weight is None and class_weight is None else Weights(sample_weight, class_weight)
+    result: ArrayT = calls.apply_to_product(LINEAR, (hidden, classifier, bias), softcap, labels, options, weights)
+    return result
+
+
 def binary_cross_entropy(
     predictions: ArrayT,
     targets: AnyArray,
@@ -198,5 +259,10 @@ def binary_cross_entropy(
     return calls.apply(BINARY, predictions, targets, options, weights)
 
 
-ROUTES = {sparse_cross_entropy: SPARSE, cross_entropy: DENSE, binary_cross_entropy: BINARY}
+ROUTES = {
+    sparse_cross_entropy: SPARSE,
+    cross_entropy: DENSE,
+    linear_cross_entropy: LINEAR,
+    binary_cross_entropy: BINARY,
+}
 """The losses that :func:`xent.value_and_grad` and :func:`xent.explain` know."""

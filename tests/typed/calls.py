@@ -48,6 +48,19 @@ def losses(logits: Floats, soft: Floats, labels: NDArray[np.int64], tensor: Tens
     xent.crossentropy(logits, soft)  # wrong: no such function
 
 
+def products(hidden: Floats, classifier: Floats, labels: NDArray[np.int64]) -> None:
+    product = xent.Linear(hidden, classifier, bias=hidden, softcap=30.0)
+    assert_type(product, xent.Linear[Floats])
+    assert_type(xent.linear_cross_entropy(hidden, classifier, labels, softcap=30.0, reduction="mean"), Floats)
+    both = xent.value_and_grad(xent.linear_cross_entropy, of=("hidden", "bias"))
+    assert_type(both(hidden, classifier, labels, reduction="mean"), tuple[Floats, xent.LinearGradient[Floats]])
+    xent.row_statistics(product, labels)
+
+    xent.Linear(hidden)  # wrong: no classifier
+    xent.linear_cross_entropy(hidden, classifier, labels, temperature=2.0)  # wrong: hidden / temperature
+    product.logits  # wrong: they are never whole
+
+
 def derivatives(logits: Floats, labels: NDArray[np.int64]) -> None:
     loss_and_gradient = xent.value_and_grad(xent.sparse_cross_entropy)
     assert_type(loss_and_gradient(logits, labels, reduction="mean"), tuple[Floats, Floats])
@@ -58,6 +71,7 @@ def derivatives(logits: Floats, labels: NDArray[np.int64]) -> None:
     assert_type(loss_and_gradient(logits, labels, out=logits), tuple[Floats, Floats])
 
     loss_and_gradient(logits, labels, reduction="avg")  # wrong: the keywords are those of the loss
+    xent.value_and_grad(xent.linear_cross_entropy, of="logits")  # wrong: no such operand
     loss_and_gradient(logits)  # wrong: no labels
     xent.value_and_grad("sparse_cross_entropy")  # wrong: no function
 

@@ -16,6 +16,8 @@ class Route:
     function: str
     op: str
     method: str
+    of: tuple[str, ...] = ()
+    """The operands of a product that the gradient is asked for in; none are all."""
 
 
 class Options(NamedTuple):
@@ -89,6 +91,10 @@ class Problem:
     is_plain : bool
         Whether it is a loss, or one with its gradient, of logits (rows, C) and labels, without weights and without
         options but a reduction.
+    is_product : bool
+        Whether the predictions are a :class:`xent.Linear`, whose tiles a kernel is handed.
+    of : tuple of str
+        The operands of a product that the gradient is asked for in: "hidden", "classifier", "bias".
     """
 
     function: str
@@ -109,6 +115,8 @@ class Problem:
     views: tuple[str, ...] = ()
     sample_weight_dtype: str = ""
     is_plain: bool = False
+    is_product: bool = False
+    of: tuple[str, ...] = ()
 
     @property
     def layout(self) -> str:
@@ -126,7 +134,11 @@ class Problem:
 
     @property
     def as_seen_by_kernel(self) -> Problem:
-        """The problem as a kernel sees it: statistics of probabilities are those of their logarithms, by whole rows."""
+        """The problem as a kernel sees it: tiles of a product; whole rows for statistics of probabilities, which are
+        those of their logarithms.
+        """
+        if self.is_product:
+            return replace(self, ndim=2, axis=1)
         if self.method != "statistics" or self.options.kind == "logits":
             return self
         dtype = "float64" if self.dtype == "float64" else "float32"

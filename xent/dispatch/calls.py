@@ -17,6 +17,7 @@ from .. import arrays, checks
 from ..arrays import Array
 from ..contract.plan import Decision
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
+from ..linear import Linear
 from ..numerics.reduction import Mean
 from . import dimensions, settings
 from .composition import compose
@@ -76,6 +77,18 @@ def apply(
         raise
 
 
+def apply_to_product(
+    route: Route, operands: tuple[Any, ...], softcap: Any, labels: Array, options: Any, weights: Weights
+) -> Any:
+    """The result of a call on the product of hidden states, a classifier and a bias or None."""
+    if arrays.is_compiling():
+        from ..backends.torch import compiled
+
+        return compiled.apart(apply_to_product, route, operands, softcap, labels, options, weights)
+    hidden, classifier, bias = operands
+    return apply(route, Linear(hidden, classifier, bias=bias, softcap=softcap), labels, options, weights)
+
+
 def plan_and_call(
     state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights, out: Any
 ) -> Any:
@@ -116,6 +129,10 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     """
     from . import graphs  # a statement: TorchDynamo traces no import_module
 
+    if arrays.is_product(predictions):
+        from ..backends.torch import compiled
+
+        return compiled.apart(apply, route, predictions, targets, options, weights)
     axis, kind, reduction, ignore_index, label_smoothing, *others = options
     if ignore_index is not None or type(label_smoothing) is not float:
         checks.known_in_graph(route.function, ignore_index, label_smoothing)
@@ -166,6 +183,7 @@ def problem_of(
     """The facts of a call, checked; ``in_graph`` for one in a graph of torch.compile's."""
     checks.metadata(route.function, route.op, predictions, targets, options, weights)
     registry.load()
+    is_product = arrays.is_product(predictions)
     is_plain = weights is NO_WEIGHTS and route.op == "sparse" and route.method in ("loss", "loss_and_gradient")
     return facts_of(
         route,
@@ -180,8 +198,18 @@ def problem_of(
         gradient_in_forward=state.settings.gradient_in_forward,
         views=tuple(view for view in arrays.views(predictions) if view == "numpy" or not in_graph),
         sample_weight_dtype="" if weights.sample is None else arrays.dtype_name(weights.sample.dtype),
-        is_plain=is_plain and predictions.ndim == 2 and options._replace(reduction="none") in PLAIN,
+        is_product=is_product,
+        of=of_operands(route, predictions) if is_product else (),
+        is_plain=is_plain and not is_product and predictions.ndim == 2 and options._replace(reduction="none") in PLAIN,
     )
+
+
+def of_operands(route: Route, product: Any) -> tuple[str, ...]:
+    """The operands of a product that a gradient is asked for in, of those that are there."""
+    if route.method not in ("loss_and_gradient", "gradient"):
+        return ()
+    there = checks.OPERANDS[: len(product.operands)]
+    return tuple(name for name in there if not route.of or name in route.of)
 
 
 def explain(

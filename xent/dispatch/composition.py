@@ -15,6 +15,13 @@ from .registry import annotate_error, registry
 
 GENERIC = BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run", takes_out=True)
 """The schedule for the arrays of libraries that no other is for."""
+PRODUCTS = {
+    "torch": BackendSpec(name="torch", load="xent.backends.torch.linear:run", inner="view"),
+    "jax": BackendSpec(name="jax", load="xent.backends.jax.linear:run"),
+    "dask": BackendSpec(name="dask", load="xent.backends.dask.linear:run", inner="chunks"),
+}
+"""The schedules of products by library; the generic one serves all others, eager ones that a plugin schedules too."""
+GENERIC_PRODUCTS = BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic.linear:run")
 GRAPH_ELEMENTS = 1 << 15
 """The least predictions for which a compiled graph of torch's is quicker with a kernel than by itself."""
 
@@ -99,6 +106,8 @@ def until_unguarded(specs: list[KernelSpec], problem: Problem) -> list[KernelSpe
 
 def backend_of(problem: Problem, user: settings.Settings) -> BackendSpec:
     """The schedule for the arrays of the problem; a plugin's goes before xent's, generic serves the rest."""
+    if problem.is_product:
+        return PRODUCTS.get(problem.array, GENERIC_PRODUCTS)
     specs = [spec for spec in registry.backends if problem.array in spec.arrays]
     own = [spec for spec in specs if spec.owner.startswith("xent.")]
     foreign = [spec for spec in specs if spec not in own and not eligibility.is_disabled(spec, user)]

@@ -42,7 +42,16 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
     for name, fact, allowed in facts:
         if fact not in allowed and "*" not in allowed:
             yield f"{name}: {fact} is not among {', '.join(sorted(allowed))}"
-    if "ffi_target" in spec.methods:
+    if problem.is_product:
+        if problem.array == "jax":
+            yield "method: JAX multiplies the tiles of a product, and folds them, by itself"
+        elif problem.method != "statistics" and "partial" not in spec.methods:
+            yield "method: it has no partial, which the tiles of a product need"
+        elif problem.method in ("loss_and_gradient", "gradient") and "gradient" not in spec.methods:
+            yield "method: it has no gradient from a partial, which the tiles of a product need"
+        elif problem.method == "statistics" and "statistics" not in spec.methods:
+            yield "method: it has no statistics"
+    elif "ffi_target" in spec.methods:
         if problem.method not in ("loss", "loss_and_gradient"):
             yield f"method: an FFI target has no {problem.method}"
     elif problem.is_in_torch_graph:

@@ -30,6 +30,11 @@ def dask_placement(array: Array) -> Any:
     return type(array._meta), placement and placement(array._meta)
 
 
+def product_placement(product: Array) -> Any:
+    operands = (product.hidden, product.classifier, product.bias)
+    return tuple(None if one is None else (type(one), one.dtype, placement_of(one)) for one in operands)
+
+
 def device_name(array: Array) -> Any:
     return str(array.device)  # of a library that xent does not know
 
@@ -39,6 +44,11 @@ PLACEMENTS = {"torch": torch_placement, "jax": jax_placement, "cupy": cupy_place
 
 def learn_placement(array: Any) -> None:
     """Makes the placement of arrays of this type a part of the key, if it can differ."""
+    if arrays.is_product(array):
+        placements[type(array)] = product_placement
+        for operand in array.operands:
+            learn_placement(operand)
+        return
     library = arrays.library(array)
     is_unknown = library not in arrays.COMPAT and hasattr(array, "device")
     placement = PLACEMENTS.get(library, device_name if is_unknown else None)

@@ -226,3 +226,11 @@ def known(value: Any) -> Any:
     if isinstance(value, torch.SymInt):
         return int(value)
     return float(value) if isinstance(value, torch.SymFloat) else value
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function outside of the graph: of a call on a product, whose logits would be whole in one."""
+    return function(*arguments)
+
+
+apart = torch.compiler.disable(apart)

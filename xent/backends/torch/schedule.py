@@ -153,8 +153,13 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
     return weighted_by_torch(plan, predictions, targets, weights)
 
 
-def weighted_by_torch(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:
-    """The losses of the rows by the kernel, weighted and reduced by torch, which differentiates the weights."""
+def weighted_by_torch(
+    plan: Plan, predictions: Array, targets: Array | None, weights: Weights, apply: Any = None
+) -> Any:
+    """The losses of the rows by the kernel, weighted and reduced by torch, which differentiates the weights.
+
+    ``apply`` is the node of the graph for the losses; by default that of :class:`KernelLoss`.
+    """
     problem, options = plan.problem, plan.problem.options
     by_row = replace(problem, options=options._replace(reduction="none"), is_plain=False)
     inner = plan.inner and replace(plan.inner, problem=replace(plan.inner.problem, options=by_row.options))
@@ -164,7 +169,8 @@ def weighted_by_torch(plan: Plan, predictions: Array, targets: Array | None, wei
     flat_targets = expressions.targets_of(xp, problem, targets, dtype)
     rows = expressions.rows_of_targets(xp, problem, flat_targets, predictions.shape[problem.axis], dtype, weights)
     counts = None if rows.ignored is None else torch.reshape(~rows.ignored, batch)
-    loss = KernelLoss.apply(predictions, targets, replace(plan, problem=by_row, inner=inner), Weights(counts))
+    by_row_plan = replace(plan, problem=by_row, inner=inner)
+    loss = (apply or KernelLoss.apply)(predictions, targets, by_row_plan, Weights(counts))
     value = Reducer(options.reduction, autograd.TRANSFORMED.add).reduce(xp, xp.reshape(loss, (-1,)), rows)
     return xp.reshape(value, batch) if options.reduction == "none" else value
 

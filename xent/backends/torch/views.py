@@ -65,7 +65,9 @@ class HostView:
     """A tensor on the memory of an array."""
 
     def wrap(self, value: Any) -> Any:
-        """An array, or a tuple of them, as tensors on the same memory."""
+        """An array, or a tuple of them, as tensors on the same memory; None stays None."""
+        if value is None:
+            return None
         return map_tuple(self.wrap, value) if isinstance(value, tuple) else self.tensor_of(value)
 
     def on_stream(self, tensor: Array) -> contextlib.AbstractContextManager[Any]:
@@ -165,5 +167,7 @@ def inner_plan(plan: Plan, predictions: Array) -> Plan:
         return plan
     if inner.guard is None:
         return inner
+    if inner.problem.is_product:
+        return inner.for_call(predictions)
     size = predictions.element_size()
     return inner.for_call(predictions, tuple(stride * size for stride in predictions.stride()))
