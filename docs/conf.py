@@ -66,6 +66,7 @@ REPOSITORY = "https://github.com/xent-array/xent/blob/main"
 SHOWN = {".md", ".ipynb", ".png"}
 LINK = re.compile(r"(!?)(\[[^\]]*\])\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 TESTS = re.compile(r"`(tests/\w+\.py)::(\w+)`(?:, )?")
+JOINER = "\u200b"
 PICTURE = re.compile(r"<!-- imports of ([\w.]+) -->\n```mermaid\n.*?\n```\n", re.DOTALL)
 
 
@@ -114,6 +115,8 @@ def prepare_docstring(app: Any, what: str, name: str, item: object, options: Any
     table: list[str] = []
     for line in [*lines, ""]:
         line = re.sub(r"(?<![\\`])\(\*(?=\w)", r"(\\*", line)  # a shape (*batch, C) is no emphasis
+        # names with spaces between them would be taken for a type and a name
+        line = re.sub(r"^:(?:ivar|vartype) [^:]+:", lambda names: names[0].replace(", ", f",{JOINER}"), line)
         line = re.sub(r"(\[\d\])_", r"\1", re.sub(r"^\.\. \[(\d)\]", r"\1.", line))
         if line.startswith("|"):
             table.append(line)
@@ -139,15 +142,17 @@ def as_mathml(writer: Any, node: nodes.math | nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def dash_after_names(app: Any, doctree: nodes.document) -> None:
-    """The two hyphens between a name and its description are a dash."""
-    for node in [node for node in doctree.findall(nodes.Text) if node.startswith(" -- ")]:
-        node.parent.replace(node, nodes.Text(node.replace(" -- ", " – ", 1)))
+def tidy(app: Any, doctree: nodes.document) -> None:
+    """The two hyphens between a name and its description are a dash, names have spaces between them, fields a name."""
+    for field in [field for field in doctree.findall(nodes.field_name) if field.astext() == "Variables"]:
+        field[:] = [nodes.Text("Attributes")]
+    for node in [node for node in doctree.findall(nodes.Text) if node.startswith(" -- ") or JOINER in node]:
+        node.parent.replace(node, nodes.Text(re.sub("^ -- ", " – ", node).replace(JOINER, " ")))
 
 
 def setup(app: Any) -> None:
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", prepare_docstring)
     app.connect("autodoc-process-signature", without_constructor)
-    app.connect("doctree-read", dash_after_names)
+    app.connect("doctree-read", tidy)
     app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))

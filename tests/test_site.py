@@ -120,7 +120,7 @@ def test_a_readme_links_by_urls_alone_for_the_package_index_shows_it_too(page):
 
 def documented(page):
     """The objects that a page of the reference documents by name."""
-    return set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE))
+    return set(re.findall(r"^\.\. (?:auto\w+|py:\w+):: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE))
 
 
 def test_the_reference_has_every_public_name():
