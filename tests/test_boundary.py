@@ -460,6 +460,31 @@ def test_an_empty_path_is_refused_and_is_not_the_current_folder(outside):
     assert sorted(os.listdir()) == ["only.npy", "y.npy"]
 
 
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--html", "r.html"), ("--tables", "t"), ("--per-example", "l.npy"), ("--state", "s"), ("demo --keep", "k")],
+)
+def test_an_output_at_a_url_is_refused_before_any_work_and_makes_no_folder(outside, option, name):
+    np.save("x.npy", LOGITS)
+    command = ["demo", "digits"] if option.startswith("demo") else ["evaluate", "x.npy", "y.npy"]
+    option = option.removeprefix("demo ")
+    for url in ("s3://user:hidden@bucket/", "memory://", "https://example.com/"):
+        made = CliRunner().invoke(main, [*command, option, url + name, "-q"])
+
+        assert made.exit_code == 2 and f"`{option}` must be a local path, for outputs are not" in made.stderr
+        assert made.stderr.count("\n") == 1 and name in made.stderr and "hidden" not in made.stderr
+        assert sorted(os.listdir()) == ["x.npy", "y.npy"]
+
+
+def test_results_save_themselves_to_local_paths_alone(outside):
+    for save, name in ((EXPECTED.to_json, "r.json"), (EXPECTED.to_html, "r.html"), (EXPECTED.to_parquet, "t")):
+        with pytest.raises(ValueError, match="must be a local path"):
+            save(f"s3://bucket/{name}")
+        save(f"file://{os.getcwd()}/{name}")
+
+    assert sorted(os.listdir()) == ["r.html", "r.json", "t", "y.npy"]
+
+
 def test_a_link_to_itself_is_an_error_of_the_data(outside):
     os.symlink("loop.npy", "loop.npy")
     with h5py.File("loop.h5", "w") as file:

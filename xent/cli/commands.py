@@ -425,10 +425,17 @@ def demo(
     for option in options.keys() - set(DEMO_OPTIONS[name]):
         raise click.UsageError(f"--{option.replace('_', '-')} is not an option of the demo of {name}.")
     options.pop("keep", None)
+    with input_checked():
+        from xent.cli.output import Output, run_and_show
+        from xent.evaluation.outputs import local_path
+
+        output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
+        for argument, path in (("--keep", keep), ("--state", state)):  # before the set is made
+            if path is not None:
+                local_path(argument, path)
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory(prefix="xent-demo-") as directory:
         with input_checked():
             from xent import demo as demos
-            from xent.cli.output import Output, run_and_show
             from xent.evaluation.engine.evaluate_pass import plan
             from xent.evaluation.options import Keys, Options, Outputs
 
@@ -436,7 +443,6 @@ def demo(
         click.echo(prediction_set.description(), err=as_json)
         kernel = demos.kernel(prediction_set)  # before the evaluation, whose time must not count its compiling
         with input_checked():
-            output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
             planned = plan(
                 prediction_set.predictions,
                 prediction_set.labels,

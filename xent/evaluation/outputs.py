@@ -14,6 +14,7 @@ from typing import Any
 
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.storage import is_url, without_file_protocol
 from xent.optional import require
 
 
@@ -35,15 +36,24 @@ def written(target: Path) -> Iterator[None]:
         raise WriteError(f"evaluate: {target} could not be written ({error.strerror or error}).") from error
 
 
+def local_path(argument: str, path: Any) -> str:
+    """The path of an output without ``file://``; ValueError for an empty one, and for any other URL."""
+    text = os.fspath(path)
+    if not text:
+        raise ValueError(refusal(argument, "be a path", "an empty one", "Leave it out, or name a path."))
+    if isinstance(text, str) and is_url(text := without_file_protocol(text)):
+        remedy = "Write it to a local one, and copy it there."
+        raise ValueError(refusal(argument, "be a local path, for outputs are not written to URLs", text, remedy))
+    return text
+
+
 def output_path(argument: str, path: Any, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
     """The path of an output with its links resolved, checked: its suffix, its folder, whether it exists.
 
     With `overwrite` it may be a file, or a Zarr array if its suffix is ``.zarr``. Without `suffixes` it is a folder,
     whose contents the caller checks.
     """
-    if not os.fspath(path):
-        raise ValueError(refusal(argument, "be a path", "an empty one", "Leave it out, or name a path."))
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(local_path(argument, path)))
     if suffixes and target.suffix not in suffixes:
         got, remedy = f"{path}", "Its suffix says the format."
         raise ValueError(refusal(argument, f"be the path of a {' or '.join(suffixes)} file", got, remedy))

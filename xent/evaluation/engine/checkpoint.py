@@ -21,7 +21,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from xent.evaluation.outputs import WriteError, written
+from xent.evaluation.outputs import WriteError, local_path, written
 from xent.evaluation.sources.messages import ReadError, refusal
 
 try:
@@ -122,9 +122,7 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
     ValueError
         If its states are of other inputs, options or chunks than `facts`, or something else is in the directory.
     """
-    if not os.fspath(directory):
-        raise ValueError(refusal("state", "be a directory", "an empty path", "A dot is the current folder."))
-    folder = Path(os.path.abspath(directory))
+    folder = Path(os.path.abspath(local_path("state", directory)))
     run = json.loads(json.dumps(facts))
     manifest = folder / MANIFEST
     if os.path.lexists(folder) and not folder.is_dir():

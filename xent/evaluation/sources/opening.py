@@ -28,7 +28,17 @@ from xent.evaluation.sources.responses import open_json_lines
 from xent.evaluation.sources.safetensors import open_safetensors
 from xent.evaluation.sources.shards import open_shards
 from xent.evaluation.sources.source import TEXT, Source
-from xent.evaluation.sources.storage import check_ranges, folder_of, is_glob, is_url, matches, members, status, suffix
+from xent.evaluation.sources.storage import (
+    check_ranges,
+    folder_of,
+    is_glob,
+    is_url,
+    matches,
+    members,
+    status,
+    suffix,
+    without_file_protocol,
+)
 from xent.evaluation.sources.text_tables import open_delimited
 from xent.evaluation.sources.topk import TopK, pair_up
 from xent.evaluation.sources.zarr import is_zarr, open_zarr
@@ -266,7 +276,7 @@ def split_name(text: str) -> tuple[str, str]:
     in_password = is_url(text) and "@" in name and "@" not in path
     if not path or in_password or (not is_url(text) and os.path.exists(text)):
         path, name = text, ""
-    path = path.removeprefix("file://").removeprefix("local://")
+    path = without_file_protocol(path)
     return (path if is_url(path) else os.path.abspath(path)), name
 
 

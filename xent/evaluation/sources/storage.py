@@ -48,6 +48,11 @@ def is_url(path: str) -> bool:
     return "://" in path or "::" in path
 
 
+def without_file_protocol(path: str) -> str:
+    """The path of a local file, if it is written as a URL; any other path as it is."""
+    return path.removeprefix("file://").removeprefix("local://")
+
+
 def status(path: str) -> Status:
     """What is at the path; FileNotFoundError if nothing is, MalformedError if it is neither a file nor a folder."""
     if not is_url(path):
