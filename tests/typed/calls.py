@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import xent
 import xent.compat.keras
 import xent.compat.optax
+import xent.compat.sklearn
 import xent.compat.tensorflow
 import xent.compat.torch
 import xent.testing
@@ -126,12 +127,14 @@ def evaluation() -> None:
 def peers(logits: Floats, labels: NDArray[np.int64]) -> None:
     assert_type(xent.compat.torch.cross_entropy(logits, labels, ignore_index=0), Floats)
     xent.compat.torch.CrossEntropyLoss(reduction="sum")
+    xent.compat.sklearn.get_scorer("neg_log_loss")
     assert_type(xent.compat.optax.softmax_cross_entropy(logits, logits), Floats)
     assert_type(xent.compat.tensorflow.softmax_cross_entropy_with_logits(logits, logits), Floats)
     assert_type(xent.compat.keras.categorical_crossentropy(logits, logits, from_logits=True), Floats)
 
     xent.compat.torch.cross_entropy(logits, labels, reduce="mean")  # wrong: a flag
     xent.compat.torch.MSELoss()  # wrong: no such module
+    xent.compat.sklearn.neg_loss_scorer  # wrong: no such scorer
     xent.compat.optax.softmax_cross_entropy(logits)  # wrong: no labels
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .sklearn import invalid_parameter, mean_log_loss
+from .sklearn.arguments import invalid_parameter
+from .sklearn.scores import mean_log_loss
 
 __all__ = ["log_loss"]
 
