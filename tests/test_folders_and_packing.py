@@ -208,9 +208,9 @@ def test_what_xarray_writes_by_h5netcdf_is_what_it_reads(tmp_path, logits, label
     pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
     encoding = {
         "logits": {"dtype": "int16", "scale_factor": 0.001, "add_offset": 1.0, "_FillValue": -32768},
-        "labels": {"dtype": "int8", "scale_factor": 2.0, "add_offset": -3.0},
+        "labels": {"dtype": "int8", "scale_factor": 2.0, "add_offset": -3.0, "_FillValue": -99},
     }
-    data_set(logits, labels).to_netcdf(tmp_path / "x.nc", engine="h5netcdf", encoding=encoding)
+    data_set(logits, labels * 1.0).to_netcdf(tmp_path / "x.nc", engine="h5netcdf", encoding=encoding)
     read = xarray.open_dataset(tmp_path / "x.nc", engine="h5netcdf")
 
     np.testing.assert_array_equal(open_source(f"{tmp_path}/x.nc#logits", "predictions").read(0, ROWS), read.logits)

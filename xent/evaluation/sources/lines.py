@@ -30,11 +30,10 @@ LINE_FEED, RETURN, QUOTE = b'\n\r"'
 
 
 class Lines(NamedTuple):
-    """Whole lines: their bytes, and the number of the first row and the first line in them, from 0."""
+    """Whole lines: their bytes, and the number of the first row in them, from 0."""
 
     text: bytes
     row: int
-    line: int
     ends: NDArray[Any]
     """Where each row ends, beyond its line feed, counted from the first byte."""
     numbers: NDArray[Any]
@@ -59,19 +58,20 @@ class LineIndex:
 def lines_of(path: str, stamp: Stamp, start: int, stop: int, *, quoted: bool) -> Iterator[Lines]:
     """Rows start to stop, in pieces of about a megabyte."""
     index = line_index(path, stamp, quoted=quoted)
-    for piece in range(bisect_right(index.rows, start) - 1, bisect_left(index.rows, stop)):
-        with text_of(path, index, index.offsets[piece]) as text:
+    pieces = range(bisect_right(index.rows, start) - 1, bisect_left(index.rows, stop))
+    if not pieces:
+        return
+    with text_of(path, index, index.offsets[pieces[0]]) as text:
+        for piece in pieces:
             size = index.offsets[piece + 1] - index.offsets[piece]
             data = text.read(size)
-        if len(data) != size:
-            raise ReadError(f"evaluate: {path} is truncated: it ends {size - len(data)} bytes early. Copy it again.")
-        first, last = max(start - index.rows[piece], 0), stop - index.rows[piece]
-        starts, ends, numbers = row_places(data, quoted=index.is_quoted)
-        starts, ends, numbers = starts[first:last], ends[first:last], numbers[first:last]
-        if len(ends):
-            begin = int(starts[0])
-            line = index.lines[piece] + numbers
-            yield Lines(data[begin : int(ends[-1])], index.rows[piece] + first, int(line[0]), ends - begin, line)
+            if len(data) != size:
+                raise ReadError(f"evaluate: {path} is truncated: it ends {size - len(data)} bytes early. Copy it again.")
+            first, last = max(start - index.rows[piece], 0), stop - index.rows[piece]
+            starts, ends, numbers = (each[first:last] for each in row_places(data, quoted=index.is_quoted))
+            if len(ends):
+                begin, numbers = int(starts[0]), index.lines[piece] + numbers
+                yield Lines(data[begin : int(ends[-1])], index.rows[piece] + first, ends - begin, numbers)
 
 
 def row_places(data: bytes, *, quoted: bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

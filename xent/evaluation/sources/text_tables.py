@@ -195,7 +195,7 @@ def leading_lines(path: str, stamp: Stamp, *, quoted: bool) -> Lines | None:
     ends, numbers = (
         np.concatenate(both) for both in ((first.ends, more.ends + len(first.text)), (first.numbers, more.numbers))
     )
-    return Lines(first.text + more.text, first.row, first.line, ends, numbers)
+    return Lines(first.text + more.text, first.row, ends, numbers)
 
 
 def facts_of(path: str, name: str, argument: str, stamp: Stamp, head: Head, *, quoted: bool) -> tuple[Any, ...]:
