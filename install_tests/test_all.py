@@ -96,7 +96,36 @@ def feather(folder):
     return f"{folder / 'x.feather'}#p_*"
 
 
-FORMATS = npy, npz, raw, safetensors, zarr, hdf5, parquet, feather
+def csv(folder):
+    import pyarrow.csv
+
+    pyarrow.csv.write_csv(table(), folder / "x.csv")
+    return f"{folder / 'x.csv'}#p_*"
+
+
+def json_lines(folder):
+    lines = [json.dumps({"logits": row}) for row in LOGITS.astype(float).tolist()]
+    (folder / "x.jsonl").write_text("\n".join(lines))
+    return f"{folder / 'x.jsonl'}#logits"
+
+
+def zipped_zarr(folder):
+    import zarr
+
+    with zarr.storage.ZipStore(folder / "x.zarr.zip", mode="w") as store:
+        zarr.create_array(store, data=LOGITS)
+    return str(folder / "x.zarr.zip")
+
+
+def netcdf(folder):
+    import h5py
+
+    with h5py.File(folder / "x.nc", "w") as file:
+        file["logits"] = LOGITS
+    return f"{folder / 'x.nc'}#logits"
+
+
+FORMATS = npy, npz, raw, safetensors, zarr, hdf5, parquet, feather, csv, json_lines, zipped_zarr, netcdf
 
 
 @pytest.fixture

@@ -136,6 +136,20 @@ def test_a_zipped_zarr_array_gives_the_loss_of_scikit_learn(tmp_path, logits, la
         assert made.mean_loss == pytest.approx(loss, rel=1e-12)
 
 
+def test_hive_folders_and_zipped_zarr_arrays_are_read_at_a_url(tmp_path, logits, labels, loss):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    memory = fsspec.filesystem("memory")
+    hive(tmp_path / "set", logits, labels)
+    zip_zarr(tmp_path / "x.zarr.zip", logits)
+    memory.pipe("/zipped/x.zarr.zip", (tmp_path / "x.zarr.zip").read_bytes())
+    for path in (tmp_path / "set").rglob("*.parquet"):
+        memory.pipe(f"/hive/{path.relative_to(tmp_path / 'set')}", path.read_bytes())
+    made = evaluate("memory://hive#logits", "memory://hive#label", slices="memory://hive#lang")
+
+    assert made.mean_loss == pytest.approx(loss, rel=1e-12) and [*made.slices] == ["", "de", "größer"]
+    assert evaluate("memory://zipped/x.zarr.zip", labels).mean_loss == pytest.approx(loss, rel=1e-12)
+
+
 def test_a_zip_of_a_zarr_folder_is_read(tmp_path, logits, labels, loss):
     import shutil
 

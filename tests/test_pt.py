@@ -2,8 +2,10 @@
 
 import io
 import pickle
+import random
 import zipfile
 
+import hostile
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -135,6 +137,21 @@ def test_a_truncated_file_ends_in_one_line_and_the_code_of_bad_data(tmp_path, lo
     made = CliRunner().invoke(main, ["evaluate", f"{tmp_path}/x.pt", f"{tmp_path}/y.npy", "-q"])
 
     assert made.exit_code == 3 and made.stderr.count("\n") == 1 and "x.pt is truncated or corrupt" in made.stderr
+
+
+def test_a_file_that_is_damaged_anywhere_ends_in_one_line(tmp_path, logits, labels):
+    whole, codes = saved({"x": logits.float(), "y": labels}), set()
+    for seed in range(60):
+        path = tmp_path / f"{seed}.pt"
+        path.write_bytes(whole)
+        hostile.damage_one(random.Random(seed), [path])
+        made = CliRunner().invoke(main, ["evaluate", f"{path}#x", f"{path}#y", "-q", "--scheduler", "sync"])
+        codes.add(made.exit_code)
+
+        assert made.exit_code in (0, 2, 3), (seed, made.stderr)
+        assert made.exit_code == 0 or (made.stderr.count("\n") == 1 and made.stderr.startswith("xent: ")), seed
+        assert made.exit_code == 0 or str(path) in made.stderr or " in row " in made.stderr, made.stderr
+    assert {0, 3} <= codes
 
 
 def test_a_file_that_changes_after_it_was_opened_is_not_read(tmp_path, logits):

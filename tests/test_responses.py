@@ -20,9 +20,9 @@ from xent.evaluation.sources.responses import UNLIKELY
 from xent.evaluation.sources.topk import TopK
 
 CLASSES, K = 11, 3
-TEXTS = [" a", "b\n", '"', "größer", "\u6839", " ", "7", "<s>", "�", "e", "��"]
+TEXTS = [" a", "b\n", '"', "größer", "\u6839", " ", "7", "<s>", "�", "e", "�"]
 BYTES = [[*text.encode()] for text in TEXTS[:-1]] + [[0xE6, 0xA0]]
-"""The last is no whole character, and is shown as the one before last might be."""
+"""The last is a part of a character, and is shown as the eighth is."""
 
 
 @pytest.fixture

@@ -200,6 +200,20 @@ def test_rows_that_cannot_be_are_named(full, labels, change, message):
         evaluate(uniform(ids, values, CLASSES), labels, chunk_bytes=700)
 
 
+def test_a_row_may_have_fewer_than_k(full, labels):
+    ids, values = top(full)
+    shorter, rest = ids.copy(), values.copy()
+    shorter[5, 1:], rest[5, 1:] = -1, -np.inf
+    made = evaluate(uniform(shorter, rest, CLASSES), labels, top_k=(1, 3))
+    dense = full.copy()
+    left = np.log1p(-np.exp(values[5, 0])) - np.log(CLASSES - 1)
+    dense[5] = np.where(np.arange(CLASSES) == ids[5, 0], values[5, 0], left)
+
+    assert_same_numbers(made, evaluate(dense, labels, kind="log_probabilities", top_k=(1, 3)))
+    one = TopK(np.array([[3, 0, -1]]), np.array([[0.0, -np.inf, -np.inf]]), 4)
+    assert evaluate(one, np.array([0]), top_k=(1, 2)).top_k_accuracy == {1: 0.0, 2: 1.0}
+
+
 def test_an_id_twice_in_a_row_is_named(full, labels):
     ids, values = top(full)
     ids[50, 3] = ids[50, 1]

@@ -66,7 +66,9 @@ def lines_of(path: str, stamp: Stamp, start: int, stop: int, *, quoted: bool) ->
             size = index.offsets[piece + 1] - index.offsets[piece]
             data = text.read(size)
             if len(data) != size:
-                raise ReadError(f"evaluate: {path} is truncated: it ends {size - len(data)} bytes early. Copy it again.")
+                raise ReadError(
+                    f"evaluate: {path} is truncated: it ends {size - len(data)} bytes early. Copy it again."
+                )
             first, last = max(start - index.rows[piece], 0), stop - index.rows[piece]
             starts, ends, numbers = (each[first:last] for each in row_places(data, quoted=index.is_quoted))
             if len(ends):
