@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from xent.compat import sklearn as compat
 
-scorer = make_scorer(compat.log_loss, response_method="predict_proba", greater_is_better=False)
+scorer = compat.neg_log_loss_scorer
 model = make_pipeline(StandardScaler(), LogisticRegression())
 ROUNDING = 1e-12  # of means of some tens of losses in float64
 

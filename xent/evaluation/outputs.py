@@ -38,7 +38,7 @@ def written(target: Path) -> Iterator[None]:
 
 def local_path(argument: str, path: Any) -> str:
     """The path of an output without ``file://``; ValueError for an empty one, and for any other URL."""
-    text = os.fspath(path)
+    text: str = os.fspath(path)
     if not text:
         raise ValueError(refusal(argument, "be a path", "an empty one", "Leave it out, or name a path."))
     if isinstance(text, str) and is_url(text := without_file_protocol(text)):
