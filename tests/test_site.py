@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import xent
-from xent import testing
+from xent import compat, testing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -25,7 +25,7 @@ RUNNER = runpy.run_path(str(DOCS / "run_examples.py"))
 PAGES = sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md"))]
 EVERYWHERE = [*PAGES, *READMES, ROOT / "CONTRIBUTING.md"]
-PEERS = sorted(
+PEERS = compat.__all__
     path.stem for path in (ROOT / "xent" / "compat").glob("*.py") if "\n__all__ = " in path.read_text("utf-8")
 )
 
