@@ -5,6 +5,7 @@ The site asks nothing of any other server: formulas are MathML, the pictures of 
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.utils.math import latex2mathml
+from sphinx.util import logging
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -56,6 +58,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
 
+autodoc_mock_imports = ["keras", "tensorflow", "torch"]  # gigabytes, of which classes are derived
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
@@ -150,9 +153,23 @@ def tidy(app: Any, doctree: nodes.document) -> None:
         node.parent.replace(node, nodes.Text(re.sub("^ -- ", " – ", node).replace(JOINER, " ")))
 
 
+def find_what_is_missing(app: Any, env: Any) -> None:
+    """A public name that the reference lacks is a warning: a module whose import fails is left out in silence."""
+    import xent
+    from xent import compat, testing
+
+    modules = [xent, testing, *(importlib.import_module(f"xent.compat.{peer}") for peer in compat.__all__)]
+    known = env.domaindata["py"]["objects"]
+    for module in modules:
+        missing = [name for name in module.__all__ if f"{module.__name__}.{name}" not in known]
+        if missing:
+            logging.getLogger(__name__).warning("the reference of %s lacks %s", module.__name__, ", ".join(missing))
+
+
 def setup(app: Any) -> None:
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", prepare_docstring)
     app.connect("autodoc-process-signature", without_constructor)
     app.connect("doctree-read", tidy)
+    app.connect("env-check-consistency", find_what_is_missing)
     app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))
