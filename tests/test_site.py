@@ -128,6 +128,15 @@ def test_the_reference_has_every_public_name():
     assert {f"xent.compat.{peer}" for peer in compat.__all__} <= found
 
 
+@pytest.mark.parametrize("peer", compat.__all__)
+def test_the_reference_names_what_a_peers_module_loads_late(peer):
+    module = importlib.import_module(f"xent.compat.{peer}")
+    named = documented(DOCS / "reference" / f"compat_{peer}.md")
+    late = [f"xent.compat.{peer}.{name}" for name in module.__all__ if name not in vars(module)]
+
+    assert [name for name in late if name not in named] == []
+
+
 def test_every_name_that_the_reference_documents_is_there():
     for page in (DOCS / "reference").glob("*.md"):
         for name in documented(page):
