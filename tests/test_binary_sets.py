@@ -55,6 +55,9 @@ def test_a_tiny_loss_keeps_its_digits(kind):
     found = xent.evaluate(sure, np.asarray([0, 1]), kind=kind, binary=True)
 
     assert found.mean_loss == pytest.approx(np.exp(-50.0), rel=1e-12, abs=0)
+    if kind == "log_probabilities":  # of the other class a large one
+        found = xent.evaluate(sure[1:], np.asarray([0]), kind=kind, binary=True)
+        assert found.mean_loss == pytest.approx(50.0, rel=1e-14)
 
 
 def test_labels_may_be_false_and_true_or_names():

@@ -114,7 +114,8 @@ def evaluation() -> None:
     pair.to_parquet("tables")
     print(found.run.wall_seconds, pair.a.mean_loss)
 
-    xent.evaluate("predictions.npy", "labels.npy", axis=1, binary=True)
+    weighted = xent.evaluate("predictions.npy", "labels.npy", axis=1, binary=True, weights="weights.npy")
+    assert_type(weighted.effective_rows, float | None)
     xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")
     xent.compare("a.npy", "b.npy", "labels.npy", class_names={"dog": 0}, ignore_index=(-100, "unknown"))
     xent.evaluate("predictions.npy", "labels.npy", kind="probs")  # wrong: no such kind

@@ -146,6 +146,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Chunks of Zarr arrays that are not stored hold the fill value; else they are an error.",
         ),
         click.option("--slices", help="The slice of each row (a file as the labels, or text), for a table of them."),
+        click.option("--weights", help="The weight of each row in every mean (a file as the labels); 0 leaves it out."),
         click.option("--clusters", help="The cluster of each row: standard errors take clusters as independent."),
         click.option(
             "--on-bad-label",
@@ -229,6 +230,7 @@ def evaluate(
     on_error: Policy,
     slices: str | None,
     clusters: str | None,
+    weights: str | None,
     zeros_ok: bool,
     allow_outside: tuple[str, ...],
     by_class: bool,
@@ -284,7 +286,7 @@ def evaluate(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
+        keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state)
         wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
         planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
     evaluation = run_and_show(planned, output, scheduler)
@@ -315,6 +317,7 @@ def compare(
     on_error: Policy,
     slices: str | None,
     clusters: str | None,
+    weights: str | None,
     zeros_ok: bool,
     allow_outside: tuple[str, ...],
     chunk_bytes: int,
@@ -346,7 +349,7 @@ def compare(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys = Keys(slices, clusters)
+        keys = Keys(slices, clusters, weights)
         planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
     run_and_show(planned, output, scheduler)
 

@@ -36,6 +36,7 @@ OPTIONS = "|".join(
             "strict_kind",
             "slices",
             "clusters",
+            "weights",
             "class_names",
             "ignore_index",
             "on_bad_label",

@@ -45,6 +45,7 @@ def evaluate(
     on_error: Policy = "error",
     clusters: Any = None,
     slices: Any = None,
+    weights: Any = None,
     by_class: bool = False,
     top_k: int | Iterable[int] = (),
     bins: int = 15,
@@ -65,8 +66,9 @@ def evaluate(
     .. math:: \bar\ell = \frac1n \sum_i \ell_i, \qquad
               s^2 = \frac{1}{n (n-1)} \sum_i (\ell_i - \bar\ell)^2
 
-    over the n counted rows; s is the standard error. The sums are exact, so the result is the same bits for any
-    `chunk_bytes`, any scheduler and any number of workers.
+    over the n counted rows; s is the standard error. With weights w they are :math:`\sum w \ell / \sum w` and
+    :math:`\sqrt{n / (n - 1) \sum w^2 (\ell - \bar\ell)^2} / \sum w`. The sums are exact, so the result is the same bits
+    for any `chunk_bytes`, any scheduler and any number of workers.
 
     Parameters
     ----------
@@ -105,6 +107,8 @@ def evaluate(
         clusters as independent instead of rows.
     slices : as the labels, integers or text, optional
         The slice of each row, for a table of them.
+    weights : as the labels, real numbers in [0, 2**64], or true and false, optional
+        The weight of each row in every mean, share and sum; a row of weight 0 is left out, whatever it holds.
     by_class : bool
         Whether to make a table of the labels.
     top_k : int or iterable of int
@@ -201,7 +205,7 @@ def evaluate(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters), Outputs(per_example, overwrite, state)
+    keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state)
     if labels is None:
         check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
         evaluation = run_stream(Stream(predictions, options, class_names), progress)
@@ -229,6 +233,7 @@ def compare(
     on_error: Policy = "error",
     clusters: Any = None,
     slices: Any = None,
+    weights: Any = None,
     state: Any = None,
     chunk_bytes: int = CHUNK_BYTES,
     zeros_ok: bool = False,
@@ -245,7 +250,8 @@ def compare(
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
-    on_error, clusters, slices, state, zeros_ok, allow_outside, scheduler, progress : as in :func:`xent.evaluate`
+    on_error, clusters, slices, weights, state, zeros_ok, allow_outside : as in :func:`xent.evaluate`
+    scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
         Bytes of A in a task; the rows of a task are those of A's chunks.
 
@@ -280,7 +286,7 @@ def compare(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys = Keys(slices, clusters)
+    keys = Keys(slices, clusters, weights)
     planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
     comparison = run_pass(planned, scheduler=scheduler, progress=progress)
     warn_of_kind(a=comparison.a, b=comparison.b)

@@ -96,10 +96,11 @@ class Options:
 
 
 class Keys(NamedTuple):
-    """The slice and the cluster of each row, as files, arrays or sources; None for rows that have none."""
+    """The slice, the cluster and the weight of each row, as files, arrays or sources; None for rows that have none."""
 
     slices: Any = None
     clusters: Any = None
+    weights: Any = None
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,12 @@ from xent.evaluation.engine.tasks import (
     statistics_of,
     unreadable_state,
 )
+from xent.evaluation.engine.weights import check_weights, row_weights
 from xent.evaluation.options import Keys, Options
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
-from xent.evaluation.statistics.exact_sums import moments_of
+from xent.evaluation.statistics.exact_sums import Moments, moments_of
 from xent.evaluation.statistics.metrics import (
     Evaluation,
     clustered_error,
@@ -176,6 +177,7 @@ class PairPass(Planned):
         options = self.options, self.options.of_b()
         for name, sums, source, own in zip("ab", (pair.a, pair.b), (self.predictions, self.b), options, strict=True):
             check_labels(sums, own, source, self.labels, label_remedy)
+            check_weights(sums, own)
             check_kind_of_rows(sums, own, name)
         check_still_stored(self.sources, self.unstored_chunks)
         return replace(comparison(pair, self.options, self.names), unstored_chunks=self.unstored_chunks)
@@ -209,14 +211,17 @@ def chunk_pair(
     labels: Any,
     slices: Any = None,
     clusters: Any = None,
+    weights: Any = None,
     *,
     unread: NDArray[np.bool_] | None = None,
 ) -> Pair:
     """The sums of some rows of both sets; `unread` marks those that could not be read."""
     labels, slices, clusters = to_numpy(labels), to_numpy(slices), to_numpy(clusters)
     unread, ignored, bad = rows_left_out(job, labels, unread)
-    outside = (outside_top_k(a, labels) | outside_top_k(b, labels)) & ~(unread | ignored | bad)
-    counted = ~(unread | ignored | bad | outside)
+    weights, bad_weight = row_weights(weights, unread, ignored, bad)
+    no_weight = np.zeros(labels.shape, bool) if bad_weight is None else bad_weight
+    outside = (outside_top_k(a, labels) | outside_top_k(b, labels)) & ~(unread | ignored | bad | no_weight)
+    counted = ~(unread | ignored | bad | outside | no_weight)
     jobs = job, replace(job, options=job.options.of_b())
     statistics = [statistics_of(each, rows, labels, unread) for each, rows in zip(jobs, (a, b), strict=True)]
     state_a, state_b = (
@@ -233,14 +238,16 @@ def chunk_pair(
             clusters=clusters,
             like_probabilities=counter_of_probabilities(each.options, predictions, row_statistics),
             predicted=predicted_classes(predictions),
+            weights=weights,
+            bad_weight=bad_weight,
         )
         for each, row_statistics, predictions in zip(jobs, statistics, (a, b), strict=True)
     )
     loss_a, loss_b = (np.asarray(row_statistics.loss, np.float64) for row_statistics in statistics)
-    with np.errstate(invalid="ignore"):  # inf − inf
+    with np.errstate(invalid="ignore", over="ignore"):  # inf − inf
         difference = loss_a - loss_b
-    finite = counted & np.isfinite(difference)
-    grouper = Grouper(difference, counted, finite, loss_a < loss_b)
+        finite = counted & np.isfinite(difference if weights is None else difference * weights)
+    grouper = Grouper(difference, counted, finite, loss_a < loss_b, weights)
     sums = State(
         rows=len(labels),
         ignored=int(np.count_nonzero(ignored)),
@@ -248,7 +255,9 @@ def chunk_pair(
         bad_label=tally_of(bad, first_row),
         outside_top_k=tally_of(outside, first_row),
         nan=tally_of(counted & np.isnan(difference), first_row),
-        loss=moments_of(difference[finite]),
+        bad_weight=tally_of(no_weight, first_row),
+        weight=Moments() if weights is None else moments_of(weights[counted]),
+        loss=moments_of(difference[finite], None if weights is None else weights[finite]),
         slices=grouper.by(slices),
         clusters=grouper.by(clusters),
         slice_clusters=grouper.by_both(slices, clusters),

@@ -23,6 +23,7 @@ from xent.evaluation.engine.prediction_sets import open_set
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
+from xent.evaluation.engine.weights import check_weights
 from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.messages import refusal
@@ -70,8 +71,8 @@ class Planned:
 
     @property
     def keys(self) -> Keys:
-        """The sources of slices and clusters, None where there are none."""
-        return Keys(self.sources.get("slices"), self.sources.get("clusters"))
+        """The sources of slices, clusters and weights, None where there are none."""
+        return Keys(*map(self.sources.get, Keys._fields))
 
     @property
     def row_bytes(self) -> int:
@@ -135,6 +136,7 @@ class Pass(Planned):
         with held(self.job.store), engine(scheduler, progress) as compute, writing(self.losses):
             state: State = compute(*self.graph(), self.bounds)
             check_labels(state, self.options, self.predictions, self.labels, label_remedy)
+            check_weights(state, self.options)
             check_kind_of_rows(state, self.options)
             check_still_stored(self.sources, self.unstored_chunks)
             evaluation = replace(finish(state, self.options, self.names), unstored_chunks=self.unstored_chunks)
@@ -157,7 +159,8 @@ class Pass(Planned):
 
         def evaluate_at(inverse: float) -> Evaluation:
             job = replace(self.job, options=options, inverse_temperature=inverse, store=None, losses=None)
-            return finish(compute(*graph_of(job, self.bounds, [self.predictions, self.labels]), self.bounds), options)
+            sources = [self.predictions, self.labels, *Keys(weights=self.keys.weights)]
+            return finish(compute(*graph_of(job, self.bounds, sources), self.bounds), options)
 
         return fit(evaluate_at, evaluation)
 
@@ -178,6 +181,9 @@ def plan(
     sources, opened = given.sources, given.sources["predictions"]
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
+    if keys.weights is not None and options.classwise:
+        rule, got = "be left out where `classwise` is given", "both"
+        raise ValueError(refusal("weights", rule, got, "Leave out classwise=True."))
     check_fits(opened.shape[1], options)
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     bounds = opened.bounds(options.chunk_bytes)

@@ -29,6 +29,8 @@ TASK_BYTES = 4_000
 """Of a chunk's task in the graph, and of its state without tables."""
 GROUP_BYTES = 1_000
 """Of a class, slice or cluster in the state of some rows: exact sums of losses and of their squares."""
+WEIGHTED = 3
+"""How many times as much it is where rows have weights, whose sums are there too."""
 LABEL_BYTES = 120
 """Of a label that occurs, whose rows are counted."""
 
@@ -56,16 +58,18 @@ def table_bytes(planned: Planned, threads: int) -> int:
         in_a_chunk = min(keys, largest_chunk(planned.bounds))
         return of_a_key * min(states * in_a_chunk, rows) + of_a_key * keys // 2
 
-    slices, clusters = (most_keys(source, rows) for source in planned.keys)
-    total = planned.tasks * TASK_BYTES + kept(min(rows, classes), LABEL_BYTES)
-    total += kept(min(rows, options.bins), GROUP_BYTES)
+    slices, clusters = (most_keys(source, rows) for source in planned.keys[:2])
+    has_weights = planned.keys.weights is not None
+    group_bytes = GROUP_BYTES * (WEIGHTED if has_weights else 1)
+    total = planned.tasks * TASK_BYTES + kept(min(rows, classes), LABEL_BYTES + has_weights * GROUP_BYTES)
+    total += kept(min(rows, options.bins), group_bytes)
     for keys, width in ((slices, width_of(planned.keys.slices)), (clusters, width_of(planned.keys.clusters))):
-        total += kept(keys, GROUP_BYTES + width)
+        total += kept(keys, group_bytes + width)
     if slices and clusters:
         both = width_of(planned.keys.slices) + width_of(planned.keys.clusters)
-        total += kept(min(rows, slices * clusters), GROUP_BYTES + both)
+        total += kept(min(rows, slices * clusters), group_bytes + both)
     if options.by_class:
-        total += kept(min(rows, classes), GROUP_BYTES)
+        total += kept(min(rows, classes), group_bytes)
     if options.classwise:
         sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6

@@ -95,6 +95,7 @@ def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, f
     needs_stored_rows = {
         "clusters": keys.clusters is not None,
         "slices": keys.slices is not None,
+        "weights": keys.weights is not None,
         "per_example": outputs.per_example is not None,
         "state": outputs.state is not None,
         "scheduler": scheduler is not None,

@@ -24,6 +24,7 @@ from xent.evaluation.engine.checkpoint import Store
 from xent.evaluation.engine.kinds import counter_of_probabilities
 from xent.evaluation.engine.labels import ignored_and_bad, outside_top_k
 from xent.evaluation.engine.row_losses import digest_of_losses, write_losses
+from xent.evaluation.engine.weights import row_weights
 from xent.evaluation.options import Options
 from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_on_a_gpu, to_numpy
 from xent.evaluation.sources.messages import ReadError
@@ -127,6 +128,7 @@ def chunk_state(
     labels: Any,
     slices: Any = None,
     clusters: Any = None,
+    weights: Any = None,
     *,
     unread: NDArray[np.bool_] | None = None,
 ) -> State:
@@ -136,6 +138,7 @@ def chunk_state(
     """
     labels = to_numpy(labels)
     unread, ignored, bad = rows_left_out(job, labels, unread)
+    weights, bad_weight = row_weights(weights, unread, ignored, bad)
     if job.inverse_temperature != 1:
         unscaled = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
         step = max(1, SCALED_ELEMENTS // job.classes)
@@ -146,6 +149,7 @@ def chunk_state(
                 first_row + rows.start,
                 scaled_logits(job, predictions[rows]),
                 labels[rows],
+                weights=None if weights is None else weights[rows],
                 unread=unread[rows],
             )
             for rows in blocks
@@ -154,7 +158,8 @@ def chunk_state(
     outside = outside_top_k(predictions, labels) & ~(unread | ignored | bad)
     statistics = statistics_of(job, predictions, labels, unread)
     if job.losses:
-        losses = np.where(unread | ignored | bad | outside, np.nan, statistics.loss)
+        flawed = unread | ignored | bad | outside | (False if bad_weight is None else bad_weight)
+        losses = np.where(flawed, np.nan, statistics.loss)
         write_losses(job.losses, first_row, losses, len(labels))
     classwise = None
     if job.options.classwise:
@@ -175,6 +180,8 @@ def chunk_state(
         classwise=classwise,
         like_probabilities=counter_of_probabilities(job.options, predictions, statistics),
         predicted=predicted_classes(predictions),
+        weights=weights,
+        bad_weight=bad_weight,
     )
 
 

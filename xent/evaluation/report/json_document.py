@@ -80,6 +80,7 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "looks_like_probabilities": evaluation.looks_like_probabilities,
         "counts": {name: getattr(evaluation, name) for name in COUNTS},
         "denominator": evaluation.denominator,
+        "weights": {"total": evaluation.total_weight, "effective_rows": evaluation.effective_rows},
         "metrics": {name: asdict(metric) for name, metric in evaluation.metrics.items()},
         "loss_interval_95": list(evaluation.confidence_interval),
         "degrees_of_freedom": evaluation.degrees_of_freedom,

@@ -109,6 +109,8 @@ def evaluation_numbers(evaluation: Evaluation) -> list[Element]:
         ("Calibration error", f"{evaluation.calibration_error:.4f}", "", "between confidence and accuracy"),
     ]
     denominator = f"Means divide by the {evaluation.counted:,} counted: {evaluation.denominator}."
+    if evaluation.total_weight is not None:
+        denominator = f"Means divide by {evaluation.total_weight:.6g}: {evaluation.denominator}."
     return [
         cards(numbers),
         sentence_list(remarks(evaluation)),

@@ -84,6 +84,8 @@ def metric_table(evaluation: Evaluation) -> Table:
         "bits per byte": (evaluation.bits_per_byte, "bits"),
         "prior loss": (evaluation.prior_loss, "nats"),
         "skill": (evaluation.skill, ""),
+        "total weight": (evaluation.total_weight, ""),
+        "effective rows": (evaluation.effective_rows, ""),
         "temperature": (None if best is None else best.value, ""),
         "loss at the temperature": (None if best is None else best.mean_loss, "nats"),
         "calibration error at the temperature": (None if best is None else best.calibration_error, ""),

@@ -21,6 +21,7 @@ from xent.evaluation.report.wording import (
     format_estimate,
     format_p_value,
     format_unstored,
+    format_weights,
     remarks,
 )
 from xent.text import visible
@@ -72,7 +73,7 @@ def format_plan(planned: Planned, scheduler: Any) -> str:
         memory = f"a worker of one thread takes up to {most}"
     else:
         memory = f"{threads} threads take up to {most}" if is_local else f"{threads} processes take up to {most} each"
-    if any(planned.keys) and tables > 10**7:
+    if any(planned.keys[:2]) and tables > 10**7:
         memory += f" ({tables / 1e6:,.0f} MB of it for tables, if every row has a slice or cluster of its own)"
     kept = f"; {planned.kept_rows:,} of {planned.job.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
@@ -144,6 +145,7 @@ def comparison_text(comparison: Comparison, run: Run) -> str:
         f"{interval}, {format_p_value(comparison.p_value)}, {unit} taken as independent.",
         f"Of {comparison.counted:,} rows {better}.",
         *format_kinds(a, b),
+        *format_weights(a),
         *format_unstored(comparison.unstored_chunks),
         format_speed(run),
     ]

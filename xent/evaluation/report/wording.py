@@ -66,6 +66,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
     left_out = f"{evaluation.ignored:,} ignored, {evaluation.bad_labels:,} of a bad label"
     if evaluation.beyond_rows:
         left_out += f", {evaluation.beyond_rows:,} of a label beyond the ids"
+    if evaluation.bad_weights:
+        left_out += f", {evaluation.bad_weights:,} of a bad weight"
     if evaluation.unread_rows:
         left_out += f", {evaluation.unread_rows:,} not read"
     independent = "standard errors take them as independent"
@@ -76,6 +78,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
     if evaluation.looks_like_probabilities:
         looks = "Every row lies in [0, 1] and sums to 1: these look like probabilities"
         notes[0] = f"{looks}, and were taken for logits."
+    notes += format_weights(evaluation)
     if evaluation.bits_per_byte is not None:
         notes.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
     calibration, bins = f"Calibration error {evaluation.calibration_error:.4f}", len(evaluation.reliability)
@@ -101,6 +104,14 @@ def remarks(evaluation: Evaluation) -> list[str]:
         count, first = evaluation.unnormalised_rows, evaluation.first_unnormalised
         notes.append(f"{count:,} rows do not sum to 1, the first is row {first}; they are taken as they are.")
     return notes
+
+
+def format_weights(evaluation: Evaluation) -> list[str]:
+    """What the rows weigh, in a sentence; none where they have no weights."""
+    if evaluation.effective_rows is None:
+        return []
+    weight, rows = f"{evaluation.total_weight:.6g}", f"{evaluation.effective_rows:,.1f}"
+    return [f"Means are weighted: the rows weigh {weight}, and tell as much as {rows} of one weight."]
 
 
 def format_unstored(chunks: Mapping[str, int]) -> list[str]:

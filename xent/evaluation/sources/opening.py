@@ -175,7 +175,10 @@ def open_keys(batch: tuple[int, ...], keys: Mapping[str, Any], allowed: Sequence
         if source.shape != batch:
             rule = f"have shape {batch}, one for each row"
             raise ValueError(refusal(argument, rule, source, "Pass one key per row."))
-        if source.dtype.kind not in "biuUST":
+        if argument == "weights":
+            if source.dtype.kind not in "biuf" and source.dtype.name != "bfloat16":
+                raise TypeError(refusal(argument, "be real numbers", source, "Save weights.astype(numpy.float32)."))
+        elif source.dtype.kind not in "biuUST":
             remedy = "Pass integers, or text such as numpy.asarray(…, dtype=str)."
             raise TypeError(refusal(argument, "be integers or text", source, remedy))
     return sources

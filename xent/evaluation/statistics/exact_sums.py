@@ -13,6 +13,8 @@ float64 without rounding.
 
 .. [1] Rump, Ogita & Oishi, "Accurate floating-point summation, part I: faithful rounding", SIAM J. Sci. Comput. 31(1),
    2008, section 3.
+.. [2] Cochran, "Sampling techniques", 3rd edition, 1977, section 6.3: the standard error of a ratio. It is that of a
+   weighted regression on a constant with the covariance HC1.
 """
 
 from __future__ import annotations
@@ -34,27 +36,41 @@ RESCALE = 600
 
 
 class Moments(NamedTuple):
-    """How many numbers, their sum in units of 2**-1126, and that of their squares in units of 2**-2252."""
+    """How many numbers, their sum in units of 2**-1126, and that of their squares in units of 2**-2252.
+
+    Where they have weights w, the numbers are w v, each rounded once to float64, and there are the sums of w, of its
+    square, and of its product with w v, in the same units; else these are 0.
+    """
 
     n: int = 0
     total: int = 0
     squares: int = 0
+    weight: int = 0
+    weight_squares: int = 0
+    products: int = 0
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both; exactly associative and commutative."""
-        return Moments(self.n + other.n, self.total + other.total, self.squares + other.squares)
+        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     @property
     def mean(self) -> float:
         """The mean, rounded once; NaN of no numbers."""
-        return ratio(self.total, self.n << UNIT_BITS)
+        return ratio(self.total, self.weight or self.n << UNIT_BITS)
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, sqrt(sample variance / count), the numbers taken as independent; NaN under two."""
-        n = self.n
+        """Of the mean, sqrt(sample variance / count), the numbers taken as independent; NaN under two.
+
+        Of a weighted mean m, sqrt(n / (n − 1) Σ w² (v − m)²) / Σ w [2]_, which is the same where all weights are equal.
+        """
+        n, weight = self.n, self.weight
         if n < 2:
             return math.nan
+        if weight:  # Σ (w v − w total / weight)², exactly
+            scatter = weight**2 * self.squares - 2 * weight * self.total * self.products
+            scatter += self.total**2 * self.weight_squares
+            return sqrt_ratio(n * scatter, (n - 1) * weight**4)
         # n Q - S**2 = n (n - 1) * sample variance, exactly
         return sqrt_ratio(n * self.squares - self.total**2, n * n * (n - 1) << 2 * UNIT_BITS)
 
@@ -69,12 +85,14 @@ def sqrt_ratio(numerator: int, denominator: int) -> float:
     return math.isqrt((numerator << 2 * ROOT_BITS) // denominator) / (1 << ROOT_BITS)
 
 
-def moments_of(values: NDArray[Any]) -> Moments:
+def moments_of(values: NDArray[Any], weights: NDArray[Any] | None = None) -> Moments:
     """The moments of finite numbers."""
-    return grouped_moments(values, None, 1)[0]
+    return grouped_moments(values, None, 1, weights)[0]
 
 
-def grouped_moments(values: NDArray[Any], group: NDArray[Any] | None, groups: int) -> list[Moments]:
+def grouped_moments(
+    values: NDArray[Any], group: NDArray[Any] | None, groups: int, weights: NDArray[Any] | None = None
+) -> list[Moments]:
     """The moments of each group of finite numbers.
 
     Parameters
@@ -82,7 +100,11 @@ def grouped_moments(values: NDArray[Any], group: NDArray[Any] | None, groups: in
     values : array, shape (rows,), float32 or float64
     group : array, shape (rows,), integer, in [0, groups), or None for a single group
     groups : int
+    weights : array, shape (rows,), float64, or None for none
+        Positive, of a finite product with the number.
     """
+    if weights is not None:
+        return weighted_moments(values.astype(np.float64) * weights, weights, group, groups)
     totals, squares = [0] * groups, [0] * groups
     for start in range(0, len(values), BLOCK_ROWS):
         block = values[start : start + BLOCK_ROWS]
@@ -93,6 +115,25 @@ def grouped_moments(values: NDArray[Any], group: NDArray[Any] | None, groups: in
                 add_exactly(squares, product, present, index, 2 * (scale + UNIT_BITS))
     counts = [len(values)] if group is None else np.bincount(group, minlength=groups).tolist()
     return [Moments(*sums) for sums in zip(counts, totals, squares, strict=True)]
+
+
+def weighted_moments(
+    values: NDArray[Any], weights: NDArray[Any], group: NDArray[Any] | None, groups: int
+) -> list[Moments]:
+    """The moments of each group of numbers that have been multiplied by their weights."""
+    products = [0] * groups
+    for start in range(0, len(values), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        present, index = present_groups(group, start)
+        for value, scale in ordinary_parts(values[rows]):
+            for weight, weight_scale in ordinary_parts(weights[rows]):
+                for product in product_of(value, weight):
+                    add_exactly(products, product, present, index, scale + weight_scale + 2 * UNIT_BITS)
+    of_values, of_weights = (grouped_moments(each, group, groups) for each in (values, weights))
+    return [
+        Moments(own.n, own.total, own.squares, weight.total, weight.squares, both)
+        for own, weight, both in zip(of_values, of_weights, products, strict=True)
+    ]
 
 
 def present_groups(group: NDArray[Any] | None, start: int) -> tuple[Sequence[int], NDArray[Any] | None]:
@@ -126,10 +167,21 @@ def square(part: NDArray[Any], *, is_short: bool) -> tuple[NDArray[Any], ...]:
     """Products that sum to the squares exactly; the numbers have 24 bits where `is_short`, else 53."""
     if is_short:
         return (part * part,)
+    high, low = halves(part)
+    return high * high, 2 * (high * low), low * low
+
+
+def product_of(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Products that sum to the products of two blocks exactly."""
+    (high, low), (other_high, other_low) = halves(first), halves(second)
+    return high * other_high, high * other_low, low * other_high, low * other_low
+
+
+def halves(part: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Two numbers of 26 bits and a sign that sum to each number."""
     scaled = SPLITTER * part
     high = scaled - (scaled - part)
-    low = part - high
-    return high * high, 2 * (high * low), low * low
+    return high, part - high
 
 
 def add_exactly(

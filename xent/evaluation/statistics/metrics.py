@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, NamedTuple
 
 from xent.checks import Kind
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, ratio, sqrt_ratio
-from xent.evaluation.statistics.state import SEGMENTS, Example, Group, State, Tally, histogram_edges
+from xent.evaluation.statistics.state import SEGMENTS, Bin, Example, Group, State, Tally, histogram_edges
 from xent.evaluation.statistics.student import margin
 
 LARGEST_EXPONENT = 709.78
+COUNTED = "rows that were read, are not ignored, and have a label with a loss"
+"""What the means divide by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class Evaluation:
     unstored_chunks : mapping of str to int
         How many chunks of the predictions, labels, slices or clusters are not stored, where there are any: with
         `zeros_ok` their rows are taken as the fill value, and counted.
+    total_weight, effective_rows : float or None
+        Σw and (Σw)² / Σw² [2]_ over counted rows: how many rows of one weight tell as much. None without weights.
     denominator : str
         What the means divide by, in words.
 
@@ -148,6 +153,7 @@ class Evaluation:
     ----------
     .. [1] Cameron & Miller, "A practitioner's guide to cluster-robust inference", Journal of Human Resources 50(2),
        2015, section II.
+    .. [2] Kish, "Survey sampling", 1965, section 8.2.
     """
 
     mean_loss: float
@@ -175,12 +181,14 @@ class Evaluation:
     ignored: int
     bad_labels: int
     beyond_rows: int
+    bad_weights: int
     unread_rows: int
     nan_rows: int
     infinite_rows: int
     unnormalised_rows: int
     first_bad_label: int | None
     first_beyond: int | None
+    first_bad_weight: int | None
     first_unread: int | None
     first_nan: int | None
     first_infinite: int | None
@@ -193,7 +201,9 @@ class Evaluation:
     looks_like_probabilities: bool
     temperature: Temperature | None = None
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
-    denominator: str = "rows that were read, are not ignored, and have a label with a loss"
+    total_weight: float | None = None
+    effective_rows: float | None = None
+    denominator: str = COUNTED
 
     def __repr__(self) -> str:
         return short_repr("Evaluation", self, ("mean_loss", "standard_error", "accuracy", "counted", "rows"))
@@ -222,6 +232,7 @@ class Flaw:
 FLAWS = (
     Flaw("bad_label", "bad_labels", "first_bad_label", "of a bad label"),
     Flaw("outside_top_k", "beyond_rows", "first_beyond", "of a label beyond the ids"),
+    Flaw("bad_weight", "bad_weights", "first_bad_weight", "of a bad weight"),
     Flaw("unreadable", "unread_rows", "first_unread", "not read"),
     Flaw("nan", "nan_rows", "first_nan", "counted, loss NaN"),
     Flaw("infinite", "infinite_rows", "first_infinite", "counted, loss infinite"),
@@ -248,7 +259,8 @@ def finish(
     metrics = means(state, options)
     mean, error, n = metrics["loss"].value, metrics["loss"].stderr, state.counted
     degrees = degrees_of_freedom(state)
-    predicted_bytes, prior = options.predicted_bytes, prior_loss(state.labels, n)
+    predicted_bytes, prior, weight = options.predicted_bytes, prior_loss(state), state.weight
+    total = weight.total / (1 << UNIT_BITS) if weight.n else float(n)
     flaws: dict[str, Any] = {}
     for flaw in FLAWS:
         tally: Tally = getattr(state, flaw.tally)
@@ -260,7 +272,7 @@ def finish(
         degrees_of_freedom=degrees,
         perplexity=metrics["perplexity"].value,
         bits=metrics["bits"].value,
-        bits_per_byte=None if predicted_bytes is None else mean * n / math.log(2) / predicted_bytes,
+        bits_per_byte=None if predicted_bytes is None else mean * total / math.log(2) / predicted_bytes,
         accuracy=metrics["accuracy"].value,
         top_k_accuracy={k: metrics[top_k_name(k)].value for k in options.top_k},
         brier=metrics["brier"].value,
@@ -284,6 +296,9 @@ def finish(
         metrics=metrics,
         kind=options.kind,
         looks_like_probabilities=looks_like_probabilities(state),
+        total_weight=total if weight.n else None,
+        effective_rows=ratio(weight.total**2, weight.squares) if weight.n else None,
+        denominator=f"the weights of {COUNTED}" if weight.n else COUNTED,
     )
 
 
@@ -305,13 +320,17 @@ def means(state: State, options: Options) -> dict[str, Metric]:
     n, mean, clusters = state.counted, mean_loss(state), state.clusters.values()
     error = clustered_error(state.loss, n, clusters) if clusters else independent_error(state)
     perplexity = math.exp(mean) if not mean > LARGEST_EXPONENT else math.inf
-    hits = {k: sum(rows for rank, rows in state.ranks.items() if rank < k) for k in options.top_k}
+    hits = {k: sum(rows for rank, rows in state.ranks.items() if rank < k) for k in (1, *options.top_k)}
+    weights = {
+        k: reduce(Moments.merge, (each for rank, each in state.rank_weights.items() if rank < k), Moments())
+        for k in hits
+    }
     return {
         "loss": Metric(mean, error, n),
         "bits": Metric(mean / math.log(2), error / math.log(2), n),
         "perplexity": Metric(perplexity, perplexity * error, n),
-        "accuracy": proportion(state.correct, n),
-        **{top_k_name(k): proportion(hits[k], n) for k in options.top_k},
+        "accuracy": proportion(hits[1], n, weights[1], state.weight),
+        **{top_k_name(k): proportion(hits[k], n, weights[k], state.weight) for k in options.top_k},
         "brier": mean_of(state.brier, n),
         "entropy": mean_of(state.entropy, n),
         "confidence": mean_of(state.confidence, n),
@@ -340,6 +359,9 @@ def clustered_error(loss: Moments, n: int, clusters: Collection[Group]) -> float
     groups, total = len(clusters), loss.total
     if groups < 2 or loss.n != n:
         return math.nan
+    if weight := loss.weight:  # the same, with Σw in place of n
+        scatter = sum((weight * each.loss.total - each.loss.weight * total) ** 2 for each in clusters)
+        return sqrt_ratio(groups * scatter, (groups - 1) * weight**4)
     # exactly: the sum of a cluster less its part of the mean is (n S_g − n_g S) / n
     scatter = sum((n * cluster.loss.total - cluster.counted * total) ** 2 for cluster in clusters)
     return sqrt_ratio(groups * scatter, (groups - 1) * n**4 << 2 * UNIT_BITS)
@@ -347,7 +369,12 @@ def clustered_error(loss: Moments, n: int, clusters: Collection[Group]) -> float
 
 def degrees_of_freedom(state: State) -> int:
     """Those of the standard error of the mean loss: one less than what it takes as independent; 0 of none."""
-    return max(len(state.clusters) or state.counted, 1) - 1
+    return max(len(state.clusters) or whole_rows(state.weight, state.counted), 1) - 1
+
+
+def whole_rows(weight: Moments, counted: int) -> int:
+    """The effective rows of these weights, (Σw)² / Σw², rounded down; all where rows have no weights."""
+    return weight.total**2 // weight.squares if weight.n else counted
 
 
 def interval(mean: float, error: float, degrees: int) -> tuple[float, float]:
@@ -363,24 +390,42 @@ def mean_of(moments: Moments, counted: int) -> Metric:
     return Metric(moments.mean, moments.standard_error, counted)
 
 
-def proportion(hits: int, counted: int) -> Metric:
-    """The proportion of hits among the counted rows, and its standard error with rows taken as independent."""
+def proportion(hits: int, counted: int, hit_weight: Moments, weight: Moments) -> Metric:
+    """The proportion of hits among the counted rows, and its standard error with rows taken as independent.
+
+    The moments are those of the weights of both, if rows have weights.
+    """
+    if weight.n:
+        return mean_of(hit_weight._replace(n=counted, **weights_of_hits(hit_weight, weight)), counted)
     value = ratio(hits, counted)
     return Metric(value, math.sqrt(value * (1 - value) / (counted - 1)) if counted > 1 else math.nan, counted)
 
 
-def prior_loss(labels: Mapping[int, int], counted: int) -> float:
-    """−Σ (n_c / n) log(n_c / n): the loss of predicting the frequency of each label."""
-    terms = sorted(ratio(count, counted) * math.log(counted / count) for count in labels.values() if count)
-    return math.fsum(terms) if counted else math.nan
+def weights_of_hits(hit_weight: Moments, weight: Moments) -> dict[str, int]:
+    """The other moments of the number that is 1 in a hit and else 0: w times it is w or 0."""
+    return {"weight": weight.total, "weight_squares": weight.squares, "products": hit_weight.squares}
+
+
+def prior_loss(state: State) -> float:
+    """−Σ (n_c / n) log(n_c / n): the loss of predicting the frequency of each label; with weights, their shares."""
+    shares: dict[int, int] = {label: weight.total for label, weight in state.label_weights.items()}
+    shares, whole = (shares, state.weight.total) if shares else (dict(state.labels), state.counted)
+    terms = sorted(ratio(share, whole) * math.log(ratio(whole, share)) for share in shares.values() if share)
+    return math.fsum(terms) if whole else math.nan
 
 
 def reliability(state: State, bins: int) -> tuple[ReliabilityBin, ...]:
     """The bins in which there are rows, the lowest first."""
     return tuple(
-        ReliabilityBin(i / bins, (i + 1) / bins, n := rows.confidence.n, rows.confidence.mean, rows.correct / n)
+        ReliabilityBin(i / bins, (i + 1) / bins, rows.confidence.n, rows.confidence.mean, accuracy_in(rows))
         for i, rows in sorted(state.bins.items())
     )
+
+
+def accuracy_in(rows: Bin) -> float:
+    """The share of hits in a bin."""
+    confidence = rows.confidence
+    return ratio(rows.correct_weight.total, confidence.weight) if confidence.weight else rows.correct / confidence.n
 
 
 def positions(state: State) -> tuple[Segment, ...]:
@@ -397,8 +442,9 @@ def calibration_error(state: State) -> float:
     """The gap between confidence and accuracy, bin by bin, weighted by their rows; exact until the last division."""
     bins = state.bins.values()
     rows = sum(each.confidence.n for each in bins)
-    gaps = sum(abs((each.correct << UNIT_BITS) - each.confidence.total) for each in bins)
-    return ratio(gaps, rows << UNIT_BITS) if rows == state.counted else math.nan
+    hits = (each.correct_weight.total if state.weight.n else each.correct << UNIT_BITS for each in bins)
+    gaps = sum(abs(hit - each.confidence.total) for hit, each in zip(hits, bins, strict=True))
+    return ratio(gaps, state.weight.total or rows << UNIT_BITS) if rows == state.counted else math.nan
 
 
 def classwise_error(state: State) -> float | None:
@@ -427,7 +473,10 @@ def group_metrics(group: Group, clusters: Sequence[Group] | None = None) -> Grou
     """The numbers of one group; NaN if one of its losses is not finite."""
     is_whole = group.loss.n == group.counted
     mean, error = (group.loss.mean, group.loss.standard_error) if is_whole else (math.nan, math.nan)
-    independent = group.counted
+    independent = whole_rows(group.weight, group.counted)
     if clusters is not None:
         error, independent = clustered_error(group.loss, group.counted, clusters), len(clusters)
-    return GroupMetrics(group.counted, mean, error, ratio(group.correct, group.counted), max(independent, 1) - 1)
+    hits, whole = group.correct, group.counted
+    if group.weight.n:
+        hits, whole = group.correct_weight.total, group.weight.total
+    return GroupMetrics(group.counted, mean, error, ratio(hits, whole), max(independent, 1) - 1)

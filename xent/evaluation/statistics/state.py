@@ -50,26 +50,35 @@ class Tally:
 
 
 class Group(NamedTuple):
-    """The rows of one class, slice or cluster: how many count and are right, and the moments of finite losses."""
+    """The rows of one class, slice or cluster: how many count and are right, and the moments of finite losses.
+
+    ``weight`` and ``correct_weight`` are the moments of the weights of these rows, if rows have weights.
+    """
 
     counted: int = 0
     correct: int = 0
     loss: Moments = Moments()
+    weight: Moments = Moments()
+    correct_weight: Moments = Moments()
 
     def merge(self, other: Group) -> Group:
         """The group of both."""
-        return Group(self.counted + other.counted, self.correct + other.correct, self.loss.merge(other.loss))
+        return Group(*map(merge, self, other))
 
 
 class Bin(NamedTuple):
-    """The rows whose highest probability lies in one bin: how many are right, and the moments of that probability."""
+    """The rows whose highest probability lies in one bin: how many are right, and the moments of that probability.
+
+    ``correct_weight`` are the moments of the weights of those that are right, if rows have weights.
+    """
 
     correct: int = 0
     confidence: Moments = Moments()
+    correct_weight: Moments = Moments()
 
     def merge(self, other: Bin) -> Bin:
         """The bin of both."""
-        return Bin(self.correct + other.correct, self.confidence.merge(other.confidence))
+        return Bin(*map(merge, self, other))
 
 
 class Example(NamedTuple):
@@ -135,6 +144,12 @@ class State:
         The rows by (slice, cluster), if both are given.
     classwise : Classwise or None
         If it is asked for.
+    bad_weight : Tally
+        Rows of a weight that is negative or no finite number, which do not count.
+    weight : Moments
+        Of the weights of counted rows, if rows have weights.
+    rank_weights, label_weights : mapping of int to Moments
+        Of the weights of the rows of ``ranks`` and ``labels``.
     """
 
     rows: int = 0
@@ -162,11 +177,16 @@ class State:
     clusters: Mapping[Any, Group] = field(default_factory=dict)
     slice_clusters: Mapping[Any, Group] = field(default_factory=dict)
     classwise: Classwise | None = None
+    bad_weight: Tally = field(default_factory=Tally)
+    weight: Moments = field(default_factory=Moments)
+    rank_weights: Mapping[int, Moments] = field(default_factory=dict)
+    label_weights: Mapping[int, Moments] = field(default_factory=dict)
 
     @property
     def counted(self) -> int:
-        """The denominator of every mean: rows neither ignored nor unreadable, of a label that has a loss."""
-        return self.rows - self.ignored - self.bad_label.count - self.outside_top_k.count - self.unreadable.count
+        """The rows in every mean: neither ignored nor unreadable, of a weight, and of a label that has a loss."""
+        flawed = (self.bad_label, self.outside_top_k, self.unreadable, self.bad_weight)
+        return self.rows - self.ignored - sum(tally.count for tally in flawed)
 
     @property
     def correct(self) -> int:
@@ -215,6 +235,8 @@ def state_of(
     classwise: Classwise | None = None,
     like_probabilities: Callable[[NDArray[Any]], int] | None = None,
     predicted: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    weights: NDArray[Any] | None = None,
+    bad_weight: NDArray[Any] | None = None,
 ) -> State:
     """The state of one block of rows.
 
@@ -239,20 +261,33 @@ def state_of(
         Returns how many of the rows that a mask names look like probabilities.
     predicted : callable, optional
         Returns the classes of the highest predictions of some rows of the block, given their indices.
+    weights : array, shape (rows,), float64, optional
+        Positive where a row counts.
+    bad_weight : array, shape (rows,), bool, or None
+        More rows to leave out.
     """
     loss = np.asarray(statistics.loss)
-    ignored, bad, outside_top_k, unread = (
-        np.zeros(len(loss), bool) if rows is None else rows for rows in (ignored, bad, outside_top_k, unread)
+    ignored, bad, outside_top_k, unread, bad_weight = (
+        np.zeros(len(loss), bool) if rows is None else rows
+        for rows in (ignored, bad, outside_top_k, unread, bad_weight)
     )
-    counted = ~(ignored | bad | outside_top_k | unread)
-    infinite, finite = counted & np.isposinf(loss), counted & np.isfinite(loss)
+    counted = ~(ignored | bad | outside_top_k | unread | bad_weight)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weighted = loss if weights is None else loss * weights
+    infinite, finite = counted & np.isposinf(weighted), counted & np.isfinite(weighted)
     unnormalised = counted & ~(np.abs(statistics.lse) <= NORMALISED_WITHIN) & options.are_probabilities
     rank, top = np.asarray(statistics.label_rank), np.asarray(statistics.top_probability, np.float64)
     label_probability = np.asarray(statistics.label_probability, np.float64)
     sum_p_squared = np.asarray(statistics.sum_p_squared, np.float64)
     above_one = counted & (top > 1 + ONE_WITHIN) & options.are_probabilities
-    grouper = Grouper(loss, counted, finite, rank == 0)
-    bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins)
+    grouper = Grouper(loss, counted, finite, rank == 0, weights)
+    bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins, weights)
+    is_ranked = counted & (rank >= 0) & (rank < options.ranks)
+
+    def moments(values: NDArray[Any]) -> Moments:
+        rows = counted & np.isfinite(values)
+        return moments_of(values[rows], None if weights is None else weights[rows])
+
     return State(
         rows=len(loss),
         ignored=int(np.count_nonzero(ignored)),
@@ -264,11 +299,11 @@ def state_of(
         unnormalised=tally_of(unnormalised, first_row),
         above_one=tally_of(above_one, first_row),
         like_probabilities=0 if like_probabilities is None else like_probabilities(counted),
-        loss=moments_of(loss[finite]),
-        brier=finite_moments((1 - 2 * label_probability + sum_p_squared)[counted]),
-        entropy=finite_moments(np.asarray(statistics.entropy)[counted]),
+        loss=moments_of(loss[finite], None if weights is None else weights[finite]),
+        brier=moments(1 - 2 * label_probability + sum_p_squared),
+        entropy=moments(np.asarray(statistics.entropy)),
         confidence=reduce(Moments.merge, (each.confidence for each in bins.values()), Moments()),
-        ranks=counts_of(rank[counted & (rank >= 0) & (rank < options.ranks)]),
+        ranks=counts_of(rank[is_ranked]),
         labels=counts_of(labels[counted]),
         bins=bins,
         histogram=counts_of(histogram_bin(loss[finite])),
@@ -279,7 +314,17 @@ def state_of(
         clusters=grouper.by(clusters),
         slice_clusters=grouper.by_both(slices, clusters),
         classwise=classwise,
+        bad_weight=tally_of(bad_weight, first_row),
+        weight=Moments() if weights is None else moments_of(weights[counted]),
+        rank_weights={} if weights is None else moments_by(rank[is_ranked], weights[is_ranked]),
+        label_weights={} if weights is None else moments_by(labels[counted], weights[counted]),
     )
+
+
+def moments_by(keys: NDArray[Any], values: NDArray[Any]) -> dict[int, Moments]:
+    """The moments of the values of each key."""
+    names, index = np.unique(keys, return_inverse=True)
+    return dict(zip(names.tolist(), grouped_moments(values, index, len(names)), strict=True))
 
 
 def tally_of(flawed: NDArray[Any], first_row: int, labels: NDArray[Any] | None = None) -> Tally:
@@ -289,11 +334,6 @@ def tally_of(flawed: NDArray[Any], first_row: int, labels: NDArray[Any] | None =
         return Tally()
     first = int(flawed.argmax())
     return Tally(count, first_row + first, None if labels is None else int(labels[first]))
-
-
-def finite_moments(values: NDArray[Any]) -> Moments:
-    """The moments of the finite values."""
-    return moments_of(values[np.isfinite(values)])
 
 
 def counts_of(values: NDArray[Any]) -> dict[int, int]:
@@ -340,21 +380,25 @@ def worst_of(
     return Worst(tuple(Example(*row) for row in zip(*columns, strict=True))).merge(Worst())
 
 
-def bins_of(top: NDArray[Any], correct: NDArray[Any], counted: NDArray[Any], bins: int) -> dict[int, Bin]:
+def bins_of(
+    top: NDArray[Any], correct: NDArray[Any], counted: NDArray[Any], bins: int, weights: NDArray[Any] | None = None
+) -> dict[int, Bin]:
     """The rows by their highest probability, in bins (i / n, (i + 1) / n]; a probability of 0 is in the first."""
-    top, correct = top[counted], correct[counted]
+    top, correct, weights = top[counted], correct[counted], None if weights is None else weights[counted]
     index = bin_of(top, bins)
-    hits, confidence = np.bincount(index, correct, minlength=bins), grouped_moments(top, index, bins)
-    return {i: Bin(int(hits[i]), confidence[i]) for i in range(bins) if confidence[i].n}
+    hits, confidence = np.bincount(index, correct, minlength=bins), grouped_moments(top, index, bins, weights)
+    weight = [Moments()] * bins if weights is None else grouped_moments(weights[correct], index[correct], bins)
+    return {i: Bin(int(hits[i]), confidence[i], weight[i]) for i in range(bins) if confidence[i].n}
 
 
 class Grouper(NamedTuple):
-    """The rows of a block, to be grouped: their losses, and which of them count, are finite and are correct."""
+    """The rows of a block, to be grouped: their losses, which of them count, are finite and are correct; weights."""
 
     loss: NDArray[Any]
     counted: NDArray[Any]
     finite: NDArray[Any]
     correct: NDArray[Any]
+    weights: NDArray[Any] | None = None
 
     def by(self, keys: NDArray[Any] | None) -> dict[Any, Group]:
         """The counted rows by their key; no groups without keys."""
@@ -389,8 +433,15 @@ class Grouper(NamedTuple):
 
     def groups(self, index: NDArray[Any], groups: int) -> list[Group]:
         """The groups of the counted rows; `index` is the group of each of them."""
-        finite = self.finite[self.counted]
-        moments = grouped_moments(self.loss[self.finite], index[finite], groups)
+        finite, is_correct, weights = self.finite[self.counted], self.correct[self.counted], self.weights
+        of_finite = None if weights is None else weights[self.finite]
+        moments = grouped_moments(self.loss[self.finite], index[finite], groups, of_finite)
         counted = np.bincount(index, minlength=groups)
-        correct = np.bincount(index, self.correct[self.counted], minlength=groups)
-        return [Group(int(n), int(hits), loss) for n, hits, loss in zip(counted, correct, moments, strict=True)]
+        correct = np.bincount(index, is_correct, minlength=groups)
+        weight = correct_weight = [Moments()] * groups
+        if weights is not None:
+            weights = weights[self.counted]
+            weight = grouped_moments(weights, index, groups)
+            correct_weight = grouped_moments(weights[is_correct], index[is_correct], groups)
+        columns = zip(counted.tolist(), map(int, correct.tolist()), moments, weight, correct_weight, strict=True)
+        return [Group(*column) for column in columns]
