@@ -5,7 +5,6 @@ Leaves out how a tile is multiplied (``products.py``), the gradients (``panels.p
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -82,16 +81,6 @@ class ProductCall(NamedTuple):
             return None
         rows, width = int(hidden.shape[0]), max(LEAST, span[1] - span[0])
         return self.xp.reshape(memory[: rows * width], (rows, width))
-
-    def memory_of_panel(self, hidden: Array) -> list[Array] | None:
-        """Memory for the tiles of all spans of so many rows; None if the library cannot multiply into it."""
-        if not self.product.writes:
-            return None
-        shapes = [(hidden.shape[0], max(LEAST, last - first)) for first, last in self.product.spans()]
-        sizes = [0, *itertools.accumulate(rows * width for rows, width in shapes)]
-        memory = self.xp.empty((sizes[-1],), dtype=self.product.dtype)
-        edges = zip(shapes, sizes, sizes[1:], strict=False)
-        return [self.xp.reshape(memory[first:last], shape) for shape, first, last in edges]
 
     def logits_at_labels(self, hidden: Array, tile: slice) -> Array:
         """The logit of each row's label, with the bits that it has in its tile; −inf if the label is in none."""
