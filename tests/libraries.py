@@ -17,7 +17,7 @@ import numpy as np
 import xent
 from xent.dispatch import settings
 
-ARRAYS = ("sample_weight", "class_weight", "pos_weight", "labels", "targets", "bias")
+ARRAYS = ("sample_weight", "class_weight", "pos_weight", "labels", "targets", "bias", "scale")
 """The keywords that arrays come in by."""
 
 

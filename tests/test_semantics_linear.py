@@ -501,3 +501,75 @@ def test_operands_that_do_not_fit_are_refused(rng):
 
 
 of_bias = xent.value_and_grad(xent.linear_cross_entropy, of="bias")
+
+
+# -------------------- the gradient of a slice
+
+
+def of_slices(make, labels, cuts, classes, **options):
+    """The merged partial of slices of the classes, and the gradient of each."""
+    spans = list(itertools.pairwise(cuts))
+    parts = [
+        xent.partial(make(a, b), labels=labels, first_class=a, num_classes=classes, label_smoothing=0.1)
+        for a, b in spans
+    ]
+    whole = xent.merge(*parts)
+    told = {"labels": labels, "num_classes": classes, "label_smoothing": 0.1, **options}
+    return xent.finish(whole), tuple(xent.gradient(make(a, b), whole, first_class=a, **told) for a, b in spans)
+
+
+def sliced_logits(logits, labels, *, scale=None):
+    return of_slices(lambda a, b: logits[:, a:b], labels, (0, 6, CLASSES), CLASSES, scale=scale)
+
+
+def sliced_product(hidden, classifier, labels, *, bias=None, scale=None):
+    def make(a, b):
+        return xent.Linear(hidden, classifier[a:b, :], bias=bias[a:b])
+
+    return of_slices(make, labels, (0, 6, CLASSES), CLASSES, scale=scale)
+
+
+@pytest.mark.variants(but=("jax-jit",))
+def test_the_gradient_of_a_slice_is_that_of_its_classes(lib, rng):
+    hidden, classifier, bias, labels = operands(rng)
+    logits, scale = (hidden @ classifier.T + bias).astype(np.float32), rng.random(ROWS).astype(np.float32)
+    scale[2] = 0
+    loss, slices = lib.call(sliced_logits, logits, labels, scale=scale)
+    told = {"label_smoothing": 0.1, "sample_weight": scale}
+    expected, slope = xent.value_and_grad(xent.sparse_cross_entropy)(logits, labels, **told)
+
+    assert np.allclose(loss * (scale != 0), expected / np.where(scale == 0, 1, scale), rtol=1e-5)
+    assert np.allclose(np.concatenate(slices, axis=1), slope, atol=1e-6)
+    assert same(slices[0][2], np.zeros(6))
+
+
+@pytest.mark.variants(but=("jax-jit",))
+def test_the_gradient_of_a_slice_of_a_product_is_that_of_its_operands(lib, rng):
+    hidden, classifier, bias, labels = operands(rng)
+    scale = rng.random(ROWS).astype(np.float32)
+    _, slices = lib.call(sliced_product, hidden, classifier, labels, bias=bias, scale=scale)
+    told = {"label_smoothing": 0.1, "sample_weight": scale, "bias": bias}
+    _, expected = both(hidden, classifier, labels, **told)
+
+    assert np.allclose(sum(one.hidden for one in slices), expected.hidden, atol=2e-6)
+    assert np.allclose(np.concatenate([one.classifier for one in slices]), expected.classifier, atol=2e-6)
+    assert np.allclose(np.concatenate([one.bias for one in slices]), expected.bias, atol=2e-6)
+
+
+@pytest.mark.variants("numpy", "numpy-generic", "array-api-strict", "torch")
+def test_the_gradient_from_the_whole_partial_has_the_bits_of_value_and_grad(lib, rng):
+    hidden, classifier, _, labels = operands(rng)
+    logits = (hidden @ classifier.T).astype(np.float32)
+
+    def of_whole(logits, labels):
+        return xent.gradient(logits, xent.partial(logits, labels=labels), labels=labels)
+
+    def of_product(hidden, classifier, labels):
+        return of_whole(xent.Linear(hidden, classifier), labels)
+
+    assert same_bits(lib.call(of_whole, logits, labels), lib.call(logits_both, logits, labels)[1])
+    found, expected = lib.call(of_product, hidden, classifier, labels), lib.call(both, hidden, classifier, labels)[1]
+    assert same_bits(found.hidden, expected.hidden) and same_bits(found.classifier, expected.classifier)
+
+
+logits_both = xent.value_and_grad(xent.sparse_cross_entropy)

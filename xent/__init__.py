@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .numerics.statistics import RowStatistics as RowStatistics
     from .numerics.statistics import Statistics as Statistics
     from .rows import finish as finish
+    from .rows import gradient as gradient
     from .rows import merge as merge
     from .rows import partial as partial
     from .rows import row_statistics as row_statistics
@@ -78,6 +79,7 @@ PUBLIC = {
     "partial": "rows",
     "merge": "rows",
     "finish": "rows",
+    "gradient": "rows",
     "softmax": "normalisation",
     "log_softmax": "normalisation",
     "logsumexp": "normalisation",

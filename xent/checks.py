@@ -438,7 +438,7 @@ def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
 
 def weight_shapes(problem: Any, predictions: Array, weights: Any) -> None:
     """The weights fit the rows or the classes, on every call that has any."""
-    shape, axis, (sample, classes, positive) = predictions.shape, problem.axis, weights
+    shape, axis, (sample, classes, positive) = predictions.shape, problem.axis, weights[:3]
     if sample is not None:
         is_binary = problem.op == "binary"
         rows, reason = (
@@ -495,7 +495,7 @@ def output(plan: Any, predictions: Array, targets: Array | None, weights: Any, o
             f"{function}: `out` must require no gradient where torch records them, got {describe(out)} that does. "
             "Pass out.detach(), which is the same memory, or call under torch.no_grad()."
         )
-    output_memory(function, predictions, (("targets", targets), *zip(WEIGHTS, weights, strict=True)), out)
+    output_memory(function, predictions, (("targets", targets), *zip(WEIGHTS, weights[:3], strict=True)), out)
 
 
 def output_memory(function: str, predictions: Array, others: Iterable[tuple[str, Any]], out: Array) -> None:
@@ -560,7 +560,7 @@ def metadata(function: str, op: str, predictions: Any, targets: Any, options: An
         class_axis(function, options.axis, predictions.ndim)
     choice(function, "kind", options.kind, KINDS)
     reduction(function, options.reduction)
-    for name, value in zip(WEIGHTS, weights, strict=True):
+    for name, value in zip(WEIGHTS, weights[:3], strict=True):
         weight(function, name, value, predictions)
 
 
@@ -815,27 +815,27 @@ def keywords(function: str, names: Iterable[str], known: tuple[str, ...]) -> Non
             )
 
 
-def slice_of_classes(logits: Any, labels: Any, targets: Any, options: Any) -> None:
+def slice_of_classes(function: str, logits: Any, labels: Any, targets: Any, options: Any) -> None:
     """A slice has one kind of target, and a place among all classes."""
     first, every = options.first_class, options.num_classes
     if (labels is None) == (targets is None):
         got = "neither" if labels is None else "both"
-        raise ValueError(f"partial: one of `labels` and `targets` must be given, got {got}. Pass one of them.")
+        raise ValueError(f"{function}: one of `labels` and `targets` must be given, got {got}. Pass one of them.")
     for name, value, least in (("first_class", first, 0), ("num_classes", every, 1)):
         if value is not None and not is_count(value, least):
             remedy = number_remedy("int", name, value, "Pass a number of classes")
-            raise ValueError(f"partial: `{name}` must be an int ≥ {least}, got {shown(value)}. {remedy}.")
+            raise ValueError(f"{function}: `{name}` must be an int ≥ {least}, got {shown(value)}. {remedy}.")
     # the first slice has nothing that tells it from a whole row
-    if every is None and label_smoothing("partial", options.label_smoothing):
+    if every is None and label_smoothing(function, options.label_smoothing):
         raise ValueError(
-            "partial: `num_classes` must be given where targets are smoothed, got None. "
+            f"{function}: `num_classes` must be given where targets are smoothed, got None. "
             "Pass the number of classes of all slices."
         )
-    shape, index = tuple(getattr(logits, "shape", ())), axis("partial", options.axis)
+    shape, index = tuple(getattr(logits, "shape", ())), axis(function, options.axis)
     if every is not None and -len(shape) <= index < len(shape) and first + shape[index] > every:
         count, end = shape[index], first + shape[index]
         raise ValueError(
-            f"partial: `num_classes` must be at least {end} for {count} classes from {first} on, got {every}. "
+            f"{function}: `num_classes` must be at least {end} for {count} classes from {first} on, got {every}. "
             "Pass the number of classes of all slices."
         )
 
@@ -894,6 +894,18 @@ def partials(function: str, partials: Iterable[Any]) -> None:
                 f"{function}: `partial` must be of the rows of the first, {tuple(first.max.shape)}, "
                 f"got {tuple(partial.max.shape)}. Take every slice of the classes from the same rows."
             )
+
+
+def merged(function: str, logits: Any, whole: Any, scale: Any, options: Any) -> None:
+    """A merged partial, and the scale of each row, are of the rows of these logits."""
+    partials(function, (whole,))
+    shape = tuple(getattr(logits, "shape", ()))
+    rows = shape_of_rows(shape, class_axis(function, options.axis, len(shape)))
+    for name, value in (("whole", whole.max), ("scale", scale)):
+        if value is not None:
+            array(function, name, value, logits)
+            same_placement(function, logits, name, value, "logits")
+            expect(function, name, value, rows, f"logits {shape} without their classes")
 
 
 def plugin(name: Any, options_of: Any, value: Any) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
 from . import arrays, checks
 from .arrays import AnyArray, Array, ArrayT
 from .checks import Kind
-from .contract.problem import Options, Route
-from .dispatch import calls
+from .contract.problem import Options, Route, weights_of
+from .dispatch import calls, dimensions
+from .linear import Linear, LinearGradient
 from .numerics import fold
 from .numerics.fold import Partial
 from .numerics.statistics import RowStatistics
 
 STATISTICS = Route("row_statistics", "sparse", "statistics")
 PARTIAL_SPARSE, PARTIAL_DENSE = (Route("partial", op, "partial") for op in ("sparse", "dense"))
+GRADIENT_SPARSE, GRADIENT_DENSE = (Route("gradient", op, "gradient") for op in ("sparse", "dense"))
 
 
 def row_statistics(
@@ -118,7 +120,7 @@ def partial(
     1.3862943611198906
     """
     options = Options(axis, "logits", "none", None, label_smoothing, first_class, num_classes)
-    checks.slice_of_classes(logits, labels, targets, options)
+    checks.slice_of_classes("partial", logits, labels, targets, options)
     if targets is not None:
         return calls.apply(PARTIAL_DENSE, logits, targets, options)
     return calls.apply(PARTIAL_SPARSE, logits, labels, options)
@@ -206,3 +208,95 @@ def finish(partial: Partial[ArrayT], /) -> ArrayT:
 def finish_block(*fields: Array) -> Array:
     """The losses of the rows of one block of lazy partials."""
     return finish(Partial(*fields))
+
+
+@overload
+def gradient(
+    logits: Linear[ArrayT],
+    whole: Partial[ArrayT],
+    /,
+    *,
+    labels: AnyArray | None = ...,
+    targets: AnyArray | None = ...,
+    axis: int = ...,
+    first_class: int = ...,
+    num_classes: int | None = ...,
+    label_smoothing: float = ...,
+    scale: AnyArray | None = ...,
+) -> LinearGradient[ArrayT]: ...
+
+
+@overload
+def gradient(
+    logits: ArrayT,
+    whole: Partial[ArrayT],
+    /,
+    *,
+    labels: AnyArray | None = ...,
+    targets: AnyArray | None = ...,
+    axis: int = ...,
+    first_class: int = ...,
+    num_classes: int | None = ...,
+    label_smoothing: float = ...,
+    scale: AnyArray | None = ...,
+) -> ArrayT: ...
+
+
+def gradient(
+    logits: Any,
+    whole: Partial[Any],
+    /,
+    *,
+    labels: AnyArray | None = None,
+    targets: AnyArray | None = None,
+    axis: int = -1,
+    first_class: int = 0,
+    num_classes: int | None = None,
+    label_smoothing: float = 0.0,
+    scale: AnyArray | None = None,
+) -> Any:
+    r"""The gradient of the loss in this slice of the classes, from the merged partial of all of them.
+
+    .. math:: \frac{\partial \ell}{\partial x_j} = s \Bigl(w\, \frac{e^{x_j - m}}{1 + r} - t_j\Bigr)
+
+    Parameters
+    ----------
+    logits : array, shape (\*batch, classes), real floating, or :class:`Linear`
+        A slice of the classes.
+    whole : Partial
+        That of all classes, from :func:`merge`; its ``target_gap`` is not looked at.
+    labels, targets, axis, first_class, num_classes, label_smoothing
+        As in :func:`partial` of this slice.
+    scale : array, shape (\*batch,), real, optional
+        The factor s of each row's gradient: its weight, over the denominator of a mean. A row of scale 0 has gradient
+        0, whatever it holds. By default 1.
+
+    Returns
+    -------
+    array, the shape and the dtype of the logits
+        Plain numbers. Of a :class:`Linear` a :class:`LinearGradient`: in the hidden states what this slice adds to
+        their gradient, to be summed over all slices; in its classes and their biases the gradient itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`partial`; and unless ``whole`` is a Partial, and it and ``scale`` are of the rows of the logits.
+
+    Examples
+    --------
+    The second of two halves of the classes.
+
+    >>> import numpy as np, xent
+    >>> logits, labels = np.zeros((1, 4)), np.asarray([2])
+    >>> left = xent.partial(logits[:, :2], labels=labels, num_classes=4)
+    >>> right = xent.partial(logits[:, 2:], labels=labels, first_class=2, num_classes=4)
+    >>> xent.gradient(logits[:, 2:], xent.merge(left, right), labels=labels, first_class=2, num_classes=4).tolist()
+    [[-0.75, 0.25]]
+    """
+    options = Options(axis, "logits", "none", None, label_smoothing, first_class, num_classes)
+    checks.slice_of_classes("gradient", logits, labels, targets, options)
+    checks.merged("gradient", dimensions.unwrap(logits), whole, scale, options)
+    weights = weights_of(scale, whole=whole)
+    if targets is not None:
+        return calls.apply(GRADIENT_DENSE, logits, targets, options, weights)
+    return calls.apply(GRADIENT_SPARSE, logits, labels, options, weights)

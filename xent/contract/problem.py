@@ -41,16 +41,18 @@ class Weights(NamedTuple):
     sample: Any = None
     classes: Any = None
     positive: Any = None
+    whole: Any = None
+    """The merged partial of a gradient, whose scale is ``sample``."""
 
 
 NO_WEIGHTS = Weights()
 
 
-def weights_of(sample: Any = None, classes: Any = None, positive: Any = None) -> Weights:
+def weights_of(sample: Any = None, classes: Any = None, positive: Any = None, whole: Any = None) -> Weights:
     """The weights of a call; NO_WEIGHTS itself if there are none."""
-    if sample is None and classes is None and positive is None:
+    if sample is None and classes is None and positive is None and whole is None:
         return NO_WEIGHTS
-    return Weights(sample, classes, positive)
+    return Weights(sample, classes, positive, whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Problem:
     op : "sparse", "dense" or "binary"
         What the target is; logsumexp and softmax are "sparse" without labels.
     method : str
-        "loss", "loss_and_gradient", "statistics", "partial", "softmax", "log_softmax", "logsumexp".
+        "loss", "loss_and_gradient", "gradient", "statistics", "partial", "softmax", "log_softmax", "logsumexp".
     array, target_array : str
         Root module of the array types: "numpy", "torch", ...
     dtype, target_dtype : str

@@ -129,7 +129,7 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     """
     from . import graphs  # a statement: TorchDynamo traces no import_module
 
-    if arrays.is_product(predictions):
+    if arrays.is_product(predictions) or route.method == "gradient":
         from ..backends.torch import compiled
 
         return compiled.apart(apply, route, predictions, targets, options, weights)
@@ -138,7 +138,7 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
         checks.known_in_graph(route.function, ignore_index, label_smoothing)
     if type(reduction) is Mean:
         reduction = reduction.denominator, reduction.empty
-    given = (None, None, None) if weights is NO_WEIGHTS else weights
+    given = (None, None, None) if weights is NO_WEIGHTS else weights[:3]
     names = route.function, route.op, route.method
     told = reduction, axis, kind, ignore_index, label_smoothing, *others
     return graphs.node(predictions, targets, *given, *names, *told)

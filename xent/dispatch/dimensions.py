@@ -56,6 +56,7 @@ class Dimensions:
             self.array("sample_weight", weights.sample, self.batch),
             self.array("class_weight", weights.classes, self.classes),
             self.array("pos_weight", weights.positive, last),
+            weights.whole,
         )
 
     def array(self, name: str, value: Any, dims: tuple[Any, ...]) -> Any:

@@ -65,6 +65,8 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
         yield "method: JAX takes a kernel by its FFI targets, and it has none"
     elif problem.method == "statistics" and "statistics" not in spec.methods:
         yield "method: it has no statistics"
+    elif problem.method == "gradient" and "gradient" not in spec.methods:
+        yield "method: it has no gradient from a partial"
     elif problem.method == "loss_and_gradient" and not spec.methods & {"gradient", "loss_and_gradient"}:
         yield "method: it has no gradient"
     if spec.check is not None:

@@ -75,6 +75,8 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights)
         predictions = with_classes(plan, predictions)
     is_split = problem.op != "binary" and predictions.numblocks[problem.axis] > 1
     call = aligned(plan, predictions, targets, weights)
+    if problem.method == "gradient":
+        return gradient_of_slice(call, weights.whole)
     return by_classes(call) if is_split else by_rows(call)
 
 
@@ -355,6 +357,27 @@ def by_classes(call: DaskCall) -> Any:
         finished=Input(finished, every),
     )
     return results(call, finished, gradient)
+
+
+def gradient_of_slice(call: DaskCall, whole: Partial) -> Array:
+    """The gradient of these classes from the partial of all, a task for each chunk."""
+    return blockwise(
+        call,
+        tasks.gradient_of_slice,
+        call.every,
+        dtype=call.predictions.dtype,
+        **block_slices(call, call.every),
+        predictions=Input(call.predictions, call.every),
+        targets=array_or_value(call.targets, call.target_axes),
+        **merged_rows(call, whole),
+    )
+
+
+def merged_rows(call: DaskCall, whole: Partial) -> dict[str, Any]:
+    """The inputs of a task that knows the partial of its rows and their scale."""
+    fields = {name: rechunked(call, "whole", field, call.batch) for name, field in whole._asdict().items()}
+    inputs = {name: Input(field, call.batch) for name, field in fields.items()}
+    return {"scale": array_or_value(call.sample, call.batch), **inputs}
 
 
 def merged_classes(call: DaskCall) -> Array:

@@ -17,7 +17,9 @@ from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import Weights
 from ...linear import Linear, LinearGradient
+from ...numerics.fold import Partial
 from ..generic import linear as generic
+from ..generic import schedule
 from ..generic.tiles import ProductCall, concatenated
 from . import graph, tasks
 from .graph import DaskCall, Input, array_or_value, block_location, block_slices, blockwise, merged
@@ -67,8 +69,22 @@ def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -
     bias = None if predictions.bias is None else graph.as_dask(predictions.bias).rechunk({0: sizes})
     chunks = (*hidden.chunks[:-1], sizes)
     grid = Grid(chunks, (*hidden.shape[:-1], classifier.shape[0]), predictions.anchor._meta)
-    call = graph.aligned(plan, grid, targets, weights)
-    return by_pairs(call, Operands(hidden, classifier, bias, predictions.softcap))
+    call, operands = (
+        graph.aligned(plan, grid, targets, weights),
+        Operands(hidden, classifier, bias, predictions.softcap),
+    )
+    if problem.method == "gradient":
+        pairs = blockwise(
+            call,
+            slice_of_pair,
+            call.every,
+            **block_slices(call, call.every),
+            **operands.inputs(call),
+            targets=array_or_value(call.targets, call.target_axes),
+            **graph.merged_rows(call, weights.whole),
+        )
+        return gradient_of(call, operands, pairs)
+    return by_pairs(call, operands)
 
 
 def by_pairs(call: DaskCall, operands: Operands) -> Any:
@@ -212,6 +228,24 @@ def gradient_of_pair(
         product = pair_of(call, slices, hidden, targets=targets, **others)
         scale, rows = flat_rows(product.xp, finished[1]), flat_rows(product.xp, whole)
         return generic.gradient_from(product, rows, scale)
+
+
+def slice_of_pair(
+    call: ChunkCall,
+    slices: Any,
+    targets: Array | None,
+    hidden: Array,
+    classifier: Array,
+    bias: Array | None,
+    softcap: float | None,
+    scale: Array | None,
+    **whole: Array,
+) -> LinearGradient[Array]:
+    """What the rows of a pair say of its operands, from the partial of all classes and the scale of its rows."""
+    with arrays.without_fp_warnings():
+        product = pair_of(call, slices, hidden, classifier, bias, softcap, targets)
+        merged = schedule.merged_of(product.xp, product.product.rows, Weights(scale, whole=Partial(**whole)))
+        return generic.gradient_from(product, *merged)
 
 
 def one_block(block: Any) -> Array:

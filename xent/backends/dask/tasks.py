@@ -21,6 +21,7 @@ from ...contract.plan import Plan
 from ...contract.problem import Options, Problem, Weights, weights_of
 from ...numerics import fold, gradient, reduction
 from ...numerics import statistics as numbers
+from ...numerics.fold import Partial
 from ...numerics.fold import merge as merge_partials
 from ...numerics.reduction import PartialReduction, Reducer, Sums, merge_sums
 from ...numerics.statistics import merge_statistics
@@ -370,6 +371,15 @@ def gradient_of_chunk(
             kernel = getattr(generic, call.problem.op)
             kernel_call = kernel_call._replace(kernel=kernel, methods=generic.METHODS[call.problem.op])
         return blocks.gradient(kernel_call, flat_rows(kernel_call.xp, whole), scale)
+
+
+def gradient_of_slice(
+    call: ChunkCall, slices: Any, predictions: Array, targets: Array | None, scale: Array | None, **whole: Array
+) -> Array:
+    """The gradient of one chunk, from the partial of all classes and the scale of its rows."""
+    kernel_call = kernel_call_of(call, predictions, targets, first_class(call, slices))
+    with arrays.without_fp_warnings():
+        return generic.gradient_of_slice(kernel_call, Weights(scale, whole=Partial(**whole)))
 
 
 def softmax_of_chunk(call: ChunkCall, slices: Any, predictions: Array, whole: Any) -> Array:

@@ -28,6 +28,9 @@ def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -
     for name, operand in zip(checks.OPERANDS, predictions.operands, strict=False):
         checks.array_api(plan.problem.function, name, operand)
     with arrays.without_fp_warnings():
+        if plan.problem.method == "gradient":
+            call = call_of(plan, predictions, targets)
+            return gradient_from(call, *schedule.merged_of(call.xp, call.product.rows, weights))
         call, rows = product_call(plan, predictions, targets, weights)
         return RUN[plan.problem.method](call, rows)
 

@@ -28,7 +28,7 @@ def rows_of(
     weight = ignored = bad = None
     if sample_weight is not None:
         weight, ignored = targets.sample(xp, sample_weight, dtype)
-    if labels is not None and problem.method != "partial":
+    if labels is not None and problem.method not in ("partial", "gradient"):
         ignore_index = problem.options.ignore_index
         if ignore_index:
             ignore_index = targets.holdable(problem.target_dtype, ignore_index)

@@ -168,6 +168,8 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights,
             result = run_binary(xp, EAGER, plan.problem, predictions, targets, weights)
             return result if out is None else (result[0], filled(out, result[1]))
         call = kernel_call(xp, plan, predictions, targets)
+        if plan.problem.method == "gradient":
+            return gradient_of_slice(call, weights)
         if out is not None:
             call = into(call, out)
         rows = NO_ROWS if marks_bad_labels(call) else rows_of_call(call, targets, weights)
@@ -277,6 +279,19 @@ def scale_of_rows(call: KernelCall, rows: Rows) -> Array:
 def one_number(xp: Any, value: float, dtype: Any, device: Any) -> Array:
     """An array (1,) of one number."""
     return xp.full((1,), value, dtype=dtype, device=device)
+
+
+def gradient_of_slice(call: KernelCall, weights: Weights) -> Array:
+    """The gradient of these classes from the partial of all, times the scale of each row."""
+    return blocks.gradient(call, *merged_of(call.xp, call.tiling.rows, weights))
+
+
+def merged_of(xp: Any, rows: int, weights: Weights) -> tuple[Partial, Array]:
+    """The merged partial of a call and the scale of its rows, flat and in its dtype."""
+    whole = Partial(*(xp.reshape(field, (rows,)) for field in weights.whole))
+    if weights.sample is None:
+        return whole, xp.ones_like(whole.max)
+    return whole, xp.astype(xp.reshape(weights.sample, (rows,)), whole.max.dtype, copy=False)
 
 
 def run_partial(call: KernelCall, rows: Rows) -> Partial:

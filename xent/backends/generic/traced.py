@@ -101,6 +101,9 @@ def run(xp: Any, pieces: Pieces, problem: Problem, predictions: Array, targets: 
     """The result of one call."""
     if problem.op == "binary":
         return run_binary(xp, pieces.binary, problem, predictions, targets, weights)
+    if problem.method == "gradient":
+        call = traced_call(xp, pieces, problem, predictions, targets, weights._replace(sample=None))
+        return run_gradient(call, weights)
     return RUN[problem.method](traced_call(xp, pieces, problem, predictions, targets, weights))
 
 
@@ -227,6 +230,16 @@ def run_partial(call: TracedCall) -> Partial:
     else:
         whole = fold.partial_sparse(call.xp, call.predictions, call.targets, call.on, call.off)
     return Partial(*(call.batched(field) for field in whole))
+
+
+def run_gradient(call: TracedCall, weights: Weights) -> Array:
+    """The gradient of these classes from the partial of all, times the scale of each row."""
+    xp, dtype = call.xp, call.predictions.dtype
+    whole = Partial(*(xp.astype(xp.reshape(field, (-1,)), dtype, copy=False) for field in weights.whole))
+    scale = xp.ones_like(whole.max) if weights.sample is None else xp.reshape(weights.sample, (-1,))
+    slope = gradient.residual(xp, call.predictions, call.soft, whole)
+    slope = gradient.scaled(xp, slope, xp.astype(scale, dtype, copy=False))
+    return call.pieces.constant(xp.astype(call.unflatten(slope), call.original.dtype, copy=False))
 
 
 def run_logsumexp(call: TracedCall) -> Array:

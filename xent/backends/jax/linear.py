@@ -68,6 +68,8 @@ def compiled(problem: Problem, softcap: float | None) -> Callable[..., Any]:
         # subtle: as in schedule.py, XLA would compute with constants as it compiles
         operands, targets, weights = jax.tree.map(jax.lax.optimization_barrier, (operands, targets, weights))
         linear: Linear[Any] = Linear(*operands[:2], bias=operands.bias, softcap=softcap)
+        if problem.method == "gradient":
+            return run_gradient(product_call(problem, linear, targets, weights._replace(sample=None)), weights)
         return RUN[problem.method](product_call(problem, linear, targets, weights))
 
     jitted: Callable[..., Any] = jax.jit(run_product)
@@ -388,13 +390,22 @@ def run_loss(call: ProductCall) -> Array:
 def run_loss_and_gradient(call: ProductCall) -> tuple[Array, LinearGradient[Array]]:
     losses, part = value_and_partial(call.operands, call.targets, "loss", call.settings)
     scale = call.reducer.scale(xp, call.rows, jnp.zeros_like(losses))
+    return jax.lax.stop_gradient(call.reduced(losses)), gradient_of(call, part, scale)
+
+
+def gradient_of(call: ProductCall, part: Partial, scale: Array) -> LinearGradient[Array]:
+    """The gradient in the operands, as plain numbers, from the partial and the scale of each row."""
     found = slopes(call.operands, call.targets, part, scale, "loss", call.settings, call.problem.of)
-    hidden, classifier, bias = found[:3]
+    hidden, classifier, bias = (None if one is None else jax.lax.stop_gradient(one) for one in found[:3])
     hidden = None if hidden is None else jnp.reshape(hidden, call.linear.hidden.shape)
-    result: tuple[Array, LinearGradient[Array]] = jax.tree.map(
-        jax.lax.stop_gradient, (call.reduced(losses), LinearGradient(hidden, classifier, bias))
-    )
-    return result
+    return LinearGradient(hidden, classifier, bias)
+
+
+def run_gradient(call: ProductCall, weights: Weights) -> LinearGradient[Array]:
+    """The gradient of these classes from the partial of all, times the scale of each row."""
+    part = Partial(*(jnp.reshape(field, (-1,)) for field in weights.whole))
+    scale = jnp.ones_like(part.max) if weights.sample is None else jnp.reshape(weights.sample, (-1,))
+    return gradient_of(call, part, scale.astype(part.max.dtype))
 
 
 def run_partial(call: ProductCall) -> Partial:

@@ -54,7 +54,7 @@ def compiled(problem: Problem, kernel: str | None) -> Callable[..., Any]:
 
 def check_labels(problem: Problem, classes: int, labels: Array | None, weights: Weights) -> None:
     """Raises LabelError if a label is bad, before anything is computed."""
-    if labels is None or problem.method == "partial":
+    if labels is None or problem.method in ("partial", "gradient"):
         return
     host = np.asarray(labels)
     if host.size == 0 or (host.min() >= 0 and host.max() < classes):

@@ -97,7 +97,7 @@ def whole_call(plan: Plan, function: Callable[..., int]) -> SmallCall:
     def call(logits: Array, labels: Array, weights: Weights, out: Array | None) -> Any:
         if logits.size >= LARGE or logits.dtype is not dtype or labels.dtype is not labels_dtype:
             return None
-        sample, classes, _ = weights
+        sample, classes = weights[:2]
         if is_row:  # NumPy's numbers have dtypes and flags, but no memory that a kernel could read
             labels, sample = np.asarray(labels), None if sample is None else np.asarray(sample)
         if not (logits.flags.c_contiguous and labels.flags.c_contiguous):

@@ -64,12 +64,13 @@ def traced(plan: Plan, linear: Any, targets: Array | None, weights: Weights) -> 
     logits = product.logits()
     of_logits = replace(problem, is_product=False, of=())
     result = schedule.traced(of_logits, torch.reshape(logits, linear.shape), targets, weights)
-    if problem.method != "loss_and_gradient":
+    if problem.method not in ("loss_and_gradient", "gradient"):
         return result
-    loss, slope = result
+    loss, slope = result if problem.method == "loss_and_gradient" else (None, result)
     slope = product.uncapped(torch.reshape(slope, logits.shape), logits)
     gradient = whole.gradient(product, linear, slope, problem.of)
-    return loss, LinearGradient(*(None if one is None else one.detach() for one in gradient))
+    plain: LinearGradient[Any] = LinearGradient(*(None if one is None else one.detach() for one in gradient))
+    return plain if loss is None else (loss, plain)
 
 
 # -------------------- eager calls

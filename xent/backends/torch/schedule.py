@@ -34,7 +34,7 @@ from .autograd import xp
 from .small_calls import small_calls_of
 from .views import VIEWS, HostView, Unreadable, inner_plan, is_readable
 
-CONSTANT = frozenset({"loss_and_gradient", "partial"})
+CONSTANT = frozenset({"loss_and_gradient", "gradient", "partial"})
 """The methods whose results are plain numbers, whatever the predictions require."""
 
 transforms_are_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)

@@ -45,7 +45,7 @@ class SmallCalls(NamedTuple):
             return None
         if weights is NO_WEIGHTS:
             return None, *shape, None, None
-        sample, classes, _ = weights
+        sample, classes = weights[:2]
         if sample is not None and (sample.dtype is not self.sample_dtype or not is_side_by_side(sample)):
             return None
         if classes is not None:

@@ -58,7 +58,9 @@ class HostView:
     """The memory of a tensor as an array."""
 
     def see(self, value: Any) -> Any:
-        """The memory of a tensor as an array; anything else as it is."""
+        """The memory of a tensor, or of each in a tuple, as an array; anything else as it is."""
+        if isinstance(value, tuple):
+            return map_tuple(self.see, value)
         return self.array_of(value) if isinstance(value, torch.Tensor) else value
 
     tensor_of = staticmethod(tensor_of)
