@@ -49,7 +49,7 @@ if __name__ == "__main__":
         ours.send(parts)
     answers = [ours.recv() for ours, _ in pipes]
     wire = sum(field.nbytes for field in parts[0]) / TOKENS
-    print(f"{PROCESSES} processes send {wire:.0f} bytes a token, where their logits take {4 * VOCABULARY // PROCESSES}.")
+    print(f"Each of {PROCESSES} processes sends {wire:.0f} bytes a token; its logits take {4 * EDGES[1]}.")
 
     whole = xent.merge(*(xent.partial(logits, **place) for logits, place in map(slice_of, range(PROCESSES))))
     for rank, (loss, gradient) in enumerate(answers):  # the bits of one process that does all of it
