@@ -72,6 +72,11 @@ KERNEL_FLAGS += --ignore-glob='*/test_compat_*.py'
 # No test may find the source folder where it should find the wheel: neither -c nor -m puts the working folder first.
 export PYTHONSAFEPATH := 1
 
+# The processes of the tests share the programs that XLA compiles for them, which is most of what tests on JAX take.
+# subtle: a bound on their size is what makes JAX lock the folder as it writes
+SHARED_PROGRAMS := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/$(VENV)/xla" JAX_COMPILATION_CACHE_MAX_SIZE=4000000000 \
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+
 # make check and make lint look at the source folder all the same: what changes with every commit is not installed first.
 ON_SOURCE := PYTHONPATH="$(CURDIR)"
 
@@ -93,7 +98,7 @@ check: lint
 test: test-core test-plugins test-cuda test-template test-install
 
 test-core: lint $(VENV)/wheel.stamp
-	XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
+	$(SHARED_PROGRAMS) XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
 
 test-plugins: lint $(VENV)/wheel.stamp $(VENV)/compiled.stamp
 	PYTHONPATH=$(PLUGINS) XENT_REQUIRE_BACKENDS=$(KERNEL_BACKENDS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(KERNEL_FLAGS) tests
