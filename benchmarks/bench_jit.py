@@ -6,11 +6,13 @@ The counting model, for N rows of C logits in float32:
 |---|---|---|
 | loss | 4 N C read (and O(N)) | N C |
 | loss and gradient | 4 N C read, 4 N C written into fresh memory | N C |
+| row statistics, logsumexp | 4 N C read (and O(N)) | N C |
+| softmax | 4 N C read, 4 N C written into fresh memory | N C |
 
-What is compiled is the loss of every row, and the mean with its gradient as a training step asks for it. Logits are
-normal with standard deviation 3, labels uniform. Contenders are lines of ``CONTENDERS``, each compared with the peer of
-its library. Times are those of a clock, and of the processor in all threads, which other work on the machine changes
-less.
+What is compiled is the loss of every row, the mean with its gradient as a training step asks for it, and the other
+numbers of rows. Logits are normal with standard deviation 3, labels uniform. Contenders are lines of ``CONTENDERS``,
+each compared with the peer of its pass: optax, or plain expressions of ``jax.nn``. Times are those of a clock, and of
+the processor in all threads, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -30,8 +32,18 @@ import xent
 
 SHAPES = [(512, 32000), (65536, 100), (65536, 1000), (2048, 32000), (1_000_000, 10), (8, 100), (256, 262144)]
 QUICK_SHAPES = [(200, 130), (300, 10)]
-LOSS, GRADIENT = PASSES = "loss", "loss and gradient"
-OPTAX, GENERIC, FUSED = "JAX jit, optax", "JAX jit, xent without a plugin", "JAX jit, xent-numba"
+LOSS, GRADIENT, STATISTICS, LOGSUMEXP, SOFTMAX = PASSES = (
+    "loss",
+    "loss and gradient",
+    "row statistics",
+    "logsumexp",
+    "softmax",
+)
+OPTAX, PLAIN = "JAX jit, optax", "JAX jit, jax.nn"
+PEERS = {LOSS: OPTAX, GRADIENT: OPTAX, STATISTICS: PLAIN, LOGSUMEXP: PLAIN, SOFTMAX: PLAIN}
+GENERIC, FUSED = "JAX jit, xent without a plugin", "JAX jit, xent-numba"
+OTHER_SHAPES = [(512, 32000), (65536, 100), (1_000_000, 10), (8, 100)]
+"""The shapes of the passes that are no losses."""
 Shape = tuple[int, int]
 # The least ratio of the peer's time to the contender's, by shape.
 TARGETS = {
@@ -64,63 +76,97 @@ def make_data(shape: Shape) -> Data:
 # -------------------- contenders
 
 
-def with_jax(data: Data, pass_name: str, loss: Callable[..., Any]) -> Call:
-    """The loss under ``jax.jit``."""
+def with_jax(data: Data, pass_name: str, functions: dict[str, Callable[..., Any]]) -> Call:
+    """The function of a pass under ``jax.jit``."""
     import jax
 
     x, y = (jax.numpy.asarray(array) for array in data)
+    function = functions[LOSS if pass_name == GRADIENT else pass_name]
 
     def of_rows(x: Any, y: Any) -> Any:  # a function of its own: jax.jit keeps one program of each
-        return loss(x, y)
+        return function(x, y)
 
-    function = jax.jit(jax.value_and_grad(lambda x, y: of_rows(x, y).mean()) if pass_name == GRADIENT else of_rows)
-    return lambda: jax.block_until_ready(function(x, y))
+    mean_and_gradient = jax.value_and_grad(lambda x, y: of_rows(x, y).mean())
+    compiled = jax.jit(mean_and_gradient if pass_name == GRADIENT else of_rows)
+    return lambda: jax.block_until_ready(compiled(x, y))
 
 
 def with_optax(data: Data, pass_name: str) -> Call:
     import optax
 
-    return with_jax(data, pass_name, optax.softmax_cross_entropy_with_integer_labels)
+    return with_jax(data, pass_name, {LOSS: optax.softmax_cross_entropy_with_integer_labels})
 
 
-def with_xent(data: Data, pass_name: str, compiled: Callable[..., Call], kernel: str) -> Call:
+def with_jax_nn(data: Data, pass_name: str) -> Call:
+    import jax
+    from jax import nn
+    from jax import numpy as jnp
+
+    def row_statistics(x: Any, y: Any) -> tuple[Any, ...]:
+        log_p, lse = nn.log_softmax(x), nn.logsumexp(x, axis=-1)
+        p, at_label = jnp.exp(log_p), jnp.take_along_axis(x, y[:, None], axis=-1)
+        loss = lse - at_label[:, 0]
+        before = (x > at_label) | ((x == at_label) & (jnp.arange(x.shape[-1]) < y[:, None]))
+        entropy, squares = -jnp.sum(p * log_p, axis=-1), jnp.sum(p * p, axis=-1)
+        return loss, lse, jnp.exp(-loss), jnp.max(p, axis=-1), jnp.sum(before, axis=-1), entropy, squares
+
+    functions = {
+        STATISTICS: row_statistics,
+        LOGSUMEXP: lambda x, y: nn.logsumexp(x, axis=-1),
+        SOFTMAX: lambda x, y: jax.nn.softmax(x),
+    }
+    return with_jax(data, pass_name, functions)
+
+
+FUNCTIONS = {
+    LOSS: xent.sparse_cross_entropy,
+    STATISTICS: xent.row_statistics,
+    LOGSUMEXP: lambda x, y: xent.logsumexp(x),
+    SOFTMAX: lambda x, y: xent.softmax(x),
+}
+
+
+def with_xent(data: Data, pass_name: str, kernel: str) -> Call:
     context = contextvars.copy_context()  # the kernel is chosen where the call is traced
     context.run(xent.using(kernel=kernel).__enter__)
-    return functools.partial(context.run, compiled(data, pass_name, xent.sparse_cross_entropy))
+    return functools.partial(context.run, with_jax(data, pass_name, FUNCTIONS))
 
 
 class Contender(NamedTuple):
-    """What is timed: ``setup(data, pass_name)`` returns the call; it needs the module, and is compared with a peer."""
+    """What is timed: ``setup(data, pass_name)`` returns the call; it needs the module."""
 
     name: str
     module: str
-    peer: str
     setup: Callable[[Data, str], Call]
+    passes: tuple[str, ...] = PASSES
 
 
 CONTENDERS = [
-    Contender(OPTAX, "optax", OPTAX, with_optax),
-    Contender(GENERIC, "jax", OPTAX, functools.partial(with_xent, compiled=with_jax, kernel="generic")),
-    Contender(FUSED, "xent_numba", OPTAX, functools.partial(with_xent, compiled=with_jax, kernel="numba-ffi")),
+    Contender(OPTAX, "optax", with_optax, (LOSS, GRADIENT)),
+    Contender(PLAIN, "jax", with_jax_nn, (STATISTICS, LOGSUMEXP, SOFTMAX)),
+    Contender(GENERIC, "jax", functools.partial(with_xent, kernel="generic")),
+    Contender(
+        FUSED, "xent_numba", functools.partial(with_xent, kernel="numba-ffi"), (LOSS, GRADIENT, STATISTICS, LOGSUMEXP)
+    ),
 ]
 
 
-def mean_loss(result: Any) -> float:
-    """The mean loss in the result of a contender."""
+def mean_of(result: Any) -> float:
+    """The mean of the first array in the result of a contender."""
     value = result[0] if isinstance(result, tuple | list) else result
-    return float(np.mean(np.asarray(value.detach() if hasattr(value, "detach") else value), dtype=np.float64))
+    return float(np.mean(np.asarray(value), dtype=np.float64))
 
 
 def compare(shape: Shape, pass_name: str, quick: bool) -> tuple[Rounds, Rounds]:
     """The seconds of each contender by the clock, round by round, and those of the processor."""
     data, calls = make_data(shape), {}
     for contender in CONTENDERS:
-        if measure.is_installed(contender.module):
+        if measure.is_installed(contender.module) and pass_name in contender.passes:
             calls[contender.name] = contender.setup(data, pass_name)
-    losses = {name: mean_loss(call()) for name, call in calls.items()}
-    expected = losses[GENERIC]
-    if not all(abs(loss - expected) <= 1e-4 * abs(expected) for loss in losses.values()):
-        raise AssertionError(f"contenders compute other losses at {shape}, {pass_name}: {losses}")
+    means = {name: mean_of(call()) for name, call in calls.items()}
+    expected = means[GENERIC]
+    if not all(abs(mean - expected) <= 1e-4 * abs(expected) for mean in means.values()):
+        raise AssertionError(f"contenders compute other numbers at {shape}, {pass_name}: {means}")
     clocks = time.perf_counter, time.process_time
     rounds, sample_seconds = (3, 1e-4) if quick else (7, 0.01)
     seconds, processor_seconds = measure.interleave_clocks(calls, rounds, clocks, sample_seconds)
@@ -130,9 +176,8 @@ def compare(shape: Shape, pass_name: str, quick: bool) -> tuple[Rounds, Rounds]:
 # -------------------- the page
 
 
-def line(contender: Contender, seconds: Rounds, processor_seconds: Rounds, target: float | None) -> tuple[str, ...]:
+def line(name: str, peer: str, seconds: Rounds, processor_seconds: Rounds, target: float | None) -> tuple[str, ...]:
     """The times of a contender, and those of its peer over them."""
-    name, peer = contender.name, contender.peer
     times = [by_clock[name] for by_clock in (seconds, processor_seconds)]
     unit = 1e-6 if measure.quartiles(seconds[name]).median < 1e-3 else 1e-3
     shown = [f"{measure.quartiles(values).show(unit)} {'µs' if unit == 1e-6 else 'ms'}" for values in times]
@@ -155,13 +200,12 @@ def main(quick: bool = False) -> str:
     )
     columns = "", "time", "processor time", "peer / it", "by processor time", "asked"
     for shape in QUICK_SHAPES if quick else SHAPES:
-        for pass_name in PASSES:
+        for pass_name in PASSES if quick or shape in OTHER_SHAPES else (LOSS, GRADIENT):
             print(f"{shape}, {pass_name}", file=sys.stderr)
             seconds, processor_seconds = compare(shape, pass_name, quick)
             lines = [
-                line(contender, seconds, processor_seconds, target_of(contender.name, pass_name, shape))
-                for contender in CONTENDERS
-                if contender.name in seconds
+                line(name, PEERS[pass_name], seconds, processor_seconds, target_of(name, pass_name, shape))
+                for name in seconds
             ]
             report.add(f"## {shape}, {pass_name}", measure.table(columns, lines))
             numbers = {"seconds": seconds, "processor_seconds": processor_seconds}

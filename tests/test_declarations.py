@@ -95,8 +95,8 @@ CASES = [
     (
         KernelSpec,
         {"methods": {"loss"}},
-        f'kernel \'k\': `methods` must be a frozenset of "partial" and any of {ANY_OF}, or of "ffi_target" alone, '
-        "got frozenset({'loss'})",
+        f'kernel \'k\': `methods` must be a frozenset of "partial" and any of {ANY_OF}, or of "ffi_target" and any '
+        'of "partial" or "statistics", got frozenset({\'loss\'})',
     ),
     (KernelSpec, {"priority": "high"}, "kernel 'k': `priority` must be an int, got 'high'"),
     (KernelSpec, {"opt_in": "no"}, "kernel 'k': `opt_in` must be True or False, got 'no'"),
@@ -138,11 +138,12 @@ def test_a_method_that_is_none_is_refused_beside_partial():
         declarations.checked(KernelSpec(**KERNEL, methods={"partial", "grad"}), KernelSpec)
 
 
-def test_a_kernel_of_ffi_targets_has_no_other_methods():
-    targets = KernelSpec(**KERNEL, methods={"ffi_target"})
-    assert declarations.checked(targets, KernelSpec).methods == {"ffi_target"}
-    with pytest.raises(ValueError, match=r"kernel 'k': `methods` must be .* or of \"ffi_target\" alone"):
-        declarations.checked(KernelSpec(**KERNEL, methods={"ffi_target", "statistics"}), KernelSpec)
+def test_a_kernel_of_ffi_targets_may_have_targets_for_two_more_methods_and_no_others():
+    for methods in ({"ffi_target"}, {"ffi_target", "partial"}, {"ffi_target", "partial", "statistics"}):
+        assert declarations.checked(KernelSpec(**KERNEL, methods=methods), KernelSpec).methods == methods
+    for methods in ({"ffi_target", "gradient"}, {"ffi_target", "partial", "loss"}):
+        with pytest.raises(ValueError, match=r"kernel 'k': `methods` must be .* or of \"ffi_target\" and any of"):
+            declarations.checked(KernelSpec(**KERNEL, methods=methods), KernelSpec)
 
 
 def test_every_field_has_its_rule_and_every_rule_its_case():

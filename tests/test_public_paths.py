@@ -14,6 +14,7 @@ MOVED = {
         **dict.fromkeys(("API_VERSION", "BackendSpec", "KernelSpec"), "xent.contract.specs"),
         **dict.fromkeys(("Decision", "Plan", "Verdict"), "xent.contract.plan"),
         **dict.fromkeys(("Options", "Problem", "Weights"), "xent.contract.problem"),
+        **dict.fromkeys(("register_target", "why_no_targets"), "xent.contract.ffi_targets"),
         "Partial": "xent.numerics.fold",
         "Statistics": "xent.numerics.statistics",
     },

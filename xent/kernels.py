@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .contract.ffi_targets import register_target, why_no_targets
 from .contract.plan import Decision, Plan, Verdict
 from .contract.problem import Options, Problem, Weights
 from .contract.specs import API_VERSION, BackendSpec, KernelSpec
@@ -9,4 +10,4 @@ from .numerics.fold import Partial
 from .numerics.statistics import Statistics
 
 __all__ = ["API_VERSION", "BackendSpec", "Decision", "KernelSpec", "Options", "Partial", "Plan", "Problem"]
-__all__ += ["Statistics", "Verdict", "Weights"]
+__all__ += ["Statistics", "Verdict", "Weights", "register_target", "why_no_targets"]

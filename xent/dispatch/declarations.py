@@ -16,8 +16,8 @@ from ..contract.specs import API_VERSION, BackendSpec
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)
 METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics", "whole_call")
-FFI = frozenset({"ffi_target"})
-"""The methods of a kernel that JAX takes."""
+FFI, FFI_FURTHER = frozenset({"ffi_target"}), frozenset({"partial", "statistics"})
+"""What a kernel that JAX takes declares, and the methods that it may have targets for besides."""
 INSPECTED = frozenset({"dask", "torch"})
 """The libraries whose chunks or memory ``arrays.views`` can inspect."""
 
@@ -65,8 +65,9 @@ RULES: dict[str, Rule] = {
     ),
     "layouts": ('a frozenset of "last" and "middle"', lambda value: are_names(value) and value <= {"last", "middle"}),
     "methods": (
-        f'a frozenset of "partial" and any of {checks.quoted(METHODS[1:])}, or of "ffi_target" alone',
-        lambda value: are_names(value) and ({"partial"} <= value <= {*METHODS} or value == FFI),
+        f'a frozenset of "partial" and any of {checks.quoted(METHODS[1:])}, or of "ffi_target" and any of '
+        f"{checks.quoted(sorted(FFI_FURTHER))}",
+        lambda value: are_names(value) and ({"partial"} <= value <= {*METHODS} or FFI <= value <= FFI | FFI_FURTHER),
     ),
     "priority": ("an int", lambda value: isinstance(value, int)),
     "opt_in": SWITCH,

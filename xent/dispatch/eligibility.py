@@ -15,11 +15,19 @@ from . import settings
 from .registry import registry
 
 GENERIC = "generic"
+FFI_TARGETS = {
+    "loss": "ffi_target",
+    "loss_and_gradient": "ffi_target",
+    "partial": "partial",
+    "logsumexp": "partial",
+    "statistics": "statistics",
+}
+"""What a kernel that JAX takes declares where a call of a method is served by one of its targets."""
 
 
 def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iterator[str]:
     """Every reason against a kernel, cheap ones first; none means that it is eligible."""
-    problem = problem.as_seen_by_kernel
+    kind, problem = problem.options.kind, problem.as_seen_by_kernel
     if spec.name == GENERIC:
         if user.kernel not in (None, GENERIC):
             yield f"forced: kernel={user.kernel!r}"
@@ -52,8 +60,10 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
         elif problem.method == "statistics" and "statistics" not in spec.methods:
             yield "method: it has no statistics"
     elif "ffi_target" in spec.methods:
-        if problem.method not in ("loss", "loss_and_gradient"):
-            yield f"method: an FFI target has no {problem.method}"
+        if FFI_TARGETS.get(problem.method, "") not in spec.methods:
+            yield f"method: it has no FFI target for {problem.method}"
+        if problem.method == "statistics" and kind != "logits":
+            yield f"kind: an FFI target takes no {kind}"
     elif problem.is_in_torch_graph:
         if problem.method not in ("loss", "loss_and_gradient"):
             yield f"method: a compiled graph computes {problem.method} by itself"

@@ -4,11 +4,10 @@
 ``pytest -p xent.testing.plugin --kernel NAME`` are for pytest.
 """
 
-from ..contract.plan import resolve as load
 from .calls import Answer, Call, to_block
 from .conformance import check_kernel
 from .edge_cases import Case, case, case_of, cases, odd_neighbours
-from .execution import Bench
+from .execution import Bench, load
 from .memory import ArrayLibrary, array_library, lay
 from .parametrization import KernelConformance, parametrize_with_checks
 from .promises import PROMISES

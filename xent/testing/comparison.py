@@ -209,11 +209,8 @@ def negative_zero(loss: Array, what: str) -> Fault | None:
 def partial_faults(expected: Expected, partial: Partial) -> Iterator[Fault | None]:
     """Errors of a partial's numbers, and of the loss, the log-sum-exp and the loss at the maximum that follow."""
     exact, highest = expected.exact, expected.max
-    flushed = highest
-    if expected.flushes:
-        smallest = limits(expected.case.logits.dtype).smallest_normal
-        flushed = np.where(np.abs(highest) < smallest, 0.0, highest)
-    for row in np.flatnonzero((partial.max != highest) & (partial.max != flushed) & ~expected.is_nan)[:1]:
+    is_other = (partial.max != highest) & (partial.max != as_seen(expected, highest))
+    for row in np.flatnonzero(is_other & ~expected.is_nan)[:1]:
         what = f"the max of row {row} is {float(partial.max[row])!r}, exact {float(highest[row])!r}"
         yield Fault(what, int(row), math.inf)
     loss, where = fold.finish(xp, partial), expected.is_inside
@@ -257,15 +254,31 @@ def gradient_fault(expected: Expected, gradient: Array, scales: Array) -> Fault 
     return worst_fault("the gradient", gradient, (hi, lo), budget, k_of["gradient"], mask)
 
 
+def as_seen(expected: Expected, logits: Array) -> Array:
+    """Logits as the library sees them: 0 for a subnormal one, if it takes these for 0."""
+    smallest = limits(expected.case.logits.dtype).smallest_normal
+    return np.where(np.abs(logits) < smallest, 0.0, logits) if expected.flushes else logits
+
+
+def ranks_of(case: Case, logits: Array, label_logit: Array) -> Array:
+    """How many classes of each row come before the label."""
+    before = (logits > label_logit) | ((logits == label_logit) & (np.arange(logits.shape[1]) < case.labels[:, None]))
+    ranks: Array = before.sum(axis=1)
+    return ranks
+
+
 def statistics_faults(expected: Expected, statistics: Statistics) -> Iterator[Fault | None]:
     """Errors of the partial, the ranks and the two sums."""
     case, exact = expected.case, expected.exact
     yield from partial_faults(expected, statistics.partial)
     x, label_logit = case.logits.astype(np.float64), label_logits(case).astype(np.float64)[:, None]
-    before = (x > label_logit) | ((x == label_logit) & (np.arange(x.shape[1]) < case.labels[:, None]))
-    rank = before.sum(axis=1)
+    rank, seen = (
+        ranks_of(case, x, label_logit),
+        ranks_of(case, *(as_seen(expected, array) for array in (x, label_logit))),
+    )
     has_rank = expected.is_inside & ~expected.is_nan & ~expected.is_masked
-    for row in np.flatnonzero((statistics.label_rank != rank) & has_rank)[:1]:
+    is_other = (statistics.label_rank != rank) & (statistics.label_rank != seen)
+    for row in np.flatnonzero(is_other & has_rank)[:1]:
         what = f"label_rank of row {row} is {int(statistics.label_rank[row])}, exact {int(rank[row])}"
         yield Fault(what, int(row), math.inf)
     for name, values, pair in (

@@ -14,6 +14,7 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from .. import arrays
+from ..contract.plan import resolve
 from ..numerics import fold
 from ..numerics.fold import Partial
 from ..numerics.statistics import Statistics, merge_statistics
@@ -68,9 +69,22 @@ class FfiKernel:
         loss, gradient = self.call("loss_and_gradient", logits, targets, scale, on=on, off=off)
         return loss, gradient
 
+    def partial(self, logits: Any, targets: Any, on: float = 1.0, off: float = 0.0, *, threads: int) -> Partial:
+        return Partial(*self.call("partial", logits, targets, on=on, off=off))
+
+    def statistics(self, logits: Any, labels: Any, label_logit: Any, *, threads: int) -> Statistics:
+        *fields, label_rank, squares, spread = self.call("statistics", logits, labels, label_logit)
+        return Statistics(Partial(*fields), label_rank, squares, spread)
+
     def call(self, method: str, *arrays: Any, **options: float) -> Any:
-        fused = importlib.import_module("xent.backends.jax.fused")
-        return fused.primitive_of(self.kernel, method).bind(*arrays, **options)
+        primitives = importlib.import_module("xent.backends.jax.primitives")
+        return primitives.primitive_of(self.kernel, method).bind(*arrays, **options)
+
+
+def load(name: str) -> Any:
+    """The kernel at "package.module:name" as an object with methods; one of FFI targets is called through JAX."""
+    kernel = resolve(name)
+    return FfiKernel(kernel) if hasattr(kernel, "ffi_target") else kernel
 
 
 def answer_in_reused_memory(bench: Bench, call: Call, case: Case) -> Answer:

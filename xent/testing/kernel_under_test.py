@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.plan import resolve
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route
 from ..contract.specs import KernelSpec
 from ..dispatch import eligibility, settings
@@ -18,7 +17,7 @@ from ..losses import cross_entropy, sparse_cross_entropy
 from .calls import Answer, Call, Violation, to_block
 from .comparison import Fault, faults
 from .edge_cases import Case, case_of, named_dtype
-from .execution import Bench, FfiKernel
+from .execution import Bench, load
 from .memory import ArrayLibrary, lay
 from .reports import Failure, NotRun, Outcome, described
 from .snippets import snippet
@@ -26,7 +25,7 @@ from .snippets import snippet
 Array = np.ndarray[Any, Any]
 LOSSES = {"sparse": sparse_cross_entropy, "dense": cross_entropy}
 METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics")
-FFI_METHODS = ("loss", "loss_and_gradient")
+FFI_METHODS = frozenset({"loss", "loss_and_gradient"})
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ class KernelUnderTest:
 
     @cached_property
     def bench(self) -> Bench:
-        kernel = resolve(self.spec.load)
-        return Bench(FfiKernel(kernel) if self.is_ffi else kernel, self.spec.op, self.library)
+        return Bench(load(self.spec.load), self.spec.op, self.library)
 
     @property
     def is_ffi(self) -> bool:
@@ -66,9 +64,8 @@ class KernelUnderTest:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The declared methods, the simplest first; a gradient needs the partial, so it is declared too."""
-        if self.is_ffi:
-            return FFI_METHODS
-        return tuple(method for method in METHODS if method in self.spec.methods)
+        declared = self.spec.methods | FFI_METHODS if self.is_ffi else self.spec.methods
+        return tuple(method for method in METHODS if method in declared)
 
     @cached_property
     def outers(self) -> tuple[int, ...]:

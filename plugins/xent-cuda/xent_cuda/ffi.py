@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
-import re
-import sys
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from xent.kernels import register_target, why_no_targets
 
 from . import frames, kernels
 
@@ -81,35 +78,20 @@ def handler_of(kernel: kernels.CudaKernel, method: str) -> Callable[[int], int]:
     return handler
 
 
-lock = threading.Lock()
-targets: dict[str, Any] = {}
-"""What is registered, by name: XLA holds addresses only."""
-
-
-def register(name: str, platform: str, handler: Callable[[int], int]) -> None:
-    """Registers a target with JAX, unless it is there already."""
-    import jax
-
-    with lock:
-        if name not in targets:
-            function = frames.Handler(handler)
-            address = ctypes.cast(function, ctypes.c_void_p)
-            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform=platform, api_version=1)
-            targets[name] = function
-
-
-@functools.cache
 def check() -> str:
     """Why there can be no targets; empty if there can."""
     import jax
 
-    if sys.maxsize < 2**32 or sys.platform == "win32":
-        return "XLA's call frames are read on 64-bit Linux only"
-    header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
-    found = re.search(r"#define XLA_FFI_API_MAJOR (\d+)", header.read_text()) if header.is_file() else None
-    if found is None or int(found[1]) != frames.MAJOR:
-        return f"XLA's foreign function interface has version {found[1] if found else 'unknown'}, not {frames.MAJOR}"
+    reason = why_no_targets(jax.ffi, frames.MAJOR)
+    if reason:
+        return reason
     return "" if jax.default_backend() == "gpu" else f"JAX computes on {jax.default_backend()}, not on a GPU"
+
+
+def made(handler: Callable[[int], int]) -> tuple[int, Any]:
+    """The address of a C function that calls a handler, and what keeps it alive."""
+    function = frames.Handler(handler)
+    return ctypes.cast(function, ctypes.c_void_p).value or 0, function
 
 
 class Kernel:
@@ -122,9 +104,10 @@ class Kernel:
 
     def ffi_target(self, method: str, dtype: str) -> str:
         """The name of the target for a method, "loss" or "loss_and_gradient", and a dtype of the logits."""
+        import jax
+
         name = f"xent_cuda_{self.op}_{method}_{dtype}"
-        register(name, "CUDA", handler_of(self.kernel, method))
-        return name
+        return register_target(jax.ffi, name, "CUDA", lambda: made(handler_of(self.kernel, method)))
 
 
 sparse, dense = Kernel("sparse", kernels.sparse), Kernel("dense", kernels.dense)

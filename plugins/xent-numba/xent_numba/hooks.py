@@ -60,7 +60,7 @@ def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
             devices=frozenset({"cpu", "traced"}),
             dtypes=DTYPES,
             layouts=frozenset({"last"}),
-            methods=frozenset({"ffi_target"}),
+            methods=frozenset({"ffi_target", "partial", *(["statistics"] if op == "sparse" else [])}),
             priority=100,
             check=check_ffi,
         )

@@ -106,21 +106,21 @@ def size_of_blocks(x, classes):
     return size
 
 
-@njit(forceinline=True)
-def load_rows(x, addresses, classes, tile):
-    """Fills the tile from a vector's rows, whose classes are contiguous and two or more."""
-    size, index = size_of_blocks(x, classes), 0
-    while index < classes:
-        begin = min(index, classes - size)
-        load_block(x, addresses, begin * itemsize(x), size, tile + begin * 64)
-        index += size
+def over_blocks(name: str, move: Callable[..., None]) -> Any:
+    """loop(x, addresses, classes, tile), which moves each block of a vector's rows between memory and the tile.
+
+    The classes of the rows are contiguous, and two or more.
+    """
+
+    def loop(x, addresses, classes, tile):
+        size, index = size_of_blocks(x, classes), 0
+        while index < classes:
+            begin = min(index, classes - size)
+            move(x, addresses, begin * itemsize(x), size, tile + begin * 64)
+            index += size
+
+    loop.__qualname__ = name  # subtle: the symbols of two loops of one name and signature could be exchanged on disk
+    return njit(forceinline=True)(loop)
 
 
-@njit(forceinline=True)
-def store_rows(x, addresses, classes, tile):
-    """Writes the tile to a vector's rows, whose classes are contiguous and two or more."""
-    size, index = size_of_blocks(x, classes), 0
-    while index < classes:
-        begin = min(index, classes - size)
-        store_block(x, addresses, begin * itemsize(x), size, tile + begin * 64)
-        index += size
+load_rows, store_rows = over_blocks("load_rows", load_block), over_blocks("store_rows", store_block)

@@ -26,7 +26,7 @@ from .frames import array_at, labels_at, load_double
 from .memory import load_int64
 from .operands import address_of, memory_type
 from .threads import run_uninterrupted
-from .whole_rows import MEMORY, WIDE, loss_and_gradient_of_rows, loss_of_rows
+from .whole_rows import MEMORY, OF_ROWS, WIDE
 
 LABEL_BYTES, WEIGHT, REDUCTION, IGNORED, SMOOTHING, DENOMINATOR, EMPTY, LABELS = range(0, 8 * 8, 8)
 """The fields of the facts, from their address on: the ignored labels are the last, IGNORED of them."""
@@ -160,7 +160,7 @@ def function_of(method: str, dtype: str) -> Callable[..., int]:
     """The function of whole calls of a method for logits of a dtype, to be compiled."""
     target = target_of(method, dtype)
     memory, wide, writes_gradient = MEMORY[dtype], WIDE[dtype], method == "loss_and_gradient"
-    compute = (loss_and_gradient_of_rows if writes_gradient else loss_of_rows)(target, dtype, soft=False)
+    compute = OF_ROWS[method](target, dtype, False)
 
     def whole_call(facts, logits, labels, rows, classes, sample_weight, class_weight, cotangent, losses, gradient):
         if rows * classes >= LIMIT:
@@ -193,9 +193,9 @@ def function_of(method: str, dtype: str) -> Callable[..., int]:
                 count = rows if reduction == NONE else 1
                 multiply_cotangents(scales, array_at(address_of(cotangent), count, wide))
             out = array_at(address_of(gradient), (rows, classes), memory)
-            compute(x, targets, on, off, scales, values, out)
+            compute(x, targets, on, off, scales, (values, out))
         else:
-            compute(x, targets, on, off, values)
+            compute(x, targets, on, off, None, (values,))
         if address_of(losses) == 0:
             return SERVED
         # weighted and reduced

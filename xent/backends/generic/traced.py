@@ -25,11 +25,15 @@ from .rows import rows_of
 class FusedPieces(NamedTuple):
     """The functions of whole rows that a kernel computes in one read of the logits, whatever their dtype.
 
-    A row whose weight is 0 is not counted: its loss may be anything, and all its derivatives are 0.
+    A row whose weight is 0 is not counted: its loss may be anything, and all derivatives of that are 0.
     """
 
     loss: Callable[..., Array]  # (logits, labels or targets, weights of 0 or 1 (rows,), on, off) -> (rows,)
     loss_and_gradient: Callable[..., tuple[Array, Array]]  # the same with any weights -> (rows,), weights · (w p − t)
+    # None where the kernel serves no such call
+    partial: Callable[..., Partial] | None = None  # (logits, labels or targets, on, off), without derivatives
+    logsumexp: Callable[[Array], Array] | None = None  # -> (rows,)
+    statistics: Callable[..., RowStatistics] | None = None  # (logits, labels, weights of 0 or 1 (rows,))
 
 
 class Pieces(NamedTuple):
@@ -86,6 +90,12 @@ class TracedCall(NamedTuple):
         axis, last = self.problem.axis, self.problem.ndim - 1
         order = (*range(axis), last, *range(axis, last))
         return self.xp.permute_dims(self.xp.reshape(values, (*self.batch, values.shape[-1])), order)
+
+    @property
+    def counted(self) -> Array:
+        """1 for each row (rows,), 0 where it is ignored."""
+        ones = self.xp.ones_like(self.predictions[:, 0])
+        return ones if self.rows.ignored is None else self.xp.where(self.rows.ignored, 0.0, ones)
 
     @property
     def soft(self) -> Array:
@@ -158,12 +168,9 @@ def untargeted(xp: Any, logits: Array) -> Partial:
 
 def loss_of_rows(call: TracedCall) -> Array:
     """The loss of every row (rows,), before weights: NaN, and so its gradient, where the label is bad."""
-    xp, kind, fused = call.xp, call.problem.options.kind, call.pieces.fused
+    kind, fused = call.problem.options.kind, call.pieces.fused
     if kind == "logits" and fused is not None:
-        counted = xp.ones_like(call.predictions[:, 0])
-        if call.rows.ignored is not None:
-            counted = xp.where(call.rows.ignored, 0.0, counted)
-        loss = fused.loss(call.unmasked, call.targets, counted, call.on, call.off)
+        loss = fused.loss(call.unmasked, call.targets, call.counted, call.on, call.off)
     elif kind == "logits":
         loss = call.pieces.loss(call.predictions, call.targets, call.on, call.off)
     else:
@@ -224,11 +231,13 @@ def loss_and_residual(pieces: Pieces, *arrays: Any) -> tuple[Array, Array]:
 
 
 def run_partial(call: TracedCall) -> Partial:
-    call = call._replace(predictions=call.pieces.constant(call.predictions))
-    if call.problem.op == "dense":
-        whole = fold.partial_dense(call.xp, call.predictions, call.targets)
+    xp, constant, fused = call.xp, call.pieces.constant, call.pieces.fused
+    if fused is not None and fused.partial is not None:
+        whole = fused.partial(constant(call.unmasked), call.targets, call.on, call.off)
+    elif call.problem.op == "dense":
+        whole = fold.partial_dense(xp, constant(call.predictions), call.targets)
     else:
-        whole = fold.partial_sparse(call.xp, call.predictions, call.targets, call.on, call.off)
+        whole = fold.partial_sparse(xp, constant(call.predictions), call.targets, call.on, call.off)
     return Partial(*(call.batched(field) for field in whole))
 
 
@@ -243,6 +252,9 @@ def run_gradient(call: TracedCall, weights: Weights) -> Array:
 
 
 def run_logsumexp(call: TracedCall) -> Array:
+    fused = call.pieces.fused
+    if fused is not None and fused.logsumexp is not None:
+        return call.batched(fused.logsumexp(call.unmasked))
     return call.batched(call.pieces.logsumexp(call.predictions))
 
 
@@ -255,12 +267,26 @@ def run_log_softmax(call: TracedCall) -> Array:
 
 
 def run_statistics(call: TracedCall) -> RowStatistics:
-    """The statistics of the rows; those with a derivative are made of the pieces, which have it."""
-    xp, pieces, x, kind = call.xp, call.pieces, call.predictions, call.problem.options.kind
-    labels, constant = call.targets, pieces.constant
+    labels, kind, fused = call.targets, call.problem.options.kind, call.pieces.fused
     assert labels is not None
-    # an ignored row keeps what does not look at its label, and its loss must have no derivative that meets it
-    calm = x if call.rows.ignored is None else xp.where(call.rows.ignored[:, None], 1.0, x)
+    if fused is not None and fused.statistics is not None:
+        result = fused.statistics(call.unmasked, labels, call.counted)
+    else:
+        result = statistics_of_rows(call.xp, call.pieces, call.predictions, labels, call.rows.ignored, kind)
+    result = statistics.without_label(call.xp, result, call.rows)
+    return RowStatistics(*(call.batched(field) for field in result))
+
+
+def statistics_of_rows(
+    xp: Any, pieces: Pieces, x: Array, labels: Array, ignored: Array | None, kind: str
+) -> RowStatistics:
+    """The statistics of the rows, before bad and ignored ones are marked.
+
+    Those with a derivative are made of the pieces, which have it. An ignored row keeps what does not look at its label.
+    """
+    constant = pieces.constant
+    # the loss of an ignored row must have no derivative that meets it
+    calm = x if ignored is None else xp.where(ignored[:, None], 1.0, x)
     if kind == "logits":
         log_p, lse, loss = pieces.log_softmax(x), pieces.logsumexp(x), pieces.loss(calm, labels, 1.0, 0.0)
     else:
@@ -276,7 +302,7 @@ def run_statistics(call: TracedCall) -> RowStatistics:
     values, log_values = constant(x), constant(log_p)
     rank = statistics.rank(xp, values, labels, fold.gather(xp, values, labels)[0])
     has_no_order = xp.any(xp.isnan(log_values), axis=-1) | (xp.max(log_values, axis=-1) == -math.inf)
-    result = RowStatistics(
+    return RowStatistics(
         loss,
         lse,
         label_probability,
@@ -285,8 +311,6 @@ def run_statistics(call: TracedCall) -> RowStatistics:
         0.0 - pieces.add_classes(p * finite_log_p),
         pieces.add_classes(p * p),
     )
-    result = statistics.without_label(xp, result, call.rows)
-    return RowStatistics(*(call.batched(field) for field in result))
 
 
 RUN: dict[str, Callable[[TracedCall], Any]] = {

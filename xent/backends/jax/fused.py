@@ -1,8 +1,7 @@
-"""A kernel's targets of XLA's foreign function interface, as functions that JAX maps, shards and differentiates.
+"""The functions of whole rows that a kernel computes for JAX, as JAX differentiates them.
 
-A target computes whole rows of logits (rows, classes). It is called by a primitive of our own, which the generic
-expression (``autodiff.py``) stands for wherever a target cannot: on other platforms, in an exported program, whose
-reader may not have the plugin, and in derivatives beyond the first.
+The kernel's targets are called by primitives (``primitives.py``). Of a loss the first derivative is the kernel's own,
+from the read that makes the loss; all others, and those of other numbers, are the generic expression's.
 
 Imports JAX at its top, as ``autodiff.py`` does.
 """
@@ -10,145 +9,30 @@ Imports JAX at its top, as ``autodiff.py`` does.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
-from jax.extend.mlir import ir
-from jax.interpreters import batching, mlir
 
 from ...arrays import Array
 from ...contract.plan import Plan, resolve
-from ...numerics import fold, gradient
-from ..generic.traced import FusedPieces
+from ...numerics import fold, gradient, tangents
+from ...numerics.fold import Partial
+from ...numerics.statistics import RowStatistics, Statistics, finish_statistics
+from ...numerics.targets import NO_ROWS
+from ..generic.traced import FusedPieces, statistics_of_rows
 from . import autodiff
-
-
-def expression(logits: Array, targets: Array, *scale: Array, on: float, off: float) -> list[Array]:
-    """What a target computes, of arrays (*batch, classes) and (*batch,): losses; the gradient if there is a scale."""
-    classes = logits.shape[-1]
-    x = widened(jnp.reshape(logits, (-1, classes)))
-    t = jnp.reshape(targets, (-1, classes) if targets.ndim == logits.ndim else (-1,))
-    if not scale:
-        return [jnp.reshape(autodiff.loss(x, t, on, off), logits.shape[:-1])]
-    losses, slope = autodiff.loss_and_residual(x, t, on, off)
-    slope = gradient.scaled(autodiff.xp, slope, jnp.reshape(scale[0], (-1,)))
-    return [jnp.reshape(losses, logits.shape[:-1]), jnp.reshape(slope, logits.shape).astype(logits.dtype)]
-
-
-def simplest(logits: Array, targets: Array, *scale: Array, on: float, off: float) -> list[Array]:
-    """Any expression whose results have the shapes, dtypes and shardings of a target's."""
-    of_rows = widened(jax.lax.reduce_max(logits, axes=(logits.ndim - 1,)))
-    return [of_rows, logits] if scale else [of_rows]
-
-
-def widened(array: Array) -> Array:
-    """The array in the dtype in which it is computed."""
-    wide = fold.compute_dtype(jnp, array.dtype)
-    return array if array.dtype == wide else array.astype(wide)
-
-
-@functools.cache
-def primitive_of(kernel: Any, method: str) -> Primitive:
-    """The primitive for the targets of one method of a kernel, "loss" or "loss_and_gradient".
-
-    Its arguments are arrays (*batch, classes) and (*batch,). The batch may be mapped and sharded, the classes may not:
-    the partitioner gathers them.
-    """
-    call = Primitive(f"xent_{method}")
-    call.multiple_results = True
-
-    @call.def_abstract_eval
-    def _(*inputs: Any, **options: float) -> list[Any]:
-        return list(jax.make_jaxpr(functools.partial(simplest, **options))(*inputs).out_avals)
-
-    call.def_impl(lambda *arrays, **options: jitted(call, tuple(options.items()))(*arrays))
-    batching.primitive_batchers[call] = functools.partial(mapped, call)
-    stand_in: Callable[..., Any] = mlir.lower_fun(expression, multiple_results=True)
-    mlir.register_lowering(call, stand_in)
-
-    def on_platform(context: Any, *operands: Any, **options: float) -> Any:
-        logits = context.avals_in[0]
-        if context.module_context.lowering_parameters.for_export or not fits_target(
-            context.avals_in, context.avals_out
-        ):
-            return stand_in(context, *operands, **options)
-        attributes = {name: np.float64(value) for name, value in options.items()}
-        name = target_name(kernel, method, logits.dtype.name)
-        rule: Callable[..., Any] = jax.ffi.ffi_lowering(name, extra_attributes=sharding_rule(context))
-        return rule(context, *operands, **attributes)
-
-    mlir.register_lowering(call, on_platform, platform=getattr(kernel, "ffi_platform", "cpu"))
-    return call
-
-
-def fits_target(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
-    """Whether arrays of these shapes and dtypes are what a target takes and writes; it looks at no dtype itself."""
-    logits, targets, *scale = inputs
-    wide = np.float64 if logits.dtype == np.float64 else np.float32
-    # subtle: an array of float64 may be there without x64, and what JAX makes of it is float32
-    floats = [*scale, outputs[0], *([targets] if targets.ndim == logits.ndim else [])]
-    labels = [targets.dtype] if targets.ndim < logits.ndim else []
-    is_static = all(isinstance(size, int) and size > 0 for size in logits.shape)
-    return (
-        is_static
-        and all(array.dtype == wide for array in floats)
-        and all(dtype in (np.int32, np.int64) for dtype in labels)
-        and all(array.dtype == logits.dtype for array in outputs[1:])
-    )
-
-
-@functools.cache
-def target_name(kernel: Any, method: str, dtype: str) -> str:
-    """The name of a kernel's target, which the partitioners now know to be one of rows."""
-    name: str = kernel.ffi_target(method, dtype)
-    jax.ffi.register_ffi_target_as_batch_partitionable(name)
-    return name
-
-
-@functools.lru_cache(maxsize=256)
-def jitted(call: Primitive, options: tuple[tuple[str, float], ...]) -> Callable[..., Any]:
-    """The primitive outside a trace."""
-    function: Callable[..., Any] = jax.jit(lambda *arrays: call.bind(*arrays, **dict(options)))
-    return function
-
-
-def mapped(call: Primitive, arrays: Sequence[Array], axes: Sequence[int | None], **options: float) -> tuple[Any, Any]:
-    """The primitive under ``vmap``: one more axis of the batch, in front."""
-    size = next(array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None)
-    moved = [
-        jnp.broadcast_to(array, (size, *array.shape)) if axis is None else jnp.moveaxis(array, axis, 0)
-        for array, axis in zip(arrays, axes, strict=True)
-    ]
-    results = call.bind(*moved, **options)
-    return results, [0] * len(results)
-
-
-def sharding_rule(context: Any) -> dict[str, Any]:
-    """What the partitioners are told: each axis of the batch goes its own way, the classes are needed whole."""
-    logits = context.avals_in[0]
-    letters = "ijklmnopqrstuvwxyz"[: logits.ndim]
-
-    def axes(avals: Sequence[Any]) -> str:
-        return ", ".join("[" + ", ".join(letters[: aval.ndim]) + "]" for aval in avals)
-
-    batch_axes = ir.StringAttr.get(str(logits.ndim - 1))
-    attributes = {"mhlo.frontend_attributes": ir.DictAttr.get({"num_batch_dims": batch_axes})}
-    if jax.config.jax_use_shardy_partitioner:
-        sizes = ", ".join(f"{letter}={size}" for letter, size in zip(letters, logits.shape, strict=True))
-        rule = f"({axes(context.avals_in)})->({axes(context.avals_out)}) {{{sizes}}}"
-        rule = f"#sdy.op_sharding_rule<{rule} need_replication={{{letters[-1]}}}, custom>"
-        attributes["sdy.sharding_rule"] = ir.Attribute.parse(rule)
-    return attributes
+from .primitives import primitive_of, widened
+from .whole_rows import xp
 
 
 @functools.cache
 def pieces_of(load: str) -> FusedPieces:
     """The functions of whole rows that the kernel at "package.module:name" computes, with their derivatives."""
-    loss_call, both_call = (primitive_of(resolve(load), method) for method in ("loss", "loss_and_gradient"))
+    kernel = resolve(load)
+    loss_call, both_call = primitive_of(kernel, "loss"), primitive_of(kernel, "loss_and_gradient")
+    partial_call, statistics_call = primitive_of(kernel, "partial"), primitive_of(kernel, "statistics")
 
     @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
     def loss(logits: Array, targets: Array, counted: Array, on: float, off: float) -> Array:
@@ -171,14 +55,12 @@ def pieces_of(load: str) -> FusedPieces:
         value, slope = both(*primals, on, off)
         safe = jnp.where(counted[:, None] == 0, 0.0, logits)
         soft = (
-            targets
-            if targets.ndim == 2
-            else gradient.two_valued(autodiff.xp, targets, logits.shape[-1], on, off, logits.dtype)
+            targets if targets.ndim == 2 else gradient.two_valued(xp, targets, logits.shape[-1], on, off, logits.dtype)
         )
         of_slope = autodiff.residual_change(safe, soft, changes[:2])
         return (value, slope), (
             change_of_loss(logits, targets, counted, slope, changes),
-            gradient.scaled(autodiff.xp, of_slope, counted),
+            gradient.scaled(xp, of_slope, counted),
         )
 
     both.defjvp(both_jvp, symbolic_zeros=True)
@@ -188,7 +70,36 @@ def pieces_of(load: str) -> FusedPieces:
         losses, gradient = both(*constants, on, off)
         return losses, gradient
 
-    return FusedPieces(loss, loss_and_gradient)
+    def partial(logits: Array, targets: Array, on: float, off: float) -> Partial:
+        return Partial(*partial_call.bind(*map(jax.lax.stop_gradient, (logits, targets)), on=on, off=off))
+
+    @jax.custom_jvp
+    def logsumexp(logits: Array) -> Array:
+        labels = jnp.full(logits.shape[:1], -1, np.int32)
+        return fold.log_partition(xp, Partial(*partial_call.bind(logits, labels, on=1.0, off=0.0)))
+
+    @logsumexp.defjvp
+    def logsumexp_jvp(primals: Any, changes: Any) -> tuple[Array, Array]:
+        x, change = widened(primals[0]), widened(changes[0])
+        return logsumexp(*primals), tangents.along(xp, autodiff.softmax(x), change)[:, 0]
+
+    @jax.custom_jvp
+    def statistics(logits: Array, labels: Array, counted: Array) -> RowStatistics:
+        label_logit = widened(fold.gather(xp, logits, labels)[0])
+        *fields, label_rank, squares, spread = statistics_call.bind(logits, labels, label_logit)
+        whole = Statistics(Partial(*fields), label_rank.astype(labels.dtype), squares, spread)
+        return finish_statistics(xp, whole, NO_ROWS)
+
+    @statistics.defjvp
+    def statistics_jvp(primals: Any, changes: Any) -> tuple[Any, Any]:
+        _, labels, counted = primals
+
+        def expression(logits: Array) -> RowStatistics:
+            return statistics_of_rows(xp, autodiff.PIECES, widened(logits), labels, counted == 0, "logits")
+
+        return statistics(*primals), jax.jvp(expression, primals[:1], changes[:1])[1]
+
+    return FusedPieces(loss, loss_and_gradient, partial, logsumexp, statistics)
 
 
 def change_of_loss(logits: Array, targets: Array, counted: Array, slope: Array, changes: Any) -> Array:

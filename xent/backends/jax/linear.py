@@ -26,8 +26,10 @@ from ...numerics.fold import Partial
 from ...numerics.reduction import Reducer
 from ...numerics.targets import Rows
 from ..generic import traced, whole
-from .autodiff import PIECES, partial, product, where, xp
+from .autodiff import PIECES
+from .products import product
 from .schedule import check_labels
+from .whole_rows import partial, where, xp
 
 TILE_ELEMENTS, LEAST_CLASSES = 1 << 22, 128
 """A tile has at most so many logits, and at least so many classes."""

@@ -22,7 +22,8 @@ from ...contract.problem import Problem, Weights
 from ..generic import traced
 from ..generic.rows import rows_of
 from . import fused
-from .autodiff import PIECES, xp
+from .autodiff import PIECES
+from .whole_rows import xp
 
 
 def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights) -> Any:

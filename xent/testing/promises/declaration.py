@@ -57,11 +57,13 @@ def declaration(kernel: KernelUnderTest) -> Iterator[Outcome]:
     except (Exception, SystemExit) as error:  # the import of a module may raise anything
         yield Failure(where, f"load={spec.load!r} cannot be had: {type(error).__name__}: {error}")
         return
-    if kernel.is_ffi:
+    methods = spec.methods - {"ffi_target", "whole_call"}
+    if kernel.is_ffi:  # its other methods are targets
+        methods = frozenset()
         yield signature_outcome(implementation, "ffi_target", ["method", "dtype"], [])
     if "whole_call" in spec.methods:
         yield signature_outcome(implementation, "whole_call", ["problem"], [])
-    for method in sorted(spec.methods - {"ffi_target", "whole_call"}):
+    for method in sorted(methods):
         shared = PARAMETERS[spec.op] if method != "statistics" else ("logits", "labels", "label_logit")
         parameters = [*shared, *PARAMETERS.get(method, ())]
         keywords = ["threads", *(["out"] if method in ("loss", "gradient", "loss_and_gradient") else [])]
