@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+HIDDEN: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
+"""Texts that no message shows."""
+
+
+@contextmanager
+def hidden_text(secrets: Iterable[str]) -> Iterator[None]:
+    """Show three dots in the place of these texts in the messages that are made in the with block."""
+    token = HIDDEN.set((*HIDDEN.get(), *sorted(secrets, key=len, reverse=True)))
+    try:
+        yield
+    finally:
+        HIDDEN.reset(token)
 
 
 def visible(text: str) -> str:
@@ -31,5 +47,7 @@ def shown_path(path: str) -> str:
 
 
 def shown_text(message: str) -> str:
-    """A message as it may be printed: each URL in it as by :func:`shown_path`."""
+    """A message as it may be printed: each URL in it as by :func:`shown_path`, and nothing that is hidden."""
+    for secret in HIDDEN.get():
+        message = message.replace(secret, "…")
     return URL.sub(lambda match: shown_path(match[0]), message)

@@ -118,6 +118,7 @@ def evaluation() -> None:
     assert_type(weighted.effective_rows, float | None)
     xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")
     xent.compare("a.npy", "b.npy", "labels.npy", class_names={"dog": 0}, ignore_index=(-100, "unknown"))
+    xent.evaluate("s3://lab/predictions.npy", "labels.npy", storage_options={"anon": True, "s3": {"profile": "lab"}})
     xent.evaluate("predictions.npy", "labels.npy", kind="probs")  # wrong: no such kind
     found.to_csv("found.csv")  # wrong: no such form
     found.to_html()  # wrong: to which file?

@@ -130,6 +130,29 @@ def outside_option(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
 
 
+def storage_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option on the file systems of URLs, which holds to the end of the command."""
+
+    def hold(context: click.Context, _: click.Parameter, texts: tuple[str, ...]) -> None:
+        if texts:
+            with input_checked():
+                from xent.evaluation.sources.storage_options import options_in_texts, storage_options_set
+
+                context.with_resource(storage_options_set(options_in_texts(texts)))
+
+    option = click.option(
+        "--storage-option",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=hold,
+        expose_value=False,
+        help="An option of the file system behind URLs, such as anon=true, endpoint_url=https://… or s3.profile=lab; "
+        "may be given several times. A secret is better in the environment or a profile, which no list of processes "
+        "shows.",
+    )
+    return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
+
+
 def axis_option(command: Callable[..., None]) -> Callable[..., None]:
     """Add the option on the place of the classes."""
     option = click.option("--axis", type=int, default=-1, show_default=True, help="Which axis the classes are along.")
@@ -140,6 +163,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options on the inputs of an evaluation or a comparison."""
     for option in (
         outside_option,
+        storage_option,
         click.option(
             "--zeros-ok",
             is_flag=True,
@@ -359,6 +383,7 @@ def compare(
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
 @axis_option
 @outside_option
+@storage_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
 def inspect(predictions: str, chunk_bytes: int, axis: int, allow_outside: tuple[str, ...], as_json: bool) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone.

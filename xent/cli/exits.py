@@ -46,7 +46,16 @@ OPTIONS = "|".join(
             "classwise",
             "tail",
         ),
-        *("predicted_bytes", "per_example", "state", "chunk_bytes", "scheduler", "allow_outside", "zeros_ok"),
+        *(
+            "predicted_bytes",
+            "per_example",
+            "state",
+            "chunk_bytes",
+            "scheduler",
+            "allow_outside",
+            "zeros_ok",
+            "storage_options",
+        ),
     )
 )
 """The arguments of an evaluation that are options of the command line."""
@@ -233,7 +242,7 @@ def with_option_names(message: str) -> str:
         return message
 
     def option(match: re.Match[str]) -> str:
-        name = f"--{(match[1] or match[2]).replace('_', '-')}"
+        name = f"--{(match[1] or match[2]).replace('_', '-').replace('storage-options', 'storage-option')}"
         if match[1]:
             return f"`{name}`"
         value = match[3] or (match[4] or "")[1:-1]

@@ -27,6 +27,7 @@ from xent.evaluation.options import (
     ranks_of,
 )
 from xent.evaluation.report.result import ComparisonReport, EvaluationReport, run_pass, run_stream
+from xent.evaluation.sources.storage_options import StorageOptions, storage_options_set
 
 __all__ = ["compare", "evaluate"]
 
@@ -58,6 +59,7 @@ def evaluate(
     chunk_bytes: int = CHUNK_BYTES,
     zeros_ok: bool = False,
     allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    storage_options: StorageOptions | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> EvaluationReport:
@@ -130,6 +132,10 @@ def evaluate(
     allow_outside : path or iterable of paths
         Folders in which parts of a set may lie that it names itself (a symbolic link in a folder, a link, a virtual
         source or raw storage of an HDF5 file). Without them nothing outside of a set's own folder is read.
+    storage_options : mapping, optional
+        Options of the file systems behind URLs, those of fsspec's packages: ``{"anon": True}`` of s3fs, credentials
+        and endpoints. One that names a protocol, ``{"s3": {...}}``, holds for its URLs alone. They go to the tasks with
+        the sources, and into no result, state or message.
     per_example : path, optional
         Where to write the loss of every row, NaN where it is left out: a .npy or .parquet file, or a .zarr array.
     overwrite : bool
@@ -206,13 +212,14 @@ def evaluate(
         allow_outside=folders_of(allow_outside),
     )
     keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state)
-    if labels is None:
-        check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
-        evaluation = run_stream(Stream(predictions, options, class_names), progress)
-    else:
-        wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
-        planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
-        evaluation = run_pass(planned, scheduler=scheduler, progress=progress)
+    with storage_options_set(storage_options):
+        if labels is None:
+            check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
+            evaluation = run_stream(Stream(predictions, options, class_names), progress)
+        else:
+            wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
+            planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
+            evaluation = run_pass(planned, scheduler=scheduler, progress=progress)
     warn_of_kind(predictions=evaluation)
     return evaluation
 
@@ -238,6 +245,7 @@ def compare(
     chunk_bytes: int = CHUNK_BYTES,
     zeros_ok: bool = False,
     allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    storage_options: StorageOptions | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> ComparisonReport:
@@ -250,7 +258,7 @@ def compare(
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
-    on_error, clusters, slices, weights, state, zeros_ok, allow_outside : as in :func:`xent.evaluate`
+    on_error, clusters, slices, weights, state, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
         Bytes of A in a task; the rows of a task are those of A's chunks.
@@ -287,7 +295,8 @@ def compare(
         allow_outside=folders_of(allow_outside),
     )
     keys = Keys(slices, clusters, weights)
-    planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
-    comparison = run_pass(planned, scheduler=scheduler, progress=progress)
+    with storage_options_set(storage_options):
+        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
+        comparison = run_pass(planned, scheduler=scheduler, progress=progress)
     warn_of_kind(a=comparison.a, b=comparison.b)
     return comparison

@@ -5,8 +5,11 @@ A message names the argument or the file, and the rows if they are known. What a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import errno
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from xent.evaluation.formats import listed
 from xent.text import shown_text
@@ -15,6 +18,10 @@ INPUTS = f"the path of a set in {listed()}"
 SHOWN_NAMES = 10
 NETWORKS = ("aiohttp", "botocore", "google", "azure", "requests", "urllib3")
 """Packages whose errors are those of a server."""
+NO_ACCESS = re.compile("Credential|Authentication|AccessDenied|AccessKey|Signature|Token|Forbidden|Unauthorized")
+NO_SERVER = re.compile("Connect|Timeout|NameResolution|Disconnected")
+BUSY = frozenset(("429", "503", "SlowDown", "Throttling", "RequestLimitExceeded", f"errno {errno.EBUSY}"))
+"""What a server answers that has too many requests."""
 
 
 class ReadError(OSError):
@@ -69,7 +76,8 @@ def name_to_pass(names: Collection[str]) -> str:
 def reader_error(path: str, argument: str, error: Exception, *, known: bool, what: str) -> Exception:
     """The error of a file that its reader refuses: a ReadError if its first bytes are those of its format (`known`)."""
     if is_of_a_network(error):
-        return ServerError(f"evaluate: {path} could not be read ({type(error).__name__}: {error}). Try again.")
+        reason = f"{type(error).__name__}: {error}"
+        return ServerError(f"evaluate: {path} could not be read ({reason}). {remedy_of_server(error)}")
     if known:
         return ReadError(f"evaluate: {path} is truncated or corrupt ({error}). Copy or write it again.")
     return MalformedError(refusal(argument, f"be {what} where its name says so", f"{path} ({error})", "Rename it."))
@@ -87,7 +95,9 @@ def reading(path: str, start: int, stop: int) -> Iterator[None]:
             raise
         what = f"{type(error).__name__}: {str(error).removeprefix('evaluate: ')}"
         message = f"evaluate: rows {start} to {stop} of {path} could not be read ({what.rstrip('.')})."
-        raise (ServerError if is_of_a_network(error) else ReadError)(message) from error
+        if isinstance(error, ServerError) or not is_of_a_network(error):  # the first has its remedy already
+            raise (type(error) if isinstance(error, ServerError) else ReadError)(message) from error
+        raise ServerError(f"{message} {remedy_of_server(error)}") from error
 
 
 def is_of_a_network(error: BaseException | None) -> bool:
@@ -97,3 +107,36 @@ def is_of_a_network(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def remedy_of_server(error: BaseException) -> str:
+    """What to do about a server that is not there, or refuses: by the type, the status or the code of its error."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    facts = {fact for cause in causes for fact in facts_of_server(cause)}
+    words = facts | {type(cause).__name__ for cause in causes}
+    is_denied = any(isinstance(cause, PermissionError) for cause in causes)
+    if is_denied or facts & {"401", "403"} or any(map(NO_ACCESS.search, words)):
+        return "Pass credentials that may read it in `storage_options`, or anon where anyone may."
+    if facts & BUSY:
+        return "It is too busy: try again later, or with fewer threads."
+    is_absent = any(isinstance(cause, ConnectionError | TimeoutError) for cause in causes)
+    if is_absent or any(map(NO_SERVER.search, words)):
+        return "Check the address, and that the server answers."
+    if any(isinstance(cause, TypeError) for cause in causes):
+        return "Check the `storage_options`, which are those of its file system."
+    return "Try again, or download it."
+
+
+def facts_of_server(error: BaseException) -> set[str]:
+    """The status and the code that a server's answer had, by the attributes of the packages that ask it."""
+    response: Any = getattr(error, "response", None)
+    answer = response if isinstance(response, Mapping) else {}
+    given = (
+        *(getattr(error, name, None) for name in ("status", "status_code", "code")),
+        answer.get("Error", {}).get("Code"),
+        answer.get("ResponseMetadata", {}).get("HTTPStatusCode"),
+        f"errno {error.errno}" if isinstance(error, OSError) else None,
+    )
+    return {str(fact) for fact in given if isinstance(fact, int | str)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.source import Source, SourcePart, native, nearest_edge
+from xent.evaluation.sources.storage_options import reading_threads
 
 OPENED_AT_ONCE = 16
 
@@ -90,7 +90,7 @@ def joined(path: str | None, shards: Sequence[Source]) -> ShardedSource:
 
 def open_shards(path: str, paths: Sequence[str], argument: str, open_shard: Callable[[str], Source]) -> Source:
     """The shards at `paths`; ValueError unless all are of one dtype and number of classes."""
-    with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+    with reading_threads(OPENED_AT_ONCE) as pool:
         shards = list(pool.map(open_shard, paths))
     for shard in shards:
         if not shard.shape or row_type(shard) != row_type(shards[0]):

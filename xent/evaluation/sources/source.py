@@ -11,7 +11,7 @@ import math
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import xent
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.storage import Stamp, is_url
+from xent.evaluation.sources.storage_options import CURRENT, StorageOptions, storage_options_set
 from xent.text import shown_path
 
 TEXT = np.dtypes.StringDType()
@@ -38,6 +39,7 @@ class Source:
     path: str | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    storage_options: StorageOptions | None = field(default_factory=CURRENT.get, kw_only=True, repr=False)
 
     def bounds(self, chunk_bytes: int) -> list[int]:
         """The rows at which its chunks begin, and the end; each chunk has at most `chunk_bytes`."""
@@ -199,10 +201,13 @@ class SourcePart(Part):
     first: int
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        return self.checked(self.source.read(self.first + start, self.first + stop), start, stop)
+        with storage_options_set(self.source.storage_options):
+            block = self.source.read(self.first + start, self.first + stop)
+        return self.checked(block, start, stop)
 
     def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        block, is_null = self.source.read_with_nulls(self.first + start, self.first + stop)
+        with storage_options_set(self.source.storage_options):
+            block, is_null = self.source.read_with_nulls(self.first + start, self.first + stop)
         return self.checked(block, start, stop), is_null
 
     def checked(self, block: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
@@ -215,7 +220,8 @@ class SourcePart(Part):
         return checked
 
     def edge(self, start: int, stop: int) -> int | None:
-        edge = self.source.edge(self.first + start, self.first + stop)
+        with storage_options_set(self.source.storage_options):
+            edge = self.source.edge(self.first + start, self.first + stop)
         return None if edge is None else edge - self.first
 
 

@@ -1,6 +1,7 @@
 """Where files are: local paths, and the URLs that fsspec knows.
 
-A URL has ``://`` in it; options and credentials are those of fsspec's own configuration. Every request for bytes is
+A URL has ``://`` in it; options and credentials are those of ``storage_options.py``, and of fsspec's own
+configuration. Every request for bytes is
 for a range, and an answer of other bytes is an error.
 Leaves out what the bytes mean.
 """
@@ -18,7 +19,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from xent.evaluation.sources.boundary import check_regular
-from xent.evaluation.sources.messages import MalformedError, ReadError, ServerError, is_of_a_network, reader_error
+from xent.evaluation.sources.messages import (
+    MalformedError,
+    ReadError,
+    ServerError,
+    is_of_a_network,
+    reader_error,
+    remedy_of_server,
+)
+from xent.evaluation.sources.storage_options import options_of
 from xent.optional import require
 from xent.text import shown_path, shown_text
 
@@ -81,7 +90,8 @@ def exists(path: str) -> bool:
     if not is_url(path):
         return os.path.exists(path)
     system, remote_path = filesystem(path)
-    return bool(system.exists(remote_path))
+    with served(path):
+        return bool(system.exists(remote_path))
 
 
 @contextmanager
@@ -105,7 +115,7 @@ def served(path: str) -> Iterator[None]:
 
 def unreachable(path: str, error: BaseException) -> str:
     """The message of a URL whose file system raises this error."""
-    return f"evaluate: {path} could not be opened ({type(error).__name__}: {error}). Try again, or download it."
+    return f"evaluate: {path} could not be opened ({type(error).__name__}: {error}). {remedy_of_server(error)}"
 
 
 def check_unchanged(path: str, stamp: Stamp) -> None:
@@ -243,7 +253,7 @@ def filesystem(path: str) -> tuple[Any, str]:
         message = f"{path} is a list of references, which may name any file. Pass the paths of the files themselves"
         raise MalformedError(f"evaluate: {message}.")
     try:
-        system, remote_path = core.url_to_fs(path)
+        system, remote_path = core.url_to_fs(path, **options_of(path))
     except ImportError as error:  # s3fs for s3://, gcsfs for gs://
         message = f"evaluate: {path} needs a package that is not installed ({error})."
         raise ModuleNotFoundError(shown_text(message)) from error

@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -40,7 +39,9 @@ from xent.evaluation.sources.storage import (
     open_file,
     status,
     suffix,
+    unreachable,
 )
+from xent.evaluation.sources.storage_options import reading_threads
 from xent.optional import require
 
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
@@ -120,7 +121,7 @@ class ZarrSource(FileSource):
         """Each file with its stamp, None if it does not exist; asked for in several threads if they are at a URL."""
         if not is_url(self.path):
             return ((file, stamp_of(file)) for file in files)
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
+        with reading_threads(CONNECTIONS) as pool:
             return list(pool.map(lambda file: (file, stamp_of(file)), files))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -233,9 +234,11 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
     except ModuleNotFoundError:
         raise
     except Exception as error:  # what zarr raises if nothing is there differs between its versions
+        if is_of_a_network(error) or (is_url(path) and isinstance(error, PermissionError)):
+            raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, error)) from error
         remedy = "Pass the directory that holds zarr.json or .zarray."
         message = refusal(argument, "be the path of a Zarr array", f"{path} ({type(error).__name__}: {error})", remedy)
-        raise (ServerError if is_of_a_network(error) else MalformedError)(message) from error
+        raise MalformedError(message) from error
     if facts is None:
         got = f"the group {path} of {', '.join(inside or ()) or 'no arrays'}"
         if not inside:

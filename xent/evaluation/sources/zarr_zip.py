@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from xent.evaluation.sources.messages import reader_error
 from xent.evaluation.sources.storage import Stamp, is_url, open_file, status
+from xent.evaluation.sources.storage_options import options_of
 from xent.optional import require
 
 SUFFIX = ".zarr.zip"
@@ -46,7 +47,7 @@ def open_store(path: str) -> dict[str, Any]:
     """What ``zarr.open`` takes for a path: the store and the path in it."""
     place = split(path)
     if place is None:
-        return {"store": path}
+        return {"store": path, **({"storage_options": options_of(path)} if is_url(path) else {})}
     archive, inner = place
     return {"store": store(archive, status(archive).stamp), "path": inner}
 
