@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, overload
+from typing import TYPE_CHECKING, Any, TextIO, overload
 
 import click
 
@@ -147,15 +147,18 @@ def show(result: Report, output: Output) -> list[Exception]:
     return failures
 
 
-def scheduler_named(option: str | None) -> str:
-    """The option, or the address in Dask's configuration if there is no option, or "threads" if there is neither."""
+def scheduler_named(option: str | None) -> Any:
+    """The option; without one the address in Dask's configuration, or else what :func:`chosen` finds there."""
+    from xent.evaluation.engine.scheduler_choice import chosen
     from xent.optional import require
 
     if option is None:
         address = require("dask", "dask", "an evaluation").config.get("scheduler-address", None)
-        if not address:
-            return "threads"
-        return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
+        if address:
+            return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
+        option = chosen(None)
+        if not isinstance(option, str):  # a function or a Client of a program that calls this one
+            return option
     if os.path.isfile(option):
         if not is_scheduler_file(option):
             rule = "must be the file of a running scheduler, with its address"

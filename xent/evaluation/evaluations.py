@@ -142,10 +142,12 @@ def evaluate(
         Whether `per_example` may be there already.
     state : path, optional
         A directory in which finished chunks are kept, so that the same call goes on where an interrupted one was.
-    scheduler : None, "threads", "sync", "processes", "tcp://host:8786", the path of a scheduler file, or a Client
-        Where the tasks run. None is threads of this process, whatever Dask's configuration says; the command line
-        takes the address of a scheduler from there (DASK_SCHEDULER_ADDRESS) if no option names one. "processes:2"
-        starts two processes on this machine.
+    scheduler : None, "threads", "sync", "processes", "tcp://host:8786", path of a scheduler file, Client or callable
+        Where the tasks run. None is as in Dask: what its configuration says (``dask.config.set(scheduler=...)``), else
+        the active ``distributed.Client``, else threads of this process; the command line takes the address of a
+        scheduler from there first (DASK_SCHEDULER_ADDRESS). "processes:2" starts two processes on this machine. A
+        callable is the ``get`` of a scheduler of Dask's, as other packages have. Arrays that a cluster holds
+        (``persist``) are evaluated there, and need its Client.
     progress : callable, optional
         Called with the number of rows of each chunk as it finishes, in the calling thread.
 

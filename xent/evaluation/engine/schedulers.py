@@ -11,7 +11,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from queue import SimpleQueue
@@ -19,7 +19,9 @@ from typing import Any
 
 from xent.dispatch.settings import affinity, current
 from xent.evaluation.engine.memory import MERGED_AT_ONCE
+from xent.evaluation.engine.scheduler_choice import chosen
 from xent.evaluation.engine.tasks import Job, run_chunk
+from xent.evaluation.sources.in_memory import is_future
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.state import merge_all
 from xent.optional import require
@@ -32,12 +34,14 @@ CHUNK = "xent-chunk"
 PROCESSES = "processes"
 SCHEDULERS = (
     'None, "threads", "sync", "processes", "processes:4", an address such as "tcp://host:8786", '
-    "the path of a scheduler file, or a distributed.Client"
+    "the path of a scheduler file, a distributed.Client, or a get of a scheduler of Dask's"
 )
 
 Progress = Callable[[int], None]
 """Called with the number of rows of each chunk as it finishes."""
 Graph = dict[Any, Any]
+Compute = Callable[[Graph, Any, list[int]], Any]
+"""Computes the root of a graph of chunks with these bounds."""
 
 
 def graph_of(job: Job, bounds: list[int], sources: Sequence[Source | None]) -> tuple[Graph, Any]:
@@ -80,51 +84,91 @@ def threads_of(scheduler: Any) -> int | None:
 
 
 @contextmanager
-def engine(scheduler: Any, progress: Progress | None) -> Iterator[Callable[[Graph, Any, list[int]], Any]]:
+def engine(scheduler: Any, progress: Progress | None) -> Iterator[Compute]:
     """A function that computes a graph of chunks with these bounds on `scheduler`, inside the with block.
 
     Raises
     ------
     ConnectionError
         If a scheduler does not answer, or is gone before the work is done.
+    ValueError
+        If it is none, or data are on another cluster.
     """
+    scheduler = chosen(scheduler)
     with ExitStack() as stack:
-        if scheduler is None or scheduler in ("threads", "sync"):
-            compute = local_compute(scheduler, progress)
+        if scheduler == "threads":
+            compute = thread_compute(progress)
+        elif scheduler == "sync":
+            compute = get_compute(require("dask", "dask", "an evaluation").get, progress)
+        elif callable(scheduler) or isinstance(scheduler, Executor):
+            get_scheduler = require("dask.base", "dask", "an evaluation").get_scheduler
+            compute = get_compute(get_scheduler(scheduler=scheduler), progress)
         else:
             client = scheduler if hasattr(scheduler, "scheduler_info") else stack.enter_context(connect(scheduler))
             compute = cluster_compute(client, progress)
         yield compute
 
 
-def local_compute(scheduler: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
-    """A function that computes a graph in this process."""
-    dask = require("dask", "dask", "an evaluation")
+def rows_of(key: Any, graph: Graph, bounds: list[int]) -> int:
+    """The rows of a chunk by the key of its task; 0 for that of another task."""
+    is_chunk = isinstance(key, tuple) and key[0] == CHUNK and key in graph
+    return bounds[key[-1] + 1] - bounds[key[-1]] if is_chunk else 0
+
+
+def thread_compute(progress: Progress | None) -> Compute:
+    """A function that computes a graph in threads of this process."""
     threaded = require("dask.threaded", "dask", "an evaluation")
     callback = require("dask.callbacks", "dask", "an evaluation").Callback
 
     def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
-        def rows_of(key: Any) -> int:
-            is_chunk = isinstance(key, tuple) and key[0] == CHUNK and key in graph
-            return bounds[key[-1] + 1] - bounds[key[-1]] if is_chunk else 0
-
         def tell(rows: int) -> None:
             if progress is not None and rows:
                 progress(rows)
 
-        if scheduler == "sync":
-            with callback(posttask=lambda key, *_: tell(rows_of(key))):
-                return dask.get(graph, root)
-
         def run(tell_caller: Callable[[int], None], check_wanted: Callable[[], None]) -> Any:
-            told = callback(pretask=lambda *_: check_wanted(), posttask=lambda key, *_: tell_caller(rows_of(key)))
+            told = callback(
+                pretask=lambda *_: check_wanted(), posttask=lambda key, *_: tell_caller(rows_of(key, graph, bounds))
+            )
             with ThreadPoolExecutor(threads) as pool, told:
                 return threaded.get(graph, root, pool=pool)
 
+        check_no_futures(graph)
         threads = local_threads()
         return run_aside(run, tell)
 
     return compute
+
+
+def get_compute(get: Callable[..., Any], progress: Progress | None) -> Compute:
+    """A function that computes a graph by the ``get`` of one of Dask's schedulers."""
+    callback = require("dask.callbacks", "dask", "an evaluation").Callback
+
+    def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
+        untold = {key: rows for key in graph if (rows := rows_of(key, graph, bounds))}
+
+        def tell(key: Any, *_: Any) -> None:
+            rows = untold.pop(key, 0)
+            if progress is not None and rows:
+                progress(rows)
+
+        check_no_futures(graph)
+        with callback(posttask=tell):
+            result = get(graph, root)
+        for key in [*untold]:  # of a scheduler that tells nothing
+            tell(key)
+        return result
+
+    return compute
+
+
+def check_no_futures(graph: Graph, client: Any = None) -> None:
+    """Raise ValueError if data are on a cluster, but on that of `client`."""
+    if any(
+        is_future(value) and (client is None or getattr(value, "client", client) is not client)
+        for value in graph.values()
+    ):
+        rule = "must be the Client of the cluster that holds the arrays, which were persisted there"
+        raise ValueError(f"evaluate: `scheduler` {rule}. Pass that Client.")
 
 
 class Unwanted(BaseException):
@@ -177,11 +221,12 @@ def ignore(rows: int) -> None:
     """What is told to a caller that was interrupted."""
 
 
-def cluster_compute(client: Any, progress: Progress | None) -> Callable[[Graph, Any, list[int]], Any]:
+def cluster_compute(client: Any, progress: Progress | None) -> Compute:
     """A function that computes a graph on a cluster."""
     library = require("distributed", "distributed", "a cluster")
 
     def compute(graph: Graph, root: Any, bounds: list[int]) -> Any:
+        check_no_futures(graph, client)
         keys = [key for key in graph if isinstance(key, tuple) and key[0] == CHUNK]
         total, chunks = client.get(graph, [root, keys], sync=False, retries=RETRIES)
         try:

@@ -6,6 +6,7 @@ the same bits as those of the same rows in one array.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -112,7 +113,9 @@ def computed(block: Source) -> Any:
     graph, (part,) = block.parts([0, block.shape[0]])
     if not graph and not isinstance(part, tuple):
         return part
-    return require("dask", "dask", "a block of Dask").get({**graph, "xent-block": part}, "xent-block")
+    get = require("dask.base", "dask", "a block of Dask").get_scheduler() or require("dask", "dask", "a block").get
+    key = f"xent-block-{uuid.uuid4().hex}"  # subtle: a cluster takes equal keys for the same task
+    return get({**graph, key: part}, key)
 
 
 def open_block(pair: Any, first_row: int, classes: int | None, options: Options, class_names: Any) -> PredictionSet:

@@ -14,6 +14,7 @@ from typing import Any, overload
 from xent.evaluation.engine.compare_pass import Comparison, PairPass
 from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.labels import LABEL_REMEDY
+from xent.evaluation.engine.scheduler_choice import chosen
 from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.stream import Stream
 from xent.evaluation.outputs import WriteError, output_path, write_text
@@ -195,7 +196,7 @@ def run_pass(
     label_remedy: str = LABEL_REMEDY,
 ) -> EvaluationReport | ComparisonReport:
     """The report of a pass, which is run; parameters and errors are those of its ``run``."""
-    start = time.perf_counter()
+    start, scheduler = time.perf_counter(), chosen(scheduler)
     try:
         result = planned.run(scheduler=scheduler, progress=progress, label_remedy=label_remedy)
     except WriteError as error:  # of which the result is there

@@ -133,10 +133,11 @@ def run_of_stream(stream: Stream, wall_seconds: float) -> Run:
 
 
 def scheduler_name(scheduler: Any) -> str:
-    """Where tasks run, in a word: the address of the scheduler of a Client."""
-    if isinstance(scheduler, str | os.PathLike | None):
-        return "threads" if scheduler is None else os.fspath(scheduler)
-    return str(getattr(getattr(scheduler, "scheduler", None), "address", type(scheduler).__name__))
+    """Where tasks run, in a word: the address of the scheduler of a Client, the name of a function."""
+    if isinstance(scheduler, str | os.PathLike):
+        return os.fspath(scheduler)
+    name = getattr(scheduler, "__qualname__", type(scheduler).__name__)
+    return str(getattr(getattr(scheduler, "scheduler", None), "address", name))
 
 
 def environment() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -51,9 +52,10 @@ class DaskSource(Source):
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         chunks = (tuple(stop - start for start, stop in pairwise(bounds)), *((size,) for size in self.shape[1:]))
         array = self.array if self.array.chunks == chunks else self.array.rechunk(chunks)
+        futures = futures_of(array)
         (array,) = importlib.import_module("dask").optimize(array)
         keys = [(array.name, i, *(0 for _ in self.shape[1:])) for i in range(len(chunks[0]))]
-        return dict(array.__dask_graph__()), keys
+        return {**futures, **array.__dask_graph__()}, keys
 
     @property
     def has_whole_rows(self) -> bool:
@@ -77,7 +79,20 @@ class StatisticsSource(Source):
         graph = self.fields[0].__dask_optimize__(merge(*(field.__dask_graph__() for field in self.fields)), keys)
         names = [field.name for field in self.fields]
         tasks = [(xent.RowStatistics, *((name, i) for name in names)) for i in range(len(bounds) - 1)]
-        return dict(graph), tasks
+        futures = {key: future for field in self.fields for key, future in futures_of(field).items()}
+        return {**futures, **graph}, tasks
+
+
+def futures_of(array: Any) -> dict[Any, Any]:
+    """The futures in the graph of a Dask array, by their keys: what a cluster holds, which ``optimize`` leaves out."""
+    layers = [layer for layer in array.__dask_graph__().layers.values() if layer.is_materialized()]
+    return {key: value for layer in layers for key, value in layer.items() if is_future(value)}
+
+
+def is_future(value: Any) -> bool:
+    """Whether a value in a graph of Dask's is that of a task of a cluster, or of a scheduler like it."""
+    library = sys.modules.get("distributed")  # without the module there is no future
+    return (library is not None and isinstance(value, library.Future)) or getattr(value, "__dask_future__", False)
 
 
 def open_dask(array: Any, argument: str) -> DaskSource:

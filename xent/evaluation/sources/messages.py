@@ -134,7 +134,7 @@ def facts_of_server(error: BaseException) -> set[str]:
     response: Any = getattr(error, "response", None)
     answer = response if isinstance(response, Mapping) else {}
     given = (
-        *(getattr(error, name, None) for name in ("status", "status_code", "code")),
+        next((getattr(error, name) for name in ("status", "status_code", "code") if hasattr(error, name)), None),
         answer.get("Error", {}).get("Code"),
         answer.get("ResponseMetadata", {}).get("HTTPStatusCode"),
         f"errno {error.errno}" if isinstance(error, OSError) else None,

@@ -1,0 +1,55 @@
+"""Where the tasks of a pass run, where a caller does not say: as Dask itself decides, in the same order.
+
+Leaves out how they are run there (``schedulers.py``).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from xent.optional import require
+
+SYNONYMS = {
+    "synchronous": "sync",
+    "single-threaded": "sync",
+    "threading": "threads",
+    "multiprocessing": "processes",
+    "dask.distributed": "distributed",
+}
+"""Dask's other names for its schedulers."""
+
+
+def chosen(scheduler: Any) -> Any:
+    """The scheduler that is named; for None Dask's configuration's, else the active Client, else "threads".
+
+    Raises
+    ------
+    ValueError
+        If the active Client is named and there is none.
+    """
+    if scheduler is None:
+        scheduler = require("dask", "dask", "an evaluation").config.get("scheduler", None)
+    if scheduler is None:
+        return active_client() or "threads"
+    if not isinstance(scheduler, str):
+        return scheduler
+    name = SYNONYMS.get(scheduler.lower(), scheduler)
+    if name != "distributed":
+        return name
+    if (client := active_client()) is None:
+        rule, remedy = "be one that runs, got 'distributed' and no Client is active", "Make a distributed.Client first"
+        raise ValueError(f"evaluate: `scheduler` must {rule}. {remedy}, or leave it out for threads.")
+    return client
+
+
+def active_client() -> Any:
+    """The Client that Dask would use; None if there is none, or it belongs to an event loop."""
+    library = sys.modules.get("distributed")  # without the module there is no client
+    if library is None:
+        return None
+    try:
+        client = library.Client.current()
+    except ValueError:
+        return None
+    return None if client.asynchronous else client
