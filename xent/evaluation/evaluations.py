@@ -83,6 +83,8 @@ def evaluate(
         twice, are refused.
     labels : the same, shape (*batch,), integer, in ``[0, C)``, or text, or true and false of two classes
         Text is the name of a class. The rows of a batch of several dimensions are counted in C order.
+        Of the shape of the predictions they are distributions, one-hot or soft: the loss is −Σ t log p, and what needs
+        one label takes the class of the largest t.
     kind : {"logits", "probabilities", "log_probabilities"}
         What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are. Logits
         that look like probabilities, every row in [0, 1] with the sum 1, are warned of.

@@ -20,8 +20,9 @@ from xent.evaluation.engine.checkpoint import held
 from xent.evaluation.engine.evaluate_pass import Planned, store_of
 from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabilities
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
-from xent.evaluation.engine.prediction_sets import open_set
+from xent.evaluation.engine.prediction_sets import open_set, prediction_bytes
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
+from xent.evaluation.engine.soft_labels import targets_of
 from xent.evaluation.engine.tasks import (
     Job,
     cut_statistics,
@@ -29,6 +30,7 @@ from xent.evaluation.engine.tasks import (
     rows_left_out,
     statistics_of,
     unreadable_state,
+    with_targets,
 )
 from xent.evaluation.engine.weights import check_weights, row_weights
 from xent.evaluation.options import Keys, Options
@@ -200,7 +202,9 @@ def plan_pair(
     rows, classes = first.shape
     store = store_of(state, sources, options)
     job = Job(chunk_pair, unreadable_pair, options, rows, classes, given.ignored, store=store)
-    return PairPass(job, first.bounds(options.chunk_bytes), sources, unstored, given.names)
+    return PairPass(
+        job, first.bounds(prediction_bytes(first, given.sources["labels"], options)), sources, unstored, given.names
+    )
 
 
 def chunk_pair(
@@ -216,7 +220,9 @@ def chunk_pair(
     unread: NDArray[np.bool_] | None = None,
 ) -> Pair:
     """The sums of some rows of both sets; `unread` marks those that could not be read."""
-    labels, slices, clusters = to_numpy(labels), to_numpy(slices), to_numpy(clusters)
+    targets = targets_of(labels)
+    labels = to_numpy(labels) if targets is None else targets.labels
+    slices, clusters = to_numpy(slices), to_numpy(clusters)
     unread, ignored, bad = rows_left_out(job, labels, unread)
     weights, bad_weight = row_weights(weights, unread, ignored, bad)
     no_weight = np.zeros(labels.shape, bool) if bad_weight is None else bad_weight
@@ -224,6 +230,10 @@ def chunk_pair(
     counted = ~(unread | ignored | bad | outside | no_weight)
     jobs = job, replace(job, options=job.options.of_b())
     statistics = [statistics_of(each, rows, labels, unread) for each, rows in zip(jobs, (a, b), strict=True)]
+    if targets is not None:
+        statistics = [
+            with_targets(each, own, rows, targets) for own, each, rows in zip(statistics, jobs, (a, b), strict=True)
+        ]
     state_a, state_b = (
         state_of(
             row_statistics,
@@ -240,6 +250,7 @@ def chunk_pair(
             predicted=predicted_classes(predictions),
             weights=weights,
             bad_weight=bad_weight,
+            target_entropy=None if targets is None else targets.entropy,
         )
         for each, row_statistics, predictions in zip(jobs, statistics, (a, b), strict=True)
     )

@@ -19,7 +19,7 @@ from xent.evaluation.engine.checkpoint import Store, held, open_store
 from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.memory import check_fits, largest_chunk
-from xent.evaluation.engine.prediction_sets import open_set
+from xent.evaluation.engine.prediction_sets import open_set, prediction_bytes
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
@@ -186,7 +186,7 @@ def plan(
         raise ValueError(refusal("weights", rule, got, "Leave out classwise=True."))
     check_fits(opened.shape[1], options)
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
-    bounds = opened.bounds(options.chunk_bytes)
+    bounds = opened.bounds(prediction_bytes(opened, sources["labels"], options))
     store = store_of(outputs.state, sources, options, per_example=outputs.per_example is not None)
     losses = None
     if outputs.per_example is not None:

@@ -44,7 +44,10 @@ def check_labels(
     """
     if state.bad_label.count and options.on_bad_label == "error":
         rule = f"lie in [0, {predictions.shape[1]})"
-        if isinstance(labels, NamedLabels):
+        if len(labels.shape) == 2:
+            rule = "lie in [0, 1] and sum to 1 in each row"
+            remedy = "Pass on_bad_label='skip' to leave such rows out, or give them the weight 0."
+        elif isinstance(labels, NamedLabels):
             rule = f"be among the {len(labels.names):,} classes{examples_of(labels.names)}"
         elif predictions.shape[1] == 1:
             remedy = "Pass binary=True if the predictions are those of class 1 of two."
@@ -58,6 +61,9 @@ def label_error(tally: Tally, labels: Source, first_row: int, rule: str, remedy:
     count, row, label = tally.count, tally.first_row, tally.label
     if isinstance(labels, NamedLabels) and row is not None:
         label = labels.label_at(row - first_row)
+    if len(labels.shape) == 2:
+        message = refusal("labels", rule, f"{count} rows that do not, the first is row {row}", remedy)
+        return xent.LabelError(message, count, () if row is None else (row,))
     got = f"{count} that {'are' if rule.startswith('be ') else 'do'} not, the first {label!r} in row {row}"
     message = refusal("labels", rule, got, remedy.format(label=repr(label)))
     return xent.LabelError(message, count, () if row is None else (row,), label)

@@ -57,6 +57,7 @@ def open_set(
             rule = f"have the shape of a, {first.shape}"
             raise ValueError(refusal(name, rule, other, "Compare sets of the same rows."))
     batch = first.shape[:1]
+    is_soft = truth.dtype.kind == "f" if options.binary else len(first.shape) > 1 and truth.shape == first.shape
     if options.binary:
         batch = truth.shape
         kinds = options.kind, options.of_b().kind
@@ -65,22 +66,54 @@ def open_set(
             for (name, source), kind in zip(opened.items(), kinds, strict=False)
         }
         truth = flat(truth, None)
+        truth = two_classes(truth, "probabilities") if is_soft else truth
     elif len(first.shape) > 1:
         axis = checked_axis(options.axis, first)
         batch = row_sizes(first.shape, axis)
-        check_batch(first, truth, batch)
+        if not is_soft:
+            check_batch(first, truth, batch)
         opened = {name: flat(source, axis) for name, source in opened.items()}
-        truth = flat(truth, None) if truth.shape == batch else truth
+        truth = flat(truth, axis if is_soft else None) if is_soft or truth.shape == batch else truth
     first = next(iter(opened.values()))
     names: tuple[str, ...] = ()
     if len(first.shape) == 2:
         names = class_names_of(class_names, first)
-        truth = numbered(truth, first, names, options.ignore_index)
+        truth = truth if is_soft else numbered(truth, first, names, options.ignore_index)
     for source in opened.values():
+        if is_soft:
+            check_soft(source, truth, options)
         check_pair(source, truth)
     others = open_keys(batch, {name: key for name, key in keys._asdict().items() if key is not None}, allowed)
     others = {name: flat(source, None) for name, source in others.items()}
     return PredictionSet({**opened, "labels": truth, **others}, names, ignored_numbers(truth, options.ignore_index))
+
+
+def prediction_bytes(predictions: Source, labels: Source, options: Options) -> int:
+    """The bytes of predictions in a task: fewer where its labels are distributions, so that both fit."""
+    if len(labels.shape) == 1:
+        return options.chunk_bytes
+    both = predictions.row_bytes + labels.row_bytes
+    return max(1, options.chunk_bytes * predictions.row_bytes // max(1, both))
+
+
+def check_soft(predictions: Source, labels: Source, options: Options) -> None:
+    """Raise TypeError or ValueError where labels that are distributions do not go with the predictions or options."""
+    if labels.dtype.kind not in "biuf":
+        raise TypeError(
+            refusal("labels", "be real numbers where each is a distribution", labels, "Save them as floats.")
+        )
+    if not predictions.has_whole_rows:
+        rule = "have every class of a row in one piece where labels are distributions"
+        raise ValueError(refusal("predictions", rule, predictions, "Pass labels.argmax(-1) of the labels."))
+    for name, is_given in (("ignore_index", options.ignore_index), ("classwise", options.classwise)):
+        if is_given:
+            rule, remedy = (
+                "be left out where labels are distributions",
+                "Give a row that is to be ignored the weight 0.",
+            )
+            raise ValueError(
+                refusal(name, rule, labels, remedy if name == "ignore_index" else f"Leave out {name}=True.")
+            )
 
 
 def numbers_of_class_1(predictions: Source, name: str, labels: Source, axis: int) -> Source:

@@ -24,6 +24,7 @@ from xent.evaluation.engine.checkpoint import Store
 from xent.evaluation.engine.kinds import counter_of_probabilities
 from xent.evaluation.engine.labels import ignored_and_bad, outside_top_k
 from xent.evaluation.engine.row_losses import digest_of_losses, write_losses
+from xent.evaluation.engine.soft_labels import Targets, of_targets, targets_of
 from xent.evaluation.engine.weights import row_weights
 from xent.evaluation.options import Options
 from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_on_a_gpu, to_numpy
@@ -136,7 +137,8 @@ def chunk_state(
 
     `unread` marks the rows that could not be read, whose numbers are any.
     """
-    labels = to_numpy(labels)
+    targets = targets_of(labels)
+    given, labels = labels, to_numpy(labels) if targets is None else targets.labels
     unread, ignored, bad = rows_left_out(job, labels, unread)
     weights, bad_weight = row_weights(weights, unread, ignored, bad)
     if job.inverse_temperature != 1:
@@ -148,7 +150,7 @@ def chunk_state(
                 unscaled,
                 first_row + rows.start,
                 scaled_logits(job, predictions[rows]),
-                labels[rows],
+                given[rows],
                 weights=None if weights is None else weights[rows],
                 unread=unread[rows],
             )
@@ -157,6 +159,8 @@ def chunk_state(
         return state
     outside = outside_top_k(predictions, labels) & ~(unread | ignored | bad)
     statistics = statistics_of(job, predictions, labels, unread)
+    if targets is not None:
+        statistics = with_targets(job, statistics, predictions, targets)
     if job.losses:
         flawed = unread | ignored | bad | outside | (False if bad_weight is None else bad_weight)
         losses = np.where(flawed, np.nan, statistics.loss)
@@ -182,6 +186,7 @@ def chunk_state(
         predicted=predicted_classes(predictions),
         weights=weights,
         bad_weight=bad_weight,
+        target_entropy=None if targets is None else targets.entropy,
     )
 
 
@@ -225,6 +230,13 @@ def statistics_of(
             ignored = job.ignored or None
             predictions = xent.row_statistics(predictions, labels, kind=job.options.kind, ignore_index=ignored)
     return xent.RowStatistics(*map(to_numpy, predictions))
+
+
+def with_targets(job: Job, statistics: xent.RowStatistics, predictions: Any, targets: Targets) -> xent.RowStatistics:
+    """The statistics of rows whose labels are distributions, of those with the labels of the targets."""
+    probabilities = probabilities_of(job, predictions, statistics.lse)
+    with xent.using(**job.preferences, threads=job.threads):
+        return of_targets(statistics, predictions, targets, job.options.kind, probabilities)
 
 
 def predicted_classes(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | None:

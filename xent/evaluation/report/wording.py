@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.statistics.metrics import Evaluation, Temperature
 
-UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats"}
+UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats", "target entropy": "nats"}
 """The unit of a metric; the others have none."""
 NO_VALUE = "–"
 LONGEST = 9
@@ -87,8 +87,17 @@ def remarks(evaluation: Evaluation) -> list[str]:
         notes.append(f"Classwise calibration error {evaluation.classwise_calibration_error:.3g}.")
     if evaluation.temperature is not None:
         notes.append(format_temperature(evaluation.temperature))
+    if "target entropy" in evaluation.metrics:
+        notes.append("The labels are distributions: accuracy, calibration and classes take the class of the largest.")
+        return [*notes, *flaw_remarks(evaluation)]
     prior = f"Always predicting the share of each label costs {evaluation.prior_loss:.4f} nats"
     notes.append(f"{prior}; skill over that {evaluation.skill:.4f}.")
+    return [*notes, *flaw_remarks(evaluation)]
+
+
+def flaw_remarks(evaluation: Evaluation) -> list[str]:
+    """The sentences on rows that are left out, or counted though something is wrong with them."""
+    notes = []
     if evaluation.first_bad_label is not None:
         notes.append(f"The first bad label is in row {evaluation.first_bad_label}.")
     if evaluation.first_unread is not None:

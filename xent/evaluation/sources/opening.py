@@ -133,10 +133,10 @@ def check_pair(predictions: Source, labels: Source) -> None:
     if not (dtype.kind == "f" and dtype.itemsize <= 8) and dtype.name != "bfloat16":
         rule, remedy = "be float16, bfloat16, float32 or float64", "Save predictions.astype(numpy.float32)."
         raise TypeError(refusal("predictions", rule, predictions, remedy))
+    if labels.shape == shape:  # a distribution for each row
+        return
     if len(labels.shape) != 1:
         remedy = "Save labels[:, 0]." if labels.shape[1:] == (1,) else "Save one class index per row."
-        if labels.shape == shape:
-            remedy = "Save the class of each row: labels.argmax(axis=1) of one-hot ones."
         raise ValueError(refusal("labels", f"have shape ({shape[0]},)", labels, remedy))
     if labels.dtype.kind not in "iu":
         remedy = "Save labels.astype(numpy.int64)."

@@ -118,7 +118,7 @@ class Evaluation:
         The bins of equal width in which there are rows.
     prior_loss, skill : float
         The loss of always predicting the frequencies of the labels in this set, and 1 − mean_loss / prior_loss: 0 for
-        a model that knows no more than that, 1 for one that is certain and right.
+        a model that knows no more than that, 1 for one that is certain and right. NaN where labels are distributions.
     histogram : tuple of LossBin
         The bins of finite losses in which there are rows, four to the octave.
     positions : tuple of Segment
@@ -282,7 +282,7 @@ def finish(
         classwise_calibration_error=classwise_error(state),
         reliability=reliability(state, options.bins),
         prior_loss=prior,
-        skill=1 - mean / prior if prior else math.nan,
+        skill=1 - mean / prior if prior > 0 else math.nan,
         histogram=tuple(LossBin(*histogram_edges(i), count) for i, count in sorted(state.histogram.items())),
         positions=positions(state),
         worst=tuple(named_example(example, names) for example in state.worst.examples),
@@ -334,6 +334,7 @@ def means(state: State, options: Options) -> dict[str, Metric]:
         "brier": mean_of(state.brier, n),
         "entropy": mean_of(state.entropy, n),
         "confidence": mean_of(state.confidence, n),
+        **({"target entropy": mean_of(state.target_entropy, n)} if state.target_entropy.n else {}),
     }
 
 
@@ -408,6 +409,8 @@ def weights_of_hits(hit_weight: Moments, weight: Moments) -> dict[str, int]:
 
 def prior_loss(state: State) -> float:
     """−Σ (n_c / n) log(n_c / n): the loss of predicting the frequency of each label; with weights, their shares."""
+    if state.target_entropy.n:  # the labels are the largest of distributions, and no shares of them
+        return math.nan
     shares: dict[int, int] = {label: weight.total for label, weight in state.label_weights.items()}
     shares, whole = (shares, state.weight.total) if shares else (dict(state.labels), state.counted)
     terms = sorted(ratio(share, whole) * math.log(ratio(whole, share)) for share in shares.values() if share)

@@ -148,6 +148,8 @@ class State:
         Rows of a weight that is negative or no finite number, which do not count.
     weight : Moments
         Of the weights of counted rows, if rows have weights.
+    target_entropy : Moments
+        Over counted rows, if labels are distributions.
     rank_weights, label_weights : mapping of int to Moments
         Of the weights of the rows of ``ranks`` and ``labels``.
     """
@@ -181,6 +183,7 @@ class State:
     weight: Moments = field(default_factory=Moments)
     rank_weights: Mapping[int, Moments] = field(default_factory=dict)
     label_weights: Mapping[int, Moments] = field(default_factory=dict)
+    target_entropy: Moments = field(default_factory=Moments)
 
     @property
     def counted(self) -> int:
@@ -237,6 +240,7 @@ def state_of(
     predicted: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     weights: NDArray[Any] | None = None,
     bad_weight: NDArray[Any] | None = None,
+    target_entropy: NDArray[Any] | None = None,
 ) -> State:
     """The state of one block of rows.
 
@@ -265,6 +269,8 @@ def state_of(
         Positive where a row counts.
     bad_weight : array, shape (rows,), bool, or None
         More rows to leave out.
+    target_entropy : array, shape (rows,), or None
+        That of labels which are distributions, of which `labels` are the classes of the largest.
     """
     loss = np.asarray(statistics.loss)
     ignored, bad, outside_top_k, unread, bad_weight = (
@@ -315,6 +321,7 @@ def state_of(
         slice_clusters=grouper.by_both(slices, clusters),
         classwise=classwise,
         bad_weight=tally_of(bad_weight, first_row),
+        target_entropy=Moments() if target_entropy is None else moments(target_entropy),
         weight=Moments() if weights is None else moments_of(weights[counted]),
         rank_weights={} if weights is None else moments_by(rank[is_ranked], weights[is_ranked]),
         label_weights={} if weights is None else moments_by(labels[counted], weights[counted]),
