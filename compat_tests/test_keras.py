@@ -955,3 +955,13 @@ def test_where_the_backends_disagree_ours_is_tensorflows(backend, capsys):
             "numpy": [False, False, False],
         }[name]
     )
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_object_is_keras_own_kind_of_loss_and_is_serialised(keras, name):
+    ours = getattr(compat, name)(name="mine")
+    described = keras.losses.serialize(ours)
+    again = keras.losses.deserialize(described)
+
+    assert isinstance(ours, keras.losses.Loss) and described["registered_name"] == f"xent>{name}"
+    assert type(again) is type(ours) and again.get_config() == ours.get_config()

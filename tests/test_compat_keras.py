@@ -3,12 +3,19 @@
 That the answers are Keras': compat_tests/test_keras.py.
 """
 
+import copy
+import importlib
+import pickle
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from expected import near, same
 
 import xent
 from xent.compat import keras
+from xent.compat.keras import registration
 
 X = np.float32([[0.3, -1.2, 2.0], [1.0, 0.0, -3.0], [2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
 P = np.float32([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.5, 0.5, 1.0], [0.25, 0.5, 0.25]])
@@ -306,3 +313,74 @@ def test_what_is_wrong_with_tensors_is_said(tensorflow, jit):
         loss(x)
     with pytest.raises(TypeError, match=r"TensorFlow tensor"):
         keras.binary_focal_crossentropy(T, x)
+
+
+# -------------------- where Keras is imported: here a Keras of the test's own, for the real one takes seconds
+
+
+class KerasLoss:
+    """Keras' base as far as it matters here: it has a dtype that cannot be set."""
+
+    dtype = property(lambda loss: "of Keras")
+
+
+@pytest.fixture
+def imported(monkeypatch):
+    """What is registered with a Keras that is imported."""
+    registered = {}
+
+    def register(package):
+        return lambda value: registered.setdefault(f"{package}>{value.__name__}", value)
+
+    losses, saving = SimpleNamespace(Loss=KerasLoss), SimpleNamespace(register_keras_serializable=register)
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(losses=losses, saving=saving))
+    monkeypatch.setattr(registration, "made", {})
+    return registered
+
+
+def test_without_keras_an_object_is_of_the_public_class(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace())  # it is being imported
+
+    assert type(keras.CategoricalCrossentropy()) is keras.CategoricalCrossentropy
+
+
+@pytest.mark.parametrize("name", [name for name in keras.__all__ if name[0].isupper()])
+def test_where_keras_is_imported_an_object_is_keras_loss_too_and_registered(imported, name):
+    cls = getattr(keras, name)
+    loss = cls(name="mine", dtype="float64")
+
+    assert isinstance(loss, cls) and isinstance(loss, KerasLoss) and loss.dtype == "float64"
+    assert imported == {f"xent>{name}": type(loss)} and type(loss) is type(cls())
+    assert type(loss).from_config(loss.get_config()).get_config() == loss.get_config()
+    for each in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
+        assert type(each) is type(loss) and each.get_config() == loss.get_config() and each.dtype == "float64"
+
+
+def test_a_pickle_of_where_keras_is_imported_is_read_where_it_is_not(imported, monkeypatch):
+    pickled = pickle.dumps(keras.BinaryCrossentropy(label_smoothing=0.1))
+    monkeypatch.delitem(sys.modules, "keras")
+
+    assert type(pickle.loads(pickled)) is keras.BinaryCrossentropy
+    assert pickle.loads(pickled).label_smoothing == 0.1
+
+
+def test_an_object_of_both_gives_the_loss_of_the_public_class(imported):
+    both = keras.SparseCategoricalCrossentropy(True, -1)(Y, X, WEIGHTS)
+    sys.modules.pop("keras")
+
+    assert both == keras.SparseCategoricalCrossentropy(True, -1)(Y, X, WEIGHTS)
+
+
+def test_a_users_own_subclass_stays_as_it_is(imported):
+    class Mine(keras.CategoricalCrossentropy):
+        pass
+
+    assert type(Mine()) is Mine and not imported
+
+
+def test_classes_and_functions_are_registered_where_keras_is_there_first(imported):
+    importlib.reload(keras)
+    names = [name for name in keras.__all__ if name not in ("ops", "keras1_categorical_crossentropy")]
+
+    assert sorted(imported) == sorted(f"xent>{name}" for name in names)
+    assert imported["xent>binary_crossentropy"] is keras.binary_crossentropy

@@ -44,12 +44,12 @@ From logits, see also :mod:`xent.compat.tensorflow`, which is called. Not follow
 | ``ignore_class`` and weights in ``keras.metrics`` | a mask on the result | arrays bear none: rows count, as 0 |
 | TensorFlow's tensors: sparse, categorical, binary | taken | taken, as by ``Model.fit``: computed by NumPy, not XLA |
 | TensorFlow's tensors: all others; symbolic ones | taken | TypeError: no gradient would come back |
-| ``Model.fit``: weights beside an object of a class | of the rows | of its result: ``reduction=None`` weighs rows |
+| an object that is made before Keras is imported | a ``Loss`` | none: ``fit`` weighs its result, no model saves it |
 | zero classes | 0; labels: an error | ValueError |
 | errors | ValueError; of TensorFlow's kernels InvalidArgumentError | ValueError; TypeError for a dtype; xent's words |
 | ``set_floatx``, ``set_epsilon`` | obeyed | not known here; classes take ``dtype=`` |
 | configuration of the sparse class | forgets ``axis`` | has it |
-| ``keras.saving``, subclasses of ``Loss``, trees of predictions | served | not known |
+| trees of predictions | served | not known |
 | labels with a fraction | compared with ``ignore_class``, then cut | cut, then compared |
 | ``ops``, target of another dtype than the output | an error | taken |
 | integer ``y_pred`` of the functions, the generalised apart | an error, or by backend | TypeError |
@@ -62,7 +62,7 @@ From logits, see also :mod:`xent.compat.tensorflow`, which is called. Not follow
 
 from __future__ import annotations
 
-from . import ops
+from . import ops, registration
 from .focal import binary_focal_crossentropy, categorical_focal_crossentropy, categorical_generalized_cross_entropy
 from .functions import (
     binary_crossentropy,
@@ -95,6 +95,25 @@ __all__ = [
     "ops",
     "sparse_categorical_crossentropy",
 ]
+
+registration.register(
+    (
+        BinaryCrossentropy,
+        BinaryFocalCrossentropy,
+        CategoricalCrossentropy,
+        CategoricalFocalCrossentropy,
+        CategoricalGeneralizedCrossEntropy,
+        SparseCategoricalCrossentropy,
+    ),
+    (
+        binary_crossentropy,
+        binary_focal_crossentropy,
+        categorical_crossentropy,
+        categorical_focal_crossentropy,
+        categorical_generalized_cross_entropy,
+        sparse_categorical_crossentropy,
+    ),
+)
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ from .arguments import class_indices
 from .focal import binary_focal_crossentropy, categorical_focal_crossentropy, categorical_generalized_cross_entropy
 from .functions import binary_crossentropy, categorical_crossentropy, sparse_categorical_crossentropy
 from .reductions import same_rank, weigh_and_reduce
+from .registration import with_keras_base
 
 Array = Any
 FLOATX = "float32"
@@ -26,7 +27,16 @@ class Loss:
     name : str
     dtype : str, default "float32"
         The dtype that predictions, targets and weights are cast to, labels included.
+
+    Notes
+    -----
+    Where Keras is imported an object is an instance of ``keras.losses.Loss`` too (``registration.py``).
     """
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Loss:
+        is_ours = cls.__module__ == __name__  # a subclass of a user's is as the user made it
+        loss: Loss = object.__new__(with_keras_base(cls) if is_ours else cls)
+        return loss
 
     def __init__(self, function: Any, reduction: str | None, name: str, dtype: str | None, **options: Any) -> None:
         if reduction not in REDUCTIONS:
@@ -34,9 +44,14 @@ class Loss:
             raise ValueError(
                 f"{type(self).__name__}: `reduction` must be one of {choices}, got {reduction!r}. Choose one."
             )
-        self.function, self.reduction, self.name, self.dtype = function, reduction, name, dtype or FLOATX
+        self.function, self.reduction, self.name, self._dtype = function, reduction, name, dtype or FLOATX
         self.options = options
         vars(self).update(options)  # Keras' attributes
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the computation."""
+        return self._dtype
 
     @without_fp_warnings
     def __call__(self, y_true: Array, y_pred: Array, sample_weight: Any = None) -> Array:
