@@ -1,0 +1,213 @@
+"""Products under autodiff, and what they take: docs/semantics.md, "Products", for what each library has by itself."""
+
+import functools
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import xent
+from xent.backends.generic import panels
+
+ROWS, DEPTH, CLASSES = 5, 3, 6
+
+
+def operands(rng, dtype=np.float64, rows=ROWS, depth=DEPTH, classes=CLASSES):
+    shapes = ((rows, depth), (classes, depth), (classes,))
+    return *(rng.standard_normal(shape).astype(dtype) for shape in shapes), rng.integers(0, classes, rows)
+
+
+# -------------------- torch
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+def leaves(torch, rng):
+    *arrays, labels = operands(rng)
+    return [torch.tensor(one, requires_grad=True) for one in arrays], torch.tensor(labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_autograd_has_the_derivatives_of_a_product_of_first_and_second_order(torch, rng, reduction):
+    tensors, labels = leaves(torch, rng)
+
+    def loss(hidden, classifier, bias):
+        told = {"bias": bias, "softcap": 3.0, "reduction": reduction, "label_smoothing": 0.1}
+        return xent.linear_cross_entropy(hidden, classifier, labels, **told)
+
+    assert torch.autograd.gradcheck(loss, tensors)
+    assert torch.autograd.gradgradcheck(loss, tensors)
+
+
+@pytest.mark.slow
+def test_autograd_has_the_derivatives_of_a_log_sum_exp_and_of_statistics(torch, rng):
+    (hidden, classifier, bias), labels = leaves(torch, rng)
+
+    def lse(hidden, classifier, bias):
+        return xent.logsumexp(xent.Linear(hidden, classifier, bias=bias))
+
+    def entropy(hidden, classifier):
+        return xent.row_statistics(xent.Linear(hidden, classifier), labels).entropy
+
+    assert torch.autograd.gradcheck(lse, (hidden, classifier, bias))
+    assert torch.autograd.gradgradcheck(lse, (hidden, classifier, bias))
+    assert torch.autograd.gradcheck(entropy, (hidden, classifier))
+
+
+def test_autograd_has_the_derivatives_of_weights_and_soft_targets_of_a_product(torch, rng):
+    (hidden, classifier, _), labels = leaves(torch, rng)
+    weight, targets = (torch.rand(*shape, dtype=torch.float64, requires_grad=True) for shape in ((5,), (5, 6)))
+
+    def weighted(hidden, classifier, weight):
+        return xent.linear_cross_entropy(hidden, classifier, labels, sample_weight=weight, reduction="mean")
+
+    def dense(hidden, targets):
+        return xent.cross_entropy(xent.Linear(hidden, classifier.detach()), targets)
+
+    assert torch.autograd.gradcheck(weighted, (hidden, classifier, weight))
+    assert torch.autograd.gradcheck(dense, (hidden, targets))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_autograd_makes_the_gradient_of_what_needs_one_and_of_nothing_else(torch, monkeypatch, rng, reduction):
+    def recorded(call):
+        asked.append(call.call.plan.problem.of)
+        return sums_of(call)
+
+    asked, sums_of = [], panels.sums_of
+    monkeypatch.setattr(panels, "sums_of", recorded)
+    (hidden, classifier, _), labels = leaves(torch, rng)
+    xent.linear_cross_entropy(hidden, classifier.detach(), labels, reduction=reduction).sum().backward()
+
+    assert asked == [("hidden",)]
+    assert hidden.grad is not None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own code
+def test_transforms_of_torch_take_a_product(torch, rng):
+    (hidden, classifier, _), labels = leaves(torch, rng)
+    hidden, classifier = hidden.detach(), classifier.detach()
+    loss = functools.partial(xent.linear_cross_entropy, reduction="sum")
+    expected = xent.value_and_grad(loss)(hidden, classifier, labels)[1]
+    by_row = torch.func.vmap(torch.func.grad(xent.linear_cross_entropy), (0, None, 0))(hidden, classifier, labels)
+    _, change = torch.func.jvp(lambda h: loss(h, classifier, labels), (hidden,), (torch.ones_like(hidden),))
+
+    assert torch.allclose(torch.func.grad(loss)(hidden, classifier, labels), expected.hidden)
+    assert torch.allclose(by_row, expected.hidden)
+    assert torch.allclose(change, expected.hidden.sum())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of TorchDynamo, beyond a break
+def test_a_compiled_step_with_a_product_breaks_its_graph_and_is_right(torch, rng):
+    (hidden, classifier, _), labels = leaves(torch, rng)
+
+    def step(hidden, classifier):
+        return xent.linear_cross_entropy(hidden, classifier, labels, reduction="mean") * 3
+
+    found = torch.autograd.grad(torch.compile(step, backend="eager")(hidden, classifier), (hidden, classifier))
+    expected = torch.autograd.grad(step(hidden, classifier), (hidden, classifier))
+
+    assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
+
+
+# -------------------- JAX
+
+
+@pytest.fixture
+def jax():
+    module = pytest.importorskip("jax")
+    with module.enable_x64(True):
+        yield module
+
+
+@pytest.mark.slow
+def test_grad_and_hessian_of_jax_are_those_of_the_whole_logits(jax, monkeypatch, rng):
+    from xent.backends.jax import linear
+
+    monkeypatch.setattr(linear, "TILE_ELEMENTS", 1)
+    monkeypatch.setattr(linear, "LEAST_CLASSES", 4)  # a tile, and two classes left over
+    *arrays, labels = operands(rng)
+    arrays = [jax.numpy.asarray(one) for one in arrays]
+
+    def loss(hidden, classifier, bias):
+        return xent.linear_cross_entropy(hidden, classifier, labels, bias=bias, softcap=3.0).sum()
+
+    def of_logits(hidden, classifier, bias):
+        logits = 3 * jax.numpy.tanh((hidden @ classifier.T + bias) / 3)
+        return xent.sparse_cross_entropy(logits, labels).sum()
+
+    labels = jax.numpy.asarray(labels)
+    every = (0, 1, 2)
+    found, expected = (jax.grad(one, every)(*arrays) for one in (loss, of_logits))
+    curvature = jax.jacfwd(jax.grad(loss))(*arrays)
+
+    assert all(np.allclose(one, other, atol=1e-12) for one, other in zip(found, expected, strict=True))
+    assert np.allclose(curvature, jax.jacfwd(jax.grad(of_logits))(*arrays), atol=1e-12)
+
+
+def shapes_in(jaxpr) -> set:
+    """The shapes of all values of a program, those of its loops and calls among them."""
+    found = {tuple(getattr(one.aval, "shape", ())) for equation in jaxpr.eqns for one in equation.outvars}
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                found |= shapes_in(inner) if hasattr(inner, "eqns") else set()
+    return found
+
+
+def test_no_program_of_jax_has_the_logits_of_all_classes(jax, rng):
+    hidden, classifier, _, labels = (jax.numpy.asarray(one) for one in operands(rng, rows=1 << 12, classes=3000))
+
+    def loss(hidden, classifier):
+        return xent.linear_cross_entropy(hidden, classifier, labels, reduction="mean")
+
+    program = shapes_in(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, classifier).jaxpr)
+    whole = shapes_in(jax.make_jaxpr(lambda hidden, classifier: hidden @ classifier.T)(hidden, classifier).jaxpr)
+
+    assert (1 << 12, 3000) in whole and (1 << 12, 3000) not in program
+    assert (1 << 12, 1024) in program
+
+
+def test_vmap_of_jax_takes_a_product(jax, rng):
+    hidden, classifier, _, labels = (jax.numpy.asarray(one) for one in operands(rng))
+    by_row = jax.vmap(jax.grad(xent.linear_cross_entropy), (0, None, 0))(hidden, classifier, labels)
+
+    assert np.allclose(by_row, xent.value_and_grad(xent.linear_cross_entropy)(hidden, classifier, labels)[1].hidden)
+
+
+# -------------------- memory
+
+
+def mebibytes(call) -> float:
+    """The most memory of NumPy's arrays during a call, what it returns included."""
+    call()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_loss_takes_one_tile_whatever_the_numbers_of_rows_and_classes(rng):
+    hidden, classifier, _, labels = operands(rng, np.float32, rows=1500, depth=8, classes=9000)
+    logits = hidden.shape[0] * classifier.shape[0] * 4 / 2**20
+
+    assert mebibytes(lambda: xent.linear_cross_entropy(hidden, classifier, labels)) < 6 < logits / 8
+
+
+def test_a_gradient_takes_one_panel_whatever_the_number_of_rows(rng):
+    rows, depth, classes = 900, 256, 2500
+    hidden, classifier, _, labels = operands(rng, np.float32, rows=rows, depth=depth, classes=classes)
+    results = (rows + classes) * depth * 4 / 2**20
+    panel, tile = panels.panel_rows(depth) * classes * 4 / 2**20, 6
+    used = mebibytes(lambda: xent.value_and_grad(xent.linear_cross_entropy)(hidden, classifier, labels))
+
+    assert used < results + panel + tile < results + rows * classes * 4 / 2**20
