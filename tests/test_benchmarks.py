@@ -32,6 +32,11 @@ ROWS = {
         "| xent, compiled, generic | ",
         "| xent, gradient_in_forward, backward | ",
     ),
+    "bench_linear": (
+        "| loss and all gradients | ",
+        "| torch linear_cross_entropy, 256 rows | ",
+        "| confident, xent | ",
+    ),
     "bench_jit": ("| JAX jit, optax | ", "| JAX jit, xent without a plugin | "),
     "bench_import": ("| `import xent` | ", "| optional libraries loaded by any of them | 0 | 0.000"),
     "bench_evaluate_numba": (
