@@ -204,7 +204,7 @@ def test_a_loss_takes_one_tile_whatever_the_numbers_of_rows_and_classes(rng):
 
 
 def test_a_gradient_takes_one_panel_whatever_the_number_of_rows(rng):
-    rows, depth, classes = 600, 256, 2200
+    rows, depth, classes = 1100, 256, 2200
     hidden, classifier, _, labels = operands(rng, np.float32, rows=rows, depth=depth, classes=classes)
     results = (rows + classes) * depth * 4 / 2**20
     panel, tile = panels.panel_rows(depth) * classes * 4 / 2**20, 6
