@@ -245,6 +245,28 @@ def test_what_cannot_be_a_name_is_refused(call, error, message):
         call()
 
 
+@pytest.mark.parametrize(
+    "make", [pd.Series, lambda labels: pd.Series(pd.Categorical(labels))], ids=["text", "categories"]
+)
+def test_the_remedy_of_a_missing_label_is_one_to_follow(make):
+    labels = make([None if i == 40 else name for i, name in enumerate(TEXT.tolist())])
+    with pytest.raises(TypeError, match=r"be all integers, or all text, got object.*Pass") as caught:
+        evaluated(labels)
+    said, ignored = str(caught.value).split(" Pass ")[1].split(" of a Series, and ignore_index=")
+    found = evaluated(eval(said), ignore_index=eval(ignored.split(",")[0]))
+
+    assert (found.ignored, found.counted) == (1, ROWS - 1)
+
+
+def test_the_remedy_of_masked_labels_is_one_to_follow():
+    labels = np.ma.masked_array(NUMBERS, mask=np.arange(ROWS) < 5)
+    with pytest.raises(TypeError, match=r"MaskedArray\. Pass") as caught:
+        evaluated(labels)
+    said, ignored = str(caught.value).split(" Pass ")[1].removesuffix(".").split(", and ignore_index=")
+
+    assert evaluated(eval(said), ignore_index=int(ignored)).ignored == 5
+
+
 def test_a_file_of_names_that_cannot_be_read_is_bad_data(tmp_path):
     for name, text, message in (("x.json", b'["dog", ', "is no JSON"), ("x.txt", b"d\xff", "is no text in UTF-8")):
         (tmp_path / name).write_bytes(text)

@@ -219,6 +219,9 @@ def numbered(labels: Source, predictions: Source, names: tuple[str, ...], ignore
     kind, classes = labels.dtype.kind, predictions.shape[-1]
     is_text = kind in "UST"
     numbers: dict[Any, int] = {name: number for number, name in enumerate(names)}
+    if kind == "O":
+        remedy = "Pass labels.astype(object).fillna('?') of a Series, and ignore_index='?', where some are missing."
+        raise TypeError(refusal("labels", "be all integers, or all text", labels, remedy))
     if is_text and not names:
         remedy = "Pass `class_names`, the name of each class in the order of the predictions."
         if columns := names_of_columns(predictions):

@@ -117,7 +117,10 @@ def open_array(array: Any, argument: str) -> ArraySource:
             reason = f" ({error})"
     kind = f"{type(array).__module__}.{type(array).__name__}"
     rule = f"be {INPUTS}, or a NumPy or Dask array, or one that NumPy can see"
-    raise TypeError(refusal(argument, rule, f"{kind}{reason}", "Convert it with numpy.asarray, or save it."))
+    remedy = "Convert it with numpy.asarray, or save it."
+    if argument == "labels" and isinstance(array, np.ma.MaskedArray):
+        remedy = "Pass labels.filled(-100), and ignore_index=-100."
+    raise TypeError(refusal(argument, rule, f"{kind}{reason}", remedy))
 
 
 def is_on_a_gpu(array: Any) -> bool:
