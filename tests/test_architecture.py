@@ -162,6 +162,7 @@ def test_every_life_is_told_in_ten_lines():
         "NumPy": 10,
         "torch: eager, autograd, compiled": 10,
         "Dask": 10,
+        "a product": 10,
         "an evaluation": 10,
         "a plugin": 10,
     }
