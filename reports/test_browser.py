@@ -14,6 +14,7 @@ from xent.evaluation.report.page import comparison_page, evaluation_page
 
 ROWS, CLASSES = 5000, 40
 WIDTHS = {"desktop": 1200, "phone": 360}
+MAIN = '<main class="sections">'
 
 
 def sets():
@@ -172,8 +173,8 @@ def test_light_and_dark_are_not_the_same(opened):
 
 def test_what_would_run_is_stopped_and_reported(opened):
     """The control of the tests above: the same page with a script and a picture in it."""
-    added = '<main><script>document.title = "run"</script><img src="/beacon.png" onerror="document.title = \'run\'">'
-    opened.pages["scripted.html"] = opened.pages["evaluation.html"].replace("<main>", added, 1)
+    added = MAIN + '<script>document.title = "run"</script><img src="/beacon.png" onerror="document.title = \'run\'">'
+    opened.pages["scripted.html"] = opened.pages["evaluation.html"].replace(MAIN, added, 1)
     rendering = opened.render("scripted.html", 1200, "light")
 
     assert rendering.measures["scripts"] == 1 and rendering.measures["title"].endswith("evaluation")
@@ -184,8 +185,8 @@ def test_what_would_run_is_stopped_and_reported(opened):
 def test_without_the_policy_it_would_run(opened):
     """The control of that: the browser does run scripts and fetch pictures."""
     text = opened.pages["evaluation.html"].replace("Content-Security-Policy", "X-None", 1)
-    added = '<main><script>document.title = "run"</script><img src="/beacon.png">'
-    opened.pages["open.html"] = text.replace("<main>", added, 1)
+    added = MAIN + '<script>document.title = "run"</script><img src="/beacon.png">'
+    opened.pages["open.html"] = text.replace(MAIN, added, 1)
     rendering = opened.render("open.html", 1200, "light")
 
     assert rendering.measures["title"] == "run" and "/beacon.png" in rendering.requests

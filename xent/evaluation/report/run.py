@@ -10,6 +10,7 @@ import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,13 @@ def scheduler_name(scheduler: Any) -> str:
 
 def environment() -> dict[str, str]:
     """The machine, and the versions of the packages that computed."""
-    facts = {"python": platform.python_version(), "platform": platform.platform(), "processors": str(affinity())}
+    return {**versions(), "processors": str(affinity())}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of Python, the system and the packages, read once: it takes as long as a small evaluation."""
+    facts = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             facts[name] = metadata.version(name)
