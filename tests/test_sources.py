@@ -349,7 +349,7 @@ def test_dask_arrays_of_unknown_sizes_are_refused():
         open_source(unknown, "labels")
 
 
-@pytest.mark.parametrize("value", [[1, 2], np.ma.masked_array([1.0]), None])
+@pytest.mark.parametrize("value", [[1, 2], np.rec.array([1.0]), None])
 def test_what_is_neither_path_nor_array_is_refused(value):
     with pytest.raises(TypeError, match=r"evaluate: `labels` must be .* Convert it with numpy\.asarray"):
         open_source(value, "labels")
