@@ -43,6 +43,7 @@ def loss(logits, labels):
 def small_pieces(monkeypatch):
     """Pieces of some lines, and several states of a decompressor."""
     monkeypatch.setattr(lines, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(lines, "PIECE_LINES", 1)
     monkeypatch.setattr(lines, "STATES_APART", 5000)
     lines.line_index.cache_clear()
 
@@ -236,6 +237,23 @@ def test_a_line_that_is_no_row_is_named_and_lost_alone(tmp_path, suffix, spoil, 
     assert made.mean_loss == evaluate(logits[kept], labels[kept]).mean_loss
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_many_lines_that_are_no_rows_are_lost_in_one_reading(tmp_path, suffix, logits, labels, monkeypatch):
+    predictions, _, _ = written(tmp_path, suffix, logits, labels)
+    path = tmp_path / f"x{suffix}"
+    every = path.read_bytes().splitlines()
+    for row in range(1, ROWS, 2):
+        every[row + (suffix == ".csv")] = b"spam"
+    path.write_bytes(b"\n".join([*every, b""]))
+    calls, read = [], lines.row_places
+    source = open_source(predictions, "predictions")
+    monkeypatch.setattr(lines, "row_places", lambda *given, **named: calls.append(1) or read(*given, **named))
+    made = evaluate(source, labels, on_error="skip")
+
+    assert (made.unread_rows, made.first_unread, len(calls)) == (ROWS // 2, 1, 1)
+    assert made.mean_loss == evaluate(logits[::2], labels[::2]).mean_loss
+
+
 def test_a_list_of_another_length_and_a_field_that_is_not_there_are_named(tmp_path):
     path = write(tmp_path, "x.jsonl", b'{"x": [1, 2.5]}\n{"x": [1]}\n{"y": 1}\n{"x": [1, null]}\n')
 
@@ -250,7 +268,7 @@ def test_a_list_of_another_length_and_a_field_that_is_not_there_are_named(tmp_pa
         ("x.csv", b"", r"must be a table of text where its name says so, got .*x\.csv \(it has no lines\)"),
         ("x.jsonl", b"\n\n", r"it has no lines"),
         ("x.csv", b"a,b\r1,2\r3,4", r"its lines end in a carriage return alone"),
-        ("x.jsonl", b'{"x": 1}\n\n2\n', r"line 3 of .*x\.jsonl, row 1, could not be read \(JSON parse error"),
+        ("x.jsonl", b'{"x": 1}\n\n{"x": "a"}\n', r"line 3 of .*x\.jsonl, row 1, could not be read \(JSON parse error"),
         ("x.jsonl", b'{"x": \n', r"line 1 of .*x\.jsonl, row 0, could not be read \(JSON parse error"),
         ("x.csv.gz", b"", r"it has no lines"),
     ],

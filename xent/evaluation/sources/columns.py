@@ -151,14 +151,15 @@ class Rows(NamedTuple):
 
 def rows_of(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: int) -> Rows:
     """The columns as an array of this shape but for its rows; the table's first row is row `first` of the file."""
-    kind = table.schema.field(columns[0]).type
-    if is_list(kind):
-        return joined([list_rows(chunk, row, shape[1:]) for chunk, row in chunks_of(table, columns[0], first)])
+    held = dict(zip(table.schema.names, table.columns, strict=True))  # asked by name a wide table looks at all of them
+    chunks = chunks_of(held[columns[0]], first)
+    if is_list(held[columns[0]].type):
+        return joined([list_rows(chunk, row, shape[1:]) for chunk, row in chunks])
     if len(shape) == 1:
-        return joined([plain_rows(chunk, row) for chunk, row in chunks_of(table, columns[0], first)])
-    rows = Rows(np.empty((table.num_rows, len(columns)), kind.to_pandas_dtype()))
+        return joined([plain_rows(chunk, row) for chunk, row in chunks])
+    rows = Rows(np.empty((table.num_rows, len(columns)), held[columns[0]].type.to_pandas_dtype()))
     for index, name in enumerate(columns):
-        column = joined([plain_rows(chunk, row) for chunk, row in chunks_of(table, name, first)])
+        column = joined([plain_rows(chunk, row) for chunk, row in chunks_of(held[name], first)])
         rows.values[:, index] = column.values
         if column.is_null is not None:
             both = column.is_null if rows.is_null is None else rows.is_null | column.is_null
@@ -166,9 +167,9 @@ def rows_of(table: Any, columns: Sequence[str], shape: tuple[int, ...], first: i
     return rows
 
 
-def chunks_of(table: Any, name: str, first: int) -> list[tuple[Any, int]]:
-    """The chunks of one column, each with the row at which it begins."""
-    chunks = table.column(name).chunks
+def chunks_of(column: Any, first: int) -> list[tuple[Any, int]]:
+    """The chunks of a column, each with the row at which it begins."""
+    chunks = column.chunks
     return list(zip(chunks, accumulate(map(len, chunks), initial=first), strict=False))
 
 

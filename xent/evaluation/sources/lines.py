@@ -1,7 +1,7 @@
 """Lines of text files, plain or gzipped: where in a file they are, so that a task reads its own.
 
 A file is read once, in blocks, when it is opened: rows can be counted in no other way. What is kept of it are the
-places of some lines, a megabyte apart, and of a gzipped one the states of its decompressor there. A row is a line that
+places of some lines, megabytes apart, and of a gzipped one the states of its decompressor there. A row is a line that
 is not blank; where fields may be quoted, a line feed within quotation marks ends no row.
 Leaves out what a line says.
 """
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.storage import Stamp, open_file
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES, PIECE_BYTES, PIECE_LINES = 2**20, 2**24, 64
+"""What is read at once; a piece has one block at least, and as many as have so many lines or bytes."""
 LONGEST_LINE = 2**26
 STATES_APART = 2**23
 """Bytes of text between two states of a decompressor, each of which takes some 50 kB."""
@@ -56,7 +57,7 @@ class LineIndex:
 
 
 def lines_of(path: str, stamp: Stamp, start: int, stop: int, *, quoted: bool) -> Iterator[Lines]:
-    """Rows start to stop, in pieces of about a megabyte."""
+    """Rows start to stop, in pieces of some megabytes."""
     index = line_index(path, stamp, quoted=quoted)
     pieces = range(bisect_right(index.rows, start) - 1, bisect_left(index.rows, stop))
     if not pieces:
@@ -110,24 +111,23 @@ def line_index(path: str, stamp: Stamp, *, quoted: bool) -> LineIndex:
 
     A quotation mark that is never closed is one of the text.
     """
-    offsets, rows, lines, inside, read = [0], [0], [0], False, 0
+    offsets, rows, lines, inside = [0], [0], [0], False
     states: list[tuple[int, int, Any]] = []
-    pending = b""
+    pending, whole, held = b"", 0, 0  # of the bytes that wait the first `whole` are so many lines
     with open_text(path, states) as text:
         while block := text.read(BLOCK_BYTES):
             feeds, inside = line_feeds(block, quoted=quoted, inside=inside)
-            read += len(block)
-            cut = int(feeds[-1]) + 1 if len(feeds) else 0
-            if cut:
-                add_piece(pending + block[:cut], offsets, rows, lines, quoted=quoted)
-                pending = b""
-            pending += block[cut:]
-            if len(pending) > LONGEST_LINE:
+            whole = len(pending) + int(feeds[-1]) + 1 if len(feeds) else whole
+            pending, held = pending + block, held + len(feeds)
+            if held >= PIECE_LINES or whole >= PIECE_BYTES:
+                add_piece(pending[:whole], offsets, rows, lines, quoted=quoted)
+                pending, whole, held = pending[whole:], 0, 0
+            if len(pending) - whole > LONGEST_LINE:
                 if quoted:
                     break
-                message = f"{path} has a line of more than {LONGEST_LINE:,} bytes, line {lines[-1] + 1}"
+                message = f"{path} has a line of more than {LONGEST_LINE:,} bytes, line {lines[-1] + held + 1}"
                 raise MalformedError(f"evaluate: {message}. Is it a file of text?")
-    if quoted and (inside or len(pending) > LONGEST_LINE):
+    if quoted and (inside or len(pending) - whole > LONGEST_LINE):
         return line_index(path, stamp, quoted=False)
     if pending:
         add_piece(pending, offsets, rows, lines, quoted=quoted)

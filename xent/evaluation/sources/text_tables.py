@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xent.evaluation.sources.arrow import TableSource
 from xent.evaluation.sources.columns import (
@@ -29,12 +30,13 @@ from xent.evaluation.sources.columns import (
     list_sizes,
     matching,
     number_type,
+    rows_of,
     shape_of,
 )
 from xent.evaluation.sources.lines import Lines, line_index, lines_of
-from xent.evaluation.sources.messages import MalformedError, ReadError, refusal
+from xent.evaluation.sources.messages import MalformedError, ReadError, reading, refusal
 from xent.evaluation.sources.source import TEXT
-from xent.evaluation.sources.storage import Stamp, status
+from xent.evaluation.sources.storage import Stamp, check_unchanged, status
 from xent.optional import require
 
 HEAD_ROWS = 1000
@@ -61,29 +63,61 @@ class TextTableSource(TableSource):
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_by(1, chunk_bytes)
 
+    def columns(self) -> list[str]:
+        return matching(self.head().schema.names, self.name)
+
     def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
         """These rows alone."""
+        return self.joined(start, stop, self.parsed), start, self.columns()
+
+    def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The rows, and which of them are null, or no rows of the table."""
+        check_unchanged(self.file, self.stamp)
+        with reading(self.path, start, stop):
+            rows = rows_of(self.joined(start, stop, self.salvaged), self.columns(), self.shape, start)
+            return np.ascontiguousarray(rows.values), rows.is_null
+
+    def joined(self, start: int, stop: int, read: Callable[[Lines, Head, Any], Any]) -> Any:
+        """These rows as a table, of what `read` makes of pieces of lines, given the head and the columns' schema."""
         head = self.head()
-        columns = matching(head.schema.names, self.name)
-        kinds = [kind_to_read(head.schema.field(name).type, self.dtype) for name in columns]
-        schema = arrow().schema([*zip(columns, kinds, strict=True)])
+        found = dict(zip(head.schema.names, head.schema.types, strict=True))
+        schema = arrow().schema([(name, kind_to_read(found[name], self.dtype)) for name in self.columns()])
         first, last = start + head.header_rows, stop + head.header_rows
-        pieces = [
-            self.parsed(lines, head, schema)
-            for lines in lines_of(self.file, self.stamp, first, last, quoted=self.is_quoted)
-        ]
-        return arrow().concat_tables(pieces or [schema.empty_table()]), start, columns
+        lines = lines_of(self.file, self.stamp, first, last, quoted=self.is_quoted)
+        table = arrow().concat_tables([schema.empty_table(), *(read(each, head, schema) for each in lines)])
+        return table.combine_chunks()  # a wide table is of many pieces, of each column
 
     def parsed(self, lines: Lines, head: Head, schema: Any) -> Any:
         """The lines as a table of the schema; ReadError that names the first line that is no row of it."""
 
         def read(text: bytes, rows: int) -> Any:
-            table = self.table_of(text, head.names, schema)
-            if table.num_rows != rows:
-                raise ValueError("its quotation marks enclose no whole fields")
-            return table
+            return self.whole_table(text, rows, head, schema)
 
         return read_or_name(read, lines, self.path, head.header_rows)
+
+    def salvaged(self, lines: Lines, head: Head, schema: Any) -> Any:
+        """The lines as a table of the schema, in which a line that is no row of it is null."""
+        tables, pending = [], [(0, len(lines.ends))]
+        while pending:
+            first, last = pending.pop()
+            text = lines.text[lines.ends[first - 1] if first else 0 : lines.ends[last - 1]]
+            try:
+                tables.append(self.whole_table(text, last - first, head, schema))
+            except (arrow().ArrowInvalid, ValueError):
+                middle = (first + last) // 2
+                if last - first > 1:
+                    pending += [(middle, last), (first, middle)]
+                else:
+                    nulls = [arrow().nulls(1, field.type) for field in schema]
+                    tables.append(arrow().Table.from_arrays(nulls, schema=schema))
+        return arrow().concat_tables(tables)
+
+    def whole_table(self, text: bytes, rows: int, head: Head, schema: Any) -> Any:
+        """Whole lines as a table of so many rows; ValueError if they have others."""
+        table = self.table_of(text, head.names, schema)
+        if table.num_rows != rows:
+            raise ValueError("its quotation marks enclose no whole fields")
+        return table
 
     def head(self) -> Head:
         """What the first lines tell."""
@@ -170,6 +204,22 @@ def read_or_name(read: Callable[[bytes, int], Any], lines: Lines, path: str, hea
     raise ReadError(f"evaluate: {where}, could not be read ({reason}).")
 
 
+def first_table(lines: Lines, read: Callable[[bytes], Any], path: str, header_rows: int = 0) -> Any:
+    """What `read` makes of those of the first lines that are rows; ReadError that names a line if it makes nothing."""
+    errors, rows = (arrow().ArrowInvalid, ValueError), rows_of_lines(lines)[header_rows:]
+
+    def table(text: bytes) -> Any:
+        try:
+            return read(text)
+        except errors:
+            return None
+
+    made = table(b"".join(rows))
+    if made is None and (good := [row for row in rows if table(row) is not None]):
+        made = table(b"".join(good))
+    return read_or_name(lambda text, _: read(text), lines, path, header_rows) if made is None else made
+
+
 def first_lines(path: str, argument: str, read_head: Any, stamp: Stamp) -> Head:
     """What the first lines tell; MalformedError if they are no table."""
     try:
@@ -212,19 +262,17 @@ def facts_of(path: str, name: str, argument: str, stamp: Stamp, head: Head, *, q
 
 
 def as_numbers(schema: Any, columns: Sequence[str], argument: str) -> Any:
-    """The schema with one type of number for the columns: float64 if any is, or if they are predictions."""
+    """The schema of the columns, with one type of number: float64 if any is, or if they are predictions."""
     types = arrow().types
-    kinds = [number_type(schema.field(name).type) for name in columns]
+    fields = [schema.field(index) for index in map({name: i for i, name in enumerate(schema.names)}.get, columns)]
+    kinds = [number_type(field.type) for field in fields]
     if all(types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind) for kind in kinds):
         is_whole = argument in KEYS and all(map(types.is_integer, kinds))
         number = arrow().int64() if is_whole else arrow().float64()
-        for name in columns:
-            index = schema.get_field_index(name)
-            schema = schema.set(index, arrow().field(name, with_number(schema.field(name).type, number)))
+        fields = [field.with_type(with_number(field.type, number)) for field in fields]
     elif argument in KEYS and len(columns) == 1 and not (types.is_boolean(kinds[0]) or types.is_nested(kinds[0])):
-        # a date for instance
-        schema = schema.set(schema.get_field_index(columns[0]), arrow().field(columns[0], arrow().string()))
-    return schema
+        fields = [fields[0].with_type(arrow().string())]  # a date for instance
+    return arrow().schema(fields, schema.metadata)
 
 
 def kind_to_read(kind: Any, dtype: np.dtype[Any]) -> Any:
@@ -264,15 +312,18 @@ def delimited_head(path: str, stamp: Stamp) -> Head:
     fields = fields_of(first, path)
     header_rows = int(is_header(fields, fields_of(more[0], path) if more else ()))
     names = tuple(fields if header_rows else map(str, range(len(fields))))
-    text = b"".join([first, *more][header_rows:])
-    schema = delimited_table(text, path, names, None).schema if text else arrow().schema([(n, "null") for n in names])
-    for i, field in enumerate(fields_of(more[0], path) if more and header_rows else ()):
+    rows = [first, *more][header_rows:]
+    kinds = [arrow().null()] * len(names)
+    if rows:
+        kinds = first_table(
+            lines, lambda text: delimited_table(text, path, names, None), path, header_rows
+        ).schema.types
+    for i, value in enumerate(fields_of(rows[0], path)[: len(names)] if rows else ()):
         # a column whose first field is a number is one of numbers, in which a later one is wrong
-        if i < len(schema) and field and is_number(field) and arrow().types.is_string(schema.field(i).type):
-            schema = schema.set(i, arrow().field(names[i], arrow().float64()))
-    # pandas leaves the head of its index empty
-    named = [i for i, name in enumerate(names) if name]
-    return Head(names, header_rows, arrow().schema([schema.field(i) for i in named]))
+        if value and is_number(value) and arrow().types.is_string(kinds[i]):
+            kinds[i] = arrow().float64()
+    named = [(name, kind) for name, kind in zip(names, kinds, strict=True) if name]  # that of pandas' index is empty
+    return Head(names, header_rows, arrow().schema(named))
 
 
 def rows_of_lines(lines: Lines) -> list[bytes]:
@@ -325,11 +376,11 @@ def json_head(path: str, stamp: Stamp) -> Head:
     lines = leading_lines(path, stamp, quoted=False)
     if lines is None:
         raise ValueError("it has no lines")
-    table = read_or_name(lambda text, _: json_table(text, None), lines, path)
+    table = first_table(lines, lambda text: json_table(text, None), path)
     sizes = {}
-    for name in table.schema.names:
-        if is_list(table.schema.field(name).type):
-            values = [list_sizes(value) for value in table.column(name) if value.is_valid]
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        if is_list(column.type):
+            values = [list_sizes(value) for value in column if value.is_valid]
             best = next((size for size in values if all(size)), values[0] if values else (0,))
             sizes[f"sizes {name}"] = " ".join(map(str, best))
     return Head(tuple(table.schema.names), 0, table.schema.with_metadata(sizes))
