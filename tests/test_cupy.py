@@ -5,6 +5,7 @@ as it would on a GPU, and cannot compute with them. What the functions return is
 test that runs on the variant ``cupy``.
 """
 
+import contextlib
 import ctypes
 import importlib
 
@@ -314,3 +315,17 @@ def test_a_row_has_the_same_bits_whatever_its_neighbours(rng):
     alone = sparse_with_grad(cupy.asarray(logits[400:401]), cupy.asarray(labels[400:401]))
 
     assert all(same_bits(cupy.asnumpy(a[400:401]), cupy.asnumpy(b)) for a, b in zip(whole, alone, strict=True))
+
+
+def test_a_product_is_multiplied_on_the_gpu_that_has_its_hidden_states(monkeypatch):
+    from xent.backends import cupy as backend
+
+    hidden, classifier, labels = cupy.empty((5, 3), "float32"), cupy.empty((7, 3), "float32"), example()[1]
+    decision = xent.explain(xent.linear_cross_entropy, hidden, classifier, labels)
+    used = []
+    monkeypatch.setattr(backend, "gpu_of", lambda array: used.append(array) or contextlib.nullcontext())
+    monkeypatch.setattr(backend.linear, "run", lambda plan, product, *others: product)
+    product = xent.sparse_cross_entropy(xent.Linear(hidden, classifier), labels)
+
+    assert decision.backend == "cupy" and product.classifier is classifier
+    assert len(used) == 1 and used[0] is hidden

@@ -548,6 +548,12 @@ CASES = [
     ),
     # -------------------- products
     (
+        lambda: dense(product(), product()),
+        TypeError,
+        "cross_entropy: `targets` must be an array, got xent.Linear. "
+        "Pass hidden @ classifier.T, an array of all logits.",
+    ),
+    (
         lambda: product(H.astype(int)),
         TypeError,
         'Linear: `hidden` must be real floating, got int64[3, 4] on numpy. Pass hidden.astype("float32").',

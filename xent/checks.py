@@ -51,7 +51,7 @@ def array(function: str, name: str, value: Any, beside: Any = None) -> None:
     held = value._meta if arrays.library(value) == "dask" else value  # of the chunks
     is_frame = held is not value and hasattr(value, "to_dask_array")  # of dask.dataframe
     is_special = type(held).__name__ in ("matrix", "MaskedArray") or isinstance(held, list | tuple) or is_frame
-    if is_special or not arrays.is_array(value):
+    if is_special or arrays.is_product(value) or not arrays.is_array(value):
         remedy = conversion(function, name, value, held, beside)
         what = describe_type(value) if held is value else f"{describe_type(value)} of {describe_type(held)}"
         raise TypeError(f"{function}: `{name}` must be an array, got {what}. Pass {remedy}.")
@@ -94,6 +94,8 @@ def dense_tensor(function: str, name: str, tensor: Any) -> None:
 
 def conversion(function: str, name: str, value: Any, held: Any, beside: Any) -> str:
     """What to write for a value that is no array: an expression, for the library of the argument beside it."""
+    if arrays.is_product(value):
+        return "hidden @ classifier.T, an array of all logits"
     if type(held).__name__ == "MaskedArray":
         ma = "numpy.ma" if held is value else "dask.array.ma"
         if name == "labels" or (function == "binary_cross_entropy" and name in ("predictions", "targets")):

@@ -1,4 +1,4 @@
-"""The schedule for CuPy arrays: the generic one, on the GPU that has the array. Nothing here waits for the GPU."""
+"""The schedule for CuPy arrays: the generic one, on the GPU that has the array. Only a product waits for the GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ..contract.hooks import hookimpl
 from ..contract.plan import Plan
 from ..contract.problem import Weights
 from ..contract.specs import BackendSpec
+from .generic import linear
 from .generic import schedule as generic
 
 
@@ -22,6 +23,12 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights,
     """The result of one call on one CuPy array."""
     with gpu_of(predictions):  # another GPU may be the current one, with another stream and other memory
         return generic.run(plan, predictions, targets, weights, out)
+
+
+def run_product(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -> Any:
+    """The result of one call on a product; the host waits for which rows are ignored, and which classes masked."""
+    with gpu_of(predictions.hidden):
+        return linear.run(plan, predictions, targets, weights)
 
 
 def gpu_of(array: Array) -> Any:

@@ -18,6 +18,7 @@ GENERIC = BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run"
 PRODUCTS = {
     "torch": BackendSpec(name="torch", load="xent.backends.torch.linear:run", inner="view"),
     "jax": BackendSpec(name="jax", load="xent.backends.jax.linear:run"),
+    "cupy": BackendSpec(name="cupy", load="xent.backends.cupy:run_product"),
     "dask": BackendSpec(name="dask", load="xent.backends.dask.linear:run", inner="chunks"),
 }
 """The schedules of products by library; the generic one serves all others, eager ones that a plugin schedules too."""
