@@ -18,6 +18,7 @@ from xent.evaluation.sources.archives import open_npz
 from xent.evaluation.sources.arrow import open_arrow, open_parquet
 from xent.evaluation.sources.boundary import check_inside
 from xent.evaluation.sources.columns import KEYS
+from xent.evaluation.sources.delimited import open_delimited
 from xent.evaluation.sources.hdf5 import open_hdf
 from xent.evaluation.sources.in_memory import ArraySource, is_on_a_gpu, open_array, open_dask
 from xent.evaluation.sources.messages import INPUTS, MalformedError, ReadError, refusal
@@ -39,7 +40,6 @@ from xent.evaluation.sources.storage import (
     suffix,
     without_file_protocol,
 )
-from xent.evaluation.sources.text_tables import open_delimited
 from xent.evaluation.sources.topk import TopK, pair_up
 from xent.evaluation.sources.zarr import is_zarr, open_zarr
 

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xent.evaluation.sources.json_lines import open_json
 from xent.evaluation.sources.lines import line_index, lines_of
 from xent.evaluation.sources.messages import MalformedError, ReadError, reading, refusal, select_array
 from xent.evaluation.sources.source import FileSource, Source
 from xent.evaluation.sources.storage import Stamp, check_unchanged, status
-from xent.evaluation.sources.text_tables import leading_lines, open_json, rows_of_lines
+from xent.evaluation.sources.text_tables import leading_lines, rows_of_lines
 
 UNLIKELY = -9999.0
 """What OpenAI and vLLM say instead of a log-probability that is lower, or not known."""

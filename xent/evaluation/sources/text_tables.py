@@ -1,19 +1,16 @@
-"""Tables in text: CSV and TSV files, and JSON lines, plain or gzipped.
+"""Tables in text, by lines: what CSV files and JSON lines share.
 
-Columns are named as those of Parquet files are, and read by pyarrow, a piece of lines at a time. The types are those
-that pyarrow finds in the first lines: numbers are float64, and integers int64 where they are no predictions. A file
-whose first line holds nothing but numbers has no header; its columns are then 0, 1, 2, ... Where the names of all
-columns are numbers, and none is named, all of them are meant.
+Columns are named as those of Parquet files are, and read by pyarrow, some megabytes of lines at a time. The types are
+those that pyarrow finds in the first lines: numbers are float64, and integers int64 where they are no predictions.
+Leaves out how a line of either is read.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,7 +24,6 @@ from xent.evaluation.sources.columns import (
     choose,
     dtype_of,
     is_list,
-    list_sizes,
     matching,
     number_type,
     rows_of,
@@ -36,13 +32,10 @@ from xent.evaluation.sources.columns import (
 from xent.evaluation.sources.lines import Lines, line_index, lines_of
 from xent.evaluation.sources.messages import MalformedError, ReadError, reading, refusal
 from xent.evaluation.sources.source import TEXT
-from xent.evaluation.sources.storage import Stamp, check_unchanged, status
-from xent.optional import require
+from xent.evaluation.sources.storage import Stamp, check_unchanged
 
 HEAD_ROWS = 1000
 """Rows of which the types are found."""
-NULLS = ["", "null", "NULL", "NA", "N/A", "None", "#N/A"]
-"""What is written for a number that is not there. A NaN is a number."""
 
 
 class Head(NamedTuple):
@@ -131,53 +124,6 @@ class TextTableSource(TableSource):
     def is_quoted(self) -> bool:
         """Whether a line feed may be part of a field."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True, eq=False)
-class DelimitedSource(TextTableSource):
-    """Columns of a CSV or TSV file."""
-
-    def head(self) -> Head:
-        return delimited_head(self.file, self.stamp)
-
-    def table_of(self, text: bytes, names: Sequence[str], schema: Any) -> Any:
-        return delimited_table(text, self.file, names, schema)
-
-    @property
-    def is_quoted(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True, eq=False)
-class JsonLinesSource(TextTableSource):
-    """Fields of a file of JSON lines."""
-
-    def head(self) -> Head:
-        return json_head(self.file, self.stamp)
-
-    def table_of(self, text: bytes, names: Sequence[str], schema: Any) -> Any:
-        return json_table(text, schema)
-
-    @property
-    def is_quoted(self) -> bool:
-        return False
-
-
-def open_delimited(path: str, name: str, argument: str) -> DelimitedSource:
-    """Columns of a CSV or TSV file, all of whose lines have been counted."""
-    stamp = status(path).stamp
-    head = first_lines(path, argument, delimited_head, stamp)
-    if not name and len(head.schema) > 1 and all(map(str.isdigit, head.schema.names)):
-        name = "*"
-    return DelimitedSource(*facts_of(path, name, argument, stamp, head, quoted=True))
-
-
-def open_json(path: str, name: str, argument: str) -> JsonLinesSource:
-    """Fields of a file of JSON lines, all of whose lines have been counted."""
-    stamp = status(path).stamp
-    return JsonLinesSource(
-        *facts_of(path, name, argument, stamp, first_lines(path, argument, json_head, stamp), quoted=False)
-    )
 
 
 def read_or_name(read: Callable[[bytes, int], Any], lines: Lines, path: str, header_rows: int = 0) -> Any:
@@ -291,107 +237,6 @@ def said(error: Exception) -> str:
     return re.sub(r"Row #\d+: |In CSV column #\d+: | in row \d+$", "", text).rstrip(".")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# CSV and TSV
-
-
-def delimiter_of(path: str) -> str:
-    """The character between the fields of a file, which its suffix tells."""
-    return "\t" if re.search(r"\.tsv(\.gz)?$", path.lower()) else ","
-
-
-@lru_cache(maxsize=16)
-def delimited_head(path: str, stamp: Stamp) -> Head:
-    """The columns of a CSV or TSV file: their names, and the types that pyarrow finds in the first rows."""
-    lines = leading_lines(path, stamp, quoted=True)
-    if lines is None:
-        raise ValueError("it has no lines")
-    first, *more = rows_of_lines(lines)
-    if b"\r" in first.rstrip(b"\r\n"):
-        raise ValueError("its lines end in a carriage return alone")
-    fields = fields_of(first, path)
-    header_rows = int(is_header(fields, fields_of(more[0], path) if more else ()))
-    names = tuple(fields if header_rows else map(str, range(len(fields))))
-    rows = [first, *more][header_rows:]
-    kinds = [arrow().null()] * len(names)
-    if rows:
-        kinds = first_table(
-            lines, lambda text: delimited_table(text, path, names, None), path, header_rows
-        ).schema.types
-    for i, value in enumerate(fields_of(rows[0], path)[: len(names)] if rows else ()):
-        # a column whose first field is a number is one of numbers, in which a later one is wrong
-        if value and is_number(value) and arrow().types.is_string(kinds[i]):
-            kinds[i] = arrow().float64()
-    named = [(name, kind) for name, kind in zip(names, kinds, strict=True) if name]  # that of pandas' index is empty
-    return Head(names, header_rows, arrow().schema(named))
-
-
 def rows_of_lines(lines: Lines) -> list[bytes]:
     """The text of each row, without blank lines before it."""
     return [lines.text[a:b].lstrip(b"\r\n") for a, b in pairwise([0, *lines.ends])]
-
-
-def fields_of(line: bytes, path: str) -> list[str]:
-    """The fields of a line."""
-    text = line.decode("utf-8-sig", "backslashreplace")
-    return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(path)), [])
-
-
-def is_header(fields: Sequence[str], below: Sequence[str]) -> bool:
-    """Whether the first line names the columns: not if all are numbers, unless they count them as pandas does."""
-    if not all(map(is_number, fields)):
-        return True
-    counts = [field for field in fields if field] == [str(i) for i in range(sum(map(bool, fields)))]
-    return counts and (len(fields) > 2 or (len(fields) == len(below) and not any(map(str.isdigit, below))))
-
-
-def is_number(field: str) -> bool:
-    """Whether a field is a number, or is empty, as one that is not there."""
-    try:
-        float(field or 0)
-    except ValueError:
-        return False
-    return True
-
-
-def delimited_table(text: bytes, path: str, names: Sequence[str], schema: Any) -> Any:
-    """Whole lines of a CSV or TSV file as a table; of the columns of the schema if there is one."""
-    module = require("pyarrow.csv", "parquet", "a CSV file")
-    chosen = {} if schema is None else {"include_columns": schema.names, "column_types": schema}
-    return module.read_csv(
-        io.BytesIO(text),
-        module.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=[*names]),
-        module.ParseOptions(delimiter=delimiter_of(path), newlines_in_values=True),
-        module.ConvertOptions(null_values=NULLS, strings_can_be_null=False, **chosen),
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# JSON lines
-
-
-@lru_cache(maxsize=16)
-def json_head(path: str, stamp: Stamp) -> Head:
-    """The fields of JSON lines and the types that pyarrow finds in the first rows, with the sizes of lists."""
-    lines = leading_lines(path, stamp, quoted=False)
-    if lines is None:
-        raise ValueError("it has no lines")
-    table = first_table(lines, lambda text: json_table(text, None), path)
-    sizes = {}
-    for name, column in zip(table.schema.names, table.columns, strict=True):
-        if is_list(column.type):
-            values = [list_sizes(value) for value in column if value.is_valid]
-            best = next((size for size in values if all(size)), values[0] if values else (0,))
-            sizes[f"sizes {name}"] = " ".join(map(str, best))
-    return Head(tuple(table.schema.names), 0, table.schema.with_metadata(sizes))
-
-
-def json_table(text: bytes, schema: Any) -> Any:
-    """Whole JSON lines as a table; of the fields of the schema if there is one."""
-    module = require("pyarrow.json", "parquet", "JSON lines")
-    chosen = {} if schema is None else {"explicit_schema": schema, "unexpected_field_behavior": "ignore"}
-    return module.read_json(
-        io.BytesIO(text),
-        module.ReadOptions(use_threads=False, block_size=len(text) + 1),
-        module.ParseOptions(newlines_in_values=False, **chosen),
-    )
