@@ -573,3 +573,21 @@ def test_the_gradient_from_the_whole_partial_has_the_bits_of_value_and_grad(lib,
 
 
 logits_both = xent.value_and_grad(xent.sparse_cross_entropy)
+
+
+def with_penalty(logits, labels, penalty=0.01):
+    """The gradient of the loss and of a penalty on the square of its log-sum-exp, whose slope is 2 · lse · p."""
+    whole = xent.partial(logits, labels=labels)
+    mass = whole.target_sum + 2 * penalty * xent.logsumexp(logits)
+    return xent.gradient(logits, whole._replace(target_sum=mass), labels=labels)
+
+
+@pytest.mark.variants("numpy", "numpy-generic", "array-api-strict", "torch", "dask", "jax")
+def test_the_mass_of_the_target_is_that_of_the_partial_whatever_it_is(lib, rng):
+    hidden, classifier, _, labels = operands(rng)
+    logits = (hidden @ classifier.T).astype(np.float32)
+    found = lib.call(with_penalty, logits, labels)
+    wide = logits.astype(np.float64)
+    lse = np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+
+    assert np.allclose(found, slope_of(wide, labels) + 0.02 * lse * np.exp(wide - lse), atol=1e-6)

@@ -264,7 +264,8 @@ def gradient(
     logits : array, shape (\*batch, classes), real floating, or :class:`Linear`
         A slice of the classes.
     whole : Partial
-        That of all classes, from :func:`merge`; its ``target_gap`` is not looked at.
+        That of all classes, from :func:`merge`. Its ``target_sum`` is the w of the formula, and may be any number: that
+        of a loss with c · lse² beside it is larger by 2 c lse. Its ``target_gap`` is not looked at.
     labels, targets, axis, first_class, num_classes, label_smoothing
         As in :func:`partial` of this slice.
     scale : array, shape (\*batch,), real, optional
