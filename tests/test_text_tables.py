@@ -289,12 +289,13 @@ def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatc
         open_source(path, "predictions")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl"])
-def test_lines_at_a_url_are_read(tmp_path, suffix, logits, labels, loss, small_pieces):
+@pytest.mark.parametrize("query", ["", "?signature=1.5"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv.gz", ".jsonl"])
+def test_lines_at_a_url_are_read(tmp_path, suffix, query, logits, labels, loss, small_pieces):
     fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
     names = [path.partition("#")[2] for path in written(tmp_path, suffix, logits, labels)]
-    fsspec.filesystem("memory").pipe(f"/lines/x{suffix}", (tmp_path / f"x{suffix}").read_bytes())
-    predictions, truth, _ = (f"memory://lines/x{suffix}#{name}" for name in names)
+    fsspec.filesystem("memory").pipe(f"/lines/x{suffix}{query}", (tmp_path / f"x{suffix}").read_bytes())
+    predictions, truth, _ = (f"memory://lines/x{suffix}{query}#{name}" for name in names)
 
     # subtle: all who open a file of fsspec's memory share one position in it, as those of no server do
     made = evaluate(predictions, truth, chunk_bytes=56 * 100, scheduler="sync")

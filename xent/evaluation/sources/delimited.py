@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from xent.evaluation.sources.columns import arrow
-from xent.evaluation.sources.storage import Stamp, status
+from xent.evaluation.sources.storage import Stamp, status, suffix
 from xent.evaluation.sources.text_tables import (
     Head,
     TextTableSource,
@@ -57,7 +56,7 @@ def open_delimited(path: str, name: str, argument: str) -> DelimitedSource:
 
 def delimiter_of(path: str) -> str:
     """The character between the fields of a file, which its suffix tells."""
-    return "\t" if re.search(r"\.tsv(\.gz)?$", path.lower()) else ","
+    return "\t" if suffix(path).startswith(".tsv") else ","
 
 
 @lru_cache(maxsize=16)

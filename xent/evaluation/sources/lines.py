@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.messages import MalformedError, ReadError
-from xent.evaluation.sources.storage import Stamp, open_file
+from xent.evaluation.sources.storage import Stamp, open_file, suffix
 
 BLOCK_BYTES, PIECE_BYTES, PIECE_LINES = 2**20, 2**24, 64
 """What is read at once; a piece has one block at least, and as many as have so many lines or bytes."""
@@ -149,14 +149,14 @@ def add_piece(data: bytes, offsets: list[int], rows: list[int], lines: list[int]
 def open_text(path: str, states: list[tuple[int, int, Any]]) -> Iterator[Any]:
     """The bytes of the text from the first on; of a gzipped file states of the decompressor are added to `states`."""
     with open_file(path) as file:
-        yield Inflated(file, path, states=states) if path.lower().endswith(".gz") else file
+        yield Inflated(file, path, states=states) if suffix(path).endswith(".gz") else file
 
 
 @contextmanager
 def text_of(path: str, index: LineIndex, offset: int) -> Iterator[Any]:
     """The bytes of the text from this one on."""
     with open_file(path) as file:
-        if not path.lower().endswith(".gz"):
+        if not suffix(path).endswith(".gz"):
             file.seek(offset)
             yield file
             return
