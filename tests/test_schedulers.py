@@ -65,6 +65,14 @@ def test_an_active_client_runs_the_tasks(cluster, client):
     assert compare(LOGITS, -LOGITS, LABELS).run.scheduler == cluster.scheduler_address
 
 
+def test_a_client_that_is_active_for_a_while_runs_the_tasks(cluster):
+    with distributed.Client(cluster, set_as_default=False) as other:
+        before = chunks_run(cluster)
+        assert evaluate(LOGITS, LABELS) == EXPECTED and chunks_run(cluster) == before
+        with other.as_current():
+            assert evaluate(LOGITS, LABELS) == EXPECTED and chunks_run(cluster) == before + 1
+
+
 @pytest.mark.parametrize("scheduler", ["threads", "sync", Get()])
 def test_a_scheduler_that_is_named_goes_before_the_active_client(cluster, client, scheduler):
     before = chunks_run(cluster)
@@ -185,6 +193,6 @@ def test_arrays_that_a_cluster_holds_need_its_client(cluster, client, scheduler)
     x, y = lazy()
     with distributed.Client(cluster, set_as_default=False) as another:
         scheduler = another if scheduler == "another client" else scheduler
-        for held in ((x.persist(), y), (x, y.persist() * 1)):
+        for held in ((x.persist(), y), (x, y.persist() * 1), (lazy((20, 3))[0].persist(), y)):
             with pytest.raises(ValueError, match=HELD):
                 evaluate(*held, scheduler=scheduler)

@@ -21,7 +21,9 @@ SYNONYMS = {
 
 
 def chosen(scheduler: Any) -> Any:
-    """The scheduler that is named; for None Dask's configuration's, else the active Client, else "threads".
+    """The scheduler that is named; for None that of Dask's configuration, else "threads".
+
+    An active Client is there as "dask.distributed".
 
     Raises
     ------
@@ -29,9 +31,7 @@ def chosen(scheduler: Any) -> Any:
         If the active Client is named and there is none.
     """
     if scheduler is None:
-        scheduler = require("dask", "dask", "an evaluation").config.get("scheduler", None)
-    if scheduler is None:
-        return active_client() or "threads"
+        scheduler = require("dask", "dask", "an evaluation").config.get("scheduler", None) or "threads"
     if not isinstance(scheduler, str):
         return scheduler
     name = SYNONYMS.get(scheduler.lower(), scheduler)
