@@ -25,11 +25,12 @@ def test_a_promise_is_kept(spec, check):
     # a target takes seconds to compile: those of numbers are made for one dtype here, and for more in the tests below
     narrowed = (
         replace(spec, name=f"{KERNEL} whole", dtypes=frozenset({"float32"})),
-        replace(spec, name=f"{KERNEL} losses", dtypes=spec.dtypes - {"float32"}, methods=frozenset({"ffi_target"})),
+        replace(spec, name=f"{KERNEL} losses", dtypes=frozenset({"bfloat16"}), methods=frozenset({"ffi_target"})),
     )
-    reports = [check_kernel(part, checks=[check], quick=True) for part in narrowed]
-    if all(report.results and report.results[0].not_run for report in reports):
-        pytest.skip(reports[0].results[0].not_run)
+    tried = [check_kernel(part, checks=[check], quick=True) for part in narrowed]
+    reports = [report for report in tried if not report.results or not report.results[0].not_run]
+    if not reports:
+        pytest.skip(tried[0].results[0].not_run)
     assert all(report.ok for report in reports), "\n".join(map(str, reports))
 
 
