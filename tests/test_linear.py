@@ -128,10 +128,10 @@ def jax():
 
 @pytest.mark.slow
 def test_grad_and_hessian_of_jax_are_those_of_the_whole_logits(jax, monkeypatch, rng):
-    from xent.backends.jax import linear
+    from xent.backends.jax import tiles
 
-    monkeypatch.setattr(linear, "TILE_ELEMENTS", 1)
-    monkeypatch.setattr(linear, "LEAST_CLASSES", 4)  # a tile, and two classes left over
+    monkeypatch.setattr(tiles, "TILE_ELEMENTS", 1)
+    monkeypatch.setattr(tiles, "LEAST_CLASSES", 4)  # a tile, and two classes left over
     *arrays, labels = operands(rng)
     arrays = [jax.numpy.asarray(one) for one in arrays]
 

@@ -225,8 +225,8 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch, rng, of, products_a_
         count.append(1)
         return multiply(self, a, b, out)
 
-    multiply, count = products.Product.multiply, []
-    monkeypatch.setattr(products.Product, "multiply", counted)
+    multiply, count = products.TiledProduct.multiply, []
+    monkeypatch.setattr(products.TiledProduct, "multiply", counted)
     hidden, classifier, _, labels = operands(rng, classes=2 * products.CLASSES)
     xent.value_and_grad(xent.linear_cross_entropy, of=of)(hidden, classifier, labels)
 
@@ -350,7 +350,7 @@ def test_no_cut_of_the_rows_changes_a_bit_of_the_loss_of_a_product(lib, rng):
 
 
 def test_an_unpadded_tile_is_found_out(monkeypatch, rng):
-    monkeypatch.setattr(products.Product, "height", lambda self, rows: rows)
+    monkeypatch.setattr(products.TiledProduct, "height", lambda self, rows: rows)
 
     assert rows_with_other_bits(NUMPY.call, rng, 500, 300) > 0
 
@@ -383,7 +383,7 @@ def test_a_labels_logit_with_other_bits_is_found_out(monkeypatch, rng):
     def by_einsum(self, hidden, labels):
         return np.einsum("nd,nd->n", self.hidden, self.classifier[labels])
 
-    monkeypatch.setattr(products.Product, "at_labels", by_einsum)
+    monkeypatch.setattr(products.TiledProduct, "at_labels", by_einsum)
 
     assert np.any(ranks_of_the_first(rng) > 0)
 

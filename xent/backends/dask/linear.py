@@ -39,7 +39,7 @@ class Grid:
         return len(self.shape)
 
 
-class Operands(NamedTuple):
+class ChunkedOperands(NamedTuple):
     """The operands as Dask arrays whose features are one chunk."""
 
     hidden: Array
@@ -71,7 +71,7 @@ def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -
     grid = Grid(chunks, (*hidden.shape[:-1], classifier.shape[0]), predictions.anchor._meta)
     call, operands = (
         graph.aligned(plan, grid, targets, weights),
-        Operands(hidden, classifier, bias, predictions.softcap),
+        ChunkedOperands(hidden, classifier, bias, predictions.softcap),
     )
     if problem.method == "gradient":
         pairs = blockwise(
@@ -87,7 +87,7 @@ def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -
     return by_pairs(call, operands)
 
 
-def by_pairs(call: DaskCall, operands: Operands) -> Any:
+def by_pairs(call: DaskCall, operands: ChunkedOperands) -> Any:
     """The result of a call: a task for each pair of chunks, a tree, and a task for each chunk of rows."""
     problem, every, batch = call.problem, call.every, call.batch
     whole = Input(merged_classes(call, operands), every)
@@ -121,7 +121,7 @@ def by_pairs(call: DaskCall, operands: Operands) -> Any:
     return graph.results(call, finished, gradient_of(call, operands, pairs))
 
 
-def merged_classes(call: DaskCall, operands: Operands) -> Array:
+def merged_classes(call: DaskCall, operands: ChunkedOperands) -> Array:
     """The numbers of every row over all classes: one block along the class axis for each chunk of rows."""
     every, axis = call.every, call.axis
     inputs: dict[str, Any] = {  # an argument for each input of a task
@@ -136,7 +136,7 @@ def merged_classes(call: DaskCall, operands: Operands) -> Array:
     return merged(call, tasks.merge_partials, blockwise(call, partial_of_pair, every, shrink=axis, **inputs), (axis,))
 
 
-def gradient_of(call: DaskCall, operands: Operands, pairs: Array) -> LinearGradient[Array]:
+def gradient_of(call: DaskCall, operands: ChunkedOperands, pairs: Array) -> LinearGradient[Array]:
     """The gradient of each operand, added up over the pairs of its chunks."""
     features, of = call.predictions.ndim, call.problem.of
     hidden = classifier = bias = None

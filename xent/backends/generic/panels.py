@@ -17,7 +17,7 @@ from ...arrays import Array
 from ...linear import LinearGradient
 from ...numerics.fold import Partial, wide_dtype
 from .blocks import ClassSpan, joined
-from .products import LEAST, ROWS, Product
+from .products import LEAST, ROWS, TiledProduct
 from .tiles import ProductCall
 
 PANEL_LEAST, PANEL_MOST = 128, 1024
@@ -29,7 +29,7 @@ def panel_rows(depth: int) -> int:
     return min(PANEL_MOST, max(PANEL_LEAST, depth // 2))
 
 
-class Sums(NamedTuple):
+class GradientSums(NamedTuple):
     """The gradient while it is added up; None for an operand that it is not asked for in."""
 
     hidden: Array | None  # (rows, D), in the dtype of the hidden states, as its rows are done
@@ -37,13 +37,13 @@ class Sums(NamedTuple):
     bias: Array | None  # (C,), wide
 
 
-def sums_of(call: ProductCall) -> Sums:
+def sums_of(call: ProductCall) -> GradientSums:
     """The sums, before any row; what no row is added to is 0."""
     xp, product, of = call.xp, call.product, call.call.plan.problem.of
     device = getattr(product.classifier, "device", None)
     shape, rows = tuple(product.classifier.shape), (product.rows, int(product.hidden.shape[1]))
     make = xp.empty if product.rows else xp.zeros
-    return Sums(
+    return GradientSums(
         xp.empty(rows, dtype=product.hidden.dtype, device=device) if "hidden" in of else None,
         make(shape, dtype=product.dtype, device=device) if "classifier" in of else None,
         xp.zeros(shape[:1], dtype=wide_dtype(xp), device=device) if "bias" in of else None,
@@ -76,7 +76,7 @@ def memory_of(call: ProductCall, rows: int, spans: int) -> Memory:
     return Memory(logits, slope, empty(height, product.depth), empty(max(widths), product.depth))
 
 
-class Tile(NamedTuple):
+class PanelTile(NamedTuple):
     """A tile of rows while its gradient is made."""
 
     rows: slice
@@ -107,7 +107,7 @@ def loss_and_gradient(call: ProductCall, scale: Array) -> tuple[Array, LinearGra
             parts.append(call.fold(tiles[-1], rows, span))
         loss, whole = call.finished(parts)
         losses.append(loss)
-        tile = Tile(rows, hidden, whole, scale[rows], call.xp.zeros_like(hidden))
+        tile = PanelTile(rows, hidden, whole, scale[rows], call.xp.zeros_like(hidden))
         for span, x in zip(reversed(spans), reversed(tiles), strict=True):  # the last are in the cache still
             add_tile(call, sums, memory, tile, span, x, product.classifier_tile(span))
         put_hidden(call.xp, sums, tile)
@@ -123,7 +123,7 @@ def gradient(call: ProductCall, whole: Partial, scale: Array) -> LinearGradient[
     for rows in call.row_tiles(max(height, 1)):
         hidden = product.hidden_tile(rows)
         of_rows = Partial(*(field[rows] for field in whole))
-        tile = Tile(rows, hidden, of_rows, scale[rows], call.xp.zeros_like(hidden))
+        tile = PanelTile(rows, hidden, of_rows, scale[rows], call.xp.zeros_like(hidden))
         for span in product.spans():
             classifier = product.classifier_tile(span)
             x = product.logits(hidden, classifier, span, place_of(memory.logits, 0, hidden, span))
@@ -132,7 +132,7 @@ def gradient(call: ProductCall, whole: Partial, scale: Array) -> LinearGradient[
     return gradient_of(call, sums)
 
 
-def put_hidden(xp: Any, sums: Sums, tile: Tile) -> None:
+def put_hidden(xp: Any, sums: GradientSums, tile: PanelTile) -> None:
     """Writes the gradient of the hidden states of a tile that is done."""
     if sums.hidden is not None:
         rows, depth = tile.rows.stop - tile.rows.start, sums.hidden.shape[1]
@@ -140,7 +140,7 @@ def put_hidden(xp: Any, sums: Sums, tile: Tile) -> None:
 
 
 def add_tile(
-    call: ProductCall, sums: Sums, memory: Memory, tile: Tile, span: ClassSpan, x: Array, classifier: Array
+    call: ProductCall, sums: GradientSums, memory: Memory, tile: PanelTile, span: ClassSpan, x: Array, classifier: Array
 ) -> None:
     """Adds what a tile of logits says to the sums."""
     product, width = call.product, span[1] - span[0]
@@ -155,7 +155,7 @@ def add_tile(
         sums.bias[span[0] : span[1]] += call.xp.sum(slope[:, :width], axis=0, dtype=sums.bias.dtype)
 
 
-def add_classifier(product: Product, place: Array, memory: Memory, tile: Tile, slope: Array) -> None:
+def add_classifier(product: TiledProduct, place: Array, memory: Memory, tile: PanelTile, slope: Array) -> None:
     """Adds what a tile says of its classes at their place; the first rows are written there."""
     is_first, shape = tile.rows.start == 0, (int(slope.shape[1]), product.depth)
     if is_first and product.writes and tuple(place.shape) == shape:
@@ -169,7 +169,7 @@ def add_classifier(product: Product, place: Array, memory: Memory, tile: Tile, s
         place += added
 
 
-def slope_of(call: ProductCall, memory: Memory, tile: Tile, span: ClassSpan, x: Array) -> Array:
+def slope_of(call: ProductCall, memory: Memory, tile: PanelTile, span: ClassSpan, x: Array) -> Array:
     """The gradient in a tile of logits before its softcap, (height, width), with zeros for the rows and classes that
     are none.
     """
@@ -192,7 +192,7 @@ def slope_of(call: ProductCall, memory: Memory, tile: Tile, span: ClassSpan, x: 
     return call.product.uncap(slope, x, span)
 
 
-def gradient_of(call: ProductCall, sums: Sums) -> LinearGradient[Array]:
+def gradient_of(call: ProductCall, sums: GradientSums) -> LinearGradient[Array]:
     """The gradient, each in the dtype of its operand; the hidden states flat."""
     xp, linear = call.xp, call.call.logits
     classifier, bias = sums.classifier, sums.bias

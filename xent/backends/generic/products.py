@@ -22,7 +22,7 @@ STEADY = 1 << 20
 """A product of so many multiplications is made the one way of large ones; a tile of fewer gets rows of zeros."""
 
 
-class Product(NamedTuple):
+class TiledProduct(NamedTuple):
     """The operands of a product, flat, and how they are multiplied.
 
     BLAS adds a logit's terms in an order of its own where a product is small: of one row, few classes, few
@@ -145,7 +145,7 @@ def padded(xp: Any, array: Array, shape: tuple[int, int], dtype: Any) -> Array:
     return out
 
 
-def product_of(xp: Any, linear: Any) -> Product:
+def product_of(xp: Any, linear: Any) -> TiledProduct:
     """The product of a :class:`xent.Linear`, its operands flat."""
     hidden, dtype = linear.hidden, fold.compute_dtype(xp, linear.dtype)
     rows, depth = math.prod(hidden.shape[:-1]), hidden.shape[-1]
@@ -154,6 +154,6 @@ def product_of(xp: Any, linear: Any) -> Product:
     if masked is not None and not xp.any(masked):
         masked = None
     writes = arrays.library(hidden) in ("numpy", "cupy")
-    return Product(
+    return TiledProduct(
         xp, xp.reshape(hidden, (rows, depth)), linear.classifier, bias, masked, linear.softcap, dtype, writes
     )

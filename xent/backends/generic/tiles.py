@@ -15,14 +15,14 @@ from ...numerics import statistics as numbers
 from ...numerics.fold import Partial
 from ...numerics.statistics import Statistics
 from .blocks import ClassSpan, KernelCall, LabelTargets, RowTile, SoftTargets, Tiling, joined
-from .products import LEAST, ROWS, Product
+from .products import LEAST, ROWS, TiledProduct
 
 
 class ProductCall(NamedTuple):
     """One call: the kernel that takes the tiles and the targets of the rows, and the product that makes the tiles."""
 
     call: KernelCall
-    product: Product
+    product: TiledProduct
 
     @property
     def xp(self) -> Any:
