@@ -7,6 +7,7 @@ import pickle
 import re
 
 import fsspec
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,6 +81,13 @@ def vault(tmp_path_factory):
     for i in range(3):
         np.save(folder / "parts" / f"{i}.npy", LOGITS[i * 20 : i * 20 + 20])
     zarr.create_array(folder / "x.zarr", data=LOGITS, chunks=(20, CLASSES))
+    np.savez(folder / "x.npz", x=LOGITS)
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["x"] = LOGITS
+    np.savetxt(folder / "x.csv", LOGITS, delimiter=",", header="p0,p1,p2,p3,p4", comments="")
+    facts = json.dumps({"x": {"dtype": "F32", "shape": LOGITS.shape, "data_offsets": [0, LOGITS.nbytes]}}).encode()
+    (folder / "x.safetensors").write_bytes(len(facts).to_bytes(8, "little") + facts + LOGITS.tobytes())
+    (folder / "names.txt").write_text("a\nb\nc\nd\ne\n", "utf-8")
     column = pa.FixedSizeListArray.from_arrays(pa.array(LOGITS.ravel()), CLASSES)
     pq.write_table(pa.table({"p": column}), folder / "x.parquet")
     fsspec.register_implementation("vault", Vault, clobber=True)
@@ -245,3 +253,42 @@ def test_a_server_that_fails_at_any_request_is_one_line_with_its_url(vault, monk
     if asked:
         assert made.stderr.count("\n") == 1 and re.search("vault:///?set/", made.stderr), made.stderr
         assert str(error) in made.stderr and remedy_of_server(error).partition("`")[0] in made.stderr
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+@pytest.mark.parametrize(
+    "name", ["x.npy", "x.npz", "x.h5", "x.csv#p*", "x.safetensors", "parts", "x.parquet#p", "zip", "names"]
+)
+def test_a_server_that_fails_while_it_is_read_is_one_line_with_its_url(vault, monkeypatch, tmp_path, name, answers):
+    error, asked, opened = SERVER_ERRORS[6][0], [], Vault._open
+
+    class Failing(io.BufferedReader):
+        """A file of which only so many reads are answered."""
+
+        left, size = answers, property(lambda self: len(self.raw.getbuffer()))
+
+        def read(self, *arguments):
+            if not self.left:
+                asked.append(name)
+                raise error
+            self.left -= 1
+            return super().read(*arguments)
+
+        def readinto(self, buffer):
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+
+    monkeypatch.setattr(Vault, "_open", lambda *arguments, **options: Failing(opened(*arguments, **options)))
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", LOGITS)
+    np.save("y.npy", LABELS)
+    sets = {"zip": ["zip://x.npy::vault://set/x.npz"], "names": ["x.npy", "--class-names", f"{vault}/names.txt"]}
+    predictions, *options = sets.get(name, [f"{vault}/{name}"])
+    arguments = ["evaluate", predictions, "y.npy", *options, "-q", "--storage-option", f"token={TOKEN}"]
+    made = CliRunner().invoke(main, arguments)
+
+    assert made.exit_code == (4 if asked else 0), made.output
+    if asked:
+        assert made.stderr.count("\n") == 1 and re.search("vault:///?set/", made.stderr), made.stderr
+        assert "(OSError: [Errno 16] Please reduce your request rate)" in made.stderr and "too busy" in made.stderr

@@ -76,8 +76,7 @@ def name_to_pass(names: Collection[str]) -> str:
 def reader_error(path: str, argument: str, error: Exception, *, known: bool, what: str) -> Exception:
     """The error of a file that its reader refuses: a ReadError if its first bytes are those of its format (`known`)."""
     if is_of_a_network(error):
-        reason = f"{type(error).__name__}: {error}"
-        return ServerError(f"evaluate: {path} could not be read ({reason}). {remedy_of_server(error)}")
+        return ServerError(f"evaluate: {path} could not be read ({shown_error(error)}). {remedy_of_server(error)}")
     if known:
         return ReadError(f"evaluate: {path} is truncated or corrupt ({error}). Copy or write it again.")
     return MalformedError(refusal(argument, f"be {what} where its name says so", f"{path} ({error})", "Rename it."))
@@ -102,18 +101,34 @@ def reading(path: str, start: int, stop: int) -> Iterator[None]:
 
 def is_of_a_network(error: BaseException | None) -> bool:
     """Whether an error is that of a connection or a server, or was caused by one."""
-    while error is not None:
-        if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(NETWORKS):
-            return True
-        error = error.__cause__
-    return False
+    network = ConnectionError | TimeoutError
+    return any(isinstance(cause, network) or is_of_a_package(cause) for cause in causes_of(error))
+
+
+def causes_of(error: BaseException | None) -> list[BaseException]:
+    """An error, its cause, or the error that was being handled, the cause of that, and so on."""
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return causes
+
+
+def shown_error(error: BaseException) -> str:
+    """An error as a message shows it: of one that stands for that of a server, such as "no zip file", the server's."""
+    of_server = (cause for cause in causes_of(error) if isinstance(cause, OSError) or is_of_a_package(cause))
+    shown = next(of_server, error) if is_of_a_network(error) else error
+    return f"{type(shown).__name__}: {shown}"
+
+
+def is_of_a_package(error: BaseException) -> bool:
+    """Whether the type of an error is one of a package that asks servers."""
+    return type(error).__module__.startswith(NETWORKS)
 
 
 def remedy_of_server(error: BaseException) -> str:
     """What to do about a server that is not there, or refuses: by the type, the status or the code of its error."""
-    causes = [error]
-    while (cause := causes[-1].__cause__) is not None and cause not in causes:
-        causes.append(cause)
+    causes = causes_of(error)
     facts = {fact for cause in causes for fact in facts_of_server(cause)}
     words = facts | {type(cause).__name__ for cause in causes}
     is_denied = any(isinstance(cause, PermissionError) for cause in causes)

@@ -26,6 +26,7 @@ from xent.evaluation.sources.messages import (
     is_of_a_network,
     reader_error,
     remedy_of_server,
+    shown_error,
 )
 from xent.evaluation.sources.storage_options import options_of
 from xent.optional import require
@@ -113,9 +114,22 @@ def served(path: str) -> Iterator[None]:
         raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, error)) from error
 
 
+@contextmanager
+def answered(path: str) -> Iterator[None]:
+    """Raise ServerError, which names the URL, for an error of its server in the with block; others as they are."""
+    try:
+        yield
+    except ReadError:
+        raise
+    except Exception as error:
+        if not is_of_a_network(error):
+            raise
+        raise ServerError(unreachable(path, error)) from error
+
+
 def unreachable(path: str, error: BaseException) -> str:
     """The message of a URL whose file system raises this error."""
-    return f"evaluate: {path} could not be opened ({type(error).__name__}: {error}). {remedy_of_server(error)}"
+    return f"evaluate: {path} could not be opened ({shown_error(error)}). {remedy_of_server(error)}"
 
 
 def check_unchanged(path: str, stamp: Stamp) -> None:
@@ -142,7 +156,7 @@ def open_file(path: str) -> Iterator[BinaryIO]:
     system, remote_path = filesystem(path)  # kept to the end: an archive that is collected closes its files
     with served(path):
         remote = system.open(remote_path, "rb", block_size=AHEAD_BYTES)
-    with remote as file:
+    with answered(path), remote as file:
         yield file
 
 
