@@ -363,7 +363,7 @@ def test_a_scheduler_that_cannot_be_is_one_line_without_its_secret(files, monkey
 @pytest.mark.slow
 def test_without_the_option_the_scheduler_is_the_one_of_dasks_environment(files):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
-    cluster = {"n_workers": 1, "processes": False, "protocol": "tcp://", "dashboard_address": None}
+    cluster = {"n_workers": 1, "processes": False, "protocol": "tcp://", "dashboard_address": "127.0.0.1:0"}
     code = "from xent.cli import main\nmain(['evaluate', 'x.npy', 'y.npy', '--json'])"
     with distributed.LocalCluster(**cluster) as local:
         address = local.scheduler_address

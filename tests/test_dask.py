@@ -826,7 +826,9 @@ def test_a_cluster_of_processes_gives_the_same_bits_and_the_same_errors(rng):
     bad = xent.sparse_cross_entropy(x, np.where(np.arange(23) == 13, 9, labels))
     with (
         dask.config.set({"scheduler": None, "distributed.comm.timeouts.connect": "20s"}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         there = client.gather(client.compute(asked))

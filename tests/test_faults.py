@@ -3,10 +3,12 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import faults
@@ -69,7 +71,7 @@ def killing(victims):
 
 def test_a_worker_that_is_killed_in_the_middle_leaves_the_same_bits(folder, logits, labels, distributed):
     with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         distributed.Client(cluster) as client,
     ):
         (pid, _) = client.run(os.getpid).values()
@@ -139,7 +141,11 @@ def losses_of(logits, labels):
 
 def test_processes_of_this_machine_leave_the_same_bits_and_tell_their_progress(folder, logits, labels, distributed):
     told = []
-    made = evaluate("x.npy", "y.npy", chunk_bytes=4000, scheduler="processes:2", progress=told.append)
+    with socket.socket() as dashboard:
+        with suppress(OSError):  # another cluster has it already
+            dashboard.bind(("", 8787))
+            dashboard.listen()
+        made = evaluate("x.npy", "y.npy", chunk_bytes=4000, scheduler="processes:2", progress=told.append)
 
     assert made == evaluate(logits, labels)
     assert sorted(told) == [ROWS % 142, *[142] * 7]
@@ -231,7 +237,7 @@ class Flaky(Source):
 def test_a_task_that_fails_once_is_run_again_by_a_cluster(folder, logits, labels, distributed):
     flaky = Flaky(open_source("x.npy", "predictions"), str(folder / "tried"))
     with (
-        distributed.LocalCluster(1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         distributed.Client(cluster) as client,
     ):
         assert evaluate(flaky, "y.npy", chunk_bytes=2800, scheduler=client) == evaluate(logits, labels)

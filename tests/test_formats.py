@@ -60,7 +60,7 @@ def test_a_format_leaves_the_same_bits_as_the_arrays_in_hand(paths, logits, labe
 @pytest.mark.slow
 def test_a_cluster_of_processes_leaves_the_same_bits_from_every_format(paths, logits, labels):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
-    cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**cluster) as local, distributed.Client(local) as client:
         made = {name: evaluate(*paths[name], chunk_bytes=14 * 200, scheduler=client) for name in NAMES}
 

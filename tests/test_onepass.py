@@ -121,7 +121,7 @@ def test_what_needs_whole_rows_is_refused_where_classes_are_cut(logits, labels, 
 @pytest.mark.slow
 def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
-    cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    cluster = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**cluster) as local, distributed.Client(local) as client:
         by_address = evaluate(folder / "x.npy", folder / "y.npy", chunk_bytes=500, scheduler=local.scheduler_address)
         by_client = evaluate(folder / "x.zarr", folder / "y.zarr", chunk_bytes=500, scheduler=client)
@@ -132,7 +132,10 @@ def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
 def test_two_runs_on_one_cluster_do_not_take_each_others_chunks(folder, logits, labels):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     graphs = [plan(folder / "x.npy", folder / "y.npy", Options(chunk_bytes=500)).graph()[0] for _ in range(2)]
-    with distributed.LocalCluster(1, processes=False, dashboard_address=None) as local, distributed.Client(local) as it:
+    with (
+        distributed.LocalCluster(1, processes=False, dashboard_address="127.0.0.1:0") as local,
+        distributed.Client(local) as it,
+    ):
         kept = it.get(*plan(-logits, labels, Options(chunk_bytes=500)).graph(), sync=False)  # another run's, still held
         assert evaluate(logits, labels, chunk_bytes=500, scheduler=it) == evaluate(logits, labels)
         del kept
@@ -142,7 +145,10 @@ def test_two_runs_on_one_cluster_do_not_take_each_others_chunks(folder, logits, 
 
 def test_a_forced_kernel_is_forced_on_a_cluster_too(folder):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
-    with distributed.LocalCluster(1, processes=False, dashboard_address=None) as local, distributed.Client(local) as it:
+    with (
+        distributed.LocalCluster(1, processes=False, dashboard_address="127.0.0.1:0") as local,
+        distributed.Client(local) as it,
+    ):
         with xent.using(kernel="nope"), pytest.raises(ValueError, match="'nope', which is not registered"):
             evaluate(folder / "x.npy", folder / "y.npy", scheduler=it)
         with xent.using(kernel="generic"):

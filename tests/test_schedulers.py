@@ -24,7 +24,7 @@ HELD = r"`scheduler` must be the Client of the cluster that holds the arrays"
 
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(1, processes=False, dashboard_address=None) as local:
+    with distributed.LocalCluster(1, processes=False, dashboard_address="127.0.0.1:0") as local:
         yield local
 
 

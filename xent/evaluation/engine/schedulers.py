@@ -259,13 +259,13 @@ def cluster_lost(error: Exception) -> ConnectionError:
 def connect(scheduler: Any) -> Iterator[Any]:
     """A client of the scheduler at an address or of a scheduler file, or of processes started here."""
     if not isinstance(scheduler, str | os.PathLike):
-        raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {scheduler!r}. None is threads.")
+        raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {scheduler!r}. Pass 'threads' for those.")
     text = os.fspath(scheduler)
     library = require("distributed", "distributed", "a cluster")
     if text.partition(":")[0] == PROCESSES:
-        # no dashboard: its port may be taken, and the bar shows as much; no log: a worker that loses its scheduler as
-        # both are closed would write there, and what goes wrong in the run is raised
-        options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+        # a dashboard at any port: the usual one may be taken, of which distributed would warn; no log: a worker that
+        # loses its scheduler as both are closed would write there, and what goes wrong in the run is raised
+        options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
         with (
             library.LocalCluster(process_count(text), **options) as cluster,
             library.Client(cluster, set_as_default=False) as client,
@@ -277,7 +277,7 @@ def connect(scheduler: Any) -> Iterator[Any]:
     elif os.path.isfile(text):
         target = {"scheduler_file": text}
     else:
-        raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {text!r}. None is threads.")
+        raise ValueError(f"evaluate: `scheduler` must be {SCHEDULERS}, got {text!r}. Pass 'threads' for those.")
     client = library.Client.__new__(library.Client)
     try:
         # subtle: a client whose start fails is not handed over, and is open still; its __del__ would wait for the loop
