@@ -81,6 +81,13 @@ def dask_call(make):
     return make(pytest.importorskip("dask.array"))
 
 
+def named_call(**keywords):
+    """A call on an array of xarray with the dimensions "row" and "class"; the labels are plain unless given."""
+    xarray = pytest.importorskip("xarray")
+    labels = keywords.pop("labels", lambda xarray: Y)(xarray)
+    return sparse(xarray.DataArray(X, {"row": [3, 4, 5]}, ["row", "class"]), labels, **keywords)
+
+
 def unknown_rows(da, array, chunks):
     """The array with chunks of unknown lengths."""
     lazy = da.from_array(array, chunks=chunks)
@@ -123,6 +130,29 @@ def old_strict_call():
 
 
 CASES = [
+    # -------------------- named dimensions
+    (
+        lambda: named_call(axis="column"),
+        ValueError,
+        ONE + "`axis` must be a dimension of the predictions, ('row', 'class'), got 'column'. Pass one of them.",
+    ),
+    (
+        lambda: xent.one_hot(pytest.importorskip("xarray").DataArray(Y, dims=["row"]), 5, axis="row"),
+        ValueError,
+        "one_hot: `axis` must be a new dimension, got 'row' of ('row',). Pass another name.",
+    ),
+    (
+        lambda: named_call(labels=lambda xarray: xarray.DataArray(Y, dims=["time"])),
+        ValueError,
+        ONE + "`labels` must have the dimensions ('row',), in any order, got ('time',). "
+        "Rename them, or pass labels.data for their order alone.",
+    ),
+    (
+        lambda: named_call(labels=lambda xarray: xarray.DataArray(Y, {"row": [5, 4, 3]}, ["row"])),
+        ValueError,
+        ONE + "`labels` must have the coordinates of `predictions` along 'row', got others. "
+        "Call xarray.align(predictions, labels, exclude=[...]) first, or pass labels.data for their order alone.",
+    ),
     # -------------------- arrays
     (
         lambda: graph_call(label_smoothing=np.float32(0.1)),
