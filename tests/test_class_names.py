@@ -1,6 +1,7 @@
 """Labels that are names of classes, and names that stand in place of numbers in every result."""
 
 import json
+import re
 
 import dask.array as da
 import h5py
@@ -351,3 +352,40 @@ def test_a_chunk_that_cannot_be_read_loses_the_rows_of_a_stored_piece_alone(fold
     found = planned.run()
 
     assert (found.unread_rows, found.first_unread, found.counted) == (50, 50, ROWS - 50)
+
+
+def test_names_without_an_order_or_without_a_name_are_refused():
+    for names, message in ((set(NAMES), "a list in their order"), (["dog", None, "cöw"], "got None for class 1")):
+        with pytest.raises(TypeError, match=message):
+            evaluated(TEXT, names)
+
+
+def test_blank_lines_at_the_end_of_a_file_are_no_names(tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n\n", "utf-8")
+
+    assert evaluated(TEXT, tmp_path / "names.txt").mean_loss == EXPECTED.mean_loss
+
+
+def test_labels_with_missing_numbers_are_evaluated_as_the_remedy_says():
+    labels = pd.Series(NUMBERS).astype("Int64").where(np.arange(ROWS) != 3)
+    with pytest.raises(TypeError, match="must be integers") as refused:
+        xent.evaluate(LOGITS, labels)
+    expression = re.search(r"Save (.*), and pass ignore_index=-100", str(refused.value))[1]
+    found = xent.evaluate(LOGITS, eval(expression, {"numpy": np, "labels": labels}), ignore_index=-100)
+
+    assert found.counted == ROWS - 1
+
+
+@pytest.mark.parametrize("argument", ["predictions", "labels", "weights"])
+def test_what_is_under_a_mask_is_never_taken(argument):
+    arguments = {"predictions": LOGITS, "labels": NUMBERS, "weights": np.ones(ROWS)}
+    mask = np.zeros(arguments[argument].shape, bool)
+    mask[3] = True
+    arguments[argument] = np.ma.MaskedArray(arguments[argument], mask)
+    with pytest.raises(TypeError, match="MaskedArray") as refused:
+        xent.evaluate(**arguments)
+    expression = re.search(r"Pass (.*?\))(, and ignore_index=-100)?\.$", str(refused.value))
+    arguments[argument] = eval(expression[1], {"numpy": np, **arguments})
+    found = xent.evaluate(**arguments, ignore_index=-100 if expression[2] else None)
+
+    assert found.nan_rows == 1 if argument == "predictions" else found.counted == ROWS - 1

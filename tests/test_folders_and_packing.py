@@ -1,5 +1,7 @@
 """Hive folders, zipped Zarr, netCDF, packed numbers, lists of lists and columns by list."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -363,6 +365,62 @@ def test_columns_are_named_by_lists_and_patterns_with_exclusions(tmp_path, suffi
     }.items():
         with pytest.raises(ValueError, match=message):
             open_source(f"{path}#{name}", "predictions")
+
+
+@pytest.mark.parametrize("layout", ["folder", "hive"])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv"])
+def test_shards_whose_columns_are_in_another_order_are_refused(tmp_path, suffix, layout):
+    table = pa.table({"p_a": [1.0, 0.0], "p_b": [0.0, 3.0], "label": [0, 1]})
+    for number, order in enumerate((["p_a", "p_b", "label"], ["p_b", "p_a", "label"])):
+        folder = tmp_path / "set" / (f"part={number}" if layout == "hive" else ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        part, path = table.select(order), folder / f"{number}.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(part, path)
+        elif suffix == "arrow":
+            with pa.ipc.new_file(str(path), part.schema) as writer:
+                writer.write_table(part)
+        else:
+            part.to_pandas().to_csv(path, index=False)
+
+    with pytest.raises(ValueError, match="the same columns in one order") as refused:
+        evaluate(f"{tmp_path}/set#p_*", f"{tmp_path}/set#label")
+    remedy = re.search(r"Pass (\S+)\.$", str(refused.value))[1]
+
+    expected = log_loss([0, 1], softmax([[1.0, 0.0], [0.0, 3.0]], axis=1))
+    assert evaluate(remedy, f"{tmp_path}/set#label").mean_loss == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("suffix", [".ZARR.ZIP", ".Zarr.zip"])
+def test_a_zipped_zarr_array_may_be_named_in_capitals(tmp_path, logits, labels, loss, suffix):
+    zip_zarr(tmp_path / "x.zarr.zip", {"logits": logits})
+    (tmp_path / "x.zarr.zip").rename(tmp_path / f"y{suffix}")
+
+    assert evaluate(f"{tmp_path}/y{suffix}#logits", labels).mean_loss == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_arrays_that_are_numbered_are_no_columns(tmp_path, logits, labels, loss, suffix):
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "npz":
+        np.savez(path, logits, labels)
+    else:
+        with h5py.File(path, "w") as file:
+            file.update({"arr_0": logits, "arr_1": labels})
+
+    with pytest.raises(ValueError, match=r"which holds arr_0, arr_1") as refused:
+        evaluate(path, labels)
+    assert evaluate(re.search(r"Pass (\S+)\.$", str(refused.value))[1], labels).mean_loss == pytest.approx(loss)
+    shown = CliRunner().invoke(main, ["inspect", str(path)]).stdout
+    assert f"arr_0  {ROWS} × {CLASSES}  float64" in shown and f"arr_1  {ROWS}  int64" in shown
+
+
+def test_inspect_shows_text_beside_numbers(tmp_path, logits):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.update({"logits": logits, "label": ["ant"] * ROWS})
+
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "x.h5")]).stdout
+    assert f"label  {ROWS}  text" in shown and f"logits  {ROWS} × {CLASSES}  float64" in shown
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl"])

@@ -226,6 +226,9 @@ def test_a_file_that_is_there_is_replaced_only_where_that_is_said(method, name, 
     assert [file.name for file in tmp_path.iterdir()] == [name]
     with pytest.raises((ValueError, FileNotFoundError)):
         save(tmp_path / "none" / name)
+    if method != "to_json":  # which gives the text then
+        with pytest.raises(TypeError, match=r"must be a path, got None\. Name one"):
+            save(None)
 
 
 def test_a_file_of_json_is_the_document(tmp_path, single):

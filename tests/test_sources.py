@@ -366,7 +366,12 @@ def test_what_is_neither_path_nor_array_is_refused(value):
         (np.zeros((3, 2)), np.zeros((3, 1), int), ValueError, r"`labels` must have shape \(3,\).*Save labels\[:, 0\]"),
         (np.zeros((3, 2)), np.zeros((3, 3), int), ValueError, r"`labels` must have shape.*one class index per row"),
         (np.zeros((3, 2)), np.asarray(["a", "b", "a"]), TypeError, r"`labels` must be integers.*return_inverse=True"),
-        (np.zeros((3, 2)), np.asarray([0, np.nan, 1]), TypeError, r"`labels` must be integers.*NaN.*ignore_index"),
+        (
+            np.zeros((3, 2)),
+            np.asarray([0, np.nan, 1]),
+            TypeError,
+            r"`labels` must be integers.*nan_to_num.*ignore_index",
+        ),
         (np.zeros(3, int), np.zeros((3, 2)), ValueError, r"`predictions` must have shape.*predictions first"),
         (np.zeros(3), np.zeros(3, int), ValueError, r"`predictions` must have shape.*Pass binary=True if"),
         (

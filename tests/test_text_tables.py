@@ -278,6 +278,53 @@ def test_what_is_no_table_is_refused(tmp_path, name, data, message):
         open_source(f"{write(tmp_path, name, data)}#x", "predictions")
 
 
+@pytest.mark.parametrize("number", ["0.5", "0,5"])
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter_is_named_with_what_to_write(tmp_path, delimiter, number):
+    path = tmp_path / "x.csv"
+    rows = [delimiter.join(("p_0", "p_1", "label")), *[delimiter.join((number, "0", "1"))] * 20]
+    path.write_text("\n".join(rows))
+
+    with pytest.raises(MalformedError, match="between its fields, not a comma") as refused:
+        evaluate(f"{path}#p_*", f"{path}#label")
+    expression = re.search(r"Write it again: (.*)\.$", str(refused.value))[1]
+    eval(expression, {"pandas": pytest.importorskip("pandas"), "path": path})  # xent's own words
+
+    assert evaluate(f"{path}#p_*", f"{path}#label").mean_loss == pytest.approx(np.log1p(np.exp(0.5)))
+
+
+def test_a_column_of_text_may_hold_semicolons(tmp_path):
+    (tmp_path / "x.csv").write_text("label\na;b\na;c\n")
+
+    assert open_source(tmp_path / "x.csv", "labels").read(0, 2).tolist() == ["a;b", "a;c"]
+
+
+def test_one_array_of_json_is_named_with_what_to_write(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps([{"logits": [0.5, 0.0], "label": 1}] * 3, indent=1))
+
+    with pytest.raises(MalformedError, match="one JSON array, not an object in each line") as refused:
+        evaluate(f"{path}#logits", f"{path}#label")
+    expression = re.search(r"Write it again: (.*)\.$", str(refused.value))[1]
+    eval(expression, {"pandas": pytest.importorskip("pandas"), "path": path})  # xent's own words
+
+    assert evaluate(f"{path}#logits", f"{path}#label").mean_loss == pytest.approx(np.log1p(np.exp(0.5)))
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_text_in_utf_16_is_named(tmp_path, name):
+    (tmp_path / name).write_text('{"p": 1}\n{"p": 2}\n', "utf-16")
+
+    with pytest.raises(MalformedError, match="is text in UTF-16"):
+        open_source(f"{tmp_path / name}#p", "labels")
+
+
+def test_a_header_alone_is_a_set_of_no_rows(tmp_path):
+    (tmp_path / "x.csv").write_text("p_0,p_1,label\n")
+
+    assert evaluate(f"{tmp_path}/x.csv#p_*", f"{tmp_path}/x.csv#label").rows == 0
+
+
 def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "LONGEST_LINE", 2000)
     monkeypatch.setattr(lines, "BLOCK_BYTES", 1000)

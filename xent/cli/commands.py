@@ -399,14 +399,24 @@ def inspect(predictions: str, chunk_bytes: int, axis: int, allow_outside: tuple[
         from xent.evaluation.sources.opening import open_source
 
         allowed = folders_of(allow_outside)
+
+        def opened(path: str) -> Any:
+            try:
+                return open_source(path, "predictions", allowed)
+            except TypeError as error:
+                try:
+                    return open_source(path, "labels", allowed)  # text
+                except TypeError:
+                    raise error from None
+
         try:
-            source = open_source(predictions, "predictions", allowed)
+            source = opened(predictions)
             if len(source.shape) > 1:
                 source = flat(source, checked_axis(axis, source))
             facts = json_document.inspection(source, chunk_bytes)
             text = terminal.format_inspection(facts)
         except SeveralArrays as held:
-            facts = json_document.contents(held, lambda path: open_source(path, "predictions", allowed))
+            facts = json_document.contents(held, opened)
             text = terminal.format_contents(facts)
     click.echo(json_document.to_json(facts) if as_json else text)
 

@@ -94,7 +94,7 @@ def evaluate(
         Whether the predictions are of class 1 of two alone: a logit, or by `kind` a probability or its logarithm, for
         each label, which is 0 or 1, or false or true.
     strict_kind : bool
-        Whether that is an error.
+        Whether logits that look like probabilities are an error.
     class_names : iterable of str, mapping, path, or None
         The name of each class, in their order, or a mapping of names to numbers or of numbers to names; a file of
         either as JSON, or of one name in each line; or "columns", where the predictions are columns of a table that

@@ -38,6 +38,8 @@ def written(target: Path) -> Iterator[None]:
 
 def local_path(argument: str, path: Any) -> str:
     """The path of an output without ``file://``; ValueError for an empty one, and for any other URL."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(refusal(argument, "be a path", repr(path), "Name one."))
     text: str = os.fspath(path)
     if not text:
         raise ValueError(refusal(argument, "be a path", "an empty one", "Leave it out, or name a path."))

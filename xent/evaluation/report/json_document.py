@@ -127,7 +127,7 @@ def contents(held: SeveralArrays, open_array: Callable[[str], Source]) -> dict[s
     """
     arrays: list[dict[str, Any]] = []
     names = [*held.names]
-    pattern = name_to_pass(names)
+    pattern = name_to_pass(names) if held.are_columns else ""
     if pattern.endswith("*"):
         names = [pattern, *(name for name in names if not name.startswith(pattern[:-1]))]
     for name in names[:MOST_LISTED]:

@@ -76,8 +76,11 @@ class TableSource(FileSource):
             return rows._replace(values=np.ascontiguousarray(rows.values))
 
     def columns(self) -> list[str]:
-        """The names of the columns, in the order of the classes."""
-        return self.table(0, min(1, self.shape[0]))[2]
+        return matching(self.held(), self.name)
+
+    def held(self) -> list[str]:
+        """The names of all columns of the file, of its header alone."""
+        raise NotImplementedError
 
     def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
         """The pieces in which these rows are, as a table, the row at which it begins, and the names of the columns."""
@@ -93,6 +96,9 @@ class ParquetSource(TableSource):
 
     def edge(self, start: int, stop: int) -> int | None:
         return nearest_edge(group_edges(parquet_footer(self.file, self.stamp)), start, stop)
+
+    def held(self) -> list[str]:
+        return [*parquet_footer(self.file, self.stamp).schema.to_arrow_schema().names]
 
     def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
         """Row groups that have been read whole."""
@@ -119,6 +125,10 @@ class ArrowSource(TableSource):
 
     def edge(self, start: int, stop: int) -> int | None:
         return nearest_edge(batch_edges(self.file, self.stamp)[0], start, stop)
+
+    def held(self) -> list[str]:
+        with arrow().memory_map(self.file) as mapped:
+            return [*open_batches(mapped).schema.names]
 
     def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
         """Views of the file's pages, or batches that have been decompressed whole."""

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.arrow import TableSource
 from xent.evaluation.sources.messages import ReadError, refusal
 from xent.evaluation.sources.shards import ShardedSource
 from xent.evaluation.sources.source import Part, Source, read_rows, read_rows_and_nulls
@@ -58,9 +57,13 @@ def class_names_of(given: Any, predictions: Source) -> tuple[str, ...]:
             raise ValueError(refusal("class_names", rule, got, "List them, or name a file of them."))
     if isinstance(given, Mapping):
         given = names_in_mapping(given)
-    if not isinstance(given, Iterable) or isinstance(given, bytes):
+    if not isinstance(given, Iterable) or isinstance(given, bytes | set | frozenset):  # a set has no order
         raise TypeError(refusal("class_names", f"be {FORMS}", type(given).__name__, "Pass a list of text."))
-    names = tuple(str(name) for name in given)
+    given = [*given]
+    if None in given:
+        rule, got = "name every class", f"None for class {given.index(None)}"
+        raise TypeError(refusal("class_names", rule, got, "Pass text, '?' for instance."))
+    names = tuple(map(str, given))
     if len(names) != classes:
         got, remedy = f"{len(names):,}{examples_of(names)}", "Name every class, and no other."
         raise ValueError(refusal("class_names", f"be {classes:,}, one for each class", got, remedy))
@@ -99,13 +102,13 @@ def names_in_file(path: str) -> Any:
     except UnicodeDecodeError as error:
         raise ReadError(f"evaluate: {path} is no text in UTF-8 ({error}). Write it again.") from error
     if not text.lstrip().startswith(("[", "{")):
-        return text.splitlines()
+        return text.rstrip().splitlines()
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         if path.endswith(".json"):
             raise ReadError(f"evaluate: {path} is no JSON ({error}). Write it again.") from error
-        return text.splitlines()
+        return text.rstrip().splitlines()
 
 
 def names_of_columns(predictions: Source) -> list[str]:
@@ -113,7 +116,7 @@ def names_of_columns(predictions: Source) -> list[str]:
     source: Any = predictions
     while isinstance(source, ShardedSource) and source.shards:
         source = source.shards[0]
-    columns = source.columns() if isinstance(source, TableSource) else []
+    columns: list[str] = source.columns()
     if len(columns) != predictions.shape[-1]:  # a list column is one
         return []
     globs = [term for term in source.name.split(",") if not term.startswith("!")]

@@ -61,13 +61,13 @@ def choose(schema: Any, name: str, path: str, argument: str) -> tuple[str, list[
     """The name, or that of the only column if it is empty, and the columns that it stands for."""
     names = schema.names
     if not is_several(names, name):
-        name = select_array(names, name, path, argument)
+        name = select_array(names, name, path, argument, are_columns=True)
     columns, terms = matching(names, name), name.split(",") if is_several(names, name) else []
     for term in terms:
         if term not in names and not any(fnmatchcase(column, term.removeprefix("!")) for column in names):
-            select_array(names, term.removeprefix("!"), path, argument)
+            select_array(names, term.removeprefix("!"), path, argument, are_columns=True)
     if not columns:
-        select_array(names, name, path, argument)
+        select_array(names, name, path, argument, are_columns=True)
     counts = Counter(names)
     if len(set(columns)) < len(columns) or any(counts[column] > 1 for column in columns):
         raise ValueError(refusal(argument, "name columns that are there once", f"{path}#{name}", "Name each once."))

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from xent.evaluation.sources.columns import arrow
+from xent.evaluation.sources.messages import MalformedError
 from xent.evaluation.sources.storage import Stamp, status, suffix
 from xent.evaluation.sources.text_tables import (
     Head,
@@ -26,6 +27,9 @@ from xent.evaluation.sources.text_tables import (
 )
 from xent.optional import require
 
+OTHER_DELIMITERS = (";", "\t", "|")
+DELIMITED_ROWS = 10
+"""Rows after the first in which another delimiter is looked for."""
 NULLS = ["", "null", "NULL", "NA", "N/A", "None", "#N/A"]
 """What is written for a number that is not there. A NaN is a number."""
 
@@ -69,6 +73,7 @@ def delimited_head(path: str, stamp: Stamp) -> Head:
     if b"\r" in first.rstrip(b"\r\n"):
         raise ValueError("its lines end in a carriage return alone")
     fields = fields_of(first, path)
+    check_delimiter(fields, [first, *more[:DELIMITED_ROWS]], path)
     header_rows = int(is_header(fields, fields_of(more[0], path) if more else ()))
     names = tuple(fields if header_rows else map(str, range(len(fields))))
     rows = [first, *more][header_rows:]
@@ -83,6 +88,16 @@ def delimited_head(path: str, stamp: Stamp) -> Head:
             kinds[i] = arrow().float64()
     named = [(name, kind) for name, kind in zip(names, kinds, strict=True) if name]  # that of pandas' index is empty
     return Head(names, header_rows, arrow().schema(named))
+
+
+def check_delimiter(fields: Sequence[str], rows: Sequence[bytes], path: str) -> None:
+    """Raise MalformedError if the first line is one field, and another delimiter is equally often in the first rows."""
+    for delimiter in OTHER_DELIMITERS if len(fields) == 1 else ():
+        counts = {row.count(delimiter.encode()) for row in rows}
+        if counts != {0} and len(counts) == 1:
+            decimal = ", decimal=','" if any(b"," in row for row in rows[1:]) else ""
+            remedy = f"Write it again: pandas.read_csv(path, sep={delimiter!r}{decimal}).to_csv(path, index=False)"
+            raise MalformedError(f"evaluate: {path} has {delimiter!r} between its fields, not a comma. {remedy}.")
 
 
 def fields_of(line: bytes, path: str) -> list[str]:

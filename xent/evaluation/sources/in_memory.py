@@ -118,8 +118,9 @@ def open_array(array: Any, argument: str) -> ArraySource:
     kind = f"{type(array).__module__}.{type(array).__name__}"
     rule = f"be {INPUTS}, or a NumPy or Dask array, or one that NumPy can see"
     remedy = "Convert it with numpy.asarray, or save it."
-    if argument == "labels" and isinstance(array, np.ma.MaskedArray):
-        remedy = "Pass labels.filled(-100), and ignore_index=-100."
+    if isinstance(array, np.ma.MaskedArray):  # numpy.asarray would take what is under the mask
+        filled = {"labels": "filled(-100), and ignore_index=-100", "weights": "filled(0)"}
+        remedy = f"Pass {argument}.{filled.get(argument, 'filled()' if argument in KEYS else 'filled(numpy.nan)')}."
     raise TypeError(refusal(argument, rule, f"{kind}{reason}", remedy))
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from xent.evaluation.sources.columns import is_list, list_sizes
+from xent.evaluation.sources.messages import MalformedError
 from xent.evaluation.sources.storage import Stamp, status
 from xent.evaluation.sources.text_tables import (
     Head,
@@ -17,6 +18,7 @@ from xent.evaluation.sources.text_tables import (
     first_lines,
     first_table,
     leading_lines,
+    rows_of_lines,
 )
 from xent.optional import require
 
@@ -50,6 +52,9 @@ def json_head(path: str, stamp: Stamp) -> Head:
     lines = leading_lines(path, stamp, quoted=False)
     if lines is None:
         raise ValueError("it has no lines")
+    if rows_of_lines(lines)[0].lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
+        remedy = "Write it again: pandas.read_json(path).to_json(path, orient='records', lines=True)"
+        raise MalformedError(f"evaluate: {path} is one JSON array, not an object in each line. {remedy}.")
     table = first_table(lines, lambda text: json_table(text, None), path)
     sizes = {}
     for name, column in zip(table.schema.names, table.columns, strict=True):

@@ -32,11 +32,11 @@ class ReadError(OSError):
 
 
 class SeveralArrays(ValueError):
-    """A file or a group holds several arrays and none is named: ``path``, and their ``names``."""
+    """A file or a group holds several arrays and none is named: ``path``, their ``names``, whether it is a table."""
 
-    def __init__(self, message: str, path: str, names: Collection[str]) -> None:
+    def __init__(self, message: str, path: str, names: Collection[str], *, are_columns: bool = False) -> None:
         super().__init__(message)
-        self.path, self.names = path, tuple(names)
+        self.path, self.names, self.are_columns = path, tuple(names), are_columns
 
 
 class MalformedError(ReadError, ValueError):
@@ -52,17 +52,22 @@ def refusal(argument: str, rule: str, got: object, remedy: str) -> str:
     return shown_text(f"evaluate: `{argument}` must {rule}, got {got}. {remedy}")
 
 
-def select_array(names: Collection[str], name: str, path: str, argument: str) -> str:
-    """The name of an array of a file: the one that is asked for, or that of the only one; else ValueError."""
+def select_array(names: Collection[str], name: str, path: str, argument: str, *, are_columns: bool = False) -> str:
+    """The name of an array of a file: the one that is asked for, or that of the only one; else ValueError.
+
+    The arrays are columns of a table if `are_columns`: a pattern may stand for several then.
+    """
     if name in names:
         return name
     if not name and len(names) == 1:
         return next(iter(names))
     shown = [*names][:SHOWN_NAMES] + ["…"] * (len(names) > SHOWN_NAMES)
     got = f"{name!r} of {path}, which holds {', '.join(shown) or 'none'}"
-    remedy = f"Pass {path}#{name_to_pass(names)}" if shown else "Write it again"
+    remedy = "Write it again"
+    if shown:
+        remedy = f"Pass {path}#{name_to_pass(names) if are_columns else shown[0]}"
     message = refusal(argument, "name one array of its file after a #", got, f"{remedy}.")
-    raise ValueError(message) if name or not names else SeveralArrays(message, path, names)
+    raise ValueError(message) if name or not names else SeveralArrays(message, path, names, are_columns=are_columns)
 
 
 def name_to_pass(names: Collection[str]) -> str:

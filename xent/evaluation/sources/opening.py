@@ -141,7 +141,8 @@ def check_pair(predictions: Source, labels: Source) -> None:
     if labels.dtype.kind not in "iu":
         remedy = "Save labels.astype(numpy.int64)."
         if labels.dtype.kind == "f":
-            remedy = "Save labels.astype(numpy.int64), in which each NaN has become a number that ignore_index names."
+            whole = "numpy.nan_to_num(labels, nan=-100).astype(numpy.int64)"
+            remedy = f"Save {whole}, and pass ignore_index=-100 where a NaN is among them."
         elif labels.dtype.kind in "USTO":
             remedy = "Save the number of each class: numpy.unique(labels, return_inverse=True)[1], in their order."
         raise TypeError(refusal("labels", "be integers", labels, remedy))
@@ -286,6 +287,7 @@ def split_name(text: str) -> tuple[str, str]:
 def numbers_only(source: Source, argument: str) -> Source:
     """The source, if it holds no Python objects; keys may be text."""
     if source.dtype.hasobject and not (source.dtype == TEXT and argument in KEYS):
-        remedy = "They are never unpickled: save numbers."
+        text = f", or text, {argument}.astype(str)" if argument in KEYS else ""
+        remedy = f"They are never unpickled: save numbers{text}."
         raise TypeError(refusal(argument, "hold no Python objects", source, remedy))
     return source

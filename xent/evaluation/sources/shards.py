@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.messages import refusal
+from xent.evaluation.sources.messages import SHOWN_NAMES, refusal
 from xent.evaluation.sources.source import Source, SourcePart, native, nearest_edge
 from xent.evaluation.sources.storage_options import reading_threads
 
@@ -57,6 +57,9 @@ class ShardedSource(Source):
         fingerprints = [shard.fingerprint() for shard in self.shards]
         return None if None in fingerprints else fingerprints
 
+    def columns(self) -> list[str]:
+        return self.shards[0].columns() if self.shards else []
+
     def files(self) -> list[str]:
         return [path for shard in self.shards for path in shard.files()]
 
@@ -89,13 +92,24 @@ def joined(path: str | None, shards: Sequence[Source]) -> ShardedSource:
 
 
 def open_shards(path: str, paths: Sequence[str], argument: str, open_shard: Callable[[str], Source]) -> Source:
-    """The shards at `paths`; ValueError unless all are of one dtype and number of classes."""
+    """The shards at `paths`; ValueError unless all are of one dtype and number of classes, and of the same columns."""
+
+    def opened(shard_path: str) -> tuple[Source, list[str]]:
+        shard = open_shard(shard_path)
+        return shard, shard.columns() if len(shard.shape) > 1 else []
+
     with reading_threads(OPENED_AT_ONCE) as pool:
-        shards = list(pool.map(open_shard, paths))
-    for shard in shards:
+        shards, columns = zip(*pool.map(opened, paths), strict=True)
+    for shard, names in zip(shards, columns, strict=True):
         if not shard.shape or row_type(shard) != row_type(shards[0]):
             rule = "have shards of one dtype and number of classes"
             raise ValueError(refusal(argument, rule, f"{shards[0]} and {shard}", "Save them alike."))
+        if names != columns[0]:
+            different = [name for name, first in zip(names, columns[0], strict=False) if name != first]
+            got = f"{shard} with {different[0] if different else len(names)} in another place than {shards[0]}"
+            remedy = f"Pass {path.rpartition('#')[0]}#{','.join(columns[0])}."
+            remedy = remedy if len(columns[0]) <= SHOWN_NAMES else "List them in one order, as in #a,b,c."
+            raise ValueError(refusal(argument, "have shards with the same columns in one order", got, remedy))
     return joined(path, shards)
 
 

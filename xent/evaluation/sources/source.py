@@ -41,6 +41,10 @@ class Source:
     dtype: np.dtype[Any]
     storage_options: StorageOptions | None = field(default_factory=CURRENT.get, kw_only=True, repr=False)
 
+    def columns(self) -> list[str]:
+        """The names of the columns of a table, in the order of the classes; none of anything else."""
+        return []
+
     def bounds(self, chunk_bytes: int) -> list[int]:
         """The rows at which its chunks begin, and the end; each chunk has at most `chunk_bytes`."""
         return self.bounds_by(1, chunk_bytes)

@@ -24,7 +24,6 @@ from xent.evaluation.sources.columns import (
     choose,
     dtype_of,
     is_list,
-    matching,
     number_type,
     rows_of,
     shape_of,
@@ -56,8 +55,8 @@ class TextTableSource(TableSource):
     def bounds(self, chunk_bytes: int) -> list[int]:
         return self.bounds_by(1, chunk_bytes)
 
-    def columns(self) -> list[str]:
-        return matching(self.head().schema.names, self.name)
+    def held(self) -> list[str]:
+        return [*self.head().schema.names]
 
     def table(self, start: int, stop: int) -> tuple[Any, int, list[str]]:
         """These rows alone."""
@@ -183,6 +182,8 @@ def leading_lines(path: str, stamp: Stamp, *, quoted: bool) -> Lines | None:
     last = min(HEAD_ROWS, line_index(path, stamp, quoted=quoted).rows[-1])
     pieces = lines_of(path, stamp, 0, last, quoted=quoted)
     first = next(pieces, None)
+    if first is not None and first.text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise MalformedError(f"evaluate: {path} is text in UTF-16. Write it again in UTF-8.")
     if first is None or len(first.ends) > 1:
         return first
     more = next(pieces, None)
@@ -213,7 +214,7 @@ def as_numbers(schema: Any, columns: Sequence[str], argument: str) -> Any:
     fields = [schema.field(index) for index in map({name: i for i, name in enumerate(schema.names)}.get, columns)]
     kinds = [number_type(field.type) for field in fields]
     if all(types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind) for kind in kinds):
-        is_whole = argument in KEYS and all(map(types.is_integer, kinds))
+        is_whole = argument in KEYS and all(types.is_integer(kind) or types.is_null(kind) for kind in kinds)
         number = arrow().int64() if is_whole else arrow().float64()
         fields = [field.with_type(with_number(field.type, number)) for field in fields]
     elif argument in KEYS and len(columns) == 1 and not (types.is_boolean(kinds[0]) or types.is_nested(kinds[0])):

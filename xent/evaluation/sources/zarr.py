@@ -230,7 +230,6 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
         array = zarr.open(mode="r", **zarr_zip.open_store(path))
         inside = None if hasattr(array, "dtype") else sorted(array.array_keys())
         facts = None if inside is not None else facts_of(array)
-        attributes = {} if inside is not None else attributes_of(array)
     except ModuleNotFoundError:
         raise
     except Exception as error:  # what zarr raises if nothing is there differs between its versions
@@ -257,7 +256,7 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
     place = zarr_zip.split(path)
     file = place[0] if place else join(path, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
     rows = chunks[0] if chunks else 1, stored[0] if stored else 1
-    packing = packing_of(attributes, dtype, path, argument)
+    packing = packing_of(attributes_of(array), dtype, path, argument)
     return ZarrSource(path, shape, packing.dtype(dtype) if packing else dtype, file, status(file).stamp, *rows, packing)
 
 

@@ -5,6 +5,7 @@ A path leads on into the archive: ``x.zarr.zip/logits/c/0/0``. Its directory is 
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,10 @@ def split(path: str) -> tuple[str, str] | None:
     """The archive and the place in it of a path that leads into one; None of any other path."""
     if is_url(path):
         return None
-    archive, found, inner = path.partition(f"{SUFFIX}/")
-    if path.endswith(SUFFIX):
+    if path.lower().endswith(SUFFIX):
         return path, ""
-    return (f"{archive}{SUFFIX}", inner) if found else None
+    found = re.search(re.escape(f"{SUFFIX}/"), path, re.IGNORECASE)
+    return (path[: found.end() - 1], path[found.end() :]) if found else None
 
 
 def root_of(path: str, argument: str) -> str:
