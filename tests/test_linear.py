@@ -211,3 +211,20 @@ def test_a_gradient_takes_one_panel_whatever_the_number_of_rows(rng):
     used = mebibytes(lambda: xent.value_and_grad(xent.linear_cross_entropy)(hidden, classifier, labels))
 
     assert used < results + panel + tile < results + rows * classes * 4 / 2**20
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("rows", [1, 40, 123])
+def test_statistics_of_few_rows_have_the_bias_of_their_labels(rows, softcap, rng):
+    hidden = rng.standard_normal((rows, 7)).astype(np.float32)
+    classifier = rng.standard_normal((37, 7)).astype(np.float32)
+    bias = rng.standard_normal(37).astype(np.float32)
+    bias[3] = -np.inf
+    labels = rng.integers(0, 37, rows)
+    found = xent.row_statistics(xent.Linear(hidden, classifier, bias=bias, softcap=softcap), labels)
+    logits = hidden @ classifier.T + np.where(np.isinf(bias), 0, bias)
+    logits = logits if softcap is None else softcap * np.tanh(logits / softcap)
+    expected = xent.row_statistics(np.where(np.isinf(bias), -np.inf, logits).astype(np.float32), labels)
+
+    assert np.array_equal(found.label_rank, expected.label_rank)
+    assert np.allclose(found.label_probability, expected.label_probability, rtol=1e-4)

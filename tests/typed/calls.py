@@ -119,6 +119,9 @@ def evaluation() -> None:
     xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")
     xent.compare("a.npy", "b.npy", "labels.npy", class_names={"dog": 0}, ignore_index=(-100, "unknown"))
     xent.evaluate("s3://lab/predictions.npy", "labels.npy", storage_options={"anon": True, "s3": {"profile": "lab"}})
+    xent.evaluate("hidden.npy", "labels.npy", classifier="head.safetensors#lm_head.weight", bias="bias.npy", softcap=30)
+    xent.compare("hidden.npy", "hidden.npy", "labels.npy", classifier="a.npy", classifier_b="b.npy", softcap_b=30.0)
+    xent.evaluate("hidden.npy", "labels.npy", classifier="head.npy", softcap="30")  # wrong: no number
     xent.evaluate("predictions.npy", "labels.npy", kind="probs")  # wrong: no such kind
     found.to_csv("found.csv")  # wrong: no such form
     found.to_html()  # wrong: to which file?

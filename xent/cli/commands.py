@@ -159,6 +159,21 @@ def axis_option(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
 
 
+def head_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options on what makes logits of hidden states."""
+    for option in (
+        click.option("--softcap", type=float, help="With --classifier: logits z become softcap · tanh(z / softcap)."),
+        click.option("--bias", help="With --classifier: a number for each class that is added to its logits."),
+        click.option(
+            "--classifier",
+            help="The predictions are hidden states (rows × features), and this (classes × features) makes logits of "
+            "them, a tile at a time: x.safetensors#lm_head.weight.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def input_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options on the inputs of an evaluation or a comparison."""
     for option in (
@@ -217,6 +232,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
 @main.command(epilog=help_text())
 @click.argument("predictions")
 @click.argument("labels")
+@head_options
 @input_options
 @click.option("--by-class", is_flag=True, help="A table of the labels.")
 @click.option("--top-k", type=click.IntRange(min=1), multiple=True, help="Top-k accuracy; may be given several times.")
@@ -244,6 +260,9 @@ def evaluate(
     predictions: Any,
     labels: str,
     *,
+    classifier: str | None,
+    bias: str | None,
+    softcap: float | None,
     kind: Kind,
     axis: int,
     binary: bool,
@@ -288,6 +307,7 @@ def evaluate(
         from xent.cli.output import Output, run_and_show
         from xent.evaluation.engine.evaluate_pass import plan
         from xent.evaluation.options import Keys, Options, Outputs, folders_of
+        from xent.evaluation.sources.hidden_states import Head
         from xent.evaluation.sources.topk import TopK
 
         if ids is not None and classes is not None:
@@ -312,6 +332,7 @@ def evaluate(
         )
         keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state)
         wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
+        wanted["head"] = Head(classifier, bias, softcap)
         planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
     evaluation = run_and_show(planned, output, scheduler)
     if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
@@ -322,7 +343,11 @@ def evaluate(
 @click.argument("a")
 @click.argument("b")
 @click.argument("labels")
+@head_options
 @input_options
+@click.option("--classifier-b", help="The classifier of B, if not that of A. Logits beside hidden states are A.")
+@click.option("--bias-b", help="With --classifier-b: its bias.")
+@click.option("--softcap-b", type=float, help="With --classifier-b: its softcap.")
 @click.option("--kind-b", type=click.Choice(KINDS), help="What the predictions of B are, if not of the kind of A.")
 @run_options
 def compare(
@@ -330,6 +355,12 @@ def compare(
     b: str,
     labels: str,
     *,
+    classifier: str | None,
+    bias: str | None,
+    softcap: float | None,
+    classifier_b: str | None,
+    bias_b: str | None,
+    softcap_b: float | None,
     kind: Kind,
     kind_b: Kind | None,
     axis: int,
@@ -358,6 +389,7 @@ def compare(
         from xent.cli.output import Output, run_and_show
         from xent.evaluation.engine.compare_pass import plan_pair
         from xent.evaluation.options import Keys, Options, folders_of
+        from xent.evaluation.sources.hidden_states import Head
 
         output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
         options = Options(
@@ -374,27 +406,40 @@ def compare(
             allow_outside=folders_of(allow_outside),
         )
         keys = Keys(slices, clusters, weights)
-        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
+        heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
+        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names, heads=heads)
     run_and_show(planned, output, scheduler)
 
 
 @main.command(epilog=help_text())
 @click.argument("predictions")
+@head_options
 @click.option("--chunk-bytes", type=ByteSize(), default="64MiB", show_default=True, help="Bytes in a task.")
 @axis_option
 @outside_option
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
-def inspect(predictions: str, chunk_bytes: int, axis: int, allow_outside: tuple[str, ...], as_json: bool) -> None:
+def inspect(
+    predictions: str,
+    *,
+    classifier: str | None,
+    bias: str | None,
+    softcap: float | None,
+    chunk_bytes: int,
+    axis: int,
+    allow_outside: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """What PREDICTIONS are and how they would be read: shape, dtype, chunks, projected memory; from headers alone.
 
     Of a file or a group that holds several arrays: the name to pass for each, its shape and its dtype.
     """
     with input_checked():
-        from xent.evaluation.engine.prediction_sets import checked_axis
-        from xent.evaluation.options import folders_of
+        from xent.evaluation.engine.prediction_sets import checked_axis, open_predictions
+        from xent.evaluation.options import Options, folders_of
         from xent.evaluation.report import json_document, terminal
         from xent.evaluation.sources.flat_rows import flat
+        from xent.evaluation.sources.hidden_states import Head
         from xent.evaluation.sources.messages import SeveralArrays
         from xent.evaluation.sources.opening import open_source
 
@@ -410,7 +455,10 @@ def inspect(predictions: str, chunk_bytes: int, axis: int, allow_outside: tuple[
                     raise error from None
 
         try:
-            source = opened(predictions)
+            head = Head(classifier, bias, softcap)
+            options = Options(axis=axis, chunk_bytes=chunk_bytes, allow_outside=allowed)
+            is_plain = head == Head()
+            source = opened(predictions) if is_plain else open_predictions("predictions", predictions, head, options)
             if len(source.shape) > 1:
                 source = flat(source, checked_axis(axis, source))
             facts = json_document.inspection(source, chunk_bytes)

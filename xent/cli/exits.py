@@ -29,6 +29,12 @@ INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 OPTIONS = "|".join(
     (
         *(
+            "classifier",
+            "bias",
+            "softcap",
+            "classifier_b",
+            "bias_b",
+            "softcap_b",
             "kind",
             "kind_b",
             "axis",

@@ -27,6 +27,7 @@ from xent.evaluation.options import (
     ranks_of,
 )
 from xent.evaluation.report.result import ComparisonReport, EvaluationReport, run_pass, run_stream
+from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.storage_options import StorageOptions, storage_options_set
 
 __all__ = ["compare", "evaluate"]
@@ -36,6 +37,9 @@ def evaluate(
     predictions: Any,
     labels: Any = None,
     *,
+    classifier: Any = None,
+    bias: Any = None,
+    softcap: float | None = None,
     kind: Kind = "logits",
     axis: int = -1,
     binary: bool = False,
@@ -85,11 +89,21 @@ def evaluate(
         Text is the name of a class. The rows of a batch of several dimensions are counted in C order.
         Of the shape of the predictions they are distributions, one-hot or soft: the loss is −Σ t log p, and what needs
         one label takes the class of the largest t.
+    classifier : as `predictions`, shape (C, D), real floating, optional
+        The predictions are hidden states then, (*batch, D), and the logits are ``hidden @ classifier.T``, made a tile
+        at a time and never stored: the last layer of a model, such as ``"model.safetensors#lm_head.weight"``. It is
+        opened once in a process, and mapped where it is a local file in C order.
+        :class:`xent.Linear` as the predictions says the same.
+    bias : as `predictions`, shape (C,), real floating, optional
+        Added to these logits; −inf masks a class.
+    softcap : number > 0, optional
+        Logits z of hidden states, the bias included, become softcap · tanh(z / softcap).
     kind : {"logits", "probabilities", "log_probabilities"}
         What the predictions are. Rows of probabilities that do not sum to 1 are counted, and taken as they are. Logits
         that look like probabilities, every row in [0, 1] with the sum 1, are warned of.
     axis : int
-        Where the classes are in the predictions: 1 of (N, C, H, W), whose labels are (N, H, W).
+        Where the classes are in the predictions: 1 of (N, C, H, W), whose labels are (N, H, W). Of hidden states where
+        the features are.
     binary : bool
         Whether the predictions are of class 1 of two alone: a logit, or by `kind` a probability or its logarithm, for
         each label, which is 0 or 1, or false or true.
@@ -216,12 +230,13 @@ def evaluate(
         allow_outside=folders_of(allow_outside),
     )
     keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state)
+    head = Head(classifier, bias, softcap)
     with storage_options_set(storage_options):
         if labels is None:
             check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
-            evaluation = run_stream(Stream(predictions, options, class_names), progress)
+            evaluation = run_stream(Stream(predictions, options, class_names, head), progress)
         else:
-            wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
+            wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature, "head": head}
             planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
             evaluation = run_pass(planned, scheduler=scheduler, progress=progress)
     warn_of_kind(predictions=evaluation)
@@ -233,6 +248,12 @@ def compare(
     b: Any,
     labels: Any,
     *,
+    classifier: Any = None,
+    bias: Any = None,
+    softcap: float | None = None,
+    classifier_b: Any = None,
+    bias_b: Any = None,
+    softcap_b: float | None = None,
     kind: Kind = "logits",
     kind_b: Kind | None = None,
     axis: int = -1,
@@ -259,6 +280,10 @@ def compare(
     ----------
     a, b : as the predictions of :func:`xent.evaluate`, shape (*batch, C)
         Their dtypes and formats may differ.
+    classifier, bias, softcap : as in :func:`xent.evaluate`
+        Of A, and of B too where it has no `classifier_b`.
+    classifier_b, bias_b, softcap_b : the same of B
+        A set of logits beside one of hidden states is A, without a classifier.
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
@@ -299,8 +324,9 @@ def compare(
         allow_outside=folders_of(allow_outside),
     )
     keys = Keys(slices, clusters, weights)
+    heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
     with storage_options_set(storage_options):
-        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names)
+        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names, heads=heads)
         comparison = run_pass(planned, scheduler=scheduler, progress=progress)
     warn_of_kind(a=comparison.a, b=comparison.b)
     return comparison

@@ -87,20 +87,20 @@ class TiledProduct(NamedTuple):
         """The logits of a tile, (height, width), of which the rows and columns of zeros mean nothing."""
         xp, x = self.xp, self.multiply(hidden, classifier.T, out)
         if self.bias is not None:
-            x += self.of_tile(self.bias, span)
+            x += self.of_tile(self.bias, span, x)
         if self.softcap is None:
             return x
         x /= self.softcap
         x = xp.tanh(x, out=x) if self.writes else xp.tanh(x)
         x *= self.softcap
         if self.masked is not None:
-            x[...] = xp.where(self.of_tile(self.masked, span), -math.inf, x)
+            x[...] = xp.where(self.of_tile(self.masked, span, x), -math.inf, x)
         return x
 
-    def of_tile(self, values: Array, span: ClassSpan) -> Array:
-        """The values of the classes of a tile, (width,), with zeros beyond them."""
+    def of_tile(self, values: Array, span: ClassSpan, tile: Array) -> Array:
+        """The values of the classes of a tile (height, width), (width,), with zeros beyond them."""
         values = values[span[0] : span[1]]
-        missing = max(0, LEAST - (span[1] - span[0]))
+        missing = int(tile.shape[1]) - (span[1] - span[0])
         if not missing:
             return values
         zeros = self.xp.zeros((missing,), dtype=values.dtype, device=getattr(values, "device", None))
@@ -114,7 +114,7 @@ class TiledProduct(NamedTuple):
         slope = slope * ((1 - share) * (1 + share))
         if self.masked is None:
             return slope
-        return self.xp.where(self.of_tile(self.masked, span), 0.0, slope)
+        return self.xp.where(self.of_tile(self.masked, span, slope), 0.0, slope)
 
     def at_labels(self, hidden: Array, labels: Array) -> Array:
         """The logit of each row's label, (rows,), with the bits that it has in its tile; ``hidden`` is a tile.
@@ -157,3 +157,18 @@ def product_of(xp: Any, linear: Any) -> TiledProduct:
     return TiledProduct(
         xp, xp.reshape(hidden, (rows, depth)), linear.classifier, bias, masked, linear.softcap, dtype, writes
     )
+
+
+def whole_logits(linear: Any) -> Array:
+    """The logits (*batch, C) of a product of eager arrays, in the bits that their tiles have."""
+    product = product_of(arrays.namespace(linear.hidden), linear)
+    xp, spans = product.xp, product.spans()
+    out = xp.empty((product.rows, product.classes), dtype=product.dtype)
+    with arrays.without_fp_warnings():
+        for start in range(0, product.rows, ROWS):
+            rows = slice(start, min(start + ROWS, product.rows))
+            hidden = product.hidden_tile(rows)
+            for first, last in spans:
+                logits = product.logits(hidden, product.classifier_tile((first, last)), (first, last))
+                out[rows, first:last] = logits[: rows.stop - start, : last - first]
+    return xp.reshape(out, linear.shape)

@@ -34,6 +34,7 @@ from xent.evaluation.engine.tasks import (
 )
 from xent.evaluation.engine.weights import check_weights, row_weights
 from xent.evaluation.options import Keys, Options
+from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
@@ -194,9 +195,16 @@ def plan_pair(
     keys: Keys = Keys(),  # noqa: B008  # the same
     state: Any = None,
     class_names: Any = None,
+    heads: tuple[Head, Head] = (Head(), Head()),
 ) -> PairPass:
-    """The plan of :func:`xent.compare`; only headers are read, and errors are those of before any work."""
-    given = open_set({"a": a, "b": b}, labels, options, keys=keys, class_names=class_names)
+    """The plan of :func:`xent.compare`; only headers are read, and errors are those of before any work.
+
+    B has the head of A where it has none of its own.
+    """
+    heads[1].check_has_classifier()
+    of_b = heads[1] if heads[1].classifier is not None else heads[0]
+    own = {"a": heads[0], "b": of_b}
+    given = open_set({"a": a, "b": b}, labels, options, keys=keys, class_names=class_names, heads=own)
     sources, first = given.sources, given.sources["a"]
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     rows, classes = first.shape

@@ -26,6 +26,7 @@ from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unrea
 from xent.evaluation.engine.weights import check_weights
 from xent.evaluation.options import Keys, Options, Outputs
 from xent.evaluation.outputs import WriteError
+from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
@@ -97,6 +98,10 @@ class Planned:
     def bytes(self) -> int:
         """Bytes of all predictions."""
         return self.job.rows * self.row_bytes
+
+    def shared_bytes(self, threads: int) -> int:
+        """Bytes that a process of so many threads takes beside its chunks, such as a classifier."""
+        return sum(source.memory(threads) for source in self.sources.values())
 
     @property
     def kept_rows(self) -> int:
@@ -174,10 +179,12 @@ def plan(
     outputs: Outputs = Outputs(),  # noqa: B008  # the same
     class_names: Any = None,
     fit_temperature: bool = False,
+    head: Head = Head(),  # noqa: B008  # the same
 ) -> Pass:
     """The plan of :func:`xent.evaluate`; only headers are read, and errors are those of before any work."""
     fit_temperature = flag("evaluate", "fit_temperature", fit_temperature)
-    given = open_set({"predictions": predictions}, labels, options, keys=keys, class_names=class_names)
+    heads = {"predictions": head}
+    given = open_set({"predictions": predictions}, labels, options, keys=keys, class_names=class_names, heads=heads)
     sources, opened = given.sources, given.sources["predictions"]
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)

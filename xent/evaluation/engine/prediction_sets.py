@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import xent
 from xent.evaluation.options import Keys, Options
 from xent.evaluation.sources.class_names import class_names_of, ignored_numbers, numbered
 from xent.evaluation.sources.flat_rows import flat, row_sizes
+from xent.evaluation.sources.hidden_states import Head, linear_source
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
 from xent.evaluation.sources.source import Source
@@ -40,8 +43,11 @@ def open_set(
     *,
     keys: Keys = Keys(),  # noqa: B008  # it cannot be changed
     class_names: Any = None,
+    heads: Mapping[str, Head] = MappingProxyType({}),
 ) -> PredictionSet:
     """The set of predictions, by the names of the arguments, and labels; only headers are read.
+
+    Predictions that have one of the `heads`, by the same names, are hidden states.
 
     Raises
     ------
@@ -49,7 +55,9 @@ def open_set(
         If a source cannot be opened, or they do not fit.
     """
     allowed = options.allow_outside
-    opened = {name: open_source(given, name, allowed) for name, given in predictions.items()}
+    opened = {
+        name: open_predictions(name, given, heads.get(name, Head()), options) for name, given in predictions.items()
+    }
     truth = open_source(labels, "labels", allowed)
     first = next(iter(opened.values()))
     for name, other in [*opened.items()][1:]:
@@ -86,6 +94,32 @@ def open_set(
     others = open_keys(batch, {name: key for name, key in keys._asdict().items() if key is not None}, allowed)
     others = {name: flat(source, None) for name, source in others.items()}
     return PredictionSet({**opened, "labels": truth, **others}, names, ignored_numbers(truth, options.ignore_index))
+
+
+def open_predictions(name: str, given: Any, head: Head, options: Options) -> Source:
+    """The source of predictions, of logits that `head` makes of hidden states among them."""
+    head.check_has_classifier()
+    if isinstance(given, xent.Linear):
+        if head.classifier is not None:
+            rule, remedy = "be left out where the predictions are a xent.Linear", "It has one of its own."
+            raise ValueError(refusal(head.name("classifier"), rule, "one", remedy))
+        given, head = given.hidden, Head(given.classifier, given.bias, given.softcap)
+    source = open_source(given, name, options.allow_outside)
+    if head.classifier is None:
+        return source
+    is_b = name == "b"
+    if (kind := options.of_b().kind if is_b else options.kind) != "logits":
+        rule = f"be 'logits' where `{head.name('classifier')}` is given"
+        remedy = "Leave it out: hidden states and a classifier make logits."
+        if is_b and not head.suffix:
+            remedy = "Pass that set as a, and the hidden states as b with `classifier_b`."
+        raise ValueError(refusal("kind_b" if is_b and options.kind_b else "kind", rule, repr(kind), remedy))
+    if options.binary:
+        rule = f"be left out where `{head.name('classifier')}` is given"
+        raise ValueError(
+            refusal("binary", rule, True, "Save the classifier of both classes, of class 0 a row of zeros.")
+        )
+    return linear_source(source, name, head, checked_axis(options.axis, source), options.allow_outside)
 
 
 def prediction_bytes(predictions: Source, labels: Source, options: Options) -> int:

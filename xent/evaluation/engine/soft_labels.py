@@ -55,7 +55,7 @@ def of_targets(
         target, p = targets.values[rows].astype(np.float64), probabilities(rows)
         # so that 1 − 2 p + Σ p² of the label's probability p is the Brier score Σ (p − t)²
         matched[rows] = (1 - (target * target).sum(axis=1)) / 2 + (target * p).sum(axis=1)
-    loss = xent.cross_entropy(to_numpy(predictions), targets.values, kind=kind)
+    loss: Any = xent.cross_entropy(predictions, targets.values, kind=kind)
     return statistics._replace(loss=loss, label_probability=matched)
 
 

@@ -17,9 +17,10 @@ from xent.evaluation.engine.prediction_sets import PredictionSet, open_set
 from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unreadable_state
 from xent.evaluation.options import Keys, Options, Outputs
+from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
-from xent.evaluation.sources.opening import unstored_of
-from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.opening import open_source, unstored_of
+from xent.evaluation.sources.source import Source, read_rows
 from xent.evaluation.statistics.metrics import Evaluation, finish
 from xent.evaluation.statistics.state import State, merge
 from xent.optional import require
@@ -37,6 +38,8 @@ class Stream:
     options : Options
     class_names : Any
         As :func:`xent.evaluate` takes them.
+    head : Head
+        What makes logits of blocks of hidden states.
     inputs : mapping of str to mapping
         The facts of the predictions and the labels so far, as :meth:`Source.facts` has them.
     chunks, chunk_rows : int
@@ -46,6 +49,7 @@ class Stream:
     blocks: Iterable[Any]
     options: Options
     class_names: Any = None
+    head: Head = field(default_factory=Head)
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     chunks: int = 0
     chunk_rows: int = 0
@@ -57,8 +61,9 @@ class Stream:
         """
         state, classes, unstored, options = State(), None, dict[str, int](), self.options
         class_names, names = self.class_names, tuple[str, ...]()
+        head = read_whole(self.head, options)
         for pair in self.blocks:
-            given = open_block(pair, state.rows, classes, options, class_names)
+            given = open_block(pair, state.rows, classes, options, class_names, head)
             sources, names = given.sources, given.names
             predictions, labels = sources["predictions"], sources["labels"]
             class_names = names or None  # an iterator can be read once
@@ -108,6 +113,16 @@ def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, f
             raise ValueError(refusal("predictions", rule, "an iterable of blocks", f"Leave out {name}."))
 
 
+def read_whole(head: Head, options: Options) -> Head:
+    """The head with its classifier and bias in hand, so that no block reads them again."""
+    operands: dict[str, Any] = {}
+    for field_name in ("classifier", "bias"):
+        if (given := getattr(head, field_name)) is not None:
+            source = open_source(given, head.name(field_name), options.allow_outside)
+            operands[field_name] = read_rows(computed(source), 0, source.shape[0]) if source.shape else source
+    return head._replace(**operands)
+
+
 def computed(block: Source) -> Any:
     """The rows of a block, computed if they are Dask's."""
     graph, (part,) = block.parts([0, block.shape[0]])
@@ -118,11 +133,14 @@ def computed(block: Source) -> Any:
     return get({**graph, key: part}, key)
 
 
-def open_block(pair: Any, first_row: int, classes: int | None, options: Options, class_names: Any) -> PredictionSet:
+def open_block(
+    pair: Any, first_row: int, classes: int | None, options: Options, class_names: Any, head: Head
+) -> PredictionSet:
     """The predictions and labels of a block; TypeError or ValueError if it is no pair, or unlike those before it."""
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise TypeError(refusal("predictions", PAIRS, f"{type(pair).__name__} at row {first_row}", "Yield pairs."))
-    given = open_set({"predictions": pair[0]}, pair[1], options, class_names=class_names)
+    heads = {"predictions": head}
+    given = open_set({"predictions": pair[0]}, pair[1], options, class_names=class_names, heads=heads)
     predictions = given.sources["predictions"]
     if classes not in (None, predictions.shape[1]):
         rule = f"have as many classes in every block, {classes}"

@@ -27,6 +27,7 @@ from xent.evaluation.engine.row_losses import digest_of_losses, write_losses
 from xent.evaluation.engine.soft_labels import Targets, of_targets, targets_of
 from xent.evaluation.engine.weights import row_weights
 from xent.evaluation.options import Options
+from xent.evaluation.sources.hidden_states import LinearRows
 from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_on_a_gpu, to_numpy
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.source import Source, read_rows, read_rows_and_nulls
@@ -143,7 +144,8 @@ def chunk_state(
     weights, bad_weight = row_weights(weights, unread, ignored, bad)
     if job.inverse_temperature != 1:
         unscaled = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
-        step = max(1, SCALED_ELEMENTS // job.classes)
+        width = predictions.hidden.shape[1] if isinstance(predictions, LinearRows) else job.classes
+        step = max(1, SCALED_ELEMENTS // max(1, width))
         blocks = [slice(start, start + step) for start in range(0, len(labels), step)]
         state: State = merge_all(
             chunk_state(
@@ -200,8 +202,10 @@ def rows_left_out(
     return unread, ignored & ~unread, bad & ~unread
 
 
-def scaled_logits(job: Job, predictions: Any) -> NDArray[Any]:
+def scaled_logits(job: Job, predictions: Any) -> Any:
     """The logits of a block, multiplied by the inverse temperature."""
+    if isinstance(predictions, LinearRows):
+        return replace(predictions, inverse_temperature=job.inverse_temperature)
     logits: NDArray[Any] = to_numpy(predictions).astype(np.result_type(predictions.dtype, np.float32), copy=False)
     if job.options.kind == "probabilities":
         with np.errstate(divide="ignore"):
@@ -223,6 +227,8 @@ def statistics_of(
         unread, left_out, _ = rows_left_out(job, labels, unread)
         predictions.check(unread | left_out)
         return predictions.statistics(labels)
+    if isinstance(predictions, LinearRows):
+        predictions = predictions.linear
     if not isinstance(predictions, xent.RowStatistics):
         if is_on_a_gpu(predictions):
             labels = array_namespace(predictions).asarray(labels, device=predictions.device)
@@ -236,7 +242,8 @@ def with_targets(job: Job, statistics: xent.RowStatistics, predictions: Any, tar
     """The statistics of rows whose labels are distributions, of those with the labels of the targets."""
     probabilities = probabilities_of(job, predictions, statistics.lse)
     with xent.using(**job.preferences, threads=job.threads):
-        return of_targets(statistics, predictions, targets, job.options.kind, probabilities)
+        whole = predictions.linear if isinstance(predictions, LinearRows) else to_numpy(predictions)
+        return of_targets(statistics, whole, targets, job.options.kind, probabilities)
 
 
 def predicted_classes(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | None:

@@ -116,7 +116,7 @@ def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:
         "chunks": len(bounds) - 1,
         "chunk_bytes": chunk,
         "threads": threads,
-        "projected_peak_bytes": projected_peak(threads, chunk),
+        "projected_peak_bytes": projected_peak(threads, chunk) + source.memory(threads),
     }
 
 

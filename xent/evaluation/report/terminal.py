@@ -40,16 +40,33 @@ Cells = tuple[str, ...]
 def format_inspection(facts: dict[str, Any]) -> str:
     """The facts of ``json_document.inspection``, in lines."""
     size = f"{facts['rows']:,} rows" + (f" of {facts['classes']:,} classes" if facts["classes"] is not None else "")
+    if "classifier" in facts:
+        size += f", of {facts['shape'][-1]:,} features" if len(facts["shape"]) == 2 else ""
     if len(facts["shape"]) > 2:
         size += f", stored as {' × '.join(f'{n:,}' for n in facts['shape'])}"
     return "\n".join(
         (
             visible(facts["path"] or "array"),
             f"{size}, {facts['dtype']}, {facts['bytes'] / 1e9:.3g} GB",
+            *head_lines(facts),
             f"read in {facts['chunks']:,} chunks of up to {facts['chunk_bytes'] / 2**20:.3g} MiB",
             f"peak on {facts['threads']} threads: about {facts['projected_peak_bytes'] / 2**20:,.0f} MiB",
         )
     )
+
+
+def head_lines(facts: dict[str, Any]) -> list[str]:
+    """Of hidden states: the classifier, and what their logits would take; else nothing."""
+    if "classifier" not in facts:
+        return []
+    head, logits = facts["classifier"], facts["logits_bytes"]
+    more = " and a bias" * ("bias" in facts) + (f" and softcap {facts['softcap']:g}" if "softcap" in facts else "")
+    times = f", {logits / facts['bytes']:,.3g} times as much" if facts["bytes"] else ""
+    size = f"{head['dtype']}, {head['bytes'] / 1e9:.3g} GB"
+    return [
+        f"classifier {visible(head['path'] or 'array')}, {size}{more}",
+        f"the logits would take {logits / 1e9:.3g} GB{times}; they are made a tile at a time",
+    ]
 
 
 def format_contents(contents: dict[str, Any]) -> str:
@@ -68,7 +85,8 @@ def format_plan(planned: Planned, scheduler: Any) -> str:
     is_local = threads is not None and not str(scheduler).startswith(PROCESSES)
     at_once = threads if is_local and threads is not None else 1
     tables = table_bytes(planned, at_once)
-    most = f"{(projected_peak(at_once, planned.chunk_bytes) + tables) / 1e6:,.0f} MB"
+    peak = projected_peak(at_once, planned.chunk_bytes) + planned.shared_bytes(at_once)
+    most = f"{(peak + tables) / 1e6:,.0f} MB"
     if threads is None:
         memory = f"a worker of one thread takes up to {most}"
     else:

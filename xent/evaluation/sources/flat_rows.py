@@ -15,6 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from xent.evaluation.sources.hidden_states import LinearSource
 from xent.evaluation.sources.in_memory import ArraySource, DaskSource, is_on_a_gpu
 from xent.evaluation.sources.messages import MalformedError, refusal
 from xent.evaluation.sources.shards import ShardedSource, joined
@@ -42,6 +43,9 @@ def flat(source: Source, axis: int | None) -> Source:
     if isinstance(source, TopKSource):
         ids, values = (flat(each, len(each.shape) - 1) for each in (source.ids, source.values))
         return replace(source, shape=(values.shape[0], source.shape[-1]), ids=ids, values=values)
+    if isinstance(source, LinearSource):
+        hidden = flat(source.hidden, axis)
+        return replace(source, shape=(hidden.shape[0], source.classifier.shape[0]), hidden=hidden)
     dims = row_sizes(source.shape, axis)
     shape = (math.prod(dims),) if axis is None else (math.prod(dims), source.shape[axis])
     if isinstance(source, DaskSource):

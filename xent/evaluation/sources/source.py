@@ -110,6 +110,10 @@ class Source:
         """The rows, and which of them are null, if that can be: those hold any number."""
         return self.read(start, stop), None
 
+    def memory(self, threads: int) -> int:
+        """Bytes that a process of so many threads takes for it beside the chunks."""
+        return 0
+
     def check_complete(self, *, zeros_ok: bool = False) -> int:
         """How many of its chunks are not stored, and are read as the fill value.
 
