@@ -276,3 +276,36 @@ def test_no_rows_have_no_numbers():
 
     assert found.rows == 0 and np.isnan(found.mean_loss)
     assert plan(np.zeros((2, 0, 3)), np.zeros((2, 0), int), Options(), keys=Keys()).run().rows == 0
+
+
+def test_named_dimensions_are_brought_into_order_by_their_names():
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    rng = np.random.default_rng(4)
+    logits, labels, weights = rng.standard_normal((5, 5, 3)), rng.integers(0, 3, (5, 5)), rng.random((5, 5))
+    expected = xent.evaluate(logits, labels, weights=weights, slices=labels.T)
+    by_name = {
+        "predictions": xarray.DataArray(logits, dims=("b", "s", "class")),
+        "labels": xarray.DataArray(labels.T, dims=("s", "b")),
+        "weights": xarray.DataArray(weights.T, dims=("s", "b")),
+        "slices": xarray.DataArray(labels.T, dims=("b", "s")),
+    }
+    soft = xarray.DataArray(np.eye(3)[labels].transpose(2, 1, 0), dims=("class", "s", "b"))
+    classes_first = by_name["predictions"].transpose("class", "b", "s")
+
+    assert xent.evaluate(**by_name) == expected
+    assert xent.evaluate(**{**by_name, "predictions": classes_first}, axis="class") == expected
+    assert xent.evaluate(by_name["predictions"], soft).mean_loss == xent.evaluate(logits, labels).mean_loss
+    assert xent.compare(classes_first, by_name["predictions"], by_name["labels"], axis="class").mean_difference == 0
+
+
+def test_named_dimensions_that_do_not_fit_are_refused():
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    logits = xarray.DataArray(np.zeros((2, 3)), dims=("row", "class"), coords={"row": [7, 8]})
+    labels = xarray.DataArray(np.zeros(2, int), dims="row", coords={"row": [8, 7]})
+    for given, axis, message in (
+        (labels, -1, "must have the coordinates of `predictions`"),
+        (labels.rename(row="token"), -1, r"must have the dimensions \('row',\)"),
+        (labels, "spam", "`axis` must be a dimension of the predictions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            xent.evaluate(logits, given, axis=axis)

@@ -13,6 +13,7 @@ from xent.checks import Kind
 from xent.evaluation.engine.compare_pass import plan_pair
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.engine.kinds import warn_of_kind
+from xent.evaluation.engine.named_dimensions import class_axis
 from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.stream import Stream, check_stream
 from xent.evaluation.options import (
@@ -41,7 +42,7 @@ def evaluate(
     bias: Any = None,
     softcap: float | None = None,
     kind: Kind = "logits",
-    axis: int = -1,
+    axis: int | str = -1,
     binary: bool = False,
     strict_kind: bool = False,
     class_names: Any = None,
@@ -214,7 +215,7 @@ def evaluate(
     """
     options = Options(
         kind=kind,
-        axis=axis,
+        axis=class_axis(predictions, axis),
         binary=binary,
         strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),
@@ -256,7 +257,7 @@ def compare(
     softcap_b: float | None = None,
     kind: Kind = "logits",
     kind_b: Kind | None = None,
-    axis: int = -1,
+    axis: int | str = -1,
     binary: bool = False,
     strict_kind: bool = False,
     class_names: Any = None,
@@ -313,7 +314,7 @@ def compare(
     options = Options(
         kind=kind,
         kind_b=kind_b,
-        axis=axis,
+        axis=class_axis(a, axis),
         binary=binary,
         strict_kind=strict_kind,
         ignore_index=ignored_labels(ignore_index),

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import xent
+from xent.evaluation.engine.named_dimensions import in_order
 from xent.evaluation.options import Keys, Options
 from xent.evaluation.sources.class_names import class_names_of, ignored_numbers, numbered
 from xent.evaluation.sources.flat_rows import flat, row_sizes
@@ -55,6 +56,7 @@ def open_set(
         If a source cannot be opened, or they do not fit.
     """
     allowed = options.allow_outside
+    predictions, labels, keys = in_order(predictions, labels, keys, options.axis)
     opened = {
         name: open_predictions(name, given, heads.get(name, Head()), options) for name, given in predictions.items()
     }
