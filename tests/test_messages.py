@@ -368,6 +368,11 @@ CASES = [
         ONE + "`label_smoothing` must lie in [0, 1], got float64[] on numpy. Pass float(label_smoothing).",
     ),
     (
+        lambda: sparse(label_smoothing=10**400),
+        ValueError,
+        ONE + f"`label_smoothing` must lie in [0, 1], got {10**400}. Pass a share of 1.",
+    ),
+    (
         lambda: sparse(label_smoothing=1.5),
         ValueError,
         ONE + "`label_smoothing` must lie in [0, 1], got 1.5. Pass a share of 1.",
@@ -618,6 +623,18 @@ CASES = [
         lambda: product(softcap=0),
         ValueError,
         "Linear: `softcap` must be a positive number, got 0. Leave it out for logits without a cap.",
+    ),
+    (
+        lambda: product(softcap=1e39),
+        ValueError,
+        "Linear: `softcap` must lie in [1.18e-38, 3.4e+38] for float32 logits, got 1e+39. "
+        "Leave it out for logits without a cap.",
+    ),
+    (
+        lambda: product(softcap=10**400),
+        ValueError,
+        f"Linear: `softcap` must lie in [1.18e-38, 3.4e+38] for float32 logits, got {10**400}. "
+        "Leave it out for logits without a cap.",
     ),
     (
         lambda: product(softcap=np.asarray(2.0)),

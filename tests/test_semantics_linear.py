@@ -281,6 +281,43 @@ def test_where_every_row_is_ignored_the_gradient_is_zero(lib, rng):
 # -------------------- bias and softcap
 
 
+@pytest.mark.variants("numpy", "array-api-strict", "torch")
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_statistics_take_the_bias_in_several_tiles(lib, rng, softcap):
+    hidden, classifier, bias, labels = operands(rng, classes=2 * products.CLASSES + 1, dtype=np.float64)
+    bias[labels[0]] = -np.inf  # a label that is masked
+    logits, _ = logits_of(hidden, classifier, bias, softcap)
+    found = lib.call(statistics, hidden, classifier, labels, bias=bias, softcap=softcap)
+
+    assert all(np.allclose(one, other) for one, other in zip(found, xent.row_statistics(logits, labels), strict=True))
+    assert np.isinf(found.loss[0]) and np.isfinite(found.loss[1:]).all()
+
+
+@pytest.mark.variants(but=("jax-jit",))
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_masked_label_has_no_gradient_in_its_class(lib, rng, softcap):
+    hidden, classifier, bias, _ = operands(rng)
+    bias[4], labels = -np.inf, np.full(ROWS, 4)
+    loss, gradient = lib.call(both, hidden, classifier, labels, bias=bias, softcap=softcap)
+
+    assert np.isposinf(loss).all() and np.isfinite(gradient.hidden).all()
+    assert same(gradient.classifier[4], np.zeros(DEPTH)) and gradient.bias[4] == 0
+    assert np.abs(gradient.classifier).max() > 0
+
+
+@pytest.mark.variants(but=("jax-jit",))
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_masked_class_is_masked_beside_an_infinite_hidden_state(lib, softcap):
+    hidden, classifier = np.asarray([[np.inf]], np.float32), np.asarray([[1], [-2], [3]], np.float32)
+    bias, labels = np.asarray([0, 0, -np.inf], np.float32), np.asarray([2])
+    loss, gradient = lib.call(both, hidden, classifier, labels, bias=bias, softcap=softcap)
+
+    assert same(loss, np.asarray([np.inf]))
+    assert gradient.bias[2] == 0
+    if softcap is not None:
+        assert same(lib.call(lse, hidden, classifier[1:], bias=bias[1:], softcap=softcap), np.asarray([-softcap]))
+
+
 @pytest.mark.variants(but=("jax-jit",))
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_a_class_whose_bias_is_minus_infinity_is_masked(lib, rng, softcap):

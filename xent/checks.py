@@ -31,6 +31,11 @@ WITHOUT_OUT = {
 """What to write instead of ``out``, by library."""
 WITHOUT_TARGETS = ("logsumexp", "softmax", "log_softmax")
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+NORMAL = {
+    "float32": (2.0**-126, 2.0**128 - 2.0**104),
+    "float64": (sys.float_info.min, sys.float_info.max),
+}
+"""The least and the largest positive number with all digits of each dtype of logits."""
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64))
 NUMBER_CLASSES = "Number the classes: numpy.unique(labels, return_inverse=True)[1] does so in their order."
 ARRAY_API = "2024.12"
@@ -357,7 +362,7 @@ def empty(value: Any) -> float:
 
 def label_smoothing(function: str, value: Any) -> float:
     """Smoothing moves a share of the target, between none and all of it."""
-    if not is_real(value) or not 0 <= float(value) <= 1:
+    if not is_real(value) or not 0 <= value <= 1:  # an int may be larger than any float
         remedy = number_remedy("float", "label_smoothing", value, "Pass a share of 1")
         raise ValueError(f"{function}: `label_smoothing` must lie in [0, 1], got {shown(value)}. {remedy}.")
     return float(value)
@@ -631,13 +636,19 @@ def positional(function: str, given: tuple[Any, ...], names: Iterable[str]) -> N
         )
 
 
-def softcap(function: str, value: Any) -> float | None:
-    """A softcap is a positive number, or None."""
+def softcap(function: str, value: Any, dtype: str) -> float | None:
+    """A softcap is a positive number that the dtype of the logits holds with all digits, or None."""
     if value is None:
         return None
-    if not is_real(value) or not 0 < float(value) < math.inf:
+    if not is_real(value) or not 0 < value < math.inf:
         remedy = number_remedy("float", "softcap", value, "Leave it out for logits without a cap")
         raise ValueError(f"{function}: `softcap` must be a positive number, got {shown(value)}. {remedy}.")
+    least, most = NORMAL[dtype]
+    if not least <= value <= most:
+        raise ValueError(
+            f"{function}: `softcap` must lie in [{least:.3g}, {most:.3g}] for {dtype} logits, got {shown(value)}. "
+            "Leave it out for logits without a cap."
+        )
     return float(value)
 
 

@@ -31,7 +31,7 @@ class Linear(Generic[ArrayT]):
         Added to the product. A class whose bias is −inf is masked: its logit is −inf, with a softcap too, and its row
         of the classifier is not looked at.
     softcap : number > 0, optional
-        Logits z, the bias included, become softcap · tanh(z / softcap).
+        Logits z, the bias included, become softcap · tanh(z / softcap). The dtype of the logits holds it.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Linear(Generic[ArrayT]):
     TypeError
         If an operand is no real floating array, or they are of several libraries or devices.
     ValueError
-        If shapes do not fit, there are no classes, or the softcap is no positive number.
+        If shapes do not fit, there are no classes, or the softcap is no positive number of the logits' dtype.
 
     Examples
     --------
@@ -64,9 +64,9 @@ class Linear(Generic[ArrayT]):
     ) -> None:
         checks.operands("Linear", {"hidden": hidden, "classifier": classifier, "bias": bias})
         self.hidden, self.classifier, self.bias = hidden, classifier, bias
-        self.softcap = checks.softcap("Linear", softcap)
         self.shape = (*self.hidden.shape[:-1], self.classifier.shape[0])
         self.dtype = logits_dtype(self.operands)
+        self.softcap = checks.softcap("Linear", softcap, arrays.dtype_name(self.dtype))
 
     @property
     def ndim(self) -> int:

@@ -75,7 +75,7 @@ class TiledProduct(NamedTuple):
         """The rows of some classes, (width, depth), in the compute dtype: 0 for a masked class."""
         first, last = span
         tile = self.classifier[first:last, :]
-        if self.masked is not None and self.xp.any(self.masked[first:last]):
+        if self.masked is not None and self.masks(span):
             tile = self.xp.where(self.masked[first:last, None], self.xp.zeros((), dtype=tile.dtype), tile)
         return padded(self.xp, tile, (max(LEAST, last - first), self.depth), self.dtype)
 
@@ -88,14 +88,18 @@ class TiledProduct(NamedTuple):
         xp, x = self.xp, self.multiply(hidden, classifier.T, out)
         if self.bias is not None:
             x += self.of_tile(self.bias, span, x)
-        if self.softcap is None:
-            return x
-        x /= self.softcap
-        x = xp.tanh(x, out=x) if self.writes else xp.tanh(x)
-        x *= self.softcap
-        if self.masked is not None:
+        if self.softcap is not None:
+            x /= self.softcap
+            x = xp.tanh(x, out=x) if self.writes else xp.tanh(x)
+            x *= self.softcap
+        if self.masks(span):  # without a softcap too: 0 times an infinite hidden state is NaN
             x[...] = xp.where(self.of_tile(self.masked, span, x), -math.inf, x)
         return x
+
+    def masks(self, span: ClassSpan) -> bool:
+        """Whether a class of the tile is masked."""
+        masked = self.masked
+        return masked is not None and bool(self.xp.any(masked[span[0] : span[1]]))
 
     def of_tile(self, values: Array, span: ClassSpan, tile: Array) -> Array:
         """The values of the classes of a tile (height, width), (width,), with zeros beyond them."""
@@ -107,12 +111,11 @@ class TiledProduct(NamedTuple):
         return self.xp.concat([values, zeros])
 
     def uncap(self, slope: Array, x: Array, span: ClassSpan) -> Array:
-        """The gradient before the softcap, from that after it and the capped logits."""
-        if self.softcap is None:
-            return slope
-        share = x / self.softcap
-        slope = slope * ((1 - share) * (1 + share))
-        if self.masked is None:
+        """The gradient before the softcap, from that after it and the capped logits: 0 of a masked class."""
+        if self.softcap is not None:
+            share = x / self.softcap
+            slope = slope * ((1 - share) * (1 + share))
+        if not self.masks(span):
             return slope
         return self.xp.where(self.of_tile(self.masked, span, slope), 0.0, slope)
 

@@ -26,15 +26,15 @@ class WholeProduct(NamedTuple):
         x = self.hidden @ self.classifier.T
         x = x if self.bias is None else x + self.bias
         if self.softcap is not None:
+            x = x if self.masked is None else xp.where(self.masked, 0.0, x)  # of no branch a derivative of NaN
             x = self.softcap * xp.tanh(x / self.softcap)
-        return x if self.masked is None or self.softcap is None else xp.where(self.masked, -math.inf, x)
+        return x if self.masked is None else xp.where(self.masked, -math.inf, x)
 
     def uncapped(self, slope: Array, logits: Array) -> Array:
-        """The gradient before the softcap, from that after it."""
-        if self.softcap is None:
-            return slope
-        share = logits / self.softcap
-        slope = slope * (1 - share) * (1 + share)
+        """The gradient before the softcap, from that after it: 0 of a masked class."""
+        if self.softcap is not None:
+            share = logits / self.softcap
+            slope = slope * (1 - share) * (1 + share)
         return slope if self.masked is None else self.xp.where(self.masked, 0.0, slope)
 
 

@@ -151,7 +151,7 @@ def slopes(
 
 
 def slope_of_tile(tile: ClassTile, part: Partial, scale: Array, settings: Constants) -> Array:
-    """The gradient in the logits of a tile before its softcap, times the scale of each row."""
+    """The gradient in the logits of a tile before its softcap, times the scale of each row: 0 of a masked class."""
     soft = tile.targets
     if soft.ndim == 1:
         width = tile.logits.shape[-1]
@@ -161,11 +161,10 @@ def slope_of_tile(tile: ClassTile, part: Partial, scale: Array, settings: Consta
     finite = where(is_infinite[:, None], beside, tile.logits)
     slope = gradient.residual(xp, finite, soft, part._replace(max=where(is_infinite, 0.0, part.max)))
     slope = where(scale[:, None] == 0, 0.0, slope * scale[:, None])
-    if settings.softcap is None:
-        return slope
-    share = tile.logits / settings.softcap
-    share = share if tile.masked is None else where(tile.masked, 0.0, share)
-    return slope * (1 - share) * (1 + share)
+    if settings.softcap is not None:
+        share = tile.logits / settings.softcap
+        slope = slope * (1 - share) * (1 + share)
+    return slope if tile.masked is None else where(tile.masked, 0.0, slope)
 
 
 @slopes.defjvp

@@ -64,7 +64,7 @@ def tile_of(operands: Operands, targets: Array, first: Any, width: int, softcap:
     logits = logits if bias is None else logits + bias
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
-        logits = logits if masked is None else where(masked, -math.inf, logits)
+    logits = logits if masked is None else where(masked, -math.inf, logits)
     if targets.ndim == 1:
         return ClassTile(classifier, logits, targets - first, masked)
     return ClassTile(classifier, logits, jax.lax.dynamic_slice_in_dim(targets, first, width, axis=1), masked)

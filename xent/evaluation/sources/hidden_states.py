@@ -252,5 +252,5 @@ def linear_source(hidden: Source, name: str, head: Head, axis: int, allowed: Seq
     if bias is not None and bias.dtype.name == "float64":
         dtype = np.dtype(np.float64)
     logits = (*hidden.shape[:axis], shape[0], *hidden.shape[axis + 1 :])
-    softcap = checks.softcap("evaluate", head.softcap)
+    softcap = checks.softcap("evaluate", head.softcap, dtype.name)
     return LinearSource(hidden.path, logits, dtype, hidden, classifier, bias, softcap)
