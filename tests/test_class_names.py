@@ -360,6 +360,10 @@ def test_names_without_an_order_or_without_a_name_are_refused():
             evaluated(TEXT, names)
 
 
+def test_names_in_bytes_are_text():
+    assert evaluated(TEXT, np.char.encode(NAMES, "utf-8")).mean_loss == EXPECTED.mean_loss
+
+
 def test_blank_lines_at_the_end_of_a_file_are_no_names(tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n\n", "utf-8")
 

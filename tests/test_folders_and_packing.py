@@ -391,6 +391,24 @@ def test_shards_whose_columns_are_in_another_order_are_refused(tmp_path, suffix,
     assert evaluate(remedy, f"{tmp_path}/set#label").mean_loss == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("number", [0, 5])
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_shard_of_no_rows_need_not_tell_types_and_lengths(tmp_path, suffix, number):
+    names = ["ant", "bee"]
+    for shard in range(6):
+        logits, text = ([], []) if shard == number else ([[1.0, 0.0], [0.0, 3.0]], names)
+        if suffix == "parquet":
+            table = {"z": pa.array(logits, pa.list_(pa.float64())), "label": pa.array(text, pa.string())}
+            pq.write_table(pa.table(table), tmp_path / f"{shard}.parquet")
+        else:
+            lines = ["p_0,p_1,label", *(f"{a},{b},{name}" for (a, b), name in zip(logits, text, strict=True))]
+            (tmp_path / f"{shard}.csv").write_text("\n".join(lines) + "\n")
+    found = evaluate(f"{tmp_path}#{'z' if suffix == 'parquet' else 'p_*'}", f"{tmp_path}#label", class_names=names)
+
+    assert found.counted == 10
+    assert found.mean_loss == pytest.approx(log_loss([0, 1], softmax([[1.0, 0.0], [0.0, 3.0]], axis=1)))
+
+
 @pytest.mark.parametrize("suffix", [".ZARR.ZIP", ".Zarr.zip"])
 def test_a_zipped_zarr_array_may_be_named_in_capitals(tmp_path, logits, labels, loss, suffix):
     zip_zarr(tmp_path / "x.zarr.zip", {"logits": logits})

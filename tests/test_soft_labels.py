@@ -167,3 +167,12 @@ def test_the_command_line_says_that_labels_are_distributions(tmp_path):
     assert "target entropy" in shown and "take the class of the largest" in shown and "Always predicting" not in shown
     some = {"state": tmp_path / "state", "chunk_bytes": 2000}
     assert xent.evaluate(*files, **some) == xent.evaluate(*files, **some) == xent.evaluate(LOGITS, TARGETS)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_distributions_in_bfloat16_are_those_of_float32(binary):
+    dtype = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16
+    logits = np.random.default_rng(1).standard_normal((20,) if binary else (20, 2))
+    targets = np.full(logits.shape, 0.5, np.float32)
+
+    assert xent.evaluate(logits, targets.astype(dtype), binary=binary) == xent.evaluate(logits, targets, binary=binary)

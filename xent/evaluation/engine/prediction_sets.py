@@ -67,7 +67,8 @@ def open_set(
             rule = f"have the shape of a, {first.shape}"
             raise ValueError(refusal(name, rule, other, "Compare sets of the same rows."))
     batch = first.shape[:1]
-    is_soft = truth.dtype.kind == "f" if options.binary else len(first.shape) > 1 and truth.shape == first.shape
+    is_float = truth.dtype.kind == "f" or truth.dtype.name == "bfloat16"
+    is_soft = is_float if options.binary else len(first.shape) > 1 and truth.shape == first.shape
     if options.binary:
         batch = truth.shape
         kinds = options.kind, options.of_b().kind
@@ -134,7 +135,7 @@ def prediction_bytes(predictions: Source, labels: Source, options: Options) -> i
 
 def check_soft(predictions: Source, labels: Source, options: Options) -> None:
     """Raise TypeError or ValueError where labels that are distributions do not go with the predictions or options."""
-    if labels.dtype.kind not in "biuf":
+    if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
         raise TypeError(
             refusal("labels", "be real numbers where each is a distribution", labels, "Save them as floats.")
         )

@@ -63,7 +63,7 @@ def class_names_of(given: Any, predictions: Source) -> tuple[str, ...]:
     if None in given:
         rule, got = "name every class", f"None for class {given.index(None)}"
         raise TypeError(refusal("class_names", rule, got, "Pass text, '?' for instance."))
-    names = tuple(map(str, given))
+    names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in given)
     if len(names) != classes:
         got, remedy = f"{len(names):,}{examples_of(names)}", "Name every class, and no other."
         raise ValueError(refusal("class_names", f"be {classes:,}, one for each class", got, remedy))

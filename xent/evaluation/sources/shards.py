@@ -92,14 +92,16 @@ def joined(path: str | None, shards: Sequence[Source]) -> ShardedSource:
 
 
 def open_shards(path: str, paths: Sequence[str], argument: str, open_shard: Callable[[str], Source]) -> Source:
-    """The shards at `paths`; ValueError unless all are of one dtype and number of classes, and of the same columns."""
+    """The shards at `paths` that have rows; ValueError unless all have one dtype, number of classes and columns."""
 
     def opened(shard_path: str) -> tuple[Source, list[str]]:
         shard = open_shard(shard_path)
         return shard, shard.columns() if len(shard.shape) > 1 else []
 
     with reading_threads(OPENED_AT_ONCE) as pool:
-        shards, columns = zip(*pool.map(opened, paths), strict=True)
+        all_opened = list(pool.map(opened, paths))
+    # a file without rows may lack the types and the lengths of lists that rows would tell
+    shards, columns = zip(*([one for one in all_opened if one[0].shape[:1] != (0,)] or all_opened), strict=True)
     for shard, names in zip(shards, columns, strict=True):
         if not shard.shape or row_type(shard) != row_type(shards[0]):
             rule = "have shards of one dtype and number of classes"
