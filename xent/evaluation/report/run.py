@@ -73,6 +73,17 @@ class Run:
         return [facts for name, facts in self.inputs.items() if name in PREDICTIONS]
 
     @property
+    def read(self) -> dict[str, Mapping[str, Any]]:
+        """The facts of all that was read, by name: of hidden states the classifier and the bias too."""
+        facts: dict[str, Mapping[str, Any]] = {}
+        for name, own in self.inputs.items():
+            facts |= {
+                name: own,
+                **{f"{field} of {name}": own[field] for field in ("classifier", "bias") if field in own},
+            }
+        return facts
+
+    @property
     def chunk_bytes(self) -> int:
         """The bytes of predictions in the largest chunk."""
         return self.chunk_rows * self.bytes // self.rows if self.rows else 0

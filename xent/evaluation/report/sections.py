@@ -42,7 +42,7 @@ def header(kind: str, title: str, run: Run, written: datetime | None) -> Element
         {"input": str, "path": str, "shape": str, "dtype": str},
         [
             (name, facts["path"] or IN_HAND, " × ".join(map(format_value, facts["shape"])), facts["dtype"])
-            for name, facts in run.inputs.items()
+            for name, facts in run.read.items()
         ],
     )
     return tag(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,7 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
 def comparison_text(comparison: Comparison, run: Run) -> str:
     """The comparison for a reader."""
     a, b, (low, high) = comparison.a, comparison.b, comparison.confidence_interval
-    path_a, path_b = (run.inputs[name]["path"] or "array" for name in "ab")
+    path_a, path_b = (path_of(run.inputs[name]) for name in "ab")
     difference = format_estimate(comparison.mean_difference, comparison.standard_error)
     sets = [
         (f"A  {path_a}", *format_estimate(a.mean_loss, a.standard_error), f"{a.accuracy:.4f}"),
@@ -182,7 +182,13 @@ def format_input(run: Run, name: str) -> str:
         return "no block"
     facts = run.inputs[name]
     shape = " × ".join(f"{size:,}" for size in facts["shape"])
-    return f"{visible(facts['path'] or 'array')}  {shape}  {facts['dtype']}"
+    return f"{visible(path_of(facts))}  {shape}  {facts['dtype']}"
+
+
+def path_of(facts: Mapping[str, Any]) -> str:
+    """The path of predictions, and of what makes logits of them."""
+    path = facts["path"] or "array"
+    return f"{path} with {facts['classifier']['path'] or 'array'}" if "classifier" in facts else path
 
 
 def format_speed(run: Run) -> str:
