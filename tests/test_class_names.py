@@ -360,6 +360,31 @@ def test_names_without_an_order_or_without_a_name_are_refused():
             evaluated(TEXT, names)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv", "jsonl"])
+def test_a_null_among_labels_that_are_true_or_false_is_lost_alone(tmp_path, suffix):
+    truth = [None if row == 3 else bool(number) for row, number in enumerate(NUMBERS)]
+    table, path = pa.table({"y": pa.array(truth), "w": [row != 5 for row in range(ROWS)]}), tmp_path / f"y.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    elif suffix == "arrow":
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+    elif suffix == "csv":
+        path.write_text("y,w\n" + "".join(f"{'' if y is None else y},{row != 5}\n" for row, y in enumerate(truth)))
+    else:
+        path.write_text("".join(json.dumps({"y": y, "w": row != 5}) + "\n" for row, y in enumerate(truth)))
+    found = xent.evaluate(LOGITS[:, 0], f"{path}#y", binary=True, on_error="skip", weights=f"{path}#w")
+    kept = [row for row in range(ROWS) if row not in (3, 5)]
+
+    assert found.counted == ROWS - 2
+    assert found.mean_loss == xent.evaluate(LOGITS[kept, 0], NUMBERS[kept] > 0, binary=True).mean_loss
+
+
+def test_a_folder_is_no_file_of_names(tmp_path):
+    with pytest.raises(ValueError, match=r"`class_names` must be .*, got the folder .*\. Name a file in it"):
+        evaluated(TEXT, tmp_path)
+
+
 def test_names_in_bytes_are_text():
     assert evaluated(TEXT, np.char.encode(NAMES, "utf-8")).mean_loss == EXPECTED.mean_loss
 

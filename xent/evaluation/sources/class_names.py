@@ -99,6 +99,8 @@ def names_in_file(path: str) -> Any:
     except FileNotFoundError as error:
         rule, got = f"be {FORMS}", f"{path}, where nothing is"
         raise FileNotFoundError(refusal("class_names", rule, got, "Check the spelling.")) from error
+    except IsADirectoryError as error:
+        raise ValueError(refusal("class_names", f"be {FORMS}", f"the folder {path}", "Name a file in it.")) from error
     except UnicodeDecodeError as error:
         raise ReadError(f"evaluate: {path} is no text in UTF-8 ({error}). Write it again.") from error
     if not text.lstrip().startswith(("[", "{")):

@@ -87,13 +87,16 @@ def shape_of(schema: Any, rows: int, name: str, columns: Sequence[str], sizes: t
 
 
 def dtype_of(schema: Any, columns: Sequence[str], path: str, argument: str) -> np.dtype[Any]:
-    """The one dtype of the columns, or of the lists' values; a column of keys may hold text, or true and false."""
+    """The one dtype of the columns, or of the lists' values; a column of keys may hold text.
+
+    Keys and weights may be true and false.
+    """
     types = arrow().types
     kinds = {name: schema.field(name).type for name in columns}
-    if argument in KEYS and len(columns) == 1:
+    if argument in (*KEYS, "weights") and len(columns) == 1:
         kind = kinds[columns[0]]
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        if is_text(kind):
+        if is_text(kind) and argument in KEYS:
             return TEXT
         if types.is_boolean(kind):
             return np.dtype(bool)
@@ -192,7 +195,8 @@ def plain_rows(chunk: Any, first: int) -> Rows:
         values = np.asarray([decoded(text) if isinstance(text, bytes) else text for text in texts], TEXT)
     else:
         # a float16 cannot be filled, and an integer beside a null would become a float
-        filled = chunk.fill_null(0) if chunk.null_count and not types.is_floating(kind) else chunk
+        filling = False if types.is_boolean(kind) else 0
+        filled = chunk.fill_null(filling) if chunk.null_count and not types.is_floating(kind) else chunk
         values = np.asarray(filled.to_numpy(zero_copy_only=False))
     if not chunk.null_count:
         return Rows(values)
