@@ -250,7 +250,7 @@ def predicted_classes(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]
     """A function that returns the class of the highest prediction of given rows; None if it is not known."""
     if isinstance(predictions, xent.RowStatistics):
         return None
-    if isinstance(predictions, TopKRows):
+    if isinstance(predictions, TopKRows | LinearRows):
         return predictions.highest
     return lambda rows: np.asarray([int(to_numpy(predictions[row]).argmax()) for row in rows.tolist()], np.int64)
 
