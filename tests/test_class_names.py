@@ -380,6 +380,17 @@ def test_a_null_among_labels_that_are_true_or_false_is_lost_alone(tmp_path, suff
     assert found.mean_loss == xent.evaluate(LOGITS[kept, 0], NUMBERS[kept] > 0, binary=True).mean_loss
 
 
+def test_missing_labels_of_true_and_false_are_evaluated_as_the_remedy_says():
+    labels = pd.Series(NUMBERS > 0, dtype="boolean").where(np.arange(ROWS) != 3)
+    with pytest.raises(TypeError, match="must be all integers, or all text") as refused:
+        xent.evaluate(LOGITS[:, 0], labels, binary=True)
+    expression = re.search(r"Pass (.*) of a Series, and ignore_index=-100", str(refused.value))[1]
+    found = xent.evaluate(LOGITS[:, 0], eval(expression, {"labels": labels}), binary=True, ignore_index=-100)
+
+    kept = np.delete(np.arange(ROWS), 3)
+    assert found.mean_loss == xent.evaluate(LOGITS[kept, 0], NUMBERS[kept] > 0, binary=True).mean_loss
+
+
 def test_a_folder_is_no_file_of_names(tmp_path):
     with pytest.raises(ValueError, match=r"`class_names` must be .*, got the folder .*\. Name a file in it"):
         evaluated(TEXT, tmp_path)

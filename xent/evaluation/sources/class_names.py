@@ -226,6 +226,9 @@ def numbered(labels: Source, predictions: Source, names: tuple[str, ...], ignore
     numbers: dict[Any, int] = {name: number for number, name in enumerate(names)}
     if kind == "O":
         remedy = "Pass labels.astype(object).fillna('?') of a Series, and ignore_index='?', where some are missing."
+        held = getattr(labels, "array", None)  # Dask's is not computed for a message
+        if isinstance(held, np.ndarray) and any(isinstance(value, bool | np.bool_) for value in held.flat):
+            remedy = "Pass labels.astype('Int64').fillna(-100).astype(int) of a Series, and ignore_index=-100."
         raise TypeError(refusal("labels", "be all integers, or all text", labels, remedy))
     if is_text and not names:
         remedy = "Pass `class_names`, the name of each class in the order of the predictions."
