@@ -567,6 +567,19 @@ def sliced_product(hidden, classifier, labels, *, bias=None, scale=None):
 
 
 @pytest.mark.variants(but=("jax-jit",))
+def test_a_row_of_scale_zero_gives_nothing_of_what_it_holds(lib, rng):
+    hidden, classifier, bias, labels = operands(rng)
+    scale = np.ones(ROWS, np.float32)
+    scale[2], hidden[2] = 0, np.nan
+    _, slices = lib.call(sliced_product, hidden, classifier, labels, bias=bias, scale=scale)
+    rest = scale != 0
+    _, expected = both(hidden[rest], classifier, labels[rest], bias=bias, label_smoothing=0.1)
+
+    assert all(same(one.hidden[2], np.zeros(DEPTH)) for one in slices)
+    assert np.allclose(np.concatenate([one.classifier for one in slices]), expected.classifier, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.variants(but=("jax-jit",))
 def test_the_gradient_of_a_slice_is_that_of_its_classes(lib, rng):
     hidden, classifier, bias, labels = operands(rng)
     logits, scale = (hidden @ classifier.T + bias).astype(np.float32), rng.random(ROWS).astype(np.float32)

@@ -124,9 +124,11 @@ def gradient_of(call: TracedProduct, part: Partial, scale: Array) -> LinearGradi
 
 
 def run_gradient(call: TracedProduct, weights: Weights) -> LinearGradient[Array]:
-    """The gradient of these classes from the partial of all, times the scale of each row."""
+    """The gradient of these classes from the partial of all, times the scale of each row; one of scale 0 is ignored."""
     part = Partial(*(jnp.reshape(field, (-1,)) for field in weights.whole))
     scale = jnp.ones_like(part.max) if weights.sample is None else jnp.reshape(weights.sample, (-1,))
+    hidden = where(scale[:, None] == 0, 0.0, call.operands.hidden)
+    call = call._replace(operands=call.operands._replace(hidden=hidden))
     return gradient_of(call, part, scale.astype(part.max.dtype))
 
 
