@@ -150,9 +150,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leaves out what was not asked for."""
     kernel, check = config.option.kernel, config.option.check
 
+    shared = set() if config.option.backend else cases_of_the_other_way(items)
+
     def is_requested(item: pytest.Item) -> bool:
-        variant = item.callspec.params.get("lib") if hasattr(item, "callspec") else None
-        if variant == NO_VARIANT:
+        variant = variant_of(item)
+        if variant == NO_VARIANT or item in shared:
             return False
         if kernel and variant is None and "forced" not in getattr(item, "fixturenames", ()):
             return False
@@ -162,6 +164,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if is_requested(item)]
+
+
+def variant_of(item: pytest.Item) -> str | None:
+    """The variant that a test runs on; None if it asks for none."""
+    return item.callspec.params.get("lib") if hasattr(item, "callspec") else None
+
+
+def cases_of_the_other_way(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The cases that JAX takes only once, where a test has several: every third under jit and the others eagerly.
+
+    XLA compiles each anew, which would be half of the time of all tests; ``--backend jax`` runs every case both ways.
+    """
+    by_test: dict[tuple[Path, str], dict[str, list[pytest.Item]]] = {}
+    for item in items:
+        variant = variant_of(item)
+        if variant in ("jax", "jax-jit"):
+            by_variant = by_test.setdefault((item.path, item.originalname), {"jax": [], "jax-jit": []})
+            by_variant[variant].append(item)
+    left = set()
+    for by_variant in by_test.values():
+        eager, jitted = by_variant["jax"], by_variant["jax-jit"]
+        if len(eager) == len(jitted) > 1:
+            left |= {*eager[::3], *(item for index, item in enumerate(jitted) if index % 3)}
+    return left
 
 
 @pytest.hookimpl(wrapper=True)
