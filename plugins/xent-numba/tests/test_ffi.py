@@ -22,16 +22,12 @@ KERNEL = "numba-ffi"
 def test_a_promise_is_kept(spec, check):
     if check == "equal_terms":
         pytest.skip("XLA would compile a program for each of 299 widths, and the loops are those that numba is held to")
-    # a target takes seconds to compile: those of numbers are made for one dtype here, and for more in the tests below
-    narrowed = (
-        replace(spec, name=f"{KERNEL} whole", dtypes=frozenset({"float32"})),
-        replace(spec, name=f"{KERNEL} losses", dtypes=frozenset({"bfloat16"}), methods=frozenset({"ffi_target"})),
-    )
-    tried = [check_kernel(part, checks=[check], quick=True) for part in narrowed]
-    reports = [report for report in tried if not report.results or not report.results[0].not_run]
-    if not reports:
-        pytest.skip(tried[0].results[0].not_run)
-    assert all(report.ok for report in reports), "\n".join(map(str, reports))
+    # a target takes seconds to compile: other dtypes are tried in the tests below, and their loops under NumPy
+    narrow = replace(spec, name=f"{KERNEL} float32", dtypes=frozenset({"float32"}))
+    report = check_kernel(narrow, checks=[check], quick=True)
+    if report.results and report.results[0].not_run:
+        pytest.skip(report.results[0].not_run)
+    assert report.ok, str(report)
 
 
 def batch(rows, classes, dtype="float32", seed=0):

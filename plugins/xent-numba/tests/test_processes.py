@@ -170,12 +170,11 @@ def test_where_numba_cannot_be_imported_it_declines_with_the_reason():
     assert run(WITHOUT_NUMBA).startswith("numpy [('check: Numba cannot be imported")
 
 
-@pytest.mark.parametrize("damage", [b"", b"no pickle"], ids=["empty", "garbage"])
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_damaged_files_of_the_cache_are_compiled_around(cache, kind, damage):
-    files = list(cache.rglob(f"*.{kind}"))
-    for path in files:
-        path.write_bytes(damage)
+def test_damaged_files_of_the_cache_are_compiled_around(cache, kind):
+    files = sorted(cache.rglob(f"*.{kind}"))
+    for index, path in enumerate(files):
+        path.write_bytes(b"" if index % 2 else b"no pickle")
 
     assert files and int(run(COUNT_COMPILED, NUMBA_CACHE_DIR=str(cache))) > 0
 
@@ -270,11 +269,11 @@ def test_processes_that_compile_at_once_leave_each_loop_its_own_code(tmp_path):
     assert len(list(tmp_path.rglob("*.nbc"))) == len(indices)
 
 
-COMPILE_A_TARGET = "import xent_numba.ffi as f; f.ffi_target('sparse', 'loss', '{dtype}')"
+COMPILE_A_TARGET = "import xent_numba.ffi as f; f.sparse.ffi_target('loss', '{dtype}')"
 CALL_BOTH_TARGETS = """
 import jax, jax.numpy as jnp, xent
 from xent_numba import ffi
-ffi.ffi_target("sparse", "loss", "bfloat16"), ffi.ffi_target("sparse", "loss", "float16")
+ffi.sparse.ffi_target("loss", "bfloat16"), ffi.sparse.ffi_target("loss", "float16")
 for dtype in ("bfloat16", "float16"):
     x, y = jnp.asarray([[0.0, 1.0, 2.0]], dtype), jnp.asarray([0])
     print(xent.explain(xent.sparse_cross_entropy, x, y).kernel, xent.sparse_cross_entropy(x, y))
