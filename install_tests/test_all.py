@@ -212,5 +212,6 @@ def test_every_demo_runs(command):
     assert "loss" in xent("demo", *command, "-q")
 
 
-def test_the_doctor_finds_the_installation_sound():
+def test_the_doctor_finds_the_installation_sound(monkeypatch):
+    monkeypatch.setenv("XENT_PLUGINS", "none")  # xent-numba would compile every loop of a new environment, for minutes
     assert "xent-array" in xent("doctor")
