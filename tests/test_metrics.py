@@ -13,8 +13,7 @@ import statsmodels.api
 
 import xent
 from xent.evaluation.evaluations import compare, evaluate
-from xent.evaluation.statistics.bins import bin_of
-from xent.evaluation.statistics.state import histogram_bin, histogram_edges
+from xent.evaluation.statistics.bins import bin_of, histogram_bin, histogram_edges
 
 ROWS, CLASSES = 507, 7
 

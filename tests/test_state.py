@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import xent
 from xent.evaluation.options import Options
+from xent.evaluation.statistics.blocks import state_of
 from xent.evaluation.statistics.exact_sums import BLOCK_ROWS, UNIT_BITS, moments_of
 from xent.evaluation.statistics.metrics import finish
-from xent.evaluation.statistics.state import State, merge, merge_all, state_of
+from xent.evaluation.statistics.state import State, merge, merge_all
 
 losses = st.floats(allow_nan=False, allow_infinity=False)
 any_losses = st.one_of(losses, st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 5e-324, 1.7976931348623157e308]))

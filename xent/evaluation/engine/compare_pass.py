@@ -38,9 +38,10 @@ from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
+from xent.evaluation.statistics.blocks import Grouper, state_of, tally_of
+from xent.evaluation.statistics.evaluation import Evaluation, short_repr
 from xent.evaluation.statistics.exact_sums import Moments, moments_of
 from xent.evaluation.statistics.metrics import (
-    Evaluation,
     clustered_error,
     clusters_by_slice,
     degrees_of_freedom,
@@ -49,9 +50,8 @@ from xent.evaluation.statistics.metrics import (
     independent_error,
     interval,
     mean_loss,
-    short_repr,
 )
-from xent.evaluation.statistics.state import Group, Grouper, State, Tally, state_of, tally_of
+from xent.evaluation.statistics.state import Group, State, Tally
 from xent.evaluation.statistics.student import two_sided
 
 

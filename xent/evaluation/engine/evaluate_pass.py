@@ -31,7 +31,8 @@ from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
-from xent.evaluation.statistics.metrics import Evaluation, Temperature, finish
+from xent.evaluation.statistics.evaluation import Evaluation, Temperature
+from xent.evaluation.statistics.metrics import finish
 from xent.evaluation.statistics.state import State
 from xent.evaluation.statistics.temperature import fit
 

@@ -15,8 +15,10 @@ from xent.evaluation.options import Options
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.topk import TopKRows
-from xent.evaluation.statistics.metrics import Evaluation, looks_like_probabilities
-from xent.evaluation.statistics.state import NORMALISED_WITHIN, ONE_WITHIN, State
+from xent.evaluation.statistics.blocks import NORMALISED_WITHIN, ONE_WITHIN
+from xent.evaluation.statistics.evaluation import Evaluation
+from xent.evaluation.statistics.metrics import looks_like_probabilities
+from xent.evaluation.statistics.state import State
 
 BLOCK_ELEMENTS = 2**16
 LOOKS = "nothing but rows in [0, 1] that sum to 1, as probabilities do"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import xent
 from xent.evaluation.sources.in_memory import to_numpy
-from xent.evaluation.statistics.state import NORMALISED_WITHIN
+from xent.evaluation.statistics.blocks import NORMALISED_WITHIN
 
 BLOCK_ELEMENTS = 2**18
 BAD = -1

@@ -21,7 +21,8 @@ from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import open_source, unstored_of
 from xent.evaluation.sources.source import Source, read_rows
-from xent.evaluation.statistics.metrics import Evaluation, finish
+from xent.evaluation.statistics.evaluation import Evaluation
+from xent.evaluation.statistics.metrics import finish
 from xent.evaluation.statistics.state import State, merge
 from xent.optional import require
 

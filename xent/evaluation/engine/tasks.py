@@ -32,8 +32,9 @@ from xent.evaluation.sources.in_memory import DaskSource, StatisticsSource, is_o
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.source import Source, read_rows, read_rows_and_nulls
 from xent.evaluation.sources.topk import TopKRows
+from xent.evaluation.statistics.blocks import state_of
 from xent.evaluation.statistics.classwise import classwise_of
-from xent.evaluation.statistics.state import State, Tally, merge, merge_all, state_of
+from xent.evaluation.statistics.state import State, Tally, merge, merge_all
 
 SCALED_ELEMENTS = 2**20
 

@@ -20,7 +20,7 @@ from xent.optional import require
 from xent.text import visible
 
 if TYPE_CHECKING:
-    from xent.evaluation.statistics.metrics import Evaluation, LossBin
+    from xent.evaluation.statistics.evaluation import Evaluation, LossBin
 
 WIDTH = 5.4  # inches of 72 units each
 INK, SOFT, LINE, FIRST, SECOND = (f"#0a0a0{i}" for i in range(1, 6))

@@ -15,13 +15,13 @@ from xent.evaluation.engine.memory import largest_chunk, projected_peak
 from xent.evaluation.engine.schedulers import local_threads
 from xent.evaluation.report.wording import format_p_value
 from xent.evaluation.sources.messages import SeveralArrays, name_to_pass, refusal
-from xent.evaluation.statistics.metrics import FLAWS
+from xent.evaluation.statistics.evaluation import FLAWS
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.report.run import Run
     from xent.evaluation.sources.source import Source
-    from xent.evaluation.statistics.metrics import Evaluation
+    from xent.evaluation.statistics.evaluation import Evaluation
 
 SCHEMA_VERSION = 1
 COUNTS = (

@@ -40,7 +40,7 @@ from xent.evaluation.report.wording import (
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.report.run import Run
-    from xent.evaluation.statistics.metrics import Evaluation
+    from xent.evaluation.statistics.evaluation import Evaluation
 
 
 def page_path(path: Any, *, overwrite: bool = False, argument: str = "html") -> Path:

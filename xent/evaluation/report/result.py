@@ -30,7 +30,7 @@ from xent.evaluation.report.parquet import tables_path, write_tables
 from xent.evaluation.report.run import Run, run_of, run_of_stream
 from xent.evaluation.report.tables import Table, comparison_tables, evaluation_tables
 from xent.evaluation.report.terminal import comparison_text, evaluation_text
-from xent.evaluation.statistics.metrics import Evaluation
+from xent.evaluation.statistics.evaluation import Evaluation
 
 
 class Report:

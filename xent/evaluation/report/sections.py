@@ -25,7 +25,7 @@ from xent.evaluation.statistics.student import margin
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.report.run import Run
-    from xent.evaluation.statistics.metrics import Evaluation, GroupMetrics
+    from xent.evaluation.statistics.evaluation import Evaluation, GroupMetrics
 
 IN_HAND = "array in hand"
 """The path of what has none."""

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xent.evaluation.report.wording import UNITS
-from xent.evaluation.statistics.metrics import FLAWS
+from xent.evaluation.statistics.evaluation import FLAWS
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, SliceDifference
-    from xent.evaluation.statistics.metrics import Evaluation, GroupMetrics
+    from xent.evaluation.statistics.evaluation import Evaluation, GroupMetrics
 
 Row = tuple[Any, ...]
 SETS = ("a", "b")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.engine.evaluate_pass import Planned
     from xent.evaluation.report.run import Run
-    from xent.evaluation.statistics.metrics import Evaluation
+    from xent.evaluation.statistics.evaluation import Evaluation
 
 SHOWN_GROUPS = 20
 """The most rows of a table of classes or slices."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
-    from xent.evaluation.statistics.metrics import Evaluation, Temperature
+    from xent.evaluation.statistics.evaluation import Evaluation, Temperature
 
 UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats", "target entropy": "nats"}
 """The unit of a metric; the others have none."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from xent.evaluation.statistics.metrics import Evaluation, Temperature
+from xent.evaluation.statistics.evaluation import Evaluation, Temperature
 
 STEP = math.log(2)
 END = 10 * STEP
