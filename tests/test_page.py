@@ -151,7 +151,8 @@ def test_the_numbers_of_every_group_are_in_a_table(html, evaluation, caption, na
     groups = getattr(evaluation, name)
     rows = [[value_of(cell) for cell in row] for row in html.table(f"The loss of {caption}")]
 
-    fields = ("mean_loss", "standard_error", "degrees_of_freedom", "accuracy", "counted")
+    share = "recall" if name == "classes" else "accuracy"
+    fields = ("mean_loss", "standard_error", "degrees_of_freedom", share, "counted")
     expected = [[getattr(group, field) for field in fields] for group in groups.values()]
     assert [row[1:] for row in rows] == expected
     assert [row[0] for row in rows] == list(groups)
@@ -437,6 +438,7 @@ def edge_cases():
         "bad labels": (logits, labels - 1, {"on_bad_label": "skip"}),
         "no distribution": (np.full((5, 3), 0.5), np.zeros(5, int), {"kind": "probabilities"}),
         "temperature": (logits, labels, {"fit_temperature": True, "classwise": True, "predicted_bytes": 10}),
+        "confusion": (not_a_number, labels, {"confusion": True}),
         "boolean slices": (logits, labels, {"slices": labels > 3}),
         "slices of bytes": (logits, labels, {"slices": np.asarray([b"a", b"\xff"])[labels % 2]}),
         "negative slices": (logits, labels, {"slices": labels - 3}),

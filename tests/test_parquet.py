@@ -23,7 +23,7 @@ SCHEMAS = {
         "mean_loss_nats": "double",
         "standard_error_nats": "double",
         "degrees_of_freedom": "int64",
-        "accuracy": "double",
+        "recall": "double",
         "rows": "int64",
     },
     "slices": {
@@ -92,8 +92,8 @@ def test_groups_are_those_of_the_evaluation(whole, name):
     evaluation, tables = whole
 
     assert rows_of(tables[name]) == [
-        (key, group.mean_loss, group.standard_error, group.degrees_of_freedom, group.accuracy, group.counted)
-        for key, group in getattr(evaluation, name).items()
+        (key, mean, error, degrees, right, counted)
+        for key, (counted, mean, error, right, degrees) in getattr(evaluation, name).items()
     ]
 
 

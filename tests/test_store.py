@@ -42,9 +42,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+ASKED = {"classwise": True, "confusion": True}
+
+
 def everything(**call):
     keys = {"slices": "slices.npy", "clusters": "clusters.npy"}
-    return evaluate("a.npy", "y.npy", **keys, by_class=True, classwise=True, top_k=(1, 3), ignore_index=2, **call)
+    return evaluate("a.npy", "y.npy", **keys, by_class=True, top_k=(1, 3), ignore_index=2, **ASKED, **call)
 
 
 def test_what_is_kept_leaves_the_same_bits(folder, monkeypatch):
@@ -201,6 +204,7 @@ def set_state(**values):
         set_state(loss={"Moments": [40, "1", 1]}),
         set_state(worst={"Worst": [[{"Example": [0, 0, 0, 1]}]]}),
         set_state(classwise={"array": [[2], [1, 2]]}),
+        set_state(confusion={"": [[[0, 1], 1.0]]}),
     ],
 )
 def test_a_part_that_somebody_else_made_is_refused_for_its_rows_or_types(folder, change):

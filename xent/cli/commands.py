@@ -240,6 +240,11 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     "--bins", type=click.IntRange(min=1), default=15, show_default=True, help="Bins of the calibration error."
 )
 @click.option("--classwise", is_flag=True, help="The classwise calibration error too.")
+@click.option(
+    "--confusion",
+    is_flag=True,
+    help="Which class was predicted for which label: precision, recall, F1, kappa and Matthews's coefficient.",
+)
 @click.option("--fit-temperature", is_flag=True, help="The temperature of the least loss too, in a few more passes.")
 @click.option("--ids", help="PREDICTIONS are the largest log-probabilities of each row; these are their classes.")
 @click.option("--classes", type=click.IntRange(min=1), help="With --ids: how many classes there are.")
@@ -280,6 +285,7 @@ def evaluate(
     top_k: tuple[int, ...],
     bins: int,
     classwise: bool,
+    confusion: bool,
     fit_temperature: bool,
     predicted_bytes: int | None,
     chunk_bytes: int,
@@ -325,6 +331,7 @@ def evaluate(
             bins=bins,
             by_class=by_class,
             classwise=classwise,
+            confusion=confusion,
             predicted_bytes=predicted_bytes,
             chunk_bytes=chunk_bytes,
             zeros_ok=zeros_ok,

@@ -50,6 +50,7 @@ OPTIONS = "|".join(
             "top_k",
             "bins",
             "classwise",
+            "confusion",
             "tail",
         ),
         *(

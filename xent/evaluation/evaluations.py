@@ -56,6 +56,7 @@ def evaluate(
     top_k: int | Iterable[int] = (),
     bins: int = 15,
     classwise: bool = False,
+    confusion: bool = False,
     fit_temperature: bool = False,
     predicted_bytes: int | None = None,
     per_example: Any = None,
@@ -136,6 +137,10 @@ def evaluate(
         How many bins of equal width the calibration has.
     classwise : bool
         Whether to compute the classwise calibration error too, which reads each probability a second time.
+    confusion : bool
+        Whether to count which class was predicted for which label: a :class:`Confusion` with precision, recall and F1
+        of each class, their means, balanced accuracy, Cohen's kappa and Matthews's coefficient. Memory grows with the
+        pairs that occur, some 250 bytes for each. Rows whose label is not the highest are read a second time.
     fit_temperature : bool
         Whether to fit the temperature that minimises the loss, in some six to twelve more passes.
     predicted_bytes : int, optional
@@ -225,6 +230,7 @@ def evaluate(
         bins=bins,
         by_class=by_class,
         classwise=classwise,
+        confusion=confusion,
         predicted_bytes=predicted_bytes,
         chunk_bytes=chunk_bytes,
         zeros_ok=zeros_ok,

@@ -40,6 +40,7 @@ class Options:
     bins: int = 15
     by_class: bool = False
     classwise: bool = False
+    confusion: bool = False
     predicted_bytes: int | None = None
     chunk_bytes: int = CHUNK_BYTES
     zeros_ok: bool = False
@@ -73,6 +74,7 @@ class Options:
             "strict_kind": flag("evaluate", "strict_kind", self.strict_kind),
             "by_class": flag("evaluate", "by_class", self.by_class),
             "classwise": flag("evaluate", "classwise", self.classwise),
+            "confusion": flag("evaluate", "confusion", self.confusion),
             "predicted_bytes": None if self.predicted_bytes is None else int(self.predicted_bytes),
             "chunk_bytes": int(self.chunk_bytes),
             "zeros_ok": flag("evaluate", "zeros_ok", self.zeros_ok),

@@ -161,7 +161,7 @@ class Pass(Planned):
 
     def temperature(self, compute: Any, evaluation: Evaluation) -> Temperature:
         """The temperature of the least loss, and the numbers at it; `evaluation` has those at 1."""
-        options = replace(self.options, by_class=False, on_bad_label="skip")
+        options = replace(self.options, by_class=False, confusion=False, on_bad_label="skip")
 
         def evaluate_at(inverse: float) -> Evaluation:
             job = replace(self.job, options=options, inverse_temperature=inverse, store=None, losses=None)
@@ -233,7 +233,10 @@ def check_kind(predictions: Source, options: Options) -> None:
 
 def check_whole_rows(predictions: Source, options: Options, *, fit_temperature: bool) -> None:
     """Raise ValueError where an option needs every class of a row at once and the classes are in several chunks."""
-    for name, needs_whole_rows in (("classwise", options.classwise), ("fit_temperature", fit_temperature)):
+    needs = {"classwise": options.classwise, "fit_temperature": fit_temperature}
+    if not isinstance(predictions, TopKSource):  # a row's k largest tell its predicted class
+        needs["confusion"] = options.confusion
+    for name, needs_whole_rows in needs.items():
         if needs_whole_rows and not predictions.has_whole_rows:
             rule = "have every class of a row in one piece"
             remedy = f"Call rechunk({{1: -1}}) of a Dask array, or leave out {name}."

@@ -31,6 +31,8 @@ GROUP_BYTES = 1_000
 """Of a class, slice or cluster in the state of some rows: exact sums of losses and of their squares."""
 WEIGHTED = 3
 """How many times as much it is where rows have weights, whose sums are there too."""
+CONFUSION_BYTES = 250
+"""Of a pair of a label and a predicted class that occurs; where rows have weights, twice as much."""
 LABEL_BYTES = 120
 """Of a label that occurs, whose rows are counted."""
 
@@ -46,7 +48,7 @@ def projected_peak(threads: int, chunk_bytes: int) -> int:
 
 
 def table_bytes(planned: Planned, threads: int) -> int:
-    """The most memory of what grows with the classes, slices and clusters, in states that wait to be merged.
+    """The most memory of what grows with classes, slices, clusters and confusions, in states that wait to be merged.
 
     How many slices and clusters there are no header tells: as many as rows, or as their dtype has values.
     """
@@ -70,6 +72,8 @@ def table_bytes(planned: Planned, threads: int) -> int:
         total += kept(min(rows, slices * clusters), group_bytes + both)
     if options.by_class:
         total += kept(min(rows, classes), group_bytes)
+    if options.confusion:
+        total += kept(min(rows, classes * (classes + 1)), CONFUSION_BYTES * (1 + has_weights))
     if options.classwise:
         sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6

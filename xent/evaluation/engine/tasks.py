@@ -36,7 +36,7 @@ from xent.evaluation.statistics.blocks import state_of
 from xent.evaluation.statistics.classwise import classwise_of
 from xent.evaluation.statistics.state import State, Tally, merge, merge_all
 
-SCALED_ELEMENTS = 2**20
+SCALED_ELEMENTS, LEAST_ROWS = 2**20, 64
 
 
 def kernel_preferences() -> dict[str, Any]:
@@ -248,12 +248,22 @@ def with_targets(job: Job, statistics: xent.RowStatistics, predictions: Any, tar
 
 
 def predicted_classes(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-    """A function that returns the class of the highest prediction of given rows; None if it is not known."""
+    """A function that returns the class of the highest prediction of given rows, the first of equal ones.
+
+    None if it is not known.
+    """
     if isinstance(predictions, xent.RowStatistics):
         return None
-    if isinstance(predictions, TopKRows | LinearRows):
+    if isinstance(predictions, TopKRows):
         return predictions.highest
-    return lambda rows: np.asarray([int(to_numpy(predictions[row]).argmax()) for row in rows.tolist()], np.int64)
+    step = max(LEAST_ROWS, SCALED_ELEMENTS // max(1, predictions.shape[1]))
+
+    def highest(rows: NDArray[Any]) -> NDArray[Any]:
+        blocks = (rows[start : start + step] for start in range(0, len(rows), step))
+        classes = [to_numpy(predictions[block]).argmax(axis=1) for block in blocks]
+        return np.concatenate(classes) if classes else np.zeros(0, np.int64)
+
+    return highest
 
 
 def probabilities_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[[slice], NDArray[Any]]:

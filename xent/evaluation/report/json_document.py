@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.report.run import Run
     from xent.evaluation.sources.source import Source
+    from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation
 
 SCHEMA_VERSION = 1
@@ -97,6 +98,18 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "worst": [example._asdict() for example in evaluation.worst],
         "classes": {str(key): group._asdict() for key, group in evaluation.classes.items()},
         "slices": {str(key): group._asdict() for key, group in evaluation.slices.items()},
+        "confusion": None if evaluation.confusion is None else confusion_numbers(evaluation.confusion),
+    }
+
+
+def confusion_numbers(confusion: Confusion) -> dict[str, Any]:
+    """The pairs of labels and predicted classes, and the scores."""
+    means = {name: getattr(confusion, name)._asdict() for name in ("macro", "micro", "weighted")}
+    return {
+        **{name: getattr(confusion, name) for name in ("balanced_accuracy", "kappa", "mcc")},
+        **means,
+        "classes": {str(key): scores._asdict() for key, scores in confusion.classes.items()},
+        "cells": [cell._asdict() for cell in confusion.cells],
     }
 
 

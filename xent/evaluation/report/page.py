@@ -17,6 +17,7 @@ from xent.evaluation.report.html import html_document, html_fragment, table_elem
 from xent.evaluation.report.sections import (
     better_rows,
     cards,
+    confusion_section,
     difference_plot,
     environment_section,
     group_plot,
@@ -130,6 +131,7 @@ def evaluation_plots(evaluation: Evaluation) -> Element:
         "section",
         *plots({"": evaluation}),
         table_element("Worst rows", worst, "Those of the highest loss, the highest first."),
+        confusion_section(evaluation.confusion),
         group_plot("class", "Classes", evaluation.classes, evaluation.mean_loss),
         group_plot("slice", "Slices", evaluation.slices, evaluation.mean_loss),
         class_="plots",

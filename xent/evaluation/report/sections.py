@@ -7,7 +7,8 @@ Leaves out which of them a page has (``page.py``), the plots (``figures.py``), a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree.ElementTree import Element
@@ -16,8 +17,15 @@ from xent.evaluation.engine.compare_pass import SliceDifference
 from xent.evaluation.report import figures
 from xent.evaluation.report.figures import Bar
 from xent.evaluation.report.html import facts_element, table_element, tag
-from xent.evaluation.report.tables import Table, difference_table, evaluation_tables, group_table, key_text
-from xent.evaluation.report.wording import format_value
+from xent.evaluation.report.tables import (
+    Table,
+    confusion_tables,
+    difference_table,
+    evaluation_tables,
+    group_table,
+    key_text,
+)
+from xent.evaluation.report.wording import format_confusion, format_value
 from xent.evaluation.statistics.exact_sums import ratio
 from xent.evaluation.statistics.state import SEGMENTS
 from xent.evaluation.statistics.student import margin
@@ -25,7 +33,8 @@ from xent.evaluation.statistics.student import margin
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.report.run import Run
-    from xent.evaluation.statistics.evaluation import Evaluation, GroupMetrics
+    from xent.evaluation.statistics.confusion import Confusion
+    from xent.evaluation.statistics.evaluation import ClassMetrics, Evaluation, GroupMetrics
 
 IN_HAND = "array in hand"
 """The path of what has none."""
@@ -123,7 +132,31 @@ def histogram_note(evaluations: Sequence[Evaluation]) -> str:
     return " ".join(sentences)
 
 
-def group_plot(key_column: str, title: str, groups: Mapping[Any, GroupMetrics], mean_loss: float) -> Element | None:
+def confusion_section(confusion: Confusion | None) -> Element | None:
+    """The scores of the classes, and the most frequent pairs of label and predicted class; None of None."""
+    if confusion is None:
+        return None
+    order = "of the most rows"
+    scores = highest(confusion.classes, lambda each: each.label_rows, SHOWN_ROWS)
+    tables = confusion_tables(replace(confusion, classes=scores))
+    pairs = tables["confusion"]._replace(rows=tables["confusion"].rows[:SHOWN_ROWS])
+    listed, counted = (
+        selection(scores, confusion.classes, "classes", order),
+        selection(pairs.rows, confusion.cells, "pairs", order),
+    )
+    return tag(
+        "section",
+        tag("h2", "Confusion"),
+        sentence_list([format_confusion(confusion)]),
+        table_element(f"The scores of {listed}", tables["scores"]),
+        table_element(f"Labels and predicted classes: {counted}", pairs),
+        class_="tables",
+    )
+
+
+def group_plot(
+    key_column: str, title: str, groups: Mapping[Any, ClassMetrics | GroupMetrics], mean_loss: float
+) -> Element | None:
     """The bars and the table of classes or slices; None if there are none."""
     if not groups:
         return None
@@ -158,7 +191,7 @@ def difference_plot(comparison: Comparison) -> Element:
     return figure("Differences", svg, f"{note}.", tables)
 
 
-def margin_of(group: GroupMetrics | SliceDifference) -> float:
+def margin_of(group: ClassMetrics | GroupMetrics | SliceDifference) -> float:
     """Half the 95 % interval of the mean of a group."""
     return margin(group.standard_error, group.degrees_of_freedom)
 
@@ -175,8 +208,8 @@ def highest(groups: Mapping[Any, Group], number: Callable[[Group], float], count
     return {key: groups[key] for key in sorted(groups, key=order)[:count]}
 
 
-def selection(shown: Mapping[Any, Any], groups: Mapping[Any, Any], plural: str, order: str) -> str:
-    """The shown groups in words: all of them, or how many of how many and in which order."""
+def selection(shown: Sized, groups: Sized, plural: str, order: str) -> str:
+    """What is shown in words: all of them, or how many of how many and in which order."""
     if len(shown) == len(groups):
         return f"all {len(groups):,} {plural}"
     return f"the {len(shown):,} {plural} {order}, of {len(groups):,}"

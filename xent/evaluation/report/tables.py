@@ -14,7 +14,8 @@ from xent.evaluation.statistics.evaluation import FLAWS
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, SliceDifference
-    from xent.evaluation.statistics.evaluation import Evaluation, GroupMetrics
+    from xent.evaluation.statistics.confusion import Cell, Confusion
+    from xent.evaluation.statistics.evaluation import ClassMetrics, Evaluation, GroupMetrics
 
 Row = tuple[Any, ...]
 SETS = ("a", "b")
@@ -29,7 +30,7 @@ class Table(NamedTuple):
 
 
 def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
-    """The tables of one set by their names; those of classes and slices are left out if they have no rows.
+    """The tables of one set by their names; those of classes, slices and confusions are left out if not asked for.
 
     Examples
     --------
@@ -48,6 +49,7 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
         "counts": count_table(evaluation),
         "classes": group_table("class", evaluation.classes),
         "slices": group_table("slice", evaluation.slices),
+        **({} if evaluation.confusion is None else confusion_tables(evaluation.confusion)),
         "reliability": Table(bin_columns, [*map(tuple, evaluation.reliability)]),
         "histogram": Table({"low_nats": float, "high_nats": float, "rows": int}, [*map(tuple, evaluation.histogram)]),
         "positions": Table(part_columns, [*map(tuple, evaluation.positions)]),
@@ -79,6 +81,7 @@ def metric_table(evaluation: Evaluation) -> Table:
         for name, metric in evaluation.metrics.items()
     ]
     others: dict[str, tuple[float | None, str]] = {
+        **{name: (value, "") for name, value in confusion_metrics(evaluation.confusion).items()},
         "calibration error": (evaluation.calibration_error, ""),
         "classwise calibration error": (evaluation.classwise_calibration_error, ""),
         "bits per byte": (evaluation.bits_per_byte, "bits"),
@@ -92,6 +95,20 @@ def metric_table(evaluation: Evaluation) -> Table:
     }
     rows += [(name, value, None, unit, n) for name, (value, unit) in others.items() if value is not None]
     return Table({"metric": str, "value": float, "standard_error": float, "unit": str, "rows": int}, rows)
+
+
+def confusion_metrics(confusion: Confusion | None) -> dict[str, float]:
+    """The scores of a confusion as a whole, by their names; none of None."""
+    if confusion is None:
+        return {}
+    means = {"macro": confusion.macro, "micro": confusion.micro, "weighted": confusion.weighted}
+    names = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    return {
+        "balanced accuracy": confusion.balanced_accuracy,
+        **{f"{mean} {names[score]}": value for mean, each in means.items() for score, value in each._asdict().items()},
+        "Cohen's kappa": confusion.kappa,
+        "Matthews correlation": confusion.mcc,
+    }
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -116,13 +133,29 @@ def count_table(evaluation: Evaluation) -> Table:
     return Table({"what": str, "count": int, "first_row": int}, rows)
 
 
-def group_table(key_column: str, groups: Mapping[Any, GroupMetrics]) -> Table:
-    """The numbers of each class or slice."""
-    columns = {"mean_loss_nats": float, "standard_error_nats": float, "degrees_of_freedom": int, "accuracy": float}
-    rows = [
-        (group.mean_loss, group.standard_error, group.degrees_of_freedom, group.accuracy, group.counted)
-        for group in groups.values()
-    ]
+def confusion_tables(confusion: Confusion) -> dict[str, Table]:
+    """The scores of each class, and the pairs of labels and predicted classes, the most frequent first."""
+    score_columns = {"precision": float, "recall": float, "f1": float, "rows": int, "predicted_rows": int}
+    scores = [(*one[2:], one.label_rows, one.predicted_rows) for one in confusion.classes.values()]
+    names: type = str if any(isinstance(cell.label, str) for cell in confusion.cells) else int
+    columns = {"label": names, "predicted": names, "rows": int}
+    cells: list[Row] = [(cell.label, cell.predicted, cell.rows) for cell in most_frequent(confusion.cells)]
+    return {
+        "scores": keyed_table("class", confusion.classes, score_columns, scores),
+        "confusion": Table(columns, cells),
+    }
+
+
+def most_frequent(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells of the most rows first; of equal ones the first."""
+    return sorted(cells, key=lambda cell: -cell.rows)
+
+
+def group_table(key_column: str, groups: Mapping[Any, ClassMetrics | GroupMetrics]) -> Table:
+    """The numbers of each class or slice; the share of rows that are right is the recall of a class."""
+    share = "recall" if key_column == "class" else "accuracy"
+    columns = {"mean_loss_nats": float, "standard_error_nats": float, "degrees_of_freedom": int, share: float}
+    rows = [(loss, error, degrees, right, counted) for counted, loss, error, right, degrees in groups.values()]
     return keyed_table(key_column, groups, {**columns, "rows": int}, rows)
 
 

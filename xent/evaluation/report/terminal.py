@@ -17,6 +17,7 @@ from xent.evaluation.engine.memory import projected_peak, table_bytes
 from xent.evaluation.engine.schedulers import PROCESSES, threads_of
 from xent.evaluation.report.wording import (
     UNITS,
+    format_confusion,
     format_degrees,
     format_estimate,
     format_p_value,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.engine.evaluate_pass import Planned
     from xent.evaluation.report.run import Run
+    from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation
 
 SHOWN_GROUPS = 20
@@ -116,21 +118,37 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
     parts = [f"{format_input(run, 'predictions')}  {size}", cells_text(("", "value", "std. error", ""), metrics)]
     for name, groups in (("class", evaluation.classes), ("slice", evaluation.slices)):
         shown = [
-            (
-                str(key),
-                *format_estimate(group.mean_loss, group.standard_error),
-                f"{group.accuracy:.4f}",
-                f"{group.counted:,}",
-            )
-            for key, group in itertools.islice(groups.items(), SHOWN_GROUPS)
+            (str(key), *format_estimate(mean, error), f"{right:.4f}", f"{counted:,}")
+            for key, (counted, mean, error, right, _) in itertools.islice(groups.items(), SHOWN_GROUPS)
         ]
         if shown:
-            parts.append(cells_text((name, "loss", "std. error", "accuracy", "rows"), shown))
-        if len(groups) > SHOWN_GROUPS:
-            parts.append(f"The first {SHOWN_GROUPS} of {len(groups):,}; the JSON document has them all.")
+            share = "recall" if name == "class" else "accuracy"
+            parts.append(cells_text((name, "loss", "std. error", share, "rows"), shown))
+        parts += format_rest(len(groups))
+    if evaluation.confusion is not None:
+        parts += confusion_text(evaluation.confusion)
     degrees = format_degrees(evaluation.degrees_of_freedom)
     interval = f"95 % interval of the loss: {low:.6g} to {high:.6g} nats ({degrees})."
     return "\n".join([*parts, interval, *remarks(evaluation), format_speed(run)])
+
+
+def confusion_text(confusion: Confusion) -> list[str]:
+    """The scores of the classes and their means, and the most frequent confusions."""
+    rows: list[Cells] = [
+        (str(key), *(f"{score:.4f}" for score in (one.precision, one.recall, one.f1)), f"{one.label_rows:,}")
+        for key, one in itertools.islice(confusion.classes.items(), SHOWN_GROUPS)
+    ]
+    for name in ("macro", "micro", "weighted"):
+        rows.append((f"{name} average", *(f"{score:.4f}" for score in getattr(confusion, name)), ""))
+    parts = [cells_text(("class", "precision", "recall", "F1", "rows"), rows), *format_rest(len(confusion.classes))]
+    return [*parts, visible(format_confusion(confusion))]
+
+
+def format_rest(groups: int) -> list[str]:
+    """Where the rows of a table are that are not shown, in a sentence; none if all are."""
+    if groups <= SHOWN_GROUPS:
+        return []
+    return [f"The first {SHOWN_GROUPS} of {groups:,}; the JSON document has them all."]
 
 
 def comparison_text(comparison: Comparison, run: Run) -> str:

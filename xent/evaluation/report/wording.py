@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation, Temperature
 
 UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats", "target entropy": "nats"}
 """The unit of a metric; the others have none."""
 NO_VALUE = "–"
+SHOWN_ERRORS = 5
+"""How many pairs of a label and another predicted class are named."""
 LONGEST = 9
 """The digits before or after the point beyond which a page writes a number with an exponent."""
 
@@ -113,6 +116,20 @@ def flaw_remarks(evaluation: Evaluation) -> list[str]:
         count, first = evaluation.unnormalised_rows, evaluation.first_unnormalised
         notes.append(f"{count:,} rows do not sum to 1, the first is row {first}; they are taken as they are.")
     return notes
+
+
+def format_confusion(confusion: Confusion) -> str:
+    """The scores of a confusion as a whole, and its most frequent errors, in sentences."""
+    whole = f"Balanced accuracy {confusion.balanced_accuracy:.4f}, Cohen's kappa {confusion.kappa:.4f}"
+    sentence = f"{whole}, Matthews correlation {confusion.mcc:.4f}."
+    errors = sorted((cell for cell in confusion.cells if cell.predicted != cell.label), key=lambda cell: -cell.rows)
+    if not errors:
+        return sentence
+    named = [
+        f"{cell.label} as {'none' if cell.predicted is None else cell.predicted} ({cell.rows:,})"
+        for cell in errors[:SHOWN_ERRORS]
+    ]
+    return f"{sentence} Most often mistaken: {', '.join(named)}."
 
 
 def format_weights(evaluation: Evaluation) -> list[str]:

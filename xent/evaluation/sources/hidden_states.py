@@ -213,11 +213,6 @@ class LinearRows:
     def __getitem__(self, rows: Any) -> LinearRows:
         return replace(self, hidden=self.hidden[rows])
 
-    def highest(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The class of the highest logit of these rows, in one reading of the classifier; of equal ones the first."""
-        highest: NDArray[Any] = np.asarray(self[rows]).argmax(axis=1)
-        return highest
-
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         logits: NDArray[Any] = products.whole_logits(self.linear)
         return logits if dtype is None else logits.astype(dtype, copy=False)

@@ -201,8 +201,9 @@ class TopKRows:
         values, ids, tail_value = self.values[rows], self.ids[rows], self.tail_value[rows]
         top = values.max(axis=1, keepdims=True)
         best: NDArray[Any] = np.where((values == top) & (ids != -1), ids, self.classes).min(axis=1)
-        for row in np.flatnonzero(tail_value > top[:, 0]):
-            best[row] = next(label for label in range(self.classes) if label not in ids[row])
+        for row in np.flatnonzero((tail_value >= top[:, 0]) & (self.others[rows] > 0)):
+            first_other = next(label for label in range(self.classes) if label not in ids[row])
+            best[row] = first_other if tail_value[row] > top[row, 0] else min(best[row], first_other)
         return best
 
 

@@ -5,7 +5,7 @@ Leaves out how a row's numbers are computed, and where the rows come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import xent
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.bins import bin_of, histogram_bin
 from xent.evaluation.statistics.classwise import Classwise
+from xent.evaluation.statistics.confusion import NO_CLASS
 from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
 from xent.evaluation.statistics.state import SEGMENTS, WORST, Bin, Example, Group, State, Tally, Worst
 
@@ -90,6 +91,9 @@ def state_of(
     sum_p_squared = np.asarray(statistics.sum_p_squared, np.float64)
     above_one = counted & (top > 1 + ONE_WITHIN) & options.are_probabilities
     grouper = Grouper(loss, counted, finite, rank == 0, weights)
+    confusion, confusion_weights = dict[tuple[int, int], int](), dict[tuple[int, int], int]()
+    if options.confusion and predicted is not None:
+        confusion, confusion_weights = confusion_sums(labels, rank, counted, predicted, weights)
     bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins, weights)
     is_ranked = counted & (rank >= 0) & (rank < options.ranks)
 
@@ -128,7 +132,37 @@ def state_of(
         weight=Moments() if weights is None else moments_of(weights[counted]),
         rank_weights={} if weights is None else moments_by(rank[is_ranked], weights[is_ranked]),
         label_weights={} if weights is None else moments_by(labels[counted], weights[counted]),
+        confusion=confusion,
+        confusion_weights=confusion_weights,
     )
+
+
+def confusion_sums(
+    labels: NDArray[Any],
+    rank: NDArray[Any],
+    counted: NDArray[Any],
+    predicted: Callable[[NDArray[Any]], NDArray[Any]],
+    weights: NDArray[Any] | None,
+) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:
+    """The counted rows of each label and predicted class, and their weights; the first of equal predictions is it.
+
+    The predictions are read again only where the label's is not the highest.
+    """
+    labels = labels.astype(np.int64)
+    classes = np.where(rank == 0, labels, NO_CLASS)
+    wrong = np.flatnonzero(counted & (rank > 0))
+    classes[wrong] = predicted(wrong)
+    labels, classes = labels[counted], classes[counted]
+    width = int(classes.max(initial=0)) + 2
+    codes = labels * width + classes - NO_CLASS
+
+    def decoded(sums: Mapping[int, int]) -> dict[tuple[int, int], int]:
+        return {(code // width, code % width + NO_CLASS): amount for code, amount in sums.items()}
+
+    if weights is None:
+        return decoded(counts_of(codes)), {}
+    sums = {code: moments.total for code, moments in moments_by(codes, weights[counted]).items()}
+    return decoded(counts_of(codes)), decoded(sums)
 
 
 def moments_by(keys: NDArray[Any], values: NDArray[Any]) -> dict[int, Moments]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from xent.checks import Kind
+from xent.evaluation.statistics.confusion import Confusion
 from xent.evaluation.statistics.state import Example
 
 COUNTED = "rows that were read, are not ignored, and have a label with a loss"
@@ -22,8 +23,18 @@ class Metric:
     n: int
 
 
+class ClassMetrics(NamedTuple):
+    """The rows of one label, and how many of them are predicted as such: the recall of the class."""
+
+    counted: int
+    mean_loss: float
+    standard_error: float
+    recall: float
+    degrees_of_freedom: int
+
+
 class GroupMetrics(NamedTuple):
-    """The rows of one class or slice; the degrees of freedom are those of its standard error."""
+    """The rows of one slice; the degrees of freedom are those of its standard error."""
 
     counted: int
     mean_loss: float
@@ -128,8 +139,11 @@ class Evaluation:
         Whether they were taken for logits, and every counted row lies in [0, 1] and sums to 1.
     clusters : int or None
         How many clusters of counted rows there are; None if they are not given.
-    classes, slices : mapping to GroupMetrics
+    classes : mapping to ClassMetrics
+    slices : mapping to GroupMetrics
         The tables that were asked for, by label, or by its name if the classes have names, and by slice.
+    confusion : Confusion or None
+        Which class was predicted for which label, and the scores that follow; None unless asked for.
     temperature : Temperature or None
         The temperature of the least loss; None unless asked for.
     unstored_chunks : mapping of str to int
@@ -185,11 +199,12 @@ class Evaluation:
     first_infinite: int | None
     first_unnormalised: int | None
     clusters: int | None
-    classes: Mapping[Any, GroupMetrics]
+    classes: Mapping[Any, ClassMetrics]
     slices: Mapping[Any, GroupMetrics]
     metrics: Mapping[str, Metric]
     kind: Kind
     looks_like_probabilities: bool
+    confusion: Confusion | None = None
     temperature: Temperature | None = None
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
     total_weight: float | None = None

@@ -12,9 +12,11 @@ from typing import Any
 
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.bins import histogram_edges
+from xent.evaluation.statistics.confusion import confusion_of
 from xent.evaluation.statistics.evaluation import (
     COUNTED,
     FLAWS,
+    ClassMetrics,
     Evaluation,
     GroupMetrics,
     LossBin,
@@ -80,11 +82,14 @@ def finish(
         ignored=state.ignored,
         **flaws,
         clusters=len(state.clusters) if state.clusters else None,
-        classes={names[label] if names else label: row for label, row in metrics_by_key(state.classes).items()},
+        classes={
+            names[label] if names else label: ClassMetrics(*row) for label, row in metrics_by_key(state.classes).items()
+        },
         slices=metrics_by_key(state.slices, clusters_by_slice(state)),
         metrics=metrics,
         kind=options.kind,
         looks_like_probabilities=looks_like_probabilities(state),
+        confusion=confusion_of(state.confusion, state.confusion_weights, names) if options.confusion else None,
         total_weight=total if weight.n else None,
         effective_rows=ratio(weight.total**2, weight.squares) if weight.n else None,
         denominator=f"the weights of {COUNTED}" if weight.n else COUNTED,

@@ -139,6 +139,9 @@ class State:
         Over counted rows, if labels are distributions.
     rank_weights, label_weights : mapping of int to Moments
         Of the weights of the rows of ``ranks`` and ``labels``.
+    confusion, confusion_weights : mapping of pairs of int to int
+        The counted rows of each label and predicted class, which is −1 where there is none, and their weights in units
+        of 2**-1126; empty unless asked for.
     """
 
     rows: int = 0
@@ -171,6 +174,8 @@ class State:
     rank_weights: Mapping[int, Moments] = field(default_factory=dict)
     label_weights: Mapping[int, Moments] = field(default_factory=dict)
     target_entropy: Moments = field(default_factory=Moments)
+    confusion: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    confusion_weights: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def counted(self) -> int:
