@@ -1,5 +1,6 @@
 """The demos: sets made on the spot, with another way to the loss of each; ranges where Python's libraries differ."""
 
+import json
 import math
 import pickle
 import subprocess
@@ -9,10 +10,12 @@ import mpmath
 import numpy as np
 import pytest
 import zarr
+from click.testing import CliRunner
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 
 import xent
+from xent.cli import main
 from xent.demo import digits, kernel, make, vocabulary
 from xent.demo.stdlib import interpolated, library_texts, model
 from xent.demo.vocabulary import Zipf
@@ -204,6 +207,86 @@ def test_without_scikit_learn_the_extra_is_named(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Hidden states
+
+
+@pytest.fixture(scope="module")
+def hidden_demo(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("hidden") / "new", name="hidden", files=20, classes=507, steps=60)
+
+
+def tensor_of(path, name):
+    """A float32 tensor of a safetensors file, read as the format is described."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    facts = json.loads(data[8:start])[name]
+    first, last = facts["data_offsets"]
+    return np.frombuffer(data[start + first : start + last], "<f4").reshape(facts["shape"])
+
+
+def test_the_evaluation_of_hidden_states_is_that_of_their_whole_logits(hidden_demo):
+    hidden, labels = np.load(hidden_demo.predictions), np.load(hidden_demo.labels)
+    head = hidden_demo.predictions.with_name("head.safetensors")
+    weight, bias = (tensor_of(head, name) for name in ("lm_head.weight", "lm_head.bias"))
+    logits = hidden @ weight.T + bias
+    found = evaluate(hidden_demo.predictions, hidden_demo.labels, top_k=(1, 3), **hidden_demo.head)
+    whole = evaluate(logits, labels, top_k=(1, 3))
+
+    assert hidden.shape == (hidden_demo.rows, 32) and weight.shape == (507, 32) and hidden.dtype == np.float32
+    for name in ("mean_loss", "accuracy", "brier", "entropy", "confidence", "calibration_error"):
+        assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=1e-5)
+    agrees, verdict = hidden_demo.cross_check(found.mean_loss)
+    assert agrees and "made whole, in float64" in verdict and "within" in verdict
+    assert hidden_demo.cross_check(whole.mean_loss)[0]
+
+
+def test_another_loss_of_the_hidden_states_does_not_pass(hidden_demo):
+    without_bias = {"classifier": hidden_demo.head["classifier"]}
+    wrong = evaluate(hidden_demo.predictions, hidden_demo.labels, **without_bias).mean_loss
+    for loss in (wrong, hidden_demo.whole_loss + 1e-4, math.nan):
+        agrees, verdict = hidden_demo.cross_check(loss)
+
+        assert not agrees and "OUTSIDE" in verdict
+
+
+def test_the_model_of_words_has_learnt_more_than_how_frequent_they_are(hidden_demo):
+    labels = np.load(hidden_demo.labels)
+    shares = np.bincount(labels, minlength=507) / len(labels)  # which no model knows
+    entropy = -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
+
+    assert hidden_demo.whole_loss < entropy - 0.1
+
+
+def test_the_hidden_states_are_the_same_bits_every_time(hidden_demo, tmp_path):
+    again = make(tmp_path, name="hidden", files=20, classes=507, steps=60)
+
+    for name in ("hidden.npy", "labels.npy", "head.safetensors"):
+        assert (tmp_path / name).read_bytes() == hidden_demo.predictions.with_name(name).read_bytes()
+    assert again.whole_loss == hidden_demo.whole_loss
+
+
+def test_the_description_of_the_hidden_states_says_how_much_smaller_they_are(hidden_demo):
+    text = hidden_demo.description()
+
+    assert "18 files" in text and "of 2 held-out files" in text and "in 60 steps" in text
+    assert f"{hidden_demo.rows * 507 * 4 / 1e6:.1f} MB of logits: 16 times smaller" in text
+
+
+def test_the_command_of_the_description_is_one_that_runs(hidden_demo, monkeypatch):
+    monkeypatch.chdir(hidden_demo.predictions.parent)
+    command = hidden_demo.description().splitlines()[-1].split()
+    result = CliRunner().invoke(main, [*command[1:], "--json", "-q"])
+
+    assert command[0] == "xent" and result.exit_code == 0, result.stderr
+    assert hidden_demo.cross_check(json.loads(result.stdout)["metrics"]["loss"]["value"])[0]
+
+
+def test_no_hidden_states_are_overwritten(hidden_demo):
+    with pytest.raises(FileExistsError, match=r"must be a directory without hidden\.npy"):
+        make(hidden_demo.predictions.parent, name="hidden")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # A vocabulary
 
 ROWS, CLASSES = 123, 507
@@ -314,6 +397,7 @@ MEASURE = """
 import resource, sys
 import dask
 import xent
+from xent.cli import main
 from xent.demo import make
 
 def peak():
@@ -345,7 +429,7 @@ def test_a_vocabulary_is_evaluated_in_the_memory_of_its_chunks():
 # All of them
 
 
-def test_the_kernel_of_each_demo_is_named(stdlib_demo, digits_demo):
-    demos = None, stdlib_demo, digits_demo, vocabulary_demo()
+def test_the_kernel_of_each_demo_is_named(stdlib_demo, digits_demo, hidden_demo):
+    demos = None, stdlib_demo, digits_demo, hidden_demo, vocabulary_demo()
     with xent.using(kernel="generic"):
         assert {kernel(demo) for demo in demos} == {"kernel generic of xent.generic"}

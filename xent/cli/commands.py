@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 LOSSES = ("sparse_cross_entropy", "cross_entropy", "binary_cross_entropy")
 LIBRARIES = ("numpy", "torch", "dask", "jax", "cupy", "array_api_strict")
 BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-DEMO_OPTIONS = {"digits": ("keep",), "stdlib": ("keep", "files"), "vocabulary": ("rows", "class_chunks")}
+DEMO_OPTIONS = {
+    "digits": ("keep",),
+    "hidden": ("keep", "files"),
+    "stdlib": ("keep", "files"),
+    "vocabulary": ("rows", "class_chunks"),
+}
 
 
 class Program(click.Group):
@@ -481,9 +486,13 @@ def inspect(
 @click.option(
     "--keep",
     type=click.Path(file_okay=False),
-    help="Of digits and stdlib: write the predictions and labels to this directory and keep them.",
+    help="Of digits, hidden and stdlib: write the predictions and labels to this directory and keep them.",
 )
-@click.option("--files", type=click.IntRange(min=20), help="Of stdlib: take only so many files of the library.")
+@click.option(
+    "--files",
+    type=click.IntRange(min=20),
+    help="Of hidden and stdlib: take only so many files of the library.  [default: 120 and all]",
+)
 @click.option("--rows", type=click.IntRange(min=1), help="Of vocabulary: so many rows.  [default: 32768]")
 @click.option(
     "--class-chunks",
@@ -510,8 +519,9 @@ def demo(
     """Make a prediction set, evaluate it as `xent evaluate` does, and check its loss in another way.
 
     stdlib trains an order-3 language model of bytes on nine files of ten of Python's own standard library and predicts
-    the others. digits trains a softmax regression on scikit-learn's handwritten digits. vocabulary generates logits of
-    Zipf's law over 128,256 classes in the tasks, and knows the loss in closed form.
+    the others. digits trains a softmax regression on scikit-learn's handwritten digits. hidden trains a language model
+    of 4,096 words, and evaluates its hidden states and classifier in place of logits 128 times their size. vocabulary
+    generates logits of Zipf's law over 128,256 classes in the tasks, and knows the loss in closed form.
     """
     options = {"keep": keep, "files": files, "rows": rows, "class_chunks": class_chunks}
     options = {option: value for option, value in options.items() if value is not None}
@@ -531,6 +541,7 @@ def demo(
             from xent import demo as demos
             from xent.evaluation.engine.evaluate_pass import plan
             from xent.evaluation.options import Keys, Options, Outputs
+            from xent.evaluation.sources.hidden_states import Head
 
             prediction_set = demos.make(directory, name=name, **options)
         click.echo(prediction_set.description(), err=as_json)
@@ -542,6 +553,7 @@ def demo(
                 Options(chunk_bytes=chunk_bytes),
                 keys=Keys(slices=prediction_set.slices),
                 outputs=Outputs(state=state),
+                head=Head(**prediction_set.head),
             )
         evaluation = run_and_show(planned, output, scheduler)
         agrees, verdict = prediction_set.cross_check(evaluation.mean_loss)

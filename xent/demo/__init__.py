@@ -2,7 +2,8 @@
 
 ``digits`` has logits of a softmax regression that was trained with xent, checked against scikit-learn's loss;
 ``stdlib`` those of a language model of bytes, checked against its own probabilities; ``vocabulary`` those of Zipf's law
-over 128,256 classes, stored in no file, checked against the closed form.
+over 128,256 classes, stored in no file, checked against the closed form. ``hidden`` has hidden states of a language
+model of words in place of its logits, and the head that makes them, checked against logits that are whole.
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ class DigitsDemo:
 
     dtype: ClassVar[str] = "float32"
     classes: ClassVar[int] = 10
+    head: ClassVar[dict[str, str]] = {}  # the predictions are logits
 
     def description(self) -> str:
         """How the set was made, in lines for a reader."""

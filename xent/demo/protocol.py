@@ -6,6 +6,7 @@ Leaves out the demos themselves.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +20,15 @@ class Demo(Protocol):
 
     @property
     def predictions(self) -> Any:
-        """Logits (rows, classes): a path, or a Dask array."""
+        """Logits (rows, classes), or with a `head` hidden states (rows, features): a path, or a Dask array."""
 
     @property
     def labels(self) -> Any:
         """Labels (rows,): a path, or a Dask array."""
+
+    @property
+    def head(self) -> Mapping[str, Any]:
+        """Where the classifier and the bias of hidden states are, by the names of the options; empty for logits."""
 
     @property
     def slices(self) -> Path | None:
@@ -47,8 +52,11 @@ class Demo(Protocol):
 def kernel(demo: Demo | None = None) -> str:
     """The kernel that computes the demo's chunks here, and its plugin; without a demo, those of the demo stdlib."""
     dtype, classes = ("float16", 256) if demo is None else (demo.dtype, demo.classes)
+    predictions: Any = np.zeros((1, classes), dtype)
+    if demo is not None and demo.head:
+        predictions = xent.Linear(np.zeros((1, 1), dtype), predictions.T)
     with xent.using(trace=True) as decisions:
-        xent.row_statistics(np.zeros((1, classes), dtype), np.zeros(1, np.uint8))
+        xent.row_statistics(predictions, np.zeros(1, np.uint8))
     (chosen,) = (verdict for verdict in decisions[0].verdicts if verdict.chosen)
     return f"kernel {chosen.kernel} of {chosen.owner}"
 

@@ -48,6 +48,7 @@ class StdlibDemo:
     dtype: ClassVar[str] = "float16"
     classes: ClassVar[int] = 256
     slices: ClassVar[Path | None] = None
+    head: ClassVar[dict[str, str]] = {}  # the predictions are logits
 
     predictions: Path
     labels: Path

@@ -54,6 +54,7 @@ class VocabularyDemo:
 
     dtype: ClassVar[str] = "float32"
     slices: ClassVar[None] = None
+    head: ClassVar[dict[str, str]] = {}  # the predictions are logits
 
     @property
     def classes(self) -> int:
