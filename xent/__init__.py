@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .errors import PluginWarning as PluginWarning
     from .evaluation.evaluations import compare as compare
     from .evaluation.evaluations import evaluate as evaluate
+    from .evaluation.evaluations import merge_parts as merge_parts
     from .linear import Linear as Linear
     from .linear import LinearGradient as LinearGradient
     from .losses import (
@@ -102,6 +103,7 @@ PUBLIC = {
     "Problem": "contract.problem",
     "evaluate": "evaluation.evaluations",
     "compare": "evaluation.evaluations",
+    "merge_parts": "evaluation.evaluations",
 }
 
 __all__ = [*PUBLIC]

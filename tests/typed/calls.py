@@ -127,6 +127,11 @@ def evaluation() -> None:
     found.to_html()  # wrong: to which file?
     xent.evaluate("predictions.npy", "labels.npy", on_error="ignore")  # wrong: no such policy
     xent.compare("a.npy", "b.npy")  # wrong: no labels
+    xent.evaluate("predictions.npy", "labels.npy", rows=(0, 1000), state_out="first.json")
+    xent.compare("a.npy", "b.npy", "labels.npy", rows=(1000, None), state_out="rest.json", overwrite=True)
+    merged = xent.merge_parts(["first.json", "rest.json"], partial=True)
+    merged.to_html("report.html")
+    xent.evaluate("predictions.npy", "labels.npy", rows=1000)  # wrong: no range
 
 
 def peers(logits: Floats, labels: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``xent evaluate``, ``compare``, ``inspect``, ``demo``, ``explain``, ``doctor`` and ``plugins``.
+"""The command line: ``xent evaluate``, ``compare``, ``merge``, ``inspect``, ``demo``, ``explain``, ``doctor`` and more.
 
 Results go to stdout, progress and messages to stderr; ``exits.py`` has the exit codes. NumPy and Dask are imported when
 a command runs, not for ``--help``.
@@ -7,6 +7,7 @@ a command runs, not for ``--help``.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -97,6 +98,47 @@ class Label(click.ParamType):
             return str(value)
 
 
+class RowRange(click.ParamType):
+    """A range of rows as Python writes it: 0:1000, :1000, 1000:."""
+
+    name = "rows"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
+        match = re.fullmatch(r"(\d*):(\d*)", str(value))
+        if match is None:
+            raise click.BadParameter(f"must be a range of rows such as 0:1000, got {value}.", ctx, param)
+        return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+def part_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a job that evaluates some of the rows of a set."""
+    for option in (
+        click.option(
+            "--state-out",
+            type=click.Path(),
+            metavar="FILE.json",
+            help="Keep the sums of these rows in this file, from which `xent merge` makes the result of all.",
+        ),
+        click.option(
+            "--rows", type=RowRange(), metavar="START:STOP", help="Of these rows alone; either end may be left out."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def result_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options on where a result goes."""
+    for option in (
+        click.option("--tables", type=click.Path(), help="Write the tables to this folder, as Parquet files."),
+        click.option("--html", type=click.Path(), help="Write a page with plots to this file."),
+        click.option("--overwrite", is_flag=True, help="Outputs may be there already."),
+        click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of a table."),
+    ):
+        command = option(command)
+    return command
+
+
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that every command that evaluates has."""
     for option in (
@@ -106,11 +148,8 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             help="threads, sync, processes:2 (of this machine), the address of a Dask scheduler (tcp://…), or its "
             "scheduler file.  [default: DASK_SCHEDULER_ADDRESS where it is set, else threads]",
         ),
-        click.option("--tables", type=click.Path(), help="Write the tables to this folder, as Parquet files."),
-        click.option("--html", type=click.Path(), help="Write a page with plots to this file."),
-        click.option("--overwrite", is_flag=True, help="Outputs may be there already."),
+        result_options,
         click.option("--state", type=click.Path(), help="Keep finished chunks here, to go on after an interruption."),
-        click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of a table."),
         click.option(
             "--chunk-bytes",
             type=ByteSize(),
@@ -156,6 +195,20 @@ def storage_option(command: Callable[..., None]) -> Callable[..., None]:
         "shows.",
     )
     return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
+
+
+def gate_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option on a gate."""
+    option = click.option(
+        "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
+    )
+    return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
+
+
+def check_gate(mean_loss: float, fail_above: float | None) -> None:
+    """End with exit code 1 where the mean loss is above the gate."""
+    if fail_above is not None and not mean_loss <= fail_above:  # a NaN fails
+        fail(f"the mean loss is {mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
 
 
 def axis_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -262,9 +315,8 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--per-example", type=click.Path(), help="Write the loss of every row to this .npy, .parquet or .zarr.")
 @click.option("--predicted-bytes", type=click.IntRange(min=1), help="Bytes of the text predicted, for bits per byte.")
-@click.option(
-    "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
-)
+@gate_option
+@part_options
 @run_options
 def evaluate(
     predictions: Any,
@@ -301,6 +353,8 @@ def evaluate(
     state: str | None,
     overwrite: bool,
     fail_above: float | None,
+    rows: tuple[int, int | None] | None,
+    state_out: str | None,
     scheduler: str | None,
     as_json: bool,
     quiet: bool,
@@ -342,13 +396,11 @@ def evaluate(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state)
+        keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state, state_out)
         wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
         wanted["head"] = Head(classifier, bias, softcap)
-        planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
-    evaluation = run_and_show(planned, output, scheduler)
-    if fail_above is not None and not evaluation.mean_loss <= fail_above:  # a NaN fails
-        fail(f"the mean loss is {evaluation.mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
+        planned = plan(predictions, labels, options, keys=keys, outputs=outputs, rows=rows, **wanted)
+    check_gate(run_and_show(planned, output, scheduler).mean_loss, fail_above)
 
 
 @main.command(epilog=help_text())
@@ -361,6 +413,7 @@ def evaluate(
 @click.option("--bias-b", help="With --classifier-b: its bias.")
 @click.option("--softcap-b", type=float, help="With --classifier-b: its softcap.")
 @click.option("--kind-b", type=click.Choice(KINDS), help="What the predictions of B are, if not of the kind of A.")
+@part_options
 @run_options
 def compare(
     a: str,
@@ -387,6 +440,8 @@ def compare(
     weights: str | None,
     zeros_ok: bool,
     allow_outside: tuple[str, ...],
+    rows: tuple[int, int | None] | None,
+    state_out: str | None,
     chunk_bytes: int,
     state: str | None,
     scheduler: str | None,
@@ -400,7 +455,7 @@ def compare(
     with input_checked():
         from xent.cli.output import Output, run_and_show
         from xent.evaluation.engine.compare_pass import plan_pair
-        from xent.evaluation.options import Keys, Options, folders_of
+        from xent.evaluation.options import Keys, Options, Outputs, folders_of
         from xent.evaluation.sources.hidden_states import Head
 
         output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
@@ -417,10 +472,43 @@ def compare(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys = Keys(slices, clusters, weights)
+        keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
         heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
-        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names, heads=heads)
+        wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
+        planned = plan_pair(a, b, labels, options, keys=keys, outputs=outputs, **wanted)
     run_and_show(planned, output, scheduler)
+
+
+@main.command()
+@click.argument("parts", nargs=-1, required=True, type=click.Path())
+@click.option("--partial", is_flag=True, help="Rows may be missing; the numbers are those of the rows that are there.")
+@gate_option
+@result_options
+def merge(
+    parts: tuple[str, ...],
+    *,
+    partial: bool,
+    fail_above: float | None,
+    as_json: bool,
+    html: str | None,
+    tables: str | None,
+    overwrite: bool,
+) -> None:
+    """The result of one run, from PARTS that independent jobs have made of its rows with --rows and --state-out.
+
+    Parts of other inputs, options or versions are refused, and so are rows that are missing or there twice.
+    """
+    with input_checked():
+        from xent.cli.output import Output, show_and_end
+        from xent.evaluation.report.result import EvaluationReport, merged_report
+
+        output = Output.checked(as_json=as_json, quiet=True, html=html, tables=tables, overwrite=overwrite)
+        result = merged_report(parts, partial=partial)
+    show_and_end(result, output)
+    if fail_above is not None and not isinstance(result, EvaluationReport):
+        raise click.UsageError("--fail-above is of parts of an evaluation, and these are of a comparison.")
+    if isinstance(result, EvaluationReport):
+        check_gate(result.mean_loss, fail_above)
 
 
 @main.command(epilog=help_text())

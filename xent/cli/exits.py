@@ -57,6 +57,10 @@ OPTIONS = "|".join(
             "predicted_bytes",
             "per_example",
             "state",
+            "state_out",
+            "rows",
+            "partial",
+            "fit_temperature",
             "chunk_bytes",
             "scheduler",
             "allow_outside",
@@ -82,11 +86,12 @@ raised: list[Interrupted] = []
 @contextmanager
 def input_checked() -> Iterator[None]:
     """Exit with code 2 if the inputs cannot be evaluated, as far as their headers say."""
+    from xent.errors import KindError
     from xent.evaluation.sources.messages import ReadError
 
     try:
         yield
-    except (ReadError, BrokenPipeError):
+    except (ReadError, KindError, BrokenPipeError):  # KindError: of parts that are merged
         raise
     except (TypeError, ValueError, OSError) as error:
         fail(error, BAD_INPUT)

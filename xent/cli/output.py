@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
@@ -78,10 +78,9 @@ def run_and_show(
     planned: Pass | PairPass, output: Output, scheduler: str | None
 ) -> EvaluationReport | ComparisonReport:
     """Run a pass on the scheduler that the option names, show its result, and return it."""
-    from xent.evaluation.engine.kinds import kind_doubts
     from xent.evaluation.outputs import WriteError, check_no_input
     from xent.evaluation.report import terminal
-    from xent.evaluation.report.result import EvaluationReport, run_pass
+    from xent.evaluation.report.result import run_pass
 
     with input_checked():
         for argument, target in (("--tables", output.tables), ("--html", output.html)):
@@ -101,13 +100,28 @@ def run_and_show(
             raise
         result = error.result
         failures.append(error)
+    show_and_end(result, output, failures)
+    if planned.part is not None and not output.quiet:
+        click.echo(terminal.format_part(planned), err=True)
+    return result
+
+
+def show_and_end(
+    result: EvaluationReport | ComparisonReport, output: Output, failures: Sequence[Exception] = ()
+) -> None:
+    """Show a result, and say what there is to doubt; end the command if an output could not be written.
+
+    `failures` are the errors of outputs before.
+    """
+    from xent.evaluation.engine.kinds import kind_doubts
+    from xent.evaluation.report.result import EvaluationReport
+
     sets = {"predictions": result} if isinstance(result, EvaluationReport) else {"a": result.a, "b": result.b}
     for doubt in kind_doubts(sets):
         say(doubt)
-    failures += show(result, output)
+    failures = [*failures, *show(result, output)]
     if failures:
         fail("\n".join(map(str, failures)), BAD_INPUT)
-    return result
 
 
 def show(result: Report, output: Output) -> list[Exception]:

@@ -1,4 +1,5 @@
-"""Evaluations of prediction sets of any size, as users ask for them: :func:`evaluate` one, :func:`compare` two.
+"""Evaluations of prediction sets of any size, as users ask for them: :func:`evaluate` one, :func:`compare` two;
+:func:`merge_parts` puts together what independent jobs have made of either.
 
 Leaves out the pass (``engine/``) and how a result is shown (``report/``).
 """
@@ -9,7 +10,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from xent.checks import Kind
+from xent.checks import Kind, flag
 from xent.evaluation.engine.compare_pass import plan_pair
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.engine.kinds import warn_of_kind
@@ -23,15 +24,16 @@ from xent.evaluation.options import (
     Options,
     Outputs,
     Policy,
+    Rows,
     folders_of,
     ignored_labels,
     ranks_of,
 )
-from xent.evaluation.report.result import ComparisonReport, EvaluationReport, run_pass, run_stream
+from xent.evaluation.report.result import ComparisonReport, EvaluationReport, merged_report, run_pass, run_stream
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.storage_options import StorageOptions, storage_options_set
 
-__all__ = ["compare", "evaluate"]
+__all__ = ["compare", "evaluate", "merge_parts"]
 
 
 def evaluate(
@@ -62,6 +64,8 @@ def evaluate(
     per_example: Any = None,
     overwrite: bool = False,
     state: Any = None,
+    rows: Rows | None = None,
+    state_out: Any = None,
     chunk_bytes: int = CHUNK_BYTES,
     zeros_ok: bool = False,
     allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
@@ -161,9 +165,14 @@ def evaluate(
     per_example : path, optional
         Where to write the loss of every row, NaN where it is left out: a .npy or .parquet file, or a .zarr array.
     overwrite : bool
-        Whether `per_example` may be there already.
+        Whether `per_example` and `state_out` may be there already.
     state : path, optional
         A directory in which finished chunks are kept, so that the same call goes on where an interrupted one was.
+    rows : pair of int, optional
+        Of which rows the numbers are, the first and the one after the last, or None for the end; all by default.
+    state_out : path, optional
+        A .json file for :func:`merge_parts`, which holds the sums of these rows. A job that makes such a part is told
+        its `rows`, and all else as for the whole set, `predicted_bytes` too.
     scheduler : None, "threads", "sync", "processes", "tcp://host:8786", path of a scheduler file, Client or callable
         Where the tasks run. None is as in Dask: what its configuration says (``dask.config.set(scheduler=...)``), else
         the active ``distributed.Client``, else threads of this process; the command line takes the address of a
@@ -236,15 +245,16 @@ def evaluate(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state)
+    keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state, state_out)
     head = Head(classifier, bias, softcap)
     with storage_options_set(storage_options):
         if labels is None:
-            check_stream(predictions, keys, outputs, scheduler=scheduler, fit_temperature=fit_temperature)
+            unfit: dict[str, Any] = {"scheduler": scheduler, "fit_temperature": fit_temperature, "rows": rows}
+            check_stream(predictions, keys, outputs, **unfit)
             evaluation = run_stream(Stream(predictions, options, class_names, head), progress)
         else:
             wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature, "head": head}
-            planned = plan(predictions, labels, options, keys=keys, outputs=outputs, **wanted)
+            planned = plan(predictions, labels, options, keys=keys, outputs=outputs, rows=rows, **wanted)
             evaluation = run_pass(planned, scheduler=scheduler, progress=progress)
     warn_of_kind(predictions=evaluation)
     return evaluation
@@ -273,7 +283,10 @@ def compare(
     clusters: Any = None,
     slices: Any = None,
     weights: Any = None,
+    overwrite: bool = False,
     state: Any = None,
+    rows: Rows | None = None,
+    state_out: Any = None,
     chunk_bytes: int = CHUNK_BYTES,
     zeros_ok: bool = False,
     allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
@@ -294,7 +307,8 @@ def compare(
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
-    on_error, clusters, slices, weights, state, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    on_error, clusters, slices, weights, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    overwrite, state, rows, state_out : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
         Bytes of A in a task; the rows of a task are those of A's chunks.
@@ -330,10 +344,67 @@ def compare(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys = Keys(slices, clusters, weights)
+    keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
     heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
     with storage_options_set(storage_options):
-        planned = plan_pair(a, b, labels, options, keys=keys, state=state, class_names=class_names, heads=heads)
+        wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
+        planned = plan_pair(a, b, labels, options, keys=keys, outputs=outputs, **wanted)
         comparison = run_pass(planned, scheduler=scheduler, progress=progress)
     warn_of_kind(a=comparison.a, b=comparison.b)
     return comparison
+
+
+def merge_parts(
+    parts: Iterable[str | os.PathLike[str]], *, partial: bool = False
+) -> EvaluationReport | ComparisonReport:
+    """The result of a set from the parts that independent jobs have made of it, as one run over all rows has it.
+
+    Jobs that know nothing of each other each evaluate, or compare, a range of the rows of one set, with
+    ``rows=(start, stop), state_out="part.json"``. What they leave merges exactly, so that the numbers, and the whole
+    document but for its times, are the bits of one run. The seconds are those of all jobs together.
+
+    Parameters
+    ----------
+    parts : iterable of paths
+        The files that `state_out` named, in any order.
+    partial : bool
+        Whether rows may be missing: the numbers are those of the rows that are there, without bits per byte.
+
+    Returns
+    -------
+    EvaluationReport or ComparisonReport
+        By what the jobs did.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a part is not there.
+    ReadError
+        If a file is truncated, corrupt, or no part.
+    ValueError
+        If there is no part; if they are of different inputs, options or versions; if a row is in two of them; or if
+        rows are missing and `partial` is false. Which ones they are is said.
+    KindError
+        If logits look like probabilities and the jobs were told `strict_kind`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/x.npy", np.zeros((5, 4), np.float32))
+    ...     np.save(f"{folder}/y.npy", np.arange(5) % 4)
+    ...     files = [f"{folder}/first.json", f"{folder}/second.json"]
+    ...     for rows, file in zip([(0, 2), (2, None)], files):
+    ...         part = evaluate(f"{folder}/x.npy", f"{folder}/y.npy", rows=rows, state_out=file)
+    ...     whole = merge_parts(files)
+    >>> part.rows, whole.rows, round(whole.perplexity, 6)
+    (3, 5, 4.0)
+    """
+    is_one = isinstance(parts, str | bytes | os.PathLike) or not isinstance(parts, Iterable)
+    if is_one:
+        raise TypeError(f"evaluate: `parts` must be paths, got {parts!r}. Pass a list of them.")
+    result = merged_report(parts, partial=flag("evaluate", "partial", partial))
+    sets = {"predictions": result} if isinstance(result, EvaluationReport) else {"a": result.a, "b": result.b}
+    warn_of_kind(**sets)
+    return result

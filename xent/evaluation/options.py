@@ -17,6 +17,8 @@ MOST_BINS = 2**16
 TOP_K_REMEDY = "Pass 5, or (1, 5)."
 Ignored = int | str | Iterable[int | str] | None
 """What ``ignore_index`` may be."""
+Rows = tuple[int, int | None]
+"""The first row of a range and the row after its last; None is the end of the set."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,14 @@ class Keys(NamedTuple):
 class Outputs:
     """The outputs of an evaluation; one that is None is not written.
 
-    ``per_example`` is the path of the rows' losses, which replaces a file if ``overwrite`` is true; ``state`` is the
-    directory of finished chunks.
+    ``per_example`` is the path of the rows' losses, ``state`` the directory of finished chunks, and ``state_out`` the
+    path of the part that :func:`xent.merge_parts` takes. If ``overwrite`` is true the files may be there already.
     """
 
     per_example: Any = None
     overwrite: bool = False
     state: Any = None
+    state_out: Any = None
 
     def __post_init__(self) -> None:
         flag("evaluate", "overwrite", self.overwrite)
@@ -134,6 +137,27 @@ def ignored_labels(ignore_index: Ignored) -> tuple[int | str, ...]:
 def ranks_of(top_k: int | Iterable[int]) -> tuple[int, ...]:
     """The k that ``top_k`` names."""
     return _integers("top_k", top_k, TOP_K_REMEDY)
+
+
+def checked_rows(rows: Any, count: int) -> tuple[int, int]:
+    """The first row of a range of a set of `count` rows, and the row after its last; all rows for None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no pair of whole numbers, or no range of these rows.
+    """
+    start: Any
+    stop: Any
+    start, stop = (0, None) if rows is None else rows if isinstance(rows, tuple) and len(rows) == 2 else (None, None)
+    stop = count if stop is None and start is not None else stop
+    if not all(isinstance(row, Integral) and not isinstance(row, bool) for row in (start, stop)):
+        rule = f"must be a pair of whole numbers, the first row and the one after the last, got {rows!r}"
+        raise TypeError(f"evaluate: `rows` {rule}. Pass rows=(0, {count}) for all.")
+    if not 0 <= start <= stop <= count:
+        rule = f"must be a range within the {count:,} rows of the set, got {start}:{stop}"
+        raise ValueError(f"evaluate: `rows` {rule}. Pass rows=(0, {count}) for all.")
+    return int(start), int(stop)
 
 
 def folders_of(allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:

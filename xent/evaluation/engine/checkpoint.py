@@ -23,6 +23,7 @@ import numpy as np
 
 from xent.evaluation.outputs import WriteError, local_path, written
 from xent.evaluation.sources.messages import ReadError, refusal
+from xent.evaluation.sources.source import Source
 
 try:
     import fcntl
@@ -87,6 +88,16 @@ class Store:
     def has_parts(self) -> bool:
         """Whether a state is kept."""
         return next(Path(self.directory).glob("rows-*.json"), None) is not None
+
+
+def fingerprints_of(argument: str, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """The fingerprint of each source; ValueError, which names the argument of the state, where one has none."""
+    fingerprints = {name: source.fingerprint() for name, source in sources.items()}
+    for name, fingerprint in fingerprints.items():
+        if fingerprint is None:
+            got, remedy = f"{sources[name]} as `{name}`", "Save it as a file, and pass its path."
+            raise ValueError(refusal(argument, "be of files alone, whose change is seen", got, remedy))
+    return fingerprints
 
 
 def digest(data: bytes) -> str:

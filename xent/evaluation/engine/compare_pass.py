@@ -9,7 +9,7 @@ of the two means suggest. Leaves out how the result is shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.engine.checkpoint import held
-from xent.evaluation.engine.evaluate_pass import Planned, store_of
+from xent.evaluation.engine.evaluate_pass import Planned, bounds_within, store_of
 from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabilities
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
+from xent.evaluation.engine.parts import part_file
 from xent.evaluation.engine.prediction_sets import open_set, prediction_bytes
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.soft_labels import targets_of
@@ -33,7 +34,8 @@ from xent.evaluation.engine.tasks import (
     with_targets,
 )
 from xent.evaluation.engine.weights import check_weights, row_weights
-from xent.evaluation.options import Keys, Options
+from xent.evaluation.options import Keys, Options, Outputs, Rows, checked_rows
+from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
@@ -171,19 +173,35 @@ class PairPass(Planned):
         return graph_of(self.job, self.bounds, [*pair, self.labels, *self.keys])
 
     def run(
-        self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
+        self,
+        *,
+        scheduler: Any = None,
+        progress: Progress | None = None,
+        label_remedy: str = LABEL_REMEDY,
+        keep: Callable[[Any], None] | None = None,
     ) -> Comparison:
-        """Compute the graph; parameters, result and errors are those of :func:`xent.compare`."""
+        """Compute the graph; parameters, result and errors are those of :func:`xent.compare`.
+
+        `keep` is called with the sums when they have been checked.
+        """
         with held(self.job.store), engine(scheduler, progress) as compute:
             state = compute(*self.graph(), self.bounds)
         pair = state if isinstance(state, Pair) else Pair()  # of no chunks
-        options = self.options, self.options.of_b()
+        options = self.options_of_rows, self.options_of_rows.of_b()
         for name, sums, source, own in zip("ab", (pair.a, pair.b), (self.predictions, self.b), options, strict=True):
             check_labels(sums, own, source, self.labels, label_remedy)
             check_weights(sums, own)
             check_kind_of_rows(sums, own, name)
         check_still_stored(self.sources, self.unstored_chunks)
-        return replace(comparison(pair, self.options, self.names), unstored_chunks=self.unstored_chunks)
+        result = comparison(pair, self.options, self.names, self.job.rows)
+        result = replace(result, unstored_chunks=self.unstored_chunks)
+        try:
+            if keep is not None:
+                keep(pair)
+        except WriteError as error:
+            error.result = result
+            raise
+        return result
 
 
 def plan_pair(
@@ -193,9 +211,10 @@ def plan_pair(
     options: Options = Options(),  # noqa: B008  # it cannot be changed
     *,
     keys: Keys = Keys(),  # noqa: B008  # the same
-    state: Any = None,
+    outputs: Outputs = Outputs(),  # noqa: B008  # the same
     class_names: Any = None,
     heads: tuple[Head, Head] = (Head(), Head()),
+    rows: Rows | None = None,
 ) -> PairPass:
     """The plan of :func:`xent.compare`; only headers are read, and errors are those of before any work.
 
@@ -207,12 +226,12 @@ def plan_pair(
     given = open_set({"a": a, "b": b}, labels, options, keys=keys, class_names=class_names, heads=own)
     sources, first = given.sources, given.sources["a"]
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
-    rows, classes = first.shape
-    store = store_of(state, sources, options)
-    job = Job(chunk_pair, unreadable_pair, options, rows, classes, given.ignored, store=store)
-    return PairPass(
-        job, first.bounds(prediction_bytes(first, given.sources["labels"], options)), sources, unstored, given.names
-    )
+    store = store_of(outputs.state, sources, options)
+    count, classes = first.shape
+    job = Job(chunk_pair, unreadable_pair, options, count, classes, given.ignored, store=store)
+    all_bounds = first.bounds(prediction_bytes(first, given.sources["labels"], options))
+    bounds = bounds_within(all_bounds, checked_rows(rows, first.shape[0]))
+    return PairPass(job, bounds, all_bounds, sources, unstored, given.names, part_file(outputs, sources))
 
 
 def chunk_pair(
@@ -293,8 +312,8 @@ def unreadable_pair(first_row: int, rows: int) -> Pair:
     return Pair(state, state, state)
 
 
-def comparison(pair: Pair, options: Options, names: Sequence[str] = ()) -> Comparison:
-    """The comparison of two sets, from their sums; `names` are those of the classes, if they have any."""
+def comparison(pair: Pair, options: Options, names: Sequence[str] = (), all_rows: int | None = None) -> Comparison:
+    """The comparison of two sets, from their sums; `names` and `all_rows` are as :func:`finish` takes them."""
     sums = pair.difference
     mean, clusters = mean_difference(pair), sums.clusters.values()
     error = clustered_error(sums.loss, sums.counted, clusters) if clusters else independent_error(sums)
@@ -312,8 +331,8 @@ def comparison(pair: Pair, options: Options, names: Sequence[str] = ()) -> Compa
         rows=sums.rows,
         clusters=len(sums.clusters) or None,
         slices={key: slice_difference(sums.slices[key], by_slice.get(key)) for key in sorted(sums.slices)},
-        a=finish(pair.a, options, names),
-        b=finish(pair.b, options.of_b(), names),
+        a=finish(pair.a, options, names, all_rows),
+        b=finish(pair.b, options.of_b(), names, all_rows),
     )
 
 

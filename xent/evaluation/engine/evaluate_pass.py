@@ -8,23 +8,25 @@ Leaves out what a task does (``tasks.py``), the public function (:func:`xent.eva
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import xent
 from xent.checks import flag
-from xent.evaluation.engine.checkpoint import Store, held, open_store
+from xent.evaluation.engine.checkpoint import Store, fingerprints_of, held, open_store
 from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.memory import check_fits, largest_chunk
+from xent.evaluation.engine.parts import PartFile, part_file
 from xent.evaluation.engine.prediction_sets import open_set, prediction_bytes
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
 from xent.evaluation.engine.weights import check_weights
-from xent.evaluation.options import Keys, Options, Outputs
+from xent.evaluation.options import Keys, Options, Outputs, Rows, checked_rows
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
@@ -48,20 +50,26 @@ class Planned:
     ----------
     job : Job
     bounds : list of int
-        The rows at which chunks begin, and the end.
+        The rows at which chunks begin, and the end; of all rows, or of a range of them.
+    all_bounds : list of int
+        Those of all rows.
     sources : mapping of str to Source
         All that is read, by the name of the argument: predictions, labels, slices, clusters.
     unstored_chunks : mapping of str to int
         How many chunks of a source are not stored, of those that lack any.
     names : tuple of str
         Of the classes; empty if they have none.
+    part : PartFile or None
+        Where the sums are kept for :func:`xent.merge_parts`.
     """
 
     job: Job
     bounds: list[int]
+    all_bounds: list[int]
     sources: Mapping[str, Source]
     unstored_chunks: Mapping[str, int]
     names: tuple[str, ...] = ()
+    part: PartFile | None = None
 
     @property
     def predictions(self) -> Source:
@@ -86,6 +94,11 @@ class Planned:
         return self.job.options
 
     @property
+    def rows(self) -> int:
+        """The number of rows that are read."""
+        return self.bounds[-1] - self.bounds[0]
+
+    @property
     def tasks(self) -> int:
         """The number of chunks."""
         return len(self.bounds) - 1
@@ -97,12 +110,19 @@ class Planned:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all predictions."""
-        return self.job.rows * self.row_bytes
+        """Bytes of the predictions that are read."""
+        return self.rows * self.row_bytes
 
     def shared_bytes(self, threads: int) -> int:
         """Bytes that a process of so many threads takes beside its chunks, such as a classifier."""
         return sum(source.memory(threads) for source in self.sources.values())
+
+    @property
+    def options_of_rows(self) -> Options:
+        """The options without those that are of the whole set, where these are some of its rows, to be merged."""
+        if self.part is None or self.rows == self.job.rows:
+            return self.options
+        return replace(self.options, strict_kind=False, predicted_bytes=None)
 
     @property
     def kept_rows(self) -> int:
@@ -132,21 +152,30 @@ class Pass(Planned):
         return graph_of(job, self.bounds, [predictions, self.labels, *self.keys])
 
     def run(
-        self, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
+        self,
+        *,
+        scheduler: Any = None,
+        progress: Progress | None = None,
+        label_remedy: str = LABEL_REMEDY,
+        keep: Callable[[Any], None] | None = None,
     ) -> Evaluation:
         """Compute the graph; parameters, result and errors are those of :func:`xent.evaluate`.
 
         `label_remedy` is what the error of bad labels advises, in the words of the caller; ``{label}`` is the first.
+        `keep` is called with the sums when they have been checked.
         """
         failure = None
         with held(self.job.store), engine(scheduler, progress) as compute, writing(self.losses):
             state: State = compute(*self.graph(), self.bounds)
             check_labels(state, self.options, self.predictions, self.labels, label_remedy)
             check_weights(state, self.options)
-            check_kind_of_rows(state, self.options)
+            check_kind_of_rows(state, self.options_of_rows)
             check_still_stored(self.sources, self.unstored_chunks)
-            evaluation = replace(finish(state, self.options, self.names), unstored_chunks=self.unstored_chunks)
+            evaluation = finish(state, self.options_of_rows, self.names, self.job.rows)
+            evaluation = replace(evaluation, unstored_chunks=self.unstored_chunks)
             try:
+                if keep is not None:
+                    keep(state)
                 if self.losses is not None:
                     self.losses.publish()
             except WriteError as error:  # it is raised when all numbers are there
@@ -181,6 +210,7 @@ def plan(
     class_names: Any = None,
     fit_temperature: bool = False,
     head: Head = Head(),  # noqa: B008  # the same
+    rows: Rows | None = None,
 ) -> Pass:
     """The plan of :func:`xent.evaluate`; only headers are read, and errors are those of before any work."""
     fit_temperature = flag("evaluate", "fit_temperature", fit_temperature)
@@ -194,15 +224,30 @@ def plan(
         raise ValueError(refusal("weights", rule, got, "Leave out classwise=True."))
     check_fits(opened.shape[1], options)
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
-    bounds = opened.bounds(prediction_bytes(opened, sources["labels"], options))
+    all_bounds = opened.bounds(prediction_bytes(opened, sources["labels"], options))
+    bounds = bounds_within(all_bounds, checked_rows(rows, opened.shape[0]))
+    for name, argument, is_given in (
+        ("per_example", "rows", outputs.per_example is not None and rows is not None),
+        ("fit_temperature", "state_out", fit_temperature and outputs.state_out is not None),
+    ):
+        if is_given:
+            raise ValueError(refusal(name, f"be left out where `{argument}` is given", "both", f"Leave out {name}."))
     store = store_of(outputs.state, sources, options, per_example=outputs.per_example is not None)
     losses = None
     if outputs.per_example is not None:
         losses = LossFile.plan(outputs.per_example, sources, store, overwrite=outputs.overwrite)
-    rows, classes = opened.shape
+    part = part_file(outputs, sources)
     scratch = None if losses is None else losses.scratch
-    job = Job(chunk_state, unreadable_state, options, rows, classes, given.ignored, store=store, losses=scratch)
-    return Pass(job, bounds, sources, unstored, given.names, losses, fit_temperature)
+    count, classes = opened.shape
+    job = Job(chunk_state, unreadable_state, options, count, classes, given.ignored, store=store, losses=scratch)
+    return Pass(job, bounds, all_bounds, sources, unstored, given.names, part, losses, fit_temperature)
+
+
+def bounds_within(bounds: list[int], rows: tuple[int, int]) -> list[int]:
+    """The bounds of the chunks of a range of rows, those at its ends cut."""
+    start, stop = rows
+    inside = bounds[bisect_right(bounds, start) : bisect_left(bounds, stop)]
+    return [start, *inside, stop] if start < stop else [start]
 
 
 def store_of(
@@ -214,11 +259,7 @@ def store_of(
     """
     if directory is None:
         return None
-    fingerprints = {name: source.fingerprint() for name, source in sources.items()}
-    for name, fingerprint in fingerprints.items():
-        if fingerprint is None:
-            got, remedy = f"{sources[name]} as `{name}`", "Save it as a file, and pass its path."
-            raise ValueError(refusal("state", "be of files alone, whose change is seen", got, remedy))
+    fingerprints = fingerprints_of("state", sources)
     chosen = {name: value for name, value in asdict(options).items() if name not in STATELESS_OPTIONS}
     run = {**fingerprints, "options": chosen, "per_example": per_example, "version": xent.__version__}
     return open_store(directory, run)

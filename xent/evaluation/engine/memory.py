@@ -52,7 +52,7 @@ def table_bytes(planned: Planned, threads: int) -> int:
 
     How many slices and clusters there are no header tells: as many as rows, or as their dtype has values.
     """
-    rows, classes, options = planned.job.rows, planned.job.classes, planned.options
+    rows, classes, options = planned.rows, planned.job.classes, planned.options
     states = waiting_states(planned.tasks, threads)
 
     def kept(keys: int, of_a_key: int) -> int:

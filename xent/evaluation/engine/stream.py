@@ -16,7 +16,7 @@ from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.prediction_sets import PredictionSet, open_set
 from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unreadable_state
-from xent.evaluation.options import Keys, Options, Outputs
+from xent.evaluation.options import Keys, Options, Outputs, Rows
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import open_source, unstored_of
@@ -45,6 +45,8 @@ class Stream:
         The facts of the predictions and the labels so far, as :meth:`Source.facts` has them.
     chunks, chunk_rows : int
         The blocks so far, and the rows of the largest.
+    rows : int
+        The rows so far.
     """
 
     blocks: Iterable[Any]
@@ -54,6 +56,7 @@ class Stream:
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     chunks: int = 0
     chunk_rows: int = 0
+    rows: int = 0
 
     def run(self, progress: Progress | None = None) -> Evaluation:
         """The numbers of all blocks.
@@ -86,6 +89,7 @@ class Stream:
     def count(self, sources: Mapping[str, Source]) -> None:
         """Add the facts of a block."""
         self.chunks += 1
+        self.rows += sources["predictions"].shape[0]
         self.chunk_rows = max(self.chunk_rows, sources["predictions"].shape[0])
         for name, source in sources.items():
             facts, before = source.facts(), self.inputs.get(name)
@@ -95,7 +99,9 @@ class Stream:
             self.inputs[name] = facts
 
 
-def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, fit_temperature: bool) -> None:
+def check_stream(
+    blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, fit_temperature: bool, rows: Rows | None
+) -> None:
     """Raise TypeError unless the blocks are an iterable, ValueError for an argument that needs stored rows."""
     if not isinstance(blocks, Iterable) or isinstance(blocks, str | bytes) or hasattr(blocks, "shape"):
         raise TypeError("evaluate: `labels` must be given, got None. Pass the labels of these predictions.")
@@ -105,6 +111,8 @@ def check_stream(blocks: Any, keys: Keys, outputs: Outputs, *, scheduler: Any, f
         "weights": keys.weights is not None,
         "per_example": outputs.per_example is not None,
         "state": outputs.state is not None,
+        "state_out": outputs.state_out is not None,
+        "rows": rows is not None,
         "scheduler": scheduler is not None,
         "fit_temperature": fit_temperature,
     }

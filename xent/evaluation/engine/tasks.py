@@ -284,14 +284,14 @@ def cut_statistics(
     predictions: Source, labels: Source, bounds: list[int], kind: Kind, ignored: tuple[int, ...]
 ) -> Source:
     """The statistics of predictions whose classes lie in several chunks; other predictions as they are."""
-    if not isinstance(predictions, DaskSource) or predictions.has_whole_rows:
+    if not isinstance(predictions, DaskSource) or predictions.has_whole_rows or len(bounds) < 2:
         return predictions
     dask_array = importlib.import_module("dask.array")
     graph, parts = labels.parts(bounds)
     name, sizes = f"xent-labels-{uuid.uuid4().hex}", [stop - start for start, stop in pairwise(bounds)]
     graph |= {(name, i): (read_rows, part, 0, size) for i, (part, size) in enumerate(zip(parts, sizes, strict=True))}
     lazy = dask_array.Array(graph, name, (tuple(sizes),), labels.dtype.newbyteorder("="))
-    array = predictions.array
+    array = predictions.rows(bounds)
     if array.chunks[0] != tuple(sizes):
         array = array.rechunk({0: tuple(sizes)})
     meta = array._meta

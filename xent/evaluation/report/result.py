@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
@@ -19,6 +20,7 @@ from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.stream import Stream
 from xent.evaluation.outputs import WriteError, output_path, write_text
 from xent.evaluation.report.json_document import comparison_document, evaluation_document, to_json
+from xent.evaluation.report.merging import merged, write_part
 from xent.evaluation.report.page import (
     comparison_fragment,
     comparison_page,
@@ -171,6 +173,8 @@ class ComparisonReport(Report, Comparison):
 def report_of(result: Evaluation, run: Run) -> EvaluationReport: ...
 @overload
 def report_of(result: Comparison, run: Run) -> ComparisonReport: ...
+@overload
+def report_of(result: Evaluation | Comparison, run: Run) -> EvaluationReport | ComparisonReport: ...
 def report_of(result: Evaluation | Comparison, run: Run) -> EvaluationReport | ComparisonReport:
     """The result of a run as one that shows and saves itself."""
     numbers: dict[str, Any] = {each.name: getattr(result, each.name) for each in fields(result)}
@@ -197,13 +201,23 @@ def run_pass(
 ) -> EvaluationReport | ComparisonReport:
     """The report of a pass, which is run; parameters and errors are those of its ``run``."""
     start, scheduler = time.perf_counter(), chosen(scheduler)
+
+    def keep(sums: Any) -> None:
+        write_part(planned, run_of(planned, scheduler, time.perf_counter() - start), sums)
+
     try:
-        result = planned.run(scheduler=scheduler, progress=progress, label_remedy=label_remedy)
+        result = planned.run(scheduler=scheduler, progress=progress, label_remedy=label_remedy, keep=keep)
     except WriteError as error:  # of which the result is there
         if error.result is not None:
             error.result = report_of(error.result, run_of(planned, scheduler, time.perf_counter() - start))
         raise
     return report_of(result, run_of(planned, scheduler, time.perf_counter() - start))
+
+
+def merged_report(paths: Iterable[Any], *, partial: bool) -> EvaluationReport | ComparisonReport:
+    """The report of the parts in these files."""
+    result, run = merged(paths, partial=partial)
+    return report_of(result, run)
 
 
 def run_stream(stream: Stream, progress: Progress | None) -> EvaluationReport:

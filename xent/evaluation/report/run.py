@@ -37,6 +37,8 @@ class Run:
     inputs : mapping of str to mapping
         The path, or None for an array in hand, the shape, the dtype and the bytes of each argument that was read.
     options : Options
+    set_rows : int
+        The rows of the set.
     scheduler : str
         Where it ran.
     chunks, chunk_rows : int
@@ -46,26 +48,32 @@ class Run:
     environment : mapping of str to str
         The machine, and the versions of the packages that computed.
     wall_seconds : float
+        Of parts that were merged: of all of them, one after the other.
+    ranges : tuple of pairs of int, or None
+        The ranges of rows that were read, where these are not all.
     """
 
     inputs: Mapping[str, Mapping[str, Any]]
     options: Options
+    set_rows: int
     scheduler: str
     chunks: int
     chunk_rows: int
     fit_temperature: bool | None
     environment: Mapping[str, str]
     wall_seconds: float
+    ranges: tuple[tuple[int, int], ...] | None = None
 
     @property
     def rows(self) -> int:
-        """The rows of the set."""
-        return max((facts["shape"][0] for facts in self.predictions), default=0)
+        """The rows that were read."""
+        return self.set_rows if self.ranges is None else sum(stop - start for start, stop in self.ranges)
 
     @property
     def bytes(self) -> int:
-        """The bytes of all predictions."""
-        return sum(facts["bytes"] for facts in self.predictions)
+        """The bytes of the predictions that were read."""
+        whole = sum(facts["bytes"] for facts in self.predictions)
+        return int(whole if self.ranges is None else whole * self.rows // max(1, self.set_rows))
 
     @property
     def predictions(self) -> list[Mapping[str, Any]]:
@@ -90,7 +98,7 @@ class Run:
 
     @property
     def gigabytes_per_second(self) -> float:
-        """The bytes of all predictions over the time, in gigabytes a second."""
+        """The bytes of the predictions that were read over the time, in gigabytes a second."""
         return self.bytes / self.wall_seconds / 1e9
 
     def side(self, name: str) -> Run:
@@ -104,6 +112,8 @@ class Run:
         options = {"scheduler": self.scheduler, "chunk_bytes": self.chunk_bytes, "chunks": self.chunks}
         if self.fit_temperature is not None:
             options["fit_temperature"] = self.fit_temperature
+        if self.ranges is not None:
+            options["rows"] = [list(each) for each in self.ranges]
         return {
             "inputs": {name: dict(facts) for name, facts in self.inputs.items()},
             "options": asdict(self.options) | options,
@@ -121,12 +131,14 @@ def run_of(planned: Planned, scheduler: Any, wall_seconds: float) -> Run:
     return Run(
         inputs={name: source.facts() for name, source in planned.sources.items()},
         options=planned.options,
+        set_rows=planned.job.rows,
         scheduler=scheduler_name(scheduler),
         chunks=planned.tasks,
         chunk_rows=largest_chunk(planned.bounds),
         fit_temperature=planned.fits_temperature if isinstance(planned, Pass) else None,
         environment=environment(),
         wall_seconds=wall_seconds,
+        ranges=None if planned.rows == planned.job.rows else ((planned.bounds[0], planned.bounds[-1]),),
     )
 
 
@@ -135,6 +147,7 @@ def run_of_stream(stream: Stream, wall_seconds: float) -> Run:
     return Run(
         inputs=stream.inputs,
         options=stream.options,
+        set_rows=stream.rows,
         scheduler="sync",
         chunks=stream.chunks,
         chunk_rows=stream.chunk_rows,

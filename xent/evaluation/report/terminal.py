@@ -95,15 +95,23 @@ def format_plan(planned: Planned, scheduler: Any) -> str:
         memory = f"{threads} threads take up to {most}" if is_local else f"{threads} processes take up to {most} each"
     if any(planned.keys[:2]) and tables > 10**7:
         memory += f" ({tables / 1e6:,.0f} MB of it for tables, if every row has a slice or cluster of its own)"
-    kept = f"; {planned.kept_rows:,} of {planned.job.rows:,} rows are done" if planned.kept_rows else ""
+    kept = f"; {planned.kept_rows:,} of {planned.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
+
+
+def format_part(planned: Planned) -> str:
+    """Where the sums of a part are, and what to do with them."""
+    rows = f"rows {planned.bounds[0]:,} to {planned.bounds[-1]:,} of {planned.job.rows:,}"
+    return (
+        f"The sums of {rows} are in {planned.part and planned.part.target}: xent merge makes one result of all parts."
+    )
 
 
 def format_interruption(planned: Planned, word: str = "interrupted") -> str:
     """What an interrupted run has kept, and how to continue it; `word` is how the run ended."""
     if planned.job.store is None:
         return f"{word}; nothing was written. With --state DIR a run can be gone on with."
-    done = f"{planned.kept_rows:,} of {planned.job.rows:,} rows are done"
+    done = f"{planned.kept_rows:,} of {planned.rows:,} rows are done"
     return f"{word}; {done} and kept in {planned.job.store.directory}. Run it again as it was to go on."
 
 
@@ -115,7 +123,11 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
         (name, *format_estimate(metric.value, metric.stderr), UNITS.get(name, ""))
         for name, metric in evaluation.metrics.items()
     ]
-    parts = [f"{format_input(run, 'predictions')}  {size}", cells_text(("", "value", "std. error", ""), metrics)]
+    parts = [
+        f"{format_input(run, 'predictions')}  {size}",
+        *format_ranges(run),
+        cells_text(("", "value", "std. error", ""), metrics),
+    ]
     for name, groups in (("class", evaluation.classes), ("slice", evaluation.slices)):
         shown = [
             (str(key), *format_estimate(mean, error), f"{right:.4f}", f"{counted:,}")
@@ -161,7 +173,7 @@ def comparison_text(comparison: Comparison, run: Run) -> str:
         (f"B  {path_b}", *format_estimate(b.mean_loss, b.standard_error), f"{b.accuracy:.4f}"),
         ("A − B", *difference, f"{a.accuracy - b.accuracy:+.4f}"),
     ]
-    parts = [cells_text(("", "loss", "std. error", "accuracy"), sets)]
+    parts = [*format_ranges(run), cells_text(("", "loss", "std. error", "accuracy"), sets)]
     slices = [
         (
             str(key),
@@ -201,6 +213,15 @@ def format_input(run: Run, name: str) -> str:
     facts = run.inputs[name]
     shape = " × ".join(f"{size:,}" for size in facts["shape"])
     return f"{visible(path_of(facts))}  {shape}  {facts['dtype']}"
+
+
+def format_ranges(run: Run) -> list[str]:
+    """Which rows of the set the numbers are of, in a line; none where it is all of them."""
+    if run.ranges is None:
+        return []
+    shown = ", ".join(f"{start:,} to {stop:,}" for start, stop in run.ranges[:SHOWN_GROUPS])
+    more = f" and {len(run.ranges) - SHOWN_GROUPS:,} ranges more" * (len(run.ranges) > SHOWN_GROUPS)
+    return [f"Of the rows {shown or 'none'}{more}: {run.rows:,} of {run.set_rows:,}."]
 
 
 def path_of(facts: Mapping[str, Any]) -> str:
@@ -255,7 +276,7 @@ def progress_bar(planned: Planned, *, quiet: bool = False) -> Iterator[Callable[
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    rows = planned.predictions.shape[0]
+    rows = planned.rows
     row_gigabytes = planned.bytes / rows / 1e9 if rows else 0.0
     columns = (
         BarColumn(),

@@ -51,11 +51,19 @@ class DaskSource(Source):
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         chunks = (tuple(stop - start for start, stop in pairwise(bounds)), *((size,) for size in self.shape[1:]))
-        array = self.array if self.array.chunks == chunks else self.array.rechunk(chunks)
+        if not chunks[0]:
+            return {}, []
+        array = self.rows(bounds)
+        array = array if array.chunks == chunks else array.rechunk(chunks)
         futures = futures_of(array)
         (array,) = importlib.import_module("dask").optimize(array)
         keys = [(array.name, i, *(0 for _ in self.shape[1:])) for i in range(len(chunks[0]))]
         return {**futures, **array.__dask_graph__()}, keys
+
+    def rows(self, bounds: list[int]) -> Any:
+        """The array of the rows from the first of some bounds to the last."""
+        start, stop = bounds[0], bounds[-1]
+        return self.array if (start, stop) == (0, self.shape[0]) else self.array[start:stop]
 
     @property
     def has_whole_rows(self) -> bool:

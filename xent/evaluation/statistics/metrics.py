@@ -35,10 +35,12 @@ def finish(
     state: State,
     options: Options = Options(),  # noqa: B008  # it cannot be changed
     names: Sequence[str] = (),
+    all_rows: int | None = None,
 ) -> Evaluation:
     """The numbers of a prediction set, from its sums, which were made with the same options.
 
-    `names` are those of the classes, if they have any, and stand in place of their numbers.
+    `names` are those of the classes, if they have any, and stand in place of their numbers. `all_rows` are the rows of
+    the set where the sums are of some of them.
 
     Examples
     --------
@@ -75,7 +77,7 @@ def finish(
         prior_loss=prior,
         skill=1 - mean / prior if prior > 0 else math.nan,
         histogram=tuple(LossBin(*histogram_edges(i), count) for i, count in sorted(state.histogram.items())),
-        positions=positions(state),
+        positions=positions(state, state.rows if all_rows is None else all_rows),
         worst=tuple(named_example(example, names) for example in state.worst.examples),
         rows=state.rows,
         counted=n,
@@ -225,12 +227,12 @@ def accuracy_in(rows: Bin) -> float:
     return ratio(rows.correct_weight.total, confidence.weight) if confidence.weight else rows.correct / confidence.n
 
 
-def positions(state: State) -> tuple[Segment, ...]:
-    """The mean loss of each part of the set in which rows count."""
-    parts = min(SEGMENTS, state.rows)
+def positions(state: State, rows: int) -> tuple[Segment, ...]:
+    """The mean loss of each part of the set, of so many rows, in which rows count."""
+    parts = min(SEGMENTS, rows)
     segments = []
     for part, group in sorted(state.segments.items()):
-        first, stop = (-(-edge * state.rows // parts) for edge in (part, part + 1))
+        first, stop = (-(-edge * rows // parts) for edge in (part, part + 1))
         segments.append(Segment(first, stop, group.counted, group_metrics(group).mean_loss))
     return tuple(segments)
 
