@@ -65,7 +65,14 @@ def document(report):
 
 
 EVALUATIONS = {
-    "every table": {**KEYS, "by_class": True, "classwise": True, "top_k": (1, 3), "bins": 7, "predicted_bytes": 999},
+    "every table": {
+        **KEYS,
+        "by_class": True,
+        "classwise": True,
+        "confusion": True,
+        "top_k": (1, 3),
+        "predicted_bytes": 9,
+    },
     "weights": {**KEYS, "weights": "weights.npy", "by_class": True},
     "names": {"class_names": NAMES, "by_class": True},
 }
