@@ -175,6 +175,24 @@ def test_no_program_of_jax_has_the_logits_of_all_classes(jax, rng):
     assert (1 << 12, 1024) in program
 
 
+def test_a_product_is_a_tree_of_its_operands(jax, rng):
+    *arrays, labels = operands(rng, np.float32)
+    hidden, classifier, bias = map(jax.numpy.asarray, arrays)
+    logits = xent.Linear(hidden, classifier, bias=bias, softcap=3.0)
+    loss = functools.partial(xent.sparse_cross_entropy, reduction="sum")
+    slope = jax.jit(jax.grad(loss))(logits, jax.numpy.asarray(labels))
+    expected = xent.value_and_grad(xent.sparse_cross_entropy)(
+        xent.Linear(*arrays[:2], bias=arrays[2], softcap=3.0), labels
+    )
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(logits)[0]]
+
+    assert paths == [".hidden", ".classifier", ".bias"] and type(slope) is xent.Linear and slope.softcap == 3.0
+    for name, one in expected[1]._asdict().items():
+        np.testing.assert_allclose(getattr(slope, name), one, atol=1e-5)
+    narrow = jax.tree.map(lambda one: one.astype(jax.numpy.bfloat16), xent.Linear(hidden, classifier))
+    assert narrow.bias is None and narrow.hidden.dtype == "bfloat16" and narrow.shape == logits.shape
+
+
 def test_vmap_of_jax_takes_a_product(jax, rng):
     hidden, classifier, _, labels = (jax.numpy.asarray(one) for one in operands(rng))
     by_row = jax.vmap(jax.grad(xent.linear_cross_entropy), (0, None, 0))(hidden, classifier, labels)

@@ -585,8 +585,24 @@ CASES = [
     (
         lambda: dense(product(), product()),
         TypeError,
-        "cross_entropy: `targets` must be an array, got xent.Linear. "
-        "Pass hidden @ classifier.T, an array of all logits.",
+        "cross_entropy: `targets` must be an array, got a xent.Linear, whose logits are never whole. "
+        "Pass hidden @ classifier.T.",
+    ),
+    (
+        lambda: product() + 1,
+        TypeError,
+        "Linear: `logits` must be an array, got a xent.Linear, whose logits are never whole. "
+        "Pass hidden @ classifier.T.",
+    ),
+    (
+        lambda: xent.linear_cross_entropy(product(), H, np.zeros(3, int)),
+        TypeError,
+        "Linear: `hidden` must be an array, got a xent.Linear. Call sparse_cross_entropy, which takes it.",
+    ),
+    (
+        lambda: xent.gradient(product(), H, labels=np.zeros(3, int)),
+        TypeError,
+        "gradient: `whole` must be a xent.Partial, got numpy.ndarray. Call xent.partial.",
     ),
     (
         lambda: product(H.astype(int)),

@@ -483,6 +483,45 @@ def test_the_softmax_of_a_product_is_refused_with_the_logits_to_write(lib, rng, 
         lib.apply(functools.partial(on_product, function), hidden, classifier, bias=bias)
 
 
+WHOLE = r"whose logits are never whole\. Pass hidden @ classifier\.T \+ bias\."
+ARRAY_ONLY = {
+    "asarray": np.asarray,
+    "exp": np.exp,
+    "argmax": lambda logits: np.argmax(logits, axis=-1),
+    "bool": bool,
+    "float": float,
+    "int": int,
+    "len": len,
+    "list": list,
+    "in": lambda logits: 1 in logits,
+    "index": lambda logits: logits[..., 0],
+    "plus": lambda logits: logits + 1,
+    "plus an array": lambda logits: np.ones((1, CLASSES), np.float32) + logits,
+    "of an array": lambda logits: np.ones((1, CLASSES), np.float32) < logits,
+    "times": lambda logits: 2 * logits,
+    "over": lambda logits: logits / 2,
+    "minus": lambda logits: -logits,
+    "product": lambda logits: logits @ np.ones((CLASSES, 2)),
+    "less": lambda logits: logits < 0,
+}
+
+
+@pytest.mark.parametrize("use", ARRAY_ONLY.values(), ids=ARRAY_ONLY)
+def test_a_product_is_no_array_and_says_what_to_write(rng, use):
+    hidden, classifier, bias, _ = operands(rng)
+
+    with pytest.raises(TypeError, match=WHOLE):
+        use(xent.Linear(hidden, classifier, bias=bias))
+
+
+@pytest.mark.variants("torch", "dask", "jax")  # that of array-api-strict has a message of its own
+def test_arithmetic_of_an_array_and_a_product_says_what_to_write(lib, rng):
+    hidden, classifier, bias, _ = operands(rng)
+
+    with pytest.raises(TypeError, match=WHOLE):
+        lib.apply(functools.partial(on_product, lambda logits: logits.hidden + logits), hidden, classifier, bias=bias)
+
+
 @pytest.mark.variants(*EAGER, "dask-split", "jax")
 def test_a_bad_label_of_a_product_raises(lib, rng):
     hidden, classifier, _, labels = operands(rng)

@@ -11,7 +11,7 @@ import numbers
 import operator
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from . import arrays, errors
 from .arrays import Array, describe
@@ -53,10 +53,12 @@ def array(function: str, name: str, value: Any, beside: Any = None) -> None:
 
     ``beside`` is another argument of the call, whose library the remedy is written for.
     """
+    if arrays.is_product(value):
+        no_product(function, name, value)
     held = value._meta if arrays.library(value) == "dask" else value  # of the chunks
     is_frame = held is not value and hasattr(value, "to_dask_array")  # of dask.dataframe
     is_special = type(held).__name__ in ("matrix", "MaskedArray") or isinstance(held, list | tuple) or is_frame
-    if is_special or arrays.is_product(value) or not arrays.is_array(value):
+    if is_special or not arrays.is_array(value):
         remedy = conversion(function, name, value, held, beside)
         what = describe_type(value) if held is value else f"{describe_type(value)} of {describe_type(held)}"
         raise TypeError(f"{function}: `{name}` must be an array, got {what}. Pass {remedy}.")
@@ -99,8 +101,6 @@ def dense_tensor(function: str, name: str, tensor: Any) -> None:
 
 def conversion(function: str, name: str, value: Any, held: Any, beside: Any) -> str:
     """What to write for a value that is no array: an expression, for the library of the argument beside it."""
-    if arrays.is_product(value):
-        return "hidden @ classifier.T, an array of all logits"
     if type(held).__name__ == "MaskedArray":
         ma = "numpy.ma" if held is value else "dask.array.ma"
         if name == "labels" or (function == "binary_cross_entropy" and name in ("predictions", "targets")):
@@ -575,6 +575,10 @@ def operands(function: str, operands: dict[str, Any]) -> None:
     """The operands of a product are floating arrays of one library and fit: (*batch, D), (C, D) and (C,) or None."""
     hidden, classifier, bias = operands.values()
     given = {name: value for name, value in operands.items() if value is not None or name != "bias"}
+    if arrays.is_product(hidden):
+        raise TypeError(
+            f"{function}: `hidden` must be an array, got a xent.Linear. Call sparse_cross_entropy, which takes it."
+        )
     for name, value in given.items():
         array(function, name, value, hidden)
         if arrays.dtype_name(value.dtype) not in FLOATS:
@@ -655,12 +659,7 @@ def softcap(function: str, value: Any, dtype: str) -> float | None:
 def product(function: str, op: str, product: Any, options: Any) -> None:
     """What takes logits of any kind takes a product too, where it makes no array of their shape."""
     if function in ("softmax", "log_softmax"):
-        bias = "" if product.bias is None else " + bias"
-        whole = f"hidden @ classifier.T{bias}"
-        whole = whole if product.softcap is None else f"{product.softcap} * tanh(({whole}) / {product.softcap})"
-        raise TypeError(
-            f"{function}: `logits` must be an array, got a xent.Linear, whose logits are never whole. Pass {whole}."
-        )
+        no_product(function, "logits", product)
     if op == "binary":
         raise TypeError(
             f"{function}: `predictions` must be an array, got a xent.Linear, whose classes exclude each other. "
@@ -673,6 +672,16 @@ def product(function: str, op: str, product: Any, options: Any) -> None:
             f"{function}: `axis` must be the last for a xent.Linear, got {options.axis}. "
             "Leave it out: the classes are the rows of the classifier."
         )
+
+
+def no_product(function: str, name: str, product: Any) -> NoReturn:
+    """A product is where an array must be: its logits are never whole."""
+    bias = "" if product.bias is None else " + bias"
+    whole = f"hidden @ classifier.T{bias}"
+    whole = whole if product.softcap is None else f"{product.softcap} * tanh(({whole}) / {product.softcap})"
+    raise TypeError(
+        f"{function}: `{name}` must be an array, got a xent.Linear, whose logits are never whole. Pass {whole}."
+    )
 
 
 def weight(function: str, name: str, value: Any, predictions: Array) -> None:
@@ -893,25 +902,25 @@ def names(function: str, argument: str, value: Any) -> tuple[str, ...] | None:
     return several
 
 
-def partials(function: str, partials: Iterable[Any]) -> None:
+def partials(function: str, partials: Iterable[Any], name: str = "partial") -> None:
     """Partials are xent's, of one library and of the same rows."""
     first = None
     for partial in partials:
         if not hasattr(partial, "sum_exp_rest"):
             got = describe_type(partial)
-            raise TypeError(f"{function}: `partial` must be a xent.Partial, got {got}. Call xent.partial.")
+            raise TypeError(f"{function}: `{name}` must be a xent.Partial, got {got}. Call xent.partial.")
         first = first or partial
-        same_placement(function, first.max, "partial", partial.max)
+        same_placement(function, first.max, name, partial.max)
         if tuple(partial.max.shape) != tuple(first.max.shape):
             raise ValueError(
-                f"{function}: `partial` must be of the rows of the first, {tuple(first.max.shape)}, "
+                f"{function}: `{name}` must be of the rows of the first, {tuple(first.max.shape)}, "
                 f"got {tuple(partial.max.shape)}. Take every slice of the classes from the same rows."
             )
 
 
 def merged(function: str, logits: Any, whole: Any, scale: Any, options: Any) -> None:
     """A merged partial, and the scale of each row, are of the rows of these logits."""
-    partials(function, (whole,))
+    partials(function, (whole,), "whole")
     shape = tuple(getattr(logits, "shape", ()))
     rows = shape_of_rows(shape, class_axis(function, options.axis, len(shape)))
     for name, value in (("whole", whole.max), ("scale", scale)):

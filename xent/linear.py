@@ -8,7 +8,9 @@ Leaves out how they are multiplied, tile by tile (``backends/generic/products.py
 
 from __future__ import annotations
 
-from typing import Any, Generic, NamedTuple
+import sys
+import threading
+from typing import Any, Generic, NamedTuple, NoReturn
 
 from . import arrays, checks
 from .arrays import Array, ArrayT, FieldT
@@ -19,7 +21,8 @@ class Linear(Generic[ArrayT]):
 
     It is taken wherever logits are, with the classes along the last axis: by :func:`sparse_cross_entropy`,
     :func:`cross_entropy`, :func:`row_statistics`, :func:`partial`, :func:`logsumexp`, :func:`value_and_grad` and
-    :func:`explain`. It holds its operands and computes nothing by itself.
+    :func:`explain`. It holds its operands and computes nothing by itself: it has no elements and no arithmetic. For
+    JAX it is a pytree of its operands, which ``jax.jit`` and ``jax.grad`` take and return.
 
     Parameters
     ----------
@@ -46,6 +49,7 @@ class Linear(Generic[ArrayT]):
     ------
     TypeError
         If an operand is no real floating array, or they are of several libraries or devices.
+        Where it is used as an array: by arithmetic, indices, comparisons, or ``numpy.asarray``.
     ValueError
         If shapes do not fit, there are no classes, or the softcap is no positive number of the logits' dtype.
 
@@ -57,16 +61,23 @@ class Linear(Generic[ArrayT]):
     ((1, 2), 0.6931471805599453)
     """
 
-    __slots__ = ("bias", "classifier", "dtype", "hidden", "shape", "softcap")
+    __slots__ = ("bias", "classifier", "hidden", "softcap")
 
     def __init__(
         self, hidden: ArrayT, classifier: ArrayT, /, *, bias: ArrayT | None = None, softcap: float | None = None
     ) -> None:
         checks.operands("Linear", {"hidden": hidden, "classifier": classifier, "bias": bias})
         self.hidden, self.classifier, self.bias = hidden, classifier, bias
-        self.shape = (*self.hidden.shape[:-1], self.classifier.shape[0])
-        self.dtype = logits_dtype(self.operands)
         self.softcap = checks.softcap("Linear", softcap, arrays.dtype_name(self.dtype))
+        register_pytree()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.hidden.shape[:-1], self.classifier.shape[0])
+
+    @property
+    def dtype(self) -> Any:
+        return logits_dtype(self.operands)
 
     @property
     def ndim(self) -> int:
@@ -96,9 +107,15 @@ class Linear(Generic[ArrayT]):
         """The same product of other operands, which are taken as they are."""
         other: Linear[Any] = object.__new__(Linear)
         other.hidden, other.classifier, other.bias, other.softcap = hidden, classifier, bias, self.softcap
-        other.shape = (*hidden.shape[:-1], classifier.shape[0])
-        other.dtype = logits_dtype(other.operands)
         return other
+
+    def is_no_array(self, *_: Any, **__: Any) -> NoReturn:
+        """TypeError, with the array of all logits to write."""
+        checks.no_product("Linear", "logits", self)
+
+    __array__ = __array_ufunc__ = __len__ = __getitem__ = __bool__ = __int__ = __float__ = is_no_array
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __pow__ = __matmul__ = __rmatmul__ = is_no_array
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = is_no_array
 
     def __repr__(self) -> str:
         bias = "" if self.bias is None else f", bias={arrays.describe(self.bias)}"
@@ -121,6 +138,33 @@ class LinearGradient(NamedTuple, Generic[FieldT]):
     hidden: FieldT | None
     classifier: FieldT | None
     bias: FieldT | None
+
+
+registered: set[str] = set()
+"""Whose trees know a :class:`Linear`."""
+registering = threading.Lock()
+
+
+def register_pytree() -> None:
+    """Have JAX take a :class:`Linear` for a tree of its operands, if JAX is imported."""
+    if "jax" in registered:
+        return
+    tree: Any = getattr(sys.modules.get("jax"), "tree_util", None)  # None while JAX is being imported
+    with registering:
+        if tree is not None and "jax" not in registered:
+
+            def flattened(linear: Linear[Any]) -> tuple[list[tuple[Any, Any]], Any]:
+                names = "hidden", "classifier", "bias"
+                return [(tree.GetAttrKey(name), getattr(linear, name)) for name in names], linear.softcap
+
+            def put_together(softcap: Any, operands: Any) -> Linear[Any]:
+                linear: Linear[Any] = object.__new__(Linear)  # subtle: unchecked, for a tree may hold anything
+                linear.hidden, linear.classifier, linear.bias = operands
+                linear.softcap = softcap
+                return linear
+
+            tree.register_pytree_with_keys(Linear, flattened, put_together)
+            registered.add("jax")
 
 
 def logits_dtype(operands: tuple[Array, ...]) -> Any:
