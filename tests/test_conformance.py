@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import toy_library
-from wrong_kernels import METHODS, WHOLE, WRONG, Right
+from wrong_kernels import METHODS, SUMS, WHOLE, WRONG, Right
 
 import xent
 from xent.dispatch import eligibility
@@ -34,6 +34,7 @@ ELSEWHERE = {"declined", "import_light", "extra_cases", "many_elements"}  # each
 WITHOUT_CODE = {
     *("declaration", "selected", "ignored_rows", "plan_pickles", "lazy_on_dask", "inputs_unchanged", "out_is_filled"),
     *("far_rows", "extra_memory", "new_values", "loss_with_partial", "whole_calls", "gradient_out"),
+    "probability_sums",
 }
 BY_CHANCE = {"threads", "deterministic", "concurrent_callers"}
 
@@ -88,6 +89,13 @@ def test_a_right_kernel_of_both_layouts_passes():
 
 def test_a_right_kernel_of_whole_calls_passes():
     report = check_kernel(spec_of("Whole", methods=WHOLE), checks=["declaration", "selected", "whole_calls"])
+
+    assert report.ok and "not run" not in str(report).split("\n", 1)[1], str(report)
+
+
+def test_a_right_kernel_of_probabilities_passes():
+    facts = {"methods": SUMS, "dtypes": frozenset({"float16", "float32", "float64"})}
+    report = check_kernel(spec_of("Probabilities", **facts), checks=["declaration", "selected", "probability_sums"])
 
     assert report.ok and "not run" not in str(report).split("\n", 1)[1], str(report)
 

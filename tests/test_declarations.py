@@ -11,7 +11,7 @@ from xent.dispatch.registry import registry
 
 KERNEL = {"name": "k", "op": "sparse", "load": "package.module:name"}
 BACKEND = {"name": "b", "load": "package.module:name", "arrays": frozenset({"mine"})}
-ANY_OF = '"loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics" or "whole_call"'
+ANY_OF = '"loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics", "probability_sums" or "whole_call"'
 ARRAYS = 'must be a frozenset of root modules such as "numpy" and "torch", or "*"'
 DEVICES = 'must be a frozenset of kinds of device such as "cpu" and "cuda", or "*"'
 DTYPES = 'must be a frozenset of any of "bfloat16", "float16", "float32", "float64" or "*"'

@@ -11,7 +11,7 @@ import types
 import numpy as np
 
 from xent.backends.generic.rows import rows_of
-from xent.kernels import Partial, Statistics
+from xent.kernels import Partial, ProbabilitySums, Statistics
 from xent.numerics.reduction import Reducer
 from xent.numerics.targets import smoothing
 
@@ -19,6 +19,7 @@ PARTIAL = frozenset({"partial"})
 GRADIENT = frozenset({"partial", "gradient"})
 WHOLE = frozenset({"partial", "loss", "gradient", "loss_and_gradient", "whole_call"})
 """What the slowest of the wrong kernels declare: the methods that are wrong."""
+SUMS = frozenset({"partial", "probability_sums"})
 WRONG: dict[str, tuple[type, str, dict]] = {}
 """By name: the class, the promise it breaks, and the fields of its spec that are not the defaults."""
 
@@ -263,6 +264,56 @@ class EveryLayout(Right):
         ranks = np.asarray([row.label_rank[0] for row in rows], np.int64)
         sums = np.asarray([(row.sum_squares[0], row.spread[0]) for row in rows], self.narrow(logits)).reshape(-1, 2)
         return Statistics(Partial(*numbers.T.copy()), ranks, *sums.T.copy())
+
+
+class Probabilities(Right):
+    """A sixth style: the sums of probabilities too."""
+
+    def probability_sums(self, p, labels, label_p, *, threads):
+        wide = p.astype(np.float64, order="C")
+        terms = wide * self.logs(wide)
+        ahead = (p > label_p[:, None]) | self.ties(p, labels, label_p)
+        entropy, squares = (0.0 - terms.sum(axis=1), (wide * wide).sum(axis=1))
+        narrow = np.float64 if p.dtype == np.float64 else np.float32
+        top = p.max(axis=1, initial=0).astype(narrow)
+        return ProbabilitySums(wide.sum(axis=1), top, squares.astype(narrow), entropy.astype(narrow), ahead.sum(axis=1))
+
+    def logs(self, wide):
+        return np.log(np.where(wide == 0, 1.0, wide))
+
+    def ties(self, p, labels, label_p):
+        return (p == label_p[:, None]) & (np.arange(p.shape[1]) < labels[:, None])
+
+
+@breaks("probability_sums", methods=SUMS)
+class ProbabilitiesClipped(Probabilities):
+    """A row with a 0 costs what one with 1e-7 does, as in Keras; and a negative number is one of 1e-7."""
+
+    def logs(self, wide):
+        return np.log(np.maximum(wide, 1e-7))
+
+
+@breaks("probability_sums", methods=SUMS)
+class ProbabilitiesInHalf(Probabilities):
+    """Logarithms of half the digits."""
+
+    def logs(self, wide):
+        return super().logs(wide).astype(np.float16).astype(np.float64)
+
+
+@breaks("probability_sums", methods=SUMS)
+class ProbabilitiesForgetTies(Probabilities):
+    def ties(self, p, labels, label_p):
+        return False & super().ties(p, labels, label_p)
+
+
+@breaks("probability_sums", methods=SUMS)
+class ProbabilitiesOfAllRows(Probabilities):
+    """Rows are divided by what the first of them sums to."""
+
+    def probability_sums(self, p, labels, label_p, *, threads):
+        sums = super().probability_sums(p, labels, label_p, threads=threads)
+        return sums._replace(total=sums.total - np.nan_to_num(sums.total[:1]) + 1)
 
 
 class Whole(Right):
@@ -1058,6 +1109,7 @@ kernels = types.SimpleNamespace(
     Online=Online(),
     RightDense=RightDense(),
     EveryLayout=EveryLayout(),
+    Probabilities=Probabilities(),
     Whole=Whole(),
     **{name: cls() for name, (cls, _, _) in WRONG.items()},
 )

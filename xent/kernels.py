@@ -7,7 +7,8 @@ from .contract.plan import Decision, Plan, Verdict
 from .contract.problem import Options, Problem, Weights
 from .contract.specs import API_VERSION, BackendSpec, KernelSpec
 from .numerics.fold import Partial
+from .numerics.probabilities import ProbabilitySums
 from .numerics.statistics import Statistics
 
-__all__ = ["API_VERSION", "BackendSpec", "Decision", "KernelSpec", "Options", "Partial", "Plan", "Problem"]
-__all__ += ["Statistics", "Verdict", "Weights", "register_target", "why_no_targets"]
+__all__ = ["API_VERSION", "BackendSpec", "Decision", "KernelSpec", "Options", "Partial", "Plan"]
+__all__ += ["ProbabilitySums", "Problem", "Statistics", "Verdict", "Weights", "register_target", "why_no_targets"]

@@ -40,7 +40,8 @@ class KernelSpec:
     layouts : frozenset of "last" and "middle"
         "middle" also takes blocks (outer, classes, inner).
     methods : frozenset of str
-        Which of partial, loss, loss_and_partial, gradient, loss_and_gradient, statistics the object has; for JAX
+        Which of partial, loss, loss_and_partial, gradient, loss_and_gradient, statistics, probability_sums, whole_call
+        the object has; for JAX
         "ffi_target", and any of partial and statistics that it has targets for besides loss and loss_and_gradient.
     priority : int
         Larger goes first; xent's own are negative.

@@ -15,7 +15,16 @@ from ..contract.specs import API_VERSION, BackendSpec
 
 SETS = ("arrays", "devices", "dtypes", "layouts", "methods")
 SERVED = range(max(1, API_VERSION - 1), API_VERSION + 1)
-METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics", "whole_call")
+METHODS = (
+    "partial",
+    "loss",
+    "loss_and_partial",
+    "gradient",
+    "loss_and_gradient",
+    "statistics",
+    "probability_sums",
+    "whole_call",
+)
 FFI, FFI_FURTHER = frozenset({"ffi_target"}), frozenset({"partial", "statistics"})
 """What a kernel that JAX takes declares, and the methods that it may have targets for besides."""
 INSPECTED = frozenset({"dask", "torch"})

@@ -73,6 +73,9 @@ def why_not(spec: KernelSpec, problem: Problem, user: settings.Settings) -> Iter
             yield "block_elements: a compiled graph hands over whole arrays"
     elif problem.array == "jax":
         yield "method: JAX takes a kernel by its FFI targets, and it has none"
+    elif problem.method == "statistics" and kind == "probabilities":
+        if "probability_sums" not in spec.methods:
+            yield "method: it has no sums of probabilities"
     elif problem.method == "statistics" and "statistics" not in spec.methods:
         yield "method: it has no statistics"
     elif problem.method == "gradient" and "gradient" not in spec.methods:

@@ -11,10 +11,35 @@ clipped and nothing is renormalised: a probability of 0 under the target costs +
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..arrays import Array
 from .fold import compute_dtype, gather, share_of_total, total
+from .statistics import RowStatistics, rank
+
+
+class ProbabilitySums(NamedTuple):
+    """What an evaluation asks of probabilities beside the label's, from one read of them; rows side by side.
+
+    A row with a NaN or a negative number has an ``entropy`` of NaN, and its other fields are not looked at.
+
+    Attributes
+    ----------
+    total : array, shape (rows,)
+        Σ p, wide.
+    max : array, shape (rows,)
+        The largest p, as it is given.
+    sum_squares, entropy : array, shape (rows,)
+        Σ p² and −Σ p log p, nats; 0 · log 0 is 0.
+    label_rank : array, shape (rows,), int64
+        How many classes come before the label: larger probabilities, and equal ones of a smaller index.
+    """
+
+    total: Array
+    max: Array
+    sum_squares: Array
+    entropy: Array
+    label_rank: Array
 
 
 def cost(xp: Any, predictions: Array, log: bool) -> Array:
@@ -52,3 +77,25 @@ def gradient(xp: Any, predictions: Array, targets: Array, scale: Array, log: boo
     slopes = slope(xp, predictions, log)
     dense = xp.where((targets == 0) & ~xp.isnan(slopes), 0.0, targets * slopes) * scale[:, None]
     return xp.astype(xp.where(scale[:, None] == 0, 0.0, dense), predictions.dtype, copy=False)
+
+
+def sums(xp: Any, p: Array, labels: Array, label_p: Array) -> ProbabilitySums:
+    """The sums of one block, (rows, classes) to (rows,); ``label_p`` (rows,) is the probability of the label."""
+    p = xp.astype(p, compute_dtype(xp, p.dtype), copy=False)
+    logs = xp.log(xp.where(p == 0, 1.0, p))  # subtle: so that 0 · log 0 has a derivative
+    entropy, squares = (xp.astype(one, p.dtype, copy=False) for one in (total(xp, -(p * logs)), total(xp, p * p)))
+    return ProbabilitySums(total(xp, p), xp.max(p, axis=-1), squares, entropy, rank(xp, p, labels, label_p))
+
+
+def statistics_of_probabilities(xp: Any, sums: ProbabilitySums, label_p: Array, inside: Array) -> RowStatistics:
+    """The statistics of whole rows of probabilities, which are taken as they are given.
+
+    ``label_p`` (rows,) is the label's, in the compute dtype, and ``inside`` whether the label is a class.
+    """
+    is_none, has_no_rank = xp.isnan(sums.entropy), sums.max == 0
+    loss = xp.where(inside, cost(xp, label_p, False), 0.0)
+    lse = xp.astype(xp.log(sums.total), loss.dtype, copy=False)
+    fields = (loss, lse, label_p, sums.max, sums.entropy, sums.sum_squares)
+    loss, lse, label_p, top, entropy, squares = (xp.where(is_none, math.nan, field) for field in fields)
+    label_rank = xp.where(is_none | has_no_rank, -1, sums.label_rank)
+    return RowStatistics(loss, lse, label_p, top, label_rank, entropy, squares)

@@ -18,7 +18,7 @@ import numba
 from numba import types
 from numba.core import caching
 
-from . import column_gradients, column_statistics, columns, grids, row_gradients, rows
+from . import column_gradients, column_statistics, columns, grids, probabilities, row_gradients, rows
 from .threads import run_uninterrupted
 
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -61,6 +61,8 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
         rows.finish_partial: (table, index, *bounds, table),
         rows.finish_statistics: (table, index, *bounds, ranks, values, values),
         column_statistics.statistics: (grid, labels, scales, *bounds, partials, ranks, values, values),
+        probabilities.row_sums: (block, labels, scales, *bounds, table),
+        probabilities.column_sums: (grid, labels, scales, *bounds, table),
         grids.gather_rows: (grid, *bounds, block_out),
         grids.scatter_rows: (block, *bounds, grid_out),
     }

@@ -122,3 +122,30 @@ def log1p(r):
     small = r * fma(r, fma(r, fill(r, 1 / 3), fill(r, -0.5)), one)
     value = where(greater(fill(r, 2.0**-12), r), small, large)
     return where(greater_equal(r, fill(r, 0.0)), value, fill(r, np.nan))
+
+
+LOG_2 = 0.6931471805599453
+SINGLE_LOG_2 = float(np.float32(LOG_2))
+SINGLE_LOG_2_REST, DOUBLE_LOG_2_REST = LOG_2 - SINGLE_LOG_2, 2.3190468138462996e-17  # log 2 less its float64
+single_series = polynomial(2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3)
+double_series = polynomial(2 / 21, 2 / 19, 2 / 17, 2 / 15, 2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3)
+
+
+@njit(forceinline=True)
+def log_by_series(x, series, log_2, log_2_rest, least, lift, lifted):
+    """log x of lanes x > 0: :func:`log1p` says how. What is under ``least`` is lifted by 2 to the power ``lifted``."""
+    one, is_small = fill(x, 1.0), greater(fill(x, least), x)
+    power, y = split_exponent(where(is_small, x * fill(x, lift), x))
+    power = where(is_small, power - fill(x, lifted), power)
+    s = (y - one) / (y + one)
+    z = s * s
+    log_y = fma(s * z, series(z), s + s)
+    return fma(power, fill(x, log_2), fma(power, fill(x, log_2_rest), log_y))
+
+
+@by_type
+def log(x):
+    """log x of lanes, to two ulps down to the smallest subnormal; some finite number where x is not positive."""
+    if x is SINGLE:
+        return lambda x: log_by_series(x, single_series, SINGLE_LOG_2, SINGLE_LOG_2_REST, 2.0**-126, 2.0**32, 32.0)
+    return lambda x: log_by_series(x, double_series, LOG_2, DOUBLE_LOG_2_REST, 2.0**-1022, 2.0**64, 64.0)

@@ -38,7 +38,7 @@ def check_ffi(problem: Any) -> bool | str:
 
 @xent.hookimpl
 def xent_register_kernels(api: int) -> Iterator[xent.KernelSpec]:
-    for op, methods in (("sparse", METHODS | {"statistics", "whole_call"}), ("dense", METHODS)):
+    for op, methods in (("sparse", METHODS | {"statistics", "probability_sums", "whole_call"}), ("dense", METHODS)):
         yield xent.KernelSpec(
             name="numba",
             op=op,

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from xent.kernels import Partial, Problem, Statistics
+from xent.kernels import Partial, ProbabilitySums, Problem, Statistics
 
 from .hooks import numba_fails
 
 if numba_fails():  # on a worker, say, to which a plan was sent: generic takes the kernel's place
     raise ImportError(numba_fails())
 
-from . import column_gradients, column_statistics, columns, row_gradients, rows, whole_calls
+from . import column_gradients, column_statistics, columns, probabilities, row_gradients, rows, whole_calls
 from .blocks import Array, GradientOutput, PreparedBlock, prepare, run_along_rows
 from .compiled import compiled
 
@@ -177,6 +177,30 @@ def statistics(block: PreparedBlock, label_logit: Array) -> Statistics:
     return Statistics(Partial(*row_table(block, table).astype(block.wide)), ranks, squares, spreads)
 
 
+def probability_sums(block: PreparedBlock, label_p: Array) -> ProbabilitySums:
+    """The sums of probabilities of every row."""
+    label_p, table = label_p.astype(block.wide, copy=False), new_table(block, probabilities.FIELDS)
+    if block.layout == "columns":
+        loop = block.loop(probabilities.column_sums)
+        block.run_in_threads(
+            lambda first, stop: loop(block.logits, block.targets, label_p, first, stop, table), block.rows
+        )
+    else:
+        loop, parts = block.loop(probabilities.row_sums), block.parts
+
+        def call(x: Array, targets: Array, _: Any, first: int, stop: int, row: int) -> None:
+            loop(x, targets, label_p[row:], first, stop, table[:, row * parts :])
+
+        run_along_rows(block, call, by_items=True)
+    if block.parts > 1:
+        top = table[probabilities.TOP].reshape(block.rows, block.parts).max(axis=1)
+        table = table.reshape(probabilities.FIELDS, block.rows, block.parts).sum(axis=2)
+        table[probabilities.TOP] = top
+    total, top, squares, entropy, ranks = table
+    top, squares, entropy = (field.astype(block.wide) for field in (top, squares, entropy))
+    return ProbabilitySums(total, top, squares, entropy, ranks.astype(np.int64))
+
+
 class Sparse:
     """The kernel for labels; its methods are those of xent's contract."""
 
@@ -224,6 +248,9 @@ class Sparse:
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
         return statistics(prepare(logits, labels, 1.0, 0.0, threads), label_logit)
+
+    def probability_sums(self, p: Array, labels: Array, label_p: Array, *, threads: int) -> ProbabilitySums:
+        return probability_sums(prepare(p, labels, 1.0, 0.0, threads), label_p)
 
     def whole_call(self, problem: Problem) -> Callable[..., int] | None:
         return whole_calls.whole_call(problem)

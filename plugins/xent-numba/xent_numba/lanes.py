@@ -187,18 +187,20 @@ def scale_by_power(context: Any, x: Any, power: Any) -> Any:
 
 @intrinsic
 def split_exponent(context: Any, x: Any) -> Any:
-    """float64 lanes as (n, y) with x = 2ⁿ · y and y in [√½, √2); x must be positive and normal."""
+    """Lanes as (n, y) with x = 2ⁿ · y and y in [√½, √2); some finite numbers where x is not positive and normal."""
+    bits, digits, half_root = (I32, 23, 0x3F3504F3) if x.dtype is types.float32 else (I64, 52, 0x3FE6A09E00000000)
+    pair = types.UniTuple(x, 2)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.VectorType(I64, x.count)
-        root = constant(kind, 0x3FE6A09E00000000)
+        kind = ir.VectorType(bits, x.count)
+        root = constant(kind, half_root)
         shifted = builder.sub(builder.bitcast(arguments[0], kind), root)
-        power = builder.ashr(shifted, constant(kind, 52))
-        rest = builder.add(builder.and_(shifted, constant(kind, (1 << 52) - 1)), root)
+        power = builder.ashr(shifted, constant(kind, digits))
+        rest = builder.add(builder.and_(shifted, constant(kind, (1 << digits) - 1)), root)
         parts = builder.sitofp(power, vector(x)), builder.bitcast(rest, vector(x))
-        return context.make_tuple(builder, Pair, parts)
+        return context.make_tuple(builder, pair, parts)
 
-    return Pair(x), codegen
+    return pair(x), codegen
 
 
 # -------------------- masks

@@ -17,13 +17,13 @@ from ...contract.problem import Weights
 from ...contract.specs import ANY, KernelSpec
 from ...numerics import fold, gradient, probabilities
 from ...numerics.fold import Partial
+from ...numerics.probabilities import ProbabilitySums
 from ...numerics.reduction import Reducer
 from ...numerics.statistics import (
     RowStatistics,
     Statistics,
     finish_statistics,
     of_log_probabilities,
-    rank,
     statistics,
     without_label,
 )
@@ -34,11 +34,11 @@ from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, KernelCall, LabelTargets
 from .rows import rows_of, without_bad_labels
 
 METHODS = {
-    "sparse": frozenset({"partial", "gradient", "statistics"}),
+    "sparse": frozenset({"partial", "gradient", "statistics", "probability_sums"}),
     "dense": frozenset({"partial", "gradient"}),
 }
-LOGARITHMS = 2**20
-"""How many logarithms of probabilities are made at once for a fused kernel."""
+WIDENED = 2**20
+"""How many probabilities a fused kernel is given at once, in the compute dtype."""
 
 
 class SparseFold:
@@ -64,6 +64,9 @@ class SparseFold:
 
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
         return statistics(arrays.namespace(logits), logits, labels, label_logit)
+
+    def probability_sums(self, p: Array, labels: Array, label_p: Array, *, threads: int) -> ProbabilitySums:
+        return probabilities.sums(arrays.namespace(p), p, labels, label_p)
 
 
 class DenseFold:
@@ -312,42 +315,27 @@ def run_softmax(call: KernelCall, rows: Rows) -> Array:
 
 def run_statistics(call: KernelCall, rows: Rows) -> RowStatistics:
     if call.plan.problem.options.kind == "logits":
-        whole = blocks.statistics(call)
-        statistics = finish_statistics(call.xp, whole, rows)
+        statistics = finish_statistics(call.xp, blocks.statistics(call), rows)
     else:
-        statistics = without_label(call.xp, statistics_of_probabilities(call), rows)
+        statistics = without_label(call.xp, statistics_of_shares(call), rows)
     return RowStatistics(*(batched(call, field) for field in statistics))
 
 
-def statistics_of_probabilities(call: KernelCall) -> RowStatistics:
-    """The statistics of rows (rows,) of probabilities or log-probabilities, from their logarithms as logits."""
+def statistics_of_shares(call: KernelCall) -> RowStatistics:
+    """The statistics of rows (rows,) of probabilities or log-probabilities, before what the caller says of rows."""
     xp, is_log = call.xp, call.plan.problem.options.kind.startswith("log")
     dtype = fold.compute_dtype(xp, call.logits.dtype)
-    # a kernel that tiles by itself is quicker than expressions, and the logarithms are all that it takes
-    is_fused = call.plan.block_elements is None
-    tiling, parts = call.tiling.in_blocks(LOGARITHMS if is_fused else None).in_whole_rows(), []
+    tiling, parts = call.tiling.in_blocks(WIDENED if call.plan.block_elements is None else None).in_whole_rows(), []
     for tile in tiling.tiles():
         block = xp.astype(tiling.block(call.logits, tile, (0, tiling.classes)), dtype, copy=False)
         labels = call.targets.block(xp, tiling, tile, (0, tiling.classes))[0]
-        logs = block if is_log else xp.log(block)
-        at_label, _ = fold.gather(xp, logs, labels)
-        statistics = call.kernel.statistics(logs, labels, at_label, threads=call.threads)
-        result = of_log_probabilities(xp, statistics, at_label)
-        if not is_log:  # what is compared is what was given: different probabilities may have the same logarithm
-            p, _ = fold.gather(xp, block, labels)
-            if is_fused:
-                given = call.kernel.statistics(block, labels, p, threads=call.threads)
-                label_rank, top = given.label_rank, given.partial.max
-            else:
-                label_rank, top = rank(xp, block, labels, p), xp.max(block, axis=-1)
-            squares = xp.astype(fold.total(xp, block * block), dtype, copy=False)
-            result = result._replace(
-                label_probability=xp.where(xp.isnan(result.label_probability), math.nan, p),
-                top_probability=xp.where(xp.isnan(result.top_probability), math.nan, top),
-                label_rank=xp.where(result.label_rank < 0, -1, label_rank),
-                sum_p_squared=xp.where(xp.isnan(result.sum_p_squared), math.nan, squares),
-            )
-        parts.append(result)
+        at_label, inside = fold.gather(xp, block, labels)
+        if is_log:  # those of logits, but for their sum
+            statistics = call.kernel.statistics(block, labels, at_label, threads=call.threads)
+            parts.append(of_log_probabilities(xp, statistics, at_label))
+        else:
+            sums = call.kernel.probability_sums(block, labels, at_label, threads=call.threads)
+            parts.append(probabilities.statistics_of_probabilities(xp, sums, at_label, inside))
     return RowStatistics(*(blocks.joined(xp, list(field)) for field in zip(*parts, strict=True)))
 
 

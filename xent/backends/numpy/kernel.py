@@ -15,6 +15,7 @@ from ...arrays import Array
 from ...numerics import fold, gradient
 from ...numerics import statistics as numbers
 from ...numerics.fold import Partial
+from ...numerics.probabilities import ProbabilitySums
 from ...numerics.statistics import Statistics
 
 FEW_CLASSES = 48
@@ -80,15 +81,19 @@ class ShiftedLogits(NamedTuple):
 def shift(block: Array) -> ShiftedLogits:
     """The maximum of each row, and every logit less the maximum of its row."""
     logits = wide(block)
-    if logits.shape[1] <= FEW_CLASSES:
-        argmax, highest = None, logits.max(axis=1)
-    else:
-        first = logits.argmax(axis=1)
-        argmax = np.arange(len(first)), first
-        highest = logits[argmax]
-    finite = np.isfinite(highest)
+    argmax, top = highest(logits)
+    finite = np.isfinite(top)
     nonfinite = None if finite.all() else ~finite
-    return ShiftedLogits(logits, highest, logits - highest[:, None], argmax, nonfinite)
+    return ShiftedLogits(logits, top, logits - top[:, None], argmax, nonfinite)
+
+
+def highest(values: Array) -> tuple[Any, Array]:
+    """The index of each row's first maximum, None if classes are few; and the maximum of each row."""
+    if values.shape[1] <= FEW_CLASSES:
+        return None, values.max(axis=1)
+    first = values.argmax(axis=1)
+    argmax = np.arange(len(first)), first
+    return argmax, values[argmax]
 
 
 def sum_exp_rest(block: ShiftedLogits) -> tuple[Array, Array]:
@@ -243,6 +248,17 @@ class SparseNumpy:
             replace_rows(partial, rows, replacement.partial)
             replace_rows(statistics[1:], rows, replacement[1:])
         return statistics
+
+    def probability_sums(self, p: Array, labels: Array, label_p: Array, *, threads: int) -> ProbabilitySums:
+        p = wide(p)
+        terms = np.log(p)
+        terms *= p
+        if p.size and not p.min() > 0:  # quicker than to look for each
+            terms[p == 0] = 0
+        entropy = 0.0 - row_sums(terms)
+        squares = row_sums(np.multiply(p, p, out=terms))
+        entropy, squares = (sums.astype(p.dtype, copy=False) for sums in (entropy, squares))
+        return ProbabilitySums(row_sums(p), highest(p)[1], squares, entropy, label_rank(p, labels, label_p))
 
     @staticmethod
     def other_maxima(block: ShiftedLogits) -> Any:

@@ -26,7 +26,7 @@ LARGE = 1 << 17
 """Elements from which on the few microseconds do not matter, and threads do."""
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 METHODS = {
-    "sparse": frozenset({"partial", "gradient", "loss_and_gradient", "statistics", "whole_call"}),
+    "sparse": frozenset({"partial", "gradient", "loss_and_gradient", "statistics", "probability_sums", "whole_call"}),
     "dense": frozenset({"partial", "gradient"}),
 }
 LOADS = {"sparse": "xent.backends.numpy.whole_calls:sparse", "dense": "xent.backends.numpy.kernel:dense"}

@@ -47,6 +47,8 @@ PARAMETERS = {
     "loss_and_gradient": ("scale",),
 }
 """The parameters of every method of an op, and those that a method has besides."""
+OWN_PARAMETERS = {"statistics": ("logits", "labels", "label_logit"), "probability_sums": ("p", "labels", "label_p")}
+"""The parameters of the methods that have others than their op's."""
 
 
 def declaration(kernel: KernelUnderTest) -> Iterator[Outcome]:
@@ -64,8 +66,7 @@ def declaration(kernel: KernelUnderTest) -> Iterator[Outcome]:
     if "whole_call" in spec.methods:
         yield signature_outcome(implementation, "whole_call", ["problem"], [])
     for method in sorted(methods):
-        shared = PARAMETERS[spec.op] if method != "statistics" else ("logits", "labels", "label_logit")
-        parameters = [*shared, *PARAMETERS.get(method, ())]
+        parameters = [*OWN_PARAMETERS.get(method, PARAMETERS[spec.op]), *PARAMETERS.get(method, ())]
         keywords = ["threads", *(["out"] if method in ("loss", "gradient", "loss_and_gradient") else [])]
         yield signature_outcome(implementation, method, parameters, keywords)
     if spec.guard is not None:
