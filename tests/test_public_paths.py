@@ -16,6 +16,7 @@ MOVED = {
         **dict.fromkeys(("Options", "Problem", "Weights"), "xent.contract.problem"),
         **dict.fromkeys(("register_target", "why_no_targets"), "xent.contract.ffi_targets"),
         "Partial": "xent.numerics.fold",
+        "ProbabilitySums": "xent.numerics.probabilities",
         "Statistics": "xent.numerics.statistics",
     },
     "xent.hookspecs": {
