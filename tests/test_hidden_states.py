@@ -67,7 +67,14 @@ def assert_near(found, expected, path=""):
 
 @pytest.mark.parametrize(("softcap", "bias"), [(None, None), (30, None), (None, BIAS), (2.5, BIAS)])
 def test_every_number_is_that_of_the_whole_logits(softcap, bias):
-    wanted = {"top_k": (1, 3), "by_class": True, "classwise": True, "confusion": True, "ignore_index": -100}
+    wanted = {
+        "top_k": (1, 3),
+        "by_class": True,
+        "classwise": True,
+        "confusion": True,
+        "auc": True,
+        "ignore_index": -100,
+    }
     wanted |= {"clusters": GROUPS, "slices": GROUPS % 3, "predicted_bytes": 999}
     found = xent.evaluate(HIDDEN, LABELS, classifier=CLASSIFIER, bias=bias, softcap=softcap, **wanted)
 

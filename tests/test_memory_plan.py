@@ -77,6 +77,7 @@ def test_what_grows_with_classes_slices_and_clusters_is_in_the_plan():
     assert none < tables["few"] < tables["many"] < tables["text"] < tables["both"]
     assert tables["many"] > none + 1000 * 1000  # a thousand slices of a kilobyte
     assert none < table_bytes(planned(confusion=True), 2)
+    assert none < table_bytes(planned(auc=True), 2) < table_bytes(planned(auc=True), 8)
     assert none < table_bytes(planned(by_class=True), 2) < table_bytes(planned(classwise=True), 2)
     assert table_bytes(planned(classwise=True), 2) < table_bytes(planned(classwise=True), 8)
 

@@ -222,7 +222,7 @@ def test_a_row_that_is_nan_makes_every_mean_nan_that_it_is_in(logits, labels):
         ({"ignore_index": b"5"}, TypeError, "`ignore_index` must be an int, an iterable of ints, or None, got b'5'"),
         *[
             ({name: "no"}, TypeError, f"evaluate: `{name}` must be True or False, got 'no'. Pass one of the two.")
-            for name in ("by_class", "classwise", "confusion", "zeros_ok", "overwrite", "fit_temperature")
+            for name in ("by_class", "classwise", "confusion", "auc", "zeros_ok", "overwrite", "fit_temperature")
         ],
         *[
             ({"allow_outside": value}, TypeError, f"`allow_outside` must be folders, got {got}. Name a folder")

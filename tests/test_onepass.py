@@ -112,7 +112,7 @@ def test_predictions_cut_along_their_classes_are_folded_and_never_joined(logits,
     ]
 
 
-@pytest.mark.parametrize("asked", [{"classwise": True}, {"fit_temperature": True}])
+@pytest.mark.parametrize("asked", [{"classwise": True}, {"auc": True}, {"fit_temperature": True}])
 def test_what_needs_whole_rows_is_refused_where_classes_are_cut(logits, labels, asked):
     with pytest.raises(ValueError, match=r"must have every class of a row in one piece, .* Call rechunk\(\{1: -1\}\)"):
         evaluate(da.from_array(logits, chunks=(100, 3)), labels, **asked)

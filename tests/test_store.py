@@ -42,7 +42,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-ASKED = {"classwise": True, "confusion": True}
+ASKED = {"classwise": True, "confusion": True, "auc": True}
 
 
 def everything(**call):
@@ -205,6 +205,7 @@ def set_state(**values):
         set_state(worst={"Worst": [[{"Example": [0, 0, 0, 1]}]]}),
         set_state(classwise={"array": [[2], [1, 2]]}),
         set_state(confusion={"": [[[0, 1], 1.0]]}),
+        set_state(score_counts={"": [[0, {"ScoreCounts": [0, 1, 0, 1, 1, 1]}]]}),
     ],
 )
 def test_a_part_that_somebody_else_made_is_refused_for_its_rows_or_types(folder, change):

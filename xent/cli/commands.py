@@ -303,6 +303,11 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     is_flag=True,
     help="Which class was predicted for which label: precision, recall, F1, kappa and Matthews's coefficient.",
 )
+@click.option(
+    "--auc",
+    is_flag=True,
+    help="ROC AUC, average precision, KS and gains too: of class 1 of two, else of each class against the rest.",
+)
 @click.option("--fit-temperature", is_flag=True, help="The temperature of the least loss too, in a few more passes.")
 @click.option("--ids", help="PREDICTIONS are the largest log-probabilities of each row; these are their classes.")
 @click.option("--classes", type=click.IntRange(min=1), help="With --ids: how many classes there are.")
@@ -343,6 +348,7 @@ def evaluate(
     bins: int,
     classwise: bool,
     confusion: bool,
+    auc: bool,
     fit_temperature: bool,
     predicted_bytes: int | None,
     chunk_bytes: int,
@@ -391,6 +397,7 @@ def evaluate(
             by_class=by_class,
             classwise=classwise,
             confusion=confusion,
+            auc=auc,
             predicted_bytes=predicted_bytes,
             chunk_bytes=chunk_bytes,
             zeros_ok=zeros_ok,

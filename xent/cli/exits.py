@@ -51,6 +51,7 @@ OPTIONS = "|".join(
             "bins",
             "classwise",
             "confusion",
+            "auc",
             "tail",
         ),
         *(

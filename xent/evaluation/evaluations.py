@@ -59,6 +59,7 @@ def evaluate(
     bins: int = 15,
     classwise: bool = False,
     confusion: bool = False,
+    auc: bool = False,
     fit_temperature: bool = False,
     predicted_bytes: int | None = None,
     per_example: Any = None,
@@ -145,6 +146,11 @@ def evaluate(
         Whether to count which class was predicted for which label: a :class:`Confusion` with precision, recall and F1
         of each class, their means, balanced accuracy, Cohen's kappa and Matthews's coefficient. Memory grows with the
         pairs that occur, some 250 bytes for each. Rows whose label is not the highest are read a second time.
+    auc : bool
+        Whether to tell how well predictions rank the rows of a class above the others: a :class:`Ranking` with ROC AUC,
+        average precision, KS and gains, of class 1 of two, else of each class against the rest. Exact for up to 65,536
+        different scores of a class (2**20 of all classes together); else scores share bins, and bounds of the errors
+        are told. Predictions are read a second time.
     fit_temperature : bool
         Whether to fit the temperature that minimises the loss, in some six to twelve more passes.
     predicted_bytes : int, optional
@@ -240,6 +246,7 @@ def evaluate(
         by_class=by_class,
         classwise=classwise,
         confusion=confusion,
+        auc=auc,
         predicted_bytes=predicted_bytes,
         chunk_bytes=chunk_bytes,
         zeros_ok=zeros_ok,

@@ -43,6 +43,7 @@ class Options:
     by_class: bool = False
     classwise: bool = False
     confusion: bool = False
+    auc: bool = False
     predicted_bytes: int | None = None
     chunk_bytes: int = CHUNK_BYTES
     zeros_ok: bool = False
@@ -77,6 +78,7 @@ class Options:
             "by_class": flag("evaluate", "by_class", self.by_class),
             "classwise": flag("evaluate", "classwise", self.classwise),
             "confusion": flag("evaluate", "confusion", self.confusion),
+            "auc": flag("evaluate", "auc", self.auc),
             "predicted_bytes": None if self.predicted_bytes is None else int(self.predicted_bytes),
             "chunk_bytes": int(self.chunk_bytes),
             "zeros_ok": flag("evaluate", "zeros_ok", self.zeros_ok),

@@ -36,6 +36,7 @@ MODULES = (
     "xent.evaluation.statistics.exact_sums",
     "xent.evaluation.engine.compare_pass",
     "xent.evaluation.statistics.classwise",
+    "xent.evaluation.statistics.score_counts",
 )
 
 

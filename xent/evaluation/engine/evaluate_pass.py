@@ -190,7 +190,7 @@ class Pass(Planned):
 
     def temperature(self, compute: Any, evaluation: Evaluation) -> Temperature:
         """The temperature of the least loss, and the numbers at it; `evaluation` has those at 1."""
-        options = replace(self.options, by_class=False, confusion=False, on_bad_label="skip")
+        options = replace(self.options, by_class=False, confusion=False, auc=False, on_bad_label="skip")
 
         def evaluate_at(inverse: float) -> Evaluation:
             job = replace(self.job, options=options, inverse_temperature=inverse, store=None, losses=None)
@@ -219,9 +219,10 @@ def plan(
     sources, opened = given.sources, given.sources["predictions"]
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
-    if keys.weights is not None and options.classwise:
-        rule, got = "be left out where `classwise` is given", "both"
-        raise ValueError(refusal("weights", rule, got, "Leave out classwise=True."))
+    for name, is_given in (("classwise", options.classwise), ("auc", options.auc)):
+        if keys.weights is not None and is_given:
+            rule, got = f"be left out where `{name}` is given", "both"
+            raise ValueError(refusal("weights", rule, got, f"Leave out {name}=True."))
     check_fits(opened.shape[1], options)
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     all_bounds = opened.bounds(prediction_bytes(opened, sources["labels"], options))
@@ -274,7 +275,7 @@ def check_kind(predictions: Source, options: Options) -> None:
 
 def check_whole_rows(predictions: Source, options: Options, *, fit_temperature: bool) -> None:
     """Raise ValueError where an option needs every class of a row at once and the classes are in several chunks."""
-    needs = {"classwise": options.classwise, "fit_temperature": fit_temperature}
+    needs = {"classwise": options.classwise, "auc": options.auc, "fit_temperature": fit_temperature}
     if not isinstance(predictions, TopKSource):  # a row's k largest tell its predicted class
         needs["confusion"] = options.confusion
     for name, needs_whole_rows in needs.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.statistics.classwise import block_rows
+from xent.evaluation.statistics.score_counts import BLOCK_ELEMENTS, KEY_BYTES, key_limit, scored_classes
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.evaluate_pass import Planned
@@ -74,6 +75,9 @@ def table_bytes(planned: Planned, threads: int) -> int:
         total += kept(min(rows, classes), group_bytes)
     if options.confusion:
         total += kept(min(rows, classes * (classes + 1)), CONFUSION_BYTES * (1 + has_weights))
+    if options.auc:
+        total += (states + threads + 1) * score_bytes(min(rows, largest_chunk(planned.bounds)), classes)
+        total += threads * BLOCK_ELEMENTS * 8 * 2
     if options.classwise:
         sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6
@@ -83,6 +87,11 @@ def table_bytes(planned: Planned, threads: int) -> int:
 def classwise_bytes(classes: int, bins: int) -> int:
     """The bytes of the sums of one state by class and bin, whatever its rows are."""
     return 4 * 8 * classes * bins
+
+
+def score_bytes(rows: int, classes: int) -> int:
+    """The bytes of the scores of one state, of so many rows at most, by class and score."""
+    return KEY_BYTES * len(scored_classes(classes)) * min(rows, key_limit(classes))
 
 
 def machine_bytes() -> float:
@@ -97,12 +106,17 @@ def machine_bytes() -> float:
 
 
 def check_fits(classes: int, options: Options) -> None:
-    """Raise ValueError where the sums by class and bin alone, which the caller gets, are more than the memory."""
+    """Raise ValueError where the tables by class of a state, of bins or of scores, alone are more than the memory."""
     needed, there = classwise_bytes(classes, options.bins), machine_bytes()
     if options.classwise and needed > there:
         rule = f"have tables that fit into memory, of {there / 1e9:,.3g} GB"
         got = f"{options.bins:,} for each of {classes:,} classes with classwise=True, {needed / 1e9:,.3g} GB"
         raise ValueError(refusal("bins", rule, got, "Pass fewer, or leave out classwise=True."))
+    needed = score_bytes(2**63, classes)
+    if options.auc and needed > there:
+        rule = f"be left out where its scores do not fit into memory, of {there / 1e9:,.3g} GB"
+        got = f"True of {classes:,} classes, {needed / 1e9:,.3g} GB"
+        raise ValueError(refusal("auc", rule, got, "Leave out auc=True."))
 
 
 def waiting_states(tasks: int, threads: int) -> int:

@@ -34,6 +34,7 @@ from xent.evaluation.sources.source import Source, read_rows, read_rows_and_null
 from xent.evaluation.sources.topk import TopKRows
 from xent.evaluation.statistics.blocks import state_of
 from xent.evaluation.statistics.classwise import classwise_of
+from xent.evaluation.statistics.score_counts import score_counts
 from xent.evaluation.statistics.state import State, Tally, merge, merge_all
 
 SCALED_ELEMENTS, LEAST_ROWS = 2**20, 64
@@ -172,6 +173,10 @@ def chunk_state(
     if job.options.classwise:
         probabilities = probabilities_of(job, predictions, statistics.lse)
         classwise = classwise_of(probabilities, labels, ~(unread | ignored | bad), job.classes, job.options.bins)
+    counts = None
+    if job.options.auc:
+        scores = scores_of(job, predictions, statistics.lse)
+        counts = score_counts(scores, labels, ~(unread | ignored | bad), job.classes)
     return state_of(
         statistics,
         labels,
@@ -190,6 +195,7 @@ def chunk_state(
         weights=weights,
         bad_weight=bad_weight,
         target_entropy=None if targets is None else targets.entropy,
+        score_counts=counts,
     )
 
 
@@ -278,6 +284,22 @@ def probabilities_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[
         return p
 
     return probabilities
+
+
+def scores_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[[slice], NDArray[Any]]:
+    """A function that returns the scores that some rows give the classes, in float64, as ``score_counts`` takes them.
+
+    They are the probabilities that were given, or their logarithms; of two classes of logits the second less the first.
+    """
+
+    def scores(rows: slice) -> NDArray[Any]:
+        block: NDArray[Any] = to_numpy(predictions[rows]).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
+            if job.classes == 2:
+                return block[:, 1:] - block[:, :1] if job.options.kind == "logits" else block[:, 1:]
+            return block - lse[rows, None] if job.options.kind == "logits" else block
+
+    return scores
 
 
 def cut_statistics(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xent.evaluation.sources.source import Source
     from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation
+    from xent.evaluation.statistics.ranking import Ranking
 
 SCHEMA_VERSION = 1
 COUNTS = (
@@ -98,6 +99,7 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "worst": [example._asdict() for example in evaluation.worst],
         "classes": {str(key): group._asdict() for key, group in evaluation.classes.items()},
         "slices": {str(key): group._asdict() for key, group in evaluation.slices.items()},
+        "ranking": None if evaluation.ranking is None else ranking_numbers(evaluation.ranking),
         "confusion": None if evaluation.confusion is None else confusion_numbers(evaluation.confusion),
     }
 
@@ -111,6 +113,16 @@ def confusion_numbers(confusion: Confusion) -> dict[str, Any]:
         "classes": {str(key): scores._asdict() for key, scores in confusion.classes.items()},
         "cells": [cell._asdict() for cell in confusion.cells],
     }
+
+
+def ranking_numbers(ranking: Ranking) -> dict[str, Any]:
+    """The means, and the numbers of each class with their gains."""
+    means = ("macro_auc", "weighted_auc", "macro_average_precision", "weighted_average_precision")
+    classes = {
+        str(key): {**scores._asdict(), "gains": [gain._asdict() for gain in scores.gains]}
+        for key, scores in ranking.classes.items()
+    }
+    return {**{name: getattr(ranking, name) for name in means}, "classes": classes}
 
 
 def inspection(source: Source, chunk_bytes: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from xent.evaluation.report.sections import (
     group_plot,
     header,
     plots,
+    ranking_section,
     sentence_list,
     title_of,
 )
@@ -132,6 +133,7 @@ def evaluation_plots(evaluation: Evaluation) -> Element:
         *plots({"": evaluation}),
         table_element("Worst rows", worst, "Those of the highest loss, the highest first."),
         confusion_section(evaluation.confusion),
+        ranking_section(evaluation.ranking),
         group_plot("class", "Classes", evaluation.classes, evaluation.mean_loss),
         group_plot("slice", "Slices", evaluation.slices, evaluation.mean_loss),
         class_="plots",

@@ -24,8 +24,9 @@ from xent.evaluation.report.tables import (
     evaluation_tables,
     group_table,
     key_text,
+    ranking_tables,
 )
-from xent.evaluation.report.wording import format_confusion, format_value
+from xent.evaluation.report.wording import format_confusion, format_ranking, format_value
 from xent.evaluation.statistics.exact_sums import ratio
 from xent.evaluation.statistics.state import SEGMENTS
 from xent.evaluation.statistics.student import margin
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from xent.evaluation.report.run import Run
     from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import ClassMetrics, Evaluation, GroupMetrics
+    from xent.evaluation.statistics.ranking import Ranking
 
 IN_HAND = "array in hand"
 """The path of what has none."""
@@ -150,6 +152,25 @@ def confusion_section(confusion: Confusion | None) -> Element | None:
         sentence_list([format_confusion(confusion)]),
         table_element(f"The scores of {listed}", tables["scores"]),
         table_element(f"Labels and predicted classes: {counted}", pairs),
+        class_="tables",
+    )
+
+
+def ranking_section(ranking: Ranking | None) -> Element | None:
+    """How well each class is ranked above the others; None of None."""
+    if ranking is None:
+        return None
+    order = "of the most rows"
+    classes = highest(ranking.classes, lambda each: each.positives, SHOWN_ROWS)
+    tables = ranking_tables(replace(ranking, classes=classes))
+    listed = selection(classes, ranking.classes, "classes", order)
+    gains = tables["gains"]._replace(rows=tables["gains"].rows[:SHOWN_ROWS])
+    return tag(
+        "section",
+        tag("h2", "Ranking"),
+        sentence_list([format_ranking(ranking)]),
+        table_element(f"The ranking of {listed}", tables["ranking"]),
+        table_element(f"Gains: {selection(gains.rows, tables['gains'].rows, 'shares', 'first')}", gains),
         class_="tables",
     )
 

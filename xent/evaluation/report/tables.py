@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xent.evaluation.report.wording import UNITS
 from xent.evaluation.statistics.evaluation import FLAWS
+from xent.evaluation.statistics.ranking import RankingScores
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, SliceDifference
     from xent.evaluation.statistics.confusion import Cell, Confusion
     from xent.evaluation.statistics.evaluation import ClassMetrics, Evaluation, GroupMetrics
+    from xent.evaluation.statistics.ranking import Ranking
 
 Row = tuple[Any, ...]
 SETS = ("a", "b")
@@ -30,7 +32,7 @@ class Table(NamedTuple):
 
 
 def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
-    """The tables of one set by their names; those of classes, slices and confusions are left out if not asked for.
+    """The tables of one set by their names; those of those not asked for are left out.
 
     Examples
     --------
@@ -50,6 +52,7 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
         "classes": group_table("class", evaluation.classes),
         "slices": group_table("slice", evaluation.slices),
         **({} if evaluation.confusion is None else confusion_tables(evaluation.confusion)),
+        **({} if evaluation.ranking is None else ranking_tables(evaluation.ranking)),
         "reliability": Table(bin_columns, [*map(tuple, evaluation.reliability)]),
         "histogram": Table({"low_nats": float, "high_nats": float, "rows": int}, [*map(tuple, evaluation.histogram)]),
         "positions": Table(part_columns, [*map(tuple, evaluation.positions)]),
@@ -82,6 +85,7 @@ def metric_table(evaluation: Evaluation) -> Table:
     ]
     others: dict[str, tuple[float | None, str]] = {
         **{name: (value, "") for name, value in confusion_metrics(evaluation.confusion).items()},
+        **{name: (value, "") for name, value in ranking_metrics(evaluation.ranking).items()},
         "calibration error": (evaluation.calibration_error, ""),
         "classwise calibration error": (evaluation.classwise_calibration_error, ""),
         "bits per byte": (evaluation.bits_per_byte, "bits"),
@@ -108,6 +112,21 @@ def confusion_metrics(confusion: Confusion | None) -> dict[str, float]:
         **{f"{mean} {names[score]}": value for mean, each in means.items() for score, value in each._asdict().items()},
         "Cohen's kappa": confusion.kappa,
         "Matthews correlation": confusion.mcc,
+    }
+
+
+def ranking_metrics(ranking: Ranking | None) -> dict[str, float]:
+    """The numbers of a ranking as a whole, by their names: of one class its own, else means; none of None."""
+    if ranking is None:
+        return {}
+    if len(ranking.classes) == 1:
+        (scores,) = ranking.classes.values()
+        return {"ROC AUC": scores.auc, "average precision": scores.average_precision, "KS": scores.ks}
+    return {
+        "macro ROC AUC": ranking.macro_auc,
+        "weighted ROC AUC": ranking.weighted_auc,
+        "macro average precision": ranking.macro_average_precision,
+        "weighted average precision": ranking.weighted_average_precision,
     }
 
 
@@ -143,6 +162,19 @@ def confusion_tables(confusion: Confusion) -> dict[str, Table]:
     return {
         "scores": keyed_table("class", confusion.classes, score_columns, scores),
         "confusion": Table(columns, cells),
+    }
+
+
+def ranking_tables(ranking: Ranking) -> dict[str, Table]:
+    """How well each class is ranked, and its gains."""
+    names = [name for name in RankingScores._fields if name != "gains"]
+    columns: dict[str, type] = {name: int if name in ("positives", "negatives") else float for name in names}
+    gain_columns: dict[str, type] = {"share": float, "captured": float, "lift": float}
+    classes = ranking.classes
+    gains = [(key, gain) for key, scores in classes.items() for gain in scores.gains]
+    return {
+        "ranking": keyed_table("class", classes, columns, [scores[:-1] for scores in classes.values()]),
+        "gains": keyed_table("class", [key for key, _ in gains], gain_columns, [gain for _, gain in gains]),
     }
 
 

@@ -21,6 +21,7 @@ from xent.evaluation.report.wording import (
     format_degrees,
     format_estimate,
     format_p_value,
+    format_ranking,
     format_unstored,
     format_weights,
     remarks,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from xent.evaluation.report.run import Run
     from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation
+    from xent.evaluation.statistics.ranking import Ranking
 
 SHOWN_GROUPS = 20
 """The most rows of a table of classes or slices."""
@@ -139,6 +141,8 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
         parts += format_rest(len(groups))
     if evaluation.confusion is not None:
         parts += confusion_text(evaluation.confusion)
+    if evaluation.ranking is not None:
+        parts += ranking_text(evaluation.ranking)
     degrees = format_degrees(evaluation.degrees_of_freedom)
     interval = f"95 % interval of the loss: {low:.6g} to {high:.6g} nats ({degrees})."
     return "\n".join([*parts, interval, *remarks(evaluation), format_speed(run)])
@@ -154,6 +158,16 @@ def confusion_text(confusion: Confusion) -> list[str]:
         rows.append((f"{name} average", *(f"{score:.4f}" for score in getattr(confusion, name)), ""))
     parts = [cells_text(("class", "precision", "recall", "F1", "rows"), rows), *format_rest(len(confusion.classes))]
     return [*parts, visible(format_confusion(confusion))]
+
+
+def ranking_text(ranking: Ranking) -> list[str]:
+    """How well each class is ranked above the others."""
+    rows = [
+        (str(key), *(f"{number:.4f}" for number in (one.auc, one.average_precision, one.ks)), f"{one.positives:,}")
+        for key, one in itertools.islice(ranking.classes.items(), SHOWN_GROUPS)
+    ]
+    parts = [cells_text(("class", "ROC AUC", "avg. precision", "KS", "rows"), rows), *format_rest(len(ranking.classes))]
+    return [*parts, visible(format_ranking(ranking))]
 
 
 def format_rest(groups: int) -> list[str]:

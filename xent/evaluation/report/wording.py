@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
     from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation, Temperature
+    from xent.evaluation.statistics.ranking import Ranking
 
 UNITS = {"loss": "nats", "bits": "bits", "entropy": "nats", "target entropy": "nats"}
 """The unit of a metric; the others have none."""
@@ -130,6 +131,29 @@ def format_confusion(confusion: Confusion) -> str:
         for cell in errors[:SHOWN_ERRORS]
     ]
     return f"{sentence} Most often mistaken: {', '.join(named)}."
+
+
+def format_ranking(ranking: Ranking) -> str:
+    """The means of a ranking, or the first of its gains, and how exact its numbers are, in sentences."""
+    sentence, scores = "", list(ranking.classes.values())
+    ranked = [each for each in scores if not math.isnan(each.auc)]
+    if not ranked:
+        return "There is no ranking: a row has no score, or all rows are of one class."
+    if len(scores) > 1:
+        areas = f"ROC AUC {ranking.macro_auc:.4f} macro, {ranking.weighted_auc:.4f} weighted"
+        means = f"{ranking.macro_average_precision:.4f} macro, {ranking.weighted_average_precision:.4f} weighted"
+        sentence = f"Each class against the rest: {areas}; average precision {means}. "
+    else:
+        first = scores[0].gains[0]
+        held = f"hold {first.captured * 100:.1f} % of class {next(iter(ranking.classes))}"
+        rows = f"The {first.share * 100:.0f} % of the rows of the highest scores"
+        sentence = f"{rows} {held}, {first.lift:.2f} times their share. "
+    bounds = ("auc_bound", "average_precision_bound", "ks_bound")
+    auc, precision, ks = (max(getattr(one, name) for one in ranked) for name in bounds)
+    if not any((auc, precision, ks)):
+        return f"{sentence}Every score was kept: the ranking is exact."
+    errors = f"ROC AUC is off by at most {auc:.1g}, average precision by {precision:.1g}, KS by {ks:.1g}"
+    return f"{sentence}Scores share bins: {errors}."
 
 
 def format_weights(evaluation: Evaluation) -> list[str]:

@@ -18,6 +18,7 @@ from xent.evaluation.statistics.bins import bin_of, histogram_bin
 from xent.evaluation.statistics.classwise import Classwise
 from xent.evaluation.statistics.confusion import NO_CLASS
 from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
+from xent.evaluation.statistics.score_counts import ScoreCounts
 from xent.evaluation.statistics.state import SEGMENTS, WORST, Bin, Example, Group, State, Tally, Worst
 
 NORMALISED_WITHIN = 1e-3
@@ -45,6 +46,7 @@ def state_of(
     weights: NDArray[Any] | None = None,
     bad_weight: NDArray[Any] | None = None,
     target_entropy: NDArray[Any] | None = None,
+    score_counts: Mapping[int, ScoreCounts] | None = None,
 ) -> State:
     """The state of one block of rows.
 
@@ -75,6 +77,8 @@ def state_of(
         More rows to leave out.
     target_entropy : array, shape (rows,), or None
         That of labels which are distributions, of which `labels` are the classes of the largest.
+    score_counts : mapping of int to ScoreCounts, optional
+        Those of these rows.
     """
     loss = np.asarray(statistics.loss)
     ignored, bad, outside_top_k, unread, bad_weight = (
@@ -134,6 +138,7 @@ def state_of(
         label_weights={} if weights is None else moments_by(labels[counted], weights[counted]),
         confusion=confusion,
         confusion_weights=confusion_weights,
+        score_counts=score_counts or {},
     )
 
 

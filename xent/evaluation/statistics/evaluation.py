@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from xent.checks import Kind
 from xent.evaluation.statistics.confusion import Confusion
+from xent.evaluation.statistics.ranking import Ranking
 from xent.evaluation.statistics.state import Example
 
 COUNTED = "rows that were read, are not ignored, and have a label with a loss"
@@ -144,6 +145,8 @@ class Evaluation:
         The tables that were asked for, by label, or by its name if the classes have names, and by slice.
     confusion : Confusion or None
         Which class was predicted for which label, and the scores that follow; None unless asked for.
+    ranking : Ranking or None
+        How well predictions rank the rows of a class above the others; None unless asked for.
     temperature : Temperature or None
         The temperature of the least loss; None unless asked for.
     unstored_chunks : mapping of str to int
@@ -205,6 +208,7 @@ class Evaluation:
     kind: Kind
     looks_like_probabilities: bool
     confusion: Confusion | None = None
+    ranking: Ranking | None = None
     temperature: Temperature | None = None
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
     total_weight: float | None = None

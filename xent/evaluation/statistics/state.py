@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from xent.evaluation.statistics.classwise import Classwise
 from xent.evaluation.statistics.exact_sums import Moments
+from xent.evaluation.statistics.score_counts import ScoreCounts
 
 SEGMENTS = 100
 """Into how many parts the rows are cut, for the loss over their position."""
@@ -142,6 +143,8 @@ class State:
     confusion, confusion_weights : mapping of pairs of int to int
         The counted rows of each label and predicted class, which is −1 where there is none, and their weights in units
         of 2**-1126; empty unless asked for.
+    score_counts : mapping of int to ScoreCounts
+        The scores of each class that is ranked against the others; empty unless asked for.
     """
 
     rows: int = 0
@@ -176,6 +179,7 @@ class State:
     target_entropy: Moments = field(default_factory=Moments)
     confusion: Mapping[tuple[int, int], int] = field(default_factory=dict)
     confusion_weights: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    score_counts: Mapping[int, ScoreCounts] = field(default_factory=dict)
 
     @property
     def counted(self) -> int:

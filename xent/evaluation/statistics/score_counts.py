@@ -1,0 +1,143 @@
+r"""How many rows of a class and of the others have each score, which tells how well the score ranks them.
+
+A score is a float64; its bits, read as an integer that is in the same order, are its key. Where there are more
+different keys than a state may hold, the lowest bits of all of them are left out, as few as will do:
+
+.. math:: s = \min \{ s : |\{ k \gg s \}| \le \mathrm{limit} \}
+
+which depends on the scores alone, for it never falls as rows are added: no order of merges can show. A key is a bin
+then, of a width relative to its scores, and what is unknown of their order bounds the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_KEYS, LEAST_KEYS, ALL_KEYS = 2**16, 2**8, 2**20
+"""The most and the fewest keys of a class that a state may hold, and of all classes together."""
+KEY_BYTES = 24
+"""Of a key and its two counts."""
+BLOCK_ELEMENTS = 2**21
+LOW_63_BITS = np.int64(2**63 - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreCounts:
+    """The counted rows by the score that they give one class.
+
+    Attributes
+    ----------
+    unranked : int
+        Rows whose score is NaN, which have no key.
+    limit, shift : int
+        How many keys there may be, and how many bits of each are left out: 0 where every score has its own.
+    keys, positives, negatives : array of int64, shape (keys,)
+        The keys, ascending, and the rows of the class and of others that have them.
+    """
+
+    unranked: int
+    limit: int
+    shift: int
+    keys: NDArray[Any]
+    positives: NDArray[Any]
+    negatives: NDArray[Any]
+
+    def merge(self, other: ScoreCounts) -> ScoreCounts:
+        """The counts of both; exactly associative and commutative."""
+        shift = max(self.shift, other.shift)
+        both = [
+            np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("keys", "positives", "negatives")
+        ]
+        keys = np.concatenate([each.keys >> (shift - each.shift) for each in (self, other)])
+        return counted_keys(self.unranked + other.unranked, self.limit, shift, keys, *both[1:])
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ScoreCounts)
+            and (self.unranked, self.limit, self.shift) == (other.unranked, other.limit, other.shift)
+            and all(
+                np.array_equal(getattr(self, name), getattr(other, name)) for name in ("keys", "positives", "negatives")
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays
+
+
+def counted_keys(
+    unranked: int, limit: int, shift: int, keys: NDArray[Any], positives: NDArray[Any], negatives: NDArray[Any]
+) -> ScoreCounts:
+    """The counts of keys in any order, each of which may be there several times."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    more = least_shift(keys, limit)
+    keys >>= more
+    first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))  # of each key
+    if len(keys):
+        positives, negatives = (np.add.reduceat(counts[order], first) for counts in (positives, negatives))
+    return ScoreCounts(unranked, limit, shift + more, keys[first], positives, negatives)
+
+
+def least_shift(keys: NDArray[Any], limit: int) -> int:
+    """How many of the lowest bits must be left out so that at most `limit` of the ascending keys differ."""
+    low, high = 0, 63
+    if different(keys, 0) <= limit:
+        return 0
+    while high - low > 1:  # `low` is too few, `high` will do
+        middle = (low + high) // 2
+        low, high = (low, middle) if different(keys, middle) <= limit else (middle, high)
+    return high
+
+
+def different(keys: NDArray[Any], shift: int) -> int:
+    """How many of the ascending keys differ without so many bits."""
+    return int(np.count_nonzero(np.diff(keys >> shift))) + 1
+
+
+def keys_of(scores: NDArray[Any]) -> NDArray[np.int64]:
+    """The integers (int64) in the order of the scores (float64, not NaN); equal scores have equal ones."""
+    bits: NDArray[np.int64] = (scores + 0.0).view(np.int64)  # −0 becomes 0
+    return np.where(bits < 0, bits ^ LOW_63_BITS, bits)
+
+
+def scored_classes(classes: int) -> range:
+    """The classes that are ranked against the others: of two the second alone, for the first has the same order."""
+    return range(1, 2) if classes == 2 else range(classes)
+
+
+def key_limit(classes: int) -> int:
+    """How many keys a state may hold for each of so many classes."""
+    return min(max(ALL_KEYS // max(1, len(scored_classes(classes))), LEAST_KEYS), MOST_KEYS)
+
+
+def score_counts(
+    scores: Callable[[slice], NDArray[Any]], labels: NDArray[Any], counted: NDArray[Any], classes: int
+) -> dict[int, ScoreCounts]:
+    """The counts of each scored class, over the counted rows.
+
+    Parameters
+    ----------
+    scores : callable
+        Returns those of a slice of the rows: (rows, scored classes) float64.
+    labels : array, shape (rows,), integer
+    counted : array, shape (rows,), bool
+    classes : int
+    """
+    scored, limit = scored_classes(classes), key_limit(classes)
+    nothing = np.zeros(0, np.int64)
+    found = {c: ScoreCounts(0, limit, 0, nothing, nothing, nothing) for c in scored}
+    step = max(1, BLOCK_ELEMENTS // max(1, len(scored)))
+    for start in range(0, len(labels), step):
+        rows = slice(start, start + step)
+        block, label = scores(rows)[counted[rows]].T.copy(), labels[rows][counted[rows]]
+        for c, of_class in zip(scored, block, strict=True):
+            is_ranked = ~np.isnan(of_class)
+            is_label = (label == c)[is_ranked].astype(np.int64)
+            keys = keys_of(of_class[is_ranked])
+            unranked = len(of_class) - len(keys)
+            found[c] = found[c].merge(counted_keys(unranked, limit, 0, keys, is_label, 1 - is_label))
+    return found
