@@ -70,6 +70,7 @@ EVALUATIONS = {
         "by_class": True,
         "classwise": True,
         "confusion": True,
+        "auc": True,
         "top_k": (1, 3),
         "predicted_bytes": 9,
     },

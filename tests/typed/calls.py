@@ -114,6 +114,9 @@ def evaluation() -> None:
     pair.to_parquet("tables")
     print(found.run.wall_seconds, pair.a.mean_loss)
 
+    scored = xent.evaluate("predictions.npy", "labels.npy", confusion=True, auc=True)
+    if scored.confusion is not None and scored.ranking is not None:
+        print(scored.confusion.macro.f1 + scored.ranking.macro_auc)
     weighted = xent.evaluate("predictions.npy", "labels.npy", axis=1, binary=True, weights="weights.npy")
     assert_type(weighted.effective_rows, float | None)
     xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")
