@@ -25,6 +25,8 @@ class AnyArray(Protocol):
     def ndim(self) -> int: ...
     @property
     def dtype(self) -> Any: ...
+    @property
+    def T(self) -> Any: ...  # the arrays' own name, which a product lacks: it is no array
 
 
 ArrayT = TypeVar("ArrayT", bound=AnyArray)

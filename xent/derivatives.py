@@ -39,6 +39,14 @@ class WithLinearGradient(Protocol):
     ) -> tuple[ArrayT, LinearGradient[ArrayT]]: ...
 
 
+class WithOperandGradient(Protocol):
+    """What :func:`value_and_grad` returns where operands are named: it takes a :class:`Linear` for predictions."""
+
+    def __call__(
+        self, predictions: Linear[ArrayT], targets: AnyArray, /, **keywords: Any
+    ) -> tuple[ArrayT, LinearGradient[ArrayT]]: ...
+
+
 Operand = Literal["hidden", "classifier", "bias"]
 """What the gradient of a product may be asked for in."""
 FUNCTIONS: list[Any] = [*losses.ROUTES]
@@ -106,8 +114,14 @@ def arrays_of(function: Any, given: tuple[Any, ...], keywords: dict[str, Any]) -
 
 @overload
 def value_and_grad(  # type: ignore[overload-overlap]  # a functools.partial is a callable of anything
-    loss: functools.partial[LossT], *, of: Operand | Sequence[Operand] | None = None
+    loss: functools.partial[LossT], *, of: None = None
 ) -> WithGradient[..., LossT]: ...
+
+
+@overload
+def value_and_grad(  # type: ignore[overload-overlap]  # the same
+    loss: functools.partial[ArrayT], *, of: Operand | Sequence[Operand]
+) -> Callable[..., tuple[ArrayT, LinearGradient[ArrayT]]]: ...
 
 
 @overload
@@ -117,9 +131,11 @@ def value_and_grad(
 
 
 @overload
-def value_and_grad(
-    loss: Callable[P, LossT], *, of: Operand | Sequence[Operand] | None = None
-) -> WithGradient[P, LossT]: ...
+def value_and_grad(loss: Callable[P, LossT], *, of: Operand | Sequence[Operand]) -> WithOperandGradient: ...
+
+
+@overload
+def value_and_grad(loss: Callable[P, LossT], *, of: None = None) -> WithGradient[P, LossT]: ...
 
 
 def value_and_grad(loss: Callable[..., Any], *, of: Operand | Sequence[Operand] | None = None) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, Generic, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
 
 from . import arrays, checks
 from .arrays import Array, ArrayT, FieldT
@@ -109,13 +109,15 @@ class Linear(Generic[ArrayT]):
         other.hidden, other.classifier, other.bias, other.softcap = hidden, classifier, bias, self.softcap
         return other
 
-    def is_no_array(self, *_: Any, **__: Any) -> NoReturn:
-        """TypeError, with the array of all logits to write."""
-        checks.no_product("Linear", "logits", self)
+    if not TYPE_CHECKING:  # for which it has none of these
 
-    __array__ = __array_ufunc__ = __len__ = __getitem__ = __bool__ = __int__ = __float__ = is_no_array
-    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __pow__ = __matmul__ = __rmatmul__ = is_no_array
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = is_no_array
+        def is_no_array(self, *_: Any, **__: Any) -> NoReturn:
+            """TypeError, with the array of all logits to write."""
+            checks.no_product("Linear", "logits", self)
+
+        __array__ = __array_ufunc__ = __len__ = __getitem__ = __bool__ = __int__ = __float__ = is_no_array
+        __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __pow__ = __matmul__ = __rmatmul__ = is_no_array
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = is_no_array
 
     def __repr__(self) -> str:
         bias = "" if self.bias is None else f", bias={arrays.describe(self.bias)}"

@@ -9,6 +9,7 @@ from .arrays import AnyArray, ArrayT
 from .checks import Kind
 from .contract.problem import NO_WEIGHTS, Route, Weights, weights_of
 from .dispatch import calls
+from .linear import Linear
 from .numerics.reduction import Reduction
 
 SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
@@ -18,7 +19,7 @@ BINARY = Route("binary_cross_entropy", "binary", "loss")
 
 
 def sparse_cross_entropy(
-    predictions: ArrayT,
+    predictions: ArrayT | Linear[ArrayT],
     labels: AnyArray,
     /,
     *,
@@ -94,7 +95,7 @@ def sparse_cross_entropy(
 
 
 def cross_entropy(
-    predictions: ArrayT,
+    predictions: ArrayT | Linear[ArrayT],
     targets: AnyArray,
     /,
     *,

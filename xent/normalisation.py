@@ -8,12 +8,13 @@ from . import arrays, checks
 from .arrays import Array, ArrayT
 from .contract.problem import Options, Route
 from .dispatch import calls, dimensions
+from .linear import Linear
 from .numerics import targets
 
 LOGSUMEXP, SOFTMAX, LOG_SOFTMAX = (Route(name, "sparse", name) for name in ("logsumexp", "softmax", "log_softmax"))
 
 
-def logsumexp(logits: ArrayT, /, *, axis: int | str = -1, keepdims: bool = False) -> ArrayT:
+def logsumexp(logits: ArrayT | Linear[ArrayT], /, *, axis: int | str = -1, keepdims: bool = False) -> ArrayT:
     r"""Logarithm of the sum of exponentials of each row: its log-partition function, in nats.
 
     .. math:: \log \sum_c e^{x_c} = m + \log(1 + r)

@@ -21,7 +21,7 @@ GRADIENT_SPARSE, GRADIENT_DENSE = (Route("gradient", op, "gradient") for op in (
 
 
 def row_statistics(
-    predictions: ArrayT,
+    predictions: ArrayT | Linear[ArrayT],
     labels: AnyArray,
     /,
     *,
@@ -65,7 +65,7 @@ def row_statistics(
 
 
 def partial(
-    logits: ArrayT,
+    logits: ArrayT | Linear[ArrayT],
     /,
     *,
     labels: AnyArray | None = None,

@@ -26,6 +26,7 @@ class Tensor:
     shape: tuple[int, ...]
     ndim: int
     dtype: Any
+    T: Any
 
 
 def losses(logits: Floats, soft: Floats, labels: NDArray[np.int64], tensor: Tensor) -> None:
@@ -55,11 +56,26 @@ def products(hidden: Floats, classifier: Floats, labels: NDArray[np.int64]) -> N
     assert_type(xent.linear_cross_entropy(hidden, classifier, labels, softcap=30.0, reduction="mean"), Floats)
     both = xent.value_and_grad(xent.linear_cross_entropy, of=("hidden", "bias"))
     assert_type(both(hidden, classifier, labels, reduction="mean"), tuple[Floats, xent.LinearGradient[Floats]])
-    xent.row_statistics(product, labels)
+    assert_type(xent.sparse_cross_entropy(product, labels, reduction="mean"), Floats)
+    assert_type(xent.cross_entropy(product, hidden), Floats)
+    assert_type(xent.logsumexp(product), Floats)
+    assert_type(xent.row_statistics(product, labels).lse, Floats)
+    whole = xent.partial(product, labels=labels)
+    assert_type(xent.finish(whole), Floats)
+    assert_type(xent.gradient(product, whole, labels=labels), xent.LinearGradient[Floats])
+    of_product = xent.value_and_grad(xent.sparse_cross_entropy, of="hidden")
+    assert_type(of_product(product, labels, reduction="mean"), tuple[Floats, xent.LinearGradient[Floats]])
+    bound = functools.partial(xent.linear_cross_entropy, reduction="mean")
+    xent.value_and_grad(bound, of="hidden")(hidden, classifier, labels)[1].classifier
 
     xent.Linear(hidden)  # wrong: no classifier
     xent.linear_cross_entropy(hidden, classifier, labels, temperature=2.0)  # wrong: hidden / temperature
     product.logits  # wrong: they are never whole
+    of_product(hidden, labels)  # wrong: an array has no operands
+    product / 2  # wrong: hidden / 2
+    product[0]  # wrong: it has no elements
+    xent.softmax(product)  # wrong: as large as the logits
+    xent.binary_cross_entropy(product, labels)  # wrong: its classes exclude each other
 
 
 def derivatives(logits: Floats, labels: NDArray[np.int64]) -> None:
