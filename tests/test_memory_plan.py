@@ -45,9 +45,9 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("x.npy", "y.npy"),
+        ("x.npy", "y.npy", "--auc"),
         ("x.npy", "y.npy", "--clusters", "keys.npy", "--slices", "names.npy", "--chunk-bytes", "100kB", "--json"),
-        ("wide.npy", "labels.npy", "--by-class", "--classwise", "--chunk-bytes", "400kB"),
+        ("wide.npy", "labels.npy", "--by-class", "--classwise", "--confusion", "--chunk-bytes", "400kB"),
     ],
     ids=["rows", "keys", "classes"],
 )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.engine.checkpoint import held
+from xent.evaluation.engine.class_values import predicted_classes
 from xent.evaluation.engine.evaluate_pass import Planned, bounds_within, store_of
 from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabilities
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
@@ -27,7 +28,6 @@ from xent.evaluation.engine.soft_labels import targets_of
 from xent.evaluation.engine.tasks import (
     Job,
     cut_statistics,
-    predicted_classes,
     rows_left_out,
     statistics_of,
     unreadable_state,

@@ -21,6 +21,7 @@ import xent
 from xent.checks import Kind
 from xent.dispatch.settings import current
 from xent.evaluation.engine.checkpoint import Store
+from xent.evaluation.engine.class_values import predicted_classes, probabilities_of, scores_of
 from xent.evaluation.engine.kinds import counter_of_probabilities
 from xent.evaluation.engine.labels import ignored_and_bad, outside_top_k
 from xent.evaluation.engine.row_losses import digest_of_losses, write_losses
@@ -37,7 +38,7 @@ from xent.evaluation.statistics.classwise import classwise_of
 from xent.evaluation.statistics.score_counts import score_counts
 from xent.evaluation.statistics.state import State, Tally, merge, merge_all
 
-SCALED_ELEMENTS, LEAST_ROWS = 2**20, 64
+SCALED_ELEMENTS = 2**20
 
 
 def kernel_preferences() -> dict[str, Any]:
@@ -171,11 +172,11 @@ def chunk_state(
         write_losses(job.losses, first_row, losses, len(labels))
     classwise = None
     if job.options.classwise:
-        probabilities = probabilities_of(job, predictions, statistics.lse)
+        probabilities = probabilities_of(job.options.kind, predictions, statistics.lse)
         classwise = classwise_of(probabilities, labels, ~(unread | ignored | bad), job.classes, job.options.bins)
     counts = None
     if job.options.auc:
-        scores = scores_of(job, predictions, statistics.lse)
+        scores = scores_of(job.options.kind, predictions, statistics.lse)
         counts = score_counts(scores, labels, ~(unread | ignored | bad), job.classes)
     return state_of(
         statistics,
@@ -247,59 +248,10 @@ def statistics_of(
 
 def with_targets(job: Job, statistics: xent.RowStatistics, predictions: Any, targets: Targets) -> xent.RowStatistics:
     """The statistics of rows whose labels are distributions, of those with the labels of the targets."""
-    probabilities = probabilities_of(job, predictions, statistics.lse)
+    probabilities = probabilities_of(job.options.kind, predictions, statistics.lse)
     with xent.using(**job.preferences, threads=job.threads):
         whole = predictions.linear if isinstance(predictions, LinearRows) else to_numpy(predictions)
         return of_targets(statistics, whole, targets, job.options.kind, probabilities)
-
-
-def predicted_classes(predictions: Any) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-    """A function that returns the class of the highest prediction of given rows, the first of equal ones.
-
-    None if it is not known.
-    """
-    if isinstance(predictions, xent.RowStatistics):
-        return None
-    if isinstance(predictions, TopKRows):
-        return predictions.highest
-    step = max(LEAST_ROWS, SCALED_ELEMENTS // max(1, predictions.shape[1]))
-
-    def highest(rows: NDArray[Any]) -> NDArray[Any]:
-        blocks = (rows[start : start + step] for start in range(0, len(rows), step))
-        classes = [to_numpy(predictions[block]).argmax(axis=1) for block in blocks]
-        return np.concatenate(classes) if classes else np.zeros(0, np.int64)
-
-    return highest
-
-
-def probabilities_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[[slice], NDArray[Any]]:
-    """A function that returns the probabilities of some rows, in float64."""
-
-    def probabilities(rows: slice) -> NDArray[Any]:
-        block: NDArray[Any] = to_numpy(predictions[rows]).astype(np.float64)
-        if job.options.kind == "probabilities":
-            return block
-        with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
-            p: NDArray[Any] = np.exp(block if job.options.kind == "log_probabilities" else block - lse[rows, None])
-        return p
-
-    return probabilities
-
-
-def scores_of(job: Job, predictions: Any, lse: NDArray[Any]) -> Callable[[slice], NDArray[Any]]:
-    """A function that returns the scores that some rows give the classes, in float64, as ``score_counts`` takes them.
-
-    They are the probabilities that were given, or their logarithms; of two classes of logits the second less the first.
-    """
-
-    def scores(rows: slice) -> NDArray[Any]:
-        block: NDArray[Any] = to_numpy(predictions[rows]).astype(np.float64)
-        with np.errstate(invalid="ignore"):  # a row that is NaN, or all −inf
-            if job.classes == 2:
-                return block[:, 1:] - block[:, :1] if job.options.kind == "logits" else block[:, 1:]
-            return block - lse[rows, None] if job.options.kind == "logits" else block
-
-    return scores
 
 
 def cut_statistics(
