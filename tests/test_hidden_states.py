@@ -1,5 +1,6 @@
 """A set of hidden states and a classifier: the numbers of its logits, which are never stored."""
 
+import itertools
 import json
 import pickle
 
@@ -166,11 +167,19 @@ WRONG = {
     "no classes": ({"classifier": CLASSIFIER[:0]}, "at least one class"),
     "integers": ({"classifier": np.ones((CLASSES, FEATURES), int)}, "`classifier` must be float16"),
     "bias": ({"classifier": CLASSIFIER, "bias": BIAS[1:]}, r"`bias` must have shape \(37,\)"),
-    "only bias": ({"bias": BIAS}, "`bias` must be left out where no `classifier` is given"),
+    "only bias": ({"bias": BIAS}, "`bias` must be left out where no `classifier` is given.* Pass `classifier` too"),
     "softcap": ({"classifier": CLASSIFIER, "softcap": 0}, "`softcap` must be a positive number"),
     "kind": ({"classifier": CLASSIFIER, "kind": "probabilities"}, "`kind` must be 'logits' where `classifier`"),
     "binary": ({"classifier": CLASSIFIER, "binary": True}, "`binary` must be left out where `classifier`"),
     "labels": ({"classifier": CLASSIFIER, "labels": LABELS[1:]}, r"`labels` must have shape \(123,\)"),
+    "no features": (
+        {"predictions": HIDDEN[:, 0], "classifier": CLASSIFIER},
+        "`predictions` must be hidden states .* Pass what the last layer of the model reads",
+    ),
+    "the classifier first": (
+        {"predictions": CLASSIFIER, "classifier": HIDDEN},
+        r"`labels` must have shape \(37,\), .* for logits \(37, 123\) of float16\[37, 7\] .*Pass a label for each row",
+    ),
 }
 
 
@@ -179,7 +188,7 @@ def test_what_does_not_fit_is_refused_before_any_work(case, monkeypatch):
     arguments, message = WRONG[case]
     monkeypatch.setattr(Whole, "array", property(lambda _: pytest.fail("the classifier was read")))
     with pytest.raises((TypeError, ValueError), match=message):
-        xent.evaluate(HIDDEN, **{"labels": LABELS, **arguments})
+        xent.evaluate(**{"predictions": HIDDEN, "labels": LABELS, **arguments})
 
 
 def test_a_classifier_of_b_alone_is_asked_for_with_its_bias():
@@ -187,6 +196,24 @@ def test_a_classifier_of_b_alone_is_asked_for_with_its_bias():
         xent.compare(HIDDEN, HIDDEN, LABELS, classifier=CLASSIFIER, bias_b=BIAS)
     with pytest.raises(ValueError, match=r"`kind_b` must be 'logits'.* Pass that set as a, .*`classifier_b`"):
         xent.compare(HIDDEN, logits(), LABELS, classifier=CLASSIFIER, kind_b="probabilities")
+    with pytest.raises(
+        ValueError, match=r"shape of a, \(123, 7\), got logits \(123, 37\).* Pass `classifier` for a too"
+    ):
+        xent.compare(HIDDEN, HIDDEN, LABELS, classifier_b=CLASSIFIER)
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "advised"),
+    [
+        ("--classifier", "", "lm_head.weight"),
+        ("--classifier", "#lm_head.weights", "lm_head.weight"),
+        ("--bias", "", "bias"),
+    ],
+)
+def test_the_tensor_that_was_meant_is_advised(folder, option, name, advised):
+    given = {"--classifier": "w.npy", option: f"head.safetensors{name}"}
+    refused = run("evaluate", "h.npy", "y.npy", *itertools.chain(*given.items()))
+    assert refused.exit_code == 2 and refused.stderr.rstrip().endswith(f"head.safetensors#{advised}.")
 
 
 def test_a_classifier_in_a_file_is_mapped_once_and_not_sent(folder):

@@ -64,8 +64,10 @@ def open_set(
     first = next(iter(opened.values()))
     for name, other in [*opened.items()][1:]:
         if len(first.shape) == len(other.shape) > 1 and first.shape != other.shape:  # else the labels would be blamed
-            rule = f"have the shape of a, {first.shape}"
-            raise ValueError(refusal(name, rule, other, "Compare sets of the same rows."))
+            rule, remedy = f"have the shape of a, {first.shape}", "Compare sets of the same rows."
+            if other.shown_shape == first.shape:
+                remedy = "Pass `classifier` for a too: these are hidden states of the same shape."
+            raise ValueError(refusal(name, rule, other, remedy))
     batch = first.shape[:1]
     is_float = truth.dtype.kind == "f" or truth.dtype.name == "bfloat16"
     is_soft = is_float if options.binary else len(first.shape) > 1 and truth.shape == first.shape
@@ -185,7 +187,7 @@ def check_batch(predictions: Source, labels: Source, batch: tuple[int, ...]) -> 
     shape = predictions.shape
     if labels.shape == batch or (len(shape) == 2 and batch == shape[:1] and labels.shape != shape[1:]):
         return
-    axes = [axis for axis in range(len(shape)) if row_sizes(shape, axis) == labels.shape]
+    axes = [axis for axis in range(len(shape)) if row_sizes(predictions.shown_shape, axis) == labels.shape]
     remedy = "Pass a label for each row, in the shape of the predictions without the classes."
     if axes:
         remedy = f"Pass axis={axes[0]} if the classes are along that axis."

@@ -28,6 +28,7 @@ from xent.evaluation.sources.source import Part, Source, read_rows, read_rows_an
 from xent.evaluation.sources.topk import TopKSource
 
 READING = threading.Lock()
+NOT_HIDDEN = "Pass what the last layer of the model reads, a row of numbers for each label."
 
 
 class Head(NamedTuple):
@@ -47,7 +48,7 @@ class Head(NamedTuple):
         for field in ("bias", "softcap"):
             if self.classifier is None and getattr(self, field) is not None:
                 rule = f"be left out where no `{self.name('classifier')}` is given"
-                raise ValueError(refusal(self.name(field), rule, "one", f"Pass the {self.name('classifier')} too."))
+                raise ValueError(refusal(self.name(field), rule, "one", f"Pass `{self.name('classifier')}` too."))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ class LinearSource(Source):
         return shared + threads * tile * self.dtype.itemsize
 
     def __str__(self) -> str:
-        return f"{self.hidden} with the classifier {self.classifier}"
+        return f"logits {self.shape} of {self.hidden} with the classifier {self.classifier}"
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,8 @@ def linear_source(hidden: Source, name: str, head: Head, axis: int, allowed: Seq
     """
     own = head.name("classifier"), head.name("bias")
     if isinstance(hidden, TopKSource) or len(hidden.shape) < 2:
-        rule, remedy = f"be hidden states (rows, features) where `{own[0]}` is given", f"Leave out the {own[0]}."
-        raise ValueError(refusal(name, rule, hidden, remedy))
+        remedy = f"Leave out `{own[0]}`: they are logits." if isinstance(hidden, TopKSource) else NOT_HIDDEN
+        raise ValueError(refusal(name, f"be hidden states (rows, features) where `{own[0]}` is given", hidden, remedy))
     classifier = open_source(head.classifier, own[0], allowed)
     bias = None if head.bias is None else open_source(head.bias, own[1], allowed)
     for argument, source in zip((name, *own), (hidden, classifier, bias), strict=False):

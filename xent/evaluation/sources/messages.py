@@ -9,6 +9,7 @@ import errno
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from xent.evaluation.formats import listed
@@ -65,7 +66,8 @@ def select_array(names: Collection[str], name: str, path: str, argument: str, *,
     got = f"{name!r} of {path}, which holds {', '.join(shown) or 'none'}"
     remedy = "Write it again"
     if shown:
-        remedy = f"Pass {path}#{name_to_pass(names) if are_columns else shown[0]}"
+        alike = get_close_matches(name or argument, names, 1, 0.5) or shown
+        remedy = f"Pass {path}#{name_to_pass(names) if are_columns else alike[0]}"
     message = refusal(argument, "name one array of its file after a #", got, f"{remedy}.")
     raise ValueError(message) if name or not names else SeveralArrays(message, path, names, are_columns=are_columns)
 
