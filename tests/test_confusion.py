@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 
 import dask.array as da
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from click.testing import CliRunner
+from pages import read
 
 import xent
 from xent.cli.commands import main
@@ -181,6 +183,18 @@ def test_classes_in_several_chunks_are_refused_with_a_remedy():
     assert confusion(cut.rechunk({1: -1})) == confusion()
 
 
+def test_the_terminal_has_the_square_of_few_classes():
+    found = str(xent.evaluate(np.asarray([[2.0, 0], [2.0, 0], [0, 2.0]]), np.asarray([0, 1, 1]), confusion=True))
+
+    assert ["label", "as 0", "as 1"] in cells_of(found)
+    assert ["0", "1", "0"] in cells_of(found) and ["1", "1", "1"] in cells_of(found)
+
+
+def cells_of(text):
+    """The cells of the lines of the tables in a text."""
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in text.splitlines()]
+
+
 def test_every_output_has_the_scores(tmp_path):
     pytest.importorskip("pyarrow")
     import pyarrow.parquet
@@ -208,11 +222,23 @@ def test_every_output_has_the_scores(tmp_path):
     assert dict(zip(metrics["metric"], metrics["value"], strict=True))["macro F1"] == expected.macro.f1
 
 
-def test_the_page_has_the_scores():
+def test_the_page_has_the_scores_and_the_square_of_few_classes():
     pytest.importorskip("matplotlib")
-    page = xent.evaluate(LOGITS, LABELS, confusion=True)._repr_html_()
+    spoilt = LOGITS.copy()
+    spoilt[3] = np.nan
+    page = xent.evaluate(spoilt, LABELS, confusion=True)._repr_html_()
+    kept = np.delete(np.arange(ROWS), 3)
+    expected = sklearn.metrics.confusion_matrix(LABELS[kept], PREDICTED[kept])
+    square = [
+        [int(cell.text) for cell in row[1:]]
+        for row in read(f"<html>{page}</html>").table("Rows by label and predicted class")
+    ]
 
     assert "The scores of all 7 classes" in page and "Matthews correlation" in page
+    assert [row[:-1] for row in square] == expected.tolist()
+    assert [row[-1] for row in square] == [int(LABELS[3] == c) for c in range(CLASSES)]
+    many = xent.evaluate(2 * np.eye(21), np.arange(21), confusion=True)
+    assert "Rows by label" in page and "Rows by label" not in many._repr_html_()
     assert "Confusion" not in xent.evaluate(LOGITS, LABELS)._repr_html_()
 
 

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 from xent.evaluation.engine.compare_pass import SliceDifference
 from xent.evaluation.report import figures
 from xent.evaluation.report.figures import Bar
-from xent.evaluation.report.html import facts_element, table_element, tag
+from xent.evaluation.report.html import facts_element, scrolling_table, table_element, tag
 from xent.evaluation.report.tables import (
     Table,
     confusion_tables,
@@ -24,6 +24,7 @@ from xent.evaluation.report.tables import (
     evaluation_tables,
     group_table,
     key_text,
+    matrix,
     ranking_tables,
 )
 from xent.evaluation.report.wording import format_confusion, format_ranking, format_value
@@ -42,6 +43,11 @@ IN_HAND = "array in hand"
 """The path of what has none."""
 SHOWN_BARS, SHOWN_ROWS = 30, 1000
 """The most classes or slices that have a bar, and that have a row in a table."""
+SHOWN_SQUARE = 20
+"""The most classes whose confusion is shown as a square."""
+SQUARE = "Rows by label and predicted class"
+SHADE, DARKEST = "background: color-mix(in srgb, var(--first) ", 60
+"""The background of a cell, and the most percent of colour in it."""
 Group = TypeVar("Group")
 
 
@@ -134,45 +140,50 @@ def histogram_note(evaluations: Sequence[Evaluation]) -> str:
     return " ".join(sentences)
 
 
-def confusion_section(confusion: Confusion | None) -> Element | None:
-    """The scores of the classes, and the most frequent pairs of label and predicted class; None of None."""
+def confusion_figure(confusion: Confusion | None) -> Element | None:
+    """How often each class was predicted for each label, and the scores of the classes; None of None."""
     if confusion is None:
         return None
     order = "of the most rows"
-    scores = highest(confusion.classes, lambda each: each.label_rows, SHOWN_ROWS)
-    tables = confusion_tables(replace(confusion, classes=scores))
+    classes = highest(confusion.classes, lambda each: each.label_rows, SHOWN_ROWS)
+    tables = confusion_tables(replace(confusion, classes=classes))
+    listed = selection(classes, confusion.classes, "classes", order)
+    scores = table_element(f"The scores of {listed}", tables["scores"])
     pairs = tables["confusion"]._replace(rows=tables["confusion"].rows[:SHOWN_ROWS])
-    listed, counted = (
-        selection(scores, confusion.classes, "classes", order),
-        selection(pairs.rows, confusion.cells, "pairs", order),
-    )
-    return tag(
-        "section",
-        tag("h2", "Confusion"),
-        sentence_list([format_confusion(confusion)]),
-        table_element(f"The scores of {listed}", tables["scores"]),
-        table_element(f"Labels and predicted classes: {counted}", pairs),
-        class_="tables",
-    )
+    counted = selection(pairs.rows, confusion.cells, "pairs", order)
+    counts = table_element(f"Labels and predicted classes: {counted}", pairs)
+    if len(confusion.classes) > SHOWN_SQUARE:
+        return figure("Confusion", scores, format_confusion(confusion), [counts])
+    return figure("Confusion", confusion_matrix(confusion), format_confusion(confusion), [scores, counts])
 
 
-def ranking_section(ranking: Ranking | None) -> Element | None:
+def confusion_matrix(confusion: Confusion) -> Element:
+    """The rows of each label and predicted class, the darker the larger a part of the label's rows."""
+    heads, rows = matrix(confusion)
+    lines = []
+    for label, counts in rows:
+        whole = max(1, sum(counts))
+        cells = [
+            tag("td", f"{count:,}", class_="number", style=f"{SHADE}{count * DARKEST // whole}%, transparent)")
+            for count in counts
+        ]
+        lines.append(tag("tr", tag("th", label, scope="row", class_="text"), *cells))
+    columns = [tag("th", head, scope="col", class_="number") for head in heads]
+    corner = tag("th", "label, and as what it is predicted", scope="col", class_="text")
+    return scrolling_table(SQUARE, "", tag("thead", tag("tr", corner, *columns)), tag("tbody", *lines))
+
+
+def ranking_figure(ranking: Ranking | None) -> Element | None:
     """How well each class is ranked above the others; None of None."""
     if ranking is None:
         return None
-    order = "of the most rows"
     classes = highest(ranking.classes, lambda each: each.positives, SHOWN_ROWS)
     tables = ranking_tables(replace(ranking, classes=classes))
-    listed = selection(classes, ranking.classes, "classes", order)
+    listed = selection(classes, ranking.classes, "classes", "of the most rows")
     gains = tables["gains"]._replace(rows=tables["gains"].rows[:SHOWN_ROWS])
-    return tag(
-        "section",
-        tag("h2", "Ranking"),
-        sentence_list([format_ranking(ranking)]),
-        table_element(f"The ranking of {listed}", tables["ranking"]),
-        table_element(f"Gains: {selection(gains.rows, tables['gains'].rows, 'shares', 'first')}", gains),
-        class_="tables",
-    )
+    shares = selection(gains.rows, tables["gains"].rows, "shares", "that come first")
+    table = table_element(f"The ranking of {listed}", tables["ranking"])
+    return figure("Ranking", table, format_ranking(ranking), [table_element(f"Gains: {shares}", gains)])
 
 
 def group_plot(
@@ -236,10 +247,10 @@ def selection(shown: Sized, groups: Sized, plural: str, order: str) -> str:
     return f"the {len(shown):,} {plural} {order}, of {len(groups):,}"
 
 
-def figure(title: str, svg: Element, note: str, tables: Sequence[Element]) -> Element:
-    """A plot with its note and, folded away, its numbers."""
+def figure(title: str, picture: Element, note: str, tables: Sequence[Element]) -> Element:
+    """A plot, or a table, with its note and, folded away, its numbers."""
     numbers = tag("details", tag("summary", "Numbers"), *tables)
-    return tag("figure", tag("h2", title), svg, tag("figcaption", note), numbers)
+    return tag("figure", tag("h2", title), picture, tag("figcaption", note), numbers)
 
 
 def better_rows(comparison: Comparison) -> Element:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xent.evaluation.report.wording import UNITS
+from xent.evaluation.report.wording import NO_VALUE, UNITS
 from xent.evaluation.statistics.evaluation import FLAWS
 from xent.evaluation.statistics.ranking import RankingScores
 
@@ -163,6 +163,16 @@ def confusion_tables(confusion: Confusion) -> dict[str, Table]:
         "scores": keyed_table("class", confusion.classes, score_columns, scores),
         "confusion": Table(columns, cells),
     }
+
+
+def matrix(confusion: Confusion) -> tuple[list[str], list[tuple[str, list[int]]]]:
+    """The predicted classes, and of each label how many of its rows have which of them; the last may be of no class."""
+    classes = [*confusion.classes]
+    if any(cell.predicted is None for cell in confusion.cells):
+        classes.append(None)
+    counts = {(cell.label, cell.predicted): cell.rows for cell in confusion.cells}
+    names = [NO_VALUE if each is None else key_text(each) for each in classes]
+    return names, [(key_text(y), [counts.get((y, c), 0) for c in classes]) for y in confusion.classes]
 
 
 def ranking_tables(ranking: Ranking) -> dict[str, Table]:

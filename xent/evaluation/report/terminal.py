@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xent.evaluation.engine.memory import projected_peak, table_bytes
 from xent.evaluation.engine.schedulers import PROCESSES, threads_of
+from xent.evaluation.report.tables import matrix
 from xent.evaluation.report.wording import (
     UNITS,
     format_confusion,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 SHOWN_GROUPS = 20
 """The most rows of a table of classes or slices."""
+SHOWN_SQUARE = 8
+"""The most classes whose confusion is shown as a square."""
 Cells = tuple[str, ...]
 
 
@@ -157,6 +160,10 @@ def confusion_text(confusion: Confusion) -> list[str]:
     for name in ("macro", "micro", "weighted"):
         rows.append((f"{name} average", *(f"{score:.4f}" for score in getattr(confusion, name)), ""))
     parts = [cells_text(("class", "precision", "recall", "F1", "rows"), rows), *format_rest(len(confusion.classes))]
+    if len(confusion.classes) <= SHOWN_SQUARE:
+        heads, counts = matrix(confusion)
+        square = [(label, *(f"{count:,}" for count in row)) for label, row in counts]
+        parts.append(cells_text(("label", *(f"as {head}" for head in heads)), square))
     return [*parts, visible(format_confusion(confusion))]
 
 

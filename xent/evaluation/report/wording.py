@@ -127,7 +127,7 @@ def format_confusion(confusion: Confusion) -> str:
     if not errors:
         return sentence
     named = [
-        f"{cell.label} as {'none' if cell.predicted is None else cell.predicted} ({cell.rows:,})"
+        f"{cell.label} as {NO_VALUE if cell.predicted is None else cell.predicted} ({cell.rows:,})"
         for cell in errors[:SHOWN_ERRORS]
     ]
     return f"{sentence} Most often mistaken: {', '.join(named)}."
