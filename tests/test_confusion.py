@@ -127,6 +127,8 @@ def test_a_correlation_may_be_negative():
     wrong = confusion(2 * np.eye(2)[[1, 1, 0, 0]], np.asarray([0, 0, 1, 1]))
 
     assert wrong.mcc == wrong.kappa == -1
+    chance = confusion(2 * np.eye(2)[[0, 1, 0, 1]], np.asarray([0, 0, 1, 1]))
+    assert (str(chance.mcc), str(chance.kappa)) == ("0.0", "0.0")
 
 
 @pytest.mark.parametrize(

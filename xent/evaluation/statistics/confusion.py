@@ -115,48 +115,38 @@ def confusion_of(
     (0.75, 0.8, 0.5)
     """
     amounts = weights or rows
-    by_label, by_class, hits = sums_by(0, amounts), sums_by(1, amounts), Counter[int]()
-    label_rows, class_rows = sums_by(0, rows), sums_by(1, rows)
-    for (label, predicted), amount in amounts.items():
-        if label == predicted:
-            hits[label] = amount
-    total, right, numbers = sum(by_label.values()), sum(hits.values()), sorted(by_label | by_class)
-    missed, numbers = by_class[NO_CLASS], [c for c in numbers if c != NO_CLASS]
-    classes = {
-        c: ClassScores(
-            label_rows[c],
-            class_rows[c],
-            ratio(hits[c], by_class[c]),
-            ratio(hits[c], by_label[c]),
-            ratio(2 * hits[c], by_class[c] + by_label[c]),
-        )
-        for c in numbers
-    }
-    chance = sum(amount * by_class[c] for c, amount in by_label.items())
+    labels, predicted = sums_by(0, amounts), sums_by(1, amounts)
+    hits = Counter({label: amount for (label, top), amount in amounts.items() if label == top})
+    numbers = sorted((labels.keys() | predicted.keys()) - {NO_CLASS})
+    total, right, missed = sum(labels.values()), sum(hits.values()), predicted[NO_CLASS]
+    label_rows, predicted_rows = sums_by(0, rows), sums_by(1, rows)
+    classes = {}
+    for c in numbers:
+        scores = (ratio(hits[c], predicted[c]), ratio(hits[c], labels[c]), ratio(2 * hits[c], predicted[c] + labels[c]))
+        classes[c] = ClassScores(label_rows[c], predicted_rows[c], *scores)
+    chance = sum(amount * predicted[c] for c, amount in labels.items())
     agreement = total * right - chance
-    scatter = math.prod(total**2 - sum(amount**2 for amount in sums.values()) for sums in (by_label, by_class))
+    scatter = math.prod(total**2 - sum(amount**2 for amount in sums.values()) for sums in (labels, predicted))
 
     def named(number: int) -> Any:
         return None if number == NO_CLASS else names[number] if names else number
 
+    def weighted(counts: Counter[int], factor: int) -> float:
+        terms = (ratio(factor * labels[c] * hits[c], total * counts[c]) for c in numbers)
+        return total_of(terms) if total else math.nan
+
     return Confusion(
         cells=tuple(
-            Cell(named(label), named(predicted), count, unscaled(weights, (label, predicted)))
-            for (label, predicted), count in sorted(rows.items())
+            Cell(named(label), named(top), count, unscaled(weights, (label, top)))
+            for (label, top), count in sorted(rows.items())
         ),
         classes={named(c): scores for c, scores in classes.items()},
         macro=AverageScores(*(mean_of([scores[i] for scores in classes.values()]) for i in SCORES)),
         micro=AverageScores(ratio(right, total - missed), ratio(right, total), ratio(2 * right, 2 * total - missed)),
-        weighted=AverageScores(
-            total_of(ratio(by_label[c] * hits[c], total * by_class[c]) for c in numbers) if total else math.nan,
-            ratio(right, total),
-            total_of(ratio(2 * by_label[c] * hits[c], total * (by_class[c] + by_label[c])) for c in numbers)
-            if total
-            else math.nan,
-        ),
-        balanced_accuracy=mean_of([classes[c].recall for c in numbers if by_label[c]]),
+        weighted=AverageScores(weighted(predicted, 1), ratio(right, total), weighted(predicted + labels, 2)),
+        balanced_accuracy=mean_of([classes[c].recall for c in numbers if labels[c]]),
         kappa=ratio(agreement, total**2 - chance),
-        mcc=(1 if agreement > 0 else -1) * sqrt_ratio(agreement**2, scatter) if scatter else math.nan,
+        mcc=(-1 if agreement < 0 else 1) * sqrt_ratio(agreement**2, scatter) if scatter else math.nan,
     )
 
 
