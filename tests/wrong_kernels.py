@@ -269,14 +269,17 @@ class EveryLayout(Right):
 class Probabilities(Right):
     """A sixth style: the sums of probabilities too."""
 
-    def probability_sums(self, p, labels, label_p, *, threads):
+    def probability_sums(self, p, labels, *, threads):
+        label_p = np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
         wide = p.astype(np.float64, order="C")
         terms = wide * self.logs(wide)
         ahead = (p > label_p[:, None]) | self.ties(p, labels, label_p)
         entropy, squares = (0.0 - terms.sum(axis=1), (wide * wide).sum(axis=1))
         narrow = np.float64 if p.dtype == np.float64 else np.float32
         top = p.max(axis=1, initial=0).astype(narrow)
-        return ProbabilitySums(wide.sum(axis=1), top, squares.astype(narrow), entropy.astype(narrow), ahead.sum(axis=1))
+        return ProbabilitySums(
+            wide.sum(axis=1), top, squares.astype(narrow), entropy.astype(narrow), label_p, ahead.sum(axis=1)
+        )
 
     def logs(self, wide):
         return np.log(np.where(wide == 0, 1.0, wide))
@@ -311,8 +314,8 @@ class ProbabilitiesForgetTies(Probabilities):
 class ProbabilitiesOfAllRows(Probabilities):
     """Rows are divided by what the first of them sums to."""
 
-    def probability_sums(self, p, labels, label_p, *, threads):
-        sums = super().probability_sums(p, labels, label_p, threads=threads)
+    def probability_sums(self, p, labels, *, threads):
+        sums = super().probability_sums(p, labels, threads=threads)
         return sums._replace(total=sums.total - np.nan_to_num(sums.total[:1]) + 1)
 
 

@@ -31,14 +31,18 @@ class ProbabilitySums(NamedTuple):
         The largest p, as it is given.
     sum_squares, entropy : array, shape (rows,)
         Σ p² and −Σ p log p, nats; 0 · log 0 is 0.
+    label_p : array, shape (rows,)
+        The probability of the label, as it is given.
     label_rank : array, shape (rows,), int64
-        How many classes come before the label: larger probabilities, and equal ones of a smaller index.
+        How many classes come before the label: larger probabilities, and equal ones of a smaller index. Of a label that
+        is no class this and ``label_p`` are any numbers.
     """
 
     total: Array
     max: Array
     sum_squares: Array
     entropy: Array
+    label_p: Array
     label_rank: Array
 
 
@@ -79,21 +83,19 @@ def gradient(xp: Any, predictions: Array, targets: Array, scale: Array, log: boo
     return xp.astype(xp.where(scale[:, None] == 0, 0.0, dense), predictions.dtype, copy=False)
 
 
-def sums(xp: Any, p: Array, labels: Array, label_p: Array) -> ProbabilitySums:
-    """The sums of one block, (rows, classes) to (rows,); ``label_p`` (rows,) is the probability of the label."""
+def sums(xp: Any, p: Array, labels: Array) -> ProbabilitySums:
+    """The sums of one block, (rows, classes) to (rows,)."""
     p = xp.astype(p, compute_dtype(xp, p.dtype), copy=False)
+    label_p, _ = gather(xp, p, labels)
     logs = xp.log(xp.where(p == 0, 1.0, p))  # subtle: so that 0 · log 0 has a derivative
     entropy, squares = (xp.astype(one, p.dtype, copy=False) for one in (total(xp, -(p * logs)), total(xp, p * p)))
-    return ProbabilitySums(total(xp, p), xp.max(p, axis=-1), squares, entropy, rank(xp, p, labels, label_p))
+    return ProbabilitySums(total(xp, p), xp.max(p, axis=-1), squares, entropy, label_p, rank(xp, p, labels, label_p))
 
 
-def statistics_of_probabilities(xp: Any, sums: ProbabilitySums, label_p: Array, inside: Array) -> RowStatistics:
-    """The statistics of whole rows of probabilities, which are taken as they are given.
-
-    ``label_p`` (rows,) is the label's, in the compute dtype, and ``inside`` whether the label is a class.
-    """
+def statistics_of_probabilities(xp: Any, sums: ProbabilitySums) -> RowStatistics:
+    """The statistics of whole rows of probabilities, which are taken as they are given; any for a label of no class."""
     is_none, has_no_rank = xp.isnan(sums.entropy), sums.max == 0
-    loss = xp.where(inside, cost(xp, label_p, False), 0.0)
+    loss, label_p = cost(xp, sums.label_p, False), sums.label_p
     lse = xp.astype(xp.log(sums.total), loss.dtype, copy=False)
     fields = (loss, lse, label_p, sums.max, sums.entropy, sums.sum_squares)
     loss, lse, label_p, top, entropy, squares = (xp.where(is_none, math.nan, field) for field in fields)

@@ -1,5 +1,6 @@
 """Small calls through the public functions, which are one step of compiled code."""
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -41,3 +42,17 @@ def test_memory_that_holds_the_opposites_of_its_numbers_is_not_taken_for_them(ar
 
     expected = results(**given)
     torch.testing.assert_close(results(**given | {argument: torch._neg_view(-given[argument])}), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("reduction", ["mean", xent.Mean("counted", empty=7.0), xent.Mean(7.0)], ids=str)
+def test_small_chunks_of_a_mean_have_the_gradient_of_the_whole(reduction, rows):
+    logits, labels = np.asarray([[1.0, 2.0, 0.0], [500.0, 0.0, 1.0]], np.float32), np.asarray([0, 2])
+    weight = np.asarray([1.0, 0.5, 2.0])
+    lazy = da.from_array(logits, chunks=(rows, 3)), da.from_array(labels, chunks=rows)
+
+    of_whole = xent.value_and_grad(xent.sparse_cross_entropy)(logits, labels, reduction=reduction, class_weight=weight)
+    of_chunks = xent.value_and_grad(xent.sparse_cross_entropy)(*lazy, reduction=reduction, class_weight=weight)
+
+    assert np.array_equal(of_chunks[1].compute(scheduler="sync"), of_whole[1])
+    assert float(of_chunks[0]) == float(of_whole[0])

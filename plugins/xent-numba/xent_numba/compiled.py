@@ -61,8 +61,8 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
         rows.finish_partial: (table, index, *bounds, table),
         rows.finish_statistics: (table, index, *bounds, ranks, values, values),
         column_statistics.statistics: (grid, labels, scales, *bounds, partials, ranks, values, values),
-        probabilities.row_sums: (block, labels, scales, *bounds, table),
-        probabilities.column_sums: (grid, labels, scales, *bounds, table),
+        probabilities.row_sums: (block, labels, *bounds, table, values),
+        probabilities.column_sums: (grid, labels, *bounds, table, values),
         grids.gather_rows: (grid, *bounds, block_out),
         grids.scatter_rows: (block, *bounds, grid_out),
     }

@@ -177,28 +177,28 @@ def statistics(block: PreparedBlock, label_logit: Array) -> Statistics:
     return Statistics(Partial(*row_table(block, table).astype(block.wide)), ranks, squares, spreads)
 
 
-def probability_sums(block: PreparedBlock, label_p: Array) -> ProbabilitySums:
+def probability_sums(block: PreparedBlock) -> ProbabilitySums:
     """The sums of probabilities of every row."""
-    label_p, table = label_p.astype(block.wide, copy=False), new_table(block, probabilities.FIELDS)
+    table, label_p = new_table(block, probabilities.FIELDS), np.empty(block.rows, block.wide)
     if block.layout == "columns":
         loop = block.loop(probabilities.column_sums)
         block.run_in_threads(
-            lambda first, stop: loop(block.logits, block.targets, label_p, first, stop, table), block.rows
+            lambda first, stop: loop(block.logits, block.targets, first, stop, table, label_p), block.rows
         )
     else:
         loop, parts = block.loop(probabilities.row_sums), block.parts
 
         def call(x: Array, targets: Array, _: Any, first: int, stop: int, row: int) -> None:
-            loop(x, targets, label_p[row:], first, stop, table[:, row * parts :])
+            loop(x, targets, first, stop, table[:, row * parts :], label_p[row:])
 
         run_along_rows(block, call, by_items=True)
     if block.parts > 1:
-        top = table[probabilities.TOP].reshape(block.rows, block.parts).max(axis=1)
-        table = table.reshape(probabilities.FIELDS, block.rows, block.parts).sum(axis=2)
-        table[probabilities.TOP] = top
-    total, top, squares, entropy, ranks = table
-    top, squares, entropy = (field.astype(block.wide) for field in (top, squares, entropy))
-    return ProbabilitySums(total, top, squares, entropy, ranks.astype(np.int64))
+        items = table.reshape(probabilities.FIELDS, block.rows, block.parts)
+        table = items.sum(axis=2)
+        table[probabilities.TOP] = items[probabilities.TOP].max(axis=1)
+    total, *fields, ranks = table
+    top, squares, entropy = (field.astype(block.wide) for field in fields)
+    return ProbabilitySums(total, top, squares, entropy, label_p, ranks.astype(np.int64))
 
 
 class Sparse:
@@ -249,8 +249,8 @@ class Sparse:
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
         return statistics(prepare(logits, labels, 1.0, 0.0, threads), label_logit)
 
-    def probability_sums(self, p: Array, labels: Array, label_p: Array, *, threads: int) -> ProbabilitySums:
-        return probability_sums(prepare(p, labels, 1.0, 0.0, threads), label_p)
+    def probability_sums(self, p: Array, labels: Array, *, threads: int) -> ProbabilitySums:
+        return probability_sums(prepare(p, labels, 1.0, 0.0, threads))
 
     def whole_call(self, problem: Problem) -> Callable[..., int] | None:
         return whole_calls.whole_call(problem)

@@ -15,12 +15,12 @@ from .columns import largest, load_vector, store_numbers, workspace_bytes, works
 from .exponential import log
 from .grids import DOUBLE, LINE, grid_of
 from .lanes import equal, fill, fma, greater, greater_equal, larger, last_lanes, logical_and, max_lane, where
-from .memory import itemsize, keep_alive, load, load_scalar, prefetch, width
+from .memory import itemsize, keep_alive, load, load_from_tile, load_scalar, prefetch, width
 from .rows import address_of, bounds_of, item_target, matrix_of
 from .segments import CHUNK, PREFETCH, count_ranked_before
 from .targets import targets_of
 from .totals import add_lanes, by_row, reduce_total, widened_rows, zero_total
-from .values import load_values, values_of
+from .values import store_values, values_of
 
 TOTAL, TOP, SQUARES, ENTROPY, RANK = range(5)
 FIELDS = 5
@@ -60,20 +60,26 @@ def sums_of(x, start, count):
     return reduce_total(total, x), max_lane(top), reduce_total(squares, x), reduce_total(terms, x)
 
 
-def row_sums(x, labels, label_p, first, stop, table):
-    """Writes the numbers of the items in [first, stop) to a table (FIELDS, items)."""
+@njit
+def label_p_of(matrix, row, label):
+    """The probability of a row's label; NaN of a label that is no class."""
+    if label < 0 or label >= matrix.classes:
+        return np.nan
+    return np.float64(load_scalar(matrix.dtype, matrix.address + row * matrix.stride + label * itemsize(matrix.dtype)))
+
+
+def row_sums(x, labels, first, stop, table, label_p):
+    """Writes the numbers of the items in [first, stop) to a table (FIELDS, items), and the labels' p (rows,)."""
     matrix, targets = matrix_of(x), targets_of(1.0, 0.0, labels)
     for item in range(first, stop):
         start, count = address_of(matrix, item)
         total, top, squares, terms = sums_of(matrix.dtype, start, count)
-        level, target = label_p[bounds_of(item, matrix.classes)[0]], item_target(matrix, targets, item)
-        table[TOTAL, item], table[TOP, item], table[SQUARES, item], table[ENTROPY, item] = (
-            total,
-            top,
-            squares,
-            0.0 - terms,
-        )
-        table[RANK, item] = count_ranked_before(matrix.dtype, start, count, level, target.label)
+        row, begin, _ = bounds_of(item, matrix.classes)
+        label = item_target(matrix, targets, item).label
+        level = label_p_of(matrix, row, label + begin)  # read when it is in the cache
+        table[TOTAL, item], table[TOP, item], table[SQUARES, item] = total, top, squares
+        table[ENTROPY, item], label_p[row] = 0.0 - terms, level
+        table[RANK, item] = count_ranked_before(matrix.dtype, start, count, level, label)
 
 
 @njit(forceinline=True)
@@ -98,16 +104,16 @@ def sum_tile(wide, tile, classes, label_p, labels, ahead):
     return by_row(total, wide), by_row(squares, wide), by_row(terms, wide), widened_rows(rank)
 
 
-def column_sums(x, labels, label_p, first, stop, table):
-    """Writes the numbers of the rows in [first, stop) to a table (FIELDS, rows)."""
+def column_sums(x, labels, first, stop, table, label_p):
+    """Writes the numbers of the rows in [first, stop) to a table (FIELDS, rows), and the labels' p (rows,)."""
     grid, targets, levels = grid_of(x), grid_targets_of(1.0, 0.0, labels), values_of(label_p)
     memory = np.empty(workspace_bytes(x.shape[1]), np.uint8)
     work, wide, classes = workspace_of(memory, x.shape[1]), label_p.dtype, x.shape[1]
     for row in range(first, stop, width(wide)):
         target, ahead = load_vector(grid, targets, row, stop, work, wide)
-        top = largest(wide, work.tile, classes)
-        level = load_values(levels, row, stop, work.scratch)
+        top, level = largest(wide, work.tile, classes), load_from_tile(work.tile, target.classes)
         total, squares, terms, rank = sum_tile(wide, work.tile, classes, level, target.labels, ahead)
+        store_values(levels, row, stop, level, work.scratch)
         store_numbers(total, TOTAL, work.numbers)
         store_numbers(widened_rows(top), TOP, work.numbers)
         store_numbers(squares, SQUARES, work.numbers)

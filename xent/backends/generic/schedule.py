@@ -65,8 +65,8 @@ class SparseFold:
     def statistics(self, logits: Array, labels: Array, label_logit: Array, *, threads: int) -> Statistics:
         return statistics(arrays.namespace(logits), logits, labels, label_logit)
 
-    def probability_sums(self, p: Array, labels: Array, label_p: Array, *, threads: int) -> ProbabilitySums:
-        return probabilities.sums(arrays.namespace(p), p, labels, label_p)
+    def probability_sums(self, p: Array, labels: Array, *, threads: int) -> ProbabilitySums:
+        return probabilities.sums(arrays.namespace(p), p, labels)
 
 
 class DenseFold:
@@ -329,13 +329,13 @@ def statistics_of_shares(call: KernelCall) -> RowStatistics:
     for tile in tiling.tiles():
         block = xp.astype(tiling.block(call.logits, tile, (0, tiling.classes)), dtype, copy=False)
         labels = call.targets.block(xp, tiling, tile, (0, tiling.classes))[0]
-        at_label, inside = fold.gather(xp, block, labels)
         if is_log:  # those of logits, but for their sum
+            at_label, _ = fold.gather(xp, block, labels)
             statistics = call.kernel.statistics(block, labels, at_label, threads=call.threads)
             parts.append(of_log_probabilities(xp, statistics, at_label))
         else:
-            sums = call.kernel.probability_sums(block, labels, at_label, threads=call.threads)
-            parts.append(probabilities.statistics_of_probabilities(xp, sums, at_label, inside))
+            sums = call.kernel.probability_sums(block, labels, threads=call.threads)
+            parts.append(probabilities.statistics_of_probabilities(xp, sums))
     return RowStatistics(*(blocks.joined(xp, list(field)) for field in zip(*parts, strict=True)))
 
 

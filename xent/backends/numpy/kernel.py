@@ -249,8 +249,9 @@ class SparseNumpy:
             replace_rows(statistics[1:], rows, replacement[1:])
         return statistics
 
-    def probability_sums(self, p: Array, labels: Array, label_p: Array, *, threads: int) -> ProbabilitySums:
+    def probability_sums(self, p: Array, labels: Array, *, threads: int) -> ProbabilitySums:
         p = wide(p)
+        label_p, _ = fold.gather(np, p, labels)
         terms = np.log(p)
         terms *= p
         if p.size and not p.min() > 0:  # quicker than to look for each
@@ -258,7 +259,8 @@ class SparseNumpy:
         entropy = 0.0 - row_sums(terms)
         squares = row_sums(np.multiply(p, p, out=terms))
         entropy, squares = (sums.astype(p.dtype, copy=False) for sums in (entropy, squares))
-        return ProbabilitySums(row_sums(p), highest(p)[1], squares, entropy, label_rank(p, labels, label_p))
+        ranks = label_rank(p, labels, label_p)
+        return ProbabilitySums(row_sums(p), highest(p)[1], squares, entropy, label_p, ranks)
 
     @staticmethod
     def other_maxima(block: ShiftedLogits) -> Any:

@@ -16,6 +16,7 @@ from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
 from ...contract.problem import Weights
 from ...contract.specs import BackendSpec, KernelSpec
+from ...numerics.reduction import PartialReduction
 from ..generic import blocks
 from ..generic import schedule as generic
 from . import recycling
@@ -78,6 +79,7 @@ def small_call_of(plan: Plan) -> SmallCall | None:
     """
     problem = plan.problem
     is_loss = problem.op == "sparse" and problem.method in ("loss", "loss_and_gradient")
+    is_loss &= not isinstance(problem.options.reduction, PartialReduction)  # of a chunk: no kernel knows of it
     if "whole_call" in plan.methods and is_loss and problem.layout == "last" and problem.raises:
         served, kernel = plan.with_kernel()
         function = kernel.whole_call(problem) if served is plan else None

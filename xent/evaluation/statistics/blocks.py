@@ -90,7 +90,7 @@ def state_of(
         weighted = loss if weights is None else loss * weights
     infinite, finite = counted & np.isposinf(weighted), counted & np.isfinite(weighted)
     unnormalised = counted & ~(np.abs(statistics.lse) <= NORMALISED_WITHIN) & options.are_probabilities
-    rank, top = np.asarray(statistics.label_rank), np.asarray(statistics.top_probability, np.float64)
+    rank, top = np.asarray(statistics.label_rank), np.asarray(statistics.top_probability)
     label_probability = np.asarray(statistics.label_probability, np.float64)
     sum_p_squared = np.asarray(statistics.sum_p_squared, np.float64)
     above_one = counted & (top > 1 + ONE_WITHIN) & options.are_probabilities
@@ -101,9 +101,15 @@ def state_of(
     bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins, weights)
     is_ranked = counted & (rank >= 0) & (rank < options.ranks)
 
-    def moments(values: NDArray[Any]) -> Moments:
-        rows = counted & np.isfinite(values)
-        return moments_of(values[rows], None if weights is None else weights[rows])
+    def moments(values: NDArray[Any], rows: NDArray[Any]) -> Moments:
+        return moments_of(take(values, rows), None if weights is None else take(weights, rows))
+
+    segments = grouper.by_segment(first_row, all_rows)
+    if segments:  # the same sum, which is exact: it is not taken again
+        of_losses = reduce(Moments.merge, (group.loss for group in segments.values()))
+    else:
+        of_losses = moments(loss, finite)
+    brier, entropy = 1 - 2 * label_probability + sum_p_squared, np.asarray(statistics.entropy)
 
     return State(
         rows=len(loss),
@@ -116,15 +122,15 @@ def state_of(
         unnormalised=tally_of(unnormalised, first_row),
         above_one=tally_of(above_one, first_row),
         like_probabilities=0 if like_probabilities is None else like_probabilities(counted),
-        loss=moments_of(loss[finite], None if weights is None else weights[finite]),
-        brier=moments(1 - 2 * label_probability + sum_p_squared),
-        entropy=moments(np.asarray(statistics.entropy)),
+        loss=of_losses,
+        brier=moments(brier, counted & np.isfinite(brier)),
+        entropy=moments(entropy, counted & np.isfinite(entropy)),
         confidence=reduce(Moments.merge, (each.confidence for each in bins.values()), Moments()),
-        ranks=counts_of(rank[is_ranked]),
-        labels=counts_of(labels[counted]),
+        ranks=counts_of(take(rank, is_ranked)),
+        labels=counts_of(take(labels, counted)),
         bins=bins,
-        histogram=counts_of(histogram_bin(loss[finite])),
-        segments=grouper.by_segment(first_row, all_rows),
+        histogram=counts_of(histogram_bin(take(loss, finite))),
+        segments=segments,
         worst=worst_of(np.where(finite | infinite, loss, -np.inf), labels, first_row, predicted),
         classes=grouper.by(labels) if options.by_class else {},
         slices=grouper.by(slices),
@@ -132,7 +138,9 @@ def state_of(
         slice_clusters=grouper.by_both(slices, clusters),
         classwise=classwise,
         bad_weight=tally_of(bad_weight, first_row),
-        target_entropy=Moments() if target_entropy is None else moments(target_entropy),
+        target_entropy=(
+            Moments() if target_entropy is None else moments(target_entropy, counted & np.isfinite(target_entropy))
+        ),
         weight=Moments() if weights is None else moments_of(weights[counted]),
         rank_weights={} if weights is None else moments_by(rank[is_ranked], weights[is_ranked]),
         label_weights={} if weights is None else moments_by(labels[counted], weights[counted]),
@@ -140,6 +148,11 @@ def state_of(
         confusion_weights=confusion_weights,
         score_counts=score_counts or {},
     )
+
+
+def take(values: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """The values of the rows of a mask; without a copy where these are all."""
+    return values if rows.all() else values[rows]
 
 
 def confusion_sums(
@@ -218,7 +231,8 @@ def bins_of(
     top: NDArray[Any], correct: NDArray[Any], counted: NDArray[Any], bins: int, weights: NDArray[Any] | None = None
 ) -> dict[int, Bin]:
     """The rows by their highest probability, in bins (i / n, (i + 1) / n]; a probability of 0 is in the first."""
-    top, correct, weights = top[counted], correct[counted], None if weights is None else weights[counted]
+    top, correct = take(top, counted), take(correct, counted)
+    weights = None if weights is None else weights[counted]
     index = bin_of(top, bins)
     hits, confidence = np.bincount(index, correct, minlength=bins), grouped_moments(top, index, bins, weights)
     weight = [Moments()] * bins if weights is None else grouped_moments(weights[correct], index[correct], bins)
@@ -238,7 +252,7 @@ class Grouper(NamedTuple):
         """The counted rows by their key; no groups without keys."""
         if keys is None:
             return {}
-        names, index = np.unique(keys[self.counted], return_inverse=True)
+        names, index = np.unique(take(keys, self.counted), return_inverse=True)
         return dict(zip(names.tolist(), self.groups(index, len(names)), strict=True))
 
     def by_both(self, first: NDArray[Any] | None, second: NDArray[Any] | None) -> dict[Any, Group]:
@@ -258,18 +272,33 @@ class Grouper(NamedTuple):
         """The counted rows by the part of the whole set in which they are."""
         if not rows:
             return {}
-        segment = (np.flatnonzero(self.counted) + first_row) * min(SEGMENTS, rows) // rows
-        if not segment.size:
-            return {}
-        first, last = int(segment[0]), int(segment[-1])
-        groups = self.groups(segment - first, last - first + 1)
-        return {first + i: group for i, group in enumerate(groups) if group.counted}
+        parts, groups, start = min(SEGMENTS, rows), dict[int, Group](), 0
+        while start < len(self.loss):
+            part = (first_row + start) * parts // rows
+            stop = min(len(self.loss), -(-(part + 1) * rows // parts) - first_row)
+            group = Grouper(*(None if field is None else field[start:stop] for field in self)).whole()  # type: ignore[arg-type]
+            if group.counted:
+                groups[part] = group
+            start = stop
+        return groups
+
+    def whole(self) -> Group:
+        """All rows as one group: numbers side by side add up in half the time of :meth:`groups`."""
+        finite, counted, correct = self.finite, self.counted, self.correct & self.counted
+        weights = self.weights
+        loss = moments_of(take(self.loss, finite), None if weights is None else weights[finite])
+        return Group(
+            int(np.count_nonzero(counted)),
+            int(np.count_nonzero(correct)),
+            loss,
+            *([] if weights is None else [moments_of(weights[counted]), moments_of(weights[correct])]),
+        )
 
     def groups(self, index: NDArray[Any], groups: int) -> list[Group]:
         """The groups of the counted rows; `index` is the group of each of them."""
-        finite, is_correct, weights = self.finite[self.counted], self.correct[self.counted], self.weights
-        of_finite = None if weights is None else weights[self.finite]
-        moments = grouped_moments(self.loss[self.finite], index[finite], groups, of_finite)
+        finite, is_correct = take(self.finite, self.counted), take(self.correct, self.counted)
+        weights, of_finite = self.weights, None if self.weights is None else self.weights[self.finite]
+        moments = grouped_moments(take(self.loss, self.finite), take(index, finite), groups, of_finite)
         counted = np.bincount(index, minlength=groups)
         correct = np.bincount(index, is_correct, minlength=groups)
         weight = correct_weight = [Moments()] * groups

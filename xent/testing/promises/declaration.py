@@ -47,7 +47,7 @@ PARAMETERS = {
     "loss_and_gradient": ("scale",),
 }
 """The parameters of every method of an op, and those that a method has besides."""
-OWN_PARAMETERS = {"statistics": ("logits", "labels", "label_logit"), "probability_sums": ("p", "labels", "label_p")}
+OWN_PARAMETERS = {"statistics": ("logits", "labels", "label_logit"), "probability_sums": ("p", "labels")}
 """The parameters of the methods that have others than their op's."""
 
 

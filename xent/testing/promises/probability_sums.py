@@ -56,13 +56,10 @@ def of_kernel(
     kernel: KernelUnderTest, p: Array, labels: Array, form: str = "plain", threads: int = 1
 ) -> ProbabilitySums:
     """What the kernel says, as arrays of NumPy's."""
-    library, label_p = kernel.library, np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
-    memory = lay(p, form, library, 3.0)
+    memory = lay(p, form, kernel.library, 3.0)
     with without_fp_warnings():
-        sums = kernel.bench.kernel.probability_sums(
-            memory.array, library.asarray(labels), library.asarray(label_p), threads=threads
-        )
-    return ProbabilitySums(*library.copies(tuple(sums)))
+        sums = kernel.bench.kernel.probability_sums(memory.array, kernel.library.asarray(labels), threads=threads)
+    return ProbabilitySums(*kernel.library.copies(tuple(sums)))
 
 
 def is_same(a: ProbabilitySums, b: ProbabilitySums) -> bool:
@@ -93,6 +90,7 @@ def faults(p: Array, labels: Array, sums: ProbabilitySums) -> Iterator[Outcome]:
     top, level = p.max(axis=1, initial=0), np.take_along_axis(p, labels[:, None], axis=1)
     ahead = (p > level) | ((p == level) & (np.arange(p.shape[1]) < labels[:, None]))
     yield None if np.array_equal(sums.max, top) else Failure(where, "max is not the largest p")
+    yield None if np.array_equal(sums.label_p, level[:, 0]) else Failure(where, "label_p is not the label's p")
     same = np.array_equal(sums.label_rank, ahead.sum(axis=1))
     yield None if same else Failure(where, "label_rank does not count the classes before the label")
 
