@@ -74,7 +74,7 @@ EVALUATIONS = {
         "top_k": (1, 3),
         "predicted_bytes": 9,
     },
-    "weights": {**KEYS, "weights": "weights.npy", "by_class": True},
+    "weights": {**KEYS, "weights": "weights.npy", "by_class": True, "auc": True, "confusion": True},
     "names": {"class_names": NAMES, "by_class": True},
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from fractions import Fraction
 from functools import reduce
 from itertools import pairwise
 
@@ -19,8 +20,9 @@ from xent.cli.commands import main
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.options import Options
 from xent.evaluation.statistics import score_counts as module
+from xent.evaluation.statistics.exact_sums import UNIT_BITS
 from xent.evaluation.statistics.ranking import ranking_scores
-from xent.evaluation.statistics.score_counts import counted_keys, keys_of, least_shift
+from xent.evaluation.statistics.score_counts import counted_keys, keys_of, least_shift, units_of
 
 ROWS, CLASSES = 507, 5
 RNG = np.random.default_rng(12)
@@ -131,20 +133,74 @@ def test_a_class_without_rows_has_no_ranking_and_is_in_no_mean():
     assert found.macro_auc == pytest.approx(np.mean([found.classes[c].auc for c in (0, 1, 2, 4)]), rel=1e-15)
 
 
+WEIGHTS = np.where(RNG.random(ROWS) < 0.1, 0.0, RNG.random(ROWS) * 10.0 ** RNG.integers(-9, 9, ROWS))
+
+
+def test_weighted_rows_are_ranked_as_scikit_learn_does():
+    (found,) = ranking(weights=WEIGHTS).classes.values()
+    false, true, _ = sklearn.metrics.roc_curve(TWO, SCORES, sample_weight=WEIGHTS, drop_intermediate=False)
+    precision = sklearn.metrics.average_precision_score(TWO, SCORES, sample_weight=WEIGHTS)
+
+    assert found.auc == pytest.approx(sklearn.metrics.roc_auc_score(TWO, SCORES, sample_weight=WEIGHTS), rel=1e-13)
+    assert found.average_precision == pytest.approx(precision, rel=1e-13)
+    assert found.ks == pytest.approx(np.abs(true - false).max(), rel=1e-13)
+    assert found.positives == np.sum(TWO[WEIGHTS > 0]) and found.negatives == np.sum(1 - TWO[WEIGHTS > 0])
+
+
+def test_weighted_rows_of_several_classes_are_ranked_as_scikit_learn_does():
+    weights = RNG.random(ROWS)
+    found, p = ranking(LOGITS, LABELS, weights=weights), probabilities(LOGITS)
+
+    for mean in ("macro", "weighted"):
+        each = {"average": mean, "sample_weight": weights}
+        expected = sklearn.metrics.roc_auc_score(LABELS, p, multi_class="ovr", **each)
+        assert getattr(found, f"{mean}_auc") == pytest.approx(expected, rel=1e-13)
+        expected = sklearn.metrics.average_precision_score(LABELS, p, **each)
+        assert getattr(found, f"{mean}_average_precision") == pytest.approx(expected, rel=1e-13)
+
+
+def test_equal_weights_leave_every_number_of_none():
+    assert ranking(weights=np.full(ROWS, 0.3)) == ranking()
+
+
+def test_a_row_of_weight_two_is_two_rows():
+    twice = np.concatenate([np.arange(ROWS), np.arange(100)])
+    weights = np.where(np.arange(ROWS) < 100, 2.0, 1.0)
+    one, two = ranking(weights=weights).classes[1], ranking(PAIRS[twice], TWO[twice]).classes[1]
+
+    assert one._replace(positives=0, negatives=0) == two._replace(positives=0, negatives=0)
+
+
+def test_a_row_of_a_bad_weight_is_not_ranked():
+    bad = np.where(np.arange(ROWS) < 9, -1.0, 1.0)
+    found = ranking(weights=bad, on_error="skip").classes[1]
+
+    assert found.auc == pytest.approx(sklearn.metrics.roc_auc_score(TWO[9:], SCORES[9:]), rel=1e-15)
+
+
+@pytest.mark.parametrize("weight", [5e-324, 2.0**64, 1.0, 0.1])
+def test_a_weight_is_an_integer_of_its_units(weight):
+    assert Fraction(units_of(np.asarray([weight]))[0], 2**UNIT_BITS) == Fraction(weight)
+
+
 # -------------------- sums that merge
 
 
 @pytest.mark.parametrize(("predictions", "labels"), [(PAIRS, TWO), (LOGITS, LABELS)], ids=["two", "several"])
 @pytest.mark.parametrize("keys", [8, 2**16], ids=["bins", "every score"])
-def test_no_chunking_shows(monkeypatch, predictions, labels, keys):
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_no_chunking_shows(monkeypatch, predictions, labels, keys, weights):
     monkeypatch.setattr(module, "MOST_KEYS", keys)
     monkeypatch.setattr(module, "LEAST_KEYS", 1)
-    whole = xent.evaluate(predictions, labels, auc=True)
+    asked = {"auc": True, "weights": weights}
+    whole = xent.evaluate(predictions, labels, **asked)
     lazy = da.from_array(predictions, chunks=(61, -1))
 
     assert whole.ranking.classes[1].auc_bound > 0 if keys == 8 else whole.ranking.classes[1].auc_bound == 0
-    assert xent.evaluate(predictions, labels, auc=True, chunk_bytes=999) == whole
-    assert xent.evaluate(lazy, labels, auc=True, scheduler="sync") == whole
+    assert xent.evaluate(predictions, labels, **asked, chunk_bytes=999) == whole
+    assert xent.evaluate(lazy, labels, **asked, scheduler="sync") == whole
+    if weights is not None:
+        return
     blocks = ((predictions[i : i + 50], labels[i : i + 50]) for i in range(0, ROWS, 50))
     assert xent.evaluate(blocks, auc=True).ranking == whole.ranking
 
@@ -201,6 +257,18 @@ def test_the_bounds_hold(limit, seed):
     exact, binned = (ranking_scores(counts_of(scores, labels, most)) for most in (2**16, limit))
 
     assert binned.auc_bound > 0 == exact.auc_bound
+    for name in ("auc", "average_precision", "ks"):
+        assert abs(getattr(exact, name) - getattr(binned, name)) <= getattr(binned, f"{name}_bound") * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("limit", [3, 10, 60])
+def test_the_bounds_hold_with_weights(limit):
+    rng = np.random.default_rng(limit)
+    labels, units = rng.random(500) < 0.3, units_of(rng.random(500) * 10.0 ** rng.integers(-5, 5, 500))
+    keys = keys_of(rng.normal(size=500) + labels)
+    both = np.where(labels, units, 0), np.where(labels, 0, units)
+    exact, binned = (ranking_scores(counted_keys(0, most, 0, keys, *both)) for most in (2**16, limit))
+
     for name in ("auc", "average_precision", "ks"):
         assert abs(getattr(exact, name) - getattr(binned, name)) <= getattr(binned, f"{name}_bound") * (1 + 1e-12)
 

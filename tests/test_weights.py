@@ -307,7 +307,6 @@ REFUSED = {
     "another shape": ({"weights": WEIGHTS[:5]}, ValueError, r"`weights` must have shape \(507,\), one for each"),
     "text": ({"weights": SLICES}, TypeError, "`weights` must be real numbers"),
     "classwise": ({"weights": WEIGHTS, "classwise": True}, ValueError, "Leave out classwise=True"),
-    "auc": ({"weights": WEIGHTS, "auc": True}, ValueError, "Leave out auc=True"),
 }
 
 

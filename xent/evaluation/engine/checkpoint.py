@@ -206,7 +206,8 @@ def from_plain(plain: Any) -> Any:
     if name == "bytes":
         return bytes.fromhex(inside)
     if name == "array":
-        return np.asarray(inside[1], np.int64).reshape(inside[0])
+        kind = object if any(abs(number) >= 2**63 for number in inside[1]) else np.int64
+        return np.asarray(inside[1], kind).reshape(inside[0])
     if name == "":
         return {from_plain(key): from_plain(item) for key, item in inside}
     return record_class(name)(*map(from_plain, inside))

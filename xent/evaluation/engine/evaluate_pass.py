@@ -219,10 +219,9 @@ def plan(
     sources, opened = given.sources, given.sources["predictions"]
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
-    for name, is_given in (("classwise", options.classwise), ("auc", options.auc)):
-        if keys.weights is not None and is_given:
-            rule, got = f"be left out where `{name}` is given", "both"
-            raise ValueError(refusal("weights", rule, got, f"Leave out {name}=True."))
+    if keys.weights is not None and options.classwise:
+        rule, got = "be left out where `classwise` is given", "both"
+        raise ValueError(refusal("weights", rule, got, "Leave out classwise=True."))
     check_fits(opened.shape[1], options)
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     all_bounds = opened.bounds(prediction_bytes(opened, sources["labels"], options))

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.statistics.classwise import block_rows
-from xent.evaluation.statistics.score_counts import BLOCK_ELEMENTS, KEY_BYTES, key_limit, scored_classes
+from xent.evaluation.statistics.score_counts import (
+    BLOCK_ELEMENTS,
+    KEY_BYTES,
+    WEIGHTED_KEY_BYTES,
+    key_limit,
+    scored_classes,
+)
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.evaluate_pass import Planned
@@ -76,8 +82,10 @@ def table_bytes(planned: Planned, threads: int) -> int:
     if options.confusion:
         total += kept(min(rows, classes * (classes + 1)), CONFUSION_BYTES * (1 + has_weights))
     if options.auc:
-        total += (states + threads + 1) * score_bytes(min(rows, largest_chunk(planned.bounds)), classes)
-        total += threads * BLOCK_ELEMENTS * 8 * 2
+        total += (states + threads + 1) * score_bytes(
+            min(rows, largest_chunk(planned.bounds)), classes, WEIGHTED_KEY_BYTES if has_weights else KEY_BYTES
+        )
+        total += threads * (BLOCK_ELEMENTS * 8 * 2 + has_weights * largest_chunk(planned.bounds) * WEIGHTED_KEY_BYTES)
     if options.classwise:
         sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6
@@ -89,9 +97,9 @@ def classwise_bytes(classes: int, bins: int) -> int:
     return 4 * 8 * classes * bins
 
 
-def score_bytes(rows: int, classes: int) -> int:
+def score_bytes(rows: int, classes: int, key_bytes: int = KEY_BYTES) -> int:
     """The bytes of the scores of one state, of so many rows at most, by class and score."""
-    return KEY_BYTES * len(scored_classes(classes)) * min(rows, key_limit(classes))
+    return key_bytes * len(scored_classes(classes)) * min(rows, key_limit(classes))
 
 
 def machine_bytes() -> float:

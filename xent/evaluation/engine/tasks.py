@@ -177,7 +177,8 @@ def chunk_state(
     counts = None
     if job.options.auc:
         scores = scores_of(job.options.kind, predictions, statistics.lse)
-        counts = score_counts(scores, labels, ~(unread | ignored | bad), job.classes)
+        counted = ~(unread | ignored | bad | (False if bad_weight is None else bad_weight))
+        counts = score_counts(scores, labels, counted, job.classes, weights)
     return state_of(
         statistics,
         labels,

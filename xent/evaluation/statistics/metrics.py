@@ -93,7 +93,7 @@ def finish(
         kind=options.kind,
         looks_like_probabilities=looks_like_probabilities(state),
         confusion=confusion_of(state.confusion, state.confusion_weights, names) if options.confusion else None,
-        ranking=ranking_of(state.score_counts, names) if options.auc else None,
+        ranking=ranking_of(state.score_counts, state.labels, names) if options.auc else None,
         total_weight=total if weight.n else None,
         effective_rows=ratio(weight.total**2, weight.squares) if weight.n else None,
         denominator=f"the weights of {COUNTED}" if weight.n else COUNTED,

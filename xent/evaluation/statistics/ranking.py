@@ -8,7 +8,8 @@ score of at least b. Then
     \mathrm{AP} = \frac1P \sum_b p_b \frac{T_b}{T_b + F_b}, \qquad
     \mathrm{KS} = \max_b \left| \frac{T_b}{P} - \frac{F_b}{N} \right|
 
-so that a pair of equal scores counts as one half [1]_, and precision is not interpolated [2]_. The sums of the first
+so that a pair of equal scores counts as one half [1]_, and precision is not interpolated [2]_; with weights rows are
+what they weigh. The sums of the first
 and the third are integers, whose quotient is rounded once; each term of the second is rounded once, and they are added
 without rounding.
 
@@ -48,6 +49,8 @@ class Gain(NamedTuple):
 
 class RankingScores(NamedTuple):
     """How well the score of one class ranks its rows above the others; NaN unless there are both.
+
+    The counts are those of rows, of weighted rows too; gains are then of shares of all weight.
 
     A bound is how far its number may be from that of the scores themselves, 0 where each score was kept.
     """
@@ -94,22 +97,32 @@ class Step(NamedTuple):
     negatives_above: int
 
 
-def ranking_of(counts: Mapping[int, ScoreCounts], names: Sequence[str] = ()) -> Ranking:
-    """The ranking of each class, from the counts of its scores; `names` are those of the classes, if they have any."""
-    classes = {names[c] if names else c: ranking_scores(each) for c, each in sorted(counts.items())}
-    ranked = [scores for scores in classes.values() if not math.isnan(scores.auc)]
-    sizes = [scores.positives for scores in ranked]
+def ranking_of(counts: Mapping[int, ScoreCounts], labels: Mapping[int, int], names: Sequence[str] = ()) -> Ranking:
+    """The ranking of each class, from the counts of its scores, and from how many rows have each label.
+
+    `names` are those of the classes, if they have any.
+    """
+    rows = sum(labels.values())
+    classes, ranked, sizes = {}, [], []
+    for c, each in sorted(counts.items()):
+        of_class = labels.get(c, 0)
+        scores = ranking_scores(each)._replace(positives=of_class, negatives=rows - of_class)
+        classes[names[c] if names else c] = scores
+        if not math.isnan(scores.auc):
+            positives = each.positives.sum()
+            ranked.append(scores)
+            sizes.append(ratio(positives, positives + each.negatives.sum()))
     numbers = [[scores.auc for scores in ranked], [scores.average_precision for scores in ranked]]
     if any(each.unranked for each in counts.values()):
         numbers = [[], []]
-    means = [(mean(values, [1] * len(values)), mean(values, sizes)) for values in numbers]
+    means = [(mean(values, [1.0] * len(values)), mean(values, sizes)) for values in numbers]
     return Ranking(classes, *means[0], *means[1])
 
 
-def mean(values: Sequence[float], weights: Sequence[int]) -> float:
+def mean(values: Sequence[float], weights: Sequence[float]) -> float:
     """The mean by these weights; NaN of no values."""
     terms = [value * weight for value, weight in zip(values, weights, strict=False)]
-    return math.fsum(terms) / sum(weights) if terms else math.nan
+    return math.fsum(terms) / math.fsum(weights) if terms else math.nan
 
 
 def ranking_scores(counts: ScoreCounts) -> RankingScores:
@@ -127,20 +140,22 @@ def ranking_scores(counts: ScoreCounts) -> RankingScores:
     if counts.unranked or not positives or not negatives:
         return RankingScores(positives, negatives, *NO_NUMBERS, ())
     pairs = sum(n * (2 * above + p) for p, n, above, _ in steps)
-    precision = math.fsum(ratio(p * (above + p), above + p + others + n) for p, n, above, others in steps if p)
+    precision = math.fsum(
+        ratio(p * (above + p), positives * (above + p + others + n)) for p, n, above, others in steps if p
+    )
     distance = max(abs((above + p) * negatives - (others + n) * positives) for p, n, above, others in steps)
     bounds = 0.0, 0.0, 0.0
     if counts.shift:
         bounds = (
             ratio(sum(p * n for p, n, _, _ in steps), 2 * positives * negatives),
-            precision_bound(steps) / positives,
+            precision_bound(steps, positives),
             ratio(highest_distance(steps, positives, negatives) - distance, positives * negatives),
         )
     return RankingScores(
         positives,
         negatives,
         ratio(pairs, 2 * positives * negatives),
-        precision / positives,
+        precision,
         ratio(distance, positives * negatives),
         *bounds,
         gains(steps, positives, positives + negatives),
@@ -155,14 +170,14 @@ def steps_of(counts: ScoreCounts) -> Iterator[Step]:
         above, others = above + p, others + n
 
 
-def precision_bound(steps: Sequence[Step]) -> float:
-    """How far the sum of the precisions may be off, if the order of the rows within each step is any."""
+def precision_bound(steps: Sequence[Step], positives: int) -> float:
+    """How far the average precision may be off, if the order of the rows within each step is any."""
     best, worst = [], []
     for p, n, above, others in steps:
-        if p:
-            found = ratio(above + p, above + p + others + n)
-            best.append(p * (ratio(above + p, above + p + others) - found))
-            worst.append(p * (found - ratio(above + 1, above + 1 + others + n)))
+        if p and others + n:  # else its precision is 1 in any order
+            share, found = ratio(p, positives), ratio(above + p, above + p + others + n)
+            best.append(share * (ratio(above + p, above + p + others) - found))
+            worst.append(share * (found - ratio(above, above + others + n)))
     return max(math.fsum(best), math.fsum(worst))
 
 

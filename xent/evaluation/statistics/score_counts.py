@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xent.evaluation.statistics.exact_sums import UNIT_BITS
+
 MOST_KEYS, LEAST_KEYS, ALL_KEYS = 2**16, 2**8, 2**20
 """The most and the fewest keys of a class that a state may hold, and of all classes together."""
-KEY_BYTES = 24
-"""Of a key and its two counts."""
+KEY_BYTES, WEIGHTED_KEY_BYTES = 24, 24 + 2 * 190
+"""Of a key and its two counts, and of one whose counts are weights."""
 BLOCK_ELEMENTS = 2**21
 LOW_63_BITS = np.int64(2**63 - 1)
 
@@ -36,8 +38,11 @@ class ScoreCounts:
         Rows whose score is NaN, which have no key.
     limit, shift : int
         How many keys there may be, and how many bits of each are left out: 0 where every score has its own.
-    keys, positives, negatives : array of int64, shape (keys,)
-        The keys, ascending, and the rows of the class and of others that have them.
+    keys : array of int64, shape (keys,)
+        The keys, ascending.
+    positives, negatives : array of int64, shape (keys,)
+        The rows of the class and of others that have them; of weighted rows their weights in units of 2**-1126, as
+        objects, for these are integers of any length.
     """
 
     unranked: int
@@ -104,6 +109,14 @@ def keys_of(scores: NDArray[Any]) -> NDArray[np.int64]:
     return np.where(bits < 0, bits ^ LOW_63_BITS, bits)
 
 
+def units_of(weights: NDArray[Any]) -> NDArray[Any]:
+    """The weights in units of 2**-1126, as objects: exact integers."""
+    fraction, exponent = np.frexp(weights)
+    mantissa = np.ldexp(fraction, 53).astype(np.int64).astype(object)
+    units: NDArray[Any] = mantissa << (exponent.astype(np.int64) + UNIT_BITS - 53).astype(object)
+    return units
+
+
 def scored_classes(classes: int) -> range:
     """The classes that are ranked against the others: of two the second alone, for the first has the same order."""
     return range(1, 2) if classes == 2 else range(classes)
@@ -115,7 +128,11 @@ def key_limit(classes: int) -> int:
 
 
 def score_counts(
-    scores: Callable[[slice], NDArray[Any]], labels: NDArray[Any], counted: NDArray[Any], classes: int
+    scores: Callable[[slice], NDArray[Any]],
+    labels: NDArray[Any],
+    counted: NDArray[Any],
+    classes: int,
+    weights: NDArray[Any] | None = None,
 ) -> dict[int, ScoreCounts]:
     """The counts of each scored class, over the counted rows.
 
@@ -126,6 +143,8 @@ def score_counts(
     labels : array, shape (rows,), integer
     counted : array, shape (rows,), bool
     classes : int
+    weights : array, shape (rows,), float64, or None for none
+        Positive where a row is counted.
     """
     scored, limit = scored_classes(classes), key_limit(classes)
     nothing = np.zeros(0, np.int64)
@@ -134,10 +153,10 @@ def score_counts(
     for start in range(0, len(labels), step):
         rows = slice(start, start + step)
         block, label = scores(rows)[counted[rows]].T.copy(), labels[rows][counted[rows]]
+        amounts = np.ones(len(label), np.int64) if weights is None else units_of(weights[rows][counted[rows]])
         for c, of_class in zip(scored, block, strict=True):
             is_ranked = ~np.isnan(of_class)
-            is_label = (label == c)[is_ranked].astype(np.int64)
-            keys = keys_of(of_class[is_ranked])
-            unranked = len(of_class) - len(keys)
-            found[c] = found[c].merge(counted_keys(unranked, limit, 0, keys, is_label, 1 - is_label))
+            keys, is_label, amount = keys_of(of_class[is_ranked]), (label == c)[is_ranked], amounts[is_ranked]
+            both = np.where(is_label, amount, 0), np.where(is_label, 0, amount)
+            found[c] = found[c].merge(counted_keys(len(of_class) - len(keys), limit, 0, keys, *both))
     return found
