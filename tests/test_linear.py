@@ -102,18 +102,102 @@ def test_transforms_of_torch_take_a_product(torch, rng):
     assert torch.allclose(change, expected.hidden.sum())
 
 
+def graph_and_gradients(torch, step, *operands, backend="aot_eager"):
+    """The gradients of a step in one graph of torch.compile's, and of the step itself."""
+    torch.compiler.reset()
+    compiled = torch.compile(step, backend=backend, fullgraph=True)
+    leaves = [one for one in operands if one.requires_grad]
+    return (torch.autograd.grad(one(*operands), leaves) for one in (compiled, step))
+
+
+OPTIONS = {
+    "mean": {"reduction": "mean", "softcap": 3.0, "label_smoothing": 0.1, "ignore_index": 3},
+    "none": {"ignore_index": (1, 2)},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of TorchDynamo, beyond a break
-def test_a_compiled_step_with_a_product_breaks_its_graph_and_is_right(torch, rng):
+@pytest.mark.parametrize("reduction", OPTIONS)
+def test_a_compiled_step_with_a_product_is_one_graph_and_right(torch, rng, reduction):
+    (hidden, classifier, bias), labels = leaves(torch, rng)
+    told = {**OPTIONS[reduction], "sample_weight": torch.arange(ROWS) % 3, "class_weight": torch.rand(CLASSES)}
+
+    def step(hidden, classifier, bias):
+        return (xent.linear_cross_entropy(torch.relu(hidden), classifier.T, labels, bias=bias, **told) * 3).sum()
+
+    turned = classifier.detach().T.contiguous().requires_grad_()
+    for operands in ((hidden, turned, bias), (hidden, turned.detach(), bias.detach())):
+        found, expected = graph_and_gradients(torch, step, *operands)
+
+        assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.slow
+def test_a_program_of_a_product_is_exported(torch, rng):
     (hidden, classifier, _), labels = leaves(torch, rng)
 
+    class Head(torch.nn.Module):
+        def forward(self, hidden, classifier, labels):
+            return xent.sparse_cross_entropy(xent.Linear(hidden, classifier), labels, reduction="mean")
+
+    program = torch.export.export(Head(), (hidden, classifier, labels), strict=True).module()
+
+    assert torch.equal(program(hidden, classifier, labels), Head()(hidden, classifier, labels))
+
+
+@pytest.mark.slow
+def test_the_operator_of_a_product_keeps_what_torch_asks_of_one(torch, rng):
+    (hidden, classifier, bias), labels = leaves(torch, rng)
+    torch.compiler.reset()
+    torch.compile(xent.linear_cross_entropy, backend="eager")(hidden, classifier, labels)  # defines it
+    for reduction in ("mean", "none"):
+        told = None, None, 3.0, reduction, [3], 0.1, [True, False, True]
+        tests = "test_schema", "test_autograd_registration", "test_faketensor"
+        torch.library.opcheck(
+            torch.ops.xent.linear_loss.default, (hidden, classifier, bias, labels, *told), test_utils=tests
+        )
+
+
+@pytest.mark.slow
+def test_a_compiled_product_has_second_derivatives_where_the_compiler_has(torch, rng):
+    (hidden, classifier, _), labels = leaves(torch, rng)
+    torch.compiler.reset()
+
+    def curvature(loss):
+        (slope,) = torch.autograd.grad(loss(hidden, classifier, labels, reduction="sum"), hidden, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), (hidden, classifier))
+
+    found = curvature(torch.compile(xent.linear_cross_entropy, backend="eager", fullgraph=True))
+    expected = curvature(xent.linear_cross_entropy)
+
+    assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_bad_label_of_a_compiled_product_raises(torch, rng):
+    (hidden, classifier, _), labels = leaves(torch, rng)
+    torch.compiler.reset()
+    labels[1] = CLASSES
+
+    with pytest.raises(xent.LabelError, match="position 1, is 6"):
+        torch.compile(xent.linear_cross_entropy, backend="eager", fullgraph=True)(hidden, classifier, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of TorchDynamo, beyond a break
+def test_what_the_operator_of_a_product_does_not_take_breaks_the_graph_and_is_right(torch, rng):
+    (hidden, classifier, _), labels = leaves(torch, rng)
+    torch.compiler.reset()
+
     def step(hidden, classifier):
-        return xent.linear_cross_entropy(hidden, classifier, labels, reduction="mean") * 3
+        return xent.linear_cross_entropy(hidden, classifier, labels, reduction=xent.Mean("counted")) * 3
 
     found = torch.autograd.grad(torch.compile(step, backend="eager")(hidden, classifier), (hidden, classifier))
     expected = torch.autograd.grad(step(hidden, classifier), (hidden, classifier))
 
     assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(step, backend="eager", fullgraph=True)(hidden, classifier)
 
 
 # -------------------- JAX

@@ -149,7 +149,7 @@ registering = threading.Lock()
 
 def register_pytree() -> None:
     """Have JAX take a :class:`Linear` for a tree of its operands, if JAX is imported."""
-    if "jax" in registered:
+    if arrays.is_compiling() or "jax" in registered:
         return
     tree: Any = getattr(sys.modules.get("jax"), "tree_util", None)  # None while JAX is being imported
     with registering:

@@ -81,10 +81,6 @@ def apply_to_product(
     route: Route, operands: tuple[Any, ...], softcap: Any, labels: Array, options: Any, weights: Weights
 ) -> Any:
     """The result of a call on the product of hidden states, a classifier and a bias or None."""
-    if arrays.is_compiling():
-        from ..backends.torch import compiled
-
-        return compiled.apart(apply_to_product, route, operands, softcap, labels, options, weights)
     hidden, classifier, bias = operands
     return apply(route, Linear(hidden, classifier, bias=bias, softcap=softcap), labels, options, weights)
 
@@ -130,9 +126,7 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     from . import graphs  # a statement: TorchDynamo traces no import_module
 
     if arrays.is_product(predictions) or route.method == "gradient":
-        from ..backends.torch import compiled
-
-        return compiled.apart(apply, route, predictions, targets, options, weights)
+        return graphs.product(route, predictions, targets, options, weights)
     axis, kind, reduction, ignore_index, label_smoothing, *others = options
     if ignore_index is not None or type(label_smoothing) is not float:
         checks.known_in_graph(route.function, ignore_index, label_smoothing)

@@ -12,8 +12,8 @@ from typing import Any
 
 from .. import checks
 from ..arrays import Array
-from ..backends.torch import compiled, schedule
-from ..contract.problem import Options, Route, weights_of
+from ..backends.torch import compiled, product_operator, schedule
+from ..contract.problem import Options, Route, Weights, weights_of
 from ..numerics.reduction import Mean
 from . import calls, settings
 from .composition import compose
@@ -21,6 +21,7 @@ from .registry import registry
 
 # subtle: not in the node, where a plugin's modules would make FakeTensors of their constants
 registry.load()
+product_operator.eager = calls.apply
 
 
 @compiled.as_node
@@ -50,3 +51,11 @@ def node(
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
     return compiled.in_graph(compose(problem, state.settings), predictions, targets, weights)
+
+
+def product(route: Route, predictions: Any, targets: Any, options: Any, weights: Weights) -> Any:
+    """The result of a call on a product, or of `gradient`: an operator where it does, else outside of the graph."""
+    told = route, predictions, targets, options, weights
+    if not schedule.transforms_are_active() and product_operator.is_taken(*told):
+        return product_operator.in_graph(*told[1:])
+    return compiled.apart(calls.apply, *told)
