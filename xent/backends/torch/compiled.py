@@ -229,7 +229,7 @@ def known(value: Any) -> Any:
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function outside of the graph: of a call on a product, whose logits an expression would make whole."""
+    """The result of a function outside of the graph: of a product, whose logits would be whole there."""
     return function(*arguments)
 
 
