@@ -173,6 +173,7 @@ def test_a_compiled_product_has_second_derivatives_where_the_compiler_has(torch,
     assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_a_bad_label_of_a_compiled_product_raises(torch, rng):
     (hidden, classifier, _), labels = leaves(torch, rng)
     torch.compiler.reset()

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import re
 
 import ml_dtypes
 import numpy as np
@@ -135,6 +136,24 @@ def test_every_function_of_logits_takes_a_product(lib, rng):
     assert near_enough(xent.finish(lib.call(part, hidden, classifier, labels, bias=bias)), expected.loss)
     soft = lib.call(dense, hidden, classifier, targets, bias=bias)
     assert near_enough(soft, xent.cross_entropy(x, targets))
+
+
+@pytest.mark.variants("numpy", "array-api-strict", "torch", "dask-split", "jax")
+def test_explain_of_a_product_is_of_its_tiles_and_computes_nothing(lib, rng):
+    def decisions(hidden, classifier, labels):
+        arrays = hidden, classifier, labels
+        return (
+            xent.explain(xent.sparse_cross_entropy, xent.Linear(hidden, classifier), labels),
+            xent.explain(xent.linear_cross_entropy, *arrays),
+            xent.explain(of_hidden, *arrays),
+        )
+
+    hidden, classifier, _, labels = operands(rng)
+    found = lib.apply(decisions, hidden, classifier, labels + CLASSES)  # bad labels, at which a loss raises
+
+    assert all(re.findall(r"(\w+)\s+chosen", str(decision)) == [decision.kernel] for decision in found)
+    assert [decision.problem.is_product for decision in found] == [True] * 3
+    assert [decision.problem.method for decision in found] == ["loss", "loss", "loss_and_gradient"]
 
 
 @pytest.mark.variants("numpy", "array-api-strict", "torch", "dask-split", "jax")
