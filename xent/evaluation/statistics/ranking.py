@@ -9,9 +9,8 @@ score of at least b. Then
     \mathrm{KS} = \max_b \left| \frac{T_b}{P} - \frac{F_b}{N} \right|
 
 so that a pair of equal scores counts as one half [1]_, and precision is not interpolated [2]_; with weights rows are
-what they weigh. The sums of the first
-and the third are integers, whose quotient is rounded once; each term of the second is rounded once, and they are added
-without rounding.
+what they weigh. The sums of the first and the third are integers, whose quotient is rounded once; each term of the
+second is rounded once, and they are added without rounding.
 
 Where scores share bins (``score_counts.py``) the order within a bin is not known. Any order is somewhere between all of
 the class first and all of it last, which bounds each number.
