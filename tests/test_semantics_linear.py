@@ -89,7 +89,7 @@ def test_the_loss_is_that_of_the_product(lib, rng, softcap):
 
 
 @pytest.mark.variants("numpy", "numpy-generic", "torch")
-@pytest.mark.parametrize("classes", [1, 2, 15, 16, 17, 2047, 2048, 2049])
+@pytest.mark.parametrize("classes", [1, 2, 15, 16, 17, 1023, 1024, 1025, 4097])
 def test_no_number_of_classes_has_more_classes_than_it_has(lib, rng, classes):
     hidden, classifier = np.abs(rng.standard_normal((3, DEPTH))), -np.abs(rng.standard_normal((classes, DEPTH)))
     hidden, classifier = hidden.astype(np.float32) + 2, classifier.astype(np.float32) - 2
@@ -246,10 +246,10 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch, rng, of, products_a_
 
     multiply, count = products.TiledProduct.multiply, []
     monkeypatch.setattr(products.TiledProduct, "multiply", counted)
-    hidden, classifier, _, labels = operands(rng, classes=2 * products.CLASSES)
+    hidden, classifier, _, labels = operands(rng, classes=700)
     xent.value_and_grad(xent.linear_cross_entropy, of=of)(hidden, classifier, labels)
 
-    assert len(count) == 2 * products_a_tile
+    assert len(count) == products_a_tile
 
 
 @pytest.mark.variants(but=("jax-jit",))
@@ -303,7 +303,7 @@ def test_where_every_row_is_ignored_the_gradient_is_zero(lib, rng):
 @pytest.mark.variants("numpy", "array-api-strict", "torch")
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_statistics_take_the_bias_in_several_tiles(lib, rng, softcap):
-    hidden, classifier, bias, labels = operands(rng, classes=2 * products.CLASSES + 1, dtype=np.float64)
+    hidden, classifier, bias, labels = operands(rng, classes=4 * products.CLASSES + 1, dtype=np.float64)
     bias[labels[0]] = -np.inf  # a label that is masked
     logits, _ = logits_of(hidden, classifier, bias, softcap)
     found = lib.call(statistics, hidden, classifier, labels, bias=bias, softcap=softcap)

@@ -17,9 +17,11 @@ from ...arrays import Array
 from ...linear import LinearGradient
 from ...numerics.fold import Partial, wide_dtype
 from .blocks import ClassSpan, joined
-from .products import LEAST, ROWS, TiledProduct
+from .products import LEAST, TiledProduct
 from .tiles import ProductCall
 
+STRIP, STRIP_ROWS = 4, 512
+"""The most spans of classes whose gradient is made at once, and the most rows of a tile that is made again."""
 PANEL_LEAST, PANEL_MOST = 128, 1024
 """The rows of a panel: of fewer, adding to the gradient of the classifier takes longer than to multiply it."""
 
@@ -50,30 +52,57 @@ def sums_of(call: ProductCall) -> GradientSums:
     )
 
 
+class Strip(NamedTuple):
+    """Spans of classes side by side, whose gradient is made at once: it is quicker to multiply many classes where the
+    gradient is added up, and few where logits are made.
+    """
+
+    spans: list[ClassSpan]
+
+    @property
+    def whole(self) -> ClassSpan:
+        """All their classes."""
+        return self.spans[0][0], self.spans[-1][1]
+
+    @property
+    def width(self) -> int:
+        """The classes, zeros included."""
+        return width_of(self.whole)
+
+
+def width_of(span: ClassSpan) -> int:
+    """The columns of a tile of these classes, zeros included."""
+    return max(LEAST, span[1] - span[0])
+
+
+def strips_of(product: TiledProduct) -> list[Strip]:
+    """All classes."""
+    spans = product.spans()
+    return [Strip(spans[at : at + STRIP]) for at in range(0, len(spans), STRIP)]
+
+
 class Memory(NamedTuple):
     """Memory that every tile uses again; None where the library cannot write a product into it."""
 
     logits: list[Array] | None  # for each span (height · width,)
-    slope: Array | None  # for the gradient of the logits of one span; None if they are overwritten
-    of_hidden: Array | None  # for what one span adds to the gradient of the hidden states (height, depth)
+    slope: Array  # for the gradient of the logits of one strip (height · width,)
+    of_hidden: Array | None  # for what one strip adds to the gradient of the hidden states (height, depth)
     of_classifier: Array | None  # the same of the classifier (width, depth)
 
 
-def memory_of(call: ProductCall, rows: int, spans: int) -> Memory:
+def memory_of(call: ProductCall, rows: int, strips: list[Strip], spans: int) -> Memory:
     """Memory for tiles of so many rows, and the logits of so many spans of classes."""
-    xp, product = call.xp, call.product
-    height, widths = product.height(rows), [max(LEAST, last - first) for first, last in product.spans()]
-    overwrites = call.call.plan.in_place and product.softcap is None
+    product, height = call.product, call.product.height(rows)
+    widest = max(strip.width for strip in strips)
 
     def empty(*shape: int) -> Array:
-        return xp.empty(shape, dtype=product.dtype, device=getattr(product.hidden, "device", None))
+        return call.xp.empty(shape, dtype=product.dtype, device=getattr(product.hidden, "device", None))
 
-    slope = None if overwrites else empty(height * max(widths))
+    slope = empty(height * widest)
     if not product.writes:
         return Memory(None, slope, None, None)
-    widest = widths if spans > 1 else [max(widths)]
-    logits = [empty(height * width) for width in widest]
-    return Memory(logits, slope, empty(height, product.depth), empty(max(widths), product.depth))
+    logits = [empty(height * width_of(span)) for strip in strips for span in strip.spans][:spans]
+    return Memory(logits, slope, empty(height, product.depth), empty(widest, product.depth))
 
 
 class PanelTile(NamedTuple):
@@ -86,30 +115,33 @@ class PanelTile(NamedTuple):
     total: Array  # (height, depth): the gradient of the hidden states, added up
 
 
-def place_of(memory: list[Array] | None, number: int, hidden: Array, span: ClassSpan) -> Array | None:
+def place_of(memory: Memory, number: int, hidden: Array, span: ClassSpan) -> Array | None:
     """The memory of a span for the logits of a tile, (height, width)."""
-    if memory is None:
+    if memory.logits is None:
         return None
-    rows, width = int(hidden.shape[0]), max(LEAST, span[1] - span[0])
-    return memory[number][: rows * width].reshape(rows, width)
+    rows, width = int(hidden.shape[0]), width_of(span)
+    return memory.logits[number][: rows * width].reshape(rows, width)
 
 
 def loss_and_gradient(call: ProductCall, scale: Array) -> tuple[Array, LinearGradient[Array]]:
     """The losses of the rows and the gradient, from the scale of each row: panel by panel."""
-    sums, losses, product, spans = sums_of(call), [], call.product, call.product.spans()
-    height = min(product.rows, panel_rows(product.depth))
-    memory = memory_of(call, height, len(spans))
+    sums, losses, product, strips = sums_of(call), [], call.product, strips_of(call.product)
+    height, spans = min(product.rows, panel_rows(product.depth)), product.spans()
+    memory = memory_of(call, height, strips, len(spans))
     for rows in call.row_tiles(max(height, 1)):
         hidden, tiles, parts = product.hidden_tile(rows), [], []
         for number, span in enumerate(spans):
-            out = place_of(memory.logits, number, hidden, span)
+            out = place_of(memory, number, hidden, span)
             tiles.append(product.logits(hidden, product.classifier_tile(span), span, out))
             parts.append(call.fold(tiles[-1], rows, span))
         loss, whole = call.finished(parts)
         losses.append(loss)
         tile = PanelTile(rows, hidden, whole, scale[rows], call.xp.zeros_like(hidden))
-        for span, x in zip(reversed(spans), reversed(tiles), strict=True):  # the last are in the cache still
-            add_tile(call, sums, memory, tile, span, x, product.classifier_tile(span))
+        for number, strip in reversed([*enumerate(strips)]):  # the last are in the cache still
+            slope = slope_like(call.xp, memory, tile, strip)
+            for span, x in zip(strip.spans, tiles[number * STRIP :], strict=False):
+                write_slope(call, tile, strip, span, x, slope)
+            add_strip(call, sums, memory, tile, strip, slope)
         put_hidden(call.xp, sums, tile)
     loss = joined(call.xp, losses) if losses else scale
     return loss, gradient_of(call, sums)
@@ -117,17 +149,20 @@ def loss_and_gradient(call: ProductCall, scale: Array) -> tuple[Array, LinearGra
 
 def gradient(call: ProductCall, whole: Partial, scale: Array) -> LinearGradient[Array]:
     """The gradient from the partial and the scale of each row: every tile is multiplied again, and none is kept."""
-    sums, product = sums_of(call), call.product
-    height = min(product.rows, ROWS)
-    memory = memory_of(call, height, 1)
+    sums, product, strips = sums_of(call), call.product, strips_of(call.product)
+    height = min(product.rows, STRIP_ROWS)
+    memory = memory_of(call, height, [max(strips, key=lambda strip: strip.width), *strips], 1)
     for rows in call.row_tiles(max(height, 1)):
         hidden = product.hidden_tile(rows)
         of_rows = Partial(*(field[rows] for field in whole))
         tile = PanelTile(rows, hidden, of_rows, scale[rows], call.xp.zeros_like(hidden))
-        for span in product.spans():
-            classifier = product.classifier_tile(span)
-            x = product.logits(hidden, classifier, span, place_of(memory.logits, 0, hidden, span))
-            add_tile(call, sums, memory, tile, span, x, classifier)
+        for strip in strips:
+            slope = slope_like(call.xp, memory, tile, strip)
+            for span in strip.spans:
+                out = place_of(memory, 0, hidden, span)
+                x = product.logits(hidden, product.classifier_tile(span), span, out)
+                write_slope(call, tile, strip, span, x, slope)
+            add_strip(call, sums, memory, tile, strip, slope)
         put_hidden(call.xp, sums, tile)
     return gradient_of(call, sums)
 
@@ -139,20 +174,19 @@ def put_hidden(xp: Any, sums: GradientSums, tile: PanelTile) -> None:
         sums.hidden[tile.rows, :] = xp.astype(tile.total[:rows, :depth], sums.hidden.dtype, copy=False)
 
 
-def add_tile(
-    call: ProductCall, sums: GradientSums, memory: Memory, tile: PanelTile, span: ClassSpan, x: Array, classifier: Array
+def add_strip(
+    call: ProductCall, sums: GradientSums, memory: Memory, tile: PanelTile, strip: Strip, slope: Array
 ) -> None:
-    """Adds what a tile of logits says to the sums."""
-    product, width = call.product, span[1] - span[0]
-    slope = slope_of(call, memory, tile, span, x)
+    """Adds what a strip of a tile says to the sums."""
+    product, (first, last) = call.product, strip.whole
     if sums.hidden is not None:
         total = tile.total
         out = None if memory.of_hidden is None else memory.of_hidden[: total.shape[0], :]
-        total += product.multiply(slope, classifier, out)
+        total += product.multiply(slope, product.classifier_tile(strip.whole), out)
     if sums.classifier is not None:
-        add_classifier(product, sums.classifier[span[0] : span[1], :], memory, tile, slope)
+        add_classifier(product, sums.classifier[first:last, :], memory, tile, slope)
     if sums.bias is not None:
-        sums.bias[span[0] : span[1]] += call.xp.sum(slope[:, :width], axis=0, dtype=sums.bias.dtype)
+        sums.bias[first:last] += call.xp.sum(slope[:, : last - first], axis=0, dtype=sums.bias.dtype)
 
 
 def add_classifier(product: TiledProduct, place: Array, memory: Memory, tile: PanelTile, slope: Array) -> None:
@@ -169,15 +203,20 @@ def add_classifier(product: TiledProduct, place: Array, memory: Memory, tile: Pa
         place += added
 
 
-def slope_of(call: ProductCall, memory: Memory, tile: PanelTile, span: ClassSpan, x: Array) -> Array:
-    """The gradient in a tile of logits before its softcap, (height, width), with zeros for the rows and classes that
-    are none.
+def slope_like(xp: Any, memory: Memory, tile: PanelTile, strip: Strip) -> Array:
+    """Memory for the gradient of the logits of a tile and a strip, (height, width)."""
+    height = int(tile.hidden.shape[0])
+    return xp.reshape(memory.slope[: height * strip.width], (height, strip.width))
+
+
+def write_slope(call: ProductCall, tile: PanelTile, strip: Strip, span: ClassSpan, x: Array, slope: Array) -> None:
+    """Writes the gradient in a tile of logits before its softcap into its columns of a strip's, with zeros for the rows
+    and classes that are none.
     """
-    xp, rows, width = call.xp, tile.rows.stop - tile.rows.start, span[1] - span[0]
-    height, columns = (int(size) for size in x.shape)
-    slope = x if memory.slope is None else xp.reshape(memory.slope[: height * columns], (height, columns))
+    first, rows, width = span[0] - strip.whole[0], tile.rows.stop - tile.rows.start, span[1] - span[0]
+    columns = slope[:, first : first + int(x.shape[1])]
     for part in call.parts(rows, width):
-        out = slope[part, :width]
+        out = columns[part, :width]
         block = call.call.kernel.gradient(
             *call.arguments(x, tile.rows, part, span),
             Partial(*(field[part] for field in tile.whole)),
@@ -186,10 +225,12 @@ def slope_of(call: ProductCall, memory: Memory, tile: PanelTile, span: ClassSpan
             out=out,
         )
         if block is not out:
-            slope[part, :width] = block
-    slope[rows:, :] = 0.0
-    slope[:, width:] = 0.0
-    return call.product.uncap(slope, x, span)
+            columns[part, :width] = block
+    columns[rows:, :] = 0.0
+    columns[:, width:] = 0.0
+    uncapped = call.product.uncap(columns, x, span)
+    if uncapped is not columns:
+        columns[...] = uncapped
 
 
 def gradient_of(call: ProductCall, sums: GradientSums) -> LinearGradient[Array]:

@@ -14,8 +14,12 @@ from ...arrays import Array
 from ...numerics import fold
 from .blocks import ClassSpan
 
-ROWS, CLASSES = 512, 2048
+ROWS, CLASSES = 1024, 512
 """The most rows and classes that are multiplied at once: matmul's full speed, and a tile that stays in the cache."""
+FEW_FEATURES = 256
+"""Of fewer, twice as many classes are multiplied at once: a product of few features takes no longer than the calls."""
+LABELS = 128
+"""The most rows whose labels' logits are multiplied at once: each row by the classes of all of them."""
 LEAST = 16
 """The least rows, classes and features that are multiplied: of fewer, zeros are added, for BLAS takes another way."""
 STEADY = 1 << 20
@@ -56,8 +60,8 @@ class TiledProduct(NamedTuple):
         return max(LEAST, int(self.hidden.shape[1]))
 
     def spans(self) -> list[ClassSpan]:
-        """The classes of a tile: spans of equal size, by the number of classes alone."""
-        parts = -(-self.classes // CLASSES)
+        """The classes of a tile: spans of equal size, by the number of classes and features alone."""
+        parts = -(-self.classes // (CLASSES if self.depth >= FEW_FEATURES else 2 * CLASSES))
         edges = [self.classes * part // parts for part in range(parts + 1)]
         return list(itertools.pairwise(edges))
 
@@ -127,6 +131,10 @@ class TiledProduct(NamedTuple):
         xp, count = self.xp, int(labels.shape[0])
         if count == 0:
             return xp.zeros((0,), dtype=self.dtype)
+        if count > LABELS:
+            starts = range(0, count, LABELS)
+            return xp.concat([self.at_labels(hidden[at : at + LABELS, :], labels[at : at + LABELS]) for at in starts])
+        hidden = padded(xp, hidden, (max(LEAST, int(hidden.shape[0])), self.depth), self.dtype)
         safe = xp.where((labels >= 0) & (labels < self.classes), labels, xp.zeros_like(labels))
         chosen = self._replace(
             classifier=xp.take(self.classifier, safe, axis=0),
