@@ -1,10 +1,10 @@
-"""The loss of a product, whose logits are never whole, over the bare product of the same operands, on one core.
+"""The loss of a product, whose logits are never whole, over the bare product of the same operands.
 
 The counting model, for N rows, D features and C classes: a loss takes N D C multiplications and additions, its gradient
 in one operand as many again. ``numpy.matmul`` into memory that is there takes them and makes the logits, from which
 nothing is computed yet. Peers make the logits; torch's own function takes them in chunks of rows if it is told so.
 
-Times are those of the processor. Hidden states are normal, and logits have the standard deviation 2.
+Times on one core are those of the processor. Hidden states are normal, and logits have the standard deviation 2.
 """
 
 from __future__ import annotations
@@ -106,6 +106,31 @@ def over_the_product(report: Report, shape: Shape, quick: bool) -> None:
     report.add(measure.table(("extra memory", "measured", "asked"), memory), **{str(shape): seconds})
 
 
+# -------------------- both cores
+
+
+def both_cores(report: Report, quick: bool) -> None:
+    """Adds the times on every core that the process may have, by the clock, over the bare product on as many."""
+    lines, asked = [], {LOSS: 1.05}
+    for shape in QUICK_SHAPES if quick else SHAPES:
+        print("both cores", shape, file=sys.stderr)
+        seconds = measure.run_child(__file__, *shape, 3 if quick else 5, every_core=True)
+        for name in () if seconds is None else (LOSS, BOTH, FROZEN, STATISTICS):
+            ratio, limit = measure.ratio(seconds[name], seconds[BARE]), asked.get(name)
+            limit = 1.1 if limit and shape[1] < 512 else limit
+            told = "" if limit is None else f"≤ {limit}" if ratio.median <= limit else f"**≤ {limit}**"
+            lines.append((shape, name, f"{measure.quartiles(seconds[name]).show(1e-3)} ms", ratio.show(), told))
+        report.add(**{f"both cores: {shape}": seconds})
+    report.add("## Both cores, by the clock", measure.table(("shape", "", "time", "over the product", "asked"), lines))
+
+
+def child(rows: str, features: str, classes: str, rounds: str) -> dict[str, list[float]]:
+    """The times by the clock, with as many threads as there are cores."""
+    calls = own_calls(make_data((int(rows), int(features), int(classes))))
+    wanted = {name: calls[name] for name in (BARE, LOSS, BOTH, FROZEN, STATISTICS)}
+    return measure.interleave(wanted, int(rounds))
+
+
 # -------------------- beside the peers
 
 
@@ -170,7 +195,8 @@ def beside_peers(report: Report, shape: Shape, name: str, quick: bool) -> None:
     data = make_data(shape)
     calls = {"xent": with_xent(data, name)}
     calls |= {peer: setup(data, name) for peer, (module, setup) in PEERS.items() if measure.is_installed(module)}
-    seconds = measure.interleave(calls, 3 if quick else 5, clock=time.process_time)
+    rounds = 3 if quick or name == BOTH else 5  # of minutes
+    seconds = measure.interleave(calls, rounds, clock=time.process_time)
     ratios = {peer: measure.ratio(values, seconds["xent"]) for peer, values in seconds.items()}
     best = min((ratio.median for peer, ratio in ratios.items() if peer != "xent"), default=float("nan"))
     lines = [(peer, f"{measure.quartiles(seconds[peer]).show(1e-3)} ms", ratios[peer].show()) for peer in seconds]
@@ -224,6 +250,7 @@ def main(quick: bool = False) -> str:
     for shape in QUICK_SHAPES if quick else SHAPES:
         print(shape, file=sys.stderr)
         over_the_product(report, shape, quick)
+    both_cores(report, quick)
     for shape in QUICK_PEER_SHAPES if quick else PEER_SHAPES:
         for name in (LOSS, BOTH):
             print(shape, name, file=sys.stderr)
@@ -233,4 +260,4 @@ def main(quick: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    measure.command_line(main)
+    measure.command_line(main, child)

@@ -167,10 +167,20 @@ def peak_growth_bytes(call: Call) -> int | None:
     return after - before
 
 
-def run_child(script: str, *arguments: object) -> Any:
-    """The last line that ``python script --child arguments...`` prints, parsed as JSON; None if the process fails."""
+def run_child(script: str, *arguments: object, every_core: bool = False) -> Any:
+    """The last line that ``python script --child arguments...`` prints, parsed as JSON; None if the process fails.
+
+    On every core of the machine, with the threads that each library takes by itself, if that is asked for.
+    """
     command = [sys.executable, script, "--child", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment, own_cores = dict(os.environ), None
+    if every_core and hasattr(os, "sched_setaffinity"):  # a child has its parent's cores
+        own_cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        environment = {name: value for name, value in environment.items() if name not in ONE_THREAD}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if own_cores is not None:
+        os.sched_setaffinity(0, own_cores)
     if done.returncode:
         print(f"{Path(script).name} --child {' '.join(map(str, arguments))} failed:\n{done.stderr}", file=sys.stderr)
         return None

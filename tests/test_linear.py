@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import xent
-from xent.backends.generic import panels
+from xent.backends.generic import panels, products, tiles
+from xent.backends.generic import threads as own
 
 ROWS, DEPTH, CLASSES = 5, 3, 6
 
@@ -299,6 +300,7 @@ def mebibytes(call) -> float:
         tracemalloc.stop()
 
 
+@xent.using(threads=1)
 def test_a_loss_takes_one_tile_whatever_the_numbers_of_rows_and_classes(rng):
     hidden, classifier, _, labels = operands(rng, np.float32, rows=1500, depth=8, classes=9000)
     logits = hidden.shape[0] * classifier.shape[0] * 4 / 2**20
@@ -306,6 +308,7 @@ def test_a_loss_takes_one_tile_whatever_the_numbers_of_rows_and_classes(rng):
     assert mebibytes(lambda: xent.linear_cross_entropy(hidden, classifier, labels)) < 6 < logits / 8
 
 
+@xent.using(threads=1)
 def test_a_gradient_takes_one_panel_whatever_the_number_of_rows(rng):
     rows, depth, classes = 1100, 256, 2200
     hidden, classifier, _, labels = operands(rng, np.float32, rows=rows, depth=depth, classes=classes)
@@ -331,3 +334,41 @@ def test_statistics_of_few_rows_have_the_bias_of_their_labels(rows, softcap, rng
 
     assert np.array_equal(found.label_rank, expected.label_rank)
     assert np.allclose(found.label_probability, expected.label_probability, rtol=1e-4)
+
+
+# -------------------- threads
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_share_the_rows_while_blas_has_one(monkeypatch, rng, threads):
+    def observed(self, hidden, tile):
+        seen.append(max(info["num_threads"] for info in own.controller().info() if info["user_api"] == "blas"))
+        return partials_of_tile(self, hidden, tile)
+
+    hidden, classifier, _, labels = operands(rng, np.float32, rows=4 * products.ROWS + 3, depth=20, classes=70)
+    with xent.using(threads=1):
+        expected = xent.linear_cross_entropy(hidden, classifier, labels)
+    seen, partials_of_tile = [], tiles.ProductCall.partials_of_tile
+    monkeypatch.setattr(tiles.ProductCall, "partials_of_tile", observed)
+    with own.controller().limit(limits=2, user_api="blas"):
+        with xent.using(threads=threads):
+            found = xent.linear_cross_entropy(hidden, classifier, labels)
+        after = [info["num_threads"] for info in own.controller().info() if info["user_api"] == "blas"]
+
+    assert found.tobytes() == expected.tobytes()
+    assert set(seen) == {1} and len(seen) >= 5 and set(after) == {2} and not own.holders
+
+
+def test_an_error_of_one_thread_is_raised_and_stops_the_others():
+    def work(item):
+        done.append(item)
+        if item == 3:
+            raise ValueError("3")
+        return item
+
+    done = []
+    with pytest.raises(ValueError, match="3"):
+        own.in_threads(work, range(1000), 3)
+
+    assert len(done) < 1000
+    assert own.in_threads(lambda item: -item, range(40), 3) == [-item for item in range(40)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ... import arrays, checks
+from ... import checks
 from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import Weights
@@ -20,6 +20,7 @@ from ...linear import Linear, LinearGradient
 from ...numerics.fold import Partial
 from ..generic import linear as generic
 from ..generic import schedule
+from ..generic.products import multiplying
 from ..generic.tiles import ProductCall, concatenated
 from . import graph, tasks
 from .graph import DaskCall, Input, array_or_value, block_location, block_slices, blockwise, merged
@@ -197,14 +198,14 @@ def pair_of(
 
 def partial_of_pair(call: ChunkCall, slices: Any, targets: Array | None, hidden: Array, **others: Any) -> Any:
     """The partial of the rows of a pair."""
-    with arrays.without_fp_warnings():
+    with multiplying():
         product = pair_of(call, slices, hidden, targets=targets, **others)
         return in_batch_shape(product.xp, generic.partial_of_rows(product), tuple(hidden.shape[:-1]))
 
 
 def label_logit(call: ChunkCall, slices: Any, targets: Array, hidden: Array, **others: Any) -> Array:
     """The logit of each row's label if its class is in this chunk, else −inf."""
-    with arrays.without_fp_warnings():
+    with multiplying():
         product = pair_of(call, slices, hidden, targets=targets, **others)
         logits = concatenated(product.xp, product.of_rows(product.logits_at_labels))
         return product.xp.reshape(logits, tuple(hidden.shape[:-1]))
@@ -214,7 +215,7 @@ def statistics_of_pair(
     call: ChunkCall, slices: Any, targets: Array, hidden: Array, logits: Array, **others: Any
 ) -> Any:
     """The statistics of the rows of a pair; ``logits`` are those of the labels, whichever chunk has their class."""
-    with arrays.without_fp_warnings():
+    with multiplying():
         product = pair_of(call, slices, hidden, targets=targets, **others)
         part = generic.statistics_of_rows(product, flat_rows(product.xp, logits))
         return in_batch_shape(product.xp, part, tuple(hidden.shape[:-1]))
@@ -224,7 +225,7 @@ def gradient_of_pair(
     call: ChunkCall, slices: Any, targets: Array | None, hidden: Array, whole: Any, finished: Any, **others: Any
 ) -> LinearGradient[Array]:
     """What the rows of a pair say of its operands, from their merged numbers and their scale."""
-    with arrays.without_fp_warnings():
+    with multiplying():
         product = pair_of(call, slices, hidden, targets=targets, **others)
         scale, rows = flat_rows(product.xp, finished[1]), flat_rows(product.xp, whole)
         return generic.gradient_from(product, rows, scale)
@@ -242,7 +243,7 @@ def slice_of_pair(
     **whole: Array,
 ) -> LinearGradient[Array]:
     """What the rows of a pair say of its operands, from the partial of all classes and the scale of its rows."""
-    with arrays.without_fp_warnings():
+    with multiplying():
         product = pair_of(call, slices, hidden, classifier, bias, softcap, targets)
         merged = schedule.merged_of(product.xp, product.product.rows, Weights(scale, whole=Partial(**whole)))
         return generic.gradient_from(product, *merged)

@@ -6,6 +6,7 @@ classifier, where 0 · NaN would be NaN.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ... import arrays, checks
@@ -19,7 +20,8 @@ from ...numerics.statistics import RowStatistics, Statistics, finish_statistics
 from ...numerics.targets import NO_ROWS, Rows
 from . import panels, schedule
 from .blocks import SoftTargets, Tiling
-from .products import product_of
+from .products import multiplying, product_of
+from .threads import own_threads
 from .tiles import Chosen, ProductCall, chosen_rows, concatenated
 
 
@@ -27,7 +29,7 @@ def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -
     """The result of one call on one concrete product."""
     for name, operand in zip(checks.OPERANDS, predictions.operands, strict=False):
         checks.array_api(plan.problem.function, name, operand)
-    with arrays.without_fp_warnings():
+    with multiplying():
         if plan.problem.method == "gradient":
             call = call_of(plan, predictions, targets)
             return gradient_from(call, *schedule.merged_of(call.xp, call.product.rows, weights))
@@ -45,6 +47,9 @@ def call_of(plan: Plan, linear: Any, targets: Array | None) -> ProductCall:
     """The operands, flat, beside the kernel that takes their tiles."""
     xp = arrays.namespace(linear.hidden)
     product = product_of(xp, linear)
+    threads = own_threads(plan.problem.threads) if product.writes else 1
+    if threads > 1:  # the kernel is called by each of them
+        plan = replace(plan, problem=replace(plan.problem, threads=1))
     call = schedule.kernel_call(xp, plan, linear, targets)
     batch, rows, classes = tuple(linear.shape[:-1]), product.rows, product.classes
     limit = max(1, rows * classes) if call.plan.block_elements is None else call.tiling.limit
@@ -52,7 +57,7 @@ def call_of(plan: Plan, linear: Any, targets: Array | None) -> ProductCall:
     if isinstance(call.targets, SoftTargets):
         flat = call.targets._replace(targets=xp.reshape(call.targets.targets, (rows, classes)))
         call = call._replace(targets=flat)
-    return ProductCall(call._replace(tiling=tiling), product)
+    return ProductCall(call._replace(tiling=tiling), product, threads)
 
 
 def counted(call: ProductCall, rows: Rows) -> tuple[ProductCall, Chosen | None]:

@@ -11,6 +11,10 @@ before, nothing is kept, and each tile is multiplied again.
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ...arrays import Array
@@ -22,6 +26,8 @@ from .tiles import ProductCall
 
 STRIP, STRIP_ROWS = 4, 512
 """The most spans of classes whose gradient is made at once, and the most rows of a tile that is made again."""
+GROUPS = 8
+"""The most groups of strips that are worked on at once."""
 PANEL_LEAST, PANEL_MOST = 128, 1024
 """The rows of a panel: of fewer, adding to the gradient of the classifier takes longer than to multiply it."""
 
@@ -81,28 +87,43 @@ def strips_of(product: TiledProduct) -> list[Strip]:
     return [Strip(spans[at : at + STRIP]) for at in range(0, len(spans), STRIP)]
 
 
-class Memory(NamedTuple):
-    """Memory that every tile uses again; None where the library cannot write a product into it."""
+class Buffers(NamedTuple):
+    """Memory that every strip uses again; None where the library cannot write a product into it."""
 
-    logits: list[Array] | None  # for each span (height · width,)
     slope: Array  # for the gradient of the logits of one strip (height · width,)
+    logits: Array | None  # for the logits of one span (height · width,); None where they are kept
     of_hidden: Array | None  # for what one strip adds to the gradient of the hidden states (height, depth)
     of_classifier: Array | None  # the same of the classifier (width, depth)
 
 
-def memory_of(call: ProductCall, rows: int, strips: list[Strip], spans: int) -> Memory:
-    """Memory for tiles of so many rows, and the logits of so many spans of classes."""
+class Memory(NamedTuple):
+    """Memory that every tile of rows uses again."""
+
+    logits: list[Array] | None  # for each span that is kept (height · width,); None where nothing is written into it
+    buffers: list[Buffers]  # for each thread: it takes one out and puts it back
+
+
+def memory_of(call: ProductCall, rows: int, kept: list[ClassSpan]) -> Memory:
+    """Memory for tiles of so many rows, and the logits of the spans that are kept."""
     product, height = call.product, call.product.height(rows)
-    widest = max(strip.width for strip in strips)
+    widest = max(strip.width for strip in strips_of(product))
 
     def empty(*shape: int) -> Array:
         return call.xp.empty(shape, dtype=product.dtype, device=getattr(product.hidden, "device", None))
 
-    slope = empty(height * widest)
     if not product.writes:
-        return Memory(None, slope, None, None)
-    logits = [empty(height * width_of(span)) for strip in strips for span in strip.spans][:spans]
-    return Memory(logits, slope, empty(height, product.depth), empty(widest, product.depth))
+        return Memory(None, [Buffers(empty(height * widest), None, None, None)])
+    widest_span = max(map(width_of, product.spans()))
+    buffers = [
+        Buffers(
+            empty(height * widest),
+            None if kept else empty(height * widest_span),
+            empty(height, product.depth),
+            empty(widest, product.depth),
+        )
+        for _ in range(call.threads)
+    ]
+    return Memory([empty(height * width_of(span)) for span in kept], buffers)
 
 
 class PanelTile(NamedTuple):
@@ -112,90 +133,120 @@ class PanelTile(NamedTuple):
     hidden: Array  # (height, depth)
     whole: Partial
     scale: Array
-    total: Array  # (height, depth): the gradient of the hidden states, added up
 
 
-def place_of(memory: Memory, number: int, hidden: Array, span: ClassSpan) -> Array | None:
-    """The memory of a span for the logits of a tile, (height, width)."""
-    if memory.logits is None:
+def place_of(memory: Array | None, hidden: Array, span: ClassSpan) -> Array | None:
+    """Memory for the logits of a tile (height, width), at the beginning of what is given."""
+    if memory is None:
         return None
     rows, width = int(hidden.shape[0]), width_of(span)
-    return memory.logits[number][: rows * width].reshape(rows, width)
+    return memory[: rows * width].reshape(rows, width)
 
 
 def loss_and_gradient(call: ProductCall, scale: Array) -> tuple[Array, LinearGradient[Array]]:
     """The losses of the rows and the gradient, from the scale of each row: panel by panel."""
-    sums, losses, product, strips = sums_of(call), [], call.product, strips_of(call.product)
-    height, spans = min(product.rows, panel_rows(product.depth)), product.spans()
-    memory = memory_of(call, height, strips, len(spans))
+    sums, losses, product, spans = sums_of(call), [], call.product, call.product.spans()
+    height = min(product.rows, panel_rows(product.depth))
+    memory = memory_of(call, height, spans)
     for rows in call.row_tiles(max(height, 1)):
-        hidden, tiles, parts = product.hidden_tile(rows), [], []
-        for number, span in enumerate(spans):
-            out = place_of(memory, number, hidden, span)
-            tiles.append(product.logits(hidden, product.classifier_tile(span), span, out))
-            parts.append(call.fold(tiles[-1], rows, span))
-        loss, whole = call.finished(parts)
+        hidden = product.hidden_tile(rows)
+        tiles: dict[ClassSpan, Array] = {}
+
+        def folded(number: int, rows: slice = rows, hidden: Array = hidden, tiles: Any = tiles) -> Partial:
+            span = spans[number]
+            out = place_of(memory.logits[number] if memory.logits else None, hidden, span)
+            tiles[span] = product.logits(hidden, product.classifier_tile(span), span, out)
+            return call.fold(tiles[span], rows, span)  # type: ignore[no-any-return]
+
+        loss, whole = call.finished(call.shared(folded, range(len(spans))))
         losses.append(loss)
-        tile = PanelTile(rows, hidden, whole, scale[rows], call.xp.zeros_like(hidden))
-        for number, strip in reversed([*enumerate(strips)]):  # the last are in the cache still
-            slope = slope_like(call.xp, memory, tile, strip)
-            for span, x in zip(strip.spans, tiles[number * STRIP :], strict=False):
-                write_slope(call, tile, strip, span, x, slope)
-            add_strip(call, sums, memory, tile, strip, slope)
-        put_hidden(call.xp, sums, tile)
+        tile = PanelTile(rows, hidden, whole, scale[rows])
+        add_tile(call, sums, memory, tile, lambda span, _, tiles=tiles: tiles[span])  # type: ignore[misc]
     loss = joined(call.xp, losses) if losses else scale
     return loss, gradient_of(call, sums)
 
 
 def gradient(call: ProductCall, whole: Partial, scale: Array) -> LinearGradient[Array]:
     """The gradient from the partial and the scale of each row: every tile is multiplied again, and none is kept."""
-    sums, product, strips = sums_of(call), call.product, strips_of(call.product)
+    sums, product = sums_of(call), call.product
     height = min(product.rows, STRIP_ROWS)
-    memory = memory_of(call, height, [max(strips, key=lambda strip: strip.width), *strips], 1)
+    memory = memory_of(call, height, [])
     for rows in call.row_tiles(max(height, 1)):
         hidden = product.hidden_tile(rows)
+
+        def logits(span: ClassSpan, buffers: Buffers, hidden: Array = hidden) -> Array:
+            out = place_of(buffers.logits, hidden, span)
+            return product.logits(hidden, product.classifier_tile(span), span, out)
+
         of_rows = Partial(*(field[rows] for field in whole))
-        tile = PanelTile(rows, hidden, of_rows, scale[rows], call.xp.zeros_like(hidden))
-        for strip in strips:
-            slope = slope_like(call.xp, memory, tile, strip)
-            for span in strip.spans:
-                out = place_of(memory, 0, hidden, span)
-                x = product.logits(hidden, product.classifier_tile(span), span, out)
-                write_slope(call, tile, strip, span, x, slope)
-            add_strip(call, sums, memory, tile, strip, slope)
-        put_hidden(call.xp, sums, tile)
+        add_tile(call, sums, memory, PanelTile(rows, hidden, of_rows, scale[rows]), logits)
     return gradient_of(call, sums)
 
 
-def put_hidden(xp: Any, sums: GradientSums, tile: PanelTile) -> None:
-    """Writes the gradient of the hidden states of a tile that is done."""
+def add_tile(
+    call: ProductCall,
+    sums: GradientSums,
+    memory: Memory,
+    tile: PanelTile,
+    logits: Callable[[ClassSpan, Buffers], Array],
+) -> None:
+    """Adds what a tile of rows says to the sums; ``logits`` are those of each span.
+
+    Each group of strips has a total of its own for the hidden states, so that the order in which they are added does
+    not depend on the threads.
+    """
+    strips = strips_of(call.product)
+    edges = [len(strips) * part // min(GROUPS, len(strips)) for part in range(min(GROUPS, len(strips)) + 1)]
+
+    def add_group(group: tuple[int, int]) -> Array | None:
+        buffers, total = memory.buffers.pop(), None
+        for strip in reversed(strips[slice(*group)]):  # the last are in the cache still
+            slope = slope_like(call.xp, buffers, tile, strip)
+            for span in strip.spans:
+                write_slope(call, tile, strip, span, logits(span, buffers), slope)
+            total = add_strip(call, sums, buffers, tile, strip, slope, total)
+        memory.buffers.append(buffers)
+        return total
+
+    totals = call.shared(add_group, list(pairwise(edges)))
     if sums.hidden is not None:
+        whole = functools.reduce(operator.add, totals)
         rows, depth = tile.rows.stop - tile.rows.start, sums.hidden.shape[1]
-        sums.hidden[tile.rows, :] = xp.astype(tile.total[:rows, :depth], sums.hidden.dtype, copy=False)
+        sums.hidden[tile.rows, :] = call.xp.astype(whole[:rows, :depth], sums.hidden.dtype, copy=False)
 
 
 def add_strip(
-    call: ProductCall, sums: GradientSums, memory: Memory, tile: PanelTile, strip: Strip, slope: Array
-) -> None:
-    """Adds what a strip of a tile says to the sums."""
+    call: ProductCall,
+    sums: GradientSums,
+    buffers: Buffers,
+    tile: PanelTile,
+    strip: Strip,
+    slope: Array,
+    total: Array | None,
+) -> Array | None:
+    """Adds what a strip of a tile says to the sums; returns the total (height, depth) for the hidden states, if any."""
     product, (first, last) = call.product, strip.whole
-    if sums.hidden is not None:
-        total = tile.total
-        out = None if memory.of_hidden is None else memory.of_hidden[: total.shape[0], :]
-        total += product.multiply(slope, product.classifier_tile(strip.whole), out)
     if sums.classifier is not None:
-        add_classifier(product, sums.classifier[first:last, :], memory, tile, slope)
+        add_classifier(product, sums.classifier[first:last, :], buffers, tile, slope)
     if sums.bias is not None:
         sums.bias[first:last] += call.xp.sum(slope[:, : last - first], axis=0, dtype=sums.bias.dtype)
+    if sums.hidden is None:
+        return None
+    classifier = product.classifier_tile(strip.whole)
+    if total is None:
+        return product.multiply(slope, classifier)
+    out = None if buffers.of_hidden is None else buffers.of_hidden[: slope.shape[0], :]
+    total += product.multiply(slope, classifier, out)
+    return total
 
 
-def add_classifier(product: TiledProduct, place: Array, memory: Memory, tile: PanelTile, slope: Array) -> None:
+def add_classifier(product: TiledProduct, place: Array, buffers: Buffers, tile: PanelTile, slope: Array) -> None:
     """Adds what a tile says of its classes at their place; the first rows are written there."""
     is_first, shape = tile.rows.start == 0, (int(slope.shape[1]), product.depth)
     if is_first and product.writes and tuple(place.shape) == shape:
         product.multiply(slope.T, tile.hidden, place)
         return
-    out = None if memory.of_classifier is None else memory.of_classifier[: shape[0], :]
+    out = None if buffers.of_classifier is None else buffers.of_classifier[: shape[0], :]
     added = product.multiply(slope.T, tile.hidden, out)[: place.shape[0], : place.shape[1]]
     if is_first:
         place[...] = added
@@ -203,10 +254,10 @@ def add_classifier(product: TiledProduct, place: Array, memory: Memory, tile: Pa
         place += added
 
 
-def slope_like(xp: Any, memory: Memory, tile: PanelTile, strip: Strip) -> Array:
+def slope_like(xp: Any, buffers: Buffers, tile: PanelTile, strip: Strip) -> Array:
     """Memory for the gradient of the logits of a tile and a strip, (height, width)."""
     height = int(tile.hidden.shape[0])
-    return xp.reshape(memory.slope[: height * strip.width], (height, strip.width))
+    return xp.reshape(buffers.slope[: height * strip.width], (height, strip.width))
 
 
 def write_slope(call: ProductCall, tile: PanelTile, strip: Strip, span: ClassSpan, x: Array, slope: Array) -> None:

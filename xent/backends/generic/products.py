@@ -5,14 +5,17 @@ Leaves out what is made of a tile of logits (``tiles.py``, ``panels.py``).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ... import arrays
 from ...arrays import Array
 from ...numerics import fold
 from .blocks import ClassSpan
+from .threads import one_blas_thread
 
 ROWS, CLASSES = 1024, 512
 """The most rows and classes that are multiplied at once: matmul's full speed, and a tile that stays in the cache."""
@@ -24,6 +27,16 @@ LEAST = 16
 """The least rows, classes and features that are multiplied: of fewer, zeros are added, for BLAS takes another way."""
 STEADY = 1 << 20
 """A product of so many multiplications is made the one way of large ones; a tile of fewer gets rows of zeros."""
+
+
+@contextlib.contextmanager
+def multiplying() -> Iterator[None]:
+    """Inside the with block BLAS takes one thread: it adds in another order by several; and nothing warns of numbers.
+
+    So a row has its bits by any number of threads, and a busy machine stops none of them.
+    """
+    with one_blas_thread(), arrays.without_fp_warnings():
+        yield
 
 
 class TiledProduct(NamedTuple):
@@ -175,7 +188,7 @@ def whole_logits(linear: Any) -> Array:
     product = product_of(arrays.namespace(linear.hidden), linear)
     xp, spans = product.xp, product.spans()
     out = xp.empty((product.rows, product.classes), dtype=product.dtype)
-    with arrays.without_fp_warnings():
+    with multiplying():
         for start in range(0, product.rows, ROWS):
             rows = slice(start, min(start + ROWS, product.rows))
             hidden = product.hidden_tile(rows)

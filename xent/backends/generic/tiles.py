@@ -6,9 +6,10 @@ Leaves out how a tile is multiplied (``products.py``), the gradients (``panels.p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ... import arrays
 from ...arrays import Array
 from ...numerics import fold
 from ...numerics import statistics as numbers
@@ -16,6 +17,10 @@ from ...numerics.fold import Partial
 from ...numerics.statistics import Statistics
 from .blocks import ClassSpan, KernelCall, LabelTargets, RowTile, SoftTargets, Tiling, joined
 from .products import LEAST, ROWS, TiledProduct
+from .threads import in_threads
+
+FEWEST_ROWS = 128
+"""The fewest rows of a tile that is made smaller for all threads to have one."""
 
 
 class ProductCall(NamedTuple):
@@ -23,6 +28,8 @@ class ProductCall(NamedTuple):
 
     call: KernelCall
     product: TiledProduct
+    threads: int = 1
+    """Those of xent's own that share the tiles; the kernel and BLAS take one then."""
 
     @property
     def xp(self) -> Any:
@@ -111,10 +118,20 @@ class ProductCall(NamedTuple):
         whole: Partial = fold.merge_tree(self.xp, parts)
         return fold.finish(self.xp, whole), whole
 
-    def of_rows(self, function: Any) -> list[Any]:
+    def of_rows(self, function: Callable[[Array, slice], Any]) -> list[Any]:
         """function(hidden, tile) of every tile of rows; of one without rows if there are none."""
-        tiles = list(self.row_tiles()) or [slice(0, 0)]
-        return [function(self.product.hidden_tile(tile), tile) for tile in tiles]
+        rows = min(ROWS, max(FEWEST_ROWS, -(-self.product.rows // self.threads)))
+        tiles = list(self.row_tiles(rows)) or [slice(0, 0)]
+        return self.shared(lambda tile: function(self.product.hidden_tile(tile), tile), tiles)
+
+    def shared(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """[work(item) for item in items], by the threads of the call."""
+
+        def quietly(item: Any) -> Any:
+            with arrays.without_fp_warnings():  # each thread has warnings of its own
+                return work(item)
+
+        return in_threads(quietly, items, self.threads)
 
     def take(self, rows: Array) -> ProductCall:
         """The call for some of the rows."""
@@ -123,7 +140,7 @@ class ProductCall(NamedTuple):
             targets = targets._replace(labels=self.xp.take(targets.labels, rows))
         else:
             targets = TargetsOfRows(targets, rows)
-        return ProductCall(self.call._replace(targets=targets), self.product._replace(chosen=rows))
+        return self._replace(call=self.call._replace(targets=targets), product=self.product._replace(chosen=rows))
 
 
 class TargetsOfRows(NamedTuple):

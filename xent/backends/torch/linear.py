@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from ... import arrays
 from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import Weights
@@ -24,6 +23,7 @@ from ...numerics.fold import Partial
 from ..generic import linear as generic
 from ..generic import traced as expressions
 from ..generic import whole
+from ..generic.products import multiplying
 from . import schedule
 from .autograd import xp
 from .schedule import CONSTANT, is_forward, is_watched
@@ -129,7 +129,7 @@ class ProductNode(torch.autograd.Function):
         ctx.keeps_gradient = problem.method == "loss" and problem.options.reduction != "none"
         kernel_plan = with_operands(inner_plan(plan, linear), ctx.needs_input_grad)
         view = VIEWS[kernel_plan.problem.array]
-        with arrays.without_fp_warnings(), view.on_stream(hidden):
+        with multiplying(), view.on_stream(hidden):
             operands = view.see(targets), Weights(*map(view.see, weights))
             call, rows = generic.product_call(kernel_plan, seen(view, linear), *operands)
             if ctx.keeps_gradient:
@@ -154,7 +154,7 @@ class ProductNode(torch.autograd.Function):
         linear: Linear[Any] = Linear(hidden, classifier, bias=bias, softcap=ctx.softcap)
         kernel_plan = with_operands(inner_plan(ctx.plan, linear), needs)
         view = VIEWS[kernel_plan.problem.array]
-        with arrays.without_fp_warnings(), view.on_stream(hidden):
+        with multiplying(), view.on_stream(hidden):
             call = generic.call_of(kernel_plan, seen(view, linear), view.see(targets))
             scale = view.see(scale * torch.reshape(cotangent, (-1,)))
             gradient = view.wrap(generic.gradient_from(call, Partial(*map(view.see, fields)), scale))
