@@ -120,22 +120,6 @@ def test_of_many_slices_the_table_shows_the_first_and_says_so(files):
     assert "The first 20 of 123; the JSON document has them all." in text
 
 
-@pytest.mark.parametrize(("limit", "code"), [(100, 0), (0.5, 1)])
-def test_a_gate_on_the_mean_loss_is_the_exit_code(files, limit, code):
-    result = run("evaluate", "x.npy", "y.npy", "--fail-above", limit)
-
-    assert result.exit_code == code and ("not at most 0.5" in result.stderr) == bool(code)
-    assert "perplexity" in result.stdout  # the result is printed all the same
-
-
-def test_a_mean_that_is_nan_fails_any_gate(files):
-    x = np.load("x.npy")
-    x[3] = np.nan
-    np.save("x.npy", x)
-
-    assert run("evaluate", "x.npy", "y.npy", "--fail-above", 1e9).exit_code == 1
-
-
 def test_compare_prints_the_difference_and_its_error(more_files):
     result = run("compare", "x.npy", "b.npy", "y.npy", "--clusters", "clusters.npy", "--slices", "slices.npy")
 

@@ -394,14 +394,17 @@ def test_the_script_of_the_scale_page_has_the_jobs_of_a_slurm_array_make_the_doc
 @pytest.mark.parametrize(("limit", "code"), [(100, 0), (0.5, 1)])
 def test_a_gate_on_merged_parts_is_the_exit_code(folder, limit, code):
     files = parts_of([0, ROWS], on_bad_label="skip")
-    result = command("merge", *files, "--fail-above", limit)
+    result = command("merge", *files, "--fail-if", f"loss>{limit}")
 
-    assert result.exit_code == code and ("not at most 0.5" in result.stderr) == bool(code)
+    assert result.exit_code == code and ("gate failed: loss>0.5: loss is" in result.stderr) == bool(code)
 
 
-def test_a_gate_is_of_an_evaluation(folder):
+def test_an_earlier_run_is_a_gate_of_an_evaluation(folder):
     files = parts_of([0, ROWS], compare, ("a.npy", "b.npy", "y.npy"), on_bad_label="skip")
-    result = command("merge", *files, "--fail-above", 1)
+    (folder / "before.json").write_text(
+        command("evaluate", "a.npy", "y.npy", "--on-bad-label", "skip", "--json").stdout
+    )
+    result = command("merge", *files, "--fail-if-worse", "before.json")
 
     assert result.exit_code == 2 and "of a comparison" in result.stderr
 

@@ -26,7 +26,8 @@ except ModuleNotFoundError:
     raise SystemExit(4) from None
 
 from xent.checks import KINDS, Kind
-from xent.cli.exits import BAD_DATA, UNSOUND, environment_checked, errors_reported, fail, input_checked
+from xent.cli.exits import BAD_DATA, UNSOUND, environment_checked, errors_reported, input_checked
+from xent.cli.gates import Gates, condition_options, gate_options
 from xent.evaluation.formats import help_text
 
 if TYPE_CHECKING:
@@ -197,20 +198,6 @@ def storage_option(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
 
 
-def gate_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the option on a gate."""
-    option = click.option(
-        "--fail-above", type=float, help="End with exit code 1 where the mean loss, in nats, is not at most this."
-    )
-    return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
-
-
-def check_gate(mean_loss: float, fail_above: float | None) -> None:
-    """End with exit code 1 where the mean loss is above the gate."""
-    if fail_above is not None and not mean_loss <= fail_above:  # a NaN fails
-        fail(f"the mean loss is {mean_loss:.6g} nats, not at most {fail_above:g}.", UNSOUND)
-
-
 def axis_option(command: Callable[..., None]) -> Callable[..., None]:
     """Add the option on the place of the classes."""
     option = click.option("--axis", type=int, default=-1, show_default=True, help="Which axis the classes are along.")
@@ -320,7 +307,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--per-example", type=click.Path(), help="Write the loss of every row to this .npy, .parquet or .zarr.")
 @click.option("--predicted-bytes", type=click.IntRange(min=1), help="Bytes of the text predicted, for bits per byte.")
-@gate_option
+@gate_options
 @part_options
 @run_options
 def evaluate(
@@ -358,7 +345,10 @@ def evaluate(
     per_example: str | None,
     state: str | None,
     overwrite: bool,
-    fail_above: float | None,
+    fail_if: tuple[str, ...],
+    fail_if_worse: str | None,
+    by: str | None,
+    junit: str | None,
     rows: tuple[int, int | None] | None,
     state_out: str | None,
     scheduler: str | None,
@@ -406,8 +396,10 @@ def evaluate(
         keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state, state_out)
         wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
         wanted["head"] = Head(classifier, bias, softcap)
+        gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)
         planned = plan(predictions, labels, options, keys=keys, outputs=outputs, rows=rows, **wanted)
-    check_gate(run_and_show(planned, output, scheduler).mean_loss, fail_above)
+        gates.check_names(planned)
+    gates.end("evaluate", run_and_show(planned, output, scheduler))
 
 
 @main.command(epilog=help_text())
@@ -420,6 +412,7 @@ def evaluate(
 @click.option("--bias-b", help="With --classifier-b: its bias.")
 @click.option("--softcap-b", type=float, help="With --classifier-b: its softcap.")
 @click.option("--kind-b", type=click.Choice(KINDS), help="What the predictions of B are, if not of the kind of A.")
+@condition_options
 @part_options
 @run_options
 def compare(
@@ -449,6 +442,8 @@ def compare(
     allow_outside: tuple[str, ...],
     rows: tuple[int, int | None] | None,
     state_out: str | None,
+    fail_if: tuple[str, ...],
+    junit: str | None,
     chunk_bytes: int,
     state: str | None,
     scheduler: str | None,
@@ -482,20 +477,25 @@ def compare(
         keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
         heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
         wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
+        gates = Gates.checked(fail_if, junit, overwrite=overwrite)
         planned = plan_pair(a, b, labels, options, keys=keys, outputs=outputs, **wanted)
-    run_and_show(planned, output, scheduler)
+        gates.check_names(planned)
+    gates.end("compare", run_and_show(planned, output, scheduler))
 
 
 @main.command()
 @click.argument("parts", nargs=-1, required=True, type=click.Path())
 @click.option("--partial", is_flag=True, help="Rows may be missing; the numbers are those of the rows that are there.")
-@gate_option
+@gate_options
 @result_options
 def merge(
     parts: tuple[str, ...],
     *,
     partial: bool,
-    fail_above: float | None,
+    fail_if: tuple[str, ...],
+    fail_if_worse: str | None,
+    by: str | None,
+    junit: str | None,
     as_json: bool,
     html: str | None,
     tables: str | None,
@@ -510,12 +510,12 @@ def merge(
         from xent.evaluation.report.result import EvaluationReport, merged_report
 
         output = Output.checked(as_json=as_json, quiet=True, html=html, tables=tables, overwrite=overwrite)
+        gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)
         result = merged_report(parts, partial=partial)
+        if fail_if_worse is not None and not isinstance(result, EvaluationReport):
+            raise click.UsageError("--fail-if-worse is of parts of an evaluation, and these are of a comparison.")
     show_and_end(result, output)
-    if fail_above is not None and not isinstance(result, EvaluationReport):
-        raise click.UsageError("--fail-above is of parts of an evaluation, and these are of a comparison.")
-    if isinstance(result, EvaluationReport):
-        check_gate(result.mean_loss, fail_above)
+    gates.end("evaluate" if isinstance(result, EvaluationReport) else "compare", result)
 
 
 @main.command(epilog=help_text())

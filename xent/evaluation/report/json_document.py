@@ -50,6 +50,14 @@ def comparison_document(comparison: Comparison, run: Run) -> dict[str, Any]:
     """The document of ``xent compare --json``: the difference, and the numbers of each set."""
     return {
         **heading(run, comparison.unstored_chunks),
+        **comparison_numbers(comparison),
+        "timing": run.timing(),
+    }
+
+
+def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
+    """The difference, by slice too, and the numbers of each set."""
+    return {
         "difference": {
             "value": comparison.mean_difference,
             "stderr": comparison.standard_error,
@@ -66,7 +74,6 @@ def comparison_document(comparison: Comparison, run: Run) -> dict[str, Any]:
         "slices": {str(key): group._asdict() for key, group in comparison.slices.items()},
         "a": evaluation_numbers(comparison.a),
         "b": evaluation_numbers(comparison.b),
-        "timing": run.timing(),
     }
 
 
