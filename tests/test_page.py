@@ -18,7 +18,7 @@ from xent.evaluation.report.figures import Bar, bar_chart, shorten
 from xent.evaluation.report.html import POLICY
 from xent.evaluation.report.page import comparison_page, evaluation_page, page_path
 from xent.evaluation.report.result import report_of
-from xent.evaluation.report.wording import format_short_estimate, remarks, verdict
+from xent.evaluation.report.wording import format_short_estimate, format_tests, remarks, verdict
 from xent.evaluation.statistics.student import margin
 
 ROWS, CLASSES = 507, 7
@@ -511,8 +511,10 @@ def test_the_difference_is_there_with_its_interval_and_its_error(pair_html, pair
         comparison.standard_error,
         comparison.degrees_of_freedom,
         comparison.better / comparison.counted,
+        *[comparison.p_value] * 2,
         comparison.counted,
     ]
+    assert all(sentence in pair_html.text for sentence in format_tests(comparison))
     assert f"95 %: {low} to {high} (t of {comparison.counted - 1} degrees of freedom)" in pair_html.text
     assert f"{comparison.p_value:.3g}" in pair_html.only("dl").text
 
@@ -521,7 +523,8 @@ def test_the_difference_of_each_slice_is_there(pair_html, pair):
     slices = pair[0].slices
     rows = [[value_of(cell) for cell in row] for row in pair_html.table("The difference of all 12 slices")]
 
-    fields = ("mean_difference", "standard_error", "degrees_of_freedom", "share_better", "counted")
+    fields = ("mean_difference", "standard_error", "degrees_of_freedom", "share_better")
+    fields = (*fields, "p_value", "adjusted_p_value", "counted")
     expected = [[getattr(group, field) for field in fields] for group in slices.values()]
     assert [row[1:] for row in rows] == expected
     assert [row[0] for row in rows] == list(slices)

@@ -53,6 +53,7 @@ from xent.evaluation.statistics.metrics import (
     interval,
     mean_loss,
 )
+from xent.evaluation.statistics.paired_tests import McNemar, holm, mcnemar, rows_needed
 from xent.evaluation.statistics.state import Group, State, Tally
 from xent.evaluation.statistics.student import two_sided
 
@@ -62,8 +63,9 @@ class Pair:
     """The sums of some rows of two sets, A and B, and those of the difference of their losses.
 
     ``difference`` is a state whose loss is d, ``above`` and ``below`` are the rows in which d is +inf or −inf;
-    ``better``, ``worse`` and ``ties`` count the rows in which A's loss is under B's, over it, and the same. A group's
-    "correct" rows are those in which A's is under.
+    ``better``, ``worse`` and ``ties`` count the rows in which A's loss is under B's, over it, and the same;
+    ``right_in_a`` and ``right_in_b`` those that A alone has right, or B. A group's "correct" rows are those in which
+    A's loss is under.
     """
 
     a: State = field(default_factory=State)
@@ -74,6 +76,8 @@ class Pair:
     better: int = 0
     worse: int = 0
     ties: int = 0
+    right_in_a: int = 0
+    right_in_b: int = 0
 
     @property
     def rows(self) -> int:
@@ -88,7 +92,8 @@ class Pair:
 class SliceDifference(NamedTuple):
     """The rows of one slice: the mean of A's loss less B's, its standard error, and the share in which A's is less.
 
-    The degrees of freedom are those of the error.
+    The degrees of freedom are those of the error. The adjusted p-value is that for as many tests as there are slices,
+    by Holm's correction.
     """
 
     counted: int
@@ -96,6 +101,8 @@ class SliceDifference(NamedTuple):
     standard_error: float
     share_better: float
     degrees_of_freedom: int
+    p_value: float
+    adjusted_p_value: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,6 +127,11 @@ class Comparison:
         Rows neither ignored nor of a bad label; all rows.
     clusters : int or None
     slices : mapping to SliceDifference
+    mcnemar : McNemar
+        Whether one set has more rows right than chance tells: rows that A alone has right, and B, and their p-value.
+    rows_needed : int or None
+        Rows like these in which a difference like this one is told from 0 with 80 % power, at 5 %; None of no
+        difference.
     a, b : Evaluation
         The numbers of each set by itself.
     unstored_chunks : mapping of str to int
@@ -138,6 +150,8 @@ class Comparison:
     rows: int
     clusters: int | None
     slices: Mapping[Any, SliceDifference]
+    mcnemar: McNemar
+    rows_needed: int | None
     a: Evaluation
     b: Evaluation
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
@@ -303,7 +317,9 @@ def chunk_pair(
     above, below = (tally_of(counted & (difference == end), first_row) for end in (np.inf, -np.inf))
     orders = (loss_a < loss_b, loss_a > loss_b, loss_a == loss_b)
     better, worse, ties = (int(np.count_nonzero(counted & order)) for order in orders)
-    return Pair(state_a, state_b, sums, above, below, better, worse, ties)
+    right_a, right_b = (np.asarray(row_statistics.label_rank) == 0 for row_statistics in statistics)
+    alone = (int(np.count_nonzero(counted & own & ~other)) for own, other in ((right_a, right_b), (right_b, right_a)))
+    return Pair(state_a, state_b, sums, above, below, better, worse, ties, *alone)
 
 
 def unreadable_pair(first_row: int, rows: int) -> Pair:
@@ -330,7 +346,9 @@ def comparison(pair: Pair, options: Options, names: Sequence[str] = (), all_rows
         counted=sums.counted,
         rows=sums.rows,
         clusters=len(sums.clusters) or None,
-        slices={key: slice_difference(sums.slices[key], by_slice.get(key)) for key in sorted(sums.slices)},
+        slices=slice_differences(sums.slices, by_slice),
+        mcnemar=mcnemar(pair.right_in_a, pair.right_in_b),
+        rows_needed=rows_needed(mean, error, sums.counted),
         a=finish(pair.a, options, names, all_rows),
         b=finish(pair.b, options.of_b(), names, all_rows),
     )
@@ -351,6 +369,13 @@ def p_value(mean: float, error: float, degrees: int) -> float:
     return two_sided(mean / error, degrees)
 
 
-def slice_difference(group: Group, clusters: Sequence[Group] | None) -> SliceDifference:
-    """The numbers of one slice; NaN if one of its differences is not finite."""
-    return SliceDifference(*group_metrics(group, clusters))
+def slice_differences(
+    slices: Mapping[Any, Group], clusters: Mapping[Any, Sequence[Group]]
+) -> dict[Any, SliceDifference]:
+    """The numbers of each slice, in the order of their keys; NaN if one of its differences is not finite."""
+    numbers = {key: group_metrics(slices[key], clusters.get(key)) for key in sorted(slices)}
+    chances = [p_value(each.mean_loss, each.standard_error, each.degrees_of_freedom) for each in numbers.values()]
+    return {
+        key: SliceDifference(*each, chance, adjusted)
+        for (key, each), chance, adjusted in zip(numbers.items(), chances, holm(chances), strict=True)
+    }

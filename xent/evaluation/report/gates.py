@@ -259,6 +259,7 @@ def names_of_comparison(options: Options, keys: Iterable[str]) -> set[Name]:
     names = set(numbers_of(document))
     if "slices" in keys:
         names |= {("slices", ANY, name) for name in SliceDifference._fields}
+    names.add(("difference", "rows_needed"))
     if "clusters" in keys:
         names.add(("difference", "clusters"))
     return names | {(side, *name) for side in "ab" for name in groups_of(document[side], options, keys, False)}

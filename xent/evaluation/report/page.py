@@ -33,6 +33,7 @@ from xent.evaluation.report.wording import (
     format_interval,
     format_p_value,
     format_short_estimate,
+    format_tests,
     format_unstored,
     format_value,
     remarks,
@@ -180,6 +181,7 @@ def comparison_numbers(comparison: Comparison) -> list[Element]:
         *(tag("p", sentence) for sentence in format_unstored(comparison.unstored_chunks)),
         cards(numbers),
         better_rows(comparison),
+        sentence_list(format_tests(comparison)),
         tag("section", table_element("Metrics of A and of B", comparison_table(comparison)), class_="tables"),
         tag(
             "section",

@@ -209,7 +209,7 @@ def difference_plot(comparison: Comparison) -> Element:
     shown, listed = (highest(slices, lambda group: abs(group.mean_difference), n) for n in (SHOWN_BARS, SHOWN_ROWS))
     share_better = ratio(comparison.better, comparison.counted)
     mean, error, degrees = comparison.mean_difference, comparison.standard_error, comparison.degrees_of_freedom
-    all_rows = SliceDifference(comparison.counted, mean, error, share_better, degrees)
+    all_rows = SliceDifference(comparison.counted, mean, error, share_better, degrees, *[comparison.p_value] * 2)
     bars = [Bar("all rows", mean, margin_of(all_rows))]
     bars += [Bar(key_text(key), group.mean_difference, margin_of(group)) for key, group in shown.items()]
     axis = "loss of A − loss of B (nats)"

@@ -65,10 +65,12 @@ def comparison_tables(comparison: Comparison) -> dict[str, Table]:
     """The tables of a comparison by their names, and those of each of its sets, as "counts_a"; slices if it has any."""
     low, high = comparison.confidence_interval
     columns = {"mean_difference_nats": float, "standard_error_nats": float, "low_nats": float, "high_nats": float}
-    counts = {"p_value": float, "rows": int, "better": int, "worse": int, "ties": int}
+    counts = {"p_value": float, "rows": int, "better": int, "worse": int, "ties": int, "rows_needed": int}
+    counts |= {"right_in_A_alone": int, "right_in_B_alone": int, "mcnemar_p_value": float}
     mean, error, rows = comparison.mean_difference, comparison.standard_error, comparison.counted
     row = (mean, error, low, high, comparison.p_value, rows, comparison.better, comparison.worse, comparison.ties)
-    tables = {"difference": Table({**columns, **counts}, [row]), "metrics": comparison_table(comparison)}
+    tests = (comparison.rows_needed, *comparison.mcnemar[:3])
+    tables = {"difference": Table({**columns, **counts}, [(*row, *tests)]), "metrics": comparison_table(comparison)}
     if comparison.slices:
         tables["slices"] = difference_table("slice", comparison.slices)
     for name, each in zip(SETS, (comparison.a, comparison.b), strict=True):
@@ -204,11 +206,12 @@ def group_table(key_column: str, groups: Mapping[Any, ClassMetrics | GroupMetric
 def difference_table(key_column: str, groups: Mapping[Any, SliceDifference]) -> Table:
     """The difference of each slice."""
     columns = {"mean_difference_nats": float, "standard_error_nats": float, "degrees_of_freedom": int}
+    chances = {"p_value": float, "adjusted_p_value": float}
     rows = [
-        (group.mean_difference, group.standard_error, group.degrees_of_freedom, group.share_better, group.counted)
-        for group in groups.values()
+        (mean, error, degrees, share, *p_values, counted)
+        for counted, mean, error, share, degrees, *p_values in groups.values()
     ]
-    return keyed_table(key_column, groups, {**columns, "share_A_better": float, "rows": int}, rows)
+    return keyed_table(key_column, groups, {**columns, "share_A_better": float, **chances, "rows": int}, rows)
 
 
 def keyed_table(key_column: str, keys: Iterable[Any], columns: dict[str, type], rows: Iterable[Row]) -> Table:

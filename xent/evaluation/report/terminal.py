@@ -23,6 +23,7 @@ from xent.evaluation.report.wording import (
     format_estimate,
     format_p_value,
     format_ranking,
+    format_tests,
     format_unstored,
     format_weights,
     remarks,
@@ -200,12 +201,13 @@ def comparison_text(comparison: Comparison, run: Run) -> str:
             str(key),
             *format_estimate(group.mean_difference, group.standard_error),
             f"{group.share_better:.4f}",
+            *(f"{p:.3g}" for p in (group.p_value, group.adjusted_p_value)),
             f"{group.counted:,}",
         )
         for key, group in itertools.islice(comparison.slices.items(), SHOWN_GROUPS)
     ]
     if slices:
-        parts.append(cells_text(("slice", "A − B", "std. error", "A better", "rows"), slices))
+        parts.append(cells_text(("slice", "A − B", "std. error", "A better", "p", "Holm p", "rows"), slices))
     degrees = format_degrees(comparison.degrees_of_freedom)
     interval = f"95 % interval of A − B: {low:.6g} to {high:.6g} nats ({degrees})"
     unit = f"{comparison.clusters:,} clusters" if comparison.clusters is not None else "rows"
@@ -213,6 +215,7 @@ def comparison_text(comparison: Comparison, run: Run) -> str:
     footer = [
         f"{interval}, {format_p_value(comparison.p_value)}, {unit} taken as independent.",
         f"Of {comparison.counted:,} rows {better}.",
+        *format_tests(comparison),
         *format_kinds(a, b),
         *format_weights(a),
         *format_unstored(comparison.unstored_chunks),

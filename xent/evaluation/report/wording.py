@@ -179,6 +179,17 @@ def format_temperature(best: Temperature) -> str:
     return f"Temperature {best.value:.4f} is best: {numbers}, in {best.passes} passes."
 
 
+def format_tests(comparison: Comparison) -> list[str]:
+    """What McNemar's test says of the rows that one set alone has right, and how many rows the difference takes."""
+    right_in_a, right_in_b, p, is_exact = comparison.mcnemar
+    test = "McNemar's exact test" if is_exact else "McNemar's test"
+    remarks = [f"A alone is right in {right_in_a:,}, B alone in {right_in_b:,}: {test} has {format_p_value(p)}."]
+    if comparison.rows_needed is not None:
+        needed = f"{comparison.rows_needed:,} rows like these"
+        remarks.append(f"A difference like this is told from 0 by {needed}, with 80 % power.")
+    return remarks
+
+
 def verdict(comparison: Comparison) -> str:
     """The set with the lower loss, in a sentence, or why none is known to have it."""
     low, high = comparison.confidence_interval

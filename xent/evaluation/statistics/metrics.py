@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -123,11 +124,14 @@ def means(state: State, options: Options) -> dict[str, Metric]:
         k: reduce(Moments.merge, (each for rank, each in state.rank_weights.items() if rank < k), Moments())
         for k in hits
     }
+    right = proportion(hits[1], n, weights[1], state.weight)
+    if clusters:
+        right = replace(right, stderr=clustered_accuracy_error(clusters))
     return {
         "loss": Metric(mean, error, n),
         "bits": Metric(mean / math.log(2), error / math.log(2), n),
         "perplexity": Metric(perplexity, perplexity * error, n),
-        "accuracy": proportion(hits[1], n, weights[1], state.weight),
+        "accuracy": right,
         **{top_k_name(k): proportion(hits[k], n, weights[k], state.weight) for k in options.top_k},
         "brier": mean_of(state.brier, n),
         "entropy": mean_of(state.entropy, n),
@@ -164,6 +168,19 @@ def clustered_error(loss: Moments, n: int, clusters: Collection[Group]) -> float
     # exactly: the sum of a cluster less its part of the mean is (n S_g − n_g S) / n
     scatter = sum((n * cluster.loss.total - cluster.counted * total) ** 2 for cluster in clusters)
     return sqrt_ratio(groups * scatter, (groups - 1) * n**4 << 2 * UNIT_BITS)
+
+
+def clustered_accuracy_error(clusters: Collection[Group]) -> float:
+    """The standard error of the share of rows that are right, their clusters taken as independent."""
+    sums = [
+        (each.correct_weight.total, each.weight.total) if each.weight.n else (each.correct, each.counted)
+        for each in clusters
+    ]
+    hits, whole = (sum(column) for column in zip(*sums, strict=True))
+    if len(sums) < 2 or not whole:
+        return math.nan
+    scatter = sum((whole * own_hits - own * hits) ** 2 for own_hits, own in sums)
+    return sqrt_ratio(len(sums) * scatter, (len(sums) - 1) * whole**4)
 
 
 def degrees_of_freedom(state: State) -> int:
