@@ -72,7 +72,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def rows_needed(mean: float, error: float, rows: int) -> int | None:
     """The rows in which a mean like that of these rows is told from 0 with 80 % power, at 5 %, two-sided.
 
-    That is n ((1.96 + 0.84) s / d)² [3]_, of the error s of the mean d of n rows; they are in clusters like these if the
+    That is n ((1.96 + 0.84) s / d)² [3]_, of the error s of the mean d of n rows; rows in clusters like these, if the
     error is theirs. None where there is no difference, or no error.
 
     Examples
