@@ -81,9 +81,10 @@ def pair():
 
 def test_a_comparison_counts_what_one_set_alone_has_right_in_any_chunks(pair):
     a, b, labels, slices, _ = pair
-    found = xent.compare(a, b, labels, slices=slices, ignore_index=2, chunk_bytes=999)
+    weights = np.arange(123) % 4  # 0 leaves a row out
+    found = xent.compare(a, b, labels, slices=slices, weights=weights, ignore_index=2, chunk_bytes=999)
     right_a, right_b = (each.argmax(-1) == labels for each in (a, b))
-    counted = labels != 2
+    counted = (labels != 2) & (weights > 0)
 
     alone = (int((counted & right_a & ~right_b).sum()), int((counted & right_b & ~right_a).sum()))
     assert found.mcnemar == mcnemar(*alone) and min(alone) > 0
@@ -118,6 +119,7 @@ def test_the_error_of_accuracy_takes_clusters_as_independent(pair, weighted):
     expected = math.sqrt(Fraction(21, 20) * sum(each**2 for each in sums) / whole**2)
     independent = xent.evaluate(a, labels, weights=weights if weighted else None)
     assert found.metrics["accuracy"].stderr == pytest.approx(expected, rel=1e-14)
+    assert "errors of the loss and the accuracy take 21 clusters as independent" in str(found)
     assert found.metrics["accuracy"].value == independent.metrics["accuracy"].value
     assert expected > 1.1 * independent.metrics["accuracy"].stderr
 

@@ -76,7 +76,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
         left_out += f", {evaluation.unread_rows:,} not read"
     independent = "standard errors take them as independent"
     if evaluation.clusters is not None:
-        independent = f"the error of the loss takes {evaluation.clusters:,} clusters as independent, the others rows"
+        clusters = f"{evaluation.clusters:,} clusters as independent"
+        independent = f"the errors of the loss and the accuracy take {clusters}, the others rows"
     kind = evaluation.kind.replace("_", "-")
     notes = [f"The predictions are taken for {kind}.", f"{counted} ({left_out}); {independent}."]
     if evaluation.looks_like_probabilities:
