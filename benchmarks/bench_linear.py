@@ -190,13 +190,12 @@ PEERS = {
 }
 
 
-def beside_peers(report: Report, shape: Shape, name: str, quick: bool) -> None:
+def beside_peers(report: Report, shape: Shape, name: str) -> None:
     """Adds the times of the peers of one shape, and what the best of them takes for xent's."""
     data = make_data(shape)
     calls = {"xent": with_xent(data, name)}
     calls |= {peer: setup(data, name) for peer, (module, setup) in PEERS.items() if measure.is_installed(module)}
-    rounds = 3 if quick or name == BOTH else 5  # of minutes
-    seconds = measure.interleave(calls, rounds, clock=time.process_time)
+    seconds = measure.interleave(calls, 3, clock=time.process_time)  # rounds of minutes
     ratios = {peer: measure.ratio(values, seconds["xent"]) for peer, values in seconds.items()}
     best = min((ratio.median for peer, ratio in ratios.items() if peer != "xent"), default=float("nan"))
     lines = [(peer, f"{measure.quartiles(seconds[peer]).show(1e-3)} ms", ratios[peer].show()) for peer in seconds]
@@ -245,7 +244,7 @@ def torch_answers(data: Data) -> tuple[np.ndarray, ...]:
 
 def main(quick: bool = False) -> str:
     """The page of results."""
-    report = Report("linear", "Losses of products, one core", ("numba", "torch", "jax", "jaxlib"))
+    report = Report("linear", "Losses of products", ("numba", "torch", "jax", "jaxlib"))
     report.add(measure.ONE_CORE, measure.HOW, "Processor time. What is asked is in bold where it is missed.")
     for shape in QUICK_SHAPES if quick else SHAPES:
         print(shape, file=sys.stderr)
@@ -254,7 +253,7 @@ def main(quick: bool = False) -> str:
     for shape in QUICK_PEER_SHAPES if quick else PEER_SHAPES:
         for name in (LOSS, BOTH):
             print(shape, name, file=sys.stderr)
-            beside_peers(report, shape, name, quick)
+            beside_peers(report, shape, name)
     digits(report, quick)
     return report.write(quick)
 
