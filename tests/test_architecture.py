@@ -54,7 +54,7 @@ def test_an_import_that_is_added_changes_the_picture(copy, path, line):
 
 
 def test_an_import_upwards_and_a_circle_are_counted_and_drawn(copy):
-    add(copy, "xent/checks.py", "import xent.contract.problem")
+    add(copy, "xent/checks/axes.py", "import xent.contract.problem")
     picture = DRAWING["draw"]("xent", copy)
 
     assert "1 upwards" in DRAWING["counts"](picture) and "2 rooms in a circle" in DRAWING["counts"](picture)

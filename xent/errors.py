@@ -1,6 +1,6 @@
 """What xent raises and warns, apart from the built-in TypeError and ValueError.
 
-Leaves out the messages themselves: they are written in ``checks.py``.
+Leaves out the messages themselves: they are written in ``checks/``.
 """
 
 from __future__ import annotations
