@@ -22,9 +22,11 @@ import zarr
 from click.testing import CliRunner
 
 import xent
-from xent.cli.commands import LIBRARIES, ByteSize, main
+from xent.cli import main
+from xent.cli.commands.installation import LIBRARIES
 from xent.cli.doctor import Diagnosis, Finding
 from xent.cli.exits import errors_reported, raised
+from xent.cli.parameters import ByteSize
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
 from xent.errors import Interrupted

@@ -31,7 +31,7 @@ MOVED = {
         "open_source": "xent.evaluation.sources.opening",
     },
     "xent.evaluation.state": {"merge": "xent.evaluation.statistics.state"},
-    "xent.cli": {"main": "xent.cli.commands"},
+    "xent.cli": {"main": "xent.cli.program"},
     "xent.backends.generic": dict.fromkeys(("dense", "run", "sparse"), "xent.backends.generic.schedule"),
 }
 BACKENDS = ("generic", "numpy", "torch", "jax", "dask", "cupy")

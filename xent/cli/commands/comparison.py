@@ -1,0 +1,97 @@
+"""``xent compare``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xent.checks import KINDS, Kind
+from xent.cli.exits import input_checked
+from xent.cli.gates import Gates, condition_options
+from xent.cli.options import head_options, input_options, part_options, run_options
+from xent.evaluation.formats import help_text
+
+if TYPE_CHECKING:
+    from xent.evaluation.options import Policy
+
+
+@click.command(epilog=help_text())
+@click.argument("a")
+@click.argument("b")
+@click.argument("labels")
+@head_options
+@input_options
+@click.option("--classifier-b", help="The classifier of B, if not that of A. Logits beside hidden states are A.")
+@click.option("--bias-b", help="With --classifier-b: its bias.")
+@click.option("--softcap-b", type=float, help="With --classifier-b: its softcap.")
+@click.option("--kind-b", type=click.Choice(KINDS), help="What the predictions of B are, if not of the kind of A.")
+@condition_options
+@part_options
+@run_options
+def compare(
+    a: str,
+    b: str,
+    labels: str,
+    *,
+    classifier: str | None,
+    bias: str | None,
+    softcap: float | None,
+    classifier_b: str | None,
+    bias_b: str | None,
+    softcap_b: float | None,
+    kind: Kind,
+    kind_b: Kind | None,
+    axis: int,
+    binary: bool,
+    strict_kind: bool,
+    class_names: str | None,
+    ignore_index: tuple[int | str, ...],
+    on_bad_label: Policy,
+    on_error: Policy,
+    slices: str | None,
+    clusters: str | None,
+    weights: str | None,
+    zeros_ok: bool,
+    allow_outside: tuple[str, ...],
+    rows: tuple[int, int | None] | None,
+    state_out: str | None,
+    fail_if: tuple[str, ...],
+    junit: str | None,
+    chunk_bytes: int,
+    state: str | None,
+    scheduler: str | None,
+    as_json: bool,
+    quiet: bool,
+    html: str | None,
+    tables: str | None,
+    overwrite: bool,
+) -> None:
+    """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
+    with input_checked():
+        from xent.cli.output import Output, run_and_show
+        from xent.evaluation.engine.compare_pass import plan_pair
+        from xent.evaluation.options import Keys, Options, Outputs, folders_of
+        from xent.evaluation.sources.hidden_states import Head
+
+        output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
+        options = Options(
+            kind=kind,
+            kind_b=kind_b,
+            axis=axis,
+            binary=binary,
+            strict_kind=strict_kind,
+            ignore_index=ignore_index,
+            on_bad_label=on_bad_label,
+            on_error=on_error,
+            chunk_bytes=chunk_bytes,
+            zeros_ok=zeros_ok,
+            allow_outside=folders_of(allow_outside),
+        )
+        keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
+        heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
+        wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
+        gates = Gates.checked(fail_if, junit, overwrite=overwrite)
+        planned = plan_pair(a, b, labels, options, keys=keys, outputs=outputs, **wanted)
+        gates.check_names(planned)
+    gates.end("compare", run_and_show(planned, output, scheduler))

@@ -1,0 +1,44 @@
+"""``xent merge``: the result of parts that independent jobs have made."""
+
+from __future__ import annotations
+
+import click
+
+from xent.cli.exits import input_checked
+from xent.cli.gates import Gates, gate_options
+from xent.cli.options import result_options
+
+
+@click.command()
+@click.argument("parts", nargs=-1, required=True, type=click.Path())
+@click.option("--partial", is_flag=True, help="Rows may be missing; the numbers are those of the rows that are there.")
+@gate_options
+@result_options
+def merge(
+    parts: tuple[str, ...],
+    *,
+    partial: bool,
+    fail_if: tuple[str, ...],
+    fail_if_worse: str | None,
+    by: str | None,
+    junit: str | None,
+    as_json: bool,
+    html: str | None,
+    tables: str | None,
+    overwrite: bool,
+) -> None:
+    """The result of one run, from PARTS that independent jobs have made of its rows with --rows and --state-out.
+
+    Parts of other inputs, options or versions are refused, and so are rows that are missing or there twice.
+    """
+    with input_checked():
+        from xent.cli.output import Output, show_and_end
+        from xent.evaluation.report.result import EvaluationReport, merged_report
+
+        output = Output.checked(as_json=as_json, quiet=True, html=html, tables=tables, overwrite=overwrite)
+        gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)
+        result = merged_report(parts, partial=partial)
+        if fail_if_worse is not None and not isinstance(result, EvaluationReport):
+            raise click.UsageError("--fail-if-worse is of parts of an evaluation, and these are of a comparison.")
+    show_and_end(result, output)
+    gates.end("evaluate" if isinstance(result, EvaluationReport) else "compare", result)
