@@ -87,7 +87,7 @@ def flush(arrays: dict[str, Any], pending: list[np.ndarray[Any, Any]], stop: int
 
 def evaluate(folder: Path, name: str, scheduler: str) -> dict[str, Any]:
     """The JSON document and the plan of ``xent evaluate``, with the seconds and the peak memory of its processes."""
-    command = [sys.executable, "-m", "xent.cli", "evaluate", name, "labels.npy", "--json", "--scheduler", scheduler]
+    command = [sys.executable, "-m", "xent", "evaluate", name, "labels.npy", "--json", "--scheduler", scheduler]
     started = time.perf_counter()
     run = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak = Peak(run.pid)

@@ -1114,7 +1114,7 @@ def test_what_a_plugin_prints_does_not_spoil_json(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: talks\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[xent]\ntalks = talks\n")
     path = os.pathsep.join([str(tmp_path), *(entry for entry in sys.path if entry)])
-    command = [sys.executable, "-m", "xent.cli", "plugins", "--json"]
+    command = [sys.executable, "-m", "xent", "plugins", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
 
     assert "talks" in [record["name"] for record in json.loads(done.stdout)] and "hello" in done.stderr

@@ -95,7 +95,7 @@ def test_the_command_of_the_readme_prints_what_is_shown(tmp_path):
     block = re.search(r"^```\n(\$ xent demo .*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
     *commands, table = block.split("\n", 2)
     for command in commands:
-        run = [sys.executable, "-m", "xent.cli", *command.removeprefix("$ xent ").split()]
+        run = [sys.executable, "-m", "xent", *command.removeprefix("$ xent ").split()]
         environment = {**os.environ, "COLUMNS": "120", "PYTHONUTF8": "1"}
         done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr

@@ -116,7 +116,7 @@ def folder(tmp_path_factory):
 
 
 def command(folder, *arguments):
-    run = [sys.executable, "-m", "xent.cli", *arguments, "-q"]
+    run = [sys.executable, "-m", "xent", *arguments, "-q"]
     return subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=100)
 
 

@@ -182,13 +182,13 @@ def test_importing_xent_says_that_another_projects_files_lie_among_its_own(tmp_p
 
 
 def test_doctor_finds_an_installation_unsound_that_another_projects_files_lie_in(tmp_path: Path) -> None:
-    done = run_beside_the_other_project(tmp_path, None, "-W", "ignore", "-m", "xent.cli", "doctor")
+    done = run_beside_the_other_project(tmp_path, None, "-W", "ignore", "-m", "xent", "doctor")
 
     assert done.returncode == 1 and "another project, lie among those of xent-array" in done.stdout.splitlines()[0]
 
 
 def test_the_command_says_so_where_another_project_has_replaced_the_first_file(tmp_path: Path) -> None:
-    done = run_beside_the_other_project(tmp_path, "", "-m", "xent.cli", "doctor")
+    done = run_beside_the_other_project(tmp_path, "", "-m", "xent", "doctor")
 
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("xent: ") and "replaced the first file of xent-array" in done.stderr

@@ -81,6 +81,6 @@ def test_completion_of_a_peers_module_shows_its_public_names_alone(name):
 
 
 def test_the_command_is_a_module_too():
-    result = subprocess.run([sys.executable, "-m", "xent.cli", "--help"], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-m", "xent", "--help"], capture_output=True, text=True, timeout=60)
 
     assert result.returncode == 0 and result.stdout.startswith("Usage: xent")
