@@ -1,6 +1,8 @@
 """Where an evaluation runs where its caller does not say, and arrays that a cluster holds."""
 
 import json
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import dask
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from dask.callbacks import Callback
 
 from xent.cli import main
+from xent.evaluation.engine import scheduler_choice
 from xent.evaluation.evaluations import compare, evaluate
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
@@ -196,3 +199,27 @@ def test_arrays_that_a_cluster_holds_need_its_client(cluster, client, scheduler)
         for held in ((x.persist(), y), (x, y.persist() * 1), (lazy((20, 3))[0].persist(), y)):
             with pytest.raises(ValueError, match=HELD):
                 evaluate(*held, scheduler=scheduler)
+
+
+def test_dask_is_imported_only_where_something_may_have_configured_it(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("DASK_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(scheduler_choice, "folders", lambda: [tmp_path / "dask"])
+    monkeypatch.setattr(scheduler_choice, "require", lambda *_: pytest.fail("Dask would be imported"))
+    monkeypatch.delitem(sys.modules, "dask")
+
+    assert scheduler_choice.configured("num_workers") is None
+    assert scheduler_choice.chosen(None) == "threads"
+    with pytest.raises(pytest.fail.Exception, match="Dask would be imported"), monkeypatch.context() as variable:
+        variable.setenv("DASK_NUM_WORKERS", "3")
+        scheduler_choice.configured("num_workers")
+    (tmp_path / "dask").mkdir()
+    with pytest.raises(pytest.fail.Exception, match="Dask would be imported"):
+        scheduler_choice.configured("num_workers")
+
+
+def test_the_folders_of_dasks_configuration_are_those_that_dask_reads(monkeypatch):
+    for name in ("DASK_ROOT_CONFIG", "DASK_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert {*scheduler_choice.folders()} == {*dask.config._get_paths()}

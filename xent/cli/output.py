@@ -163,11 +163,10 @@ def show(result: Report, output: Output) -> list[Exception]:
 
 def scheduler_named(option: str | None) -> Any:
     """The option; without one the address in Dask's configuration, or else what :func:`chosen` finds there."""
-    from xent.evaluation.engine.scheduler_choice import chosen
-    from xent.optional import require
+    from xent.evaluation.engine.scheduler_choice import chosen, configured
 
     if option is None:
-        address = require("dask", "dask", "an evaluation").config.get("scheduler-address", None)
+        address = configured("scheduler-address")
         if address:
             return address if "://" in address else f"tcp://{address}"  # as distributed.Client reads it
         option = chosen(None)

@@ -5,7 +5,10 @@ Leaves out how they are run there (``schedulers.py``).
 
 from __future__ import annotations
 
+import os
+import site
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from xent.optional import require
@@ -20,6 +23,29 @@ SYNONYMS = {
 """Dask's other names for its schedulers."""
 
 
+def configured(name: str) -> Any:
+    """A value of Dask's configuration, None where it has none.
+
+    Dask takes 0.1 s to import, and is left alone where nothing can have configured it.
+    """
+    if "dask" not in sys.modules and not may_be_configured():
+        return None
+    return require("dask", "dask", "an evaluation").config.get(name, None)
+
+
+def may_be_configured() -> bool:
+    """Whether a variable of the environment is Dask's, or there is a folder of its configuration."""
+    return any(name.startswith("DASK_") for name in os.environ) or any(map(os.path.exists, folders()))
+
+
+def folders() -> Iterator[str]:
+    """The folders of Dask's configuration, where no variable names others."""
+    yield "/etc/dask"
+    for prefix in (sys.prefix, *site.PREFIXES):
+        yield os.path.join(prefix, "etc", "dask")
+    yield os.path.join(os.path.expanduser("~"), ".config", "dask")
+
+
 def chosen(scheduler: Any) -> Any:
     """The scheduler that is named; for None that of Dask's configuration, else "threads".
 
@@ -31,7 +57,7 @@ def chosen(scheduler: Any) -> Any:
         If the active Client is named and there is none.
     """
     if scheduler is None:
-        scheduler = require("dask", "dask", "an evaluation").config.get("scheduler", None) or "threads"
+        scheduler = configured("scheduler") or "threads"
     if not isinstance(scheduler, str):
         return scheduler
     name = SYNONYMS.get(scheduler.lower(), scheduler)

@@ -19,7 +19,7 @@ from typing import Any
 
 from xent.dispatch.settings import affinity, current
 from xent.evaluation.engine.memory import MERGED_AT_ONCE
-from xent.evaluation.engine.scheduler_choice import chosen
+from xent.evaluation.engine.scheduler_choice import chosen, configured
 from xent.evaluation.engine.tasks import Job, run_chunk
 from xent.evaluation.sources.in_memory import is_future
 from xent.evaluation.sources.source import Source
@@ -70,8 +70,7 @@ def graph_of(job: Job, bounds: list[int], sources: Sequence[Source | None]) -> t
 
 def local_threads() -> int:
     """How many threads of this process work on chunks: by xent.using, XENT_THREADS or Dask's configuration, or all."""
-    threads = current().settings.threads or require("dask", "dask", "an evaluation").config.get("num_workers", None)
-    return threads or affinity()
+    return current().settings.threads or configured("num_workers") or affinity()
 
 
 def threads_of(scheduler: Any) -> int | None:

@@ -292,12 +292,13 @@ def progress_bar(planned: Planned, *, quiet: bool = False) -> Iterator[Callable[
 
     Yields None if there is no bar: stderr is no terminal, `quiet` is true, or rich is not installed.
     """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     except ModuleNotFoundError:
-        quiet = True
-    if quiet or not sys.stderr.isatty():
         yield None
         return
     rows = planned.rows
