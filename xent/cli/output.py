@@ -6,8 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
@@ -23,6 +23,7 @@ from xent.cli.exits import (
     interruption_name,
     say,
 )
+from xent.cli.exports import Exports, option_of
 from xent.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.evaluate_pass import Pass
     from xent.evaluation.report.result import ComparisonReport, EvaluationReport, Report
 
+NO_FORMS: Mapping[str, str | None] = {}
 LABEL_REMEDY = (
     "Pass --on-bad-label skip to leave such rows out, or --ignore-index {label} if that marks rows to ignore."
 )
@@ -46,6 +48,8 @@ class Output:
         Whether the plan and the progress are not shown.
     html, tables : Path or None
         The page, and the folder of tables.
+    exports : Exports
+        The files in the forms of other programs.
     overwrite : bool
         Whether they may be there already.
     """
@@ -55,9 +59,19 @@ class Output:
     html: Path | None
     tables: Path | None
     overwrite: bool
+    exports: Exports = field(default_factory=Exports)
 
     @classmethod
-    def checked(cls, *, as_json: bool, quiet: bool, html: str | None, tables: str | None, overwrite: bool) -> Output:
+    def checked(
+        cls,
+        *,
+        as_json: bool,
+        quiet: bool,
+        html: str | None,
+        tables: str | None,
+        overwrite: bool,
+        forms: Mapping[str, str | None] = NO_FORMS,
+    ) -> Output:
         """The output that the options of a command name; an error if a file of it cannot be written."""
         from xent.dispatch import settings
         from xent.evaluation.report.page import page_path
@@ -67,7 +81,15 @@ class Output:
             settings.current()
         folder = tables_path(tables, overwrite=overwrite, argument="--tables") if tables is not None else None
         page = page_path(html, overwrite=overwrite, argument="--html") if html is not None else None
-        return cls(as_json=as_json, quiet=quiet, html=page, tables=folder, overwrite=overwrite)
+        exports = Exports.checked(forms, overwrite=overwrite)
+        return cls(as_json=as_json, quiet=quiet, html=page, tables=folder, overwrite=overwrite, exports=exports)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files and folders, by their options."""
+        named = {"--tables": self.tables, "--html": self.html}
+        forms = {option_of(form): path for form, path in self.exports.files.items()}
+        return {option: path for option, path in named.items() if path is not None} | forms
 
 
 @overload
@@ -83,9 +105,8 @@ def run_and_show(
     from xent.evaluation.report.result import run_pass
 
     with input_checked():
-        for argument, target in (("--tables", output.tables), ("--html", output.html)):
-            if target:
-                check_no_input(argument, target, planned.sources.values())
+        for option, target in output.files.items():
+            check_no_input(option, target, planned.sources.values())
         scheduler = scheduler_named(scheduler)
         if not output.quiet:
             click.echo(terminal.format_plan(planned, scheduler), err=True)
@@ -130,6 +151,7 @@ def show(result: Report, output: Output) -> list[Exception]:
     What cannot be written keeps none of the rest from being written; the errors are returned.
     """
     from xent.evaluation.outputs import WriteError
+    from xent.evaluation.report.result import EvaluationReport
 
     def write_numbers(stream: TextIO) -> None:
         print(result.to_json() if output.as_json else result, file=stream)
@@ -150,6 +172,8 @@ def show(result: Report, output: Output) -> list[Exception]:
         writers.append(lambda: result.to_html(output.html, overwrite=output.overwrite))
     if output.tables:
         writers.append(lambda: result.to_parquet(output.tables, overwrite=output.overwrite))
+    if isinstance(result, EvaluationReport):
+        writers += output.exports.writers(result, overwrite=output.overwrite)
     failures: list[Exception] = []
     for write in writers:
         try:

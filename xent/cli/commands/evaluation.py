@@ -8,6 +8,7 @@ import click
 
 from xent.checks import Kind
 from xent.cli.exits import input_checked
+from xent.cli.exports import export_options
 from xent.cli.gates import Gates, gate_options
 from xent.cli.options import head_options, input_options, part_options, run_options
 from xent.evaluation.formats import help_text
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 @click.option("--predicted-bytes", type=click.IntRange(min=1), help="Bytes of the text predicted, for bits per byte.")
 @gate_options
 @part_options
+@export_options
 @run_options
 def evaluate(
     predictions: Any,
@@ -98,6 +100,7 @@ def evaluate(
     quiet: bool,
     html: str | None,
     tables: str | None,
+    **forms: str | None,
 ) -> None:
     """Loss, accuracy and calibration of PREDICTIONS (rows × classes) given LABELS (rows), of any size.
 
@@ -115,7 +118,9 @@ def evaluate(
 
         if ids is not None and classes is not None:
             predictions = TopK(ids, predictions, classes, tail)
-        output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
+        output = Output.checked(
+            as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite, forms=forms
+        )
         options = Options(
             kind=kind,
             axis=axis,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from xent.cli.exits import input_checked
+from xent.cli.exports import FORMS, export_options, option_of
 from xent.cli.gates import Gates, gate_options
 from xent.cli.options import result_options
 
@@ -13,6 +14,7 @@ from xent.cli.options import result_options
 @click.argument("parts", nargs=-1, required=True, type=click.Path())
 @click.option("--partial", is_flag=True, help="Rows may be missing; the numbers are those of the rows that are there.")
 @gate_options
+@export_options
 @result_options
 def merge(
     parts: tuple[str, ...],
@@ -26,6 +28,7 @@ def merge(
     html: str | None,
     tables: str | None,
     overwrite: bool,
+    **forms: str | None,
 ) -> None:
     """The result of one run, from PARTS that independent jobs have made of its rows with --rows and --state-out.
 
@@ -35,10 +38,12 @@ def merge(
         from xent.cli.output import Output, show_and_end
         from xent.evaluation.report.result import EvaluationReport, merged_report
 
-        output = Output.checked(as_json=as_json, quiet=True, html=html, tables=tables, overwrite=overwrite)
+        output = Output.checked(as_json=as_json, quiet=True, html=html, tables=tables, overwrite=overwrite, forms=forms)
         gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)
         result = merged_report(parts, partial=partial)
-        if fail_if_worse is not None and not isinstance(result, EvaluationReport):
-            raise click.UsageError("--fail-if-worse is of parts of an evaluation, and these are of a comparison.")
+        of_evaluations = {"--fail-if-worse": fail_if_worse, **{option_of(form): forms[form] for form in FORMS}}
+        for option, value in of_evaluations.items():
+            if value is not None and not isinstance(result, EvaluationReport):
+                raise click.UsageError(f"{option} is of parts of an evaluation, and these are of a comparison.")
     show_and_end(result, output)
     gates.end("evaluate" if isinstance(result, EvaluationReport) else "compare", result)

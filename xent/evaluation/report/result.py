@@ -1,6 +1,7 @@
 """Results that show and save themselves, as the command line shows and saves them.
 
-Leaves out how each form is made: ``terminal.py``, ``page.py``, ``json_document.py``, ``parquet.py``.
+Leaves out how each form is made: ``terminal.py``, ``page.py``, ``json_document.py``, ``parquet.py``, ``lm_eval.py``,
+``model_index.py``, ``openmetrics.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.stream import Stream
 from xent.evaluation.outputs import WriteError, output_path, write_text
 from xent.evaluation.report.json_document import comparison_document, evaluation_document, to_json
+from xent.evaluation.report.lm_eval import lm_eval_results
+from xent.evaluation.report.measures import LM_EVAL, MODEL_INDEX, OPENMETRICS, Names
 from xent.evaluation.report.merging import merged, write_part
+from xent.evaluation.report.model_index import model_index_yaml
+from xent.evaluation.report.openmetrics import openmetrics_text
 from xent.evaluation.report.page import (
     comparison_fragment,
     comparison_page,
@@ -33,6 +38,15 @@ from xent.evaluation.report.run import Run, run_of, run_of_stream
 from xent.evaluation.report.tables import Table, comparison_tables, evaluation_tables
 from xent.evaluation.report.terminal import comparison_text, evaluation_text
 from xent.evaluation.statistics.evaluation import Evaluation
+
+
+def kept(text: str, path: Any, suffixes: tuple[str, ...], *, overwrite: bool) -> str | None:
+    """The text; None where it is written to the file of a path."""
+    if path is None:
+        return text
+    target = output_path("path", path, suffixes, overwrite=overwrite)
+    write_text(target, text if text.endswith("\n") else f"{text}\n", overwrite=overwrite)
+    return None
 
 
 class Report:
@@ -86,11 +100,7 @@ class Report:
         WriteError
             If it cannot be written.
         """
-        text = to_json(self.to_dict())
-        if path is None:
-            return text
-        write_text(output_path("path", path, (".json",), overwrite=overwrite), text + "\n", overwrite=overwrite)
-        return None
+        return kept(to_json(self.to_dict()), path, (".json",), overwrite=overwrite)
 
     def to_html(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the page with its plots to a .html file: it needs no other file, and asks nothing of any server.
@@ -140,6 +150,132 @@ class EvaluationReport(Report, Evaluation):
 
     def page(self) -> str:
         return evaluation_page(self, self.run)
+
+    @overload
+    def to_lm_eval(
+        self,
+        path: None = None,
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        overwrite: bool = False,
+    ) -> str: ...
+    @overload
+    def to_lm_eval(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        overwrite: bool = False,
+    ) -> None: ...
+    def to_lm_eval(
+        self,
+        path: Any = None,
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        overwrite: bool = False,
+    ) -> str | None:
+        """The results as lm-evaluation-harness writes them: as text, or None where the .json file of a path is written.
+
+        The set is a task, and where there are slices a group with a task for each. Metrics that the harness has too
+        bear its names: ``acc,none``, ``acc_stderr,none``, ``brier_score,none``, ``perplexity,none``.
+
+        Parameters
+        ----------
+        path : path, optional
+        model_name, dataset_name : str, optional
+            What the model and the set are called: by default the names of the files of predictions and labels.
+        overwrite : bool
+            Whether the file may be there already.
+
+        Raises
+        ------
+        FileExistsError, FileNotFoundError, PermissionError, ValueError, WriteError
+            As :meth:`to_json`; ValueError too if a name is empty.
+        """
+        text = to_json(lm_eval_results(self.to_dict(), Names(model_name, dataset_name)))
+        return kept(text, path, LM_EVAL, overwrite=overwrite)
+
+    @overload
+    def to_model_index(
+        self,
+        path: None = None,
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        task_type: str | None = None,
+        overwrite: bool = False,
+    ) -> str: ...
+    @overload
+    def to_model_index(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        task_type: str | None = None,
+        overwrite: bool = False,
+    ) -> None: ...
+    def to_model_index(
+        self,
+        path: Any = None,
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        task_type: str | None = None,
+        overwrite: bool = False,
+    ) -> str | None:
+        """The results as the ``model-index`` of a card of the Hugging Face Hub: as YAML, or None where it is written.
+
+        A .yaml or .yml file is for the head of a card that is there; a .md file is a card of nothing but its head. Each
+        slice is a configuration of the set. The form has no place for standard errors.
+
+        Parameters
+        ----------
+        task_type : str, optional
+            What the Hub calls the task, such as "image-classification"; "other" by default.
+        path, model_name, dataset_name, overwrite
+            As in :meth:`to_lm_eval`, which has the errors too. On the Hub the name of a set is its id.
+        """
+        text = model_index_yaml(self.to_dict(), Names(model_name, dataset_name, task_type))
+        is_card = path is not None and os.fspath(path).endswith(".md")
+        return kept(f"---\n{text}---\n" if is_card else text, path, MODEL_INDEX, overwrite=overwrite)
+
+    @overload
+    def to_openmetrics(
+        self,
+        path: None = None,
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        overwrite: bool = False,
+    ) -> str: ...
+    @overload
+    def to_openmetrics(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        overwrite: bool = False,
+    ) -> None: ...
+    def to_openmetrics(
+        self,
+        path: Any = None,
+        *,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        overwrite: bool = False,
+    ) -> str | None:
+        """The numbers as OpenMetrics text for Prometheus and dashboards, or None where a .prom or .txt file is written.
+
+        Each number is a gauge, such as ``xent_loss_nats`` and ``xent_slice_accuracy``, with the model and the set as
+        labels. Parameters and errors are those of :meth:`to_lm_eval`.
+        """
+        text = openmetrics_text(self.to_dict(), Names(model_name, dataset_name))
+        return kept(text, path, OPENMETRICS, overwrite=overwrite)
 
     def _repr_html_(self) -> str:
         return evaluation_fragment(self, self.run)
