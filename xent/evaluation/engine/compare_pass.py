@@ -9,13 +9,16 @@ of the two means suggest. Leaves out how the result is shown.
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+import xent
 from xent.evaluation.engine.checkpoint import held
 from xent.evaluation.engine.class_values import predicted_classes
 from xent.evaluation.engine.evaluate_pass import Planned, bounds_within, store_of
@@ -57,6 +60,9 @@ from xent.evaluation.statistics.paired_tests import McNemar, holm, mcnemar, rows
 from xent.evaluation.statistics.state import Group, State, Tally
 from xent.evaluation.statistics.student import two_sided
 
+SETS = string.ascii_lowercase
+"""The names of the sets of a comparison."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -87,6 +93,11 @@ class Pair:
     def unreadable(self) -> Tally:
         """The rows that could not be read in one of the sets."""
         return self.difference.unreadable
+
+    @property
+    def sets(self) -> tuple[State, ...]:
+        """The sums of each set."""
+        return self.a, self.b
 
 
 class SliceDifference(NamedTuple):
@@ -162,8 +173,8 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class PairPass(Planned):
-    """A planned comparison of two sets; the sources are a, b, labels, slices and clusters."""
+class SetsPass(Planned):
+    """A planned comparison; the sources are a, b, … of as many sets, labels, slices, clusters and weights."""
 
     @property
     def predictions(self) -> Source:
@@ -171,20 +182,22 @@ class PairPass(Planned):
         return self.sources["a"]
 
     @property
-    def b(self) -> Source:
-        """The predictions of B."""
-        return self.sources["b"]
+    def sets(self) -> dict[str, Source]:
+        """The predictions of each set, by its letter."""
+        return {name: source for name, source in self.sources.items() if name in SETS}
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row of both."""
-        return self.predictions.row_bytes + self.b.row_bytes
+        """Bytes of a row of all sets."""
+        return sum(source.row_bytes for source in self.sets.values())
 
     def graph(self) -> tuple[Graph, Any]:
-        """A Dask graph and the key of its root, the sums of both sets."""
-        sides, ignored = ((self.predictions, self.options), (self.b, self.options.of_b())), self.job.ignored
-        pair = [cut_statistics(source, self.labels, self.bounds, own.kind, ignored) for source, own in sides]
-        return graph_of(self.job, self.bounds, [*pair, self.labels, *self.keys])
+        """A Dask graph and the key of its root, the sums of all sets."""
+        cut = [
+            cut_statistics(source, self.labels, self.bounds, options_of(self.options, name).kind, self.job.ignored)
+            for name, source in self.sets.items()
+        ]
+        return graph_of(self.job, self.bounds, [*cut, self.labels, *self.keys])
 
     def run(
         self,
@@ -193,29 +206,46 @@ class PairPass(Planned):
         progress: Progress | None = None,
         label_remedy: str = LABEL_REMEDY,
         keep: Callable[[Any], None] | None = None,
-    ) -> Comparison:
+    ) -> Any:
         """Compute the graph; parameters, result and errors are those of :func:`xent.compare`.
 
         `keep` is called with the sums when they have been checked.
         """
         with held(self.job.store), engine(scheduler, progress) as compute:
             state = compute(*self.graph(), self.bounds)
-        pair = state if isinstance(state, Pair) else Pair()  # of no chunks
-        options = self.options_of_rows, self.options_of_rows.of_b()
-        for name, sums, source, own in zip("ab", (pair.a, pair.b), (self.predictions, self.b), options, strict=True):
-            check_labels(sums, own, source, self.labels, label_remedy)
-            check_weights(sums, own)
-            check_kind_of_rows(sums, own, name)
+        empty = self.job.skip(0, 0)
+        sums = state if isinstance(state, type(empty)) else empty  # of no chunks
+        for (name, source), own in zip(self.sets.items(), sums.sets, strict=True):
+            options = options_of(self.options_of_rows, name)
+            check_labels(own, options, source, self.labels, label_remedy)
+            check_weights(own, options)
+            check_kind_of_rows(own, options, name)
         check_still_stored(self.sources, self.unstored_chunks)
-        result = comparison(pair, self.options, self.names, self.job.rows)
-        result = replace(result, unstored_chunks=self.unstored_chunks)
+        result = replace(self.finish(sums), unstored_chunks=self.unstored_chunks)
         try:
             if keep is not None:
-                keep(pair)
+                keep(sums)
         except WriteError as error:
             error.result = result
             raise
         return result
+
+    def finish(self, sums: Any) -> Any:
+        """The result of the sums."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class PairPass(SetsPass):
+    """A planned comparison of two sets."""
+
+    def finish(self, sums: Pair) -> Comparison:
+        return comparison(sums, self.options, self.names, self.job.rows)
+
+
+def options_of(options: Options, name: str) -> Options:
+    """The options of a set of a comparison, by its letter."""
+    return options if name == "a" else options.of_b()
 
 
 def plan_pair(
@@ -248,34 +278,38 @@ def plan_pair(
     return PairPass(job, bounds, all_bounds, sources, unstored, given.names, part_file(outputs, sources))
 
 
-def chunk_pair(
-    job: Job,
-    first_row: int,
-    a: Any,
-    b: Any,
-    labels: Any,
-    slices: Any = None,
-    clusters: Any = None,
-    weights: Any = None,
-    *,
-    unread: NDArray[np.bool_] | None = None,
-) -> Pair:
-    """The sums of some rows of both sets; `unread` marks those that could not be read."""
+def chunk_pair(job: Job, first_row: int, *blocks: Any, unread: NDArray[np.bool_] | None = None) -> Pair:
+    """The sums of some rows of both sets; the blocks are those of A, B, labels, slices, clusters and weights.
+
+    `unread` marks the rows that could not be read.
+    """
+    (a, b), ((_, pair),) = chunk_sets(job, first_row, *blocks, unread=unread)
+    return replace(pair, a=a, b=b)
+
+
+def chunk_sets(
+    job: Job, first_row: int, *blocks: Any, unread: NDArray[np.bool_] | None = None
+) -> tuple[list[State], list[tuple[tuple[int, int], Pair]]]:
+    """The sums of some rows of each set, and the differences of every two of them, by their numbers.
+
+    A row counts where it counts in all sets.
+    """
+    *sets, labels, slices, clusters, weights = blocks
     targets = targets_of(labels)
     labels = to_numpy(labels) if targets is None else targets.labels
     slices, clusters = to_numpy(slices), to_numpy(clusters)
     unread, ignored, bad = rows_left_out(job, labels, unread)
     weights, bad_weight = row_weights(weights, unread, ignored, bad)
     no_weight = np.zeros(labels.shape, bool) if bad_weight is None else bad_weight
-    outside = (outside_top_k(a, labels) | outside_top_k(b, labels)) & ~(unread | ignored | bad | no_weight)
-    counted = ~(unread | ignored | bad | outside | no_weight)
-    jobs = job, replace(job, options=job.options.of_b())
-    statistics = [statistics_of(each, rows, labels, unread) for each, rows in zip(jobs, (a, b), strict=True)]
+    beyond = np.logical_or.reduce([outside_top_k(rows, labels) for rows in sets])
+    outside = beyond & ~(unread | ignored | bad | no_weight)
+    jobs = [replace(job, options=options_of(job.options, name)) for name in SETS[: len(sets)]]
+    statistics = [statistics_of(each, rows, labels, unread) for each, rows in zip(jobs, sets, strict=True)]
     if targets is not None:
         statistics = [
-            with_targets(each, own, rows, targets) for own, each, rows in zip(statistics, jobs, (a, b), strict=True)
+            with_targets(each, own, rows, targets) for own, each, rows in zip(statistics, jobs, sets, strict=True)
         ]
-    state_a, state_b = (
+    states = [
         state_of(
             row_statistics,
             labels,
@@ -293,15 +327,44 @@ def chunk_pair(
             bad_weight=bad_weight,
             target_entropy=None if targets is None else targets.entropy,
         )
-        for each, row_statistics, predictions in zip(jobs, statistics, (a, b), strict=True)
-    )
+        for each, row_statistics, predictions in zip(jobs, statistics, sets, strict=True)
+    ]
+    left_out = LeftOut(first_row, ignored, bad, outside, unread, no_weight)
+    pairs = [
+        (pair, difference_of(left_out, [statistics[i] for i in pair], slices, clusters, weights))
+        for pair in combinations(range(len(sets)), 2)
+    ]
+    return states, pairs
+
+
+class LeftOut(NamedTuple):
+    """The first of some rows, and which of them do not count, and why."""
+
+    first_row: int
+    ignored: NDArray[np.bool_]
+    bad: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+    unread: NDArray[np.bool_]
+    no_weight: NDArray[np.bool_]
+
+
+def difference_of(
+    left_out: LeftOut,
+    statistics: Sequence[xent.RowStatistics],
+    slices: NDArray[Any] | None,
+    clusters: NDArray[Any] | None,
+    weights: NDArray[np.float64] | None,
+) -> Pair:
+    """The sums of the differences of the rows of two sets, without those of the sets."""
+    first_row, ignored, bad, outside, unread, no_weight = left_out
+    counted = ~(unread | ignored | bad | outside | no_weight)
     loss_a, loss_b = (np.asarray(row_statistics.loss, np.float64) for row_statistics in statistics)
     with np.errstate(invalid="ignore", over="ignore"):  # inf − inf
         difference = loss_a - loss_b
         finite = counted & np.isfinite(difference if weights is None else difference * weights)
     grouper = Grouper(difference, counted, finite, loss_a < loss_b, weights)
     sums = State(
-        rows=len(labels),
+        rows=len(counted),
         ignored=int(np.count_nonzero(ignored)),
         unreadable=tally_of(unread, first_row),
         bad_label=tally_of(bad, first_row),
@@ -319,7 +382,7 @@ def chunk_pair(
     better, worse, ties = (int(np.count_nonzero(counted & order)) for order in orders)
     right_a, right_b = (np.asarray(row_statistics.label_rank) == 0 for row_statistics in statistics)
     alone = (int(np.count_nonzero(counted & own & ~other)) for own, other in ((right_a, right_b), (right_b, right_a)))
-    return Pair(state_a, state_b, sums, above, below, better, worse, ties, *alone)
+    return Pair(State(), State(), sums, above, below, better, worse, ties, *alone)
 
 
 def unreadable_pair(first_row: int, rows: int) -> Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, repeat
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def open_set(
     is_soft = is_float if options.binary else len(first.shape) > 1 and truth.shape == first.shape
     if options.binary:
         batch = truth.shape
-        kinds = options.kind, options.of_b().kind
+        kinds = chain([options.kind], repeat(options.of_b().kind))
         opened = {
             name: two_classes(numbers_of_class_1(source, name, truth, options.axis), kind)
             for (name, source), kind in zip(opened.items(), kinds, strict=False)
