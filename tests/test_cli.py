@@ -313,7 +313,7 @@ def test_a_missing_package_exits_with_4_and_names_the_extra(files, monkeypatch, 
 
 def test_a_scheduler_that_does_not_answer_exits_with_4(files, monkeypatch):
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr("xent.evaluation.engine.schedulers.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("xent.evaluation.engine.clusters.CONNECT_SECONDS", 0.5)
     result = run("evaluate", "x.npy", "y.npy", "--scheduler", "tcp://127.0.0.1:9")
 
     assert result.exit_code == 4 and "tcp://127.0.0.1:9" in result.stderr
@@ -383,7 +383,7 @@ def test_what_an_interrupted_run_has_done_is_reported_and_continued(files, monke
     plain = run("evaluate", "x.npy", "y.npy", "--json", "-q", "--chunk-bytes", "280")  # ten rows of a chunk
 
     def interrupted(self, *_, **__):
-        chunks, _ = self.graph()
+        chunks, _ = self.work().graph()
         for key in [key for key in chunks if key[0] == "xent-chunk"][:4]:
             dask.get(chunks, key)
         raise KeyboardInterrupt

@@ -383,7 +383,7 @@ def test_no_task_has_a_whole_row(monkeypatch):
 
 def test_the_graph_of_a_vocabulary_holds_nothing_but_numbers():
     small = vocabulary_demo(rows=2000, chunk_rows=20, classes=100_000)
-    graph, _ = plan(small.predictions, small.labels).graph()
+    graph, _ = plan(small.predictions, small.labels).work().graph()
 
     assert len(pickle.dumps(graph)) <= 10_000 + 500 * len(graph)
 

@@ -86,8 +86,8 @@ def test_labels_are_read_by_the_rows_of_the_predictions(paths, logits, labels, n
 def test_no_graph_holds_data(paths, name):
     planned = plan(*paths[name], Options(chunk_bytes=1))
 
-    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
-    assert all(len(pickle.dumps(task)) < 2000 for task in planned.graph()[0].values())
+    assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * planned.tasks
+    assert all(len(pickle.dumps(task)) < 2000 for task in planned.work().graph()[0].values())
 
 
 @pytest.mark.parametrize(

@@ -131,12 +131,13 @@ def test_a_cluster_of_processes_leaves_the_same_bits(folder, logits, labels):
 
 def test_two_runs_on_one_cluster_do_not_take_each_others_chunks(folder, logits, labels):
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
-    graphs = [plan(folder / "x.npy", folder / "y.npy", Options(chunk_bytes=500)).graph()[0] for _ in range(2)]
+    graphs = [plan(folder / "x.npy", folder / "y.npy", Options(chunk_bytes=500)).work().graph()[0] for _ in range(2)]
     with (
         distributed.LocalCluster(1, processes=False, dashboard_address="127.0.0.1:0") as local,
         distributed.Client(local) as it,
     ):
-        kept = it.get(*plan(-logits, labels, Options(chunk_bytes=500)).graph(), sync=False)  # another run's, still held
+        # another run's, still held
+        kept = it.get(*plan(-logits, labels, Options(chunk_bytes=500)).work().graph(), sync=False)
         assert evaluate(logits, labels, chunk_bytes=500, scheduler=it) == evaluate(logits, labels)
         del kept
 
@@ -180,29 +181,29 @@ def test_a_graph_holds_no_data_whatever_the_size_of_the_file(tmp_path, rows, tas
     planned = plan(tmp_path / "x.npy", tmp_path / "y.npy", Options(chunk_bytes=400 * rows // tasks))
 
     assert planned.tasks == max(tasks, -(-rows // MOST_ROWS))
-    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * tasks
+    assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * tasks
 
 
 def test_a_zarr_graph_holds_no_data(folder):
     planned = plan(folder / "x.zarr", folder / "y.zarr", Options(chunk_bytes=1))
 
-    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
+    assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
 def test_arrays_embedded_in_the_graph_would_not_pass_the_test_of_its_size():
     planned = plan(np.zeros((10_000, 100), np.float32), np.zeros(10_000, int))
 
-    assert len(cloudpickle.dumps(planned.graph()[0])) > 10_000 + 500 * planned.tasks
+    assert len(cloudpickle.dumps(planned.work().graph()[0])) > 10_000 + 500 * planned.tasks
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 16, 17, 300])
 def test_there_is_one_task_for_each_chunk_and_a_tree(tasks):
     planned = plan(np.zeros((tasks, 2)), np.zeros(tasks, int), Options(chunk_bytes=16))
-    chunks = [key for key in planned.graph()[0] if key[0] == "xent-chunk"]
+    chunks = [key for key in planned.work().graph()[0] if key[0] == "xent-chunk"]
 
     assert len(chunks) == planned.tasks == tasks
-    assert len(planned.graph()[0]) - tasks <= 1 + tasks // 15 + 2
-    assert all(len(task[1]) <= 16 for key, task in planned.graph()[0].items() if key[0] != "xent-chunk")
+    assert len(planned.work().graph()[0]) - tasks <= 1 + tasks // 15 + 2
+    assert all(len(task[1]) <= 16 for key, task in planned.work().graph()[0].items() if key[0] != "xent-chunk")
 
 
 def test_planning_reads_and_computes_nothing(folder, labels, monkeypatch):
@@ -505,7 +506,7 @@ def test_a_chunk_size_that_is_no_whole_number_is_refused_by_its_name(logits, lab
 
 def test_a_scheduler_that_does_not_answer_is_a_connection_error(logits, labels, monkeypatch):
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr("xent.evaluation.engine.schedulers.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("xent.evaluation.engine.clusters.CONNECT_SECONDS", 0.5)
 
     with pytest.raises(ConnectionError, match=r"evaluate: `scheduler` must be .* got tcp://127\.0\.0\.1:9"):
         evaluate(logits, labels, scheduler="tcp://127.0.0.1:9")

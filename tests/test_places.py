@@ -156,7 +156,7 @@ def test_no_graph_of_urls_holds_data(web, local):
     for name in REMOTE:
         planned = plan(*(f"{web[0]}/{path}" for path in local[1][name]), Options(chunk_bytes=14))
 
-        assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
+        assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
 def test_a_server_that_sends_no_ranges_is_an_error_before_any_work(tmp_path):

@@ -217,7 +217,7 @@ def test_no_graph_holds_data(tmp_path, requests):
     top = TopK(f"{path}#ids", f"{path}#logprobs", CLASSES)
     planned = plan(top, f"{path}#tokens", Options(chunk_bytes=80))
 
-    assert planned.tasks > 10 and len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 2000 * planned.tasks
+    assert planned.tasks > 10 and len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 2000 * planned.tasks
 
 
 def test_what_is_too_unlikely_to_be_said_is_not_known(tmp_path, requests):

@@ -118,7 +118,7 @@ def test_a_graph_of_shards_holds_no_data(tmp_path):
     planned = plan(f"{tmp_path}/x-*.npy", f"{tmp_path}/y-*.npy", Options(chunk_bytes=200_000))
 
     assert planned.tasks == 100
-    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
+    assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet", ".arrow", ".h5"])

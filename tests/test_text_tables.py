@@ -121,7 +121,7 @@ def test_a_gzipped_file_is_read_on_from_near_the_rows(tmp_path, logits, labels, 
 def test_no_graph_holds_data(tmp_path, suffix, logits, labels):
     planned = plan(*written(tmp_path, suffix, logits, labels)[:2], Options(chunk_bytes=56 * 10))
 
-    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
+    assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\n\n", "\r\n\r\n"])

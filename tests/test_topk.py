@@ -180,7 +180,7 @@ def test_a_graph_holds_no_data_and_a_task_no_more_than_its_chunk(tmp_path, full,
 
     assert planned.tasks == ROWS and planned.chunk_bytes == 16 * K
     assert plan(stored_as_one, tmp_path / "y.npy", Options(chunk_bytes=16 * K)).tasks == 1
-    assert len(cloudpickle.dumps(planned.graph()[0])) <= 10_000 + 500 * planned.tasks
+    assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from xent.evaluation.engine.compare_pass import plan_pair
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.engine.kinds import warn_of_kind
 from xent.evaluation.engine.named_dimensions import class_axis
-from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.stream import Stream, check_stream
+from xent.evaluation.engine.work import Progress
 from xent.evaluation.options import (
     CHUNK_BYTES,
     Ignored,

@@ -26,7 +26,7 @@ from xent.evaluation.engine.kinds import check_kind_of_rows, counter_of_probabil
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels, outside_top_k
 from xent.evaluation.engine.parts import part_file
 from xent.evaluation.engine.prediction_sets import open_set, prediction_bytes
-from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
+from xent.evaluation.engine.schedulers import engine
 from xent.evaluation.engine.soft_labels import targets_of
 from xent.evaluation.engine.tasks import (
     Job,
@@ -37,6 +37,7 @@ from xent.evaluation.engine.tasks import (
     with_targets,
 )
 from xent.evaluation.engine.weights import check_weights, row_weights
+from xent.evaluation.engine.work import Progress, Work
 from xent.evaluation.options import Keys, Options, Outputs, Rows, checked_rows
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.hidden_states import Head
@@ -191,13 +192,13 @@ class SetsPass(Planned):
         """Bytes of a row of all sets."""
         return sum(source.row_bytes for source in self.sets.values())
 
-    def graph(self) -> tuple[Graph, Any]:
-        """A Dask graph and the key of its root, the sums of all sets."""
+    def work(self) -> Work:
+        """All chunks, whose state is the sums of all sets."""
         cut = [
             cut_statistics(source, self.labels, self.bounds, options_of(self.options, name).kind, self.job.ignored)
             for name, source in self.sets.items()
         ]
-        return graph_of(self.job, self.bounds, [*cut, self.labels, *self.keys])
+        return Work(self.job, self.bounds, [*cut, self.labels, *self.keys])
 
     def run(
         self,
@@ -207,12 +208,12 @@ class SetsPass(Planned):
         label_remedy: str = LABEL_REMEDY,
         keep: Callable[[Any], None] | None = None,
     ) -> Any:
-        """Compute the graph; parameters, result and errors are those of :func:`xent.compare`.
+        """Do the work; parameters, result and errors are those of :func:`xent.compare`.
 
         `keep` is called with the sums when they have been checked.
         """
         with held(self.job.store), engine(scheduler, progress) as compute:
-            state = compute(*self.graph(), self.bounds)
+            state = compute(self.work())
         empty = self.job.skip(0, 0)
         sums = state if isinstance(state, type(empty)) else empty  # of no chunks
         for (name, source), own in zip(self.sets.items(), sums.sets, strict=True):

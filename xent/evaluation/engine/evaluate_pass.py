@@ -23,9 +23,10 @@ from xent.evaluation.engine.memory import check_fits, largest_chunk
 from xent.evaluation.engine.parts import PartFile, part_file
 from xent.evaluation.engine.prediction_sets import open_set, prediction_bytes
 from xent.evaluation.engine.row_losses import LossFile, writing
-from xent.evaluation.engine.schedulers import Graph, Progress, engine, graph_of
+from xent.evaluation.engine.schedulers import engine
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
 from xent.evaluation.engine.weights import check_weights
+from xent.evaluation.engine.work import Progress, Work
 from xent.evaluation.options import Keys, Options, Outputs, Rows, checked_rows
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.hidden_states import Head
@@ -145,11 +146,11 @@ class Pass(Planned):
     losses: LossFile | None = None
     fits_temperature: bool = False
 
-    def graph(self) -> tuple[Graph, Any]:
-        """A Dask graph and the key of its root, the state of the whole set."""
+    def work(self) -> Work:
+        """All chunks, whose state is that of the whole set."""
         job = self.job
         predictions = cut_statistics(self.predictions, self.labels, self.bounds, self.options.kind, job.ignored)
-        return graph_of(job, self.bounds, [predictions, self.labels, *self.keys])
+        return Work(job, self.bounds, [predictions, self.labels, *self.keys])
 
     def run(
         self,
@@ -159,14 +160,14 @@ class Pass(Planned):
         label_remedy: str = LABEL_REMEDY,
         keep: Callable[[Any], None] | None = None,
     ) -> Evaluation:
-        """Compute the graph; parameters, result and errors are those of :func:`xent.evaluate`.
+        """Do the work; parameters, result and errors are those of :func:`xent.evaluate`.
 
         `label_remedy` is what the error of bad labels advises, in the words of the caller; ``{label}`` is the first.
         `keep` is called with the sums when they have been checked.
         """
         failure = None
         with held(self.job.store), engine(scheduler, progress) as compute, writing(self.losses):
-            state: State = compute(*self.graph(), self.bounds)
+            state: State = compute(self.work())
             check_labels(state, self.options, self.predictions, self.labels, label_remedy)
             check_weights(state, self.options)
             check_kind_of_rows(state, self.options_of_rows)
@@ -195,7 +196,7 @@ class Pass(Planned):
         def evaluate_at(inverse: float) -> Evaluation:
             job = replace(self.job, options=options, inverse_temperature=inverse, store=None, losses=None)
             sources = [self.predictions, self.labels, *Keys(weights=self.keys.weights)]
-            return finish(compute(*graph_of(job, self.bounds, sources), self.bounds), options)
+            return finish(compute(Work(job, self.bounds, sources)), options)
 
         return fit(evaluate_at, evaluation)
 

@@ -32,8 +32,12 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 """Where Linux tells the limit of a container, of either version."""
 MERGED_AT_ONCE = 16
 """How many states one task merges."""
+BATCH_CHUNKS = 4096
+"""The most chunks of a graph, where Dask makes no rows."""
 TASK_BYTES = 4_000
-"""Of a chunk's task in the graph, and of its state without tables."""
+"""Of a chunk's task in a graph, and of its state without tables."""
+BOUND_BYTES = 40
+"""Of a chunk that waits: the row at which it begins."""
 GROUP_BYTES = 1_000
 """Of a class, slice or cluster in the state of some rows: exact sums of losses and of their squares."""
 WEIGHTED = 3
@@ -70,7 +74,10 @@ def table_bytes(planned: Planned, threads: int) -> int:
     slices, clusters = (most_keys(source, rows) for source in planned.keys[:2])
     has_weights = planned.keys.weights is not None
     group_bytes = GROUP_BYTES * (WEIGHTED if has_weights else 1)
-    total = planned.tasks * TASK_BYTES + kept(min(rows, classes), LABEL_BYTES + has_weights * GROUP_BYTES)
+    is_of_dask = any(source.is_of_dask for source in planned.sources.values())
+    in_graph = planned.tasks if is_of_dask else min(planned.tasks, BATCH_CHUNKS)
+    total = planned.tasks * BOUND_BYTES + in_graph * TASK_BYTES
+    total += kept(min(rows, classes), LABEL_BYTES + has_weights * GROUP_BYTES)
     total += kept(min(rows, options.bins), group_bytes)
     for keys, width in ((slices, width_of(planned.keys.slices)), (clusters, width_of(planned.keys.clusters))):
         total += kept(keys, group_bytes + width)

@@ -14,8 +14,8 @@ from typing import Any
 from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.prediction_sets import PredictionSet, open_set
-from xent.evaluation.engine.schedulers import Progress
-from xent.evaluation.engine.tasks import Job, chunk_state, run_chunk, unreadable_state
+from xent.evaluation.engine.tasks import Job, chunk_state, run_chunks, unreadable_state
+from xent.evaluation.engine.work import Progress
 from xent.evaluation.options import Keys, Options, Outputs, Rows
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
@@ -77,7 +77,7 @@ class Stream:
             job = Job(chunk_state, unreadable_state, options, 0, classes, given.ignored, threads=None)
             parts = [computed(source) for source in (predictions, labels)]
             first_row = state.rows
-            state = merge(state, run_chunk(job, first_row, first_row + rows, *parts))
+            state = merge(state, run_chunks(job, [first_row, first_row + rows], *parts))
             check_labels(state, options, predictions, labels, LABEL_REMEDY, first_row)
             check_kind_of_rows(state, replace(options, strict_kind=False))  # which is of all blocks
             if progress is not None:

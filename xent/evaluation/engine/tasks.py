@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -87,14 +87,27 @@ class Job:
     preferences: Mapping[str, Any] = field(default_factory=kernel_preferences)
 
 
-def run_chunk(job: Job, start: int, stop: int, *parts: Any) -> Any:
-    """The state of rows start to stop, loaded from the store or saved there; each part is of these rows, or None."""
+def run_chunks(job: Job, bounds: Sequence[int], *parts: Any, tell: Callable[[int], None] | None = None) -> Any:
+    """The merged state of chunks that begin at `bounds`; each part is of all their rows, or None.
+
+    ``tell`` is called with the rows of each chunk when it is done.
+    """
+    state = None
+    for start, stop in pairwise(bounds):
+        state = merge(state, run_chunk(job, bounds[0], start, stop, parts))
+        if tell is not None:
+            tell(stop - start)
+    return state
+
+
+def run_chunk(job: Job, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
+    """The state of rows start to stop, loaded from the store or saved there; the parts begin at `first_row`."""
     if job.store is None:
-        return measure_rows(job, start, 0, stop - start, parts)
+        return measure_rows(job, first_row, start - first_row, stop - first_row, parts)
     losses = digest_of_losses(job.losses, start, stop) if job.losses else None
     state = job.store.load(start, stop, type(job.skip(start, 0)), losses)
     if state is None:
-        state = measure_rows(job, start, 0, stop - start, parts)
+        state = measure_rows(job, first_row, start - first_row, stop - first_row, parts)
         if not state.unreadable.count:  # the next run is to try again
             losses = digest_of_losses(job.losses, start, stop) if job.losses else None
             job.store.save(start, stop, state, losses)
@@ -102,7 +115,7 @@ def run_chunk(job: Job, start: int, stop: int, *parts: Any) -> Any:
 
 
 def measure_rows(job: Job, first_row: int, start: int, stop: int, parts: tuple[Any, ...]) -> Any:
-    """The state of rows start to stop of a chunk that begins at `first_row` of the set."""
+    """The state of rows start to stop of parts that begin at `first_row` of the set."""
     blocks, unread = [], None
     for part in parts:
         try:

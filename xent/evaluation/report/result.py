@@ -17,8 +17,8 @@ from xent.evaluation.engine.compare_pass import Comparison, PairPass
 from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.labels import LABEL_REMEDY
 from xent.evaluation.engine.scheduler_choice import chosen
-from xent.evaluation.engine.schedulers import Progress
 from xent.evaluation.engine.stream import Stream
+from xent.evaluation.engine.work import Progress
 from xent.evaluation.outputs import WriteError, output_path, write_text
 from xent.evaluation.report.json_document import comparison_document, evaluation_document, to_json
 from xent.evaluation.report.lm_eval import lm_eval_results

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xent.evaluation.engine.clusters import PROCESSES
 from xent.evaluation.engine.memory import projected_peak, table_bytes
-from xent.evaluation.engine.schedulers import PROCESSES, threads_of
+from xent.evaluation.engine.schedulers import threads_of
 from xent.evaluation.report.tables import matrix
 from xent.evaluation.report.wording import (
     UNITS,

@@ -10,7 +10,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,7 @@ class NamedLabels(Source):
 
     labels: Source
     codes: Codes
+    token: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False)
 
     @property
     def shown_dtype(self) -> str:
@@ -161,7 +162,7 @@ class NamedLabels(Source):
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         graph, parts = self.labels.parts(bounds)
-        codes = f"xent-codes-{uuid.uuid4().hex}"  # once in the graph, and not in each task
+        codes = f"xent-codes-{self.token}"  # once in the graph, and not in each task
         return {**graph, codes: self.codes}, [(NamedPart, part, codes) for part in parts]
 
     def read(self, start: int, stop: int) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import math
 import threading
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,10 +45,10 @@ class Head(NamedTuple):
 
     def check_has_classifier(self) -> None:
         """Raise ValueError where a bias or a softcap is given without a classifier."""
-        for field in ("bias", "softcap"):
-            if self.classifier is None and getattr(self, field) is not None:
+        for operand in ("bias", "softcap"):
+            if self.classifier is None and getattr(self, operand) is not None:
                 rule = f"be left out where no `{self.name('classifier')}` is given"
-                raise ValueError(refusal(self.name(field), rule, "one", f"Pass `{self.name('classifier')}` too."))
+                raise ValueError(refusal(self.name(operand), rule, "one", f"Pass `{self.name('classifier')}` too."))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,8 @@ class LinearSource(Source):
     classifier: Source
     bias: Source | None
     softcap: float | None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False)
+    """Its own: a cluster takes equal keys for the same task."""
 
     @property
     def row_bytes(self) -> int:
@@ -98,12 +100,12 @@ class LinearSource(Source):
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         graph, parts = self.hidden.parts(bounds)
         keys: list[str | None] = []
-        for source in (self.classifier, self.bias):
+        for name, source in (("classifier", self.classifier), ("bias", self.bias)):
             if source is None:
                 keys.append(None)
                 continue
             own, (part,) = source.parts([0, source.shape[0]])
-            keys.append(f"xent-whole-{uuid.uuid4().hex}")  # subtle: a cluster takes equal keys for the same task
+            keys.append(f"xent-{name}-{self.token}")
             graph = {**graph, **own, keys[-1]: (Whole, part, source.shape[0])}
         return graph, [(LinearPart, part, *keys, self.softcap) for part in parts]
 

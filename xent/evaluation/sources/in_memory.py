@@ -66,6 +66,10 @@ class DaskSource(Source):
         return self.array if (start, stop) == (0, self.shape[0]) else self.array[start:stop]
 
     @property
+    def is_of_dask(self) -> bool:
+        return True
+
+    @property
     def has_whole_rows(self) -> bool:
         """Whether its classes are in one chunk."""
         return len(self.shape) < 2 or self.array.numblocks[1] == 1
@@ -79,6 +83,10 @@ class StatisticsSource(Source):
     """
 
     fields: tuple[Any, ...]
+
+    @property
+    def is_of_dask(self) -> bool:
+        return True
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
         # subtle: dask.optimize would optimise the graph of all fields once for each of them

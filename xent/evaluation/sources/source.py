@@ -69,9 +69,9 @@ class Source:
         return bounds if bounds[-1] == edges[-1] else [*bounds, edges[-1]]
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
-        """A Dask graph, and for each chunk what :func:`read_rows` takes: a :class:`Part`, an array, or a graph's key.
+        """A Dask graph, and for each chunk what :func:`read_rows` takes: a Part, an array, or a task that makes it.
 
-        The graph is empty for all sources but Dask's.
+        The graph is empty, or holds by its names what all chunks share, for all sources but Dask's.
         """
         source = self.for_tasks()
         return {}, [SourcePart(source, start) for start in bounds[:-1]]
@@ -133,6 +133,11 @@ class Source:
     def has_whole_rows(self) -> bool:
         """Whether a task gets every class of a row at once."""
         return True
+
+    @property
+    def is_of_dask(self) -> bool:
+        """Whether a graph of Dask's makes its rows, or those of a source that it is made of."""
+        return any(part.is_of_dask for part in vars(self).values() if isinstance(part, Source))
 
     @property
     def has_nulls(self) -> bool:

@@ -216,5 +216,6 @@ def merge(a: Any, b: Any) -> Any:
 
 
 def merge_all(states: Iterable[Any]) -> Any:
-    """The state of the rows of all of them; ``State()`` of none."""
-    return reduce(merge, states) if (states := list(states)) else State()
+    """The state of the rows of all of them, which are taken one at a time; ``State()`` of none."""
+    merged = reduce(merge, states, None)
+    return State() if merged is None else merged
