@@ -260,7 +260,7 @@ def test_every_score_has_a_better_side(files):
     numbers = numbers_of(json.loads(run("evaluate", "x.npy", "y.npy", *ALL, "--json").stdout))
     neither = {name for name in numbers if not better(name) and name[0] not in ("counts", "loss_interval_95")}
 
-    errors = {"n", "stderr", "standard_error", "degrees_of_freedom"}
+    errors = {"n", "stderr", "standard_error", "degrees_of_freedom", "recall_error", "accuracy_error"}
     counts = {"counted", "label_rows", "predicted_rows", "positives", "negatives"}
     bounds = {"auc_bound", "average_precision_bound", "ks_bound"}
     others = {"bits", "perplexity", "entropy", "confidence"}

@@ -72,7 +72,6 @@ def test_entropy_and_confidence_are_those_of_scipy(found, probabilities):
     entropy = scipy.stats.entropy(probabilities, axis=1)
 
     assert found.entropy == pytest.approx(entropy.mean(), rel=1e-13)
-    assert found.metrics["entropy"].stderr == pytest.approx(scipy.stats.sem(entropy), rel=1e-12)
     assert found.confidence == pytest.approx(probabilities.max(axis=1).mean(), rel=1e-13)
 
 
@@ -141,10 +140,32 @@ def test_the_clustered_error_is_that_of_statsmodels(found, losses, clusters):
     assert found.confidence_interval == pytest.approx(tuple(fit.conf_int()[0]), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["brier", "entropy", "confidence", "accuracy", "top-2 accuracy"])
+@pytest.mark.parametrize("given", ["all", "slice"])
+def test_the_clustered_error_of_every_mean_is_that_of_statsmodels(found, probabilities, labels, clusters, name, given):
+    right = np.argsort(-probabilities, axis=1, kind="stable") == labels[:, None]
+    values = {
+        "brier": ((probabilities - np.eye(CLASSES)[labels]) ** 2).sum(axis=1),
+        "entropy": scipy.stats.entropy(probabilities, axis=1),
+        "confidence": probabilities.max(axis=1),
+        "accuracy": right[:, 0].astype(float),
+        "top-2 accuracy": right[:, :2].any(axis=1).astype(float),
+    }[name]
+    rows = slice(1, None, 3) if given == "slice" else slice(None)
+    fit = statsmodels.api.OLS(values[rows], np.ones(len(values[rows])))
+    error = fit.fit(cov_type="cluster", cov_kwds={"groups": clusters[rows], "use_correction": True}).bse[0]
+
+    if given == "all":
+        assert found.metrics[name].stderr == pytest.approx(error, rel=1e-10)
+    elif name == "accuracy":
+        assert found.slices["a"].accuracy_error == pytest.approx(error, rel=1e-10)
+
+
 def test_clusters_of_one_row_are_rows(logits, labels):
     alone, none = evaluate(logits, labels, clusters=np.arange(ROWS)), evaluate(logits, labels)
 
-    assert alone.standard_error == pytest.approx(none.standard_error, rel=1e-14)
+    for name, metric in none.metrics.items():
+        assert alone.metrics[name].stderr == pytest.approx(metric.stderr, rel=1e-13), name
 
 
 def test_one_cluster_has_no_error(logits, labels):
@@ -157,6 +178,8 @@ def test_tables_of_classes_and_slices_are_those_of_their_rows(found, logits, lab
 
         assert (group.counted, group.mean_loss) == (len(mine), pytest.approx(mine.mean(), rel=1e-13))
         assert group.standard_error == pytest.approx(scipy.stats.sem(mine), rel=1e-12)
+        right = logits[labels == label].argmax(axis=1) == label
+        assert group.recall_error == pytest.approx(scipy.stats.sem(right), rel=1e-12)
     part = evaluate(logits[1::3], labels[1::3], clusters=clusters[1::3])
 
     assert found.slices["a"] == (
@@ -165,6 +188,7 @@ def test_tables_of_classes_and_slices_are_those_of_their_rows(found, logits, lab
         part.standard_error,
         part.accuracy,
         part.degrees_of_freedom,
+        part.metrics["accuracy"].stderr,
     )
     assert list(found.slices) == ["a", "b", "ü"] and list(found.classes) == sorted(set(labels.tolist()))
 

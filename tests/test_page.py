@@ -152,7 +152,7 @@ def test_the_numbers_of_every_group_are_in_a_table(html, evaluation, caption, na
     rows = [[value_of(cell) for cell in row] for row in html.table(f"The loss of {caption}")]
 
     share = "recall" if name == "classes" else "accuracy"
-    fields = ("mean_loss", "standard_error", "degrees_of_freedom", share, "counted")
+    fields = ("mean_loss", "standard_error", "degrees_of_freedom", share, f"{share}_error", "counted")
     expected = [[getattr(group, field) for field in fields] for group in groups.values()]
     assert [row[1:] for row in rows] == expected
     assert [row[0] for row in rows] == list(groups)

@@ -119,7 +119,7 @@ def test_the_error_of_accuracy_takes_clusters_as_independent(pair, weighted):
     expected = math.sqrt(Fraction(21, 20) * sum(each**2 for each in sums) / whole**2)
     independent = xent.evaluate(a, labels, weights=weights if weighted else None)
     assert found.metrics["accuracy"].stderr == pytest.approx(expected, rel=1e-14)
-    assert "errors of the loss and the accuracy take 21 clusters as independent" in str(found)
+    assert "standard errors take 21 clusters as independent" in str(found)
     assert found.metrics["accuracy"].value == independent.metrics["accuracy"].value
     assert expected > 1.1 * independent.metrics["accuracy"].stderr
 

@@ -24,6 +24,7 @@ SCHEMAS = {
         "standard_error_nats": "double",
         "degrees_of_freedom": "int64",
         "recall": "double",
+        "recall_error": "double",
         "rows": "int64",
     },
     "slices": {
@@ -32,6 +33,7 @@ SCHEMAS = {
         "standard_error_nats": "double",
         "degrees_of_freedom": "int64",
         "accuracy": "double",
+        "accuracy_error": "double",
         "rows": "int64",
     },
     "reliability": {"low": "double", "high": "double", "rows": "int64", "confidence": "double", "accuracy": "double"},
@@ -92,8 +94,8 @@ def test_groups_are_those_of_the_evaluation(whole, name):
     evaluation, tables = whole
 
     assert rows_of(tables[name]) == [
-        (key, mean, error, degrees, right, counted)
-        for key, (counted, mean, error, right, degrees) in getattr(evaluation, name).items()
+        (key, mean, error, degrees, right, right_error, counted)
+        for key, (counted, mean, error, right, degrees, right_error) in getattr(evaluation, name).items()
     ]
 
 

@@ -128,8 +128,8 @@ def evaluate(
     on_error : {"error", "skip"}
         Whether rows that cannot be read are an error, or are counted and left out.
     clusters : as the labels, integers or text, optional
-        The cluster of each row, the document of a token for instance: the standard errors of the loss and the accuracy
-        then take clusters as independent instead of rows.
+        The cluster of each row, the document of a token for instance: the standard errors then take clusters as
+        independent instead of rows. Of clusters whose rows lie beside each other the memory is constant.
     slices : as the labels, integers or text, optional
         The slice of each row, for a table of them.
     weights : as the labels, real numbers in [0, 2**64], or true and false, optional

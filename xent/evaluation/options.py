@@ -96,6 +96,11 @@ class Options:
         return max(self.top_k, default=1)
 
     @property
+    def shares(self) -> dict[str, int]:
+        """The names of the accuracies, and among how many of the highest predictions the label is to be in each."""
+        return {"accuracy": 1, **{top_k_name(k): k for k in self.top_k}}
+
+    @property
     def are_probabilities(self) -> bool:
         """Whether the exponentials of the log-probabilities of a row must sum to 1."""
         return self.kind != "logits"
@@ -124,6 +129,11 @@ class Outputs:
 
     def __post_init__(self) -> None:
         flag("evaluate", "overwrite", self.overwrite)
+
+
+def top_k_name(k: int) -> str:
+    """The name of a top-k accuracy among the metrics."""
+    return f"top-{k} accuracy"
 
 
 def ignored_labels(ignore_index: Ignored) -> tuple[int | str, ...]:

@@ -36,6 +36,8 @@ MODULES = (
     "xent.evaluation.statistics.exact_sums",
     "xent.evaluation.engine.compare_pass",
     "xent.evaluation.statistics.classwise",
+    "xent.evaluation.statistics.cluster_sums",
+    "xent.evaluation.statistics.key_spans",
     "xent.evaluation.statistics.score_counts",
 )
 

@@ -45,17 +45,19 @@ from xent.evaluation.sources.in_memory import to_numpy
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.statistics.blocks import Grouper, state_of, tally_of
-from xent.evaluation.statistics.evaluation import Evaluation, short_repr
+from xent.evaluation.statistics.cluster_sums import Clusters, clusters_of
+from xent.evaluation.statistics.evaluation import Evaluation, Metric, short_repr
 from xent.evaluation.statistics.exact_sums import Moments, moments_of
 from xent.evaluation.statistics.metrics import (
-    clustered_error,
-    clusters_by_slice,
+    cluster_count,
     degrees_of_freedom,
     finish,
-    group_metrics,
     independent_error,
     interval,
     mean_loss,
+    metrics_by_key,
+    with_clusters,
+    with_whole_clusters,
 )
 from xent.evaluation.statistics.paired_tests import McNemar, holm, mcnemar, rows_needed
 from xent.evaluation.statistics.state import Group, State, Tally
@@ -213,7 +215,7 @@ class SetsPass(Planned):
         `keep` is called with the sums when they have been checked.
         """
         with held(self.job.store), engine(scheduler, progress) as compute:
-            state = compute(self.work())
+            state = self.sums(compute)
         empty = self.job.skip(0, 0)
         sums = state if isinstance(state, type(empty)) else empty  # of no chunks
         for (name, source), own in zip(self.sets.items(), sums.sets, strict=True):
@@ -327,12 +329,13 @@ def chunk_sets(
             weights=weights,
             bad_weight=bad_weight,
             target_entropy=None if targets is None else targets.entropy,
+            most_apart=job.most_apart,
         )
         for each, row_statistics, predictions in zip(jobs, statistics, sets, strict=True)
     ]
     left_out = LeftOut(first_row, ignored, bad, outside, unread, no_weight)
     pairs = [
-        (pair, difference_of(left_out, [statistics[i] for i in pair], slices, clusters, weights))
+        (pair, difference_of(left_out, [statistics[i] for i in pair], slices, clusters, weights, job.most_apart))
         for pair in combinations(range(len(sets)), 2)
     ]
     return states, pairs
@@ -355,6 +358,7 @@ def difference_of(
     slices: NDArray[Any] | None,
     clusters: NDArray[Any] | None,
     weights: NDArray[np.float64] | None,
+    most_apart: int,
 ) -> Pair:
     """The sums of the differences of the rows of two sets, without those of the sets."""
     first_row, ignored, bad, outside, unread, no_weight = left_out
@@ -364,6 +368,10 @@ def difference_of(
         difference = loss_a - loss_b
         finite = counted & np.isfinite(difference if weights is None else difference * weights)
     grouper = Grouper(difference, counted, finite, loss_a < loss_b, weights)
+    groups = None
+    if clusters is not None:
+        columns = {"loss": difference, "accuracy": loss_a < loss_b}
+        groups = clusters_of(clusters, slices, counted, columns, weights, first_row, most_apart)
     sums = State(
         rows=len(counted),
         ignored=int(np.count_nonzero(ignored)),
@@ -375,8 +383,7 @@ def difference_of(
         weight=Moments() if weights is None else moments_of(weights[counted]),
         loss=moments_of(difference[finite], None if weights is None else weights[finite]),
         slices=grouper.by(slices),
-        clusters=grouper.by(clusters),
-        slice_clusters=grouper.by_both(slices, clusters),
+        clusters=groups,
     )
     above, below = (tally_of(counted & (difference == end), first_row) for end in (np.inf, -np.inf))
     orders = (loss_a < loss_b, loss_a > loss_b, loss_a == loss_b)
@@ -394,10 +401,9 @@ def unreadable_pair(first_row: int, rows: int) -> Pair:
 
 def comparison(pair: Pair, options: Options, names: Sequence[str] = (), all_rows: int | None = None) -> Comparison:
     """The comparison of two sets, from their sums; `names` and `all_rows` are as :func:`finish` takes them."""
-    sums = pair.difference
-    mean, clusters = mean_difference(pair), sums.clusters.values()
-    error = clustered_error(sums.loss, sums.counted, clusters) if clusters else independent_error(sums)
-    by_slice, degrees = clusters_by_slice(sums), degrees_of_freedom(sums)
+    sums = with_whole_clusters(pair.difference)
+    mean, degrees = mean_difference(pair), degrees_of_freedom(sums)
+    error = with_clusters("loss", Metric(mean, independent_error(sums), sums.counted), sums.clusters).stderr
     return Comparison(
         mean_difference=mean,
         standard_error=error,
@@ -409,8 +415,8 @@ def comparison(pair: Pair, options: Options, names: Sequence[str] = (), all_rows
         ties=pair.ties,
         counted=sums.counted,
         rows=sums.rows,
-        clusters=len(sums.clusters) or None,
-        slices=slice_differences(sums.slices, by_slice),
+        clusters=cluster_count(sums),
+        slices=slice_differences(sums.slices, sums.clusters),
         mcnemar=mcnemar(pair.right_in_a, pair.right_in_b),
         rows_needed=rows_needed(mean, error, sums.counted),
         a=finish(pair.a, options, names, all_rows),
@@ -433,13 +439,11 @@ def p_value(mean: float, error: float, degrees: int) -> float:
     return two_sided(mean / error, degrees)
 
 
-def slice_differences(
-    slices: Mapping[Any, Group], clusters: Mapping[Any, Sequence[Group]]
-) -> dict[Any, SliceDifference]:
+def slice_differences(slices: Mapping[Any, Group], clusters: Clusters | None) -> dict[Any, SliceDifference]:
     """The numbers of each slice, in the order of their keys; NaN if one of its differences is not finite."""
-    numbers = {key: group_metrics(slices[key], clusters.get(key)) for key in sorted(slices)}
+    numbers = metrics_by_key(slices, clusters)
     chances = [p_value(each.mean_loss, each.standard_error, each.degrees_of_freedom) for each in numbers.values()]
     return {
-        key: SliceDifference(*each, chance, adjusted)
+        key: SliceDifference(*each[:-1], chance, adjusted)
         for (key, each), chance, adjusted in zip(numbers.items(), chances, holm(chances), strict=True)
     }

@@ -19,14 +19,14 @@ from xent.checks import flag
 from xent.evaluation.engine.checkpoint import Store, fingerprints_of, held, open_store
 from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
-from xent.evaluation.engine.memory import check_fits, largest_chunk
+from xent.evaluation.engine.memory import check_fits, largest_chunk, most_apart
 from xent.evaluation.engine.parts import PartFile, part_file
 from xent.evaluation.engine.prediction_sets import open_set, prediction_bytes
 from xent.evaluation.engine.row_losses import LossFile, writing
 from xent.evaluation.engine.schedulers import engine
 from xent.evaluation.engine.tasks import Job, chunk_state, cut_statistics, unreadable_state
 from xent.evaluation.engine.weights import check_weights
-from xent.evaluation.engine.work import Progress, Work
+from xent.evaluation.engine.work import Compute, Progress, Work
 from xent.evaluation.options import Keys, Options, Outputs, Rows, checked_rows
 from xent.evaluation.outputs import WriteError
 from xent.evaluation.sources.hidden_states import Head
@@ -34,6 +34,7 @@ from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
+from xent.evaluation.statistics.cluster_sums import ClustersApart, TooManyClusters
 from xent.evaluation.statistics.evaluation import Evaluation, Temperature
 from xent.evaluation.statistics.metrics import finish
 from xent.evaluation.statistics.state import State
@@ -118,6 +119,29 @@ class Planned:
         """Bytes that a process of so many threads takes beside its chunks, such as a classifier."""
         return sum(source.memory(threads) for source in self.sources.values())
 
+    def work(self) -> Work:
+        """All chunks, whose state is the sums of all rows."""
+        raise NotImplementedError
+
+    def sums(self, compute: Compute) -> Any:
+        """The sums of all rows; they are made anew where rows of a cluster lie apart, and clusters kept one by one.
+
+        Raises
+        ------
+        ValueError
+            If those are too many.
+        """
+        try:
+            return compute(self.work())
+        except ClustersApart:
+            job = replace(self.job, most_apart=most_apart(self), store=None)
+        try:
+            return compute(replace(self, job=job).work())
+        except TooManyClusters:
+            rule = f"have the rows of each beside each other, or be at most {job.most_apart:,}, which fit into memory"
+            got = "more, with rows that lie apart"
+            raise ValueError(refusal("clusters", rule, got, "Sort the rows of all inputs by cluster.")) from None
+
     @property
     def options_of_rows(self) -> Options:
         """The options without those that are of the whole set, where these are some of its rows, to be merged."""
@@ -167,7 +191,7 @@ class Pass(Planned):
         """
         failure = None
         with held(self.job.store), engine(scheduler, progress) as compute, writing(self.losses):
-            state: State = compute(self.work())
+            state: State = self.sums(compute)
             check_labels(state, self.options, self.predictions, self.labels, label_remedy)
             check_weights(state, self.options)
             check_kind_of_rows(state, self.options_of_rows)

@@ -72,6 +72,7 @@ def table_bytes(planned: Planned, threads: int) -> int:
         return of_a_key * min(states * in_a_chunk, rows) + of_a_key * keys // 2
 
     slices, clusters = (most_keys(source, rows) for source in planned.keys[:2])
+    clusters = min(clusters, most_apart(planned))
     has_weights = planned.keys.weights is not None
     group_bytes = GROUP_BYTES * (WEIGHTED if has_weights else 1)
     is_of_dask = any(source.is_of_dask for source in planned.sources.values())
@@ -97,6 +98,13 @@ def table_bytes(planned: Planned, threads: int) -> int:
         sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6
     return total
+
+
+def most_apart(planned: Planned) -> int:
+    """How many clusters may be kept whose rows lie apart: as many as half of the memory holds."""
+    width = width_of(planned.keys.clusters) + width_of(planned.keys.slices)
+    there = machine_bytes() / 2 // (GROUP_BYTES * WEIGHTED + width)
+    return int(min(there, 2**62))
 
 
 def classwise_bytes(classes: int, bins: int) -> int:

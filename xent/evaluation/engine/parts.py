@@ -19,6 +19,7 @@ from xent.evaluation.options import Outputs
 from xent.evaluation.outputs import check_no_input, local_path, output_path, write_text
 from xent.evaluation.sources.messages import ReadError, refusal
 from xent.evaluation.sources.source import Source
+from xent.evaluation.statistics.cluster_sums import ClustersApart, TooManyClusters
 from xent.evaluation.statistics.state import merge
 
 FORMAT, VERSION = "part of a xent evaluation", 1
@@ -126,7 +127,14 @@ def merge_files(paths: Iterable[Any], kinds: Mapping[str, type[Any]], *, partial
         part = read_part(path, kinds)
         first = part if first is None else first
         check_same(first, part)
-        state = merge(state, part.state)
+        try:
+            state = merge(state, part.state)
+        except (ClustersApart, TooManyClusters):
+            rule = "have the rows of each cluster beside each other, where clusters are many"
+            got = f"{part.path}, with rows of a cluster that is in another part too"
+            raise ValueError(
+                refusal("parts", rule, got, "Evaluate the set in one run, or sort it by cluster.")
+            ) from None
         ranges.append((*part.rows, part.path))
         own.append(part.own)
     if first is None:

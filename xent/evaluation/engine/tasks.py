@@ -68,6 +68,8 @@ class Job:
         The store of finished states.
     losses : str or None
         The scratch file into which the loss of each row is written.
+    most_apart : int
+        How many clusters may be kept whose rows lie apart; 0 until it is known that some do.
     preferences : mapping
         The :func:`kernel_preferences` of the process that planned the pass.
     threads : int or None
@@ -84,6 +86,7 @@ class Job:
     store: Store | None = None
     losses: str | None = None
     threads: int | None = 1
+    most_apart: int = 0
     preferences: Mapping[str, Any] = field(default_factory=kernel_preferences)
 
 
@@ -211,6 +214,7 @@ def chunk_state(
         bad_weight=bad_weight,
         target_entropy=None if targets is None else targets.entropy,
         score_counts=counts,
+        most_apart=job.most_apart,
     )
 
 

@@ -199,8 +199,12 @@ def group_table(key_column: str, groups: Mapping[Any, ClassMetrics | GroupMetric
     """The numbers of each class or slice; the share of rows that are right is the recall of a class."""
     share = "recall" if key_column == "class" else "accuracy"
     columns = {"mean_loss_nats": float, "standard_error_nats": float, "degrees_of_freedom": int, share: float}
-    rows = [(loss, error, degrees, right, counted) for counted, loss, error, right, degrees in groups.values()]
-    return keyed_table(key_column, groups, {**columns, "rows": int}, rows)
+    columns |= {f"{share}_error": float, "rows": int}
+    rows = [
+        (loss, error, degrees, right, right_error, counted)
+        for counted, loss, error, right, degrees, right_error in groups.values()
+    ]
+    return keyed_table(key_column, groups, columns, rows)
 
 
 def difference_table(key_column: str, groups: Mapping[Any, SliceDifference]) -> Table:

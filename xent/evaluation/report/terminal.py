@@ -101,7 +101,8 @@ def format_plan(planned: Planned, scheduler: Any) -> str:
     else:
         memory = f"{threads} threads take up to {most}" if is_local else f"{threads} processes take up to {most} each"
     if any(planned.keys[:2]) and tables > 10**7:
-        memory += f" ({tables / 1e6:,.0f} MB of it for tables, if every row has a slice or cluster of its own)"
+        apart = ", and rows of clusters lie apart" * (planned.keys.clusters is not None)
+        memory += f" ({tables / 1e6:,.0f} MB of it for tables, if every row has a slice or cluster of its own{apart})"
     kept = f"; {planned.kept_rows:,} of {planned.rows:,} rows are done" if planned.kept_rows else ""
     return f"{size}; {memory}{kept}."
 
@@ -137,12 +138,12 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
     ]
     for name, groups in (("class", evaluation.classes), ("slice", evaluation.slices)):
         shown = [
-            (str(key), *format_estimate(mean, error), f"{right:.4f}", f"{counted:,}")
-            for key, (counted, mean, error, right, _) in itertools.islice(groups.items(), SHOWN_GROUPS)
+            (str(key), *format_estimate(mean, error), *format_estimate(right, right_error), f"{counted:,}")
+            for key, (counted, mean, error, right, _, right_error) in itertools.islice(groups.items(), SHOWN_GROUPS)
         ]
         if shown:
             share = "recall" if name == "class" else "accuracy"
-            parts.append(cells_text((name, "loss", "std. error", share, "rows"), shown))
+            parts.append(cells_text((name, "loss", "std. error", share, "std. error", "rows"), shown))
         parts += format_rest(len(groups))
     if evaluation.confusion is not None:
         parts += confusion_text(evaluation.confusion)

@@ -74,10 +74,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
         left_out += f", {evaluation.bad_weights:,} of a bad weight"
     if evaluation.unread_rows:
         left_out += f", {evaluation.unread_rows:,} not read"
-    independent = "standard errors take them as independent"
-    if evaluation.clusters is not None:
-        clusters = f"{evaluation.clusters:,} clusters as independent"
-        independent = f"the errors of the loss and the accuracy take {clusters}, the others rows"
+    unit = "them" if evaluation.clusters is None else f"{evaluation.clusters:,} clusters"
+    independent = f"standard errors take {unit} as independent"
     kind = evaluation.kind.replace("_", "-")
     notes = [f"The predictions are taken for {kind}.", f"{counted} ({left_out}); {independent}."]
     if evaluation.looks_like_probabilities:

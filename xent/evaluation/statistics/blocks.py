@@ -16,6 +16,7 @@ import xent
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.bins import bin_of, histogram_bin
 from xent.evaluation.statistics.classwise import Classwise
+from xent.evaluation.statistics.cluster_sums import clusters_of
 from xent.evaluation.statistics.confusion import NO_CLASS
 from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
 from xent.evaluation.statistics.score_counts import ScoreCounts
@@ -47,6 +48,7 @@ def state_of(
     bad_weight: NDArray[Any] | None = None,
     target_entropy: NDArray[Any] | None = None,
     score_counts: Mapping[int, ScoreCounts] | None = None,
+    most_apart: int = 0,
 ) -> State:
     """The state of one block of rows.
 
@@ -79,6 +81,8 @@ def state_of(
         That of labels which are distributions, of which `labels` are the classes of the largest.
     score_counts : mapping of int to ScoreCounts, optional
         Those of these rows.
+    most_apart : int
+        As :func:`clusters_of` takes it.
     """
     loss = np.asarray(statistics.loss)
     ignored, bad, outside_top_k, unread, bad_weight = (
@@ -110,6 +114,12 @@ def state_of(
     else:
         of_losses = moments(loss, finite)
     brier, entropy = 1 - 2 * label_probability + sum_p_squared, np.asarray(statistics.entropy)
+    groups = None
+    if clusters is not None:
+        columns: dict[str, NDArray[Any]] = {"loss": loss, "brier": brier, "entropy": entropy, "confidence": top}
+        columns |= {} if target_entropy is None else {"target entropy": target_entropy}
+        columns |= {name: (rank >= 0) & (rank < k) for name, k in options.shares.items()}
+        groups = clusters_of(clusters, slices, counted, columns, weights, first_row, most_apart)
 
     return State(
         rows=len(loss),
@@ -134,8 +144,7 @@ def state_of(
         worst=worst_of(np.where(finite | infinite, loss, -np.inf), labels, first_row, predicted),
         classes=grouper.by(labels) if options.by_class else {},
         slices=grouper.by(slices),
-        clusters=grouper.by(clusters),
-        slice_clusters=grouper.by_both(slices, clusters),
+        clusters=groups,
         classwise=classwise,
         bad_weight=tally_of(bad_weight, first_row),
         target_entropy=(
@@ -254,19 +263,6 @@ class Grouper(NamedTuple):
             return {}
         names, index = np.unique(take(keys, self.counted), return_inverse=True)
         return dict(zip(names.tolist(), self.groups(index, len(names)), strict=True))
-
-    def by_both(self, first: NDArray[Any] | None, second: NDArray[Any] | None) -> dict[Any, Group]:
-        """The counted rows by their pair of keys; no groups unless there are both."""
-        if first is None or second is None:
-            return {}
-        first_names, first_index = np.unique(first[self.counted], return_inverse=True)
-        second_names, second_index = np.unique(second[self.counted], return_inverse=True)
-        width = len(second_names)
-        if not width:
-            return {}
-        pairs, index = np.unique(first_index * width + second_index, return_inverse=True)
-        names = zip(first_names[pairs // width].tolist(), second_names[pairs % width].tolist(), strict=True)
-        return dict(zip(names, self.groups(index, len(pairs)), strict=True))
 
     def by_segment(self, first_row: int, rows: int) -> dict[int, Group]:
         """The counted rows by the part of the whole set in which they are."""

@@ -25,23 +25,25 @@ class Metric:
 
 
 class ClassMetrics(NamedTuple):
-    """The rows of one label, and how many of them are predicted as such: the recall of the class."""
+    """The rows of one label, and how many of them are predicted as such: the recall of the class, with its error."""
 
     counted: int
     mean_loss: float
     standard_error: float
     recall: float
     degrees_of_freedom: int
+    recall_error: float
 
 
 class GroupMetrics(NamedTuple):
-    """The rows of one slice; the degrees of freedom are those of its standard error."""
+    """The rows of one slice; the degrees of freedom are those of its standard errors, of the loss and the accuracy."""
 
     counted: int
     mean_loss: float
     standard_error: float
     accuracy: float
     degrees_of_freedom: int
+    accuracy_error: float
 
 
 class ReliabilityBin(NamedTuple):

@@ -117,6 +117,16 @@ def grouped_moments(
     return [Moments(*sums) for sums in zip(counts, totals, squares, strict=True)]
 
 
+def grouped_totals(values: NDArray[Any], group: NDArray[Any], groups: int) -> list[int]:
+    """The sum of each group of finite numbers, in units of 2**-1126; the group of each is in [0, groups)."""
+    totals = [0] * groups
+    for start in range(0, len(values), BLOCK_ROWS):
+        present, index = present_groups(group, start)
+        for part, scale in ordinary_parts(values[start : start + BLOCK_ROWS].astype(np.float64)):
+            add_exactly(totals, part, present, index, scale + UNIT_BITS)
+    return totals
+
+
 def weighted_moments(
     values: NDArray[Any], weights: NDArray[Any], group: NDArray[Any] | None, groups: int
 ) -> list[Moments]:

@@ -6,13 +6,14 @@ Leaves out the sums (``state.py``), the record of the numbers (``evaluation.py``
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from xent.evaluation.options import Options
+from xent.evaluation.options import Options, top_k_name
 from xent.evaluation.statistics.bins import histogram_edges
+from xent.evaluation.statistics.cluster_sums import Clusters
 from xent.evaluation.statistics.confusion import confusion_of
 from xent.evaluation.statistics.evaluation import (
     COUNTED,
@@ -25,7 +26,7 @@ from xent.evaluation.statistics.evaluation import (
     ReliabilityBin,
     Segment,
 )
-from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, ratio, sqrt_ratio
+from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, ratio
 from xent.evaluation.statistics.ranking import ranking_of
 from xent.evaluation.statistics.state import SEGMENTS, Bin, Example, Group, State, Tally
 from xent.evaluation.statistics.student import margin
@@ -51,6 +52,7 @@ def finish(
     >>> finish(State(rows=2, loss=moments_of(np.asarray([1.0, 3.0])))).standard_error
     1.0
     """
+    state = with_whole_clusters(state)
     metrics = means(state, options)
     mean, error, n = metrics["loss"].value, metrics["loss"].stderr, state.counted
     degrees = degrees_of_freedom(state)
@@ -85,11 +87,11 @@ def finish(
         counted=n,
         ignored=state.ignored,
         **flaws,
-        clusters=len(state.clusters) if state.clusters else None,
+        clusters=cluster_count(state),
         classes={
             names[label] if names else label: ClassMetrics(*row) for label, row in metrics_by_key(state.classes).items()
         },
-        slices=metrics_by_key(state.slices, clusters_by_slice(state)),
+        slices=metrics_by_key(state.slices, state.clusters),
         metrics=metrics,
         kind=options.kind,
         looks_like_probabilities=looks_like_probabilities(state),
@@ -99,6 +101,11 @@ def finish(
         effective_rows=ratio(weight.total**2, weight.squares) if weight.n else None,
         denominator=f"the weights of {COUNTED}" if weight.n else COUNTED,
     )
+
+
+def with_whole_clusters(state: State) -> State:
+    """The state of all rows that are to come, so that all its clusters are complete."""
+    return state if state.clusters is None else replace(state, clusters=state.clusters.whole())
 
 
 def named_example(example: Example, names: Sequence[str]) -> Example:
@@ -116,33 +123,38 @@ def looks_like_probabilities(state: State) -> bool:
 
 def means(state: State, options: Options) -> dict[str, Metric]:
     """The means over counted rows, by the names that the reports show."""
-    n, mean, clusters = state.counted, mean_loss(state), state.clusters.values()
-    error = clustered_error(state.loss, n, clusters) if clusters else independent_error(state)
+    n, mean = state.counted, mean_loss(state)
     perplexity = math.exp(mean) if not mean > LARGEST_EXPONENT else math.inf
-    hits = {k: sum(rows for rank, rows in state.ranks.items() if rank < k) for k in (1, *options.top_k)}
-    weights = {
-        k: reduce(Moments.merge, (each for rank, each in state.rank_weights.items() if rank < k), Moments())
-        for k in hits
-    }
-    right = proportion(hits[1], n, weights[1], state.weight)
-    if clusters:
-        right = replace(right, stderr=clustered_accuracy_error(clusters))
-    return {
-        "loss": Metric(mean, error, n),
-        "bits": Metric(mean / math.log(2), error / math.log(2), n),
-        "perplexity": Metric(perplexity, perplexity * error, n),
-        "accuracy": right,
-        **{top_k_name(k): proportion(hits[k], n, weights[k], state.weight) for k in options.top_k},
+    shares = {name: share_within(k, state) for name, k in options.shares.items()}
+    plain = {
+        "loss": Metric(mean, independent_error(state), n),
+        **shares,
         "brier": mean_of(state.brier, n),
         "entropy": mean_of(state.entropy, n),
         "confidence": mean_of(state.confidence, n),
         **({"target entropy": mean_of(state.target_entropy, n)} if state.target_entropy.n else {}),
     }
+    found = {name: with_clusters(name, metric, state.clusters) for name, metric in plain.items()}
+    error = found["loss"].stderr
+    made_of_loss = {
+        "bits": Metric(mean / math.log(2), error / math.log(2), n),
+        "perplexity": Metric(perplexity, perplexity * error, n),
+    }
+    return {"loss": found.pop("loss"), **made_of_loss, **found}
 
 
-def top_k_name(k: int) -> str:
-    """The name of a top-k accuracy among the metrics."""
-    return f"top-{k} accuracy"
+def share_within(k: int, state: State) -> Metric:
+    """The share of counted rows whose label is among the k highest predictions."""
+    hits = sum(rows for rank, rows in state.ranks.items() if rank < k)
+    weights = (weight for rank, weight in state.rank_weights.items() if rank < k)
+    return proportion(hits, state.counted, reduce(Moments.merge, weights, Moments()), state.weight)
+
+
+def with_clusters(name: str, metric: Metric, clusters: Clusters | None) -> Metric:
+    """The metric with the error that takes clusters as independent, if there are any and it has an error."""
+    if clusters is None or math.isnan(metric.stderr):
+        return metric
+    return replace(metric, stderr=clusters.standard_error(name))
 
 
 def mean_loss(state: State) -> float:
@@ -157,35 +169,15 @@ def independent_error(state: State) -> float:
     return state.loss.standard_error if state.loss.n == state.counted else math.nan
 
 
-def clustered_error(loss: Moments, n: int, clusters: Collection[Group]) -> float:
-    """The standard error of the mean of n losses, their clusters taken as independent."""
-    groups, total = len(clusters), loss.total
-    if groups < 2 or loss.n != n:
-        return math.nan
-    if weight := loss.weight:  # the same, with Σw in place of n
-        scatter = sum((weight * each.loss.total - each.loss.weight * total) ** 2 for each in clusters)
-        return sqrt_ratio(groups * scatter, (groups - 1) * weight**4)
-    # exactly: the sum of a cluster less its part of the mean is (n S_g − n_g S) / n
-    scatter = sum((n * cluster.loss.total - cluster.counted * total) ** 2 for cluster in clusters)
-    return sqrt_ratio(groups * scatter, (groups - 1) * n**4 << 2 * UNIT_BITS)
-
-
-def clustered_accuracy_error(clusters: Collection[Group]) -> float:
-    """The standard error of the share of rows that are right, their clusters taken as independent."""
-    sums = [
-        (each.correct_weight.total, each.weight.total) if each.weight.n else (each.correct, each.counted)
-        for each in clusters
-    ]
-    hits, whole = (sum(column) for column in zip(*sums, strict=True))
-    if len(sums) < 2 or not whole:
-        return math.nan
-    scatter = sum((whole * own_hits - own * hits) ** 2 for own_hits, own in sums)
-    return sqrt_ratio(len(sums) * scatter, (len(sums) - 1) * whole**4)
-
-
 def degrees_of_freedom(state: State) -> int:
     """Those of the standard error of the mean loss: one less than what it takes as independent; 0 of none."""
-    return max(len(state.clusters) or whole_rows(state.weight, state.counted), 1) - 1
+    independent = cluster_count(state) or whole_rows(state.weight, state.counted)
+    return max(independent, 1) - 1
+
+
+def cluster_count(state: State) -> int | None:
+    """How many clusters of counted rows there are; None where rows have none, or none counts."""
+    return None if state.clusters is None else state.clusters.complete.clusters or None
 
 
 def whole_rows(weight: Moments, counted: int) -> int:
@@ -272,29 +264,22 @@ def classwise_error(state: State) -> float | None:
     return state.classwise.error() if state.classwise.rows == state.counted else math.nan
 
 
-def clusters_by_slice(state: State) -> dict[Any, list[Group]]:
-    """The clusters of each slice; empty unless there are both."""
-    clusters: dict[Any, list[Group]] = {}
-    for (key, _), group in state.slice_clusters.items():
-        clusters.setdefault(key, []).append(group)
-    return clusters
-
-
-def metrics_by_key(
-    groups: Mapping[Any, Group], clusters: Mapping[Any, Sequence[Group]] | None = None
-) -> dict[Any, GroupMetrics]:
+def metrics_by_key(groups: Mapping[Any, Group], clusters: Clusters | None = None) -> dict[Any, GroupMetrics]:
     """The numbers of each group, in the order of its keys; of slices with the clusters of each."""
-    return {key: group_metrics(groups[key], (clusters or {}).get(key)) for key in sorted(groups)}
+    return {key: group_metrics(groups[key], clusters, key) for key in sorted(groups)}
 
 
-def group_metrics(group: Group, clusters: Sequence[Group] | None = None) -> GroupMetrics:
-    """The numbers of one group; NaN if one of its losses is not finite."""
+def group_metrics(group: Group, clusters: Clusters | None = None, key: Any = None) -> GroupMetrics:
+    """The numbers of one group; NaN if one of its losses is not finite.
+
+    With `clusters` it is the slice of this key.
+    """
     is_whole = group.loss.n == group.counted
     mean, error = (group.loss.mean, group.loss.standard_error) if is_whole else (math.nan, math.nan)
-    independent = whole_rows(group.weight, group.counted)
-    if clusters is not None:
-        error, independent = clustered_error(group.loss, group.counted, clusters), len(clusters)
-    hits, whole = group.correct, group.counted
-    if group.weight.n:
-        hits, whole = group.correct_weight.total, group.weight.total
-    return GroupMetrics(group.counted, mean, error, ratio(hits, whole), max(independent, 1) - 1)
+    right, independent = proportion(group.correct, group.counted, group.correct_weight, group.weight), None
+    right_error = right.stderr
+    if clusters is not None and (sums := clusters.complete_in_slices.get(key)) is not None:
+        error = clusters.standard_error("loss", sums) if is_whole else math.nan
+        right_error, independent = clusters.standard_error("accuracy", sums), sums.clusters
+    independent = whole_rows(group.weight, group.counted) if independent is None else independent
+    return GroupMetrics(group.counted, mean, error, right.value, max(independent, 1) - 1, right_error)

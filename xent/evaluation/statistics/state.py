@@ -13,6 +13,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from xent.evaluation.statistics.classwise import Classwise
+from xent.evaluation.statistics.cluster_sums import Clusters
 from xent.evaluation.statistics.exact_sums import Moments
 from xent.evaluation.statistics.score_counts import ScoreCounts
 
@@ -38,7 +39,7 @@ class Tally:
 
 
 class Group(NamedTuple):
-    """The rows of one class, slice or cluster: how many count and are right, and the moments of finite losses.
+    """The rows of one class or slice: how many count and are right, and the moments of finite losses.
 
     ``weight`` and ``correct_weight`` are the moments of the weights of these rows, if rows have weights.
     """
@@ -126,10 +127,10 @@ class State:
     segments : mapping of int to Group
         The rows by the part of the set in which they are.
     worst : Worst
-    classes, slices, clusters : mapping to Group
+    classes, slices : mapping to Group
         The tables, each empty unless it is asked for.
-    slice_clusters : mapping to Group
-        The rows by (slice, cluster), if both are given.
+    clusters : Clusters or None
+        If rows have clusters.
     classwise : Classwise or None
         If it is asked for.
     bad_weight : Tally
@@ -169,8 +170,7 @@ class State:
     worst: Worst = field(default_factory=Worst)
     classes: Mapping[int, Group] = field(default_factory=dict)
     slices: Mapping[Any, Group] = field(default_factory=dict)
-    clusters: Mapping[Any, Group] = field(default_factory=dict)
-    slice_clusters: Mapping[Any, Group] = field(default_factory=dict)
+    clusters: Clusters | None = None
     classwise: Classwise | None = None
     bad_weight: Tally = field(default_factory=Tally)
     weight: Moments = field(default_factory=Moments)
