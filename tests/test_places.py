@@ -30,6 +30,18 @@ from xent.text import shown_text
 REMOTE = [name for name in formats.NAMES if "arrow" not in name and "feather" not in name]
 
 
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    """Requests that fail are repeated at once."""
+    monkeypatch.setattr("xent.evaluation.sources.servers.WAITS", (0.0,))
+
+
+@pytest.fixture
+def no_small_files(monkeypatch):
+    """Files are read by ranges, however small."""
+    monkeypatch.setattr("xent.evaluation.sources.ranges.SMALL_BYTES", 0)
+
+
 @pytest.fixture(scope="module")
 def logits():
     return formats.some_logits()
@@ -122,6 +134,7 @@ def test_a_file_on_a_web_server_gives_the_same_bits(web, local, logits, labels, 
     assert made == evaluate(logits, labels)
 
 
+@pytest.mark.usefixtures("no_small_files")
 @pytest.mark.parametrize("name", ["npy", "raw", "npz", "safetensors"])
 def test_a_task_asks_for_its_own_range(web, local, name):
     base, seen = web
@@ -159,6 +172,7 @@ def test_no_graph_of_urls_holds_data(web, local):
         assert len(cloudpickle.dumps(planned.work().graph()[0])) <= 10_000 + 500 * planned.tasks
 
 
+@pytest.mark.usefixtures("no_small_files")
 def test_a_server_that_sends_no_ranges_is_an_error_before_any_work(tmp_path):
     written = formats.write_all(tmp_path, formats.some_logits(), formats.some_labels())
     server, base = serve(tmp_path, Whole)
@@ -188,6 +202,7 @@ def test_a_web_page_that_is_not_there_is_named(web):
         open_source(f"{web[0]}/nope.npy", "predictions")
 
 
+@pytest.mark.usefixtures("no_small_files")
 def test_a_file_at_a_url_that_changes_after_it_was_opened_is_not_read(memory):
     source = open_source(f"{memory}/x.npy", "predictions")
     fsspec.filesystem("memory").pipe("/set/x.npy", b"other")
@@ -196,6 +211,7 @@ def test_a_file_at_a_url_that_changes_after_it_was_opened_is_not_read(memory):
         source.read(0, 10)
 
 
+@pytest.mark.usefixtures("no_small_files")
 def test_a_file_at_a_url_that_is_gone_is_named(memory):
     source = open_source(f"{memory}/x.npy", "predictions")
     fsspec.filesystem("memory").rm("/set/x.npy")
@@ -204,9 +220,10 @@ def test_a_file_at_a_url_that_is_gone_is_named(memory):
         source.read(0, 10)
 
 
+@pytest.mark.usefixtures("no_small_files")
 def test_an_answer_that_is_too_short_is_named_by_file(memory, monkeypatch):
     source = open_source(f"{memory}/x.npy", "predictions")
-    monkeypatch.setattr("xent.evaluation.sources.npy.check_unchanged", lambda *_: None)
+    monkeypatch.setattr("xent.evaluation.sources.storage.check_unchanged", lambda *_: None)
     fsspec.filesystem("memory").pipe("/set/x.npy", fsspec.filesystem("memory").cat("/set/x.npy")[:-100])
 
     with pytest.raises(ReadError, match=r"x\.npy is truncated: it ended 100 bytes before byte"):
@@ -247,6 +264,7 @@ def test_a_server_that_fails_is_an_error_of_the_server_that_says_why(tmp_path, s
     assert f"{base}/{name}" in result.stderr and reason in result.stderr
 
 
+@pytest.mark.usefixtures("no_small_files")
 def test_a_server_that_hangs_up_in_the_run_is_an_error_of_the_server_that_names_the_rows(local, labels):
     server, base = serve(local[0], partial(Ranges, seen=Counter()))
     planned = plan(f"{base}/x.npy", labels, Options(chunk_bytes=14 * 100))

@@ -23,6 +23,9 @@ NO_ACCESS = re.compile("Credential|Authentication|AccessDenied|AccessKey|Signatu
 NO_SERVER = re.compile("Connect|Timeout|NameResolution|Disconnected")
 BUSY = frozenset(("429", "503", "SlowDown", "Throttling", "RequestLimitExceeded", f"errno {errno.EBUSY}"))
 """What a server answers that has too many requests."""
+BRIEF = BUSY | {"500", "502", "504", "InternalError", "RequestTimeout"}
+"""What a server answers that may answer well the next time."""
+HUNG_UP = re.compile("Disconnected|Timeout|IncompleteRead|Payload|ProtocolError|ConnectionReset|ConnectionClosed")
 
 
 class ReadError(OSError):
@@ -149,6 +152,13 @@ def remedy_of_server(error: BaseException) -> str:
     if any(isinstance(cause, TypeError) for cause in causes):
         return "Check the `storage_options`, which are those of its file system."
     return "Try again, or download it."
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a request is worth another try: the server is busy, failed, or hung up."""
+    causes = causes_of(error)
+    hung_up = any(HUNG_UP.search(type(cause).__name__) for cause in causes if is_of_a_network(cause))
+    return hung_up or any(facts_of_server(cause) & BRIEF for cause in causes)
 
 
 def facts_of_server(error: BaseException) -> set[str]:

@@ -45,7 +45,8 @@ class MappedSource(FileSource):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """A read-only view of the file's pages; a copy of a URL's, or of those in another byte or row order."""
-        check_unchanged(self.file, self.stamp)
+        if not is_url(self.file):
+            check_unchanged(self.file, self.stamp)
         native = self.dtype.newbyteorder("=")
         shape, offset = self.shape, self.offset
         with reading(self.path, start, stop):
@@ -53,7 +54,7 @@ class MappedSource(FileSource):
                 shape, offset = (stop - start, *shape[1:]), offset + start * self.row_bytes
                 start, stop = 0, stop - start
             if is_url(self.file):
-                data = read_range(self.file, offset, offset + stop * self.row_bytes)
+                data = read_range(self.file, offset, offset + stop * self.row_bytes, self.stamp)
                 return np.ascontiguousarray(np.frombuffer(data, self.dtype).reshape(shape), native)
             mapped: Any = np.memmap(self.file, self.dtype, "r", offset, shape, self.order)  # type: ignore[call-overload]  # order is a plain str
             return np.ascontiguousarray(mapped[start:stop], native)

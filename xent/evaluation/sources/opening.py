@@ -36,6 +36,7 @@ from xent.evaluation.sources.storage import (
     is_url,
     matches,
     members,
+    remembering,
     status,
     suffix,
     without_file_protocol,
@@ -105,7 +106,8 @@ def open_source(source: Any, argument: str, allowed: Sequence[str] = ()) -> Sour
         If the library that the format needs is not installed.
     """
     if isinstance(source, str | os.PathLike):
-        return open_path(os.fspath(source), argument, allowed)
+        with remembering():
+            return open_path(os.fspath(source), argument, allowed)
     if isinstance(source, Source):
         return source
     if isinstance(source, TopK):
@@ -239,7 +241,7 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = (), folders: di
 
             return open_partitions(path, name, argument, allowed, open_folder)
         return open_members(path, shards, name, argument, allowed, folders)
-    check_ranges(path, entry.size)
+    check_ranges(path, entry.stamp)
     if opener in (open_hdf, open_zarr):
         return numbers_only(opener(path, name, argument, allowed), argument)
     if not opener and not name and suffix(path) != ".npy" and not is_npy(path):

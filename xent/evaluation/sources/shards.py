@@ -65,12 +65,19 @@ class ShardedSource(Source):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows of several files."""
-        return np.concatenate([part.read(0, rows) for part, rows in self.parts_of(start, stop)])
+        return np.concatenate(self.each(self.parts_of(start, stop), SourcePart.read))
 
     def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        pieces = [(part.read_with_nulls(0, rows), rows) for part, rows in self.parts_of(start, stop)]
-        nulls = [np.zeros(rows, bool) if is_null is None else is_null for (_, is_null), rows in pieces]
-        return np.concatenate([block for (block, _), _ in pieces]), np.concatenate(nulls)
+        pieces = self.each(self.parts_of(start, stop), SourcePart.read_with_nulls)
+        nulls = [np.zeros(len(block), bool) if is_null is None else is_null for block, is_null in pieces]
+        return np.concatenate([block for block, _ in pieces]), np.concatenate(nulls)
+
+    def each(self, parts: list[tuple[SourcePart, int]], read: Callable[[SourcePart, int, int], Any]) -> list[Any]:
+        """What is read of each part; of several files on servers at once."""
+        if len(parts) == 1 or not self.is_remote:
+            return [read(part, 0, rows) for part, rows in parts]
+        with reading_threads(min(len(parts), OPENED_AT_ONCE)) as pool:
+            return list(pool.map(lambda each: read(each[0], 0, each[1]), parts))
 
     def parts_of(self, start: int, stop: int) -> list[tuple[SourcePart, int]]:
         """The parts in which these rows are, and how many are in each."""

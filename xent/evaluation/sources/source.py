@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import xent
 from xent.evaluation.sources.messages import MalformedError, ReadError
-from xent.evaluation.sources.storage import Stamp, is_url
+from xent.evaluation.sources.storage import Stamp, is_url, remembering
 from xent.evaluation.sources.storage_options import CURRENT, StorageOptions, storage_options_set
 from xent.text import shown_path
 
@@ -145,6 +145,11 @@ class Source:
         return False
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is read from a server."""
+        return self.path is not None and is_url(self.path)
+
+    @property
     def shown_shape(self) -> tuple[int, ...]:
         """The shape as it is stored."""
         return self.shape
@@ -214,12 +219,12 @@ class SourcePart(Part):
     first: int
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        with storage_options_set(self.source.storage_options):
+        with storage_options_set(self.source.storage_options), remembering():
             block = self.source.read(self.first + start, self.first + stop)
         return self.checked(block, start, stop)
 
     def read_with_nulls(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        with storage_options_set(self.source.storage_options):
+        with storage_options_set(self.source.storage_options), remembering():
             block, is_null = self.source.read_with_nulls(self.first + start, self.first + stop)
         return self.checked(block, start, stop), is_null
 

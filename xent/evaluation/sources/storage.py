@@ -1,41 +1,33 @@
 """Where files are: local paths, and the URLs that fsspec knows.
 
 A URL has ``://`` in it; options and credentials are those of ``storage_options.py``, and of fsspec's own
-configuration. Every request for bytes is
-for a range, and an answer of other bytes is an error.
-Leaves out what the bytes mean.
+configuration. What a server has told of a file is remembered while a set is opened or a task reads.
+Leaves out how bytes are asked for (``ranges.py``), and what they mean.
 """
 
 from __future__ import annotations
 
 import glob
+import io
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from xent.evaluation.sources.boundary import check_regular
-from xent.evaluation.sources.messages import (
-    MalformedError,
-    ReadError,
-    ServerError,
-    is_of_a_network,
-    reader_error,
-    remedy_of_server,
-    shown_error,
-)
-from xent.evaluation.sources.storage_options import options_of
-from xent.optional import require
-from xent.text import shown_path, shown_text
+from xent.evaluation.sources.messages import ReadError, reader_error
+from xent.evaluation.sources.ranges import RemoteFile, is_conditional, read_ranges, request, small_file
+from xent.evaluation.sources.servers import asked, changed, filesystem
 
 Stamp = tuple[int, int | str]
 """The size of a file and the time of its last change, or its tag on a server; the tag "" tells of no changes."""
 
-AHEAD_BYTES = 2**16
 PACKED = (".gz", ".zip")
 TAG_FIELDS = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 
@@ -76,74 +68,35 @@ def status(path: str) -> Status:
             raise ReadError(f"evaluate: {path} could not be opened ({error.strerror}).") from error
         check_regular(path, file.st_mode)
         return Status((file.st_size, file.st_mtime_ns), os.path.isdir(path))
+    told = TOLD.get() or Told()
+    if path in told.files:
+        return told.files[path]
+    if told.folders.get(path):
+        return Status((0, ""), True)
     system, remote_path = filesystem(path)
-    with served(path):
-        info = system.info(remote_path)
-    is_folder = info.get("type") == "directory"
-    if info.get("size") is None and not is_folder:
-        raise ReadError(f"evaluate: {path} could not be opened (its server does not tell the size). Download it.")
-    tag = next((str(info[field]) for field in TAG_FIELDS if info.get(field)), "")
-    return Status((info.get("size") or 0, tag), is_folder)
-
-
-def exists(path: str) -> bool:
-    """Whether something is at the path."""
-    if not is_url(path):
-        return os.path.exists(path)
-    system, remote_path = filesystem(path)
-    with served(path):
-        return bool(system.exists(remote_path))
-
-
-@contextmanager
-def served(path: str) -> Iterator[None]:
-    """Raise an error that names the URL, and says why, for whatever a file system of fsspec raises in the with block.
-
-    fsspec says FileNotFoundError of an HTTP server that fails in any way: only one of a 404 stays so.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        cause = error.__cause__
-        if cause is None or not is_of_a_network(cause) or getattr(cause, "status", None) in (404, 410):
-            raise
-        raise ServerError(unreachable(path, cause)) from error
-    except (ReadError, ModuleNotFoundError, ValueError):
-        raise
-    except Exception as error:
-        raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, error)) from error
-
-
-@contextmanager
-def answered(path: str) -> Iterator[None]:
-    """Raise ServerError, which names the URL, for an error of its server in the with block; others as they are."""
-    try:
-        yield
-    except ReadError:
-        raise
-    except Exception as error:
-        if not is_of_a_network(error):
-            raise
-        raise ServerError(unreachable(path, error)) from error
-
-
-def unreachable(path: str, error: BaseException) -> str:
-    """The message of a URL whose file system raises this error."""
-    return f"evaluate: {path} could not be opened ({shown_error(error)}). {remedy_of_server(error)}"
+    system.invalidate_cache(remote_path)
+    return told_of(path, asked(path, lambda: system.info(remote_path)), told.files)
 
 
 def check_unchanged(path: str, stamp: Stamp) -> None:
-    """Raise ReadError if the file has changed since its header was read."""
+    """Raise ReadError if the file has changed since its header was read, or see to it that its server does."""
+    if is_conditional(path) and stamp[1]:
+        if (told := TOLD.get()) is not None:
+            told.files[path] = Status(stamp, False)  # what is asked for by this stamp
+        return
     try:
-        current = status(path).stamp
+        if status(path).stamp == stamp:
+            return
+        told, folder = Told(), posixpath.dirname(path)
+        if is_url(path) and listed(folder, told) and told.files.get(path) == Status(stamp, False):
+            return  # some file systems tell another tag of a file than of one in a listing
     except ReadError:
         raise
     except OSError as error:
         reason = error.strerror or "it is not there"
         message = f"evaluate: {path} could not be opened ({reason}). Every worker must see it at this path."
         raise ReadError(message) from error
-    if current != stamp:
-        raise ReadError(f"evaluate: {path} has changed since it was opened. Run it again.")
+    raise ReadError(changed(path))
 
 
 @contextmanager
@@ -153,11 +106,10 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         with Path(path).open("rb") as local:
             yield local
         return
-    system, remote_path = filesystem(path)  # kept to the end: an archive that is collected closes its files
-    with served(path):
-        remote = system.open(remote_path, "rb", block_size=AHEAD_BYTES)
-    with answered(path), remote as file:
-        yield file
+    stamp = status(path).stamp
+    whole = small_file(path, stamp)
+    with io.BytesIO(whole) if whole is not None else RemoteFile(path, stamp) as file:
+        yield file  # type: ignore[misc]  # it has the methods that are used
 
 
 @contextmanager
@@ -170,35 +122,89 @@ def path_or_file(path: str) -> Iterator[str | BinaryIO]:
         yield file
 
 
-def read_range(path: str, start: int, stop: int) -> bytes:
-    """Bytes start to stop of the file at a URL; ReadError if it ends before."""
-    system, remote_path = filesystem(path)
-    # subtle: fsspec's cat_file takes whatever an HTTP server sends, its files check that it is the range asked for
-    with served(path), system.open(remote_path, "rb", cache_type="none") as file:
-        file.seek(start)
-        data: bytes = file.read(stop - start)
-    if len(data) != stop - start:
-        raise ReadError(f"evaluate: {path} is truncated: it ended {stop - start - len(data)} bytes before byte {stop}.")
-    return data
+def read_range(path: str, start: int, stop: int, stamp: Stamp) -> bytes:
+    """Bytes start to stop of the file at a URL; ReadError if it ends before, or is another one than at `stamp`."""
+    whole = small_file(path, stamp, lambda: check_unchanged(path, stamp))
+    if whole is not None:
+        return whole[start:stop]
+    check_unchanged(path, stamp)
+    return read_ranges(path, start, stop, stamp)
 
 
-def check_ranges(path: str, size: int) -> None:
-    """Raise ReadError if the server of a URL sends only whole files, of which each task would get all."""
-    if not is_url(path) or not size:
+def check_ranges(path: str, stamp: Stamp) -> None:
+    """Raise ReadError if the web server of a URL sends only whole files, of which each task would get all."""
+    size = stamp[0]
+    if not path.startswith(("http://", "https://")) or not size or small_file(path, stamp) is not None:
         return
     try:
-        read_range(path, size - 1, size)
+        request(path, size - 1, size, stamp)
     except ValueError as error:
         reason = f"its server sends files whole: {error}"
         raise ReadError(f"evaluate: {path} could not be read in parts ({reason}). Download it.") from error
 
 
+@dataclass(frozen=True)
+class Told:
+    """What servers have told of files, by their URLs, and of what is in folders."""
+
+    files: dict[str, Status] = field(default_factory=dict)
+    folders: dict[str, list[str]] = field(default_factory=dict)
+
+
+TOLD: ContextVar[Told | None] = ContextVar("told", default=None)
+
+
+@contextmanager
+def remembering() -> Iterator[Told]:
+    """Ask of no file at a URL twice in the with block, and of none of which a listing tells."""
+    token = TOLD.set(told := Told())
+    try:
+        yield told
+    finally:
+        TOLD.reset(token)
+
+
+def told_of(path: str, info: Mapping[str, Any], files: dict[str, Status]) -> Status:
+    """The status of a URL, of which a file system tells this; which is added to `files`."""
+    is_folder = info.get("type") == "directory"
+    if info.get("size") is None and not is_folder:
+        raise ReadError(f"evaluate: {path} could not be opened (its server does not tell the size). Download it.")
+    tag = next((info[name] for name in TAG_FIELDS if info.get(name)), "")
+    found = Status((info.get("size") or 0, str(tag.timestamp() if isinstance(tag, datetime) else tag)), is_folder)
+    files[path] = found
+    return found
+
+
+def listed(folder: str, told: Told | None = None) -> list[str]:
+    """The URLs in a folder at a URL; none if it is no folder."""
+    told = told or TOLD.get() or Told()
+    if folder not in told.folders:
+        system, remote_path = filesystem(folder)
+        system.invalidate_cache(remote_path)
+        try:
+            infos = asked(folder, lambda: system.ls(remote_path, detail=True))
+        except (FileNotFoundError, NotADirectoryError):
+            infos = []
+        # what is listed of a file is itself, of which some file systems tell another time there
+        inside = {info["name"]: info for info in infos if info["name"].rstrip("/") != remote_path.rstrip("/")}
+        told.folders[folder] = urls_told_of(system, inside, told)
+    return told.folders[folder]
+
+
+def urls_told_of(system: Any, infos: Mapping[str, Mapping[str, Any]], told: Told) -> list[str]:
+    """The URLs of what a listing has found; what it tells of them is remembered, if that has their sizes."""
+    urls = []
+    for name, info in infos.items():
+        urls.append(url := system.unstrip_protocol(name.rstrip("/")))
+        if info.get("type") == "directory" or info.get("size") is not None:
+            told_of(url, info, told.files)
+    return urls
+
+
 def members(folder: str) -> list[str]:
     """The paths in a folder, in natural order; not those that begin with a dot or an underscore, which hold no rows."""
     if is_url(folder):
-        system, remote_path = filesystem(folder)
-        with served(folder):
-            paths = [system.unstrip_protocol(name.rstrip("/")) for name in system.ls(remote_path, detail=False)]
+        paths = listed(folder)
     else:
         paths = [os.path.join(folder, name) for name in os.listdir(folder)]
     return sorted((path for path in paths if posixpath.basename(path)[:1] not in "._"), key=natural_order)
@@ -208,8 +214,9 @@ def matches(pattern: str) -> list[str]:
     """The paths that a glob matches, in natural order."""
     if is_url(pattern):
         system, remote_path = filesystem(pattern)
-        with served(pattern):
-            paths = [system.unstrip_protocol(name) for name in system.glob(remote_path)]
+        system.invalidate_cache(remote_path)
+        infos = asked(pattern, lambda: system.glob(remote_path, detail=True))
+        paths = urls_told_of(system, infos, TOLD.get() or Told())
     else:
         paths = glob.glob(pattern, recursive=True)
     return sorted(paths, key=natural_order)
@@ -258,37 +265,6 @@ def chain(url: str) -> tuple[str, str, str]:
     place = next((i for i, link in enumerate(links) if "://" in link), 0)
     before, after = links[:place], links[place + 1 :]
     return "".join(f"{link}::" for link in before), links[place], "".join(f"::{link}" for link in after)
-
-
-def filesystem(path: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path in it."""
-    core = require("fsspec.core", "remote", f"the URL {shown_path(path)}")
-    if any(link.startswith("reference:") for link in path.split("::")):
-        message = f"{path} is a list of references, which may name any file. Pass the paths of the files themselves"
-        raise MalformedError(f"evaluate: {message}.")
-    try:
-        system, remote_path = core.url_to_fs(path, **options_of(path))
-    except ImportError as error:  # s3fs for s3://, gcsfs for gs://
-        message = f"evaluate: {path} needs a package that is not installed ({error})."
-        raise ModuleNotFoundError(shown_text(message)) from error
-    except FileNotFoundError:
-        raise
-    except ValueError as error:
-        raise ValueError(
-            shown_text(f"evaluate: {path} is not a URL that fsspec knows ({error}). Correct it.")
-        ) from error
-    except Exception as error:  # an archive inside which the path lies
-        raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, error)) from error
-    check_system(system, path)
-    return system, remote_path
-
-
-def check_system(system: Any, path: str) -> None:
-    """Raise MalformedError for local files behind a cache of fsspec, which would follow their links out of the set."""
-    while system is not None:
-        if "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol):
-            raise MalformedError(f"evaluate: {path} is a local path, written as a URL. Pass it without its protocols.")
-        system = getattr(system, "fs", None)
 
 
 @contextmanager

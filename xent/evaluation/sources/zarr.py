@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources import zarr_zip
+from xent.evaluation.sources import zarr_remote, zarr_zip
 from xent.evaluation.sources.boundary import check_tree
 from xent.evaluation.sources.messages import (
     MalformedError,
@@ -29,24 +31,24 @@ from xent.evaluation.sources.messages import (
     refusal,
 )
 from xent.evaluation.sources.packing import Packing, packing_of, whole_rows
+from xent.evaluation.sources.servers import unreachable
 from xent.evaluation.sources.source import MOST_CHUNKS, TEXT, FileSource, check_piece, ends, native, nearest_multiple
 from xent.evaluation.sources.storage import (
     Stamp,
     check_unchanged,
-    exists,
     is_url,
     join,
-    open_file,
+    listed,
     status,
     suffix,
-    unreachable,
 )
-from xent.evaluation.sources.storage_options import reading_threads
+from xent.evaluation.sources.storage_options import options_of, reading_threads
+from xent.evaluation.sources.zarr_remote import files_below
+from xent.evaluation.sources.zarr_shards import chunk_grid, chunks_never_written, sharding_of
 from xent.optional import require
 
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 CONNECTIONS = 16
-NEVER_WRITTEN = 2**64 - 1  # the length of such a chunk in the index of its shard
 SLACK_BYTES = 2**16
 """By how much the file of a chunk may be larger than what it holds, beside an eighth."""
 
@@ -79,13 +81,14 @@ class ZarrSource(FileSource):
     def check_complete(self, *, zeros_ok: bool = False) -> int:
         """How many chunk files do not exist, and chunks in shards; ReadError unless those hold the fill value."""
         missing, chunks, first = 0, 0, ""
-        for chunks, (file, stamp) in enumerate(self.stamped(self.chunk_files()), 1):  # noqa: B007  # the last is used
+        stamped = self.stamped(self.chunk_files())
+        for chunks, (file, stamp) in enumerate(stamped, 1):  # noqa: B007  # the last is used
             missing += stamp is None
             first = first or (file if stamp is None else "")
         flaws = [(f"{missing} of its {chunks} chunk files are missing, the first {first}", missing)] if missing else []
         flaws += [
             (f"{count} of its {expected} chunks in {file} were never written", count)
-            for file, count, expected in chunks_never_written(self.path, self.chunk_files())
+            for file, count, expected in self.never_written(stamped if is_url(self.path) else None)
         ]
         if flaws and not zeros_ok:
             remedy = "If zarr left them out because they hold nothing but the fill value, pass zeros_ok=True"
@@ -104,11 +107,11 @@ class ZarrSource(FileSource):
         return [*of_metadata, digest.hexdigest()]
 
     def piece(self, axis: int) -> int:
-        return int(opened(self.path).chunks[axis])
+        return int(self.array().chunks[axis])
 
     def chunk_files(self, index: tuple[int | slice, ...] = ()) -> Iterator[str]:
         """The paths of the chunks, or shards, in which this part is, whether they exist or not."""
-        array = opened(self.path)
+        array = self.array()
         grid = [range(count) for count in chunk_grid(array)]
         steps = getattr(array, "shards", None) or array.chunks
         for axis, (each, size, step) in enumerate(zip(index, array.shape, steps, strict=False)):
@@ -118,11 +121,38 @@ class ZarrSource(FileSource):
         return (join(self.path, array.metadata.encode_chunk_key(index)) for index in product(*grid))
 
     def stamped(self, files: Iterable[str]) -> Iterable[tuple[str, Stamp | None]]:
-        """Each file with its stamp, None if it does not exist; asked for in several threads if they are at a URL."""
+        """Each file with its stamp, None if it does not exist; a list of those at a URL, of which one listing tells."""
         if not is_url(self.path):
             return ((file, stamp_of(file)) for file in files)
+        if lists_folders(self.path):
+            found = dict(files_below(self.path))
+            return [(file, found.get(file)) for file in files]
         with reading_threads(CONNECTIONS) as pool:
             return list(pool.map(lambda file: (file, stamp_of(file)), files))
+
+    def never_written(self, stamped: Iterable[tuple[str, Stamp | None]] | None) -> Iterable[tuple[str, int, int]]:
+        """The shards that lack chunks, how many, and of how many."""
+        array = self.array()
+        if (sharding := sharding_of(array)) is None:
+            return []
+        grid = product(*map(range, chunk_grid(array)))
+        shards = zip(stamped or self.stamped(self.chunk_files()), grid, strict=True)
+
+        def counted(shard: tuple[tuple[str, Stamp | None], tuple[int, ...]]) -> tuple[str, int, int] | None:
+            (file, stamp), index = shard
+            return None if stamp is None else chunks_never_written(array, sharding, file, stamp, index)
+
+        if not is_url(self.path):
+            return filter(None, map(counted, shards))
+        with reading_threads(CONNECTIONS) as pool:
+            return [*filter(None, pool.map(counted, shards))]
+
+    def array(self) -> Any:
+        """zarr's array, of which the metadata are read once in a process."""
+        array = opened(self.path, self.file, self.stamp, repr(options_of(self.path)))
+        if is_url(self.path):
+            array.store.is_complete = self.is_complete
+        return array
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """All classes of these rows, however the classes are chunked."""
@@ -141,60 +171,46 @@ class ZarrSource(FileSource):
 
     def stored(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
         """This part as it is stored."""
-        check_unchanged(self.file, self.stamp)
+        if not is_url(self.path):
+            check_unchanged(self.file, self.stamp)
         with reading(self.path, *ends(index[0], self.shape[0])):
-            array = opened(self.path)
+            array = self.array()
             dtype = self.dtype if self.packing is None else np.dtype(array.dtype)
-            most = math.prod(getattr(array, "shards", None) or array.chunks) * dtype.itemsize
-            most += most // 8 + SLACK_BYTES
-            for file, stamp in self.stamped(self.chunk_files(index)):
-                if stamp[0] == 0 if stamp is not None else self.is_complete:  # zarr reads both as the fill value
-                    raise ValueError(f"{file} is {'not there' if stamp is None else 'empty'}")
-                if stamp is not None and stamp[0] > most and self.dtype != TEXT:
-                    raise ValueError(f"{file} has {stamp[0]} bytes, and a chunk {most} at most")
+            if not is_url(self.path):
+                self.check_chunks(index, most_bytes(array))
             return np.ascontiguousarray(array[index], native(dtype))
 
-
-def opened(path: str) -> Any:
-    """The array at a path, which may lead into a zip archive."""
-    return require("zarr", "zarr", "a Zarr array").open_array(mode="r", **zarr_zip.open_store(path))
-
-
-def chunk_grid(array: Any) -> list[int]:
-    """How many chunks, or shards, there are along each axis."""
-    stored = getattr(array, "shards", None) or array.chunks
-    return [-(-size // step) for size, step in zip(array.shape, stored, strict=True)]
+    def check_chunks(self, index: tuple[int | slice, ...], most: int) -> None:
+        """Raise ValueError for a chunk of this part that is not there, is empty or too large; a URL's store does."""
+        for file, stamp in self.stamped(self.chunk_files(index)):
+            if stamp[0] == 0 if stamp is not None else self.is_complete:  # zarr reads both as the fill value
+                raise ValueError(f"{file} is {'not there' if stamp is None else 'empty'}")
+            if stamp is not None and stamp[0] > most and self.dtype != TEXT:
+                raise ValueError(f"{file} has {stamp[0]} bytes, and a chunk {most} at most")
 
 
-def chunks_never_written(path: str, files: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-    """The shards that lack chunks, how many, and of how many, by the shards' indices.
+@lru_cache(maxsize=64)
+def opened(path: str, file: str, stamp: Stamp, options: str) -> Any:
+    """The array at a path, which may lead into a zip archive, as it was at `stamp`; `options` are those of its URL."""
+    zarr = require("zarr", "zarr", "a Zarr array")
+    if not is_url(path):
+        return zarr.open_array(mode="r", **zarr_zip.open_store(path))
+    check_unchanged(file, stamp)
+    store = zarr_remote.open_store(path)
+    array = zarr.open_array(store=store, mode="r", zarr_format=3 if suffix(file) == ".json" else 2)
+    store.root, store.most = path, None if array.dtype.kind == "T" else most_bytes(array)
+    return array
 
-    An index in another encoding than zarr's default is not checked; nor is a shard that is not there.
-    """
-    array = opened(path)
-    codecs = array.metadata.to_dict().get("codecs") or ()
-    sharding = next((codec["configuration"] for codec in codecs if codec.get("name") == "sharding_indexed"), None)
-    if sharding is None or [codec["name"] for codec in sharding["index_codecs"]] != ["bytes", "crc32c"]:
-        return
-    checksum = require("google_crc32c", "zarr", "a sharded Zarr array").value
-    inner, outer = tuple(sharding["chunk_shape"]), array.shards
-    size = 16 * math.prod(size // step for size, step in zip(outer, inner, strict=True))
-    for file, index_in_grid in zip(files, product(*map(range, chunk_grid(array))), strict=True):
-        if (stamp := stamp_of(file)) is None:
-            continue
-        place = zarr_zip.split(file)
-        with zarr_zip.open_entry(*place) if place else open_file(file) as shard:
-            shard.seek(0 if sharding.get("index_location") == "start" else max(0, stamp[0] - size - 4))
-            data = shard.read(size + 4)
-        if len(data) < size + 4 or data[size:] != checksum(data[:size]).to_bytes(4, "little"):
-            continue  # the shard is truncated or corrupt: reading it says so
-        index = np.frombuffer(data[:size], "<u8")
-        sizes = zip(index_in_grid, outer, array.shape, strict=True)
-        lengths = [min(step, length - i * step) for i, step, length in sizes]
-        expected = math.prod(-(-length // step) for length, step in zip(lengths, inner, strict=True))
-        written = int(np.count_nonzero(index[1::2] != NEVER_WRITTEN))
-        if written < expected:
-            yield file, expected - written, expected
+
+def most_bytes(array: Any) -> int:
+    """The most bytes that a file of a chunk, or a shard, can have."""
+    size: int = math.prod(getattr(array, "shards", None) or array.chunks) * array.dtype.itemsize
+    return size + size // 8 + SLACK_BYTES
+
+
+def lists_folders(path: str) -> bool:
+    """Whether the file system of a URL lists what is in its folders."""
+    return not path.startswith(("http://", "https://"))
 
 
 def stamp_of(path: str) -> Stamp | None:
@@ -215,7 +231,9 @@ def is_zarr(path: str) -> bool:
     """Whether a folder is a Zarr array or group; on a web server, which has no folders, whether it is named so."""
     if path.startswith(("http://", "https://")):
         return ".zarr" in path
-    return suffix(path) == ".zarr" or any(exists(join(path, marker)) for marker in ZARR_MARKERS)
+    if suffix(path) == ".zarr" or not is_url(path):
+        return suffix(path) == ".zarr" or any(os.path.exists(join(path, marker)) for marker in ZARR_MARKERS)
+    return any(posixpath.basename(member) in ZARR_MARKERS for member in listed(path))
 
 
 def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) -> ZarrSource:
