@@ -80,7 +80,7 @@ def read_ranges(path: str, start: int, stop: int, stamp: Stamp) -> bytes:
         return request(path, start, stop, stamp)
     edges = [start + (stop - start) * i // count for i in range(count + 1)]
     with reading_threads(min(count, REQUESTS)) as pool:
-        return b"".join(pool.map(lambda ends: request(path, *ends, stamp), pairwise(edges)))
+        return b"".join(pool.map(lambda ends: request(path, ends[0], ends[1], stamp), pairwise(edges)))
 
 
 def request(path: str, start: int, stop: int, stamp: Stamp) -> bytes:

@@ -20,10 +20,10 @@ from xent.optional import require
 @cache
 def store_class() -> Any:
     """The class of stores that check what they get; made when zarr is there."""
-    zarr = require("zarr", "zarr", "a Zarr array")
+    base: Any = require("zarr", "zarr", "a Zarr array").storage.WrapperStore
     range_request = require("zarr.abc.store", "zarr", "a Zarr array").RangeByteRequest
 
-    class CheckedStore(zarr.storage.WrapperStore):  # type: ignore[misc]  # of a library without types
+    class CheckedStore(base):
         """A store whose chunks are ``most`` bytes at most, and all there if ``is_complete``.
 
         Nothing is checked, as of metadata, while ``root`` is None.
