@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from expected import exact, gradient_allowed, loss_allowed, loss_is_off, same_bits
-from xent_numba import blocks, kernels, rows
+from xent_numba import blocks, kernels
+from xent_numba.fields import SEGMENT
 from xent_numba.threads import Workers, run_in_threads
 
 import xent
@@ -277,8 +278,8 @@ def test_every_range_is_worked_on_once():
 
 @without_fp_warnings
 def test_segments_merge_as_the_fold_does():
-    x, y, _ = drawn((4, 3 * rows.SEGMENT + 17))
-    x[1, : rows.SEGMENT] = -np.inf
+    x, y, _ = drawn((4, 3 * SEGMENT + 17))
+    x[1, :SEGMENT] = -np.inf
     whole = kernels.sparse.partial(x, y, 1.0, 0.0, threads=1)
     halves = [
         kernels.sparse.partial(np.ascontiguousarray(x[:, a:b]), y - a, 1.0, 0.0, threads=1)

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import grids
-from .compiled import compiled
-from .rows import SEGMENT
+from .fields import SEGMENT
+from .loops import loop_of
 from .threads import run_in_threads
 
 Array = Any
@@ -75,9 +74,9 @@ class PreparedBlock(NamedTuple):
         """The first arguments of a loop over the whole block."""
         return self.logits, self.targets, self.on, self.off
 
-    def loop(self, function: Callable[..., Any]) -> Callable[..., None]:
-        """A loop as machine code for this block."""
-        return compiled(function, self.dtype, self.soft)
+    def loop(self, name: str) -> Callable[..., None]:
+        """The loop of a name as machine code for this block."""
+        return loop_of(name, self.dtype, self.soft)
 
     def run_in_threads(self, work: Callable[[int, int], Any], count: int) -> None:
         """Calls work(first, stop) on ranges of ``count`` rows or items, in threads if the block is large enough."""
@@ -139,7 +138,8 @@ def run_along_rows(
         count = block.rows * (block.parts if by_items else 1)
         block.run_in_threads(lambda first, stop: call(block.logits, block.targets, out, first, stop, 0), count)
         return
-    gather_rows, scatter_rows = compiled(grids.gather_rows, block.dtype), compiled(grids.scatter_rows, block.dtype)
+    gather_rows = loop_of("grids.gather_rows", block.dtype)
+    scatter_rows = None if out is None else loop_of("grids.scatter_rows", block.dtype)
     height = max(TILE_ROWS, TILE_ELEMENTS // block.classes)
 
     def in_tiles(first: int, stop: int) -> None:
@@ -152,10 +152,10 @@ def run_along_rows(
             gather_rows(block.logits, begin, end, tile)
             targets = block.targets[begin:end] if soft is None else soft
             if soft is not None:
-                compiled(grids.gather_rows, block.wide.name)(block.targets, begin, end, soft)
+                loop_of("grids.gather_rows", block.wide.name)(block.targets, begin, end, soft)
             count = (end - begin) * (block.parts if by_items else 1)
             call(tile[: end - begin], targets, gradient, 0, count, begin)
-            if gradient is not None:
+            if scatter_rows is not None:
                 scatter_rows(gradient, begin, end, out)
 
     block.run_in_threads(in_tiles, block.rows)

@@ -21,10 +21,10 @@ from .columns import (
     workspace_of,
 )
 from .exponential import biased_exp, one_over_bias
+from .fields import FIELDS, RANK, SPREAD, SQUARES, STATISTICS_FIELDS
 from .grids import DOUBLE, LINE, grid_of
 from .lanes import equal, fill, fma, greater, logical_and, where
 from .memory import keep_alive, load, load_scalar, prefetch, width
-from .rows import FIELDS, RANK, SPREAD, SQUARES, STATISTICS_FIELDS
 from .segments import CHUNK
 from .totals import add_lanes, by_row, rounded_rows, widened_rows, zero_total
 from .values import load_values, values_of

@@ -16,6 +16,7 @@ from numba import njit
 from .by_type import by_type
 from .column_targets import gaps_and_masses, grid_targets_of, lane_targets, row_target
 from .exponential import biased_exp, log1p, one_over_bias
+from .fields import FIELDS, GAP, MASS, MAX, REST, STATISTICS_FIELDS
 from .grids import (
     DOUBLE,
     LINE,
@@ -38,7 +39,7 @@ from .memory import (
     store_scalar,
     width,
 )
-from .rows import FIELDS, GAP, MASS, MAX, REST, STATISTICS_FIELDS, fold_nonfinite, log1p_of
+from .rows import fold_nonfinite, log1p_of
 from .segments import CHUNK
 from .totals import add_lanes, by_row, rounded_rows, widened_rows, zero_total
 from .values import store_values, values_of

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import binding
 from numba import types
 from numba.core import caching
 
-from . import column_gradients, column_statistics, columns, grids, probabilities, row_gradients, rows
+from . import column_gradients, column_statistics, columns, grids, kept, probabilities, row_gradients, rows
+from .kept import fingerprint
+from .object_code import object_code
 from .threads import run_uninterrupted
 
 FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -66,15 +67,6 @@ def signatures(dtype: str, soft: bool) -> dict[Callable[..., Any], tuple[types.T
         grids.gather_rows: (grid, *bounds, block_out),
         grids.scatter_rows: (block, *bounds, grid_out),
     }
-
-
-@functools.cache
-def fingerprint() -> str:
-    """Hexadecimal digits that change whenever a source of this package does."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 class SourceStamp:
@@ -160,6 +152,21 @@ def compile_loop(function: Callable[..., Any], dtype: str, soft: bool) -> None:
         if key not in compiled_loops:
             name = f"{dtype}-{'soft' if soft else 'labels'}"
             dispatchers[key], compiled_loops[key] = compile_cached(function, signatures(dtype, soft)[function], name)
+            if not soft:
+                keep(function, dtype)
+
+
+def keep(function: Callable[..., Any], dtype: str) -> None:
+    """Keep the object code of a loop for processes without Numba, if it is one of an evaluation and not kept yet."""
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+    # subtle: a processor without instructions for float16 calls functions of Numba's
+    is_native = dtype != "float16" or binding.get_host_cpu_features().get("f16c", False)
+    if name in kept.LOOPS and is_native and not kept.is_kept(name, dtype):
+        with contextlib.suppress(Exception):  # it may be in parts of Numba that are not public
+            (result,) = dispatchers[function, dtype, False].overloads.values()
+            code = object_code(result, kept.symbol_of(name, dtype))
+            if code is not None:
+                kept.save(name, dtype, code)
 
 
 def compile_cached(

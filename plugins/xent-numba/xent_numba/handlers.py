@@ -13,6 +13,7 @@ import numpy as np
 from . import tasks
 from .blocks import THREAD_ELEMENTS
 from .compiled import named_for, part_of
+from .fields import SEGMENT
 from .frames import (
     address_of_task,
     answers_metadata,
@@ -30,7 +31,7 @@ from .frames import (
     schedule,
 )
 from .memory import load_int64, store_int64
-from .rows import SEGMENT, parts_of
+from .rows import parts_of
 from .threads import RANGES_PER_THREAD
 from .whole_rows import MEMORY
 

@@ -9,24 +9,26 @@ import numpy as np
 
 from xent.kernels import Partial, ProbabilitySums, Problem, Statistics
 
+from . import kept
 from .hooks import numba_fails
 
-if numba_fails():  # on a worker, say, to which a plan was sent: generic takes the kernel's place
+# On a worker, say, to which a plan was sent: generic takes the kernel's place.
+if not kept.some_are_kept() and numba_fails():
     raise ImportError(numba_fails())
 
-from . import column_gradients, column_statistics, columns, probabilities, row_gradients, rows, whole_calls
 from .blocks import Array, GradientOutput, PreparedBlock, prepare, run_along_rows
-from .compiled import compiled
+from .fields import FIELDS, MASS, MAX, PROBABILITY_FIELDS, REST, STATISTICS_FIELDS, TOP
+from .loops import loop_of
 
 
-def new_table(block: PreparedBlock, fields: int = rows.FIELDS) -> Array:
+def new_table(block: PreparedBlock, fields: int = FIELDS) -> Array:
     """An empty table for the numbers of every item."""
     return np.empty((fields, block.rows * block.parts))
 
 
 def fold(block: PreparedBlock) -> Array:
     """The table of every item's numbers."""
-    table, loop, parts = new_table(block), block.loop(rows.fold), block.parts
+    table, loop, parts = new_table(block), block.loop("rows.fold"), block.parts
 
     def call(x: Array, targets: Array, _: Any, first: int, stop: int, row: int) -> None:
         loop(x, targets, block.on, block.off, first, stop, table[:, row * parts :])
@@ -38,15 +40,15 @@ def fold(block: PreparedBlock) -> Array:
 def row_table(block: PreparedBlock, table: Array) -> Array:
     """The fold's four numbers of every row (4, rows), float64, from those of its items."""
     if block.parts == 1:
-        return table[: rows.FIELDS]
-    whole = np.empty((rows.FIELDS, block.rows))
-    compiled(rows.finish_partial, block.dtype)(table, block.parts, 0, block.rows, whole)
+        return table[:FIELDS]
+    whole = np.empty((FIELDS, block.rows))
+    loop_of("rows.finish_partial", block.dtype)(table, block.parts, 0, block.rows, whole)
     return whole
 
 
 def losses_of(block: PreparedBlock, table: Array) -> Array:
     """The loss of every row, from the numbers of its items."""
-    losses, loop = np.empty(block.rows, block.wide), compiled(rows.finish_loss, block.dtype)
+    losses, loop = np.empty(block.rows, block.wide), loop_of("rows.finish_loss", block.dtype)
     block.run_in_threads(lambda first, stop: loop(table, block.parts, first, stop, losses), block.rows)
     return losses
 
@@ -74,7 +76,7 @@ def loss(block: PreparedBlock, out: Array | None) -> Array:
     elif block.layout != "columns":
         losses = losses_of(block, fold(block))
     else:
-        losses, loop = np.empty(block.rows, block.wide), block.loop(columns.loss)
+        losses, loop = np.empty(block.rows, block.wide), block.loop("columns.loss")
         block.run_in_threads(lambda first, stop: loop(*block.arguments, first, stop, losses), block.rows)
     losses = nan_out_of_range(block, losses)
     if out is None:
@@ -89,8 +91,8 @@ def loss_and_partial(block: PreparedBlock) -> tuple[Array, Partial]:
         table = fold(block)
         losses, fields = losses_of(block, table), row_table(block, table).astype(block.wide)
     else:
-        losses, fields = np.empty(block.rows, block.wide), np.empty((rows.FIELDS, block.rows), block.wide)
-        loop = block.loop(columns.loss_and_partial)
+        losses, fields = np.empty(block.rows, block.wide), np.empty((FIELDS, block.rows), block.wide)
+        loop = block.loop("columns.loss_and_partial")
         block.run_in_threads(lambda first, stop: loop(*block.arguments, first, stop, losses, *fields), block.rows)
     return nan_out_of_range(block, losses), Partial(*fields)
 
@@ -99,8 +101,8 @@ def small_loss(block: PreparedBlock) -> Array:
     """``losses_of`` a ``fold``, without closures and threads: for small blocks these take longer than the loops."""
     table, losses = new_table(block), np.empty(block.rows, block.wide)
     if block.rows:
-        block.loop(rows.fold)(block.logits, block.targets, block.on, block.off, 0, table.shape[1], table)
-        compiled(rows.finish_loss, block.dtype)(table, block.parts, 0, block.rows, losses)
+        block.loop("rows.fold")(block.logits, block.targets, block.on, block.off, 0, table.shape[1], table)
+        loop_of("rows.finish_loss", block.dtype)(table, block.parts, 0, block.rows, losses)
     return losses
 
 
@@ -110,8 +112,8 @@ def gradient(block: PreparedBlock, whole: Partial, scale: Array, output: Gradien
     if block.layout != "columns":
         write_items(block, np.stack([field.astype(np.float64) for field in whole]), scale, output.written)
         return output.filled()
-    numbers = tuple(np.asarray(whole[field], block.wide) for field in (rows.MAX, rows.REST, rows.MASS))
-    loop = block.loop(column_gradients.gradient)
+    numbers = tuple(np.asarray(whole[field], block.wide) for field in (MAX, REST, MASS))
+    loop = block.loop("column_gradients.gradient")
     block.run_in_threads(
         lambda first, stop: loop(*block.arguments, numbers, scale, first, stop, output.written), block.rows
     )
@@ -120,7 +122,7 @@ def gradient(block: PreparedBlock, whole: Partial, scale: Array, output: Gradien
 
 def write_items(block: PreparedBlock, table: Array, scale: Array, out: Array) -> None:
     """Writes the gradient of every item, taking the exponentials again."""
-    loop = block.loop(row_gradients.gradient)
+    loop = block.loop("row_gradients.gradient")
 
     def call(x: Array, targets: Array, to: Array, first: int, stop: int, row: int) -> None:
         loop(x, targets, block.on, block.off, table[:, row:], scale[row:], first, stop, to)
@@ -132,7 +134,7 @@ def loss_and_gradient(block: PreparedBlock, scale: Array, output: GradientOutput
     """The loss of every row and the gradient, from one read of the logits."""
     scale = scale.astype(block.wide, copy=False)
     if block.layout == "columns":
-        losses, loop = np.empty(block.rows, block.wide), block.loop(column_gradients.loss_and_gradient)
+        losses, loop = np.empty(block.rows, block.wide), block.loop("column_gradients.loss_and_gradient")
         block.run_in_threads(
             lambda first, stop: loop(*block.arguments, scale, first, stop, losses, output.written), block.rows
         )
@@ -148,7 +150,7 @@ def loss_and_gradient(block: PreparedBlock, scale: Array, output: GradientOutput
 
 def fold_and_write(block: PreparedBlock, scale: Array, out: Array) -> Array:
     """The table of every item's numbers; writes the gradient."""
-    table, loop, parts = new_table(block), block.loop(row_gradients.fold_and_gradient), block.parts
+    table, loop, parts = new_table(block), block.loop("row_gradients.fold_and_gradient"), block.parts
 
     def call(x: Array, targets: Array, to: Array, first: int, stop: int, row: int) -> None:
         loop(x, targets, block.on, block.off, scale[row:], first, stop, table[:, row * parts :], to)
@@ -162,40 +164,40 @@ def statistics(block: PreparedBlock, label_logit: Array) -> Statistics:
     label_logit, parts = label_logit.astype(block.wide, copy=False), block.parts
     ranks, squares, spreads = np.empty(block.rows, np.int64), *np.empty((2, block.rows), block.wide)
     if block.layout == "columns":
-        fields, loop = np.empty((rows.FIELDS, block.rows), block.wide), block.loop(column_statistics.statistics)
+        fields, loop = np.empty((FIELDS, block.rows), block.wide), block.loop("column_statistics.statistics")
         arguments, results = (block.logits, block.targets, label_logit), (fields, ranks, squares, spreads)
         block.run_in_threads(lambda first, stop: loop(*arguments, first, stop, *results), block.rows)
         return Statistics(Partial(*fields), ranks, squares, spreads)
-    table, loop = new_table(block, rows.STATISTICS_FIELDS), block.loop(rows.fold_with_statistics)
+    table, loop = new_table(block, STATISTICS_FIELDS), block.loop("rows.fold_with_statistics")
 
     def call(x: Array, targets: Array, _: Any, first: int, stop: int, row: int) -> None:
         loop(x, targets, label_logit[row:], first, stop, table[:, row * parts :])
 
     run_along_rows(block, call, by_items=True)
-    finish = compiled(rows.finish_statistics, block.dtype)
+    finish = loop_of("rows.finish_statistics", block.dtype)
     finish(table, block.parts, 0, block.rows, ranks, squares, spreads)
     return Statistics(Partial(*row_table(block, table).astype(block.wide)), ranks, squares, spreads)
 
 
 def probability_sums(block: PreparedBlock) -> ProbabilitySums:
     """The sums of probabilities of every row."""
-    table, label_p = new_table(block, probabilities.FIELDS), np.empty(block.rows, block.wide)
+    table, label_p = new_table(block, PROBABILITY_FIELDS), np.empty(block.rows, block.wide)
     if block.layout == "columns":
-        loop = block.loop(probabilities.column_sums)
+        loop = block.loop("probabilities.column_sums")
         block.run_in_threads(
             lambda first, stop: loop(block.logits, block.targets, first, stop, table, label_p), block.rows
         )
     else:
-        loop, parts = block.loop(probabilities.row_sums), block.parts
+        loop, parts = block.loop("probabilities.row_sums"), block.parts
 
         def call(x: Array, targets: Array, _: Any, first: int, stop: int, row: int) -> None:
             loop(x, targets, first, stop, table[:, row * parts :], label_p[row:])
 
         run_along_rows(block, call, by_items=True)
     if block.parts > 1:
-        items = table.reshape(probabilities.FIELDS, block.rows, block.parts)
+        items = table.reshape(PROBABILITY_FIELDS, block.rows, block.parts)
         table = items.sum(axis=2)
-        table[probabilities.TOP] = items[probabilities.TOP].max(axis=1)
+        table[TOP] = items[TOP].max(axis=1)
     total, *fields, ranks = table
     top, squares, entropy = (field.astype(block.wide) for field in fields)
     return ProbabilitySums(total, top, squares, entropy, label_p, ranks.astype(np.int64))
@@ -253,6 +255,8 @@ class Sparse:
         return probability_sums(prepare(p, labels, 1.0, 0.0, threads))
 
     def whole_call(self, problem: Problem) -> Callable[..., int] | None:
+        from . import whole_calls  # with Numba
+
         return whole_calls.whole_call(problem)
 
 

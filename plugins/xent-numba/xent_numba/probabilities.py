@@ -13,6 +13,7 @@ from numba import njit
 from .column_targets import grid_targets_of
 from .columns import largest, load_vector, store_numbers, workspace_bytes, workspace_of
 from .exponential import log
+from .fields import BEFORE, ENTROPY, PROBABILITY_FIELDS, SQUARED, TOP, TOTAL
 from .grids import DOUBLE, LINE, grid_of
 from .lanes import equal, fill, fma, greater, greater_equal, larger, last_lanes, logical_and, max_lane, where
 from .memory import itemsize, keep_alive, load, load_from_tile, load_scalar, prefetch, width
@@ -21,9 +22,6 @@ from .segments import CHUNK, PREFETCH, count_ranked_before
 from .targets import targets_of
 from .totals import add_lanes, by_row, reduce_total, widened_rows, zero_total
 from .values import store_values, values_of
-
-TOTAL, TOP, SQUARES, ENTROPY, RANK = range(5)
-FIELDS = 5
 
 
 @njit(forceinline=True)
@@ -69,7 +67,7 @@ def label_p_of(matrix, row, label):
 
 
 def row_sums(x, labels, first, stop, table, label_p):
-    """Writes the numbers of the items in [first, stop) to a table (FIELDS, items), and the labels' p (rows,)."""
+    """Writes the numbers of the items in [first, stop) to a table (fields, items), and the labels' p (rows,)."""
     matrix, targets = matrix_of(x), targets_of(1.0, 0.0, labels)
     for item in range(first, stop):
         start, count = address_of(matrix, item)
@@ -77,9 +75,9 @@ def row_sums(x, labels, first, stop, table, label_p):
         row, begin, _ = bounds_of(item, matrix.classes)
         label = item_target(matrix, targets, item).label
         level = label_p_of(matrix, row, label + begin)  # read when it is in the cache
-        table[TOTAL, item], table[TOP, item], table[SQUARES, item] = total, top, squares
+        table[TOTAL, item], table[TOP, item], table[SQUARED, item] = total, top, squares
         table[ENTROPY, item], label_p[row] = 0.0 - terms, level
-        table[RANK, item] = count_ranked_before(matrix.dtype, start, count, level, label)
+        table[BEFORE, item] = count_ranked_before(matrix.dtype, start, count, level, label)
 
 
 @njit(forceinline=True)
@@ -105,7 +103,7 @@ def sum_tile(wide, tile, classes, label_p, labels, ahead):
 
 
 def column_sums(x, labels, first, stop, table, label_p):
-    """Writes the numbers of the rows in [first, stop) to a table (FIELDS, rows), and the labels' p (rows,)."""
+    """Writes the numbers of the rows in [first, stop) to a table (fields, rows), and the labels' p (rows,)."""
     grid, targets, levels = grid_of(x), grid_targets_of(1.0, 0.0, labels), values_of(label_p)
     memory = np.empty(workspace_bytes(x.shape[1]), np.uint8)
     work, wide, classes = workspace_of(memory, x.shape[1]), label_p.dtype, x.shape[1]
@@ -116,12 +114,12 @@ def column_sums(x, labels, first, stop, table, label_p):
         store_values(levels, row, stop, level, work.scratch)
         store_numbers(total, TOTAL, work.numbers)
         store_numbers(widened_rows(top), TOP, work.numbers)
-        store_numbers(squares, SQUARES, work.numbers)
+        store_numbers(squares, SQUARED, work.numbers)
         store_numbers(terms, ENTROPY, work.numbers)
-        store_numbers(rank, RANK, work.numbers)
+        store_numbers(rank, BEFORE, work.numbers)
         for lane in range(min(width(wide), stop - row)):
             at = work.numbers + lane * 8
-            for field in range(FIELDS):
+            for field in range(PROBABILITY_FIELDS):
                 table[field, row + lane] = load_scalar(DOUBLE, at + field * LINE)
             table[ENTROPY, row + lane] = 0.0 - table[ENTROPY, row + lane]
     keep_alive(memory)

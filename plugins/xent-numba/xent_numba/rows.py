@@ -22,12 +22,9 @@ from numba import njit
 
 from . import segments
 from .exponential import log1p, one_over_bias
+from .fields import GAP, MASS, MAX, RANK, REST, SEGMENT, SPREAD, SQUARES
 from .memory import itemsize, keep_alive, load, load_scalar, store
 from .targets import gap_and_mass, segment_target, target_of, targets_of
-
-MAX, REST, GAP, MASS, SQUARES, SPREAD, RANK = range(7)
-FIELDS, STATISTICS_FIELDS = 4, 7
-SEGMENT = 1 << 15
 
 
 class Matrix(NamedTuple):

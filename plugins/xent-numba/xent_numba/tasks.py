@@ -13,9 +13,10 @@ import numpy as np
 
 from . import rows
 from .compiled import in_compiled_code, part_of
+from .fields import FIELDS, STATISTICS_FIELDS
 from .frames import array_at, labels_at, load_double
 from .memory import load_int64
-from .rows import FIELDS, STATISTICS_FIELDS, parts_of
+from .rows import parts_of
 from .whole_rows import MEMORY, OF_ROWS, WIDE, nan_out_of_range, write_rows
 
 NEXT, DONE, HOLDERS, SHARES, COUNT, BY_ITEMS, ROWS, CLASSES, LOGITS, TARGETS, LABEL_BYTES, ON, OFF, NUMBERS, RESULTS = (

@@ -14,7 +14,8 @@ from . import column_gradients, column_statistics, columns, row_gradients, rows
 from .blocks import FEW_CLASSES
 from .by_type import by_type
 from .compiled import in_compiled_code, part_of
-from .rows import FIELDS, GAP, MASS, MAX, REST, STATISTICS_FIELDS, parts_of, row_numbers
+from .fields import FIELDS, GAP, MASS, MAX, REST, STATISTICS_FIELDS
+from .rows import parts_of, row_numbers
 
 MEMORY = {"float16": np.int16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
 """The dtypes of logits as compiled code sees them."""
