@@ -12,6 +12,8 @@ import pytest
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
 
+import xent
+from xent.evaluation.engine.schedulers import threads_of
 from xent.evaluation.evaluations import evaluate
 from xent.evaluation.sources import ranges, servers
 from xent.evaluation.sources.messages import ReadError
@@ -176,6 +178,15 @@ def test_a_large_range_is_asked_for_in_pieces_at_the_same_time(stored, monkeypat
     read = source.read(10, 310)
 
     assert np.array_equal(read, LOGITS[10:310]) and of_method("cat_file")["x.npy"] == 1 + 6 and Counted.most > 3
+
+
+def test_a_chunk_is_read_while_another_is_worked_on(stored, monkeypatch):
+    monkeypatch.setattr(ranges, "SMALL_BYTES", 0)
+    monkeypatch.setattr(Counted, "seconds", 0.01)
+    with xent.using(threads=1):
+        made = evaluate(f"{stored}/x.npy", LABELS, chunk_bytes=CLASSES * 4 * 40, scheduler="threads")
+
+        assert made == EXPECTED and Counted.most == 2 == threads_of("threads", is_remote=True) == 2 * threads_of(None)
 
 
 @pytest.mark.parametrize("name", ["parts", "parts/*.npy", "x.npy", "x.zarr", "sharded.zarr"])

@@ -23,6 +23,8 @@ from xent.optional import require
 
 WINDOW_OF_A_THREAD = 2
 """How many groups there are at once for each thread."""
+READ_AT_ONCE = 2
+"""How many chunks there are at once for each thread of those on a server: one is read while another is worked on."""
 
 
 def local_threads() -> int:
@@ -30,10 +32,10 @@ def local_threads() -> int:
     return current().settings.threads or configured("num_workers") or affinity()
 
 
-def threads_of(scheduler: Any) -> int | None:
-    """How many chunks `scheduler` works on at once; None for a cluster, which decides itself."""
+def threads_of(scheduler: Any, *, is_remote: bool = False) -> int | None:
+    """How many chunks `scheduler` works on at once, of rows on a server or not; None for a cluster, which decides."""
     if scheduler is None or scheduler == "threads":
-        return local_threads()
+        return local_threads() * (READ_AT_ONCE if is_remote else 1)
     if isinstance(scheduler, str) and scheduler.partition(":")[0] == PROCESSES:
         return process_count(scheduler)
     return 1 if scheduler == "sync" else None
@@ -73,7 +75,7 @@ def thread_compute(progress: Progress) -> Compute:
             progress(rows)
 
     def compute(work: Work) -> Any:
-        threads = local_threads()
+        threads = threads_of("threads", is_remote=work.is_remote) or 1
         run = graph_in_threads if work.is_of_dask else window_in_threads
         return run_aside(lambda tell_caller, check_wanted: run(work, threads, tell_caller, check_wanted), tell)
 

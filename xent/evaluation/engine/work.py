@@ -54,6 +54,11 @@ class Work:
         return any(source is not None and source.is_of_dask for source in self.sources)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether rows are read from a server."""
+        return any(source is not None and source.is_remote for source in self.sources)
+
+    @property
     def tasks(self) -> int:
         """The number of chunks."""
         return len(self.bounds) - 1

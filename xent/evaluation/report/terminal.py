@@ -90,7 +90,7 @@ def format_contents(contents: dict[str, Any]) -> str:
 def format_plan(planned: Planned, scheduler: Any) -> str:
     """The size of a pass and the memory that it takes, in a line."""
     size = f"{planned.bytes / 1e9:.3g} GB in {planned.tasks:,} chunks of up to {planned.chunk_bytes / 2**20:.3g} MiB"
-    threads = threads_of(scheduler)
+    threads = threads_of(scheduler, is_remote=any(source.is_remote for source in planned.sources.values()))
     is_local = threads is not None and not str(scheduler).startswith(PROCESSES)
     at_once = threads if is_local and threads is not None else 1
     tables = table_bytes(planned, at_once)

@@ -73,14 +73,20 @@ def small_file(path: str, stamp: Stamp, check: Callable[[], None] | None = None)
     return data
 
 
-def read_ranges(path: str, start: int, stop: int, stamp: Stamp) -> bytes:
+def read_ranges(path: str, start: int, stop: int, stamp: Stamp) -> bytes | bytearray:
     """Bytes start to stop of the file at a URL, asked for in pieces at once; ReadError if it ends before."""
     count = -(-(stop - start) // PIECE_BYTES)
     if count <= 1:
         return request(path, start, stop, stamp)
-    edges = [start + (stop - start) * i // count for i in range(count + 1)]
+    data = bytearray(stop - start)
+    edges = [start + len(data) * i // count for i in range(count + 1)]
+
+    def read_piece(ends: tuple[int, int]) -> None:
+        data[ends[0] - start : ends[1] - start] = request(path, *ends, stamp)
+
     with reading_threads(min(count, REQUESTS)) as pool:
-        return b"".join(pool.map(lambda ends: request(path, ends[0], ends[1], stamp), pairwise(edges)))
+        [*pool.map(read_piece, pairwise(edges))]  # an error is raised here
+    return data
 
 
 def request(path: str, start: int, stop: int, stamp: Stamp) -> bytes:
@@ -137,7 +143,7 @@ class RemoteFile(io.RawIOBase):
         context = copy_context()  # a reader may read in threads of its own, which know no options
 
         def fetch(start: int, stop: int) -> bytes:
-            return context.copy().run(read_ranges, path, start, min(stop, stamp[0]), stamp)
+            return bytes(context.copy().run(read_ranges, path, start, min(stop, stamp[0]), stamp))
 
         self.cache = caching.ReadAheadCache(AHEAD_BYTES, fetch, stamp[0])
 

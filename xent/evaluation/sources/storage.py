@@ -122,7 +122,7 @@ def path_or_file(path: str) -> Iterator[str | BinaryIO]:
         yield file
 
 
-def read_range(path: str, start: int, stop: int, stamp: Stamp) -> bytes:
+def read_range(path: str, start: int, stop: int, stamp: Stamp) -> bytes | bytearray:
     """Bytes start to stop of the file at a URL; ReadError if it ends before, or is another one than at `stamp`."""
     whole = small_file(path, stamp, lambda: check_unchanged(path, stamp))
     if whole is not None:
