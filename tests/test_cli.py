@@ -26,6 +26,7 @@ from xent.cli import main
 from xent.cli.commands.installation import LIBRARIES
 from xent.cli.doctor import Diagnosis, Finding
 from xent.cli.exits import errors_reported, raised
+from xent.cli.options import spare_blas_threads
 from xent.cli.parameters import ByteSize
 from xent.dispatch.registry import PluginRecord, registry
 from xent.dispatch.settings import scopes
@@ -1118,3 +1119,15 @@ def test_what_a_plugin_prints_does_not_spoil_json(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
 
     assert "talks" in [record["name"] for record in json.loads(done.stdout)] and "hello" in done.stderr
+
+
+@pytest.mark.parametrize("classifier", [None, "head.npy"])
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_openblas_starts_no_threads_where_nothing_is_multiplied(classifier, is_imported, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "8")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    if not is_imported:
+        monkeypatch.delitem(sys.modules, "numpy")
+
+    assert spare_blas_threads(None, None, classifier) == classifier
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == (None if classifier or is_imported else "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 import click
@@ -104,6 +106,13 @@ def axis_option(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
 
 
+def spare_blas_threads(context: click.Context, parameter: click.Parameter, classifier: str | None) -> str | None:
+    """Keep OpenBLAS from starting threads where nothing is multiplied: it starts them as NumPy is imported."""
+    if classifier is None and "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return classifier
+
+
 def head_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options on what makes logits of hidden states."""
     for option in (
@@ -111,6 +120,7 @@ def head_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--bias", help="With --classifier: a number for each class that is added to its logits."),
         click.option(
             "--classifier",
+            callback=spare_blas_threads,
             help="The predictions are hidden states (rows × features), and this (classes × features) makes logits of "
             "them, a tile at a time: x.safetensors#lm_head.weight.",
         ),

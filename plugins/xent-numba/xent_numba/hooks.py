@@ -33,8 +33,10 @@ def check(problem: Any) -> bool | str:
 
 def check_ffi(problem: Any) -> bool | str:
     """Whether the kernels can serve JAX, else the reason."""
-    if numba_fails() or problem.array != "jax":  # declined by its array already: JAX is not imported for the reason
-        return numba_fails() or True
+    if problem.array != "jax":  # declined by its array already: neither Numba nor JAX is imported for the reason
+        return True
+    if numba_fails():
+        return numba_fails()
     from . import ffi
 
     return ffi.check() or True

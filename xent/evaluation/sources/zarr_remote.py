@@ -5,7 +5,6 @@ Leaves out what the chunks mean (``zarr.py``), and archives on a local disk (``z
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -20,6 +19,8 @@ from xent.optional import require
 @cache
 def store_class() -> Any:
     """The class of stores that check what they get; made when zarr is there."""
+    import asyncio  # with zarr, and not for every command
+
     base: Any = require("zarr", "zarr", "a Zarr array").storage.WrapperStore
     range_request = require("zarr.abc.store", "zarr", "a Zarr array").RangeByteRequest
 
