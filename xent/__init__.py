@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .errors import LabelError as LabelError
     from .errors import PluginWarning as PluginWarning
     from .evaluation.evaluations import compare as compare
+    from .evaluation.evaluations import compare_all as compare_all
     from .evaluation.evaluations import evaluate as evaluate
     from .evaluation.evaluations import merge_parts as merge_parts
     from .linear import Linear as Linear
@@ -103,6 +104,7 @@ PUBLIC = {
     "Problem": "contract.problem",
     "evaluate": "evaluation.evaluations",
     "compare": "evaluation.evaluations",
+    "compare_all": "evaluation.evaluations",
     "merge_parts": "evaluation.evaluations",
 }
 

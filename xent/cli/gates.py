@@ -12,7 +12,7 @@ import click
 from xent.cli.exits import UNSOUND, fail, say
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import PairPass
+    from xent.evaluation.engine.compare_pass import SetsPass
     from xent.evaluation.engine.evaluate_pass import Pass
     from xent.evaluation.report.gates import Gate, Name, Verdict
     from xent.evaluation.report.result import Report
@@ -84,20 +84,28 @@ class Gates:
         file = None if junit is None else output_path("--junit", junit, (".xml",), overwrite=overwrite)
         return cls(gates, file, overwrite)
 
-    def check_names(self, planned: Pass | PairPass) -> None:
+    def check_names(self, planned: Pass | SetsPass) -> None:
         """Raise ValueError if a condition names no number that a planned pass will have."""
+        from xent.evaluation.engine.compare_pass import PairPass
         from xent.evaluation.engine.evaluate_pass import Pass
-        from xent.evaluation.report.gates import Condition, names_of_comparison, names_of_evaluation
+        from xent.evaluation.report.gates import (
+            Condition,
+            names_of_comparison,
+            names_of_evaluation,
+            names_of_pairwise,
+        )
 
         conditions = [gate for gate in self.gates if isinstance(gate, Condition)]
         if not conditions:
             return
         options, keys = planned.options_of_rows, planned.sources
-        known: set[Name] = (
-            names_of_evaluation(options, keys, fits_temperature=planned.fits_temperature)
-            if isinstance(planned, Pass)
-            else names_of_comparison(options, keys)
-        )
+        known: set[Name]
+        if isinstance(planned, Pass):
+            known = names_of_evaluation(options, keys, fits_temperature=planned.fits_temperature)
+        elif isinstance(planned, PairPass):
+            known = names_of_comparison(options, keys)
+        else:
+            known = names_of_pairwise(len(planned.sets), options, keys)
         for condition in conditions:
             condition.check_name(known)
 

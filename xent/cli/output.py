@@ -27,9 +27,8 @@ from xent.cli.exports import Exports, option_of
 from xent.errors import Interrupted
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import PairPass
-    from xent.evaluation.engine.evaluate_pass import Pass
-    from xent.evaluation.report.result import ComparisonReport, EvaluationReport, Report
+    from xent.evaluation.engine.evaluate_pass import Pass, Planned
+    from xent.evaluation.report.result import AnyReport, EvaluationReport, Report
 
 NO_FORMS: Mapping[str, str | None] = {}
 LABEL_REMEDY = (
@@ -95,10 +94,8 @@ class Output:
 @overload
 def run_and_show(planned: Pass, output: Output, scheduler: str | None) -> EvaluationReport: ...
 @overload
-def run_and_show(planned: PairPass, output: Output, scheduler: str | None) -> ComparisonReport: ...
-def run_and_show(
-    planned: Pass | PairPass, output: Output, scheduler: str | None
-) -> EvaluationReport | ComparisonReport:
+def run_and_show(planned: Planned, output: Output, scheduler: str | None) -> AnyReport: ...
+def run_and_show(planned: Planned, output: Output, scheduler: str | None) -> AnyReport:
     """Run a pass on the scheduler that the option names, show its result, and return it."""
     from xent.evaluation.outputs import WriteError, check_no_input
     from xent.evaluation.report import terminal
@@ -127,18 +124,15 @@ def run_and_show(
     return result
 
 
-def show_and_end(
-    result: EvaluationReport | ComparisonReport, output: Output, failures: Sequence[Exception] = ()
-) -> None:
+def show_and_end(result: AnyReport, output: Output, failures: Sequence[Exception] = ()) -> None:
     """Show a result, and say what there is to doubt; end the command if an output could not be written.
 
     `failures` are the errors of outputs before.
     """
     from xent.evaluation.engine.kinds import kind_doubts
-    from xent.evaluation.report.result import EvaluationReport
+    from xent.evaluation.report.result import sets_of
 
-    sets = {"predictions": result} if isinstance(result, EvaluationReport) else {"a": result.a, "b": result.b}
-    for doubt in kind_doubts(sets):
+    for doubt in kind_doubts(sets_of(result)):
         say(doubt)
     failures = [*failures, *show(result, output)]
     if failures:

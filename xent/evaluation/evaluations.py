@@ -1,4 +1,5 @@
-"""Evaluations of prediction sets of any size, as users ask for them: :func:`evaluate` one, :func:`compare` two;
+"""Evaluations of prediction sets of any size, as users ask for them: :func:`evaluate` one, :func:`compare` two,
+:func:`compare_all` several;
 :func:`merge_parts` puts together what independent jobs have made of either.
 
 Leaves out the pass (``engine/``) and how a result is shown (``report/``).
@@ -15,6 +16,7 @@ from xent.evaluation.engine.compare_pass import plan_pair
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.engine.kinds import warn_of_kind
 from xent.evaluation.engine.named_dimensions import class_axis
+from xent.evaluation.engine.pairwise_pass import plan_pairwise
 from xent.evaluation.engine.stream import Stream, check_stream
 from xent.evaluation.engine.work import Progress
 from xent.evaluation.options import (
@@ -29,11 +31,19 @@ from xent.evaluation.options import (
     ignored_labels,
     ranks_of,
 )
-from xent.evaluation.report.result import ComparisonReport, EvaluationReport, merged_report, run_pass, run_stream
+from xent.evaluation.report.result import (
+    ComparisonReport,
+    EvaluationReport,
+    PairwiseReport,
+    merged_report,
+    run_pass,
+    run_stream,
+    sets_of,
+)
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.storage_options import StorageOptions, storage_options_set
 
-__all__ = ["compare", "evaluate", "merge_parts"]
+__all__ = ["compare", "compare_all", "evaluate", "merge_parts"]
 
 
 def evaluate(
@@ -361,9 +371,96 @@ def compare(
     return comparison
 
 
+def compare_all(
+    sets: Iterable[Any],
+    labels: Any,
+    *,
+    classifier: Any = None,
+    bias: Any = None,
+    softcap: float | None = None,
+    kind: Kind = "logits",
+    axis: int | str = -1,
+    binary: bool = False,
+    strict_kind: bool = False,
+    class_names: Any = None,
+    ignore_index: Ignored = None,
+    on_bad_label: Policy = "error",
+    on_error: Policy = "error",
+    clusters: Any = None,
+    slices: Any = None,
+    weights: Any = None,
+    overwrite: bool = False,
+    state: Any = None,
+    rows: Rows | None = None,
+    state_out: Any = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    zeros_ok: bool = False,
+    allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    storage_options: StorageOptions | None = None,
+    scheduler: Any = None,
+    progress: Progress | None = None,
+) -> PairwiseReport:
+    """The differences of the losses of every two of several prediction sets on the same labels, in one pass.
+
+    The numbers of a pair are those of :func:`xent.compare`, and its p-values are corrected for the number of pairs. A
+    row counts where it counts in all sets.
+
+    Parameters
+    ----------
+    sets : iterable of predictions, each as in :func:`xent.evaluate`, shape (*batch, C)
+        Two to 26, of one kind; their dtypes and formats may differ. They are called a, b, c, … in this order.
+    labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
+    on_error, clusters, slices, weights, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    classifier, bias, softcap, overwrite, state, rows, state_out : as in :func:`xent.evaluate`
+    scheduler, progress : as in :func:`xent.evaluate`
+    chunk_bytes : int
+        Bytes of the first set in a task; the rows of a task are those of its chunks.
+
+    Returns
+    -------
+    PairwiseReport
+        A :class:`PairwiseComparison` that shows and saves itself, as the result of :func:`xent.evaluate` does.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError, LabelError, ReadError, ConnectionError, ModuleNotFoundError
+        As :func:`xent.compare` does; TypeError too if `sets` is one set, ValueError if there are not two to 26.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sure = np.array([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0]])
+    >>> found = compare_all([sure, sure / 2, sure * 0], np.array([0, 1, 0]))
+    >>> {pair: (each.better, round(each.mean_difference, 4)) for pair, each in found.pairs.items()}
+    {('a', 'b'): (3, -0.1528), ('a', 'c'): (3, -0.6446), ('b', 'c'): (3, -0.4917)}
+    """
+    if isinstance(sets, str | bytes | os.PathLike) or hasattr(sets, "shape") or not isinstance(sets, Iterable):
+        raise TypeError(f"evaluate: `sets` must be prediction sets, got {sets!r}. Pass a list of them.")
+    given = list(sets)
+    options = Options(
+        kind=kind,
+        axis=class_axis(given[0], axis) if given else -1,
+        binary=binary,
+        strict_kind=strict_kind,
+        ignore_index=ignored_labels(ignore_index),
+        on_bad_label=on_bad_label,
+        on_error=on_error,
+        chunk_bytes=chunk_bytes,
+        zeros_ok=zeros_ok,
+        allow_outside=folders_of(allow_outside),
+    )
+    keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
+    with storage_options_set(storage_options):
+        wanted: dict[str, Any] = {"class_names": class_names, "head": Head(classifier, bias, softcap), "rows": rows}
+        planned = plan_pairwise(given, labels, options, keys=keys, outputs=outputs, **wanted)
+        comparison = run_pass(planned, scheduler=scheduler, progress=progress)
+    warn_of_kind(**comparison.sets)
+    return comparison
+
+
 def merge_parts(
     parts: Iterable[str | os.PathLike[str]], *, partial: bool = False
-) -> EvaluationReport | ComparisonReport:
+) -> EvaluationReport | ComparisonReport | PairwiseReport:
     """The result of a set from the parts that independent jobs have made of it, as one run over all rows has it.
 
     Jobs that know nothing of each other each evaluate, or compare, a range of the rows of one set, with
@@ -379,7 +476,7 @@ def merge_parts(
 
     Returns
     -------
-    EvaluationReport or ComparisonReport
+    EvaluationReport, ComparisonReport or PairwiseReport
         By what the jobs did.
 
     Raises
@@ -412,6 +509,5 @@ def merge_parts(
     if is_one:
         raise TypeError(f"evaluate: `parts` must be paths, got {parts!r}. Pass a list of them.")
     result = merged_report(parts, partial=flag("evaluate", "partial", partial))
-    sets = {"predictions": result} if isinstance(result, EvaluationReport) else {"a": result.a, "b": result.b}
-    warn_of_kind(**sets)
+    warn_of_kind(**sets_of(result))
     return result

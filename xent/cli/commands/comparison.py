@@ -13,12 +13,12 @@ from xent.cli.options import head_options, input_options, part_options, run_opti
 from xent.evaluation.formats import help_text
 
 if TYPE_CHECKING:
+    from xent.evaluation.engine.compare_pass import SetsPass
     from xent.evaluation.options import Policy
 
 
 @click.command(epilog=help_text())
-@click.argument("a")
-@click.argument("b")
+@click.argument("sets", nargs=-1, required=True, metavar="A B [C]...")
 @click.argument("labels")
 @head_options
 @input_options
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 @part_options
 @run_options
 def compare(
-    a: str,
-    b: str,
+    sets: tuple[str, ...],
     labels: str,
     *,
     classifier: str | None,
@@ -67,10 +66,17 @@ def compare(
     tables: str | None,
     overwrite: bool,
 ) -> None:
-    """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS."""
+    """The difference of the losses of two prediction sets, A and B, of the same rows, given LABELS.
+
+    Of more sets every two are compared, in one pass; they are of one kind then, and p-values are corrected for the
+    number of pairs.
+    """
+    if len(sets) < 2:
+        raise click.UsageError("Missing argument 'B'.")
     with input_checked():
         from xent.cli.output import Output, run_and_show
         from xent.evaluation.engine.compare_pass import plan_pair
+        from xent.evaluation.engine.pairwise_pass import plan_pairwise
         from xent.evaluation.options import Keys, Options, Outputs, folders_of
         from xent.evaluation.sources.hidden_states import Head
 
@@ -89,9 +95,17 @@ def compare(
             allow_outside=folders_of(allow_outside),
         )
         keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
-        heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
-        wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
+        head, head_b = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
+        wanted: dict[str, Any] = {"keys": keys, "outputs": outputs, "class_names": class_names, "rows": rows}
         gates = Gates.checked(fail_if, junit, overwrite=overwrite)
-        planned = plan_pair(a, b, labels, options, keys=keys, outputs=outputs, **wanted)
+        planned: SetsPass
+        if len(sets) == 2:
+            planned = plan_pair(*sets, labels, options, heads=(head, head_b), **wanted)
+        else:
+            own = {"kind": kind_b, "classifier": classifier_b, "bias": bias_b, "softcap": softcap_b}
+            for name, value in own.items():
+                if value is not None:
+                    raise click.UsageError(f"--{name}-b goes with two sets, and here are {len(sets)}.")
+            planned = plan_pairwise(sets, labels, options, head=head, **wanted)
         gates.check_names(planned)
     gates.end("compare", run_and_show(planned, output, scheduler))

@@ -35,6 +35,7 @@ MODULES = (
     "xent.evaluation.statistics.state",
     "xent.evaluation.statistics.exact_sums",
     "xent.evaluation.engine.compare_pass",
+    "xent.evaluation.engine.pairwise_pass",
     "xent.evaluation.statistics.classwise",
     "xent.evaluation.statistics.cluster_sums",
     "xent.evaluation.statistics.key_spans",

@@ -216,8 +216,7 @@ class SetsPass(Planned):
         """
         with held(self.job.store), engine(scheduler, progress) as compute:
             state = self.sums(compute)
-        empty = self.job.skip(0, 0)
-        sums = state if isinstance(state, type(empty)) else empty  # of no chunks
+        sums = self.empty if isinstance(state, State) else state  # of no chunks
         for (name, source), own in zip(self.sets.items(), sums.sets, strict=True):
             options = options_of(self.options_of_rows, name)
             check_labels(own, options, source, self.labels, label_remedy)
@@ -233,6 +232,11 @@ class SetsPass(Planned):
             raise
         return result
 
+    @property
+    def empty(self) -> Any:
+        """The sums of no rows."""
+        raise NotImplementedError
+
     def finish(self, sums: Any) -> Any:
         """The result of the sums."""
         raise NotImplementedError
@@ -241,6 +245,10 @@ class SetsPass(Planned):
 @dataclass(frozen=True, eq=False)
 class PairPass(SetsPass):
     """A planned comparison of two sets."""
+
+    @property
+    def empty(self) -> Pair:
+        return Pair()
 
     def finish(self, sums: Pair) -> Comparison:
         return comparison(sums, self.options, self.names, self.job.rows)
@@ -268,17 +276,41 @@ def plan_pair(
     B has the head of A where it has none of its own.
     """
     heads[1].check_has_classifier()
-    of_b = heads[1] if heads[1].classifier is not None else heads[0]
-    own = {"a": heads[0], "b": of_b}
-    given = open_set({"a": a, "b": b}, labels, options, keys=keys, class_names=class_names, heads=own)
+    own = {"a": heads[0], "b": heads[1] if heads[1].classifier is not None else heads[0]}
+    wanted: dict[str, Any] = {"class_names": class_names, "heads": own, "rows": rows}
+    measures = chunk_pair, unreadable_pair
+    return PairPass(**planned_sets({"a": a, "b": b}, labels, options, *measures, keys=keys, outputs=outputs, **wanted))
+
+
+def planned_sets(
+    sets: Mapping[str, Any],
+    labels: Any,
+    options: Options,
+    measure: Callable[..., Any],
+    skip: Callable[[int, int], Any],
+    *,
+    keys: Keys,
+    outputs: Outputs,
+    class_names: Any,
+    heads: Mapping[str, Head],
+    rows: Rows | None,
+) -> dict[str, Any]:
+    """The attributes of the plan of a comparison of these sets; `measure` and `skip` are as in a :class:`Job`."""
+    given = open_set(sets, labels, options, keys=keys, class_names=class_names, heads=heads)
     sources, first = given.sources, given.sources["a"]
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     store = store_of(outputs.state, sources, options)
     count, classes = first.shape
-    job = Job(chunk_pair, unreadable_pair, options, count, classes, given.ignored, store=store)
-    all_bounds = first.bounds(prediction_bytes(first, given.sources["labels"], options))
-    bounds = bounds_within(all_bounds, checked_rows(rows, first.shape[0]))
-    return PairPass(job, bounds, all_bounds, sources, unstored, given.names, part_file(outputs, sources))
+    all_bounds = first.bounds(prediction_bytes(first, sources["labels"], options))
+    return {
+        "job": Job(measure, skip, options, count, classes, given.ignored, store=store),
+        "bounds": bounds_within(all_bounds, checked_rows(rows, count)),
+        "all_bounds": all_bounds,
+        "sources": sources,
+        "unstored_chunks": unstored,
+        "names": given.names,
+        "part": part_file(outputs, sources),
+    }
 
 
 def chunk_pair(job: Job, first_row: int, *blocks: Any, unread: NDArray[np.bool_] | None = None) -> Pair:

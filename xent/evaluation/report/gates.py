@@ -18,9 +18,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from xent.evaluation.engine.compare_pass import Pair, SliceDifference, comparison
+from xent.evaluation.engine.compare_pass import SETS, Pair, SliceDifference, comparison
+from xent.evaluation.engine.pairwise_pass import no_rows, pairwise
 from xent.evaluation.options import Options
-from xent.evaluation.report.json_document import SCHEMA_VERSION, comparison_numbers, evaluation_numbers
+from xent.evaluation.report.json_document import (
+    SCHEMA_VERSION,
+    comparison_numbers,
+    evaluation_numbers,
+    pairwise_numbers,
+)
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.statistics.evaluation import ClassMetrics, GroupMetrics
 from xent.evaluation.statistics.metrics import finish
@@ -46,6 +52,10 @@ HIGHER_IS_BETTER = re.compile(
     r"((macro|weighted)_)?(auc|average_precision)|ks"
 )
 """Names of numbers of which more is better; bits, perplexity and bits per byte are the loss in other units."""
+
+
+TOPS = {(), *((name,) for name in SETS)}
+"""Where a document has the numbers of a set."""
 
 
 class Verdict(NamedTuple):
@@ -209,7 +219,7 @@ def numbers_of(document: Mapping[str, Any]) -> dict[Name, float]:
     def walk(value: Any, name: Name) -> None:
         if isinstance(value, Mapping):
             for key, item in value.items():
-                walk(item, name if key == "metrics" and name in ((), ("a",), ("b",)) else (*name, str(key)))
+                walk(item, name if key == "metrics" and name in TOPS else (*name, str(key)))
         elif isinstance(value, list | tuple) and not any(isinstance(item, Mapping) for item in value):
             for index, item in enumerate(value):
                 walk(item, (*name, str(index)))
@@ -263,6 +273,19 @@ def names_of_comparison(options: Options, keys: Iterable[str]) -> set[Name]:
     if "clusters" in keys:
         names.add(("difference", "clusters"))
     return names | {(side, *name) for side in "ab" for name in groups_of(document[side], options, keys, False)}
+
+
+def names_of_pairwise(count: int, options: Options, keys: Iterable[str]) -> set[Name]:
+    """The names of the numbers that a comparison of so many sets will have, as of an evaluation."""
+    document, keys = pairwise_numbers(pairwise(no_rows(count), options)), {*keys}
+    names = set(numbers_of(document))
+    for pair in document["pairs"]:
+        names.add(("pairs", pair, "rows_needed"))
+        if "clusters" in keys:
+            names.add(("pairs", pair, "clusters"))
+        if "slices" in keys:
+            names |= {("pairs", pair, "slices", ANY, name) for name in SliceDifference._fields}
+    return names | {(name, *each) for name in SETS[:count] for each in groups_of(document[name], options, keys, False)}
 
 
 def verdicts_of(gates: Sequence[Gate], document: Mapping[str, Any]) -> list[Verdict]:

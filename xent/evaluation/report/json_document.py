@@ -19,6 +19,7 @@ from xent.evaluation.statistics.evaluation import FLAWS
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.engine.pairwise_pass import PairDifference, PairwiseComparison
     from xent.evaluation.report.run import Run
     from xent.evaluation.sources.source import Source
     from xent.evaluation.statistics.confusion import Confusion
@@ -58,25 +59,53 @@ def comparison_document(comparison: Comparison, run: Run) -> dict[str, Any]:
 def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
     """The difference, by slice too, and the numbers of each set."""
     return {
-        "difference": {
-            "value": comparison.mean_difference,
-            "stderr": comparison.standard_error,
-            "n": comparison.counted,
-            "interval_95": list(comparison.confidence_interval),
-            "degrees_of_freedom": comparison.degrees_of_freedom,
-            "p_value": comparison.p_value,
-            "p_value_text": format_p_value(comparison.p_value),
-            "clusters": comparison.clusters,
-            "better": comparison.better,
-            "worse": comparison.worse,
-            "ties": comparison.ties,
-            "rows_needed": comparison.rows_needed,
-        },
+        "difference": difference_numbers(comparison),
         "mcnemar": comparison.mcnemar._asdict(),
         "slices": {str(key): group._asdict() for key, group in comparison.slices.items()},
         "a": evaluation_numbers(comparison.a),
         "b": evaluation_numbers(comparison.b),
     }
+
+
+def difference_numbers(difference: Comparison | PairDifference) -> dict[str, Any]:
+    """The difference of two sets over all rows."""
+    return {
+        "value": difference.mean_difference,
+        "stderr": difference.standard_error,
+        "n": difference.counted,
+        "interval_95": list(difference.confidence_interval),
+        "degrees_of_freedom": difference.degrees_of_freedom,
+        "p_value": difference.p_value,
+        "p_value_text": format_p_value(difference.p_value),
+        "clusters": difference.clusters,
+        "better": difference.better,
+        "worse": difference.worse,
+        "ties": difference.ties,
+        "rows_needed": difference.rows_needed,
+    }
+
+
+def pairwise_document(comparison: PairwiseComparison, run: Run) -> dict[str, Any]:
+    """The document of ``xent compare --json`` of more than two sets: each pair, as "a-b", and each set."""
+    return {
+        **heading(run, comparison.unstored_chunks),
+        **pairwise_numbers(comparison),
+        "timing": run.timing(),
+    }
+
+
+def pairwise_numbers(comparison: PairwiseComparison) -> dict[str, Any]:
+    """The differences of every two sets, by slice too, and the numbers of each set."""
+    pairs = {
+        "-".join(pair): {
+            **difference_numbers(each),
+            "adjusted_p_value": each.adjusted_p_value,
+            "mcnemar": each.mcnemar._asdict() | {"adjusted_p_value": each.adjusted_mcnemar_p_value},
+            "slices": {str(key): group._asdict() for key, group in each.slices.items()},
+        }
+        for pair, each in comparison.pairs.items()
+    }
+    return {"pairs": pairs, **{name: evaluation_numbers(each) for name, each in comparison.sets.items()}}
 
 
 def heading(run: Run, unstored_chunks: Mapping[str, int]) -> dict[str, Any]:

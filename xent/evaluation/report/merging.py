@@ -10,10 +10,11 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 import xent
-from xent.evaluation.engine.compare_pass import Comparison, Pair, PairPass, comparison
-from xent.evaluation.engine.evaluate_pass import Pass
+from xent.evaluation.engine.compare_pass import SETS, Comparison, Pair, comparison, options_of
+from xent.evaluation.engine.evaluate_pass import Planned
 from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.memory import largest_chunk
+from xent.evaluation.engine.pairwise_pass import PairwiseComparison, SeveralSets, pairwise
 from xent.evaluation.engine.parts import Merged, merge_files
 from xent.evaluation.options import Options
 from xent.evaluation.report.run import Run
@@ -22,16 +23,16 @@ from xent.evaluation.statistics.evaluation import Evaluation
 from xent.evaluation.statistics.metrics import finish
 from xent.evaluation.statistics.state import State
 
-KINDS: Mapping[str, type[Any]] = {"evaluate": State, "compare": Pair}
+KINDS: Mapping[str, type[Any]] = {"evaluate": State, "compare": Pair, "compare_all": SeveralSets}
 """The sums that each command makes."""
 
 
-def write_part(planned: Pass | PairPass, run: Run, sums: Any) -> None:
+def write_part(planned: Planned, run: Run, sums: Any) -> None:
     """Write the sums of a pass to the file of its part, if it has one; WriteError if that cannot be written."""
     if planned.part is None:
         return
     shared = {
-        "command": "compare" if isinstance(planned, PairPass) else "evaluate",
+        "command": next(command for command, kind in KINDS.items() if isinstance(sums, kind)),
         "xent": xent.__version__,
         "rows": run.set_rows,
         "inputs": run.inputs,
@@ -41,12 +42,10 @@ def write_part(planned: Pass | PairPass, run: Run, sums: Any) -> None:
         "chunks": [len(planned.all_bounds) - 1, largest_chunk(planned.all_bounds)],
     }
     own = {"scheduler": run.scheduler, "environment": run.environment, "wall_seconds": run.wall_seconds}
-    empty = Pair() if isinstance(planned, PairPass) else State()
-    rows = planned.bounds[0], planned.bounds[-1]
-    planned.part.save(rows, shared, own, sums if planned.rows else empty)
+    planned.part.save((planned.bounds[0], planned.bounds[-1]), shared, own, sums)
 
 
-def merged(paths: Iterable[Any], *, partial: bool) -> tuple[Evaluation | Comparison, Run]:
+def merged(paths: Iterable[Any], *, partial: bool) -> tuple[Evaluation | Comparison | PairwiseComparison, Run]:
     """The result of the parts in these files, and the run that one over all their rows would have been.
 
     The errors are those of :func:`xent.merge_parts`.
@@ -61,10 +60,10 @@ def merged(paths: Iterable[Any], *, partial: bool) -> tuple[Evaluation | Compari
     if isinstance(found.state, State):
         check_kind_of_rows(found.state, options)
         return replace(finish(found.state, options, names, run.set_rows), unstored_chunks=unstored), run
-    pair: Pair = found.state
-    check_kind_of_rows(pair.a, options, "a")
-    check_kind_of_rows(pair.b, options.of_b(), "b")
-    return replace(comparison(pair, options, names, run.set_rows), unstored_chunks=unstored), run
+    for name, state in zip(SETS, found.state.sets, strict=False):
+        check_kind_of_rows(state, options_of(options, name), name)
+    result = (comparison if isinstance(found.state, Pair) else pairwise)(found.state, options, names, run.set_rows)
+    return replace(result, unstored_chunks=unstored), run
 
 
 def run_of_parts(found: Merged) -> Run:

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xent.evaluation.engine.compare_pass import SETS
 from xent.evaluation.outputs import move, output_path, remove, written
-from xent.evaluation.report.tables import SETS, Table
+from xent.evaluation.report.tables import Table
 from xent.evaluation.sources.messages import refusal
 from xent.optional import require
 
 NAMES = ("metrics", "counts", "classes", "slices", "reliability", "histogram", "positions", "worst")
-"""The tables of an evaluation; a comparison has those of its difference, and of its two sets by these names too."""
-PAIR_NAMES = ("difference", "metrics", "slices", *(f"{name}_{each}" for each in SETS for name in NAMES))
+"""The tables of an evaluation; a comparison has those of its differences, and of its sets by these names too."""
+PAIR_NAMES = ("difference", "pairs", "metrics", "slices", *(f"{name}_{each}" for each in SETS for name in NAMES))
 
 
 def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables") -> Path:

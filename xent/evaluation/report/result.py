@@ -9,18 +9,24 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
 from xent.evaluation.engine.compare_pass import Comparison, PairPass
-from xent.evaluation.engine.evaluate_pass import Pass
+from xent.evaluation.engine.evaluate_pass import Pass, Planned
 from xent.evaluation.engine.labels import LABEL_REMEDY
+from xent.evaluation.engine.pairwise_pass import PairwiseComparison, PairwisePass
 from xent.evaluation.engine.scheduler_choice import chosen
 from xent.evaluation.engine.stream import Stream
 from xent.evaluation.engine.work import Progress
 from xent.evaluation.outputs import WriteError, output_path, write_text
-from xent.evaluation.report.json_document import comparison_document, evaluation_document, to_json
+from xent.evaluation.report.json_document import (
+    comparison_document,
+    evaluation_document,
+    pairwise_document,
+    to_json,
+)
 from xent.evaluation.report.lm_eval import lm_eval_results
 from xent.evaluation.report.measures import LM_EVAL, MODEL_INDEX, OPENMETRICS, Names
 from xent.evaluation.report.merging import merged, write_part
@@ -32,6 +38,12 @@ from xent.evaluation.report.page import (
     evaluation_fragment,
     evaluation_page,
     page_path,
+)
+from xent.evaluation.report.pairwise import (
+    pairwise_fragment,
+    pairwise_page,
+    pairwise_tables,
+    pairwise_text,
 )
 from xent.evaluation.report.parquet import tables_path, write_tables
 from xent.evaluation.report.run import Run, run_of, run_of_stream
@@ -305,17 +317,55 @@ class ComparisonReport(Report, Comparison):
         return comparison_fragment(self, self.run)
 
 
+@dataclass(frozen=True, repr=False)
+class PairwiseReport(Report, PairwiseComparison):
+    """A :class:`PairwiseComparison` that shows and saves itself; ``run`` is how it came about."""
+
+    sets: Mapping[str, EvaluationReport]
+    run: Run = field(kw_only=True, compare=False)
+
+    def to_text(self) -> str:
+        return pairwise_text(self, self.run)
+
+    def to_dict(self) -> dict[str, Any]:
+        return pairwise_document(self, self.run)
+
+    def tables(self) -> dict[str, Table]:
+        return pairwise_tables(self)
+
+    def page(self) -> str:
+        return pairwise_page(self, self.run)
+
+    def _repr_html_(self) -> str:
+        return pairwise_fragment(self, self.run)
+
+
+AnyReport = EvaluationReport | ComparisonReport | PairwiseReport
+
+
+def sets_of(report: AnyReport) -> dict[str, EvaluationReport]:
+    """The sets that a result is of, by the names of their arguments."""
+    if isinstance(report, EvaluationReport):
+        return {"predictions": report}
+    return {"a": report.a, "b": report.b} if isinstance(report, ComparisonReport) else {**report.sets}
+
+
 @overload
 def report_of(result: Evaluation, run: Run) -> EvaluationReport: ...
 @overload
 def report_of(result: Comparison, run: Run) -> ComparisonReport: ...
 @overload
-def report_of(result: Evaluation | Comparison, run: Run) -> EvaluationReport | ComparisonReport: ...
-def report_of(result: Evaluation | Comparison, run: Run) -> EvaluationReport | ComparisonReport:
+def report_of(result: PairwiseComparison, run: Run) -> PairwiseReport: ...
+@overload
+def report_of(result: Evaluation | Comparison | PairwiseComparison, run: Run) -> AnyReport: ...
+def report_of(result: Evaluation | Comparison | PairwiseComparison, run: Run) -> AnyReport:
     """The result of a run as one that shows and saves itself."""
     numbers: dict[str, Any] = {each.name: getattr(result, each.name) for each in fields(result)}
     if isinstance(result, Evaluation):
         return EvaluationReport(**numbers, run=run)
+    if isinstance(result, PairwiseComparison):
+        numbers["sets"] = {name: report_of(each, run.side(name)) for name, each in result.sets.items()}
+        return PairwiseReport(**numbers, run=run)
     numbers |= {name: report_of(numbers[name], run.side(name)) for name in "ab"}
     return ComparisonReport(**numbers, run=run)
 
@@ -328,19 +378,28 @@ def run_pass(
 def run_pass(
     planned: PairPass, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
 ) -> ComparisonReport: ...
+@overload
 def run_pass(
-    planned: Pass | PairPass,
+    planned: PairwisePass, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
+) -> PairwiseReport: ...
+@overload
+def run_pass(
+    planned: Planned, *, scheduler: Any = None, progress: Progress | None = None, label_remedy: str = LABEL_REMEDY
+) -> AnyReport: ...
+def run_pass(
+    planned: Any,
     *,
     scheduler: Any = None,
     progress: Progress | None = None,
     label_remedy: str = LABEL_REMEDY,
-) -> EvaluationReport | ComparisonReport:
+) -> AnyReport:
     """The report of a pass, which is run; parameters and errors are those of its ``run``."""
     start, scheduler = time.perf_counter(), chosen(scheduler)
 
     def keep(sums: Any) -> None:
         write_part(planned, run_of(planned, scheduler, time.perf_counter() - start), sums)
 
+    result: Evaluation | Comparison | PairwiseComparison
     try:
         result = planned.run(scheduler=scheduler, progress=progress, label_remedy=label_remedy, keep=keep)
     except WriteError as error:  # of which the result is there
@@ -350,7 +409,7 @@ def run_pass(
     return report_of(result, run_of(planned, scheduler, time.perf_counter() - start))
 
 
-def merged_report(paths: Iterable[Any], *, partial: bool) -> EvaluationReport | ComparisonReport:
+def merged_report(paths: Iterable[Any], *, partial: bool) -> AnyReport:
     """The report of the parts in these files."""
     result, run = merged(paths, partial=partial)
     return report_of(result, run)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xent import distribution
 from xent.dispatch.settings import affinity
+from xent.evaluation.engine.compare_pass import SETS, options_of
 from xent.evaluation.engine.evaluate_pass import Pass
 from xent.evaluation.engine.memory import largest_chunk
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from xent.evaluation.options import Options
 
 PACKAGES = (distribution.NAME, "numpy", "dask", "distributed", "zarr", "pyarrow", "h5py")
-PREDICTIONS = ("predictions", "a", "b")
+PREDICTIONS = ("predictions", *SETS)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Run:
 
     @property
     def predictions(self) -> list[Mapping[str, Any]]:
-        """The facts of the predictions: of one set or of two; of none where a stream had no block."""
+        """The facts of the predictions: of one set or of several; of none where a stream had no block."""
         return [facts for name, facts in self.inputs.items() if name in PREDICTIONS]
 
     @property
@@ -102,9 +103,9 @@ class Run:
         return self.bytes / self.wall_seconds / 1e9
 
     def side(self, name: str) -> Run:
-        """The run of set "a" or "b" of a comparison, as if it had been evaluated by itself."""
+        """The run of set "a", "b" or another of a comparison, as if it had been evaluated by itself."""
         keys = {key: facts for key, facts in self.inputs.items() if key not in PREDICTIONS}
-        options = self.options.of_b() if name == "b" else replace(self.options, kind_b=None)
+        options = replace(options_of(self.options, name), kind_b=None)
         return replace(self, inputs={"predictions": self.inputs[name], **keys}, options=options)
 
     def to_dict(self) -> dict[str, Any]:

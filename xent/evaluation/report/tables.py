@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from xent.evaluation.statistics.ranking import Ranking
 
 Row = tuple[Any, ...]
-SETS = ("a", "b")
-"""The two sets of a comparison."""
 
 
 class Table(NamedTuple):
@@ -73,7 +71,7 @@ def comparison_tables(comparison: Comparison) -> dict[str, Table]:
     tables = {"difference": Table({**columns, **counts}, [(*row, *tests)]), "metrics": comparison_table(comparison)}
     if comparison.slices:
         tables["slices"] = difference_table("slice", comparison.slices)
-    for name, each in zip(SETS, (comparison.a, comparison.b), strict=True):
+    for name, each in (("a", comparison.a), ("b", comparison.b)):
         tables |= {f"{table}_{name}": content for table, content in evaluation_tables(each).items()}
     return tables
 
