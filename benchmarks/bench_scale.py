@@ -1,4 +1,4 @@
-"""Evaluations of data sets larger than memory, and the time per chunk: time, memory, and the same bits.
+"""Evaluations of data sets larger than memory: time, memory, and the same bits.
 
 The data set: every byte of Python's own standard library, predicted from the two bytes before it by the demo's order-3
 model, trained without the file (ten folds): some 31 million rows of 256 classes, 16 GB in float16 and 32 GB in float32.
@@ -6,7 +6,8 @@ It is stored as .npy and as sharded Zarr, and evaluated by ``xent evaluate`` in 
 cluster of two processes. The peak is that of the whole process tree, sampled 50 times per second, mapped pages
 included. The page cache is not cleared between the runs; what does not fit into it is read from the disk.
 
-Counting model: a row of 256 float16 numbers is 512 bytes and 256 exponentials; a task costs the scheduler a fixed time.
+Counting model: a row of 256 float16 numbers is 512 bytes and 256 exponentials. What a chunk costs beside its rows is in
+``bench_chunks.py``.
 Needs 50 GB of disk. The kernels are those of the plugins that are installed.
 """
 
@@ -35,7 +36,6 @@ CHUNK_ROWS, SHARD_ROWS = 8192, 65536
 QUICK_FILES = 4
 SAMPLES_PER_SECOND = 50
 ROWS = (10**5, 10**6, 10**7, 3 * 10**7)
-CHUNKS = (1000, 10_000, 100_000)
 METRICS = ("loss", "accuracy", "brier", "entropy", "confidence")
 
 
@@ -172,31 +172,6 @@ def rows_and_time(report: Report, folder: Path, rounds: int) -> None:
     report.add(measure.table(("rows of 256 float16", "time, s", "ns / row"), lines))
 
 
-def chunks_and_time(report: Report, counts: tuple[int, ...]) -> None:
-    """Adds the time per chunk, on data sets whose chunks have one row of one class."""
-    lines = []
-    for count in counts:
-        predictions, labels = np.zeros((count, 1), np.float32), np.zeros(count, np.uint8)
-        with tempfile.TemporaryDirectory() as folder:
-            np.save(f"{folder}/x.npy", predictions)
-            np.save(f"{folder}/y.npy", labels)
-            for scheduler in ("threads", "processes:2"):
-                peak, start = Peak(os.getpid()), time.perf_counter()
-                try:
-                    evaluation = xent.evaluate(f"{folder}/x.npy", f"{folder}/y.npy", chunk_bytes=4, scheduler=scheduler)
-                finally:
-                    largest = peak.stop()
-                seconds = time.perf_counter() - start
-                if evaluation.rows != count:
-                    raise AssertionError(f"{evaluation.rows} rows of {count}")
-                lines.append(
-                    (f"{count:,}", scheduler, f"{seconds:.1f}", f"{seconds / count * 1e3:.2f}", f"{largest / 1e6:,.0f}")
-                )
-                report.add(**{f"{count} chunks on {scheduler}": {"seconds": seconds, "peak": largest}})
-                print(lines[-1], file=sys.stderr)
-    report.add(measure.table(("chunks", "scheduler", "seconds", "ms / chunk", "peak, MB"), lines))
-
-
 def main(quick: bool = False) -> str:
     """The page of results."""
     report = Report("scale", "Sets larger than memory", ("dask", "distributed", "zarr", "numba"))
@@ -209,7 +184,6 @@ def main(quick: bool = False) -> str:
         )
         evaluate_all(report, folder)
         rows_and_time(report, folder, 1 if quick else 3)
-    chunks_and_time(report, (100,) if quick else CHUNKS)
     return report.write(quick)
 
 

@@ -242,7 +242,7 @@ def scaled_logits(job: Job, predictions: Any) -> Any:
 
 def unreadable_state(first_row: int, rows: int) -> State:
     """The state of rows that could not be read."""
-    return State(rows=rows, unreadable=Tally(rows, first_row))
+    return State(rows=rows, unreadable=Tally(rows, first_row) if rows else Tally())
 
 
 def statistics_of(

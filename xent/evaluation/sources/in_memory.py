@@ -147,8 +147,8 @@ def is_on_a_gpu(array: Any) -> bool:
 
 def to_numpy(array: Any) -> Any:
     """The array as NumPy's, a copy of one on a GPU and a view of any other; None for None."""
-    if array is None:
-        return None
+    if array is None or type(array) is np.ndarray:
+        return array
     if hasattr(array, "detach"):  # a tensor, whose graph is not needed
         array = array.detach()
     if str(getattr(array, "dtype", "")) == "torch.bfloat16":

@@ -59,7 +59,7 @@ def status(path: str) -> Status:
     """What is at the path; FileNotFoundError if nothing is, MalformedError if it is neither a file nor a folder."""
     if not is_url(path):
         try:
-            file = Path(path).stat()
+            file = os.stat(path)
         except NotADirectoryError as error:
             raise FileNotFoundError(*error.args) from error
         except FileNotFoundError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import reduce
+from functools import cache, reduce
 from typing import Any, NamedTuple
 
 from xent.evaluation.statistics.classwise import Classwise
@@ -209,10 +209,19 @@ def merge(a: Any, b: Any) -> Any:
     if isinstance(a, int):
         return a + b
     if isinstance(a, Mapping):
+        if not (a and b):
+            return a or b
         return {**a, **b, **{key: merge(a[key], b[key]) for key in a.keys() & b.keys()}}
     if hasattr(a, "merge"):
         return a.merge(b)
-    return type(a)(**{each.name: merge(getattr(a, each.name), getattr(b, each.name)) for each in fields(a)})
+    kind: Any = type(a)
+    return kind(*[merge(getattr(a, name), getattr(b, name)) for name in field_names(kind)])
+
+
+@cache
+def field_names(kind: Any) -> tuple[str, ...]:
+    """The names of the fields of a state, in their order."""
+    return tuple(each.name for each in fields(kind))
 
 
 def merge_all(states: Iterable[Any]) -> Any:
