@@ -316,11 +316,6 @@ def test_what_weights_cannot_be_is_refused(options, error, message):
         xent.evaluate(LOGITS, LABELS, **options)
 
 
-def test_a_stream_has_no_weights():
-    with pytest.raises(ValueError, match="where `weights` is given, got an iterable of blocks"):
-        xent.evaluate(iter([(LOGITS, LABELS)]), weights=WEIGHTS)
-
-
 def test_weights_that_cannot_be_read_lose_their_rows(tmp_path):
     for number, start in enumerate(range(0, ROWS, 100)):
         np.save(tmp_path / f"{number}.npy", WEIGHTS[start : start + 100])

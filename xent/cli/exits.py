@@ -43,6 +43,7 @@ OPTIONS = "|".join(
             "slices",
             "clusters",
             "weights",
+            "mask",
             "class_names",
             "ignore_index",
             "on_bad_label",

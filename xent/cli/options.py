@@ -141,6 +141,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--slices", help="The slice of each row (a file as the labels, or text), for a table of them."),
         click.option("--weights", help="The weight of each row in every mean (a file as the labels); 0 leaves it out."),
+        click.option("--mask", help="Whether each row counts (a file as the labels, of true and false or integers)."),
         click.option("--clusters", help="The cluster of each row: standard errors take clusters as independent."),
         click.option(
             "--on-bad-label",

@@ -64,6 +64,7 @@ def evaluate(
     clusters: Any = None,
     slices: Any = None,
     weights: Any = None,
+    mask: Any = None,
     by_class: bool = False,
     top_k: int | Iterable[int] = (),
     bins: int = 15,
@@ -100,8 +101,9 @@ def evaluate(
         torch or raw format, of a folder of such files or a glob of them, opened by each task for its own rows; after a
         ``#`` it may name an array of the file, columns, or a dtype and shape: docs/evaluation.md. Also arrays of other
         libraries that NumPy can see, and :class:`~xent.evaluation.sources.TopK`. Without `labels` an iterable of
-        blocks, pairs of predictions and labels that are evaluated in turn; arguments that need all rows first, or
-        twice, are refused.
+        blocks that are evaluated in turn, pairs of predictions and labels, or mappings of "predictions", "labels", and
+        "slices", "clusters", "weights" and "mask" as they are wanted; arguments that need all rows first, or twice,
+        are refused.
     labels : the same, shape (*batch,), integer, in ``[0, C)``, or text, or true and false of two classes
         Text is the name of a class. The rows of a batch of several dimensions are counted in C order.
         Of the shape of the predictions they are distributions, one-hot or soft: the loss is −Σ t log p, and what needs
@@ -141,9 +143,12 @@ def evaluate(
         The cluster of each row, the document of a token for instance: the standard errors then take clusters as
         independent instead of rows. Of clusters whose rows lie beside each other the memory is constant.
     slices : as the labels, integers or text, optional
-        The slice of each row, for a table of them.
+        The slice of each row, for a table of them. Slices, clusters, weights and a mask may also have the first sizes
+        of the labels' shape alone: of labels (batch, sequence) those of shape (batch,) are of all tokens of a sequence.
     weights : as the labels, real numbers in [0, 2**64], or true and false, optional
         The weight of each row in every mean, share and sum; a row of weight 0 is left out, whatever it holds.
+    mask : as the labels, true and false, or integers, optional
+        Whether a row counts, as an attention mask says of tokens; one of false or 0 is ignored, whatever it holds.
     by_class : bool
         Whether to make a table of the labels.
     top_k : int or iterable of int
@@ -262,7 +267,7 @@ def evaluate(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state, state_out)
+    keys, outputs = Keys(slices, clusters, weights, mask), Outputs(per_example, overwrite, state, state_out)
     head = Head(classifier, bias, softcap)
     with storage_options_set(storage_options):
         if labels is None:
@@ -300,6 +305,7 @@ def compare(
     clusters: Any = None,
     slices: Any = None,
     weights: Any = None,
+    mask: Any = None,
     overwrite: bool = False,
     state: Any = None,
     rows: Rows | None = None,
@@ -324,7 +330,7 @@ def compare(
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
-    on_error, clusters, slices, weights, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    on_error, clusters, slices, weights, mask, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
     overwrite, state, rows, state_out : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
@@ -361,7 +367,7 @@ def compare(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
+    keys, outputs = Keys(slices, clusters, weights, mask), Outputs(None, overwrite, state, state_out)
     heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
     with storage_options_set(storage_options):
         wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
@@ -389,6 +395,7 @@ def compare_all(
     clusters: Any = None,
     slices: Any = None,
     weights: Any = None,
+    mask: Any = None,
     overwrite: bool = False,
     state: Any = None,
     rows: Rows | None = None,
@@ -410,7 +417,7 @@ def compare_all(
     sets : iterable of predictions, each as in :func:`xent.evaluate`, shape (*batch, C)
         Two to 26, of one kind; their dtypes and formats may differ. They are called a, b, c, … in this order.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
-    on_error, clusters, slices, weights, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    on_error, clusters, slices, weights, mask, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
     classifier, bias, softcap, overwrite, state, rows, state_out : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
@@ -449,7 +456,7 @@ def compare_all(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
+    keys, outputs = Keys(slices, clusters, weights, mask), Outputs(None, overwrite, state, state_out)
     with storage_options_set(storage_options):
         wanted: dict[str, Any] = {"class_names": class_names, "head": Head(classifier, bias, softcap), "rows": rows}
         planned = plan_pairwise(given, labels, options, keys=keys, outputs=outputs, **wanted)

@@ -107,11 +107,12 @@ class Options:
 
 
 class Keys(NamedTuple):
-    """The slice, the cluster and the weight of each row, as files, arrays or sources; None for rows that have none."""
+    """The slice, the cluster and the weight of each row, and whether it counts: files, arrays or sources, or None."""
 
     slices: Any = None
     clusters: Any = None
     weights: Any = None
+    mask: Any = None
 
 
 @dataclass(frozen=True)

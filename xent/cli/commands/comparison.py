@@ -51,6 +51,7 @@ def compare(
     slices: str | None,
     clusters: str | None,
     weights: str | None,
+    mask: str | None,
     zeros_ok: bool,
     allow_outside: tuple[str, ...],
     rows: tuple[int, int | None] | None,
@@ -94,7 +95,7 @@ def compare(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys, outputs = Keys(slices, clusters, weights), Outputs(None, overwrite, state, state_out)
+        keys, outputs = Keys(slices, clusters, weights, mask), Outputs(None, overwrite, state, state_out)
         head, head_b = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
         wanted: dict[str, Any] = {"keys": keys, "outputs": outputs, "class_names": class_names, "rows": rows}
         gates = Gates.checked(fail_if, junit, overwrite=overwrite)

@@ -72,6 +72,7 @@ def evaluate(
     slices: str | None,
     clusters: str | None,
     weights: str | None,
+    mask: str | None,
     zeros_ok: bool,
     allow_outside: tuple[str, ...],
     by_class: bool,
@@ -140,7 +141,7 @@ def evaluate(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys, outputs = Keys(slices, clusters, weights), Outputs(per_example, overwrite, state, state_out)
+        keys, outputs = Keys(slices, clusters, weights, mask), Outputs(per_example, overwrite, state, state_out)
         wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
         wanted["head"] = Head(classifier, bias, softcap)
         gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)

@@ -177,7 +177,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class SetsPass(Planned):
-    """A planned comparison; the sources are a, b, … of as many sets, labels, slices, clusters and weights."""
+    """A planned comparison; the sources are a, b, … of as many sets, labels, slices, clusters, weights and mask."""
 
     @property
     def predictions(self) -> Source:
@@ -314,7 +314,7 @@ def planned_sets(
 
 
 def chunk_pair(job: Job, first_row: int, *blocks: Any, unread: NDArray[np.bool_] | None = None) -> Pair:
-    """The sums of some rows of both sets; the blocks are those of A, B, labels, slices, clusters and weights.
+    """The sums of some rows of both sets; the blocks are those of A, B, labels, slices, clusters, weights and mask.
 
     `unread` marks the rows that could not be read.
     """
@@ -329,17 +329,17 @@ def chunk_sets(
 
     A row counts where it counts in all sets.
     """
-    *sets, labels, slices, clusters, weights = blocks
+    *sets, labels, slices, clusters, weights, mask = blocks
     targets = targets_of(labels)
     labels = to_numpy(labels) if targets is None else targets.labels
     slices, clusters = to_numpy(slices), to_numpy(clusters)
-    unread, ignored, bad = rows_left_out(job, labels, unread)
+    unread, ignored, bad = rows_left_out(job, labels, unread, mask)
     weights, bad_weight = row_weights(weights, unread, ignored, bad)
     no_weight = np.zeros(labels.shape, bool) if bad_weight is None else bad_weight
     beyond = np.logical_or.reduce([outside_top_k(rows, labels) for rows in sets])
     outside = beyond & ~(unread | ignored | bad | no_weight)
     jobs = [replace(job, options=options_of(job.options, name)) for name in SETS[: len(sets)]]
-    statistics = [statistics_of(each, rows, labels, unread) for each, rows in zip(jobs, sets, strict=True)]
+    statistics = [statistics_of(each, rows, labels, unread | ignored) for each, rows in zip(jobs, sets, strict=True)]
     if targets is not None:
         statistics = [
             with_targets(each, own, rows, targets) for own, each, rows in zip(statistics, jobs, sets, strict=True)

@@ -219,7 +219,7 @@ class Pass(Planned):
 
         def evaluate_at(inverse: float) -> Evaluation:
             job = replace(self.job, options=options, inverse_temperature=inverse, store=None, losses=None)
-            sources = [self.predictions, self.labels, *Keys(weights=self.keys.weights)]
+            sources = [self.predictions, self.labels, *Keys(weights=self.keys.weights, mask=self.keys.mask)]
             return finish(compute(Work(job, self.bounds, sources)), options)
 
         return fit(evaluate_at, evaluation)

@@ -37,7 +37,8 @@ def in_order(predictions: Mapping[str, Any], labels: Any, keys: Keys, axis: int)
     def ordered(name: str, value: Any) -> Any:
         if not is_named(value):
             return value
-        dims = first.dims if value.ndim == first.ndim else batch  # distributions have the classes, as the predictions
+        # distributions have the classes, as the predictions; a key of a sequence lacks the dimensions of its tokens
+        dims = first.dims if value.ndim == first.ndim else batch[: value.ndim] if name in Keys._fields else batch
         checks.dimensions("evaluate", name, value, dims)
         for dim in dims:
             ours, theirs = (array.indexes.get(dim) for array in (first, value))

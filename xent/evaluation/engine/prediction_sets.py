@@ -15,6 +15,7 @@ from xent.evaluation.sources.flat_rows import flat, row_sizes
 from xent.evaluation.sources.hidden_states import Head, linear_source
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
+from xent.evaluation.sources.repeated_rows import of_rows
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.sources.two_classes import two_classes
@@ -98,7 +99,7 @@ def open_set(
             check_soft(source, truth, options)
         check_pair(source, truth)
     others = open_keys(batch, {name: key for name, key in keys._asdict().items() if key is not None}, allowed)
-    others = {name: flat(source, None) for name, source in others.items()}
+    others = {name: of_rows(source, batch) for name, source in others.items()}
     return PredictionSet({**opened, "labels": truth, **others}, names, ignored_numbers(truth, options.ignore_index))
 
 

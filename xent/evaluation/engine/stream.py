@@ -15,34 +15,38 @@ from xent.evaluation.engine.kinds import check_kind_of_rows
 from xent.evaluation.engine.labels import LABEL_REMEDY, check_labels
 from xent.evaluation.engine.prediction_sets import PredictionSet, open_set
 from xent.evaluation.engine.tasks import Job, chunk_state, run_chunks, unreadable_state
+from xent.evaluation.engine.weights import check_weights
 from xent.evaluation.engine.work import Progress
 from xent.evaluation.options import Keys, Options, Outputs, Rows
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import open_source, unstored_of
 from xent.evaluation.sources.source import Source, read_rows
+from xent.evaluation.statistics.cluster_sums import KEPT, ClustersApart
 from xent.evaluation.statistics.evaluation import Evaluation
 from xent.evaluation.statistics.metrics import finish
 from xent.evaluation.statistics.state import State, merge
 from xent.optional import require
 
-PAIRS = "be an iterable of pairs (predictions, labels) where no labels are given"
+PAIRS = "be an iterable of pairs (predictions, labels), or of mappings of these names, where no labels are given"
+NAMES = ("predictions", "labels", *Keys._fields)
 
 
 @dataclass
 class Stream:
-    """A stream of pairs of predictions (rows, C) and labels (rows,), and what has been read of it.
+    """A stream of blocks of predictions (rows, C) and labels (rows,), and what has been read of it.
 
     Attributes
     ----------
-    blocks : iterable of pairs
+    blocks : iterable
+        Of pairs, or of mappings of "predictions", "labels" and the keys of their rows.
     options : Options
     class_names : Any
         As :func:`xent.evaluate` takes them.
     head : Head
         What makes logits of blocks of hidden states.
     inputs : mapping of str to mapping
-        The facts of the predictions and the labels so far, as :meth:`Source.facts` has them.
+        The facts of the predictions, the labels and the keys so far, as :meth:`Source.facts` has them.
     chunks, chunk_rows : int
         The blocks so far, and the rows of the largest.
     rows : int
@@ -66,28 +70,35 @@ class Stream:
         state, classes, unstored, options = State(), None, dict[str, int](), self.options
         class_names, names = self.class_names, tuple[str, ...]()
         head = read_whole(self.head, options)
-        for pair in self.blocks:
-            given = open_block(pair, state.rows, classes, options, class_names, head)
+        for block in self.blocks:
+            given = open_block(block, state.rows, classes, options, class_names, head)
             sources, names = given.sources, given.names
             predictions, labels = sources["predictions"], sources["labels"]
             class_names = names or None  # an iterator can be read once
             unstored = merge(unstored, unstored_of(sources, zeros_ok=options.zeros_ok))
-            self.count(sources)
+            self.count(sources, state.rows)
             rows, classes = predictions.shape
             job = Job(chunk_state, unreadable_state, options, 0, classes, given.ignored, threads=None)
-            parts = [computed(source) for source in (predictions, labels)]
+            parts = [None if (source := sources.get(name)) is None else computed(source) for name in NAMES]
             first_row = state.rows
-            state = merge(state, run_chunks(job, [first_row, first_row + rows], *parts))
+            state = merged(state, run_chunks(job, [first_row, first_row + rows], *parts))
             check_labels(state, options, predictions, labels, LABEL_REMEDY, first_row)
+            check_weights(state, options)
             check_kind_of_rows(state, replace(options, strict_kind=False))  # which is of all blocks
             if progress is not None:
                 progress(rows)
-            del pair, given, sources, predictions, labels, parts  # before the next block is made
+            del block, given, sources, predictions, labels, parts  # before the next block is made
         check_kind_of_rows(state, options)
         return replace(finish(state, options, names), unstored_chunks=unstored)
 
-    def count(self, sources: Mapping[str, Source]) -> None:
-        """Add the facts of a block."""
+    def count(self, sources: Mapping[str, Source], first_row: int) -> None:
+        """Add the facts of a block that begins at this row; ValueError if it has other keys than those before it."""
+        if self.chunks and sources.keys() != self.inputs.keys():
+            rule, got = (
+                f"have {' and '.join(self.inputs)} in every block",
+                f"{' and '.join(sources)} at row {first_row}",
+            )
+            raise ValueError(refusal("predictions", rule, got, "Make them alike."))
         self.chunks += 1
         self.rows += sources["predictions"].shape[0]
         self.chunk_rows = max(self.chunk_rows, sources["predictions"].shape[0])
@@ -105,10 +116,11 @@ def check_stream(
     """Raise TypeError unless the blocks are an iterable, ValueError for an argument that needs stored rows."""
     if not isinstance(blocks, Iterable) or isinstance(blocks, str | bytes) or hasattr(blocks, "shape"):
         raise TypeError("evaluate: `labels` must be given, got None. Pass the labels of these predictions.")
+    for name, key in keys._asdict().items():
+        if key is not None:
+            remedy = f'Yield {{"predictions": …, "labels": …, "{name}": …}} of each block.'
+            raise ValueError(refusal(name, "be in the blocks of a stream", "an argument beside them", remedy))
     needs_stored_rows = {
-        "clusters": keys.clusters is not None,
-        "slices": keys.slices is not None,
-        "weights": keys.weights is not None,
         "per_example": outputs.per_example is not None,
         "state": outputs.state is not None,
         "state_out": outputs.state_out is not None,
@@ -142,14 +154,31 @@ def computed(block: Source) -> Any:
     return get({**graph, key: part}, key)
 
 
+def merged(state: State, block: State) -> State:
+    """The state of the rows of both; ValueError where rows of a cluster lie apart, which are not there again."""
+    try:
+        together: State = merge(state, block)
+    except ClustersApart:
+        rule = f"have the rows of each beside each other in a stream, where they are more than {KEPT:,}"
+        got = f"one in the block at row {state.rows} that was complete"
+        remedy = "Yield the rows in the order of the clusters, or save them and evaluate the files."
+        raise ValueError(refusal("clusters", rule, got, remedy)) from None
+    return together
+
+
 def open_block(
-    pair: Any, first_row: int, classes: int | None, options: Options, class_names: Any, head: Head
+    block: Any, first_row: int, classes: int | None, options: Options, class_names: Any, head: Head
 ) -> PredictionSet:
-    """The predictions and labels of a block; TypeError or ValueError if it is no pair, or unlike those before it."""
-    if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        raise TypeError(refusal("predictions", PAIRS, f"{type(pair).__name__} at row {first_row}", "Yield pairs."))
-    heads = {"predictions": head}
-    given = open_set({"predictions": pair[0]}, pair[1], options, class_names=class_names, heads=heads)
+    """The predictions, labels and keys of a block; TypeError or ValueError if it is none, or unlike those before it."""
+    if isinstance(block, tuple | list) and len(block) == 2:
+        block = {"predictions": block[0], "labels": block[1]}
+    if not (isinstance(block, Mapping) and {"predictions", "labels"} <= block.keys() <= {*NAMES}):
+        of = f" of {', '.join(map(str, block))}" if isinstance(block, Mapping) else ""
+        remedy = f"Yield pairs, or mappings of {', '.join(NAMES)}."
+        raise TypeError(refusal("predictions", PAIRS, f"{type(block).__name__}{of} at row {first_row}", remedy))
+    keys = Keys(**{name: block.get(name) for name in Keys._fields})
+    wanted: dict[str, Any] = {"keys": keys, "class_names": class_names, "heads": {"predictions": head}}
+    given = open_set({"predictions": block["predictions"]}, block["labels"], options, **wanted)
     predictions = given.sources["predictions"]
     if classes not in (None, predictions.shape[1]):
         rule = f"have as many classes in every block, {classes}"

@@ -150,6 +150,7 @@ def chunk_state(
     slices: Any = None,
     clusters: Any = None,
     weights: Any = None,
+    mask: Any = None,
     *,
     unread: NDArray[np.bool_] | None = None,
 ) -> State:
@@ -159,7 +160,7 @@ def chunk_state(
     """
     targets = targets_of(labels)
     given, labels = labels, to_numpy(labels) if targets is None else targets.labels
-    unread, ignored, bad = rows_left_out(job, labels, unread)
+    unread, ignored, bad = rows_left_out(job, labels, unread, mask)
     weights, bad_weight = row_weights(weights, unread, ignored, bad)
     if job.inverse_temperature != 1:
         unscaled = replace(job, options=replace(job.options, kind="logits"), inverse_temperature=1.0)
@@ -173,13 +174,14 @@ def chunk_state(
                 scaled_logits(job, predictions[rows]),
                 given[rows],
                 weights=None if weights is None else weights[rows],
+                mask=~ignored[rows],
                 unread=unread[rows],
             )
             for rows in blocks
         )
         return state
     outside = outside_top_k(predictions, labels) & ~(unread | ignored | bad)
-    statistics = statistics_of(job, predictions, labels, unread)
+    statistics = statistics_of(job, predictions, labels, unread | ignored)
     if targets is not None:
         statistics = with_targets(job, statistics, predictions, targets)
     if job.losses:
@@ -219,10 +221,16 @@ def chunk_state(
 
 
 def rows_left_out(
-    job: Job, labels: NDArray[Any], unread: NDArray[np.bool_] | None
+    job: Job, labels: NDArray[Any], unread: NDArray[np.bool_] | None, mask: Any = None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """The rows that could not be read, those that are ignored, and those of a bad label; no row is two of them."""
+    """The rows that could not be read, those that are ignored, and those of a bad label; no row is two of them.
+
+    A row where the mask is false or 0 is ignored, whatever its label is.
+    """
     ignored, bad = ignored_and_bad(job.ignored, job.classes, labels)
+    if mask is not None:
+        ignored |= to_numpy(mask) == 0
+        bad &= ~ignored
     if unread is None:
         return np.zeros(labels.shape, bool), ignored, bad
     return unread, ignored & ~unread, bad & ~unread
@@ -245,13 +253,10 @@ def unreadable_state(first_row: int, rows: int) -> State:
     return State(rows=rows, unreadable=Tally(rows, first_row) if rows else Tally())
 
 
-def statistics_of(
-    job: Job, predictions: Any, labels: NDArray[Any], unread: NDArray[np.bool_] | None = None
-) -> xent.RowStatistics:
-    """The statistics of some rows, as NumPy arrays; of those that could not be read they mean nothing."""
+def statistics_of(job: Job, predictions: Any, labels: NDArray[Any], left_out: NDArray[np.bool_]) -> xent.RowStatistics:
+    """The statistics of some rows, as NumPy arrays; of those that are left out they mean nothing."""
     if isinstance(predictions, TopKRows):
-        unread, left_out, _ = rows_left_out(job, labels, unread)
-        predictions.check(unread | left_out)
+        predictions.check(left_out)
         return predictions.statistics(labels)
     if isinstance(predictions, LinearRows):
         predictions = predictions.linear

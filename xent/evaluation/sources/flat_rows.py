@@ -197,6 +197,9 @@ def rectangles(dims: Sequence[int], start: int, stop: int) -> Iterator[Index]:
     if inner == 1 or not inner:
         yield (slice(start, stop) if inner else slice(0, dims[0]),)
         return
+    if start == stop:
+        yield (slice(0, 0),)
+        return
     first, last = -(-start // inner), stop // inner  # the indices that are wanted whole
     if first > last:
         yield from ((last, *rest) for rest in rectangles(dims[1:], start - last * inner, stop - last * inner))

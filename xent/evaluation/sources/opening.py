@@ -166,21 +166,26 @@ def shape_remedy(predictions: Source, labels: Source) -> str:
 
 
 def open_keys(batch: tuple[int, ...], keys: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Source]:
-    """The sources of the rows' slices and clusters, by the names of the arguments.
+    """The sources of what is beside the labels, by the names of the arguments: slices, clusters, weights, a mask.
 
     Raises
     ------
     TypeError, ValueError
-        Unless they are integers or text of the shape of the rows, `batch`.
+        Unless they are integers or text, weights numbers and a mask integers, of the shape of the rows, `batch`, or of
+        its first sizes, for all rows of a sequence.
     """
     sources = {name: open_source(key, name, allowed) for name, key in keys.items()}
     for argument, source in sources.items():
-        if source.shape != batch:
+        if not source.shape or source.shape != batch[: len(source.shape)]:
             rule = f"have shape {batch}, one for each row"
+            rule += "" if len(batch) < 2 else f", or {batch[:1]}, one for each sequence"
             raise ValueError(refusal(argument, rule, source, "Pass one key per row."))
         if argument == "weights":
             if source.dtype.kind not in "biuf" and source.dtype.name != "bfloat16":
                 raise TypeError(refusal(argument, "be real numbers", source, "Save weights.astype(numpy.float32)."))
+        elif argument == "mask":
+            if source.dtype.kind not in "biu":
+                raise TypeError(refusal(argument, "be true and false, or 1 and 0", source, "Save mask.astype(bool)."))
         elif source.dtype.kind not in "biuUST":
             remedy = "Pass integers, or text such as numpy.asarray(…, dtype=str)."
             raise TypeError(refusal(argument, "be integers or text", source, remedy))
