@@ -104,6 +104,7 @@ def test_slices_are_the_tasks_of_a_group_for_the_harness(report):
     assert tasks == ["digits_0", "digits_de", f"digits_{ODD}"]
     assert found["results"]["digits_de"]["acc,none"] == report.slices["de"].accuracy
     assert found["results"]["digits_de"]["loss_stderr,none"] == report.slices["de"].standard_error
+    assert found["results"]["digits_de"]["acc_stderr,none"] == report.slices["de"].accuracy_error
     assert found["results"]["digits_de"]["alias"] == "de"
     assert found["groups"] == {"digits": found["results"]["digits"]}
     assert {*found["results"]} == {*found["versions"]} == {*found["n-shot"]} == {*found["configs"]}
@@ -184,6 +185,7 @@ def test_a_dashboard_finds_every_number_once(report):
     assert gauge(samples, "xent_macro_f1") == report.confusion.macro.f1
     assert gauge(samples, "xent_slice_accuracy", slice=ODD) == report.slices[ODD].accuracy
     assert gauge(samples, "xent_slice_mean_loss_stderr_nats", slice="de") == report.slices["de"].standard_error
+    assert gauge(samples, "xent_slice_accuracy_stderr", slice="de") == report.slices["de"].accuracy_error
     assert gauge(samples, "xent_slice_accuracy", slice="0") == report.slices["0"].accuracy
     assert gauge(samples, "xent_class_recall", **{"class": "3"}) == report.classes[3].recall
     assert gauge(samples, "xent_class_f1", **{"class": "3"}) == report.confusion.classes[3].f1

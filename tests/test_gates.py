@@ -1,6 +1,7 @@
 """Gates: which numbers they name, when they fail, and how that is told."""
 
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -267,3 +268,131 @@ def test_every_score_has_a_better_side(files):
     assert {name[-1] for name in neither} == errors | counts | bounds | others | {"loss"}
     assert {name for name in neither if name[-1] == "loss"} == {("prior", "loss")}
     assert [better(("loss",)), better(("prior", "skill")), better(("top-2 accuracy",))] == [-1, 1, 1]
+
+
+def parts(*cut, command=("evaluate", "x.npy", "y.npy")):
+    """The files of the parts between these rows."""
+    files = [f"part-{start}.json" for start in cut[:-1]]
+    for start, stop, file in zip(cut, cut[1:], files, strict=False):
+        assert run(*command, "--rows", f"{start}:{stop}", "--state-out", file).exit_code == 0
+    return files
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "nearest"),
+    [
+        (("evaluate", "x.npy", "y.npy"), "acuracy", "accuracy"),
+        (("evaluate", "x.npy", "y.npy"), "slices.de.accuracy", "accuracy"),
+        (("compare", "x.npy", "worse.npy", "y.npy"), "b.acuracy", "b.accuracy"),
+        (("compare", "x.npy", "worse.npy", "x.npy", "y.npy"), "pairs.a-d.p_value", "pairs.a-c.p_value"),
+    ],
+)
+def test_merge_refuses_a_name_before_it_merges(files, command, name, nearest):
+    first, second = parts(0, 50, 123, command=command)
+    (files / second).write_text("{}")  # the first alone has been read when the name is refused
+    result = CliRunner().invoke(main, ["merge", first, second, "--fail-if", f"{name}<0.5"])
+
+    assert result.exit_code == 2 and result.stdout == ""
+    assert f"`--fail-if` must name numbers that this run has, got '{name}'. The nearest are" in result.stderr
+    assert nearest in result.stderr
+
+
+def test_merge_asks_gates_on_what_merged_parts_have(files):
+    both = parts(0, 50, 123, command=("evaluate", "x.npy", "y.npy", "--slices", "s.npy", "--confusion"))
+    gates = ("--fail-if", "slices.*.accuracy<0", "--fail-if", "confusion.kappa<2")
+    result = CliRunner().invoke(main, ["merge", *both, *gates])
+
+    assert result.exit_code == 1
+    assert "gate passed: slices.*.accuracy<0: slices.de" in result.stderr
+    assert "gate failed: confusion.kappa<2" in result.stderr
+
+
+def test_a_gate_on_what_only_evaluations_have_is_refused_of_parts_of_a_comparison(files):
+    first, second = parts(0, 50, 123, command=("compare", "x.npy", "worse.npy", "y.npy"))
+    (files / second).write_text("{}")
+    result = CliRunner().invoke(main, ["merge", first, second, "--fail-if-worse", baseline()])
+
+    assert result.exit_code == 2
+    assert "--fail-if-worse is of parts of an evaluation, and these are of a comparison." in result.stderr
+
+
+def other_set(rows=None, classes=None, labels=None, options=()):
+    """The baseline of a set that differs, in before.json."""
+    x, y = np.load("x.npy"), np.load("y.npy")
+    x = x if classes is None else np.pad(x, ((0, 0), (0, classes - x.shape[1])))
+    np.save("other.npy", x[:rows])
+    np.save("labels.npy", (y if labels is None else labels(y))[:rows])
+    Path("before.json").write_text(run("evaluate", "other.npy", "labels.npy", *options, "--json").stdout)
+    return "before.json"
+
+
+@pytest.mark.parametrize(
+    ("differs", "got"),
+    [
+        ({"rows": 100}, "which has rows 100, here 123"),
+        ({"classes": 6}, "which has classes 6, here 4"),
+        ({"options": ("--bins", 10)}, "which has bins 10, here 15"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "merge"])
+def test_a_baseline_of_another_size_is_refused_before_the_work(files, differs, got, command):
+    before = other_set(**differs)
+    if command == "merge":
+        first, second = parts(0, 50, 123)
+        (files / second).write_text("{}")
+        result = CliRunner().invoke(main, ["merge", first, second, "--fail-if-worse", before])
+    else:
+        y = np.load("y.npy")
+        y[0] = 77  # a bad label, which the pass would find
+        np.save("y.npy", y)
+        result = run("evaluate", "x.npy", "y.npy", "--fail-if-worse", before)
+
+    assert result.exit_code == 2 and result.stdout == ""
+    rule = "`--fail-if-worse` must be of the same rows, classes and labels as this run, got before.json, "
+    assert rule + got in result.stderr
+    assert "Make one of this set with: xent evaluate … --json > baseline.json" in result.stderr
+
+
+def ignored(y):
+    return np.where(np.arange(len(y)) < 7, -100, y)
+
+
+@pytest.mark.parametrize(
+    ("differs", "got"),
+    [
+        ({"labels": lambda y: (y + (np.arange(len(y)) == 5)) % 4}, "which has other shares of the labels"),
+        ({"labels": ignored, "options": ("--ignore-index", -100)}, "which has ignored rows 7, here 0"),
+        ({"options": ("--weights", "v.npy")}, "which has other weights of the rows"),
+    ],
+)
+def test_a_baseline_of_other_labels_is_refused_when_they_are_known(files, differs, got):
+    np.save("v.npy", np.full(123, 2.0))
+    result = run("evaluate", "x.npy", "y.npy", "--fail-if-worse", other_set(**differs))
+
+    assert result.exit_code == 2 and got in result.stderr
+    assert "accuracy" in result.stdout and "gate" not in result.stderr
+
+
+def test_rows_that_one_model_alone_lacks_are_of_the_same_set(files):
+    """Fewer rows count, for what depends on the model, so that the shares of labels differ too."""
+    y = np.load("y.npy")
+    ids = np.argsort(-np.load("x.npy"), axis=1)[:, :2]
+    np.save("ids.npy", ids)
+    np.save("top.npy", np.full((123, 2), np.log(0.4)))
+    options = ("--ids", "ids.npy", "--classes", 4, "--kind", "log_probabilities", "--tail")
+    (files / "before.json").write_text(run("evaluate", "top.npy", "y.npy", *options, "skip", "--json").stdout)
+    counts = json.loads((files / "before.json").read_text())["counts"]
+    result = run("evaluate", "x.npy", "y.npy", "--fail-if-worse", "before.json", "--by", 10)
+
+    assert 0 < counts["beyond_rows"] == (ids != y[:, None]).all(axis=1).sum()
+    assert "gate passed: loss worse than in before.json" in result.stderr
+
+
+def test_a_document_tells_the_size_of_its_set(files):
+    whole = json.loads(run("evaluate", "x.npy", "y.npy", "--json").stdout)
+    some = json.loads(run("evaluate", "x.npy", "y.npy", "--rows", "0:50", "--json").stdout)
+    blocks = xent.evaluate((np.zeros((rows, 2)), np.zeros(rows, int)) for rows in (3, 2))
+
+    assert whole["set"] == some["set"] == {"rows": 123, "classes": 4}
+    assert blocks.to_dict()["set"] == {"rows": 5, "classes": 2}
+    assert xent.evaluate([]).to_dict()["set"] == {"rows": 0, "classes": None}

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xent.cli.exits import UNSOUND, fail, say
+from xent.cli.exits import UNSOUND, fail, input_checked, say
 
 if TYPE_CHECKING:
-    from xent.evaluation.engine.compare_pass import SetsPass
-    from xent.evaluation.engine.evaluate_pass import Pass
-    from xent.evaluation.report.gates import Gate, Name, Verdict
+    from xent.evaluation.engine.evaluate_pass import Planned
+    from xent.evaluation.report.gates import Gate, Known, Verdict
     from xent.evaluation.report.result import Report
 
 MOST_SHOWN = 20
@@ -84,40 +83,38 @@ class Gates:
         file = None if junit is None else output_path("--junit", junit, (".xml",), overwrite=overwrite)
         return cls(gates, file, overwrite)
 
-    def check_names(self, planned: Pass | SetsPass) -> None:
-        """Raise ValueError if a condition names no number that a planned pass will have."""
-        from xent.evaluation.engine.compare_pass import PairPass
-        from xent.evaluation.engine.evaluate_pass import Pass
-        from xent.evaluation.report.gates import (
-            Condition,
-            names_of_comparison,
-            names_of_evaluation,
-            names_of_pairwise,
-        )
+    def check(self, known: Known) -> None:
+        """Raise ValueError if a condition names no number that a result will have, or a baseline is of another set."""
+        from xent.evaluation.report.gates import Baseline, Condition
 
-        conditions = [gate for gate in self.gates if isinstance(gate, Condition)]
-        if not conditions:
-            return
-        options, keys = planned.options_of_rows, planned.sources
-        known: set[Name]
-        if isinstance(planned, Pass):
-            known = names_of_evaluation(options, keys, fits_temperature=planned.fits_temperature)
-        elif isinstance(planned, PairPass):
-            known = names_of_comparison(options, keys)
-        else:
-            known = names_of_pairwise(len(planned.sets), options, keys)
-        for condition in conditions:
-            condition.check_name(known)
+        names = known.names if any(isinstance(gate, Condition) for gate in self.gates) else set()
+        sizes = {"rows": known.rows, "classes": known.classes, "bins": known.options.bins}
+        for gate in self.gates:
+            if isinstance(gate, Condition):
+                gate.check_name(names)
+            elif isinstance(gate, Baseline):
+                gate.check_set({name: float(size) for name, size in sizes.items() if size is not None})
+
+    def check_pass(self, planned: Planned) -> None:
+        """Raise ValueError as :meth:`check` does, for the result of a planned pass."""
+        from xent.evaluation.report.gates import Known
+
+        options, fits = planned.options_of_rows, getattr(planned, "fits_temperature", False)
+        self.check(Known(planned.command, options, planned.sources, planned.rows, planned.job.classes, fits))
 
     def end(self, command: str, result: Report) -> None:
-        """Tell what each gate says of a result; end the command with exit code 1 if one failed."""
+        """Tell what each gate says of a result; end the command with exit code 1 if one failed, 2 if one cannot be."""
         from xent.evaluation.outputs import write_text
-        from xent.evaluation.report.gates import verdicts_of
+        from xent.evaluation.report.gates import Baseline, facts_of_set, verdicts_of
         from xent.evaluation.report.junit import junit_xml
 
         if not self.gates:
             return
         document: dict[str, Any] = result.to_dict()
+        with input_checked():
+            for gate in self.gates:
+                if isinstance(gate, Baseline):
+                    gate.check_set(facts_of_set(document))
         verdicts = verdicts_of(self.gates, document)
         failed = [verdict for verdict in verdicts if verdict.failed]
         passed = [verdict for verdict in verdicts if not verdict.failed]

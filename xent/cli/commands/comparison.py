@@ -108,5 +108,5 @@ def compare(
                 if value is not None:
                     raise click.UsageError(f"--{name}-b goes with two sets, and here are {len(sets)}.")
             planned = plan_pairwise(sets, labels, options, head=head, **wanted)
-        gates.check_names(planned)
+        gates.check_pass(planned)
     gates.end("compare", run_and_show(planned, output, scheduler))

@@ -146,5 +146,5 @@ def evaluate(
         wanted["head"] = Head(classifier, bias, softcap)
         gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)
         planned = plan(predictions, labels, options, keys=keys, outputs=outputs, rows=rows, **wanted)
-        gates.check_names(planned)
+        gates.check_pass(planned)
     gates.end("evaluate", run_and_show(planned, output, scheduler))

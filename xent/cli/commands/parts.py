@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from xent.cli.exits import input_checked
 from xent.cli.exports import FORMS, export_options, option_of
 from xent.cli.gates import Gates, gate_options
 from xent.cli.options import result_options
+
+if TYPE_CHECKING:
+    from xent.evaluation.report.gates import Known
 
 
 @click.command()
@@ -40,10 +45,14 @@ def merge(
 
         output = Output.checked(as_json=as_json, quiet=True, html=html, tables=tables, overwrite=overwrite, forms=forms)
         gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)
-        result = merged_report(parts, partial=partial)
         of_evaluations = {"--fail-if-worse": fail_if_worse, **{option_of(form): forms[form] for form in FORMS}}
-        for option, value in of_evaluations.items():
-            if value is not None and not isinstance(result, EvaluationReport):
-                raise click.UsageError(f"{option} is of parts of an evaluation, and these are of a comparison.")
+
+        def check(known: Known) -> None:
+            for option, value in of_evaluations.items():
+                if value is not None and known.command != "evaluate":
+                    raise click.UsageError(f"{option} is of parts of an evaluation, and these are of a comparison.")
+            gates.check(known)
+
+        result = merged_report(parts, partial=partial, check=check)
     show_and_end(result, output)
     gates.end("evaluate" if isinstance(result, EvaluationReport) else "compare", result)

@@ -246,6 +246,8 @@ class SetsPass(Planned):
 class PairPass(SetsPass):
     """A planned comparison of two sets."""
 
+    command = "compare"
+
     @property
     def empty(self) -> Pair:
         return Pair()

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import xent
 from xent.checks import flag
@@ -63,8 +63,11 @@ class Planned:
         Of the classes; empty if they have none.
     part : PartFile or None
         Where the sums are kept for :func:`xent.merge_parts`.
+    command : str
+        What makes such a pass, by the name that a part of it has.
     """
 
+    command: ClassVar[str]
     job: Job
     bounds: list[int]
     all_bounds: list[int]
@@ -167,6 +170,7 @@ class Pass(Planned):
     fits_temperature : bool
     """
 
+    command = "evaluate"
     losses: LossFile | None = None
     fits_temperature: bool = False
 

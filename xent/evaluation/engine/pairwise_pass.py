@@ -125,6 +125,8 @@ class PairwiseComparison:
 class PairwisePass(SetsPass):
     """A planned comparison of every two of several sets."""
 
+    command = "compare_all"
+
     @property
     def empty(self) -> SeveralSets:
         return no_rows(len(self.sets))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,16 @@ def read_part(path: Any, kinds: Mapping[str, type[Any]]) -> Part:
         raise ReadError(f"evaluate: {name} is no whole part of an evaluation ({error}). {remedy}") from error
 
 
-def merge_files(paths: Iterable[Any], kinds: Mapping[str, type[Any]], *, partial: bool) -> Merged:
+def merge_files(
+    paths: Iterable[Any],
+    kinds: Mapping[str, type[Any]],
+    *,
+    partial: bool,
+    check: Callable[[Mapping[str, Any]], None] = lambda shared: None,
+) -> Merged:
     """What the parts in these files become; one is in memory at a time.
+
+    `check` is called with the facts in which all parts agree before the second is read.
 
     Raises
     ------
@@ -125,7 +133,9 @@ def merge_files(paths: Iterable[Any], kinds: Mapping[str, type[Any]], *, partial
     first, state, ranges, own = None, None, list[tuple[int, int, str]](), list[Mapping[str, Any]]()
     for path in paths:
         part = read_part(path, kinds)
-        first = part if first is None else first
+        if first is None:
+            first = part
+            check(part.shared)
         check_same(first, part)
         try:
             state = merge(state, part.state)

@@ -51,6 +51,8 @@ class Stream:
         The blocks so far, and the rows of the largest.
     rows : int
         The rows so far.
+    classes : int or None
+        Those of the blocks; None before the first.
     """
 
     blocks: Iterable[Any]
@@ -61,24 +63,25 @@ class Stream:
     chunks: int = 0
     chunk_rows: int = 0
     rows: int = 0
+    classes: int | None = None
 
     def run(self, progress: Progress | None = None) -> Evaluation:
         """The numbers of all blocks.
 
         The errors are those of :func:`xent.evaluate`, raised at the block that they are in; labels out of range too.
         """
-        state, classes, unstored, options = State(), None, dict[str, int](), self.options
+        state, unstored, options = State(), dict[str, int](), self.options
         class_names, names = self.class_names, tuple[str, ...]()
         head = read_whole(self.head, options)
         for block in self.blocks:
-            given = open_block(block, state.rows, classes, options, class_names, head)
+            given = open_block(block, state.rows, self.classes, options, class_names, head)
             sources, names = given.sources, given.names
             predictions, labels = sources["predictions"], sources["labels"]
             class_names = names or None  # an iterator can be read once
             unstored = merge(unstored, unstored_of(sources, zeros_ok=options.zeros_ok))
             self.count(sources, state.rows)
-            rows, classes = predictions.shape
-            job = Job(chunk_state, unreadable_state, options, 0, classes, given.ignored, threads=None)
+            rows, self.classes = predictions.shape
+            job = Job(chunk_state, unreadable_state, options, 0, self.classes, given.ignored, threads=None)
             parts = [None if (source := sources.get(name)) is None else computed(source) for name in NAMES]
             first_row = state.rows
             state = merged(state, run_chunks(job, [first_row, first_row + rows], *parts))

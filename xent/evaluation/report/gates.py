@@ -14,7 +14,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,7 +44,11 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 CONDITION = re.compile(r"\s*(.*\S)\s*(<=|>=|<|>)\s*([^<>=]+)")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 ANY = "*"
-NOT_NUMBERS = ("schema_version", "inputs", "options", "environment", "unstored_chunks", "timing")
+SUMS = {"prior": "shares of the labels", "weight": "weights of the rows"}
+"""Facts of a set that follow from all its counted rows, and what they tell of."""
+COUNTED = "counted rows"
+"""That of the rows of the sums, which depends on the model too."""
+NOT_NUMBERS = ("schema_version", "inputs", "set", "options", "environment", "unstored_chunks", "timing")
 """What a document says of the run and not of the predictions."""
 LOWER_IS_BETTER = ("loss", "mean_loss", "brier", "error", "classwise_error", "calibration_error")
 HIGHER_IS_BETTER = re.compile(
@@ -56,6 +60,30 @@ HIGHER_IS_BETTER = re.compile(
 
 TOPS = {(), *((name,) for name in SETS)}
 """Where a document has the numbers of a set."""
+
+
+class Known(NamedTuple):
+    """What is known of a result before the work is done.
+
+    ``command`` is "evaluate", "compare" or "compare_all"; ``inputs`` are the names of what is read, ``rows`` are those
+    that are read, None if they are not known yet.
+    """
+
+    command: str
+    options: Options
+    inputs: Collection[str]
+    rows: int | None
+    classes: int | None
+    fits_temperature: bool = False
+
+    @property
+    def names(self) -> set[Name]:
+        """The names of the numbers that it will have."""
+        if self.command == "evaluate":
+            return names_of_evaluation(self.options, self.inputs, fits_temperature=self.fits_temperature)
+        if self.command == "compare":
+            return names_of_comparison(self.options, self.inputs)
+        return names_of_pairwise(sum(name in SETS for name in self.inputs), self.options, self.inputs)
 
 
 class Verdict(NamedTuple):
@@ -141,6 +169,7 @@ class Baseline:
     path: str
     numbers: Mapping[Name, float]
     tolerance: Tolerance
+    facts: Mapping[str, float]
 
     @classmethod
     def read(cls, path: str, tolerance: Tolerance) -> Baseline:
@@ -164,7 +193,21 @@ class Baseline:
         numbers = {name: value for name, value in numbers_of(document).items() if better(name)}
         if not numbers:
             raise ValueError(refusal("--fail-if-worse", rule, f"{path}, which has no numbers", remedy))
-        return cls(path, numbers, tolerance)
+        return cls(path, numbers, tolerance, facts_of_set(document))
+
+    def check_set(self, facts: Mapping[str, float]) -> None:
+        """Raise ValueError where these facts of a run, of those that :func:`facts_of_set` has, are of another set."""
+        before = {name: self.facts[name] for name in facts if name in self.facts}
+        counts = [name for name in before if name not in (COUNTED, *SUMS) and facts[name] != before[name]]
+        sums = [name for name in SUMS if name in before and not is_close(facts[name], before[name])]
+        got = [f"{name} {before[name]:,.9g}, here {facts[name]:,.9g}" for name in counts]
+        if not got and facts.get(COUNTED) == before.get(COUNTED):  # else they are of other rows
+            got = [f"other {SUMS[name]}" for name in sums]
+        if got:
+            rule = "be of the same rows, classes and labels as this run"
+            remedy = "Make one of this set with: xent evaluate … --json > baseline.json, or state limits by --fail-if."
+            shown = f"{shown_path(self.path)}, which has {', '.join(got)}"
+            raise ValueError(refusal("--fail-if-worse", rule, shown, remedy))
 
     def verdicts(self, numbers: Mapping[Name, float]) -> list[Verdict]:
         """One for each number of the baseline; that is a failed one where this run has no such number."""
@@ -183,6 +226,28 @@ class Baseline:
 
 
 Gate = Condition | Baseline
+
+
+def facts_of_set(document: Mapping[str, Any]) -> dict[str, float]:
+    """What the document of an evaluation tells of its set, whatever the model."""
+    numbers = numbers_of(document)
+    given = {
+        "rows": numbers.get(("counts", "rows")),
+        "classes": document.get("set", {}).get("classes"),
+        "bins": document.get("options", {}).get("bins"),
+        "ignored rows": numbers.get(("counts", "ignored")),
+        "rows of a bad label": numbers.get(("counts", "bad_labels")),
+        "rows of a bad weight": numbers.get(("counts", "bad_weights")),
+        "prior": numbers.get(("prior", "loss")),
+        "weight": numbers.get(("weights", "total"), 1.0),
+        COUNTED: numbers.get(("counts", "counted")),
+    }
+    return {name: float(value) for name, value in given.items() if value is not None}
+
+
+def is_close(one: float, other: float) -> bool:
+    """Whether two sums are the same but for rounding, or one is of nothing."""
+    return math.isclose(one, other, rel_tol=1e-9) or math.isnan(one) or math.isnan(other)
 
 
 def better(name: Name) -> int:

@@ -20,8 +20,8 @@ MODEL_INDEX = (".yaml", ".yml", ".md")
 OPENMETRICS = (".prom", ".txt")
 """The suffixes of the files of each form."""
 
-ERRORS = ("stderr", "standard_error")
-"""The last keys of a standard error: that of the number above, or of the mean loss beside."""
+ERRORS = {"standard_error": "mean_loss", "accuracy_error": "accuracy", "recall_error": "recall"}
+"""The last keys of standard errors, and those of the numbers beside that they are of."""
 LOSSES = ("loss", "bits", "perplexity", "bits_per_byte")
 """The loss of all rows, in several units."""
 UNITS = {
@@ -99,17 +99,17 @@ def file_name(facts: Mapping[str, Any] | None, default: str) -> str:
 def measures_of(document: Mapping[str, Any]) -> list[Measure]:
     """The numbers of the document of an evaluation, in its order, without the denominator of each mean."""
     numbers = numbers_of(document)
-    errors = {error_of(name): value for name, value in numbers.items() if name[-1] in ERRORS}
+    errors = {error_of(name): value for name, value in numbers.items() if name[-1] in ("stderr", *ERRORS)}
     return [
         Measure(*placed(name), value, errors.get(name))
         for name, value in numbers.items()
-        if name[-1] not in (*ERRORS, "n")
+        if name[-1] not in ("stderr", *ERRORS, "n")
     ]
 
 
 def error_of(name: Name) -> Name:
     """The name of the number that a standard error is of."""
-    return name[:-1] if name[-1] == "stderr" else (*name[:-1], "mean_loss")
+    return name[:-1] if name[-1] == "stderr" else (*name[:-1], ERRORS[name[-1]])
 
 
 def placed(name: Name) -> tuple[str | None, str | None, Name]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
@@ -21,6 +21,7 @@ from xent.evaluation.engine.scheduler_choice import chosen
 from xent.evaluation.engine.stream import Stream
 from xent.evaluation.engine.work import Progress
 from xent.evaluation.outputs import WriteError, output_path, write_text
+from xent.evaluation.report.gates import Known
 from xent.evaluation.report.json_document import (
     comparison_document,
     evaluation_document,
@@ -409,9 +410,9 @@ def run_pass(
     return report_of(result, run_of(planned, scheduler, time.perf_counter() - start))
 
 
-def merged_report(paths: Iterable[Any], *, partial: bool) -> AnyReport:
-    """The report of the parts in these files."""
-    result, run = merged(paths, partial=partial)
+def merged_report(paths: Iterable[Any], *, partial: bool, check: Callable[[Known], None] | None = None) -> AnyReport:
+    """The report of the parts in these files; `check` is called with what is known of it before they are merged."""
+    result, run = merged(paths, partial=partial, check=check)
     return report_of(result, run)
 
 

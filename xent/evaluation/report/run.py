@@ -40,6 +40,8 @@ class Run:
     options : Options
     set_rows : int
         The rows of the set.
+    classes : int or None
+        The classes of the set; None of a stream without a block.
     scheduler : str
         Where it ran.
     chunks, chunk_rows : int
@@ -57,6 +59,7 @@ class Run:
     inputs: Mapping[str, Mapping[str, Any]]
     options: Options
     set_rows: int
+    classes: int | None
     scheduler: str
     chunks: int
     chunk_rows: int
@@ -109,7 +112,7 @@ class Run:
         return replace(self, inputs={"predictions": self.inputs[name], **keys}, options=options)
 
     def to_dict(self) -> dict[str, Any]:
-        """The inputs, the options and the environment, for a JSON document."""
+        """The inputs, the size of the set, the options and the environment, for a JSON document."""
         options = {"scheduler": self.scheduler, "chunk_bytes": self.chunk_bytes, "chunks": self.chunks}
         if self.fit_temperature is not None:
             options["fit_temperature"] = self.fit_temperature
@@ -117,6 +120,7 @@ class Run:
             options["rows"] = [list(each) for each in self.ranges]
         return {
             "inputs": {name: dict(facts) for name, facts in self.inputs.items()},
+            "set": {"rows": self.set_rows, "classes": self.classes},
             "options": asdict(self.options) | options,
             "environment": dict(self.environment),
         }
@@ -133,6 +137,7 @@ def run_of(planned: Planned, scheduler: Any, wall_seconds: float) -> Run:
         inputs={name: source.facts() for name, source in planned.sources.items()},
         options=planned.options,
         set_rows=planned.job.rows,
+        classes=planned.job.classes,
         scheduler=scheduler_name(scheduler),
         chunks=planned.tasks,
         chunk_rows=largest_chunk(planned.bounds),
@@ -149,6 +154,7 @@ def run_of_stream(stream: Stream, wall_seconds: float) -> Run:
         inputs=stream.inputs,
         options=stream.options,
         set_rows=stream.rows,
+        classes=stream.classes,
         scheduler="sync",
         chunks=stream.chunks,
         chunk_rows=stream.chunk_rows,
