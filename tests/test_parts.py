@@ -273,7 +273,11 @@ UNFIT = [
     ({"state_out": "p.json", "fit_temperature": True}, ValueError, "`fit_temperature` must be left out where `state_o"),
     ({"state_out": "p.txt"}, ValueError, "`state_out` must be the path of a .json file"),
     ({"state_out": "y.npy"}, ValueError, "`state_out` must be the path of a .json file"),
-    ({"state_out": "s3://lab/p.json"}, ValueError, "`state_out` must be a local path, for outputs are not written"),
+    (
+        {"state_out": "https://lab/p.json"},
+        ValueError,
+        "`state_out` must be a local path, or the URL of what can be wri",
+    ),
     ({"state_out": "none/p.json"}, FileNotFoundError, "`state_out` must lie in a folder that is there"),
 ]
 
@@ -418,7 +422,7 @@ REFUSED = [
     (("evaluate", "a.npy", "y.npy", "--rows", "5"), 2, "must be a range of rows such as 0:1000, got 5"),
     (("evaluate", "a.npy", "y.npy", "--rows", "a:b"), 2, "must be a range of rows such as 0:1000, got a:b"),
     (("evaluate", "a.npy", "y.npy", "--rows", "0:999"), 2, "`--rows` must be a range within the 507 rows"),
-    (("evaluate", "a.npy", "y.npy", "--state-out", "gs://x/p.json"), 2, "`--state-out` must be a local path"),
+    (("evaluate", "a.npy", "y.npy", "--state-out", "zip://x::p.zip"), 2, "`--state-out` must be a local path, or"),
     (("compare", "a.npy", "b.npy", "y.npy", "--state-out", "part-0.json"), 2, "`--state-out` must be a new file"),
 ]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from xent.evaluation.outputs import Target
     from xent.evaluation.report.result import EvaluationReport
 
 FORMS = ("lm_eval", "model_index", "openmetrics")
@@ -60,7 +60,7 @@ def export_options(command: Callable[..., None]) -> Callable[..., None]:
 class Exports:
     """The files in the forms of other programs, by form, and what they call the model, the set and the task."""
 
-    files: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, Target] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -85,7 +85,7 @@ class Exports:
     def writers(self, result: EvaluationReport, *, overwrite: bool) -> list[Callable[[], None]]:
         """Functions of which each writes a file of a result."""
 
-        def writer(form: str, path: Path) -> Callable[[], None]:
+        def writer(form: str, path: Target) -> Callable[[], None]:
             names: dict[str, Any] = {
                 name: text for name, text in self.names.items() if name != "task_type" or form == "model_index"
             }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from xent.cli.exits import UNSOUND, fail, input_checked, say
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.evaluate_pass import Planned
+    from xent.evaluation.outputs import Target
     from xent.evaluation.report.gates import Gate, Known, Verdict
     from xent.evaluation.report.result import Report
 
@@ -56,7 +56,7 @@ class Gates:
     """The gates of a command, and the file that tells of them."""
 
     gates: Sequence[Gate]
-    junit: Path | None
+    junit: Target | None
     overwrite: bool
 
     @classmethod

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
 import click
@@ -28,6 +27,7 @@ from xent.errors import Interrupted
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.evaluate_pass import Pass, Planned
+    from xent.evaluation.outputs import Target
     from xent.evaluation.report.result import AnyReport, EvaluationReport, Report
 
 NO_FORMS: Mapping[str, str | None] = {}
@@ -45,7 +45,7 @@ class Output:
     as_json : bool
     quiet : bool
         Whether the plan and the progress are not shown.
-    html, tables : Path or None
+    html, tables : Path, Destination or None
         The page, and the folder of tables.
     exports : Exports
         The files in the forms of other programs.
@@ -55,8 +55,8 @@ class Output:
 
     as_json: bool
     quiet: bool
-    html: Path | None
-    tables: Path | None
+    html: Target | None
+    tables: Target | None
     overwrite: bool
     exports: Exports = field(default_factory=Exports)
 
@@ -84,7 +84,7 @@ class Output:
         return cls(as_json=as_json, quiet=quiet, html=page, tables=folder, overwrite=overwrite, exports=exports)
 
     @property
-    def files(self) -> dict[str, Path]:
+    def files(self) -> dict[str, Target]:
         """The files and folders, by their options."""
         named = {"--tables": self.tables, "--html": self.html}
         forms = {option_of(form): path for form, path in self.exports.files.items()}

@@ -466,7 +466,7 @@ def compare_all(
 
 
 def merge_parts(
-    parts: Iterable[str | os.PathLike[str]], *, partial: bool = False
+    parts: Iterable[str | os.PathLike[str]], *, partial: bool = False, storage_options: StorageOptions | None = None
 ) -> EvaluationReport | ComparisonReport | PairwiseReport:
     """The result of a set from the parts that independent jobs have made of it, as one run over all rows has it.
 
@@ -477,9 +477,11 @@ def merge_parts(
     Parameters
     ----------
     parts : iterable of paths
-        The files that `state_out` named, in any order.
+        The files that `state_out` named, in any order; a URL may be a glob of them.
     partial : bool
         Whether rows may be missing: the numbers are those of the rows that are there, without bits per byte.
+    storage_options : mapping, optional
+        As in :func:`xent.evaluate`.
 
     Returns
     -------
@@ -515,6 +517,7 @@ def merge_parts(
     is_one = isinstance(parts, str | bytes | os.PathLike) or not isinstance(parts, Iterable)
     if is_one:
         raise TypeError(f"evaluate: `parts` must be paths, got {parts!r}. Pass a list of them.")
-    result = merged_report(parts, partial=flag("evaluate", "partial", partial))
+    with storage_options_set(storage_options):
+        result = merged_report(parts, partial=flag("evaluate", "partial", partial))
     warn_of_kind(**sets_of(result))
     return result

@@ -9,7 +9,7 @@ import click
 from xent.cli.exits import input_checked
 from xent.cli.exports import FORMS, export_options, option_of
 from xent.cli.gates import Gates, gate_options
-from xent.cli.options import result_options
+from xent.cli.options import result_options, storage_option
 
 if TYPE_CHECKING:
     from xent.evaluation.report.gates import Known
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--partial", is_flag=True, help="Rows may be missing; the numbers are those of the rows that are there.")
 @gate_options
 @export_options
+@storage_option
 @result_options
 def merge(
     parts: tuple[str, ...],

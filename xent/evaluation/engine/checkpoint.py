@@ -2,7 +2,7 @@
 
 A state is a JSON file: text and integers, which cannot run anything when they are read. It is written under another
 name and renamed, so that it is there whole or not at all. The directory's manifest names the inputs, the options and
-the chunks of its states; any other run is refused.
+the chunks of its states; any other run is refused. At a URL a state is one request, and so whole too.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ import hashlib
 import importlib
 import json
 import os
+import posixpath
 import types
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from xent.evaluation.outputs import WriteError, local_path, written
+from xent.evaluation.outputs import Destination, WriteError, check_folder, output_text, written
 from xent.evaluation.sources.messages import ReadError, refusal
+from xent.evaluation.sources.objects import read_whole, write_whole
 from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.storage import is_url, join, listed
+from xent.evaluation.sources.storage_options import CURRENT, StorageOptions, storage_options_set
 
 try:
     import fcntl
@@ -45,13 +50,57 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Store:
-    """A directory of the states of finished chunks."""
+    """A directory of the states of finished chunks, on a disk or at a URL with the options of its file system."""
 
     directory: str
+    options: StorageOptions | None = field(default_factory=CURRENT.get, repr=False)
 
-    def path(self, start: int, stop: int) -> Path:
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is at a URL."""
+        return is_url(self.directory)
+
+    def path(self, start: int, stop: int) -> str:
         """The file of the state of rows start to stop."""
-        return Path(self.directory, f"rows-{start}-{stop}.json")
+        return join(self.directory, name_of(start, stop))
+
+    def rows_kept(self, bounds: Sequence[int]) -> int:
+        """The rows of the chunks between these bounds whose states are kept."""
+        names = self.names()
+        return sum(stop - start for start, stop in pairwise(bounds) if name_of(start, stop) in names)
+
+    def names(self) -> set[str]:
+        """The names of its files."""
+        with storage_options_set(self.options):
+            paths = listed(self.directory) if self.is_remote else os.listdir(self.directory)
+        return {posixpath.basename(path) for path in paths}
+
+    def text(self, path: str) -> str | None:
+        """The text of a file, None if it is not there; ValueError if it is no file."""
+        if not self.is_remote:
+            if not os.path.lexists(path):
+                return None
+            if not os.path.isfile(path):  # reading a pipe may never end
+                raise ValueError("it is no file")
+            return Path(path).read_text("utf-8")
+        with storage_options_set(self.options):
+            try:
+                return read_whole(path).decode()
+            except FileNotFoundError:
+                return None
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file that is there whole or not at all."""
+        with storage_options_set(self.options), written(Destination(path) if self.is_remote else Path(path)):
+            if self.is_remote:
+                write_whole(path, text.encode())
+                return
+            scratch = Path(path).with_name(f".{os.path.basename(path)}.{uuid.uuid4().hex}")
+            try:
+                scratch.write_text(text, "utf-8")
+                scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
 
     def load(self, start: int, stop: int, kind: type[Any], losses: str | None = None) -> Any:
         """The state of these rows, of the class ``kind``; None if it is not kept.
@@ -64,12 +113,11 @@ class Store:
             If the file is not what :meth:`save` wrote for these rows.
         """
         path = self.path(start, stop)
-        if not os.path.lexists(path):
-            return None
         try:
-            if not path.is_file():
-                raise ValueError("it is no file")
-            part = json.loads(path.read_text("utf-8"))
+            text = self.text(path)
+            if text is None:
+                return None
+            part = json.loads(text)
             if part.pop("sha256") != digest(json.dumps(part).encode()):
                 raise ValueError("its checksum is another")
             state = from_plain(part["state"])
@@ -87,11 +135,16 @@ class Store:
     def save(self, start: int, stop: int, state: Any, losses: str | None = None) -> None:
         """Keep the state of these rows, and the digest of their losses if there are any."""
         part = {"rows": [start, stop], "losses": losses, "state": to_plain(state)}
-        write_whole(self.path(start, stop), json.dumps(part | {"sha256": digest(json.dumps(part).encode())}))
+        self.write(self.path(start, stop), json.dumps(part | {"sha256": digest(json.dumps(part).encode())}))
 
     def has_parts(self) -> bool:
         """Whether a state is kept."""
-        return next(Path(self.directory).glob("rows-*.json"), None) is not None
+        return any(name.startswith("rows-") and name.endswith(".json") for name in self.names())
+
+
+def name_of(start: int, stop: int) -> str:
+    """The name of the file of the state of rows start to stop."""
+    return f"rows-{start}-{stop}.json"
 
 
 def fingerprints_of(argument: str, sources: Mapping[str, Source]) -> dict[str, Any]:
@@ -111,8 +164,11 @@ def digest(data: bytes) -> str:
 
 @contextmanager
 def held(store: Store | None) -> Iterator[None]:
-    """Have the directory for this run alone in the with block; WriteError if another run has it."""
-    if store is None or fcntl is None:
+    """Have the directory for this run alone in the with block; WriteError if another run has it.
+
+    There are no locks at a URL: two runs of one manifest write the same states.
+    """
+    if store is None or store.is_remote or fcntl is None:
         yield
         return
     folder = os.open(store.directory, os.O_RDONLY)
@@ -137,17 +193,24 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
     ValueError
         If its states are of other inputs, options or chunks than `facts`, or something else is in the directory.
     """
-    folder = Path(os.path.abspath(local_path("state", directory)))
-    run = json.loads(json.dumps(facts))
-    manifest = folder / MANIFEST
-    if os.path.lexists(folder) and not folder.is_dir():
+    folder = output_text("state", directory)
+    folder = folder.rstrip("/") if is_url(folder) else os.path.abspath(folder)
+    store, run = Store(folder), json.loads(json.dumps(facts))
+    manifest = join(folder, MANIFEST)
+    if store.is_remote:
+        check_folder("state", Destination(folder))
+    elif os.path.lexists(folder) and not os.path.isdir(folder):
         raise ValueError(refusal("state", "be a directory", f"{folder}, which is none", "Choose another one."))
-    if os.path.lexists(manifest):
-        if not manifest.is_file():  # reading a pipe may never end
-            rule, got = "be a directory of an earlier run", f"{folder}, whose {MANIFEST} is no file"
-            raise ValueError(refusal("state", rule, got, "Delete it, or choose another one."))
+    elif os.path.lexists(manifest) and not os.path.isfile(manifest):
+        rule, got = "be a directory of an earlier run", f"{folder}, whose {MANIFEST} is no file"
+        raise ValueError(refusal("state", rule, got, "Delete it, or choose another one."))
+    try:
+        text = store.text(manifest)
+    except UnicodeDecodeError:
+        text = ""
+    if text is not None:
         try:
-            kept = json.loads(manifest.read_text("utf-8"))
+            kept = json.loads(text)
             kept = kept if isinstance(kept, dict) else {}
         except (ValueError, RecursionError):
             kept = {}
@@ -155,25 +218,15 @@ def open_store(directory: str | os.PathLike[str], facts: dict[str, Any]) -> Stor
         if changed:
             got = f"{folder}, whose {' and '.join(changed)} have changed since"
             raise ValueError(refusal("state", "be a directory of this very run", got, "Delete it, or choose another."))
-    elif folder.exists() and any(folder.iterdir()):
+    elif (store.is_remote or os.path.exists(folder)) and store.names():
         rule = "be a new directory, or one of an earlier run"
         raise ValueError(refusal("state", rule, f"{folder}, which holds other files", "Choose another one."))
     else:
-        with written(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_whole(manifest, json.dumps(run, indent=2))
-    return Store(str(folder))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with written(path):
-        try:
-            scratch.write_text(text, "utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        if not store.is_remote:
+            with written(Path(folder)):
+                os.makedirs(folder, exist_ok=True)
+        store.write(manifest, json.dumps(run, indent=2))
+    return store
 
 
 def to_plain(value: Any) -> Any:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import xent
@@ -33,6 +32,7 @@ from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_still_stored, unstored_of
 from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.storage import is_url, without_file_protocol
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.statistics.cluster_sums import ClustersApart, TooManyClusters
 from xent.evaluation.statistics.evaluation import Evaluation, Temperature
@@ -156,7 +156,7 @@ class Planned:
     def kept_rows(self) -> int:
         """Rows of the chunks that an earlier run has finished."""
         store = self.job.store
-        return 0 if store is None else sum(b - a for a, b in pairwise(self.bounds) if store.path(a, b).exists())
+        return 0 if store is None else store.rows_kept(self.bounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +261,13 @@ def plan(
     ):
         if is_given:
             raise ValueError(refusal(name, f"be left out where `{argument}` is given", "both", f"Leave out {name}."))
+    if (
+        outputs.per_example is not None
+        and outputs.state is not None
+        and is_url(without_file_protocol(f"{outputs.state}"))
+    ):
+        rule, remedy = "be on a disk where `per_example` is given, whose losses are kept there", "Name a local folder."
+        raise ValueError(refusal("state", rule, outputs.state, remedy))
     store = store_of(outputs.state, sources, options, per_example=outputs.per_example is not None)
     losses = None
     if outputs.per_example is not None:

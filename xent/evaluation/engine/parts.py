@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xent.evaluation.engine.checkpoint import digest, fingerprints_of, from_plain, has_type, to_plain
 from xent.evaluation.options import Outputs
-from xent.evaluation.outputs import check_no_input, local_path, output_path, write_text
-from xent.evaluation.sources.messages import ReadError, refusal
+from xent.evaluation.outputs import Target, check_no_input, output_path, output_text, write_text
+from xent.evaluation.sources.messages import ReadError, ServerError, refusal
+from xent.evaluation.sources.objects import read_whole
 from xent.evaluation.sources.source import Source
+from xent.evaluation.sources.storage import is_glob, is_url, matches
 from xent.evaluation.statistics.cluster_sums import ClustersApart, TooManyClusters
 from xent.evaluation.statistics.state import merge
 
@@ -30,7 +32,7 @@ Range = tuple[int, int]
 class PartFile:
     """The path of a part, whether it may be there already, and the fingerprints of what is read."""
 
-    target: Path
+    target: Target
     overwrite: bool
     fingerprints: Mapping[str, Any]
 
@@ -88,13 +90,9 @@ def read_part(path: Any, kinds: Mapping[str, type[Any]]) -> Part:
     ReadError
         If it is none, is truncated, or has been changed.
     """
-    name = local_path("parts", path)
-    if not os.path.lexists(name):
-        raise FileNotFoundError(refusal("parts", "be files that are there", name, "Wait for the job that makes it."))
+    name = output_text("parts", path)
     try:
-        if not os.path.isfile(name):  # reading a pipe may never end
-            raise ValueError("it is no file")
-        part = json.loads(Path(name).read_text("utf-8"))
+        part = json.loads(text_of(name))
         if not isinstance(part, dict) or part.get("format") != FORMAT:
             raise ValueError("it is something else")
         if part["version"] != VERSION:
@@ -106,9 +104,30 @@ def read_part(path: Any, kinds: Mapping[str, type[Any]]) -> Part:
         if not has_type(state, kinds[shared["command"]]) or state.rows != stop - start:
             raise ValueError("it holds no sums of these rows")
         return Part(name, (start, stop), shared, part["own"], state)
+    except FileNotFoundError as error:
+        remedy = "Wait for the job that makes it."
+        raise FileNotFoundError(refusal("parts", "be files that are there", name, remedy)) from error
+    except ServerError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
         remedy = "Make it with state_out=, and merge it as it was written."
         raise ReadError(f"evaluate: {name} is no whole part of an evaluation ({error}). {remedy}") from error
+
+
+def text_of(name: str) -> str:
+    """The text of the file at a path or a URL; FileNotFoundError if nothing is there."""
+    if is_url(name):
+        return read_whole(name).decode()
+    if os.path.lexists(name) and not os.path.isfile(name):  # reading a pipe may never end
+        raise ValueError("it is no file")
+    return Path(name).read_text("utf-8")
+
+
+def each_path(paths: Iterable[Any]) -> Iterator[Any]:
+    """The paths, with those that a glob of a URL stands for: no shell knows them."""
+    for path in paths:
+        text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+        yield from matches(text) if isinstance(text, str) and is_url(text) and is_glob(text) else [path]
 
 
 def merge_files(
@@ -131,7 +150,7 @@ def merge_files(
         As :func:`read_part`.
     """
     first, state, ranges, own = None, None, list[tuple[int, int, str]](), list[Mapping[str, Any]]()
-    for path in paths:
+    for path in each_path(paths):
         part = read_part(path, kinds)
         if first is None:
             first = part

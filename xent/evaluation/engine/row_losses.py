@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.engine.checkpoint import Store, digest
-from xent.evaluation.outputs import check_no_input, move, output_path, remove, written
+from xent.evaluation.outputs import Target, check_no_input, draft_of, move, output_path, remove, written
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.source import Source
 from xent.optional import require
@@ -33,7 +34,7 @@ SCRATCH = "losses.npy"
 class LossFile:
     """The `scratch` file into which tasks write the losses, and the `target` that it becomes."""
 
-    target: Path
+    target: Target
     scratch: str
     rows: int
     dtype: np.dtype[Any]
@@ -53,7 +54,7 @@ class LossFile:
         target = output_path("per_example", path, SUFFIXES, overwrite=overwrite)
         check_no_input("per_example", target, sources.values())
         is_wide = predictions.dtype.itemsize == 8 or not predictions.has_whole_rows
-        scratch = Path(store.directory, SCRATCH) if store else target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        scratch = Path(store.directory, SCRATCH) if store else scratch_of(target)
         dtype = np.dtype(np.float64 if is_wide else np.float32)
         return cls(target, str(scratch), predictions.shape[0], dtype, store, overwrite)
 
@@ -104,18 +105,20 @@ class LossFile:
                 move(Path(self.scratch), self.target, overwrite=self.overwrite)
             return
         losses = np.load(self.scratch, mmap_mode="r") if self.rows else np.zeros(0, self.dtype)
-        draft = self.target.with_name(f".{uuid.uuid4().hex}{self.target.suffix}")
-        with written(self.target):
-            try:
-                WRITERS[self.target.suffix](draft, losses)
-                move(draft, self.target, overwrite=self.overwrite)
-            finally:
-                remove(draft)
+        with written(self.target), draft_of(self.target) as draft:
+            WRITERS[self.target.suffix](draft, losses)
+            move(draft, self.target, overwrite=self.overwrite)
 
     def discard(self) -> None:
         """Remove the scratch file, unless the next run goes on with it."""
         if self.store is None:
             remove(Path(self.scratch))
+
+
+def scratch_of(target: Target) -> Path:
+    """A new path for the scratch file of an output: beside it, or with the temporary files for one at a URL."""
+    name = uuid.uuid4().hex
+    return target.with_name(f".{target.name}.{name}") if isinstance(target, Path) else Path(tempfile.gettempdir(), name)
 
 
 @contextmanager

@@ -6,12 +6,11 @@ Leaves out the content of its sections (``sections.py``).
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
 from xent import distribution
-from xent.evaluation.outputs import output_path
+from xent.evaluation.outputs import Target, output_path
 from xent.evaluation.report import figures
 from xent.evaluation.report.html import html_document, html_fragment, table_element, tag
 from xent.evaluation.report.sections import (
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from xent.evaluation.statistics.evaluation import Evaluation
 
 
-def page_path(path: Any, *, overwrite: bool = False, argument: str = "html") -> Path:
+def page_path(path: Any, *, overwrite: bool = False, argument: str = "html") -> Target:
     """The path of a page, checked before any work; `argument` is its name in a message.
 
     Raises

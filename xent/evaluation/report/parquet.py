@@ -5,13 +5,12 @@ Leaves out their content (``tables.py``).
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xent.evaluation.engine.compare_pass import SETS
-from xent.evaluation.outputs import move, output_path, remove, written
+from xent.evaluation.outputs import Destination, Target, draft_of, move, output_path, written
 from xent.evaluation.report.tables import Table
 from xent.evaluation.sources.messages import refusal
 from xent.optional import require
@@ -21,7 +20,7 @@ NAMES = ("metrics", "counts", "classes", "slices", "reliability", "histogram", "
 PAIR_NAMES = ("difference", "pairs", "metrics", "slices", *(f"{name}_{each}" for each in SETS for name in NAMES))
 
 
-def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables") -> Path:
+def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables") -> Target:
     """The path of a folder of tables, checked before any work; `argument` is its name in a message.
 
     Raises
@@ -36,27 +35,25 @@ def tables_path(path: Any, *, overwrite: bool = False, argument: str = "tables")
     target = output_path(argument, path, (), overwrite=overwrite)
     if target.exists():
         names = {f"{name}.parquet" for name in (*NAMES, *PAIR_NAMES)}
-        others = sorted({file.name for file in target.iterdir()} - names) if target.is_dir() else ["a file"]
+        found = {file.name for file in target.iterdir()} if isinstance(target, Path) and target.is_dir() else set()
+        found = {*target.names()} if isinstance(target, Destination) else found
+        others = sorted(found - names) if found or (isinstance(target, Path) and target.is_dir()) else ["a file"]
         if others:
             rule, got = "be a folder of nothing but these tables", f"{target}, which holds {others[0]}"
             raise ValueError(refusal(argument, rule, got, "Name a new one."))
     return target
 
 
-def write_tables(tables: Mapping[str, Table], folder: Path, *, overwrite: bool = False) -> None:
+def write_tables(tables: Mapping[str, Table], folder: Target, *, overwrite: bool = False) -> None:
     """Write a file for each table into a folder, which may replace an older one; WriteError if it cannot.
 
     An unknown value is null, and NaN is NaN.
     """
-    draft = folder.with_name(f".{uuid.uuid4().hex}")
-    with written(folder):
-        try:
-            draft.mkdir()
-            for name, table in tables.items():
-                write_table(draft / f"{name}.parquet", table)
-            move(draft, folder, overwrite=overwrite)
-        finally:
-            remove(draft)
+    with written(folder), draft_of(folder) as draft:
+        draft.mkdir()
+        for name, table in tables.items():
+            write_table(draft / f"{name}.parquet", table)
+        move(draft, folder, overwrite=overwrite)
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -68,7 +68,7 @@ def protocols_of(system: Any) -> tuple[str, ...]:
     return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
 
-def asked(path: str, ask: Callable[[], Answer]) -> Answer:
+def asked(path: str, ask: Callable[[], Answer], *, done: str = "opened") -> Answer:
     """What ``ask`` returns, which asks the server of a URL; it is called again where the server is busy, or hangs up.
 
     Raises
@@ -76,7 +76,8 @@ def asked(path: str, ask: Callable[[], Answer]) -> Answer:
     FileNotFoundError
         If the server says that nothing is there.
     ServerError, ReadError
-        For whatever else a file system of fsspec raises, and a server that stays busy: it names the URL and says why.
+        For whatever else a file system of fsspec raises, and a server that stays busy: it names the URL, says that
+        it could not be ``done``, and why.
     """
     for wait in waits():
         try:
@@ -91,7 +92,7 @@ def asked(path: str, ask: Callable[[], Answer]) -> Answer:
             if cause is None or not (cause is error or is_of_a_network(cause)) or is_of_nothing(cause):
                 raise
             if wait is None or not is_transient(error):
-                raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, cause)) from error
+                raise (ServerError if is_of_a_network(error) else ReadError)(unreachable(path, cause, done)) from error
         time.sleep(wait)
     raise AssertionError  # the last wait is None
 
@@ -112,6 +113,9 @@ def changed(path: str) -> str:
     return f"evaluate: {path} has changed since it was opened. Run it again."
 
 
-def unreachable(path: str, error: BaseException) -> str:
+def unreachable(path: str, error: BaseException, done: str = "opened") -> str:
     """The message of a URL whose file system raises this error."""
-    return f"evaluate: {path} could not be opened ({shown_error(error)}). {remedy_of_server(error)}"
+    remedy = remedy_of_server(error)
+    if done != "opened":
+        remedy = remedy.replace("may read it", "may write it").replace("anon where anyone may", "write it elsewhere")
+    return f"evaluate: {path} could not be {done} ({shown_error(error)}). {remedy}"

@@ -99,7 +99,7 @@ class Source:
         return None
 
     def files(self) -> list[str]:
-        """The local files and folders that it reads; none of an array in memory, or at a URL."""
+        """The files and folders that it reads, by paths and URLs; none of an array in memory."""
         return []
 
     def fingerprint(self) -> Any:
@@ -187,7 +187,7 @@ class FileSource(Source):
     stamp: Stamp
 
     def files(self) -> list[str]:
-        return [] if is_url(self.file) else [self.file]
+        return [self.file]
 
     def fingerprint(self) -> Any:
         if self.stamp[1] == "":  # of a server that tells of no changes

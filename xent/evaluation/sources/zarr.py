@@ -76,7 +76,7 @@ class ZarrSource(FileSource):
 
     def files(self) -> list[str]:
         place = zarr_zip.split(self.path)
-        return [] if is_url(self.path) else [place[0] if place else self.path]
+        return [place[0] if place else self.path]
 
     def check_complete(self, *, zeros_ok: bool = False) -> int:
         """How many chunk files do not exist, and chunks in shards; ReadError unless those hold the fill value."""
