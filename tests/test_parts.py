@@ -276,7 +276,7 @@ UNFIT = [
     (
         {"state_out": "https://lab/p.json"},
         ValueError,
-        "`state_out` must be a local path, or the URL of what can be wri",
+        "`state_out` must be a local path, or the URL of what can",
     ),
     ({"state_out": "none/p.json"}, FileNotFoundError, "`state_out` must lie in a folder that is there"),
 ]
