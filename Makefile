@@ -86,7 +86,7 @@ PYTESTFLAGS ?= -n 2 --dist worksteal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-core test-plugins test-cuda test-template test-install test-report test-peers test-clients test-mutants fuzz faults
+.PHONY: demo check test test-beside test-core test-plugins test-cuda test-template test-install test-report test-peers test-clients test-mutants fuzz faults
 .PHONY: test-gpu sanitize-gpu bench-gpu lint bench bench-scale docs release clean
 
 demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
@@ -95,7 +95,13 @@ demo: $(VENV)/demo.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 check: lint
 	$(ON_SOURCE) $(BIN)/pytest -p no:cacheprovider -q $(PYTESTFLAGS) --check $(TESTS)
 
-test: test-core test-plugins test-cuda test-template test-install
+test: test-beside test-core test-plugins test-cuda
+
+# pip takes one processor for minutes as it fills the environment of the tests. What needs another environment, and
+# what compiles, runs beside it; its output follows.
+test-beside: $(WHEEL) $(VENV)/plugins.stamp
+	$(MAKE) $(VENV)/compiled.stamp test-template test-install > $(VENV)/beside.log 2>&1 & \
+	$(MAKE) $(VENV)/test.stamp; here=$$?; wait $$!; beside=$$?; cat $(VENV)/beside.log; exit $$((here | beside))
 
 test-core: lint $(VENV)/wheel.stamp
 	$(SHARED_PROGRAMS) XENT_TEST_INSTALLED=1 XENT_REQUIRE_BACKENDS=$(BACKENDS) XENT_REQUIRE_PEERS=$(PEERS) $(BIN)/pytest -p no:cacheprovider $(PYTESTFLAGS) $(TESTS)
@@ -114,7 +120,7 @@ FUZZ_SECONDS ?= 3600
 FUZZ_SEED ?=
 
 # Each process is one of as many as there are processors.
-fuzz: $(VENV)/compiled.stamp
+fuzz: $(VENV)/test.stamp $(VENV)/wheel.stamp $(VENV)/compiled.stamp
 	PYTHONPATH=$(PLUGINS):tests OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m fuzz
 
 FAULT_SECONDS ?= 60
@@ -122,7 +128,7 @@ FAULT_SEED ?= 0
 FAULT_KINDS := calls many-interrupts interrupts terminations kills full-disks two-runs changed-inputs
 FAULTS := PYTHONPATH=$(PLUGINS):tests $(BIN)/python
 
-faults: $(VENV)/compiled.stamp
+faults: $(VENV)/test.stamp $(VENV)/wheel.stamp $(VENV)/compiled.stamp
 	$(FAULTS) tests/hostile.py --seconds $(FAULT_SECONDS) --seed $(FAULT_SEED)
 	for kind in $(FAULT_KINDS); do $(FAULTS) tests/faults.py $$kind --seconds $(FAULT_SECONDS) || exit 1; done
 
@@ -242,9 +248,10 @@ $(VENV)/plugins.stamp: $(PLUGIN_SOURCES) | $(VENV)/build.stamp
 	touch $@
 
 # Its machine code, made by two processes side by side; every process of the tests would make all of it otherwise.
-$(VENV)/compiled.stamp: $(VENV)/plugins.stamp $(VENV)/test.stamp $(VENV)/wheel.stamp
-	PYTHONPATH=$(PLUGINS) $(BIN)/python -m xent_numba float16 float32 & \
-	PYTHONPATH=$(PLUGINS) $(BIN)/python -m xent_numba bfloat16 float64 && wait $$!
+# The environment is a user's, which is there before that of the tests; it is kept beside the plugin, for both.
+$(VENV)/compiled.stamp: $(VENV)/plugins.stamp $(ALL).stamp
+	PYTHONPATH=$(PLUGINS) $(ALL)/bin/python -m xent_numba float16 float32 & \
+	PYTHONPATH=$(PLUGINS) $(ALL)/bin/python -m xent_numba bfloat16 float64 && wait $$!
 	touch $@
 
 $(ALL).stamp: $(WHEEL) $(VENV)/plugins.stamp
