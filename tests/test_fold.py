@@ -204,6 +204,29 @@ def test_gradients_are_right_at_every_edge_value_in_every_split(kernel, classes,
     assert [split for split, is_right in found.items() if not is_right] == []
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 123])
+def test_a_tree_of_parts_pairs_neighbours_level_by_level_and_keeps_few_of_them(count):
+    def parts():
+        for number in range(count):
+            alive.add(str(number))
+            most.append(len(alive))
+            yield str(number)
+
+    def merge(_, a, b):
+        alive.difference_update((a, b))
+        alive.add(f"({a} {b})")
+        return f"({a} {b})"
+
+    alive, most, level = set(), [], [str(number) for number in range(count)]
+    while len(level) > 1:  # the last one of an odd number waits for the next level
+        level = [
+            f"({' '.join(level[at : at + 2])})" if at + 1 < len(level) else level[at] for at in range(0, len(level), 2)
+        ]
+
+    assert fold.merge_tree(None, parts(), merge) == level[0]
+    assert max(most) <= count.bit_length()
+
+
 @quietly
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_statistics_are_right_at_every_edge_value_in_every_split_order_and_tree(kernel, classes, rng):

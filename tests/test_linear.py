@@ -309,6 +309,15 @@ def test_a_loss_takes_one_tile_whatever_the_numbers_of_rows_and_classes(rng):
 
 
 @xent.using(threads=1)
+def test_the_extra_memory_of_a_gradient_is_three_fifths_of_that_of_the_classifier(rng):
+    rows, depth, classes = 300, 512, 16 * 2048
+    hidden, classifier, _, labels = operands(rng, np.float32, rows=rows, depth=depth, classes=classes)
+    used = mebibytes(lambda: xent.value_and_grad(xent.linear_cross_entropy)(hidden, classifier, labels))
+
+    assert used - (rows + classes) * depth * 4 / 2**20 < 0.6 * classes * depth * 4 / 2**20
+
+
+@xent.using(threads=1)
 def test_a_gradient_takes_one_panel_whatever_the_number_of_rows(rng):
     rows, depth, classes = 1100, 256, 2200
     hidden, classifier, _, labels = operands(rng, np.float32, rows=rows, depth=depth, classes=classes)

@@ -19,6 +19,7 @@ partition function. Targets are taken to be non-negative; that is not checked.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Generic, NamedTuple
 
 from ..arrays import Array, FieldT
@@ -198,12 +199,21 @@ def merge(xp: Any, a: Partial, b: Partial) -> Partial:
     )
 
 
-def merge_tree(xp: Any, parts: list[Any], merge: Any = merge) -> Any:
-    """All parts merged pairwise as a balanced tree: a running float32 total would lose a digit in 60 merges."""
-    while len(parts) > 1:
-        pairs = [merge(xp, a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
-        parts = pairs + parts[2 * len(pairs) :]
-    return parts[0]
+def merge_tree(xp: Any, parts: Iterable[Any], merge: Any = merge) -> Any:
+    """All parts merged pairwise as a balanced tree: a running float32 total would lose a digit in 60 merges.
+
+    Two neighbours are merged as soon as there are both, so that of n parts, which may be made meanwhile, no more than
+    log₂ n + 1 are kept.
+    """
+    left: list[Any] = []  # each is of half as many parts as the one before it, or fewer
+    for count, part in enumerate(parts, 1):
+        while count % 2 == 0:
+            part, count = merge(xp, left.pop(), part), count // 2
+        left.append(part)
+    while len(left) > 1:
+        last = left.pop()
+        left.append(merge(xp, left.pop(), last))
+    return left[0]
 
 
 def log1p_rest(xp: Any, partial: Partial) -> Array:

@@ -12,7 +12,6 @@ before, nothing is kept, and each tile is multiplied again.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -70,6 +69,10 @@ class Strip(NamedTuple):
         """All their classes."""
         return self.spans[0][0], self.spans[-1][1]
 
+    def halves(self) -> list[Strip]:
+        """Its first spans and its last."""
+        return [Strip(self.spans[at : at + STRIP // 2]) for at in range(0, len(self.spans), STRIP // 2)]
+
     @property
     def width(self) -> int:
         """The classes, zeros included."""
@@ -92,8 +95,7 @@ class Buffers(NamedTuple):
 
     slope: Array  # for the gradient of the logits of one strip (height · width,)
     logits: Array | None  # for the logits of one span (height · width,); None where they are kept
-    of_hidden: Array | None  # for what one strip adds to the gradient of the hidden states (height, depth)
-    of_classifier: Array | None  # the same of the classifier (width, depth)
+    added: Array | None  # for what is added to a gradient of an operand: (height or width of half a strip, depth)
 
 
 class Memory(NamedTuple):
@@ -112,14 +114,14 @@ def memory_of(call: ProductCall, rows: int, kept: list[ClassSpan]) -> Memory:
         return call.xp.empty(shape, dtype=product.dtype, device=getattr(product.hidden, "device", None))
 
     if not product.writes:
-        return Memory(None, [Buffers(empty(height * widest), None, None, None)])
+        return Memory(None, [Buffers(empty(height * widest), None, None)])
     widest_span = max(map(width_of, product.spans()))
+    width_of_halves = max(half.width for strip in strips_of(product) for half in strip.halves())
     buffers = [
         Buffers(
             empty(height * widest),
             None if kept else empty(height * widest_span),
-            empty(height, product.depth),
-            empty(widest, product.depth),
+            empty(max(height, width_of_halves), product.depth),
         )
         for _ in range(call.threads)
     ]
@@ -208,11 +210,17 @@ def add_tile(
         memory.buffers.append(buffers)
         return total
 
-    totals = call.shared(add_group, list(pairwise(edges)))
+    whole = functools.reduce(with_total, call.shared(add_group, pairwise(edges)))
     if sums.hidden is not None:
-        whole = functools.reduce(operator.add, totals)
         rows, depth = tile.rows.stop - tile.rows.start, sums.hidden.shape[1]
         sums.hidden[tile.rows, :] = call.xp.astype(whole[:rows, :depth], sums.hidden.dtype, copy=False)
+
+
+def with_total(total: Array | None, other: Array | None) -> Array | None:
+    """A total and that of the next group of strips, in the memory of the first; None if there are none."""
+    if total is not None:
+        total += other
+    return total
 
 
 def add_strip(
@@ -227,7 +235,7 @@ def add_strip(
     """Adds what a strip of a tile says to the sums; returns the total (height, depth) for the hidden states, if any."""
     product, (first, last) = call.product, strip.whole
     if sums.classifier is not None:
-        add_classifier(product, sums.classifier[first:last, :], buffers, tile, slope)
+        add_classifier(product, sums.classifier, buffers, tile, strip, slope)
     if sums.bias is not None:
         sums.bias[first:last] += call.xp.sum(slope[:, : last - first], axis=0, dtype=sums.bias.dtype)
     if sums.hidden is None:
@@ -235,23 +243,31 @@ def add_strip(
     classifier = product.classifier_tile(strip.whole)
     if total is None:
         return product.multiply(slope, classifier)
-    out = None if buffers.of_hidden is None else buffers.of_hidden[: slope.shape[0], :]
+    out = None if buffers.added is None else buffers.added[: slope.shape[0], :]
     total += product.multiply(slope, classifier, out)
     return total
 
 
-def add_classifier(product: TiledProduct, place: Array, buffers: Buffers, tile: PanelTile, slope: Array) -> None:
-    """Adds what a tile says of its classes at their place; the first rows are written there."""
-    is_first, shape = tile.rows.start == 0, (int(slope.shape[1]), product.depth)
-    if is_first and product.writes and tuple(place.shape) == shape:
-        product.multiply(slope.T, tile.hidden, place)
-        return
-    out = None if buffers.of_classifier is None else buffers.of_classifier[: shape[0], :]
-    added = product.multiply(slope.T, tile.hidden, out)[: place.shape[0], : place.shape[1]]
-    if is_first:
-        place[...] = added
-    else:
-        place += added
+def add_classifier(
+    product: TiledProduct, classifier: Array, buffers: Buffers, tile: PanelTile, strip: Strip, slope: Array
+) -> None:
+    """Adds what a strip of a tile says to the gradient of the classifier (C, D); the first rows are written there.
+
+    Half a strip at once takes no longer than a whole one, and half the memory.
+    """
+    is_first, start = tile.rows.start == 0, strip.whole[0]
+    for half in strip.halves():
+        (first, last), width = half.whole, half.width
+        place, columns = classifier[first:last, :], slope[:, first - start : first - start + width]
+        if is_first and product.writes and tuple(place.shape) == (width, product.depth):
+            product.multiply(columns.T, tile.hidden, place)
+            continue
+        out = None if buffers.added is None else buffers.added[:width, :]
+        added = product.multiply(columns.T, tile.hidden, out)[: place.shape[0], : place.shape[1]]
+        if is_first:
+            place[...] = added
+        else:
+            place += added
 
 
 def slope_like(xp: Any, buffers: Buffers, tile: PanelTile, strip: Strip) -> Array:

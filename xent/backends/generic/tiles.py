@@ -6,7 +6,7 @@ Leaves out how a tile is multiplied (``products.py``), the gradients (``panels.p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ... import arrays
@@ -66,14 +66,16 @@ class ProductCall(NamedTuple):
         ]
         return results[0] if len(results) == 1 else concatenated(self.xp, results)
 
-    def partials_of_tile(self, hidden: Array, tile: slice) -> list[Partial]:
-        """The partial of the rows of a tile over each span of classes."""
-        parts, memory = [], self.memory(hidden)
+    def tiles_of_rows(self, hidden: Array) -> Iterator[tuple[ClassSpan, Array]]:
+        """The logits (height, width) of a tile of rows and each span of classes, in the memory of the one before."""
+        memory = self.memory(hidden)
         for span in self.product.spans():
             out = self.within(memory, hidden, span)
-            x = self.product.logits(hidden, self.product.classifier_tile(span), span, out)
-            parts.append(self.fold(x, tile, span))
-        return parts
+            yield span, self.product.logits(hidden, self.product.classifier_tile(span), span, out)
+
+    def partials_of_tile(self, hidden: Array, tile: slice) -> Iterator[Partial]:
+        """The partial of the rows of a tile over each span of classes."""
+        return (self.fold(x, tile, span) for span, x in self.tiles_of_rows(hidden))
 
     def memory(self, hidden: Array) -> Array | None:
         """Memory for the widest tile of so many rows; None if the library cannot multiply into it."""
@@ -103,17 +105,13 @@ class ProductCall(NamedTuple):
 
     def statistics_of_tile(self, hidden: Array, tile: slice, label_logits: Array | None = None) -> Statistics:
         """The statistics of the rows of a tile; ``label_logits`` (rows,) are given where a label may be elsewhere."""
-        parts, memory = [], self.memory(hidden)
         if label_logits is None:
             label_logits = self.logits_at_labels(hidden, tile)
-        for span in self.product.spans():
-            out = self.within(memory, hidden, span)
-            x = self.product.logits(hidden, self.product.classifier_tile(span), span, out)
-            parts.append(self.fold(x, tile, span, "statistics", label_logits))
+        parts = (self.fold(x, tile, span, "statistics", label_logits) for span, x in self.tiles_of_rows(hidden))
         whole: Statistics = fold.merge_tree(self.xp, parts, numbers.merge_statistics)
         return whole
 
-    def finished(self, parts: list[Partial]) -> tuple[Array, Partial]:
+    def finished(self, parts: Iterable[Partial]) -> tuple[Array, Partial]:
         """The losses of rows and their partial, from the partials of every span of classes."""
         whole: Partial = fold.merge_tree(self.xp, parts)
         return fold.finish(self.xp, whole), whole
@@ -122,16 +120,16 @@ class ProductCall(NamedTuple):
         """function(hidden, tile) of every tile of rows; of one without rows if there are none."""
         rows = min(ROWS, max(FEWEST_ROWS, -(-self.product.rows // self.threads)))
         tiles = list(self.row_tiles(rows)) or [slice(0, 0)]
-        return self.shared(lambda tile: function(self.product.hidden_tile(tile), tile), tiles)
+        return list(self.shared(lambda tile: function(self.product.hidden_tile(tile), tile), tiles))
 
-    def shared(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """[work(item) for item in items], by the threads of the call."""
+    def shared(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """work(item) of every item in order, by the threads of the call; by one, each when it is asked for."""
 
         def quietly(item: Any) -> Any:
             with arrays.without_fp_warnings():  # each thread has warnings of its own
                 return work(item)
 
-        return in_threads(quietly, items, self.threads)
+        return in_threads(quietly, items, self.threads) if self.threads > 1 else map(work, items)
 
     def take(self, rows: Array) -> ProductCall:
         """The call for some of the rows."""
