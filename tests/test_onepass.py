@@ -21,7 +21,7 @@ import xent
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.evaluations import compare, evaluate
 from xent.evaluation.options import Options
-from xent.evaluation.report.result import run_pass
+from xent.evaluation.report.running import run_pass
 from xent.evaluation.sources.messages import MalformedError, ReadError
 from xent.evaluation.sources.source import MOST_ROWS, Source
 

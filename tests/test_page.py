@@ -17,7 +17,7 @@ from xent.evaluation import outputs
 from xent.evaluation.report.figures import Bar, bar_chart, shorten
 from xent.evaluation.report.html import POLICY
 from xent.evaluation.report.page import comparison_page, evaluation_page, page_path
-from xent.evaluation.report.result import report_of
+from xent.evaluation.report.running import report_of
 from xent.evaluation.report.wording import format_short_estimate, format_tests, remarks, verdict
 from xent.evaluation.statistics.student import margin
 

@@ -11,7 +11,7 @@ from pages import evaluated, hostile_slices, random_set
 
 from xent.evaluation.report import parquet
 from xent.evaluation.report.parquet import NAMES, tables_path, write_tables
-from xent.evaluation.report.result import report_of
+from xent.evaluation.report.running import report_of
 from xent.evaluation.report.tables import evaluation_tables
 
 ROWS = 507

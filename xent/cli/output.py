@@ -99,7 +99,7 @@ def run_and_show(planned: Planned, output: Output, scheduler: str | None) -> Any
     """Run a pass on the scheduler that the option names, show its result, and return it."""
     from xent.evaluation.outputs import WriteError, check_no_input
     from xent.evaluation.report import terminal
-    from xent.evaluation.report.result import run_pass
+    from xent.evaluation.report.running import run_pass
 
     with input_checked():
         for option, target in output.files.items():

@@ -31,15 +31,8 @@ from xent.evaluation.options import (
     ignored_labels,
     ranks_of,
 )
-from xent.evaluation.report.result import (
-    ComparisonReport,
-    EvaluationReport,
-    PairwiseReport,
-    merged_report,
-    run_pass,
-    run_stream,
-    sets_of,
-)
+from xent.evaluation.report.result import ComparisonReport, EvaluationReport, PairwiseReport, sets_of
+from xent.evaluation.report.running import merged_report, run_pass, run_stream
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.storage_options import StorageOptions, storage_options_set
 

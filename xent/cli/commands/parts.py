@@ -42,7 +42,8 @@ def merge(
     """
     with input_checked():
         from xent.cli.output import Output, show_and_end
-        from xent.evaluation.report.result import EvaluationReport, merged_report
+        from xent.evaluation.report.result import EvaluationReport
+        from xent.evaluation.report.running import merged_report
 
         output = Output.checked(as_json=as_json, quiet=True, html=html, tables=tables, overwrite=overwrite, forms=forms)
         gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)
