@@ -12,7 +12,19 @@ import xent
 from xent.cli.commands import main
 from xent.evaluation.report.gates import better, numbers_of
 
-ALL = ("--confusion", "--auc", "--classwise", "--by-class", "--top-k", 2, "--slices", "s.npy", "--clusters", "c.npy")
+ALL = (
+    "--confusion",
+    "--auc",
+    "--classwise",
+    "--calibration",
+    "--by-class",
+    "--top-k",
+    2,
+    "--slices",
+    "s.npy",
+    "--clusters",
+    "c.npy",
+)
 KEYS = {"slices": "s.npy", "clusters": "c.npy"}
 
 
@@ -163,7 +175,7 @@ def test_a_worse_model_fails_in_each_number_that_has_a_better_side_and_a_better_
     named = {"loss", "accuracy", "brier", "prior.skill"}
     named |= {f"slices.{name}.{number}" for name in ("de", "v1.0", "<5") for number in ("mean_loss", "accuracy")}
     assert worse.exit_code == 1 and named <= {each.removesuffix(" worse than in before.json") for each in failed}
-    assert passed == named | {"calibration.error"}
+    assert passed == named | {"calibration.error", "calibration.confidence.brier"}
     assert improved.exit_code == ("calibration.error worse than in before.json" in failures())
 
 
@@ -263,9 +275,12 @@ def test_every_score_has_a_better_side(files):
 
     errors = {"n", "stderr", "standard_error", "degrees_of_freedom", "recall_error", "accuracy_error"}
     counts = {"counted", "label_rows", "predicted_rows", "positives", "negatives"}
-    bounds = {"auc_bound", "average_precision_bound", "ks_bound"}
+    bounds = {"auc_bound", "average_precision_bound", "ks_bound", "bound"}
     others = {"bits", "perplexity", "entropy", "confidence"}
-    assert {name[-1] for name in neither} == errors | counts | bounds | others | {"loss"}
+    of_calibration = {"debiased_error", "noise_floor", "noise_deviation", "reliability", "resolution", "uncertainty"}
+    of_calibration |= {"within_variance", "within_covariance", "within_bins"}
+    of_calibration |= {f"debiased_{name}" for name in ("reliability", "resolution", "uncertainty")}
+    assert {name[-1] for name in neither} == errors | counts | bounds | others | of_calibration | {"loss"}
     assert {name for name in neither if name[-1] == "loss"} == {("prior", "loss")}
     assert [better(("loss",)), better(("prior", "skill")), better(("top-2 accuracy",))] == [-1, 1, 1]
 

@@ -15,6 +15,8 @@ from xent.evaluation.report.running import report_of
 from xent.evaluation.report.tables import evaluation_tables
 
 ROWS = 507
+SHARES = ("confidence", "accuracy", "accuracy_low", "accuracy_high")
+ASKED_FOR = {"confusion": True, "auc": True, "calibration": True, "classwise": True}
 SCHEMAS = {
     "metrics": {"metric": "string", "value": "double", "standard_error": "double", "unit": "string", "rows": "int64"},
     "counts": {"what": "string", "count": "int64", "first_row": "int64"},
@@ -36,7 +38,25 @@ SCHEMAS = {
         "accuracy_error": "double",
         "rows": "int64",
     },
-    "reliability": {"low": "double", "high": "double", "rows": "int64", "confidence": "double", "accuracy": "double"},
+    "scores": {
+        "class": "int64",
+        **dict.fromkeys(("precision", "recall", "f1"), "double"),
+        **dict.fromkeys(("rows", "predicted_rows"), "int64"),
+    },
+    "confusion": dict.fromkeys(("label", "predicted", "rows"), "int64"),
+    "ranking": {
+        **dict.fromkeys(("class", "positives", "negatives"), "int64"),
+        **dict.fromkeys(("auc", "average_precision", "ks"), "double"),
+        **dict.fromkeys(("auc_bound", "average_precision_bound", "ks_bound"), "double"),
+    },
+    "gains": {"class": "int64", **dict.fromkeys(("share", "captured", "lift"), "double")},
+    "reliability": {"low": "double", "high": "double", "rows": "int64", **dict.fromkeys(SHARES, "double")},
+    "equal_mass": dict.fromkeys(("low", "high", "share", *SHARES), "double"),
+    "calibration": {
+        "class": "int64",
+        **dict.fromkeys(("error", "debiased_error", "noise_floor"), "double"),
+        **dict.fromkeys(("reliability", "resolution", "uncertainty"), "double"),
+    },
     "histogram": {"low_nats": "double", "high_nats": "double", "rows": "int64"},
     "positions": {"first_row": "int64", "stop_row": "int64", "rows": "int64", "mean_loss_nats": "double"},
     "worst": {"row": "int64", "label": "int64", "predicted": "int64", "loss_nats": "double"},
@@ -54,7 +74,8 @@ def written(tmp_path, logits, labels, **options):
 def whole(tmp_path_factory):
     logits, labels = random_set()
     slices = hostile_slices(ROWS)
-    return written(tmp_path_factory.mktemp("whole"), logits, labels, slices=slices, by_class=True, top_k=(3,))
+    folder = tmp_path_factory.mktemp("whole")
+    return written(folder, logits, labels, slices=slices, by_class=True, top_k=(3,), **ASKED_FOR)
 
 
 def rows_of(table):
@@ -74,9 +95,9 @@ def test_columns_are_typed_and_bear_their_units(whole, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_set_without_rows_has_tables_of_the_same_types(tmp_path, name):
-    _, tables = written(tmp_path, np.zeros((0, 4)), np.zeros(0, int))
+    _, tables = written(tmp_path, np.zeros((0, 4)), np.zeros(0, int), **ASKED_FOR)
 
-    if name in ("classes", "slices"):
+    if name in ("classes", "slices", "calibration"):
         assert name not in tables
     else:
         assert {field.name: str(field.type) for field in tables[name].schema} == SCHEMAS[name]
@@ -177,7 +198,7 @@ def test_names_of_slices_are_whole_numbers_or_text(tmp_path, slices, expected):
 
 def test_a_folder_of_tables_is_replaced_whole(tmp_path):
     logits, labels = random_set()
-    written(tmp_path, logits, labels, by_class=True)
+    written(tmp_path, logits, labels, by_class=True, **ASKED_FOR)
 
     with pytest.raises(FileExistsError, match="`tables` must be a new file"):
         tables_path(tmp_path / "tables")

@@ -62,6 +62,7 @@ def evaluate(
     top_k: int | Iterable[int] = (),
     bins: int = 15,
     classwise: bool = False,
+    calibration: bool = False,
     confusion: bool = False,
     auc: bool = False,
     fit_temperature: bool = False,
@@ -149,7 +150,11 @@ def evaluate(
     bins : int
         How many bins of equal width the calibration has.
     classwise : bool
-        Whether to compute the classwise calibration error too, which reads each probability a second time.
+        Whether to compute the calibration of the probability of each class too, a :class:`ClasswiseCalibration`, which
+        reads each probability a second time.
+    calibration : bool
+        Whether to keep the confidences, for the calibration error in bins of as many rows each and the smooth
+        calibration error. Exact for up to 65,536 different confidences; else bounds of the errors are told.
     confusion : bool
         Whether to count which class was predicted for which label: a :class:`Confusion` with precision, recall and F1
         of each class, their means, balanced accuracy, Cohen's kappa and Matthews's coefficient. Memory grows with the
@@ -253,6 +258,7 @@ def evaluate(
         bins=bins,
         by_class=by_class,
         classwise=classwise,
+        calibration=calibration,
         confusion=confusion,
         auc=auc,
         predicted_bytes=predicted_bytes,

@@ -42,6 +42,7 @@ class Options:
     bins: int = 15
     by_class: bool = False
     classwise: bool = False
+    calibration: bool = False
     confusion: bool = False
     auc: bool = False
     predicted_bytes: int | None = None
@@ -77,6 +78,7 @@ class Options:
             "strict_kind": flag("evaluate", "strict_kind", self.strict_kind),
             "by_class": flag("evaluate", "by_class", self.by_class),
             "classwise": flag("evaluate", "classwise", self.classwise),
+            "calibration": flag("evaluate", "calibration", self.calibration),
             "confusion": flag("evaluate", "confusion", self.confusion),
             "auc": flag("evaluate", "auc", self.auc),
             "predicted_bytes": None if self.predicted_bytes is None else int(self.predicted_bytes),

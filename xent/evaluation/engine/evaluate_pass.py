@@ -219,7 +219,9 @@ class Pass(Planned):
 
     def temperature(self, compute: Any, evaluation: Evaluation) -> Temperature:
         """The temperature of the least loss, and the numbers at it; `evaluation` has those at 1."""
-        options = replace(self.options, by_class=False, confusion=False, auc=False, on_bad_label="skip")
+        options = replace(
+            self.options, by_class=False, confusion=False, auc=False, calibration=False, on_bad_label="skip"
+        )
 
         def evaluate_at(inverse: float) -> Evaluation:
             job = replace(self.job, options=options, inverse_temperature=inverse, store=None, losses=None)

@@ -16,6 +16,7 @@ from xent.evaluation.statistics.classwise import block_rows
 from xent.evaluation.statistics.score_counts import (
     BLOCK_ELEMENTS,
     KEY_BYTES,
+    MOST_KEYS,
     WEIGHTED_KEY_BYTES,
     key_limit,
     scored_classes,
@@ -79,7 +80,7 @@ def table_bytes(planned: Planned, threads: int) -> int:
     in_graph = planned.tasks if is_of_dask else min(planned.tasks, BATCH_CHUNKS)
     total = planned.tasks * BOUND_BYTES + in_graph * TASK_BYTES
     total += kept(min(rows, classes), LABEL_BYTES + has_weights * GROUP_BYTES)
-    total += kept(min(rows, options.bins), group_bytes)
+    total += kept(min(rows, options.bins), 2 * group_bytes)
     for keys, width in ((slices, width_of(planned.keys.slices)), (clusters, width_of(planned.keys.clusters))):
         total += kept(keys, group_bytes + width)
     if slices and clusters:
@@ -94,6 +95,9 @@ def table_bytes(planned: Planned, threads: int) -> int:
             min(rows, largest_chunk(planned.bounds)), classes, WEIGHTED_KEY_BYTES if has_weights else KEY_BYTES
         )
         total += threads * (BLOCK_ELEMENTS * 8 * 2 + has_weights * largest_chunk(planned.bounds) * WEIGHTED_KEY_BYTES)
+    if options.calibration:
+        key_bytes = WEIGHTED_KEY_BYTES if has_weights else KEY_BYTES
+        total += (states + threads + 1) * key_bytes * min(rows, largest_chunk(planned.bounds), MOST_KEYS)
     if options.classwise:
         sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6

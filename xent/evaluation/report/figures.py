@@ -175,7 +175,7 @@ def drawn_ends(loss_bin: LossBin) -> tuple[float, float]:
 
 
 def reliability(sets: Mapping[str, Evaluation]) -> Element:
-    """Accuracy over confidence, with the diagonal, and the rows of each bin."""
+    """Accuracy over confidence, each with its interval, the diagonal, and the rows of each bin."""
 
     def draw(figure: Any) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -183,7 +183,8 @@ def reliability(sets: Mapping[str, Evaluation]) -> Element:
         for (name, evaluation), paint in zip(sets.items(), PAIR, strict=False):
             bins = evaluation.reliability
             confidence, accuracy = [each.confidence for each in bins], [each.accuracy for each in bins]
-            upper.vlines(confidence, confidence, accuracy, color=paint, linewidth=5, alpha=0.25)
+            lows, highs = [each.accuracy_low for each in bins], [each.accuracy_high for each in bins]
+            upper.vlines(confidence, lows, highs, color=paint, linewidth=5, alpha=0.25)
             upper.plot(confidence, accuracy, color=paint, linewidth=1.6, marker="o", markersize=4.5, label=name)
             draw_bins(lower, [(each.low, each.high, each.counted) for each in bins], paint, name, sets)
         upper.set(ylabel="accuracy", xlim=(-0.01, 1.01), ylim=(-0.02, 1.04))

@@ -318,7 +318,7 @@ def groups_of(document: dict[str, Any], options: Options, keys: set[str], fits_t
     if options.by_class:
         names |= {("classes", ANY, name) for name in ClassMetrics._fields}
     if options.classwise:
-        names.add(("calibration", "classwise_error"))
+        names |= {("calibration", "classwise_error"), ("calibration", "classwise", ANY)}
     if options.confusion:
         names.add(("confusion", "classes", ANY))
     if options.auc:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.pairwise_pass import PairDifference, PairwiseComparison
     from xent.evaluation.report.run import Run
     from xent.evaluation.sources.source import Source
+    from xent.evaluation.statistics.classwise import ClasswiseCalibration
     from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation
     from xent.evaluation.statistics.ranking import Ranking
@@ -126,11 +127,7 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "degrees_of_freedom": evaluation.degrees_of_freedom,
         "bits_per_byte": evaluation.bits_per_byte,
         "prior": {"loss": evaluation.prior_loss, "skill": evaluation.skill},
-        "calibration": {
-            "error": evaluation.calibration_error,
-            "classwise_error": evaluation.classwise_calibration_error,
-            "bins": [each._asdict() for each in evaluation.reliability],
-        },
+        "calibration": calibration_numbers(evaluation),
         "temperature": None if evaluation.temperature is None else evaluation.temperature._asdict(),
         "histogram": [each._asdict() for each in evaluation.histogram],
         "positions": [segment._asdict() for segment in evaluation.positions],
@@ -140,6 +137,29 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "ranking": None if evaluation.ranking is None else ranking_numbers(evaluation.ranking),
         "confusion": None if evaluation.confusion is None else confusion_numbers(evaluation.confusion),
     }
+
+
+def calibration_numbers(evaluation: Evaluation) -> dict[str, Any]:
+    """The calibration errors, the noise floor, the bins, and the parts of the Brier score of the confidence."""
+    found = evaluation.calibration
+    equal, of_classes = found.equal_mass, found.classwise
+    return {
+        "error": found.error,
+        "debiased_error": found.debiased_error,
+        "noise_floor": found.noise_floor,
+        "noise_deviation": found.noise_deviation,
+        "confidence": found.decomposition._asdict(),
+        "bins": [each._asdict() for each in evaluation.reliability],
+        "equal_mass": None if equal is None else {**equal._asdict(), "bins": [each._asdict() for each in equal.bins]},
+        "smooth": None if found.smooth is None else found.smooth._asdict(),
+        "classwise_error": evaluation.classwise_calibration_error,
+        "classwise": None if of_classes is None else classwise_numbers(of_classes),
+    }
+
+
+def classwise_numbers(calibration: ClasswiseCalibration) -> dict[str, Any]:
+    """The means and sums over classes, and the numbers of each."""
+    return {**vars(calibration), "classes": {str(key): each._asdict() for key, each in calibration.classes.items()}}
 
 
 def confusion_numbers(confusion: Confusion) -> dict[str, Any]:

@@ -108,7 +108,12 @@ def evaluation_numbers(evaluation: Evaluation) -> list[Element]:
             *format_short_estimate(accuracy.value, accuracy.stderr),
             "the label has the highest prediction",
         ),
-        ("Calibration error", f"{evaluation.calibration_error:.4f}", "", "between confidence and accuracy"),
+        (
+            "Calibration error",
+            f"{evaluation.calibration_error:.4f}",
+            "",
+            f"between confidence and accuracy; calibrated predictions show {evaluation.calibration.noise_floor:.4f}",
+        ),
     ]
     denominator = f"Means divide by the {evaluation.counted:,} counted: {evaluation.denominator}."
     if evaluation.total_weight is not None:

@@ -15,7 +15,10 @@ from xent.evaluation.report.tables import Table
 from xent.evaluation.sources.messages import refusal
 from xent.optional import require
 
-NAMES = ("metrics", "counts", "classes", "slices", "reliability", "histogram", "positions", "worst")
+NAMES = (
+    *("metrics", "counts", "classes", "slices", "scores", "confusion", "ranking", "gains"),
+    *("reliability", "equal_mass", "calibration", "histogram", "positions", "worst"),
+)
 """The tables of an evaluation; a comparison has those of its differences, and of its sets by these names too."""
 PAIR_NAMES = ("difference", "pairs", "metrics", "slices", *(f"{name}_{each}" for each in SETS for name in NAMES))
 

@@ -19,6 +19,7 @@ from xent.evaluation.report.figures import Bar
 from xent.evaluation.report.html import facts_element, scrolling_table, table_element, tag
 from xent.evaluation.report.tables import (
     Table,
+    class_calibration_table,
     confusion_tables,
     difference_table,
     evaluation_tables,
@@ -97,7 +98,10 @@ def plots(sets: Mapping[str, Evaluation]) -> list[Element]:
     tables = {key: evaluation_tables(evaluation) for key, evaluation in sets.items()}
     has_position = any(math.isfinite(part.mean_loss) for each in evaluations for part in each.positions)
     has_loss, has_bin = any(each.histogram for each in evaluations), any(each.reliability for each in evaluations)
-    calibration = "How often the highest probability is right, over how high it is; on the dashed line just as often."
+    calibration = (
+        "How often the highest probability is right, with 95 % intervals by Wilson, over how high it is; on the "
+        "dashed line just as often."
+    )
     described = (
         ("positions", "Loss over position", figures.loss_over_position, position_note(evaluations), has_position),
         ("histogram", "Losses", figures.loss_histogram, histogram_note(evaluations), has_loss),
@@ -108,10 +112,25 @@ def plots(sets: Mapping[str, Evaluation]) -> list[Element]:
         if is_plotted:
             captions = {key: f"{title}, {key}" if key else title for key in sets}
             numbers = [table_element(captions[key], tables[key][name]) for key in sets]
+            if name == "reliability":
+                numbers += [table for key in sets for table in calibration_details(key, sets[key], tables[key])]
             elements.append(figure(title, draw(sets), note, numbers))
         else:
             empty = tag("p", "Nothing to plot: no row has a finite number here.", class_="empty")
             elements.append(tag("figure", tag("h2", title), empty))
+    return elements
+
+
+def calibration_details(key: str, evaluation: Evaluation, tables: Mapping[str, Table]) -> list[Element]:
+    """The bins of equal mass and the calibration of each class, if they were asked for; `key` names the set of two."""
+    elements, of = [], f", {key}" if key else ""
+    if "equal_mass" in tables:
+        elements.append(table_element(f"Bins of as many rows each{of}", tables["equal_mass"]))
+    if evaluation.calibration.classwise is not None:
+        classes = evaluation.calibration.classwise.classes
+        shown = highest(classes, lambda each: each.error, SHOWN_ROWS)
+        listed = selection(shown, classes, "classes", "of the largest error")
+        elements.append(table_element(f"The calibration of {listed}{of}", class_calibration_table(shown)))
     return elements
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xent.evaluation.report.wording import NO_VALUE, UNITS
+from xent.evaluation.statistics.classwise import ClassCalibration
 from xent.evaluation.statistics.evaluation import FLAWS
 from xent.evaluation.statistics.ranking import RankingScores
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, SliceDifference
+    from xent.evaluation.statistics.calibration import Calibration
     from xent.evaluation.statistics.confusion import Cell, Confusion
     from xent.evaluation.statistics.evaluation import ClassMetrics, Evaluation, GroupMetrics
     from xent.evaluation.statistics.ranking import Ranking
@@ -40,7 +42,6 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
     >>> tables["positions"].rows[1]
     (1, 2, 1, 1.3862943649291992)
     """
-    bin_columns = {"low": float, "high": float, "rows": int, "confidence": float, "accuracy": float}
     part_columns = {"first_row": int, "stop_row": int, "rows": int, "mean_loss_nats": float}
     label: type = str if any(isinstance(example.label, str) for example in evaluation.worst) else int
     example_columns = {"row": int, "label": label, "predicted": label, "loss_nats": float}
@@ -51,7 +52,7 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
         "slices": group_table("slice", evaluation.slices),
         **({} if evaluation.confusion is None else confusion_tables(evaluation.confusion)),
         **({} if evaluation.ranking is None else ranking_tables(evaluation.ranking)),
-        "reliability": Table(bin_columns, [*map(tuple, evaluation.reliability)]),
+        **calibration_tables(evaluation),
         "histogram": Table({"low_nats": float, "high_nats": float, "rows": int}, [*map(tuple, evaluation.histogram)]),
         "positions": Table(part_columns, [*map(tuple, evaluation.positions)]),
         "worst": Table(example_columns, [*map(tuple, evaluation.worst)]),
@@ -86,8 +87,7 @@ def metric_table(evaluation: Evaluation) -> Table:
     others: dict[str, tuple[float | None, str]] = {
         **{name: (value, "") for name, value in confusion_metrics(evaluation.confusion).items()},
         **{name: (value, "") for name, value in ranking_metrics(evaluation.ranking).items()},
-        "calibration error": (evaluation.calibration_error, ""),
-        "classwise calibration error": (evaluation.classwise_calibration_error, ""),
+        **{name: (value, "") for name, value in calibration_metrics(evaluation.calibration).items()},
         "bits per byte": (evaluation.bits_per_byte, "bits"),
         "prior loss": (evaluation.prior_loss, "nats"),
         "skill": (evaluation.skill, ""),
@@ -99,6 +99,25 @@ def metric_table(evaluation: Evaluation) -> Table:
     }
     rows += [(name, value, None, unit, n) for name, (value, unit) in others.items() if value is not None]
     return Table({"metric": str, "value": float, "standard_error": float, "unit": str, "rows": int}, rows)
+
+
+def calibration_metrics(calibration: Calibration) -> dict[str, float | None]:
+    """The numbers of a calibration as a whole, by their names; those not asked for are None."""
+    parts, equal, smooth, of_classes = (
+        getattr(calibration, name) for name in ("decomposition", "equal_mass", "smooth", "classwise")
+    )
+    return {
+        "calibration error": calibration.error,
+        "debiased calibration error": calibration.debiased_error,
+        "calibration noise floor": calibration.noise_floor,
+        "equal-mass calibration error": None if equal is None else equal.error,
+        "smooth calibration error": None if smooth is None else smooth.error,
+        "classwise calibration error": None if of_classes is None else of_classes.error,
+        "confidence brier": parts.brier,
+        "confidence reliability": parts.reliability,
+        "confidence resolution": parts.resolution,
+        "confidence uncertainty": parts.uncertainty,
+    }
 
 
 def confusion_metrics(confusion: Confusion | None) -> dict[str, float]:
@@ -163,6 +182,24 @@ def confusion_tables(confusion: Confusion) -> dict[str, Table]:
         "scores": keyed_table("class", confusion.classes, score_columns, scores),
         "confusion": Table(columns, cells),
     }
+
+
+def calibration_tables(evaluation: Evaluation) -> dict[str, Table]:
+    """The bins of equal width; those of equal mass, and the calibration of each class, if they were asked for."""
+    calibration, numbers = evaluation.calibration, ("confidence", "accuracy", "accuracy_low", "accuracy_high")
+    kinds: dict[str, type] = dict.fromkeys(numbers, float)
+    ends: dict[str, type] = {"low": float, "high": float}
+    tables = {"reliability": Table({**ends, "rows": int, **kinds}, [*map(tuple, evaluation.reliability)])}
+    if calibration.equal_mass is not None:
+        tables["equal_mass"] = Table({**ends, "share": float, **kinds}, [*map(tuple, calibration.equal_mass.bins)])
+    if calibration.classwise is not None:
+        tables["calibration"] = class_calibration_table(calibration.classwise.classes)
+    return tables
+
+
+def class_calibration_table(classes: Mapping[Any, ClassCalibration]) -> Table:
+    """The calibration of the probability of each class."""
+    return keyed_table("class", classes, dict.fromkeys(ClassCalibration._fields, float), classes.values())
 
 
 def matrix(confusion: Confusion) -> tuple[list[str], list[tuple[str, list[int]]]]:

@@ -84,10 +84,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
     notes += format_weights(evaluation)
     if evaluation.bits_per_byte is not None:
         notes.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
-    calibration, bins = f"Calibration error {evaluation.calibration_error:.4f}", len(evaluation.reliability)
-    notes.append(f"{calibration}, over {bins} bins of the highest probability.")
-    if evaluation.classwise_calibration_error is not None:
-        notes.append(f"Classwise calibration error {evaluation.classwise_calibration_error:.3g}.")
+    notes += format_calibration(evaluation)
     if evaluation.temperature is not None:
         notes.append(format_temperature(evaluation.temperature))
     if "target entropy" in evaluation.metrics:
@@ -96,6 +93,45 @@ def remarks(evaluation: Evaluation) -> list[str]:
     prior = f"Always predicting the share of each label costs {evaluation.prior_loss:.4f} nats"
     notes.append(f"{prior}; skill over that {evaluation.skill:.4f}.")
     return [*notes, *flaw_remarks(evaluation)]
+
+
+def format_calibration(evaluation: Evaluation) -> list[str]:
+    """The calibration error and what of it is chance, Murphy's decomposition, and what was asked for beside."""
+    found, bins = evaluation.calibration, len(evaluation.reliability)
+    whole = f"Calibration error {found.error:.4f}, over {bins} bins of the highest probability"
+    chance = f"predictions that are calibrated show {found.noise_floor:.4f} ± {found.noise_deviation:.4f}"
+    score = found.decomposition
+    within = score.within_variance - score.within_covariance
+    terms = format_terms(score.reliability, score.resolution, score.uncertainty, within)
+    notes = [
+        f"{whole}; {found.debiased_error:.4f} without its bias; {chance}.",
+        f"Brier score of the highest probability {score.brier:.4f}: {terms}.",
+    ]
+    if found.equal_mass is not None and found.smooth is not None:
+        equal, smooth = found.equal_mass, found.smooth
+        of_equal = f"{equal.error:.4f}{format_bound(equal.bound)}, over {len(equal.bins)} bins of as many rows each"
+        notes.append(
+            f"Calibration error {of_equal}; smoothed, without bins, {smooth.error:.4f}{format_bound(smooth.bound)}."
+        )
+    if found.classwise is not None:
+        of_classes = found.classwise
+        terms = format_terms(
+            of_classes.reliability, of_classes.resolution, of_classes.uncertainty, of_classes.within_bins
+        )
+        chance = f"predictions that are calibrated show {of_classes.noise_floor:.3g}"
+        notes.append(f"Classwise calibration error {of_classes.error:.3g}; {chance}. Brier score: {terms}.")
+    return notes
+
+
+def format_terms(reliability: float, resolution: float, uncertainty: float, within_bins: float) -> str:
+    """The parts of a Brier score."""
+    parts = f"reliability {reliability:.4f} − resolution {resolution:.4f} + uncertainty {uncertainty:.4f}"
+    return f"{parts} {'−' if within_bins < 0 else '+'} {abs(within_bins):.4f} within bins"
+
+
+def format_bound(bound: float) -> str:
+    """How far a number may be off; nothing where that is under what is shown."""
+    return f" (off by at most {bound:.1g})" if bound >= 5e-5 else ""
 
 
 def flaw_remarks(evaluation: Evaluation) -> list[str]:

@@ -19,7 +19,7 @@ from xent.evaluation.statistics.classwise import Classwise
 from xent.evaluation.statistics.cluster_sums import clusters_of
 from xent.evaluation.statistics.confusion import NO_CLASS
 from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
-from xent.evaluation.statistics.score_counts import ScoreCounts
+from xent.evaluation.statistics.score_counts import MOST_KEYS, ScoreCounts, amounts_of, scores_counted
 from xent.evaluation.statistics.state import SEGMENTS, WORST, Bin, Example, Group, State, Tally, Worst
 
 NORMALISED_WITHIN = 1e-3
@@ -102,7 +102,13 @@ def state_of(
     confusion, confusion_weights = dict[tuple[int, int], int](), dict[tuple[int, int], int]()
     if options.confusion and predicted is not None:
         confusion, confusion_weights = confusion_sums(labels, rank, counted, predicted, weights)
-    bins = bins_of(top, rank == 0, counted & np.isfinite(top), options.bins, weights)
+    has_confidence = counted & np.isfinite(top)
+    bins = bins_of(top, rank == 0, has_confidence, options.bins, weights)
+    confidence_counts = None
+    if options.calibration:
+        given, is_right = (take(each, has_confidence) for each in (top.astype(np.float64), rank == 0))
+        amounts = amounts_of(len(given), None if weights is None else weights[has_confidence])
+        confidence_counts = scores_counted(given, is_right, amounts, MOST_KEYS)
     is_ranked = counted & (rank >= 0) & (rank < options.ranks)
 
     def moments(values: NDArray[Any], rows: NDArray[Any]) -> Moments:
@@ -135,7 +141,7 @@ def state_of(
         loss=of_losses,
         brier=moments(brier, counted & np.isfinite(brier)),
         entropy=moments(entropy, counted & np.isfinite(entropy)),
-        confidence=reduce(Moments.merge, (each.confidence for each in bins.values()), Moments()),
+        confidence=reduce(Moments.merge, (each.all for each in bins.values()), Moments()),
         ranks=counts_of(take(rank, is_ranked)),
         labels=counts_of(take(labels, counted)),
         bins=bins,
@@ -156,6 +162,7 @@ def state_of(
         confusion=confusion,
         confusion_weights=confusion_weights,
         score_counts=score_counts or {},
+        confidence_counts=confidence_counts,
     )
 
 
@@ -243,9 +250,12 @@ def bins_of(
     top, correct = take(top, counted), take(correct, counted)
     weights = None if weights is None else weights[counted]
     index = bin_of(top, bins)
-    hits, confidence = np.bincount(index, correct, minlength=bins), grouped_moments(top, index, bins, weights)
-    weight = [Moments()] * bins if weights is None else grouped_moments(weights[correct], index[correct], bins)
-    return {i: Bin(int(hits[i]), confidence[i], weight[i]) for i in range(bins) if confidence[i].n}
+    moments = grouped_moments(top, index + bins * ~correct, 2 * bins, weights)
+    squares = (
+        [Moments()] * bins if weights is None else grouped_moments(top.astype(np.float64) ** 2, index, bins, weights)
+    )
+    found = enumerate(zip(moments[:bins], moments[bins:], squares, strict=True))
+    return {i: Bin(*each) for i, each in found if each[0].n or each[1].n}
 
 
 class Grouper(NamedTuple):

@@ -5,6 +5,9 @@ r"""Classwise calibration: of each class, how its probability in all rows compar
 over the bins b of the probability of class c, where n rows, of which h have the label c [1]_. Every probability is
 rounded to a multiple of 2**-40 and added as an integer, so that no order of additions can show.
 
+The Brier score is the sum of those of each class: reliability − resolution + uncertainty, each summed over classes, and
+what is within bins (``calibration.py``).
+
 .. [1] Kull et al., "Beyond temperature scaling: obtaining well-calibrated multiclass probabilities with Dirichlet
    calibration", NeurIPS 2019, section 2.
 """
@@ -12,13 +15,14 @@ rounded to a multiple of 2**-40 and added as an integer, so that no order of add
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xent.evaluation.statistics.bin_gaps import BinGaps
 from xent.evaluation.statistics.bins import bin_of
 
 UNIT = 2.0**40
@@ -62,6 +66,84 @@ class Classwise:
         """The classwise calibration error; NaN of no rows."""
         gaps = np.abs(UNIT * self.hits - (2.0**LOW_BITS * self.high + self.low)) / UNIT
         return float(gaps.sum()) / self.rows / len(gaps) if self.rows else math.nan
+
+
+class ClassCalibration(NamedTuple):
+    """How the probability of one class in every row compares with how often it is the label, over its bins.
+
+    Confidences in a bin are taken as one for the noise floor, which is too high by 1 / (2 bins) of it at most. The last
+    three are those of the Brier score of the class.
+    """
+
+    error: float
+    debiased_error: float
+    noise_floor: float
+    reliability: float
+    resolution: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class ClasswiseCalibration:
+    """The calibration of the probability of every class; NaN unless every counted row has probabilities.
+
+    Attributes
+    ----------
+    error, debiased_error, noise_floor : float
+        The means over classes.
+    reliability, resolution, uncertainty, within_bins : float
+        Murphy's decomposition of the Brier score, each the sum over classes:
+        brier = reliability − resolution + uncertainty + within_bins, to 1e-12, for probabilities are rounded to 2**-40.
+    classes : mapping to ClassCalibration
+        By the number or name of the class.
+    """
+
+    error: float
+    debiased_error: float
+    noise_floor: float
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within_bins: float
+    classes: Mapping[Any, ClassCalibration]
+
+
+def classwise_calibration(
+    sums: Classwise, brier: float, counted: int, names: Sequence[str] = ()
+) -> ClasswiseCalibration:
+    """The calibration of each class of so many counted rows, whose Brier score is given.
+
+    `names` are those of the classes, if they have any.
+    """
+    if not sums.rows or sums.rows != counted:
+        unknown = dict.fromkeys(ClasswiseCalibration.__dataclass_fields__, math.nan)
+        return ClasswiseCalibration(**{**unknown, "classes": {}})  # type: ignore[arg-type]
+    rows, total = np.maximum(sums.counts, 1), sums.rows
+    share, accuracy = sums.counts / total, sums.hits / rows
+    confidence = (2.0**LOW_BITS * sums.high + sums.low) / UNIT / rows
+    gaps = BinGaps(share, confidence, accuracy, rows, confidence * (1 - confidence) / rows)
+    right = sums.hits.sum(axis=1) / total
+    numbers = (
+        np.abs(UNIT * sums.hits - (2.0**LOW_BITS * sums.high + sums.low)).sum(axis=1) / UNIT / total,
+        gaps.debiased_error(),
+        gaps.noise()[0],
+        gaps.total((confidence - accuracy) ** 2),
+        gaps.total((accuracy - right[:, None]) ** 2),
+        right * (1 - right),
+    )
+    debiased, floor = (float(number.mean()) for number in numbers[1:3])
+    reliability, resolution, uncertainty = (math.fsum(number.tolist()) for number in numbers[3:])
+    by_class = map(ClassCalibration, *(number.tolist() for number in numbers))
+    return ClasswiseCalibration(
+        sums.error(),
+        debiased,
+        floor,
+        reliability,
+        resolution,
+        uncertainty,
+        brier - (reliability - resolution + uncertainty),
+        {names[c] if names else c: each for c, each in enumerate(by_class)},
+    )
 
 
 def block_rows(classes: int) -> int:

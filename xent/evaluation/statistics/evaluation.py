@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from xent.checks import Kind
+from xent.evaluation.statistics.calibration import Calibration, ReliabilityBin
 from xent.evaluation.statistics.confusion import Confusion
 from xent.evaluation.statistics.ranking import Ranking
 from xent.evaluation.statistics.state import Example
@@ -44,16 +45,6 @@ class GroupMetrics(NamedTuple):
     accuracy: float
     degrees_of_freedom: int
     accuracy_error: float
-
-
-class ReliabilityBin(NamedTuple):
-    """The rows whose highest probability lies in (low, high]."""
-
-    low: float
-    high: float
-    counted: int
-    confidence: float
-    accuracy: float
 
 
 class LossBin(NamedTuple):
@@ -120,7 +111,10 @@ class Evaluation:
     classwise_calibration_error : float or None
         The same gap for the probability of each class in every row, and their mean over classes; None unless asked for.
     reliability : tuple of ReliabilityBin
-        The bins of equal width in which there are rows.
+        The bins of equal width in which there are rows, with the 95 % interval of each accuracy.
+    calibration : Calibration
+        The calibration error without its bias, what a calibrated model of this size shows, Murphy's decomposition of
+        the Brier score, and what was asked for beside.
     prior_loss, skill : float
         The loss of always predicting the frequencies of the labels in this set, and 1 − mean_loss / prior_loss: 0 for
         a model that knows no more than that, 1 for one that is certain and right. NaN where labels are distributions.
@@ -181,6 +175,7 @@ class Evaluation:
     calibration_error: float
     classwise_calibration_error: float | None
     reliability: tuple[ReliabilityBin, ...]
+    calibration: Calibration
     prior_loss: float
     skill: float
     histogram: tuple[LossBin, ...]

@@ -13,6 +13,8 @@ from typing import Any
 
 from xent.evaluation.options import Options, top_k_name
 from xent.evaluation.statistics.bins import histogram_edges
+from xent.evaluation.statistics.calibration import calibration_of
+from xent.evaluation.statistics.classwise import classwise_calibration
 from xent.evaluation.statistics.cluster_sums import Clusters
 from xent.evaluation.statistics.confusion import confusion_of
 from xent.evaluation.statistics.evaluation import (
@@ -23,12 +25,12 @@ from xent.evaluation.statistics.evaluation import (
     GroupMetrics,
     LossBin,
     Metric,
-    ReliabilityBin,
     Segment,
 )
 from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, ratio
 from xent.evaluation.statistics.ranking import ranking_of
-from xent.evaluation.statistics.state import SEGMENTS, Bin, Example, Group, State, Tally
+from xent.evaluation.statistics.score_counts import NO_SCORES
+from xent.evaluation.statistics.state import SEGMENTS, Example, Group, State, Tally
 from xent.evaluation.statistics.student import margin
 
 LARGEST_EXPONENT = 709.78
@@ -56,6 +58,11 @@ def finish(
     metrics = means(state, options)
     mean, error, n = metrics["loss"].value, metrics["loss"].stderr, state.counted
     degrees = degrees_of_freedom(state)
+    classwise = None
+    if state.classwise is not None:
+        classwise = classwise_calibration(state.classwise, metrics["brier"].value, n, names)
+    confidences = state.confidence_counts or NO_SCORES if options.calibration else None
+    calibration, reliability = calibration_of(state.bins, n, confidences, classwise, options.bins)
     predicted_bytes, prior, weight = options.predicted_bytes, prior_loss(state), state.weight
     total = weight.total / (1 << UNIT_BITS) if weight.n else float(n)
     flaws: dict[str, Any] = {}
@@ -75,9 +82,10 @@ def finish(
         brier=metrics["brier"].value,
         entropy=metrics["entropy"].value,
         confidence=metrics["confidence"].value,
-        calibration_error=calibration_error(state),
-        classwise_calibration_error=classwise_error(state),
-        reliability=reliability(state, options.bins),
+        calibration_error=calibration.error,
+        classwise_calibration_error=None if classwise is None else classwise.error,
+        reliability=reliability,
+        calibration=calibration,
         prior_loss=prior,
         skill=1 - mean / prior if prior > 0 else math.nan,
         histogram=tuple(LossBin(*histogram_edges(i), count) for i, count in sorted(state.histogram.items())),
@@ -224,20 +232,6 @@ def prior_loss(state: State) -> float:
     return math.fsum(terms) if whole else math.nan
 
 
-def reliability(state: State, bins: int) -> tuple[ReliabilityBin, ...]:
-    """The bins in which there are rows, the lowest first."""
-    return tuple(
-        ReliabilityBin(i / bins, (i + 1) / bins, rows.confidence.n, rows.confidence.mean, accuracy_in(rows))
-        for i, rows in sorted(state.bins.items())
-    )
-
-
-def accuracy_in(rows: Bin) -> float:
-    """The share of hits in a bin."""
-    confidence = rows.confidence
-    return ratio(rows.correct_weight.total, confidence.weight) if confidence.weight else rows.correct / confidence.n
-
-
 def positions(state: State, rows: int) -> tuple[Segment, ...]:
     """The mean loss of each part of the set, of so many rows, in which rows count."""
     parts = min(SEGMENTS, rows)
@@ -246,22 +240,6 @@ def positions(state: State, rows: int) -> tuple[Segment, ...]:
         first, stop = (-(-edge * rows // parts) for edge in (part, part + 1))
         segments.append(Segment(first, stop, group.counted, group_metrics(group).mean_loss))
     return tuple(segments)
-
-
-def calibration_error(state: State) -> float:
-    """The gap between confidence and accuracy, bin by bin, weighted by their rows; exact until the last division."""
-    bins = state.bins.values()
-    rows = sum(each.confidence.n for each in bins)
-    hits = (each.correct_weight.total if state.weight.n else each.correct << UNIT_BITS for each in bins)
-    gaps = sum(abs(hit - each.confidence.total) for hit, each in zip(hits, bins, strict=True))
-    return ratio(gaps, state.weight.total or rows << UNIT_BITS) if rows == state.counted else math.nan
-
-
-def classwise_error(state: State) -> float | None:
-    """The classwise calibration error, NaN if a counted row has no probabilities; None if it is not asked for."""
-    if state.classwise is None:
-        return None
-    return state.classwise.error() if state.classwise.rows == state.counted else math.nan
 
 
 def metrics_by_key(groups: Mapping[Any, Group], clusters: Clusters | None = None) -> dict[Any, GroupMetrics]:

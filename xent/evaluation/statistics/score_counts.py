@@ -73,6 +73,9 @@ class ScoreCounts:
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
 
+NO_SCORES = ScoreCounts(0, MOST_KEYS, 0, *np.zeros((3, 0), np.int64))
+
+
 def counted_keys(
     unranked: int, limit: int, shift: int, keys: NDArray[Any], positives: NDArray[Any], negatives: NDArray[Any]
 ) -> ScoreCounts:
@@ -153,10 +156,27 @@ def score_counts(
     for start in range(0, len(labels), step):
         rows = slice(start, start + step)
         block, label = scores(rows)[counted[rows]].T.copy(), labels[rows][counted[rows]]
-        amounts = np.ones(len(label), np.int64) if weights is None else units_of(weights[rows][counted[rows]])
+        amounts = amounts_of(len(label), None if weights is None else weights[rows][counted[rows]])
         for c, of_class in zip(scored, block, strict=True):
-            is_ranked = ~np.isnan(of_class)
-            keys, is_label, amount = keys_of(of_class[is_ranked]), (label == c)[is_ranked], amounts[is_ranked]
-            both = np.where(is_label, amount, 0), np.where(is_label, 0, amount)
-            found[c] = found[c].merge(counted_keys(len(of_class) - len(keys), limit, 0, keys, *both))
+            found[c] = found[c].merge(scores_counted(of_class, label == c, amounts, limit))
     return found
+
+
+def amounts_of(rows: int, weights: NDArray[Any] | None) -> NDArray[Any]:
+    """What each row counts: 1, or its weight in units of 2**-1126."""
+    return np.ones(rows, np.int64) if weights is None else units_of(weights)
+
+
+def scores_counted(scores: NDArray[Any], is_positive: NDArray[Any], amounts: NDArray[Any], limit: int) -> ScoreCounts:
+    """The counts of some rows, of the class or of others, by their scores, (rows,) float64."""
+    is_ranked = ~np.isnan(scores)
+    keys, is_positive, amount = keys_of(scores[is_ranked]), is_positive[is_ranked], amounts[is_ranked]
+    both = np.where(is_positive, amount, 0), np.where(is_positive, 0, amount)
+    return counted_keys(len(scores) - len(keys), limit, 0, keys, *both)
+
+
+def scores_of_keys(keys: NDArray[Any], shift: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The least and the greatest score (float64) that have each key, of which so many bits are left out."""
+    low = keys << shift
+    ends = (np.where(each < 0, each ^ LOW_63_BITS, each).view(np.float64) for each in (low, low + ((1 << shift) - 1)))
+    return next(ends), next(ends)

@@ -56,18 +56,23 @@ class Group(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """The rows whose highest probability lies in one bin: how many are right, and the moments of that probability.
+    """The rows whose highest probability lies in one bin: the moments of that probability where it is right, and wrong.
 
-    ``correct_weight`` are the moments of the weights of those that are right, if rows have weights.
+    ``squares`` are those of its square, if rows have weights; else the sums of squares of the others tell as much.
     """
 
-    correct: int = 0
-    confidence: Moments = Moments()
-    correct_weight: Moments = Moments()
+    right: Moments = Moments()
+    wrong: Moments = Moments()
+    squares: Moments = Moments()
 
     def merge(self, other: Bin) -> Bin:
         """The bin of both."""
         return Bin(*map(merge, self, other))
+
+    @property
+    def all(self) -> Moments:
+        """The moments of the highest probability of all rows."""
+        return self.right.merge(self.wrong)
 
 
 class Example(NamedTuple):
@@ -146,6 +151,8 @@ class State:
         of 2**-1126; empty unless asked for.
     score_counts : mapping of int to ScoreCounts
         The scores of each class that is ranked against the others; empty unless asked for.
+    confidence_counts : ScoreCounts or None
+        The highest probabilities of the rows that are right and of the others; None unless asked for.
     """
 
     rows: int = 0
@@ -180,6 +187,7 @@ class State:
     confusion: Mapping[tuple[int, int], int] = field(default_factory=dict)
     confusion_weights: Mapping[tuple[int, int], int] = field(default_factory=dict)
     score_counts: Mapping[int, ScoreCounts] = field(default_factory=dict)
+    confidence_counts: ScoreCounts | None = None
 
     @property
     def counted(self) -> int:
