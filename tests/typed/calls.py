@@ -139,6 +139,10 @@ def evaluation() -> None:
     scored = xent.evaluate("predictions.npy", "labels.npy", confusion=True, auc=True)
     if scored.confusion is not None and scored.ranking is not None:
         print(scored.confusion.macro.f1 + scored.ranking.macro_auc)
+    calibrated = xent.evaluate("predictions.npy", "labels.npy", calibration=True, classwise=True).calibration
+    assert_type(calibrated.decomposition.reliability, float)
+    if calibrated.smooth is not None and calibrated.classwise is not None:
+        print(calibrated.noise_floor + calibrated.smooth.error + calibrated.classwise.error)
     weighted = xent.evaluate("predictions.npy", "labels.npy", axis=1, binary=True, weights="weights.npy")
     assert_type(weighted.effective_rows, float | None)
     xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.option(
     "--bins", type=click.IntRange(min=1), default=15, show_default=True, help="Bins of the calibration error."
 )
-@click.option("--classwise", is_flag=True, help="The classwise calibration error too.")
+@click.option("--classwise", is_flag=True, help="The calibration of the probability of each class too.")
+@click.option(
+    "--calibration", is_flag=True, help="The calibration error in bins of as many rows each, and without bins, too."
+)
 @click.option(
     "--confusion",
     is_flag=True,
@@ -79,6 +82,7 @@ def evaluate(
     top_k: tuple[int, ...],
     bins: int,
     classwise: bool,
+    calibration: bool,
     confusion: bool,
     auc: bool,
     fit_temperature: bool,
@@ -134,6 +138,7 @@ def evaluate(
             bins=bins,
             by_class=by_class,
             classwise=classwise,
+            calibration=calibration,
             confusion=confusion,
             auc=auc,
             predicted_bytes=predicted_bytes,

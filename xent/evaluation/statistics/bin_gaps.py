@@ -108,7 +108,7 @@ def deviation_quotient(rows: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
 
     Examples
     --------
-    >>> deviation_quotient(np.asarray([1.0, 4.0]), np.asarray([0.5, 0.5])).tolist()  # 0.5 / 0.5, and 0.75 / 1
+    >>> deviation_quotient(np.asarray([1.0, 4.0]), np.asarray([0.5, 0.5])).round(9).tolist()  # 0.5 / 0.5, and 0.75 / 1
     [1.0, 0.75]
     """
     variance = rows * p * (1 - p)
