@@ -347,8 +347,8 @@ def test_the_command_tells_what_the_result_holds(tmp_path):
     document = json.loads(CliRunner().invoke(main, ["evaluate", *files, *options, "--json"]).stdout)["calibration"]
     found = FOUND.calibration
 
-    assert f"{found.debiased_error:.4f} without its bias" in shown
-    assert f"show {found.noise_floor:.4f} ± {found.noise_deviation:.4f}." in shown
+    assert f"({found.debiased_error:.4f} without bias; calibrated predictions" in shown
+    assert f"show {found.noise_floor:.4f} ± {found.noise_deviation:.4f})." in shown
     assert f"smoothed, without bins, {found.smooth.error:.4f}." in shown
     assert document["confidence"] == found.decomposition._asdict()
     assert (

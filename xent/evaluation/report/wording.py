@@ -96,30 +96,24 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 
 def format_calibration(evaluation: Evaluation) -> list[str]:
-    """The calibration error and what of it is chance, Murphy's decomposition, and what was asked for beside."""
+    """The calibration error and what of it is chance, and what was asked for beside."""
     found, bins = evaluation.calibration, len(evaluation.reliability)
-    whole = f"Calibration error {found.error:.4f}, over {bins} bins of the highest probability"
-    chance = f"predictions that are calibrated show {found.noise_floor:.4f} ± {found.noise_deviation:.4f}"
-    score = found.decomposition
-    within = score.within_variance - score.within_covariance
-    terms = format_terms(score.reliability, score.resolution, score.uncertainty, within)
-    notes = [
-        f"{whole}; {found.debiased_error:.4f} without its bias; {chance}.",
-        f"Brier score of the highest probability {score.brier:.4f}: {terms}.",
-    ]
+    chance = f"calibrated predictions show {found.noise_floor:.4f} ± {found.noise_deviation:.4f}"
+    of_bins = f"{found.error:.4f}, over {bins} bins of the highest probability"
+    notes = [f"Calibration error {of_bins} ({found.debiased_error:.4f} without bias; {chance})."]
     if found.equal_mass is not None and found.smooth is not None:
-        equal, smooth = found.equal_mass, found.smooth
+        equal, smooth, score = found.equal_mass, found.smooth, found.decomposition
         of_equal = f"{equal.error:.4f}{format_bound(equal.bound)}, over {len(equal.bins)} bins of as many rows each"
-        notes.append(
-            f"Calibration error {of_equal}; smoothed, without bins, {smooth.error:.4f}{format_bound(smooth.bound)}."
-        )
+        smoothed = f"smoothed, without bins, {smooth.error:.4f}{format_bound(smooth.bound)}"
+        within = score.within_variance - score.within_covariance
+        terms = format_terms(score.reliability, score.resolution, score.uncertainty, within)
+        notes.append(f"Calibration error {of_equal}; {smoothed}.")
+        notes.append(f"Brier score of the highest probability {score.brier:.4f}: {terms}.")
     if found.classwise is not None:
-        of_classes = found.classwise
-        terms = format_terms(
-            of_classes.reliability, of_classes.resolution, of_classes.uncertainty, of_classes.within_bins
-        )
-        chance = f"predictions that are calibrated show {of_classes.noise_floor:.3g}"
-        notes.append(f"Classwise calibration error {of_classes.error:.3g}; {chance}. Brier score: {terms}.")
+        every = found.classwise
+        terms = format_terms(every.reliability, every.resolution, every.uncertainty, every.within_bins)
+        chance = f"calibrated predictions show {every.noise_floor:.3g}"
+        notes.append(f"Classwise calibration error {every.error:.3g} ({chance}). Brier score: {terms}.")
     return notes
 
 
