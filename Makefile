@@ -175,7 +175,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(ON_SOURCE) $(BIN)/lint-imports --no-logo
 
-FUSED_BENCHES := $(wildcard benchmarks/bench_*numba.py) benchmarks/bench_jit.py
+FUSED_BENCHES := $(wildcard benchmarks/bench_*numba.py) benchmarks/bench_jit.py benchmarks/bench_evaluate_peers.py
 OTHER_BENCHES := benchmarks/bench_scale.py benchmarks/bench_cuda.py
 
 bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp

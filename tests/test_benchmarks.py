@@ -44,6 +44,11 @@ ROWS = {
         "| floor: reading and decoding Zarr | 1 | ",
         "| sklearn.metrics.log_loss | ",
     ),
+    "bench_evaluate_peers": (
+        "| xent, fixed-size list | ",
+        "| NumPy loop | ",
+        "| xent / scikit-learn log_loss, 256 classes | ≤ 0.083",
+    ),
     "bench_scale": ("| x16.zarr | processes:2 | ", "| x32.npy | threads | ", "the same bits"),
     "bench_chunks": ("| 100 | sync | ", "| 100 | threads | ", "| 100 | processes:2 | "),
     "bench_evaluate": ("| xent.evaluate | 1 | ", "| xent.evaluate | 2 | ", "| np.load and SciPy by chunks | 1 | "),
