@@ -189,6 +189,7 @@ def test_tables_of_classes_and_slices_are_those_of_their_rows(found, logits, lab
         part.accuracy,
         part.degrees_of_freedom,
         part.metrics["accuracy"].stderr,
+        None,
     )
     assert list(found.slices) == ["a", "b", "ü"] and list(found.classes) == sorted(set(labels.tolist()))
 

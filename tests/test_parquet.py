@@ -60,6 +60,7 @@ SCHEMAS = {
     "histogram": {"low_nats": "double", "high_nats": "double", "rows": "int64"},
     "positions": {"first_row": "int64", "stop_row": "int64", "rows": "int64", "mean_loss_nats": "double"},
     "worst": {"row": "int64", "label": "int64", "predicted": "int64", "loss_nats": "double"},
+    "worst_clusters": {"cluster": "int64", "mean_loss_nats": "double", "perplexity": "double", "weight": "double"},
 }
 
 
@@ -74,8 +75,8 @@ def written(tmp_path, logits, labels, **options):
 def whole(tmp_path_factory):
     logits, labels = random_set()
     slices = hostile_slices(ROWS)
-    folder = tmp_path_factory.mktemp("whole")
-    return written(folder, logits, labels, slices=slices, by_class=True, top_k=(3,), **ASKED_FOR)
+    folder, keys = tmp_path_factory.mktemp("whole"), {"slices": slices, "clusters": np.arange(ROWS) // 5}
+    return written(folder, logits, labels, by_class=True, top_k=(3,), **keys, **ASKED_FOR)
 
 
 def rows_of(table):
@@ -97,7 +98,7 @@ def test_columns_are_typed_and_bear_their_units(whole, name):
 def test_a_set_without_rows_has_tables_of_the_same_types(tmp_path, name):
     _, tables = written(tmp_path, np.zeros((0, 4)), np.zeros(0, int), **ASKED_FOR)
 
-    if name in ("classes", "slices", "calibration"):
+    if name in ("classes", "slices", "calibration", "worst_clusters"):
         assert name not in tables
     else:
         assert {field.name: str(field.type) for field in tables[name].schema} == SCHEMAS[name]
@@ -116,7 +117,7 @@ def test_groups_are_those_of_the_evaluation(whole, name):
 
     assert rows_of(tables[name]) == [
         (key, mean, error, degrees, right, right_error, counted)
-        for key, (counted, mean, error, right, degrees, right_error) in getattr(evaluation, name).items()
+        for key, (counted, mean, error, right, degrees, right_error, *_) in getattr(evaluation, name).items()
     ]
 
 

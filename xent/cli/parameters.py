@@ -27,6 +27,18 @@ class ByteSize(click.ParamType):
         return size
 
 
+class Count(click.ParamType):
+    """A number of all rows, or the file of the numbers of each."""
+
+    name = "number or file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value)
+        if text.lstrip("+-").isdigit() and int(text) < 1:
+            self.fail(f"must be a whole number, at least 1, or a file, got {text}.", param, ctx)
+        return int(text) if text.isdigit() else text
+
+
 class Label(click.ParamType):
     """A label: a number, or the name of a class."""
 

@@ -27,6 +27,8 @@ from xent.evaluation.options import (
     Outputs,
     Policy,
     Rows,
+    bytes_of_all,
+    bytes_of_rows,
     folders_of,
     ignored_labels,
     ranks_of,
@@ -66,7 +68,7 @@ def evaluate(
     confusion: bool = False,
     auc: bool = False,
     fit_temperature: bool = False,
-    predicted_bytes: int | None = None,
+    predicted_bytes: Any = None,
     per_example: Any = None,
     overwrite: bool = False,
     state: Any = None,
@@ -166,8 +168,9 @@ def evaluate(
         are told. Predictions are read a second time.
     fit_temperature : bool
         Whether to fit the temperature that minimises the loss, in some six to twelve more passes.
-    predicted_bytes : int, optional
-        How many bytes the counted rows stand for, for bits per byte.
+    predicted_bytes : int, or as the labels, integers, optional
+        How many bytes of text the counted rows stand for, for bits per byte; or those of each row, such as a token, for
+        bits per byte of slices too. Where they are known of whole texts, the first row of a text has them, others 0.
     chunk_bytes : int
         Bytes of predictions in a task, at most, unless a stored Zarr chunk is larger. Peak memory is about twice this
         for each thread. The chunks of a Dask array are kept as they are.
@@ -261,12 +264,13 @@ def evaluate(
         calibration=calibration,
         confusion=confusion,
         auc=auc,
-        predicted_bytes=predicted_bytes,
+        predicted_bytes=bytes_of_all(predicted_bytes),
         chunk_bytes=chunk_bytes,
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters, weights, mask), Outputs(per_example, overwrite, state, state_out)
+    keys = Keys(slices, clusters, weights, mask, bytes_of_rows(predicted_bytes))
+    outputs = Outputs(per_example, overwrite, state, state_out)
     head = Head(classifier, bias, softcap)
     with storage_options_set(storage_options):
         if labels is None:

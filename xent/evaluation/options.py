@@ -109,12 +109,13 @@ class Options:
 
 
 class Keys(NamedTuple):
-    """The slice, the cluster and the weight of each row, and whether it counts: files, arrays or sources, or None."""
+    """The slice, cluster and weight of each row, whether it counts, its bytes: files, arrays or sources, or None."""
 
     slices: Any = None
     clusters: Any = None
     weights: Any = None
     mask: Any = None
+    predicted_bytes: Any = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,17 @@ class Outputs:
 
     def __post_init__(self) -> None:
         flag("evaluate", "overwrite", self.overwrite)
+
+
+def bytes_of_all(predicted_bytes: Any) -> int | None:
+    """The bytes of all rows, None where those of each row are given, or none."""
+    has_rows = isinstance(predicted_bytes, str | os.PathLike) or bool(getattr(predicted_bytes, "shape", ()))
+    return None if has_rows else predicted_bytes
+
+
+def bytes_of_rows(predicted_bytes: Any) -> Any:
+    """The bytes of each row; None where those of all are given, or none."""
+    return predicted_bytes if bytes_of_all(predicted_bytes) is None else None
 
 
 def top_k_name(k: int) -> str:

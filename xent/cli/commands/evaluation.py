@@ -11,6 +11,7 @@ from xent.cli.exits import input_checked
 from xent.cli.exports import export_options
 from xent.cli.gates import Gates, gate_options
 from xent.cli.options import head_options, input_options, part_options, run_options
+from xent.cli.parameters import Count
 from xent.evaluation.formats import help_text
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ if TYPE_CHECKING:
     help="With --ids: what of a label that is not among them: it shares what is left, stop, or leave out.",
 )
 @click.option("--per-example", type=click.Path(), help="Write the loss of every row to this .npy, .parquet or .zarr.")
-@click.option("--predicted-bytes", type=click.IntRange(min=1), help="Bytes of the text predicted, for bits per byte.")
+@click.option(
+    "--predicted-bytes",
+    type=Count(),
+    help="Bytes of the text predicted, or a file of those of each row: bits per byte.",
+)
 @gate_options
 @part_options
 @export_options
@@ -86,7 +91,7 @@ def evaluate(
     confusion: bool,
     auc: bool,
     fit_temperature: bool,
-    predicted_bytes: int | None,
+    predicted_bytes: int | str | None,
     chunk_bytes: int,
     ids: str | None,
     classes: int | None,
@@ -117,7 +122,7 @@ def evaluate(
     with input_checked():
         from xent.cli.output import Output, run_and_show
         from xent.evaluation.engine.evaluate_pass import plan
-        from xent.evaluation.options import Keys, Options, Outputs, folders_of
+        from xent.evaluation.options import Keys, Options, Outputs, bytes_of_all, bytes_of_rows, folders_of
         from xent.evaluation.sources.hidden_states import Head
         from xent.evaluation.sources.topk import TopK
 
@@ -141,12 +146,13 @@ def evaluate(
             calibration=calibration,
             confusion=confusion,
             auc=auc,
-            predicted_bytes=predicted_bytes,
+            predicted_bytes=bytes_of_all(predicted_bytes),
             chunk_bytes=chunk_bytes,
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys, outputs = Keys(slices, clusters, weights, mask), Outputs(per_example, overwrite, state, state_out)
+        keys = Keys(slices, clusters, weights, mask, bytes_of_rows(predicted_bytes))
+        outputs = Outputs(per_example, overwrite, state, state_out)
         wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
         wanted["head"] = Head(classifier, bias, softcap)
         gates = Gates.checked(fail_if, junit, overwrite=overwrite, fail_if_worse=fail_if_worse, by=by)

@@ -42,6 +42,7 @@ MODULES = (
     "xent.evaluation.engine.compare_pass",
     "xent.evaluation.engine.pairwise_pass",
     "xent.evaluation.statistics.classwise",
+    "xent.evaluation.statistics.cluster_losses",
     "xent.evaluation.statistics.cluster_sums",
     "xent.evaluation.statistics.key_spans",
     "xent.evaluation.statistics.score_counts",

@@ -331,7 +331,7 @@ def chunk_sets(
 
     A row counts where it counts in all sets.
     """
-    *sets, labels, slices, clusters, weights, mask = blocks
+    *sets, labels, slices, clusters, weights, mask, _ = blocks
     targets = targets_of(labels)
     labels = to_numpy(labels) if targets is None else targets.labels
     slices, clusters = to_numpy(slices), to_numpy(clusters)
@@ -478,6 +478,6 @@ def slice_differences(slices: Mapping[Any, Group], clusters: Clusters | None) ->
     numbers = metrics_by_key(slices, clusters)
     chances = [p_value(each.mean_loss, each.standard_error, each.degrees_of_freedom) for each in numbers.values()]
     return {
-        key: SliceDifference(*each[:-1], chance, adjusted)
+        key: SliceDifference(*each[:5], chance, adjusted)
         for (key, each), chance, adjusted in zip(numbers.items(), chances, holm(chances), strict=True)
     }

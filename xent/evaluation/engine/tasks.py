@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import xent
 from xent.checks import Kind
 from xent.dispatch.settings import current
+from xent.evaluation.engine.byte_counts import row_bytes
 from xent.evaluation.engine.checkpoint import Store
 from xent.evaluation.engine.class_values import predicted_classes, probabilities_of, scores_of
 from xent.evaluation.engine.kinds import counter_of_probabilities
@@ -151,6 +152,7 @@ def chunk_state(
     clusters: Any = None,
     weights: Any = None,
     mask: Any = None,
+    predicted_bytes: Any = None,
     *,
     unread: NDArray[np.bool_] | None = None,
 ) -> State:
@@ -217,6 +219,7 @@ def chunk_state(
         target_entropy=None if targets is None else targets.entropy,
         score_counts=counts,
         most_apart=job.most_apart,
+        predicted_bytes=row_bytes(predicted_bytes, first_row, unread | ignored),
     )
 
 

@@ -28,6 +28,7 @@ from xent.evaluation.report.json_document import (
     pairwise_numbers,
 )
 from xent.evaluation.sources.messages import refusal
+from xent.evaluation.statistics.cluster_losses import ClusterLosses
 from xent.evaluation.statistics.evaluation import ClassMetrics, GroupMetrics
 from xent.evaluation.statistics.metrics import finish
 from xent.evaluation.statistics.state import State
@@ -310,9 +311,11 @@ def groups_of(document: dict[str, Any], options: Options, keys: set[str], fits_t
     """The names of what the document of no rows lacks."""
     names: set[Name] = {("counts", name) for name in document["counts"] if name != "clusters"}
     if "clusters" in keys:
-        names.add(("counts", "clusters"))
+        names |= {("counts", "clusters"), *(("cluster_losses", name) for name in ClusterLosses._fields[:3])}
     if "slices" in keys:
-        names |= {("slices", ANY, name) for name in GroupMetrics._fields}
+        names |= {("slices", ANY, name) for name in GroupMetrics._fields if name != "bits_per_byte"}
+    if "predicted_bytes" in keys:
+        names |= {("bits_per_byte",), *([("slices", ANY, "bits_per_byte")] if "slices" in keys else [])}
     if "weights" in keys:
         names |= {("weights", name) for name in document["weights"]}
     if options.by_class:

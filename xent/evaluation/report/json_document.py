@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xent.evaluation.engine.memory import largest_chunk, projected_peak
 from xent.evaluation.engine.schedulers import local_threads
+from xent.evaluation.report.tables import key_text
 from xent.evaluation.report.wording import format_p_value
 from xent.evaluation.sources.messages import SeveralArrays, name_to_pass, refusal
 from xent.evaluation.statistics.evaluation import FLAWS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from xent.evaluation.report.run import Run
     from xent.evaluation.sources.source import Source
     from xent.evaluation.statistics.classwise import ClasswiseCalibration
+    from xent.evaluation.statistics.cluster_losses import ClusterLosses
     from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation
     from xent.evaluation.statistics.ranking import Ranking
@@ -134,6 +136,7 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, Any]:
         "worst": [example._asdict() for example in evaluation.worst],
         "classes": {str(key): group._asdict() for key, group in evaluation.classes.items()},
         "slices": {str(key): group._asdict() for key, group in evaluation.slices.items()},
+        "cluster_losses": None if evaluation.cluster_losses is None else cluster_numbers(evaluation.cluster_losses),
         "ranking": None if evaluation.ranking is None else ranking_numbers(evaluation.ranking),
         "confusion": None if evaluation.confusion is None else confusion_numbers(evaluation.confusion),
     }
@@ -160,6 +163,17 @@ def calibration_numbers(evaluation: Evaluation) -> dict[str, Any]:
 def classwise_numbers(calibration: ClasswiseCalibration) -> dict[str, Any]:
     """The means and sums over classes, and the numbers of each."""
     return {**vars(calibration), "classes": {str(key): each._asdict() for key, each in calibration.classes.items()}}
+
+
+def cluster_numbers(losses: ClusterLosses) -> dict[str, Any]:
+    """The mean losses of clusters; a key that is bytes as text."""
+    worst = [{**each._asdict(), "cluster": key_in_json(each.cluster)} for each in losses.worst]
+    return {**losses._asdict(), "histogram": [each._asdict() for each in losses.histogram], "worst": worst}
+
+
+def key_in_json(key: Any) -> int | str:
+    """The key of a cluster."""
+    return key if isinstance(key, int) else key_text(key)
 
 
 def confusion_numbers(confusion: Confusion) -> dict[str, Any]:

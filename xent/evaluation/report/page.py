@@ -132,11 +132,15 @@ def evaluation_numbers(evaluation: Evaluation) -> list[Element]:
 
 def evaluation_plots(evaluation: Evaluation) -> Element:
     """The plots of an evaluation, each with its numbers, and its worst rows."""
-    worst = evaluation_tables(evaluation)["worst"]
+    tables = evaluation_tables(evaluation)
+    worst, clusters = tables["worst"], tables.get("worst_clusters")
     return tag(
         "section",
         *plots({"": evaluation}),
         table_element("Worst rows", worst, "Those of the highest loss, the highest first."),
+        None
+        if clusters is None
+        else table_element("Worst clusters", clusters, "Those of the highest mean loss, the highest first."),
         confusion_figure(evaluation.confusion),
         ranking_figure(evaluation.ranking),
         group_plot("class", "Classes", evaluation.classes, evaluation.mean_loss),

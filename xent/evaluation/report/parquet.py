@@ -17,7 +17,7 @@ from xent.optional import require
 
 NAMES = (
     *("metrics", "counts", "classes", "slices", "scores", "confusion", "ranking", "gains"),
-    *("reliability", "equal_mass", "calibration", "histogram", "positions", "worst"),
+    *("reliability", "equal_mass", "calibration", "histogram", "positions", "worst", "worst_clusters"),
 )
 """The tables of an evaluation; a comparison has those of its differences, and of its sets by these names too."""
 PAIR_NAMES = ("difference", "pairs", "metrics", "slices", *(f"{name}_{each}" for each in SETS for name in NAMES))

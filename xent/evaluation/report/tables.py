@@ -17,6 +17,7 @@ from xent.evaluation.statistics.ranking import RankingScores
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison, SliceDifference
     from xent.evaluation.statistics.calibration import Calibration
+    from xent.evaluation.statistics.cluster_losses import ClusterLosses
     from xent.evaluation.statistics.confusion import Cell, Confusion
     from xent.evaluation.statistics.evaluation import ClassMetrics, Evaluation, GroupMetrics
     from xent.evaluation.statistics.ranking import Ranking
@@ -56,8 +57,10 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, Table]:
         "histogram": Table({"low_nats": float, "high_nats": float, "rows": int}, [*map(tuple, evaluation.histogram)]),
         "positions": Table(part_columns, [*map(tuple, evaluation.positions)]),
         "worst": Table(example_columns, [*map(tuple, evaluation.worst)]),
+        "worst_clusters": worst_clusters_table(evaluation.cluster_losses),
     }
-    return {name: table for name, table in tables.items() if table.rows or name not in ("classes", "slices")}
+    optional = ("classes", "slices", "worst_clusters")
+    return {name: table for name, table in tables.items() if table.rows or name not in optional}
 
 
 def comparison_tables(comparison: Comparison) -> dict[str, Table]:
@@ -77,9 +80,17 @@ def comparison_tables(comparison: Comparison) -> dict[str, Table]:
     return tables
 
 
+def worst_clusters_table(losses: ClusterLosses | None) -> Table:
+    """The clusters of the highest mean loss, with their rows or the sum of their weights; no rows of None."""
+    worst = () if losses is None else losses.worst
+    columns: dict[str, type] = {"mean_loss_nats": float, "perplexity": float, "weight": float}
+    rows = [(each.mean_loss, each.perplexity, each.weight) for each in worst]
+    return keyed_table("cluster", [each.cluster for each in worst], columns, rows)
+
+
 def metric_table(evaluation: Evaluation) -> Table:
     """Every number of the whole set; the standard error is None for those that have none."""
-    n, best = evaluation.counted, evaluation.temperature
+    n, best, losses = evaluation.counted, evaluation.temperature, evaluation.cluster_losses
     rows: list[Row] = [
         (name, metric.value, metric.stderr, UNITS.get(name, ""), metric.n)
         for name, metric in evaluation.metrics.items()
@@ -91,6 +102,8 @@ def metric_table(evaluation: Evaluation) -> Table:
         "bits per byte": (evaluation.bits_per_byte, "bits"),
         "prior loss": (evaluation.prior_loss, "nats"),
         "skill": (evaluation.skill, ""),
+        "mean loss of clusters": (losses and losses.mean_loss, "nats"),
+        "perplexity of clusters": (losses and losses.perplexity, ""),
         "total weight": (evaluation.total_weight, ""),
         "effective rows": (evaluation.effective_rows, ""),
         "temperature": (None if best is None else best.value, ""),
@@ -235,11 +248,23 @@ def group_table(key_column: str, groups: Mapping[Any, ClassMetrics | GroupMetric
     share = "recall" if key_column == "class" else "accuracy"
     columns = {"mean_loss_nats": float, "standard_error_nats": float, "degrees_of_freedom": int, share: float}
     columns |= {f"{share}_error": float, "rows": int}
-    rows = [
+    rows: list[Row] = [
         (loss, error, degrees, right, right_error, counted)
-        for counted, loss, error, right, degrees, right_error in groups.values()
+        for counted, loss, error, right, degrees, right_error, *_ in groups.values()
     ]
+    if (in_bytes := bits_per_byte_of(groups)) is not None:
+        columns, rows = (
+            columns | {"bits_per_byte": float},
+            [(*row, bits) for row, bits in zip(rows, in_bytes, strict=True)],
+        )
     return keyed_table(key_column, groups, columns, rows)
+
+
+def bits_per_byte_of(groups: Mapping[Any, ClassMetrics | GroupMetrics]) -> list[float] | None:
+    """The bits per byte of each group, None where the bytes of rows are not known."""
+    each = (getattr(group, "bits_per_byte", None) for group in groups.values())
+    found = [bits for bits in each if bits is not None]
+    return found if found and len(found) == len(groups) else None
 
 
 def difference_table(key_column: str, groups: Mapping[Any, SliceDifference]) -> Table:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xent.evaluation.engine.clusters import PROCESSES
 from xent.evaluation.engine.memory import projected_peak, table_bytes
 from xent.evaluation.engine.schedulers import threads_of
-from xent.evaluation.report.tables import matrix
+from xent.evaluation.report.tables import bits_per_byte_of, matrix
 from xent.evaluation.report.wording import (
     UNITS,
     format_confusion,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from xent.evaluation.engine.evaluate_pass import Planned
     from xent.evaluation.report.run import Run
     from xent.evaluation.statistics.confusion import Confusion
-    from xent.evaluation.statistics.evaluation import Evaluation
+    from xent.evaluation.statistics.evaluation import ClassMetrics, Evaluation, GroupMetrics
     from xent.evaluation.statistics.ranking import Ranking
 
 SHOWN_GROUPS = 20
@@ -136,15 +136,7 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
         *format_ranges(run),
         cells_text(("", "value", "std. error", ""), metrics),
     ]
-    for name, groups in (("class", evaluation.classes), ("slice", evaluation.slices)):
-        shown = [
-            (str(key), *format_estimate(mean, error), *format_estimate(right, right_error), f"{counted:,}")
-            for key, (counted, mean, error, right, _, right_error) in itertools.islice(groups.items(), SHOWN_GROUPS)
-        ]
-        if shown:
-            share = "recall" if name == "class" else "accuracy"
-            parts.append(cells_text((name, "loss", "std. error", share, "std. error", "rows"), shown))
-        parts += format_rest(len(groups))
+    parts += group_text("class", evaluation.classes) + group_text("slice", evaluation.slices)
     if evaluation.confusion is not None:
         parts += confusion_text(evaluation.confusion)
     if evaluation.ranking is not None:
@@ -152,6 +144,22 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
     degrees = format_degrees(evaluation.degrees_of_freedom)
     interval = f"95 % interval of the loss: {low:.6g} to {high:.6g} nats ({degrees})."
     return "\n".join([*parts, interval, *remarks(evaluation), format_speed(run)])
+
+
+def group_text(name: str, groups: Mapping[Any, ClassMetrics | GroupMetrics]) -> list[str]:
+    """The table of the first classes or slices, and where the others are; nothing of none."""
+    shown: list[Cells] = []
+    for key, group in itertools.islice(groups.items(), SHOWN_GROUPS):
+        share, error = group[3], group[5]
+        estimates = (*format_estimate(group.mean_loss, group.standard_error), *format_estimate(share, error))
+        shown.append((str(key), *estimates, f"{group.counted:,}"))
+    heads: Cells = (name, "loss", "std. error", "recall" if name == "class" else "accuracy", "std. error", "rows")
+    if (in_bytes := bits_per_byte_of(groups)) is not None:
+        heads, shown = (
+            (*heads, "bits/byte"),
+            [(*row, f"{bits:.4f}") for row, bits in zip(shown, in_bytes, strict=False)],
+        )
+    return [cells_text(heads, shown), *format_rest(len(groups))] if shown else []
 
 
 def confusion_text(confusion: Confusion) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xent.evaluation.engine.compare_pass import Comparison
+    from xent.evaluation.statistics.cluster_losses import ClusterLosses
     from xent.evaluation.statistics.confusion import Confusion
     from xent.evaluation.statistics.evaluation import Evaluation, Temperature
     from xent.evaluation.statistics.ranking import Ranking
@@ -84,6 +85,8 @@ def remarks(evaluation: Evaluation) -> list[str]:
     notes += format_weights(evaluation)
     if evaluation.bits_per_byte is not None:
         notes.append(f"{evaluation.bits_per_byte:.6g} bits per byte.")
+    if evaluation.cluster_losses is not None:
+        notes.append(format_clusters(evaluation.cluster_losses))
     notes += format_calibration(evaluation)
     if evaluation.temperature is not None:
         notes.append(format_temperature(evaluation.temperature))
@@ -183,6 +186,12 @@ def format_ranking(ranking: Ranking) -> str:
         return f"{sentence}Every score was kept: the ranking is exact."
     errors = f"ROC AUC is off by at most {auc:.1g}, average precision by {precision:.1g}, KS by {ks:.1g}"
     return f"{sentence}Scores share bins: {errors}."
+
+
+def format_clusters(losses: ClusterLosses) -> str:
+    """The mean loss of clusters, in a sentence."""
+    mean = " ".join(format_estimate(losses.mean_loss, losses.standard_error))
+    return f"Each cluster counting as one, the mean loss is {mean} nats, a perplexity of {losses.perplexity:.6g}."
 
 
 def format_weights(evaluation: Evaluation) -> list[str]:

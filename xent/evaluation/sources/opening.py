@@ -171,8 +171,8 @@ def open_keys(batch: tuple[int, ...], keys: Mapping[str, Any], allowed: Sequence
     Raises
     ------
     TypeError, ValueError
-        Unless they are integers or text, weights numbers and a mask integers, of the shape of the rows, `batch`, or of
-        its first sizes, for all rows of a sequence.
+        Unless they are integers or text, weights numbers, a mask and bytes integers, of the shape of the rows, `batch`,
+        or of its first sizes, for all rows of a sequence; bytes are of each row.
     """
     sources = {name: open_source(key, name, allowed) for name, key in keys.items()}
     for argument, source in sources.items():
@@ -183,6 +183,12 @@ def open_keys(batch: tuple[int, ...], keys: Mapping[str, Any], allowed: Sequence
         if argument == "weights":
             if source.dtype.kind not in "biuf" and source.dtype.name != "bfloat16":
                 raise TypeError(refusal(argument, "be real numbers", source, "Save weights.astype(numpy.float32)."))
+        elif argument == "predicted_bytes":
+            if source.dtype.kind not in "iu" or source.shape != batch:
+                rule = f"be integers of shape {batch}, the bytes of each row, or the number of all"
+                raise TypeError(
+                    refusal(argument, rule, source, "Pass those of the first row of a text, and 0 of others.")
+                )
         elif argument == "mask":
             if source.dtype.kind not in "biu":
                 raise TypeError(refusal(argument, "be true and false, or 1 and 0", source, "Save mask.astype(bool)."))

@@ -16,9 +16,9 @@ import xent
 from xent.evaluation.options import Options
 from xent.evaluation.statistics.bins import bin_of, histogram_bin
 from xent.evaluation.statistics.classwise import Classwise
-from xent.evaluation.statistics.cluster_sums import clusters_of
+from xent.evaluation.statistics.cluster_sums import NOT_FINITE, clusters_of
 from xent.evaluation.statistics.confusion import NO_CLASS
-from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, moments_of
+from xent.evaluation.statistics.exact_sums import Moments, grouped_moments, grouped_totals, moments_of
 from xent.evaluation.statistics.score_counts import MOST_KEYS, ScoreCounts, amounts_of, scores_counted
 from xent.evaluation.statistics.state import SEGMENTS, WORST, Bin, Example, Group, State, Tally, Worst
 
@@ -49,6 +49,7 @@ def state_of(
     target_entropy: NDArray[Any] | None = None,
     score_counts: Mapping[int, ScoreCounts] | None = None,
     most_apart: int = 0,
+    predicted_bytes: NDArray[Any] | None = None,
 ) -> State:
     """The state of one block of rows.
 
@@ -83,6 +84,8 @@ def state_of(
         Those of these rows.
     most_apart : int
         As :func:`clusters_of` takes it.
+    predicted_bytes : array, shape (rows,), integer, optional
+        How many bytes each row stands for.
     """
     loss = np.asarray(statistics.loss)
     ignored, bad, outside_top_k, unread, bad_weight = (
@@ -125,6 +128,7 @@ def state_of(
         columns: dict[str, NDArray[Any]] = {"loss": loss, "brier": brier, "entropy": entropy, "confidence": top}
         columns |= {} if target_entropy is None else {"target entropy": target_entropy}
         columns |= {name: (rank >= 0) & (rank < k) for name, k in options.shares.items()}
+        columns[NOT_FINITE] = ~finite
         groups = clusters_of(clusters, slices, counted, columns, weights, first_row, most_apart)
 
     return State(
@@ -159,6 +163,8 @@ def state_of(
         weight=Moments() if weights is None else moments_of(weights[counted]),
         rank_weights={} if weights is None else moments_by(rank[is_ranked], weights[is_ranked]),
         label_weights={} if weights is None else moments_by(labels[counted], weights[counted]),
+        predicted_bytes=byte_sums(predicted_bytes, None, counted, weights).get(0),
+        slice_bytes=byte_sums(predicted_bytes, slices, counted, weights) if slices is not None else {},
         confusion=confusion,
         confusion_weights=confusion_weights,
         score_counts=score_counts or {},
@@ -203,6 +209,24 @@ def moments_by(keys: NDArray[Any], values: NDArray[Any]) -> dict[int, Moments]:
     """The moments of the values of each key."""
     names, index = np.unique(keys, return_inverse=True)
     return dict(zip(names.tolist(), grouped_moments(values, index, len(names)), strict=True))
+
+
+def byte_sums(
+    counts: NDArray[Any] | None, keys: NDArray[Any] | None, counted: NDArray[Any], weights: NDArray[Any] | None
+) -> dict[Any, int]:
+    """The bytes of the counted rows of each key, times their weights, in units of 2**-1126; those of all by the key 0.
+
+    None without counts.
+    """
+    if counts is None:
+        return {}
+    names, index = np.unique(np.zeros(len(counts), int) if keys is None else keys, return_inverse=True)
+    products = counts.astype(np.float64) * (1.0 if weights is None else weights)
+    totals = grouped_totals(products[counted], index[counted], len(names))
+    present = np.bincount(index[counted], minlength=len(names)) > 0
+    return {
+        name: total for name, total, is_there in zip(names.tolist(), totals, present.tolist(), strict=True) if is_there
+    }
 
 
 def tally_of(flawed: NDArray[Any], first_row: int, labels: NDArray[Any] | None = None) -> Tally:

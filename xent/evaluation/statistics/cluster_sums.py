@@ -14,7 +14,7 @@ by one while they are few, so that rows of few clusters may come in any order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
@@ -23,13 +23,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.statistics.exact_sums import UNIT_BITS, grouped_totals, sqrt_ratio
+from xent.evaluation.statistics.cluster_losses import ClusterMeans, cluster_means
+from xent.evaluation.statistics.exact_sums import UNIT_BITS, grouped_totals, ratio, sqrt_ratio
 from xent.evaluation.statistics.key_spans import KeyAgain, KeySpans, spans_of
 
 KEPT = 2**12
 """How many clusters, those of each slice apart, a state keeps one by one before complete ones are added up."""
 BLOCK_ROWS = 2**16
 """How many rows of a chunk are grouped at once."""
+NOT_FINITE = "rows of no finite loss"
+"""The column of a state that tells the mean loss of each cluster too."""
 Totals = tuple[int, ...]
 """Of one cluster: its rows, or their weight, and the sum of each column; in units of 2**-1126, but of rows 1."""
 
@@ -98,6 +101,8 @@ class Clusters:
     complete : ClusterSums
     complete_in_slices : mapping to ClusterSums
         By slice.
+    means : ClusterMeans
+        Of the mean loss of each, if there is a column :data:`NOT_FINITE`.
     complete_keys : KeySpans
         The keys of those.
     most_apart : int
@@ -110,6 +115,7 @@ class Clusters:
     slice_totals: Mapping[Any, Totals] = field(default_factory=dict)
     complete: ClusterSums = field(default_factory=ClusterSums)
     complete_in_slices: Mapping[Any, ClusterSums] = field(default_factory=dict)
+    means: ClusterMeans = field(default_factory=ClusterMeans)
     complete_keys: KeySpans = field(default_factory=KeySpans)
     most_apart: int = 0
 
@@ -136,6 +142,7 @@ class Clusters:
             sum_by_key(self.slice_totals, other.slice_totals),
             self.complete.merge(other.complete),
             merged(self.complete_in_slices, other.complete_in_slices),
+            self.means.merge(other.means),
             complete_keys,
             max(self.most_apart, other.most_apart),
         ).settled()
@@ -167,8 +174,10 @@ class Clusters:
         for (name, key), totals in self.slice_totals.items():
             if key in done:
                 by_slice.setdefault(name, []).append(totals)
+        means = self.means.merge(cluster_means(self.means_of(done))) if NOT_FINITE in self.columns else self.means
         return replace(
             self,
+            means=means,
             totals={key: totals for key, totals in self.totals.items() if key not in done},
             slice_totals={both: totals for both, totals in self.slice_totals.items() if both[1] not in done},
             complete=self.complete.merge(sums_of([totals for key, totals in self.totals.items() if key in done])),
@@ -176,6 +185,15 @@ class Clusters:
                 self.complete_in_slices, {name: sums_of(totals) for name, totals in by_slice.items()}
             ),
         )
+
+    def means_of(self, done: Set[Any]) -> Iterator[tuple[Any, float, float]]:
+        """Of these clusters the key, the rows or their weight, and the mean loss, NaN where one is not finite."""
+        loss, not_finite = ([*self.columns].index(name) + 1 for name in ("loss", NOT_FINITE))
+        lift = self.columns["loss"]
+        for key, totals in self.totals.items():
+            if key in done:
+                mean = math.nan if totals[not_finite] else ratio(totals[loss], totals[0] << lift)
+                yield key, ratio(totals[0], 1 << UNIT_BITS - lift), mean
 
     def standard_error(self, column: str, sums: ClusterSums | None = None) -> float:
         """Of the mean of a column by its name, over the clusters that are added up; NaN of under two.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from xent.checks import Kind
 from xent.evaluation.statistics.calibration import Calibration, ReliabilityBin
+from xent.evaluation.statistics.cluster_losses import ClusterLosses
 from xent.evaluation.statistics.confusion import Confusion
 from xent.evaluation.statistics.ranking import Ranking
 from xent.evaluation.statistics.state import Example
@@ -37,7 +38,10 @@ class ClassMetrics(NamedTuple):
 
 
 class GroupMetrics(NamedTuple):
-    """The rows of one slice; the degrees of freedom are those of its standard errors, of the loss and the accuracy."""
+    """The rows of one slice; the degrees of freedom are those of its standard errors, of the loss and the accuracy.
+
+    The bits per byte are None where the bytes of rows are not known.
+    """
 
     counted: int
     mean_loss: float
@@ -45,6 +49,7 @@ class GroupMetrics(NamedTuple):
     accuracy: float
     degrees_of_freedom: int
     accuracy_error: float
+    bits_per_byte: float | None = None
 
 
 class LossBin(NamedTuple):
@@ -96,7 +101,7 @@ class Evaluation:
     perplexity, bits : float
         exp(mean_loss), and mean_loss / log 2.
     bits_per_byte : float or None
-        The loss of all counted rows in bits, divided by ``predicted_bytes``; None without them.
+        The loss of all counted rows in bits, divided by ``predicted_bytes``, of all or of each row; None without them.
     accuracy : float
         Proportion of counted rows whose label has the highest prediction; of equal ones the first class wins. A NaN row
         is not right.
@@ -136,6 +141,9 @@ class Evaluation:
         Whether they were taken for logits, and every counted row lies in [0, 1] and sums to 1.
     clusters : int or None
         How many clusters of counted rows there are; None if they are not given.
+    cluster_losses : ClusterLosses or None
+        The mean loss and the perplexity of clusters, such as documents: their mean, their histogram and the highest of
+        them; None if clusters are not given.
     classes : mapping to ClassMetrics
     slices : mapping to GroupMetrics
         The tables that were asked for, by label, or by its name if the classes have names, and by slice.
@@ -207,6 +215,7 @@ class Evaluation:
     confusion: Confusion | None = None
     ranking: Ranking | None = None
     temperature: Temperature | None = None
+    cluster_losses: ClusterLosses | None = None
     unstored_chunks: Mapping[str, int] = field(default_factory=dict)
     total_weight: float | None = None
     effective_rows: float | None = None

@@ -15,6 +15,7 @@ from xent.evaluation.options import Options, top_k_name
 from xent.evaluation.statistics.bins import histogram_edges
 from xent.evaluation.statistics.calibration import calibration_of
 from xent.evaluation.statistics.classwise import classwise_calibration
+from xent.evaluation.statistics.cluster_losses import perplexity_of
 from xent.evaluation.statistics.cluster_sums import Clusters
 from xent.evaluation.statistics.confusion import confusion_of
 from xent.evaluation.statistics.evaluation import (
@@ -32,8 +33,6 @@ from xent.evaluation.statistics.ranking import ranking_of
 from xent.evaluation.statistics.score_counts import NO_SCORES
 from xent.evaluation.statistics.state import SEGMENTS, Example, Group, State, Tally
 from xent.evaluation.statistics.student import margin
-
-LARGEST_EXPONENT = 709.78
 
 
 def finish(
@@ -63,7 +62,7 @@ def finish(
         classwise = classwise_calibration(state.classwise, metrics["brier"].value, n, names)
     confidences = state.confidence_counts or NO_SCORES if options.calibration else None
     calibration, reliability = calibration_of(state.bins, n, confidences, classwise, options.bins)
-    predicted_bytes, prior, weight = options.predicted_bytes, prior_loss(state), state.weight
+    prior, weight = prior_loss(state), state.weight
     total = weight.total / (1 << UNIT_BITS) if weight.n else float(n)
     flaws: dict[str, Any] = {}
     for flaw in FLAWS:
@@ -76,7 +75,7 @@ def finish(
         degrees_of_freedom=degrees,
         perplexity=metrics["perplexity"].value,
         bits=metrics["bits"].value,
-        bits_per_byte=None if predicted_bytes is None else mean * total / math.log(2) / predicted_bytes,
+        bits_per_byte=bits_per_byte(state, mean, options.predicted_bytes),
         accuracy=metrics["accuracy"].value,
         top_k_accuracy={k: metrics[top_k_name(k)].value for k in options.top_k},
         brier=metrics["brier"].value,
@@ -96,10 +95,12 @@ def finish(
         ignored=state.ignored,
         **flaws,
         clusters=cluster_count(state),
+        cluster_losses=None if state.clusters is None else state.clusters.means.losses(),
         classes={
-            names[label] if names else label: ClassMetrics(*row) for label, row in metrics_by_key(state.classes).items()
+            names[label] if names else label: ClassMetrics(*row[:5], row.accuracy_error)
+            for label, row in metrics_by_key(state.classes).items()
         },
-        slices=metrics_by_key(state.slices, state.clusters),
+        slices=metrics_by_key(state.slices, state.clusters, state.slice_bytes),
         metrics=metrics,
         kind=options.kind,
         looks_like_probabilities=looks_like_probabilities(state),
@@ -132,7 +133,7 @@ def looks_like_probabilities(state: State) -> bool:
 def means(state: State, options: Options) -> dict[str, Metric]:
     """The means over counted rows, by the names that the reports show."""
     n, mean = state.counted, mean_loss(state)
-    perplexity = math.exp(mean) if not mean > LARGEST_EXPONENT else math.inf
+    perplexity = perplexity_of(mean)
     shares = {name: share_within(k, state) for name, k in options.shares.items()}
     plain = {
         "loss": Metric(mean, independent_error(state), n),
@@ -163,6 +164,14 @@ def with_clusters(name: str, metric: Metric, clusters: Clusters | None) -> Metri
     if clusters is None or math.isnan(metric.stderr):
         return metric
     return replace(metric, stderr=clusters.standard_error(name))
+
+
+def bits_per_byte(state: State, mean: float, predicted_bytes: int | None) -> float | None:
+    """The loss of all counted rows in bits, over their bytes or so many in all; None if neither is known."""
+    weight = state.weight.total if state.weight.n else state.counted << UNIT_BITS
+    if state.predicted_bytes is not None:
+        return mean * ratio(weight, state.predicted_bytes) / math.log(2)
+    return None if predicted_bytes is None else mean * (weight / (1 << UNIT_BITS)) / math.log(2) / predicted_bytes
 
 
 def mean_loss(state: State) -> float:
@@ -242,9 +251,16 @@ def positions(state: State, rows: int) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def metrics_by_key(groups: Mapping[Any, Group], clusters: Clusters | None = None) -> dict[Any, GroupMetrics]:
-    """The numbers of each group, in the order of its keys; of slices with the clusters of each."""
-    return {key: group_metrics(groups[key], clusters, key) for key in sorted(groups)}
+def metrics_by_key(
+    groups: Mapping[Any, Group], clusters: Clusters | None = None, predicted_bytes: Mapping[Any, int] | None = None
+) -> dict[Any, GroupMetrics]:
+    """The numbers of each group, in the order of its keys; of slices with the clusters and the bytes of each."""
+    found = {key: group_metrics(groups[key], clusters, key) for key in sorted(groups)}
+    for key, total in (predicted_bytes or {}).items():
+        weight = groups[key].weight.total if groups[key].weight.n else groups[key].counted << UNIT_BITS
+        bits = found[key].mean_loss * ratio(weight, total) / math.log(2)
+        found[key] = found[key]._replace(bits_per_byte=bits)
+    return found
 
 
 def group_metrics(group: Group, clusters: Clusters | None = None, key: Any = None) -> GroupMetrics:

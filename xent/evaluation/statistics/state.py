@@ -146,6 +146,10 @@ class State:
         Over counted rows, if labels are distributions.
     rank_weights, label_weights : mapping of int to Moments
         Of the weights of the rows of ``ranks`` and ``labels``.
+    predicted_bytes : int or None
+        Of counted rows, times their weights if they have any, in units of 2**-1126; None if they are not known of each.
+    slice_bytes : mapping to int
+        The same of each slice, if both are given.
     confusion, confusion_weights : mapping of pairs of int to int
         The counted rows of each label and predicted class, which is −1 where there is none, and their weights in units
         of 2**-1126; empty unless asked for.
@@ -184,6 +188,8 @@ class State:
     rank_weights: Mapping[int, Moments] = field(default_factory=dict)
     label_weights: Mapping[int, Moments] = field(default_factory=dict)
     target_entropy: Moments = field(default_factory=Moments)
+    predicted_bytes: int | None = None
+    slice_bytes: Mapping[Any, int] = field(default_factory=dict)
     confusion: Mapping[tuple[int, int], int] = field(default_factory=dict)
     confusion_weights: Mapping[tuple[int, int], int] = field(default_factory=dict)
     score_counts: Mapping[int, ScoreCounts] = field(default_factory=dict)
