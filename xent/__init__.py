@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .rows import merge as merge
     from .rows import partial as partial
     from .rows import row_statistics as row_statistics
+    from .sparse_targets import SparseTargets as SparseTargets
 
     __version__: str
 
@@ -74,6 +75,7 @@ PUBLIC = {
     "linear_cross_entropy": "losses",
     "Linear": "linear",
     "LinearGradient": "linear",
+    "SparseTargets": "sparse_targets",
     "value_and_grad": "derivatives",
     "explain": "derivatives",
     "row_statistics": "rows",

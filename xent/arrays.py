@@ -226,6 +226,29 @@ def may_overlap_itself(array: Any) -> bool:
     return False
 
 
+def added_at(xp: Any, places: Array, values: Array, length: int) -> Array:
+    """Zeros (rows, length) to which the values (rows, k) are added at their places (rows, k), one after the other.
+
+    With the derivatives of the library, where it has any.
+    """
+    rows, root, device = values.shape[0], library(values), getattr(values, "device", None)
+    if root == "torch":
+        return values.new_zeros((rows, length)).scatter_add(1, places, values)
+    if root == "jax":
+        return xp.zeros((rows, length), dtype=values.dtype).at[xp.arange(rows)[:, None], places].add(values)
+    sums, numbers = xp.zeros((rows, length), dtype=values.dtype, device=device), xp.arange(length, device=device)
+    if root == "numpy":
+        places = places + length * xp.arange(rows)[:, None]
+        xp.add.at(xp.reshape(sums, (-1,)), xp.reshape(places, (-1,)), xp.reshape(values, (-1,)))
+        return sums
+    for column in range(places.shape[1]):
+        if root == "cupy":
+            sums[xp.arange(rows), places[:, column]] += values[:, column]
+        else:  # the array API has no assignment at places
+            sums = sums + xp.where(places[:, column, None] == numbers, values[:, column, None], 0.0)
+    return sums
+
+
 def is_importable(module: str) -> bool:
     """Whether the module is installed; it is not imported."""
     return module in sys.modules or importlib.util.find_spec(module) is not None

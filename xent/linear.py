@@ -8,11 +8,9 @@ Leaves out how they are multiplied, tile by tile (``backends/generic/products.py
 
 from __future__ import annotations
 
-import sys
-import threading
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
 
-from . import arrays, checks
+from . import arrays, checks, pytrees
 from .arrays import Array, ArrayT, FieldT
 
 
@@ -69,7 +67,7 @@ class Linear(Generic[ArrayT]):
         checks.operands("Linear", {"hidden": hidden, "classifier": classifier, "bias": bias})
         self.hidden, self.classifier, self.bias = hidden, classifier, bias
         self.softcap = checks.softcap("Linear", softcap, arrays.dtype_name(self.dtype))
-        register_pytree()
+        pytrees.register(Linear, ("hidden", "classifier", "bias"), constant="softcap")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -140,33 +138,6 @@ class LinearGradient(NamedTuple, Generic[FieldT]):
     hidden: FieldT | None
     classifier: FieldT | None
     bias: FieldT | None
-
-
-registered: set[str] = set()
-"""Whose trees know a :class:`Linear`."""
-registering = threading.Lock()
-
-
-def register_pytree() -> None:
-    """Have JAX take a :class:`Linear` for a tree of its operands, if JAX is imported."""
-    if arrays.is_compiling() or "jax" in registered:
-        return
-    tree: Any = getattr(sys.modules.get("jax"), "tree_util", None)  # None while JAX is being imported
-    with registering:
-        if tree is not None and "jax" not in registered:
-
-            def flattened(linear: Linear[Any]) -> tuple[list[tuple[Any, Any]], Any]:
-                names = "hidden", "classifier", "bias"
-                return [(tree.GetAttrKey(name), getattr(linear, name)) for name in names], linear.softcap
-
-            def put_together(softcap: Any, operands: Any) -> Linear[Any]:
-                linear: Linear[Any] = object.__new__(Linear)  # subtle: unchecked, for a tree may hold anything
-                linear.hidden, linear.classifier, linear.bias = operands
-                linear.softcap = softcap
-                return linear
-
-            tree.register_pytree_with_keys(Linear, flattened, put_together)
-            registered.add("jax")
 
 
 def logits_dtype(operands: tuple[Array, ...]) -> Any:

@@ -19,6 +19,7 @@ from .axes import class_axis, coordinates, dimensions, named_axis, new_dimension
 from .call_options import KINDS, VALIDATE, WEIGHTS, Kind, Validate, denominator, empty, known_in_graph, options
 from .calls import keywords, known_loss, metadata, next_plan, no_positional, plugin, positional
 from .class_slices import merged, partials, slice_of_classes
+from .few_classes import sparse_targets, tail, takes_sparse_targets
 from .gradient_output import no_output_in_graph, output
 from .label_values import labels, labels_of_chunk
 from .plain_values import choice, classes, describe_type, flag, integer, is_count, is_real, name, names, number, quoted
@@ -82,6 +83,9 @@ __all__ = [
     "shapes",
     "slice_of_classes",
     "softcap",
+    "sparse_targets",
+    "tail",
+    "takes_sparse_targets",
     "unfit_dtype",
     "weight_shapes",
 ]

@@ -50,6 +50,12 @@ def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
         if targets is not None and targets.shape != rows:
             reason = f"predictions {tuple(shape)} without axis {axis}"
             expect(problem.function, "labels", targets, tuple(rows), reason, tuple(shape))
+    elif problem.tail:
+        assert targets is not None
+        rows = tuple(shape_of_rows(shape, axis))
+        if targets.shape[:-1] != rows:
+            reason = f"predictions {tuple(shape)} without axis {axis}, and the classes of each row"
+            expect(problem.function, "targets.weights", targets, (*rows, targets.shape[-1]), reason)
     elif targets is not None and targets.shape != shape:
         expect(problem.function, "targets", targets, tuple(shape), "that of the predictions")
     if op != "binary" and shape[axis] == 0:

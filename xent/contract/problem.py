@@ -18,6 +18,8 @@ class Route:
     method: str
     of: tuple[str, ...] = ()
     """The operands of a product that the gradient is asked for in; none are all."""
+    tail: str = ""
+    """As that of :class:`Problem`."""
 
 
 class Options(NamedTuple):
@@ -43,16 +45,20 @@ class Weights(NamedTuple):
     positive: Any = None
     whole: Any = None
     """The merged partial of a gradient, whose scale is ``sample``."""
+    ids: Any = None
+    """The ids of a :class:`xent.SparseTargets`, whose weights are the targets."""
 
 
 NO_WEIGHTS = Weights()
 
 
-def weights_of(sample: Any = None, classes: Any = None, positive: Any = None, whole: Any = None) -> Weights:
+def weights_of(
+    sample: Any = None, classes: Any = None, positive: Any = None, whole: Any = None, ids: Any = None
+) -> Weights:
     """The weights of a call; NO_WEIGHTS itself if there are none."""
-    if sample is None and classes is None and positive is None and whole is None:
+    if sample is None and classes is None and positive is None and whole is None and ids is None:
         return NO_WEIGHTS
-    return Weights(sample, classes, positive, whole)
+    return Weights(sample, classes, positive, whole, ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,9 @@ class Problem:
         Whether the predictions are a :class:`xent.Linear`, whose tiles a kernel is handed.
     of : tuple of str
         The operands of a product that the gradient is asked for in: "hidden", "classifier", "bias".
+    tail : str
+        Empty but for a :class:`xent.SparseTargets`, whose weights (\\*batch, k) stand where targets do: "none", or
+        "class" where the last of them is the target of all classes that are not listed.
     """
 
     function: str
@@ -119,6 +128,7 @@ class Problem:
     is_plain: bool = False
     is_product: bool = False
     of: tuple[str, ...] = ()
+    tail: str = ""
 
     @property
     def layout(self) -> str:

@@ -6,6 +6,7 @@ kind of call.
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import replace
 from numbers import Number
@@ -19,6 +20,7 @@ from ..contract.plan import Decision
 from ..contract.problem import NO_WEIGHTS, Options, Problem, Route, Weights, weights_of
 from ..linear import Linear
 from ..numerics.reduction import Mean
+from ..sparse_targets import SparseTargets
 from . import dimensions, settings
 from .composition import compose
 from .dimensions import unwrap
@@ -89,6 +91,9 @@ def plan_and_call(
     state: settings.State, route: Route, predictions: Any, targets: Any, options: Options, weights: Weights, out: Any
 ) -> Any:
     """The result of a call that has no plan yet: makes the plan, then makes the call again."""
+    if type(targets) is SparseTargets:
+        route, targets, weights = few_classes(route, targets, weights)
+        return apply(route, predictions, targets, options, weights, out)
     if dimensions.is_named(predictions):
         named = dimensions.Dimensions(route, predictions, options)
         others, options = named.arguments(route, targets, weights), options._replace(axis=named.axis)
@@ -118,6 +123,19 @@ def plan_and_call(
     return apply(route, predictions, targets, options, weights, out)
 
 
+def few_classes(route: Route, targets: SparseTargets[Any], weights: Weights) -> tuple[Route, Array, Weights]:
+    """The call with the weights of the targets in their place, and their ids beside the other weights."""
+    checks.takes_sparse_targets(route.function, route.op, "labels" if route.op == "sparse" else "targets")
+    route = with_tail(route, "none" if targets.tail is None else "class")
+    return route, targets.columns, weights_of(*weights[:4], targets.ids)
+
+
+@functools.cache
+def with_tail(route: Route, tail: str) -> Route:
+    """The route of a call with such targets; always one object, as plans ask for."""
+    return replace(route, tail=tail)
+
+
 def in_torch_graph(route: Route, predictions: Array, targets: Array | None, options: Any, weights: Weights) -> Any:
     """The result of a call that TorchDynamo traces: one node of its graph, of arguments that a graph may hold.
 
@@ -125,7 +143,7 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     """
     from . import graphs  # a statement: TorchDynamo traces no import_module
 
-    if arrays.is_product(predictions) or route.method == "gradient":
+    if arrays.is_product(predictions) or route.method == "gradient" or type(targets) is SparseTargets:
         return graphs.product(route, predictions, targets, options, weights)
     axis, kind, reduction, ignore_index, label_smoothing, *others = options
     if ignore_index is not None or type(label_smoothing) is not float:
@@ -150,6 +168,7 @@ def facts_of(route: Route, library: str, predictions: Any, targets: Any, options
     """The problem of a call whose metadata are checked."""
     function, op, ndim = route.function, route.op, predictions.ndim
     return Problem(
+        tail=route.tail,
         function=function,
         op=op,
         method=route.method,
@@ -176,6 +195,8 @@ def problem_of(
 ) -> Problem:
     """The facts of a call, checked; ``in_graph`` for one in a graph of torch.compile's."""
     checks.metadata(route.function, route.op, predictions, targets, options, weights)
+    if route.tail == "class":
+        checks.tail(route.function, route.method, predictions, options, weights)
     registry.load()
     is_product = arrays.is_product(predictions)
     is_plain = weights is NO_WEIGHTS and route.op == "sparse" and route.method in ("loss", "loss_and_gradient")
@@ -217,6 +238,8 @@ def explain(
     in_graph: bool = False,
 ) -> Decision:
     """The decision for a call, made anew; nothing is computed and no plan is kept."""
+    if type(targets) is SparseTargets:
+        route, targets, weights = few_classes(route, targets, weights)
     if dimensions.is_named(predictions):
         named = dimensions.Dimensions(route, predictions, options)
         targets, weights = named.arguments(route, targets, weights)

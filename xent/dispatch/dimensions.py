@@ -57,6 +57,7 @@ class Dimensions:
             self.array("class_weight", weights.classes, self.classes),
             self.array("pos_weight", weights.positive, last),
             weights.whole,
+            weights.ids,
         )
 
     def array(self, name: str, value: Any, dims: tuple[Any, ...]) -> Any:

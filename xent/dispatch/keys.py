@@ -74,8 +74,8 @@ def key_of(route: Route, predictions: Any, targets: Any, options: Any, weights: 
     elif placement is not None:
         key += (placement(predictions), placement(targets))
     if weights is not NO_WEIGHTS:
-        sample, classes, positive, _ = weights
-        key += (key_of_weight(sample), key_of_weight(classes), key_of_weight(positive))
+        sample, classes, positive, _, ids = weights
+        key += (key_of_weight(sample), key_of_weight(classes), key_of_weight(positive), key_of_weight(ids))
     return key
 
 

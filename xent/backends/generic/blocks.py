@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from ... import arrays
 from ...arrays import Array
 from ...contract.plan import Plan
-from ...numerics import fold
+from ...numerics import fold, listed
 from ...numerics import statistics as numbers
 from ...numerics.fold import Partial
 from ...numerics.statistics import Statistics
@@ -205,6 +205,70 @@ class SoftTargets(NamedTuple):
         return (block if self.off == 0.0 else self.on * block + self.off,)
 
 
+class ListedTargets(NamedTuple):
+    """Soft targets of a few classes for each row, which are scattered block by block, and how they are smoothed."""
+
+    ids: Array  # (rows, k), wide, counted from the first class
+    weights: Array  # (rows, k), in the compute dtype
+    on: float
+    off: float
+    tail: Array | None = None  # (rows,): the target of all other classes together
+
+    def block(self, xp: Any, tiling: Tiling, tile: RowTile, span: ClassSpan) -> tuple[Any, ...]:
+        """The arguments of a kernel for the targets of one block; those of a :class:`TailFold` if there is a tail."""
+        ids, weights, classes = self.ids[tile.rows, :] - span[0], self.weights[tile.rows, :], span[1] - span[0]
+        block = listed.scattered(xp, ids, weights, classes)
+        if self.tail is None:
+            return (block if self.off == 0.0 else self.on * block + self.off,)
+        tail = self.tail[tile.rows]
+        # the spans are added up, and the tail is one class of all of them
+        return block, listed.is_listed(xp, ids, classes, block.dtype), tail if span[0] == 0 else xp.zeros_like(tail)
+
+    def take(self, xp: Any, rows: Array) -> ListedTargets:
+        """The targets of some of the rows."""
+        ids, weights = (xp.take(array, rows, axis=0) for array in (self.ids, self.weights))
+        return self._replace(
+            ids=ids, weights=weights, tail=None if self.tail is None else xp.take(self.tail, rows, axis=0)
+        )
+
+
+class TailFold:
+    """A kernel for soft targets whose other classes are one: it is called for the listed classes, and for the others.
+
+    Its partial has two columns (``numerics/listed.py``).
+    """
+
+    def __init__(self, kernel: Any):
+        self.kernel = kernel
+
+    def partial(self, logits: Array, targets: Array, is_listed: Array, tail: Array, *, threads: int) -> Partial:
+        xp = arrays.namespace(logits)
+        inside, outside = listed.masked(xp, logits, is_listed)
+        head = self.kernel.partial(inside, targets, threads=threads)
+        rest = self.kernel.partial(outside, xp.zeros_like(targets), threads=threads)
+        return listed.both(xp, head, rest._replace(target_sum=tail))
+
+    def gradient(
+        self,
+        logits: Array,
+        targets: Array,
+        is_listed: Array,
+        tail: Array,
+        partial: Partial,
+        scale: Array,
+        *,
+        threads: int,
+        out: Array | None = None,
+    ) -> Array:
+        xp = arrays.namespace(logits)
+        _, others = listed.columns(partial)
+        targets = targets + listed.tail_targets(xp, logits, is_listed, others)
+        gradient: Array = self.kernel.gradient(
+            logits, targets, listed.whole_of(xp, partial), scale, threads=threads, out=out
+        )
+        return gradient
+
+
 class KernelCall(NamedTuple):
     """One call below the public functions: its plan, its kernel and its arrays."""
 
@@ -214,7 +278,7 @@ class KernelCall(NamedTuple):
     methods: frozenset[str]
     tiling: Tiling
     logits: Array
-    targets: LabelTargets | SoftTargets
+    targets: LabelTargets | SoftTargets | ListedTargets
     out: Array | None = None
     """The caller's array for the gradient, which may be the logits; None for a new one."""
 
@@ -244,7 +308,7 @@ def loss_of_tile(call: KernelCall, tile: RowTile, spans: list[ClassSpan]) -> Arr
     """The losses of the rows of one tile."""
     if "loss" in call.methods and len(spans) == 1:
         return call.kernel.loss(*call.arguments(tile, spans[0]), threads=call.threads)
-    return fold.finish(call.xp, partial_of_tile(call, tile, spans))
+    return listed.finish(call.xp, partial_of_tile(call, tile, spans))
 
 
 def loss(call: KernelCall) -> Array:
@@ -269,7 +333,7 @@ def loss_and_partial(call: KernelCall) -> tuple[Array, Partial]:
             loss, part = call.kernel.loss_and_partial(*call.arguments(tile, spans[0]), threads=call.threads)
         else:
             part = partial_of_tile(call, tile, spans)
-            loss = fold.finish(call.xp, part)
+            loss = listed.finish(call.xp, part)
         losses.append(loss)
         parts.append(part)
     return joined(call.xp, losses), Partial(*(joined(call.xp, [part[field] for part in parts]) for field in range(4)))
@@ -292,7 +356,7 @@ def gradient(call: KernelCall, whole: Partial, scale: Array) -> Array:
     out = call.xp.empty_like(call.logits)
     spans = call.tiling.spans()
     for tile in call.tiling.tiles():
-        rows = Partial(*(field[tile.rows] for field in whole))
+        rows = Partial(*(field[tile.rows, ...] for field in whole))
         write_gradient(call, tile, spans, rows, scale[tile.rows], out)
     return out
 
@@ -312,7 +376,7 @@ def loss_and_gradient(call: KernelCall, scale: Array) -> tuple[Array, Array]:
                 call.tiling.put(out, tile, spans[0], block)
         else:
             whole = partial_of_tile(call, tile, spans)
-            loss = fold.finish(call.xp, whole)
+            loss = listed.finish(call.xp, whole)
             write_gradient(call, tile, spans, whole, scale_of_tile, out)
         losses.append(loss)
     return joined(call.xp, losses), out
@@ -353,7 +417,7 @@ def map_blocks(call: KernelCall, function: Any, whole: Partial, dtype: Any) -> A
     tiling = call.tiling.in_blocks()
     spans = tiling.spans()
     for tile in tiling.tiles():
-        rows = Partial(*(field[tile.rows] for field in whole))
+        rows = Partial(*(field[tile.rows, ...] for field in whole))
         for span in spans:
             tiling.put(out, tile, span, function(call.xp, tiling.block(call.logits, tile, span), rows))
     return out

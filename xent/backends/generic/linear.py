@@ -14,7 +14,7 @@ from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import Weights
 from ...linear import LinearGradient
-from ...numerics import fold
+from ...numerics import fold, listed
 from ...numerics.fold import Partial
 from ...numerics.statistics import RowStatistics, Statistics, finish_statistics
 from ...numerics.targets import NO_ROWS, Rows
@@ -31,7 +31,7 @@ def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -
         checks.array_api(plan.problem.function, name, operand)
     with multiplying():
         if plan.problem.method == "gradient":
-            call = call_of(plan, predictions, targets)
+            call = call_of(plan, predictions, targets, weights.ids)
             return gradient_from(call, *schedule.merged_of(call.xp, call.product.rows, weights))
         call, rows = product_call(plan, predictions, targets, weights)
         return RUN[plan.problem.method](call, rows)
@@ -39,18 +39,18 @@ def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -
 
 def product_call(plan: Plan, linear: Any, targets: Array | None, weights: Weights) -> tuple[ProductCall, Rows]:
     """The call on a product, and what the caller says of each row; raises LabelError if a label is known to be bad."""
-    call = call_of(plan, linear, targets)
+    call = call_of(plan, linear, targets, weights.ids)
     return call, schedule.rows_of_call(call.call, targets, weights)
 
 
-def call_of(plan: Plan, linear: Any, targets: Array | None) -> ProductCall:
+def call_of(plan: Plan, linear: Any, targets: Array | None, ids: Array | None = None) -> ProductCall:
     """The operands, flat, beside the kernel that takes their tiles."""
     xp = arrays.namespace(linear.hidden)
     product = product_of(xp, linear)
     threads = own_threads(plan.problem.threads) if product.writes else 1
     if threads > 1:  # the kernel is called by each of them
         plan = replace(plan, problem=replace(plan.problem, threads=1))
-    call = schedule.kernel_call(xp, plan, linear, targets)
+    call = schedule.kernel_call(xp, plan, linear, targets, ids)
     batch, rows, classes = tuple(linear.shape[:-1]), product.rows, product.classes
     limit = max(1, rows * classes) if call.plan.block_elements is None else call.tiling.limit
     tiling = Tiling(xp, 1, (rows, classes), batch, rows, classes, "rows", limit, call.tiling.own_limit, False)
@@ -120,7 +120,7 @@ def gradient_from(call: ProductCall, whole: Partial, scale: Array) -> LinearGrad
         chosen = chosen_rows(call.xp, left_out)
         call = call.take(chosen.rows)
         scale = call.xp.take(scale, chosen.rows)
-        whole = Partial(*(call.xp.take(field, chosen.rows) for field in whole))
+        whole = Partial(*(call.xp.take(field, chosen.rows, axis=0) for field in whole))
     return in_place(call, chosen, panels.gradient(call, whole, scale))
 
 
@@ -138,7 +138,7 @@ def value_and_partial(call: ProductCall, rows: Rows) -> tuple[Array, Array, Arra
     some, chosen = counted(call, rows)
     whole = partial_of_rows(some)
     whole = whole if chosen is None else Partial(*map(chosen.spread, whole))
-    value = schedule.reduced(call.call, fold.finish(xp, whole), rows)
+    value = schedule.reduced(call.call, listed.finish(xp, whole), rows)
     return value, schedule.scale_of_rows(call.call, rows), *whole
 
 

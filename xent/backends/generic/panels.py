@@ -180,7 +180,7 @@ def gradient(call: ProductCall, whole: Partial, scale: Array) -> LinearGradient[
             out = place_of(buffers.logits, hidden, span)
             return product.logits(hidden, product.classifier_tile(span), span, out)
 
-        of_rows = Partial(*(field[rows] for field in whole))
+        of_rows = Partial(*(field[rows, ...] for field in whole))
         add_tile(call, sums, memory, PanelTile(rows, hidden, of_rows, scale[rows]), logits)
     return gradient_of(call, sums)
 
@@ -286,7 +286,7 @@ def write_slope(call: ProductCall, tile: PanelTile, strip: Strip, span: ClassSpa
         out = columns[part, :width]
         block = call.call.kernel.gradient(
             *call.arguments(x, tile.rows, part, span),
-            Partial(*(field[part] for field in tile.whole)),
+            Partial(*(field[part, ...] for field in tile.whole)),
             tile.scale[part],
             threads=call.call.threads,
             out=out,

@@ -7,8 +7,9 @@ from typing import Any
 from ... import checks
 from ...arrays import Array
 from ...contract.problem import Problem
-from ...numerics import targets
+from ...numerics import listed, targets
 from ...numerics.targets import NO_ROWS, Rows
+from .blocks import ListedTargets
 
 
 def rows_of(
@@ -56,4 +57,38 @@ def without_bad_labels(xp: Any, problem: Problem, rows: Rows, labels: Array | No
     assert labels is not None
     if xp.any(rows.bad):
         checks.labels(problem.function, xp.reshape(rows.bad, labels.shape), labels, classes)
+    return NO_ROWS if rows.ignored is None and rows.weight is None else rows._replace(bad=None)
+
+
+def rows_of_ids(
+    xp: Any,
+    problem: Problem,
+    few: ListedTargets,
+    classes: int,
+    sample_weight: Array | None,
+    class_weight: Array | None,
+) -> Rows:
+    """The rows of a call whose soft targets are of a few classes; ``class_weight`` is (classes,).
+
+    A row is bad if an id with a weight is outside.
+    """
+    ids, weights = few.ids, few.weights
+    of_rows = None if class_weight is None else listed.class_weight(xp, ids, weights, class_weight)
+    rows = rows_of(xp, problem, None, classes, weights.dtype, sample_weight, of_rows)
+    if problem.method in ("partial", "gradient"):
+        return rows
+    bad = xp.any(listed.bad_ids(ids, weights, classes), axis=-1)
+    return rows._replace(bad=bad if rows.ignored is None else bad & ~rows.ignored)
+
+
+def without_bad_ids(xp: Any, problem: Problem, rows: Rows, few: ListedTargets, classes: int, shape: Any) -> Rows:
+    """The rows, once no id is known to be bad; raises LabelError if one is and the problem says so.
+
+    ``shape`` is that of the caller's ids.
+    """
+    if rows.bad is None or not problem.raises:
+        return rows
+    if xp.any(rows.bad):
+        bad = listed.bad_ids(few.ids, few.weights, classes) & rows.bad[:, None]
+        checks.labels(problem.function, xp.reshape(bad, shape), few.ids, classes, "ids")
     return NO_ROWS if rows.ignored is None and rows.weight is None else rows._replace(bad=None)

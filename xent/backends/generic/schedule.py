@@ -13,7 +13,7 @@ from ... import arrays, checks
 from ...arrays import Array
 from ...contract.hooks import hookimpl
 from ...contract.plan import Plan
-from ...contract.problem import Weights
+from ...contract.problem import Problem, Weights
 from ...contract.specs import ANY, KernelSpec
 from ...numerics import fold, gradient, probabilities
 from ...numerics.fold import Partial
@@ -27,11 +27,20 @@ from ...numerics.statistics import (
     statistics,
     without_label,
 )
-from ...numerics.targets import NO_ROWS, Rows, smoothing, wide_labels
+from ...numerics.targets import NO_ROWS, Rows, smoothing, wide_labels, widen
 from . import blocks
 from .binary import EAGER, run_binary
-from .blocks import BLOCK_ELEMENTS, CONVERTED_ELEMENTS, KernelCall, LabelTargets, SoftTargets, tiling_of
-from .rows import rows_of, without_bad_labels
+from .blocks import (
+    BLOCK_ELEMENTS,
+    CONVERTED_ELEMENTS,
+    KernelCall,
+    LabelTargets,
+    ListedTargets,
+    SoftTargets,
+    TailFold,
+    tiling_of,
+)
+from .rows import rows_of, rows_of_ids, without_bad_ids, without_bad_labels
 
 METHODS = {
     "sparse": frozenset({"partial", "gradient", "statistics", "probability_sums"}),
@@ -170,7 +179,7 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights,
         if plan.problem.op == "binary":
             result = run_binary(xp, EAGER, plan.problem, predictions, targets, weights)
             return result if out is None else (result[0], filled(out, result[1]))
-        call = kernel_call(xp, plan, predictions, targets)
+        call = kernel_call(xp, plan, predictions, targets, weights.ids)
         if plan.problem.method == "gradient":
             return gradient_of_slice(call, weights)
         if out is not None:
@@ -179,8 +188,11 @@ def run(plan: Plan, predictions: Array, targets: Array | None, weights: Weights,
         return RUN[plan.problem.method](call, rows)
 
 
-def kernel_call(xp: Any, plan: Plan, predictions: Array, targets: Array | None) -> KernelCall:
-    """The arrays of a call, flat and wide, beside the kernel that takes them."""
+def kernel_call(xp: Any, plan: Plan, predictions: Array, targets: Array | None, ids: Array | None = None) -> KernelCall:
+    """The arrays of a call, flat and wide, beside the kernel that takes them.
+
+    ``ids`` are those of a :class:`xent.SparseTargets`, whose weights are the targets.
+    """
     problem = plan.problem
     kernel, methods = EXPRESSIONS.get((problem.op, problem.options.kind)), frozenset({"loss", "loss_and_gradient"})
     if kernel is None or problem.method == "statistics":
@@ -190,6 +202,14 @@ def kernel_call(xp: Any, plan: Plan, predictions: Array, targets: Array | None) 
         tiling = tiling_of(xp, plan, predictions).in_whole_rows()  # losses of probabilities do not merge
     options = problem.options
     on, off = smoothing(options.label_smoothing, options.num_classes or tiling.classes)
+    if ids is not None:
+        assert targets is not None
+        dtype = fold.compute_dtype(xp, predictions.dtype)
+        few = listed_targets(xp, problem, targets, ids, dtype)._replace(on=on, off=off)
+        tiling = tiling.in_blocks(CONVERTED_ELEMENTS if problem.device == "cpu" else None)
+        if few.tail is not None:
+            kernel, methods = TailFold(kernel), frozenset({"partial", "gradient"})
+        return KernelCall(xp, plan, kernel, methods, tiling, predictions, few)
     if problem.op == "dense":
         assert targets is not None
         soft = SoftTargets(targets, on, off, fold.compute_dtype(xp, predictions.dtype))
@@ -203,6 +223,15 @@ def kernel_call(xp: Any, plan: Plan, predictions: Array, targets: Array | None) 
         return KernelCall(xp, plan, kernel, methods, tiling, predictions, LabelTargets(labels, 1.0, 0.0))
     labels = wide_labels(xp, targets, options.first_class)
     return KernelCall(xp, plan, kernel, methods, tiling, predictions, LabelTargets(labels, on, off))
+
+
+def listed_targets(xp: Any, problem: Problem, weights: Array, ids: Array, dtype: Any) -> ListedTargets:
+    """The ids and weights of a :class:`xent.SparseTargets`, flat and wide, not smoothed."""
+    rows = math.prod(ids.shape[:-1])
+    ids = xp.reshape(widen(xp, ids), (rows, ids.shape[-1])) - problem.options.first_class
+    flat = xp.astype(xp.reshape(weights, (rows, weights.shape[-1])), dtype, copy=False)
+    tail = None if problem.tail == "none" else flat[:, -1]
+    return ListedTargets(ids, flat if tail is None else flat[:, :-1], 1.0, 0.0, tail)
 
 
 def into(call: KernelCall, out: Array) -> KernelCall:
@@ -219,6 +248,9 @@ def rows_of_call(call: KernelCall, targets: Array | None, weights: Weights) -> R
     dtype, class_weight = fold.compute_dtype(xp, call.logits.dtype), None
     if weights.classes is not None:
         class_weight = xp.asarray(weights.classes, dtype=dtype, device=getattr(call.logits, "device", None))
+    if isinstance(call.targets, ListedTargets):
+        rows = rows_of_ids(xp, problem, call.targets, tiling.classes, weights.sample, class_weight)
+        return without_bad_ids(xp, problem, rows, call.targets, tiling.classes, weights.ids.shape)
     if isinstance(call.targets, SoftTargets):
         if class_weight is not None:
             class_weight = blocks.class_weight_of_targets(xp, tiling, call.targets.targets, class_weight)

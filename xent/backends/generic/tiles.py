@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from ... import arrays
 from ...arrays import Array
-from ...numerics import fold
+from ...numerics import fold, listed
 from ...numerics import statistics as numbers
 from ...numerics.fold import Partial
 from ...numerics.statistics import Statistics
-from .blocks import ClassSpan, KernelCall, LabelTargets, RowTile, SoftTargets, Tiling, joined
+from .blocks import ClassSpan, KernelCall, LabelTargets, ListedTargets, RowTile, SoftTargets, Tiling, joined
 from .products import LEAST, ROWS, TiledProduct
 from .threads import in_threads
 
@@ -59,7 +59,7 @@ class ProductCall(NamedTuple):
         results = [
             function(
                 *self.arguments(x, tile, part, span)[: 2 if method == "statistics" else None],
-                *(value[part] for value in more),
+                *(value[part, ...] for value in more),
                 threads=self.call.threads,
             )
             for part in self.parts(rows, span[1] - span[0])
@@ -114,7 +114,7 @@ class ProductCall(NamedTuple):
     def finished(self, parts: Iterable[Partial]) -> tuple[Array, Partial]:
         """The losses of rows and their partial, from the partials of every span of classes."""
         whole: Partial = fold.merge_tree(self.xp, parts)
-        return fold.finish(self.xp, whole), whole
+        return listed.finish(self.xp, whole), whole
 
     def of_rows(self, function: Callable[[Array, slice], Any]) -> list[Any]:
         """function(hidden, tile) of every tile of rows; of one without rows if there are none."""
@@ -136,6 +136,8 @@ class ProductCall(NamedTuple):
         targets: Any = self.call.targets
         if isinstance(targets, LabelTargets):
             targets = targets._replace(labels=self.xp.take(targets.labels, rows))
+        elif isinstance(targets, ListedTargets):
+            targets = targets.take(self.xp, rows)
         else:
             targets = TargetsOfRows(targets, rows)
         return self._replace(call=self.call._replace(targets=targets), product=self.product._replace(chosen=rows))

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 
 from ...arrays import Array
 from ...linear import Linear
-from ...numerics import fold, gradient
+from ...numerics import fold, gradient, listed
 from ...numerics.fold import Partial
-from ..generic import whole
+from ..generic import few_classes, whole
+from ..generic.blocks import ListedTargets
 from .autodiff import PIECES
 from .products import product
-from .tiles import ClassTile, Constants, Operands, compute_dtype, fold_tiles, multiply, tile_of, width_of
+from .tiles import ClassTile, Constants, Listed, Operands, compute_dtype, fold_tiles, multiply, tile_of, width_of
 from .whole_rows import where, xp
 
 
@@ -31,12 +32,18 @@ def whole_logits(operands: Operands, softcap: float | None) -> Array:
     return whole.whole_product(xp, linear, None).logits()
 
 
-def loss_of_whole(operands: Operands, targets: Array, settings: Constants) -> Array:
+def loss_of_whole(operands: Operands, targets: Any, settings: Constants) -> Array:
     logits = whole_logits(operands, settings.softcap)
+    if isinstance(targets, Listed) and targets.tail is not None:
+        few = ListedTargets(*targets[:2], settings.on, settings.off, targets.tail)
+        logits, targets, *_ = few_classes.with_tail(xp, PIECES, logits, few)
+    elif isinstance(targets, Listed):
+        soft = listed.scattered(xp, *targets[:2], logits.shape[-1])
+        targets = soft if settings.off == 0.0 else settings.on * soft + settings.off
     return PIECES.loss(logits, targets, settings.on, settings.off)
 
 
-def lse_of_whole(operands: Operands, targets: Array, settings: Constants) -> Array:
+def lse_of_whole(operands: Operands, targets: Any, settings: Constants) -> Array:
     return PIECES.logsumexp(whole_logits(operands, settings.softcap))
 
 
@@ -47,11 +54,11 @@ class Value(NamedTuple):
 
     finish: Callable[[Partial], Array]
     slope_of: Callable[[Partial], Partial]
-    of_whole: Callable[[Operands, Array, Constants], Array]
+    of_whole: Callable[[Operands, Any, Constants], Array]
 
 
 VALUES = {
-    "loss": Value(lambda part: fold.finish(xp, part), lambda part: part, loss_of_whole),
+    "loss": Value(lambda part: listed.finish(xp, part), lambda part: part, loss_of_whole),
     "logsumexp": Value(
         lambda part: fold.log_partition(xp, part),
         lambda part: part._replace(target_sum=jnp.ones_like(part.max)),
@@ -61,7 +68,7 @@ VALUES = {
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def value_and_partial(operands: Operands, targets: Array, name: str, settings: Constants) -> tuple[Array, Partial]:
+def value_and_partial(operands: Operands, targets: Any, name: str, settings: Constants) -> tuple[Array, Partial]:
     """The value of every row and its partial."""
     part = fold_tiles(operands, targets, settings)
     return VALUES[name].finish(part), part
@@ -78,7 +85,7 @@ def value_and_partial_jvp(name: str, settings: Constants, primals: Any, changes:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def value_of(operands: Operands, targets: Array, name: str, settings: Constants) -> Array:
+def value_of(operands: Operands, targets: Any, name: str, settings: Constants) -> Array:
     """The value of every row."""
     return value_and_partial(operands, targets, name, settings)[0]
 
@@ -100,7 +107,8 @@ def value_backward(name: str, settings: Constants, kept: Any, cotangent: Any) ->
     if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         return jax.tree.map(lambda _: None, (operands, targets))
     of = tuple(field for field, need in zip(Operands._fields, needs, strict=True) if need is not None)
-    of = (*of, "targets") if needs_targets is not None else of
+    if any(one == () for one in jax.tree.leaves(needs_targets, is_leaf=lambda one: one == ())):
+        of = (*of, "targets")
     found = slopes(operands, targets, part, cotangent, name, settings, of)
     return Operands(*found[:3]), found[3]
 
@@ -110,49 +118,66 @@ value_of.defvjp(value_forward, value_backward, symbolic_zeros=True)
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
 def slopes(
-    operands: Operands, targets: Array, part: Partial, scale: Array, name: str, settings: Constants, of: tuple[str, ...]
-) -> tuple[Array | None, ...]:
+    operands: Operands, targets: Any, part: Partial, scale: Array, name: str, settings: Constants, of: tuple[str, ...]
+) -> tuple[Any, ...]:
     """What changes of the values, (rows,), say of hidden states, classifier, bias and targets; None if not asked."""
     part, dtype = VALUES[name].slope_of(part), compute_dtype(operands)
     wide_hidden = operands.hidden.astype(dtype)
-    labels = targets if name == "loss" else jnp.full(targets.shape[:1], -1)
-    lse = fold.log_partition(xp, part)
+    labels = targets if name == "loss" else jnp.full(operands.hidden.shape[:1], -1)
+    lse = fold.log_partition(xp, part if part.max.ndim == 1 else listed.whole_of(xp, part))
+    is_listed = isinstance(labels, Listed)
 
-    def of_tile(hidden: Array, first: Any, width: int) -> tuple[Array, Any]:
-        tile = tile_of(operands, labels, first, width, settings.softcap)
+    def of_tile(sums: tuple[Array, Array], first: Any, width: int) -> tuple[Any, Any]:
+        (hidden, of_weights), of_targets = sums, None
+        tile = tile_of(operands, labels, first, width, settings)
         slope = slope_of_tile(tile, part, scale, settings)
-        of_targets = None
-        if "targets" in of:
+        if "targets" in of and is_listed:
+            of_weights = of_weights + slope_at_ids(tile, labels.ids - first, lse, scale)
+        elif "targets" in of:
             of_targets = product(lse[:, None] - tile.logits, jnp.broadcast_to(scale[:, None], tile.logits.shape))
         hidden = hidden + multiply(slope, tile.classifier) if "hidden" in of else hidden
         classifier = multiply(slope.T, wide_hidden).astype(operands.classifier.dtype) if "classifier" in of else None
         bias = None if "bias" not in of else jnp.sum(slope, axis=0).astype(operands.bias.dtype)  # type: ignore[union-attr]
-        return hidden, (classifier, bias, of_targets)
+        return (hidden, of_weights), (classifier, bias, of_targets)
 
     classes, width = int(operands.classifier.shape[0]), width_of(operands)
     count, left = divmod(classes, width)
-    hidden = jnp.zeros(operands.hidden.shape if "hidden" in of else (), dtype)
-    hidden, stacked = jax.lax.scan(
-        lambda hidden, first: of_tile(hidden, first, width), hidden, width * jnp.arange(count)
+    sums = (
+        jnp.zeros(operands.hidden.shape if "hidden" in of else (), dtype),
+        jnp.zeros(labels.weights.shape if "targets" in of and is_listed else (), dtype),
     )
+    sums, stacked = jax.lax.scan(lambda sums, first: of_tile(sums, first, width), sums, width * jnp.arange(count))
     classifier, bias, of_targets = stacked
     classifier = None if classifier is None else jnp.reshape(classifier, (count * width, classifier.shape[-1]))
     bias = None if bias is None else jnp.reshape(bias, (count * width,))
     if of_targets is not None:
         of_targets = jnp.reshape(jnp.moveaxis(of_targets, 0, 1), (of_targets.shape[1], count * width))
     if left:
-        hidden, last = of_tile(hidden, count * width, left)
+        sums, last = of_tile(sums, count * width, left)
         classifier, bias, of_targets = (
             None if a is None else jnp.concatenate([a, b], axis=axis)
             for a, b, axis in zip((classifier, bias, of_targets), last, (0, 0, 1), strict=True)
         )
-    hidden = hidden.astype(operands.hidden.dtype) if "hidden" in of else None
+    if "targets" in of and is_listed:
+        tail = None if labels.tail is None else product(lse - listed.tail_logit(xp, part), scale)
+        of_targets = Listed(None, settings.on * sums[1], tail)
+    hidden = sums[0].astype(operands.hidden.dtype) if "hidden" in of else None
     return hidden, classifier, bias, of_targets
+
+
+def slope_at_ids(tile: ClassTile, ids: Array, lse: Array, scale: Array) -> Array:
+    """What changes of the losses say of the weights of listed classes (rows, k), of those in the tile; else 0."""
+    inside = (ids >= 0) & (ids < tile.logits.shape[-1])
+    at_ids = jnp.take_along_axis(tile.logits, jnp.where(inside, ids, 0), axis=-1)
+    return where(inside, product(lse[:, None] - at_ids, jnp.broadcast_to(scale[:, None], ids.shape)), 0.0)
 
 
 def slope_of_tile(tile: ClassTile, part: Partial, scale: Array, settings: Constants) -> Array:
     """The gradient in the logits of a tile before its softcap, times the scale of each row: 0 of a masked class."""
     soft = tile.targets
+    if tile.is_listed is not None:
+        soft = soft + listed.tail_targets(xp, tile.logits, tile.is_listed, listed.columns(part)[1])
+        part = listed.whole_of(xp, part)
     if soft.ndim == 1:
         width = tile.logits.shape[-1]
         soft = gradient.two_valued(xp, soft, width, settings.on, settings.off, tile.logits.dtype)
@@ -172,11 +197,15 @@ def slopes_jvp(name: str, settings: Constants, of: tuple[str, ...], primals: Any
     operands, targets, part, scale = primals
     found = slopes(operands, targets, part, scale, name, settings, of)
 
-    def of_whole(operands: Operands, targets: Array, scale: Array) -> tuple[Any, ...]:
-        def value(operands: Operands, targets: Array) -> Array:
+    def of_whole(operands: Operands, targets: Any, scale: Array) -> tuple[Any, ...]:
+        def value(operands: Operands, targets: Any) -> Array:
             return VALUES[name].of_whole(operands, targets, settings)
 
-        if targets.ndim == 1:
+        if isinstance(targets, Listed):
+            back = jax.vjp(lambda operands, *real: value(operands, Listed(targets.ids, *real)), operands, *targets[1:])[1]
+            of_operands, *of_real = back(scale)
+            every = (*of_operands, Listed(None, *of_real))
+        elif targets.ndim == 1:
             back = jax.vjp(lambda operands: value(operands, targets), operands)[1]
             every = (*back(scale)[0], None)
         else:

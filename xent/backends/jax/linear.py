@@ -23,18 +23,19 @@ from ...numerics import targets as facts
 from ...numerics.fold import Partial
 from ...numerics.reduction import Reducer
 from ...numerics.targets import Rows
-from ..generic import traced
+from ..generic import few_classes, traced
+from ..generic.schedule import listed_targets
 from .autodiff import PIECES
 from .backwards import slopes, value_and_partial, value_of, whole_logits
 from .schedule import check_labels
-from .tiles import Constants, Operands, fold_tiles, map_tiles, merged, tile_of
+from .tiles import Constants, Listed, Operands, fold_tiles, map_tiles, merged, tile_of
 from .whole_rows import where, xp
 
 
 def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -> Any:
     """The result of one call."""
     problem, inputs = plan.problem, (*predictions.operands, targets, *weights)
-    if problem.raises and problem.op == "sparse" and not any(isinstance(value, jax.core.Tracer) for value in inputs):
+    if problem.raises and not any(isinstance(value, jax.core.Tracer) for value in inputs):
         check_labels(problem, predictions.shape[-1], targets, weights)
     if isinstance(weights.classes, list | tuple):
         weights = weights._replace(classes=jnp.asarray(weights.classes))
@@ -59,12 +60,14 @@ def compiled(problem: Problem, softcap: float | None) -> Callable[..., Any]:
 
 
 class TracedProduct(NamedTuple):
-    """One call, its arrays flat: hidden states (rows, D), 0 in ignored rows; labels (rows,) or targets (rows, C)."""
+    """One call, its arrays flat: hidden states (rows, D), 0 in ignored rows; labels (rows,), targets (rows, C), or those
+    that are listed.
+    """
 
     problem: Problem
     linear: Linear[Any]
     operands: Operands
-    targets: Array
+    targets: Any
     rows: Rows
     settings: Constants
 
@@ -89,15 +92,19 @@ def product_call(problem: Problem, linear: Linear[Any], targets: Array | None, w
     """The arrays of a call, flat, and what the caller says of each row."""
     options, classes, dtype = problem.options, linear.shape[-1], fold.compute_dtype(xp, linear.dtype)
     hidden = jnp.reshape(linear.hidden, (math.prod(linear.hidden.shape[:-1]), linear.hidden.shape[-1]))
-    if targets is not None and problem.op == "dense":
-        targets = jnp.reshape(targets, (-1, classes))
-    flat_problem = replace(problem, ndim=2, axis=1)
-    flat = traced.targets_of(xp, flat_problem, targets, dtype)
-    rows = traced.rows_of_targets(xp, flat_problem, flat, classes, dtype, weights)
+    flat_problem, flat = replace(problem, ndim=2, axis=1), None
+    if problem.tail:
+        few = listed_targets(xp, problem, targets, weights.ids, dtype)
+        flat, rows = Listed(few.ids, few.weights, few.tail), few_classes.rows_of_call(xp, problem, few, classes, weights)
+    else:
+        if targets is not None and problem.op == "dense":
+            targets = jnp.reshape(targets, (-1, classes))
+        flat = traced.targets_of(xp, flat_problem, targets, dtype)
+        rows = traced.rows_of_targets(xp, flat_problem, flat, classes, dtype, weights)
     if rows.ignored is not None and problem.method != "statistics":
         hidden = where(rows.ignored[:, None], 0.0, hidden)
     on, off = facts.smoothing(options.label_smoothing, options.num_classes or classes)
-    if problem.op == "dense" and off != 0.0:
+    if problem.op == "dense" and off != 0.0 and not problem.tail:
         flat = on * flat + off
     if flat is None:
         flat = jnp.full(hidden.shape[:1], -1)
@@ -153,14 +160,14 @@ def statistics_of(
     """The statistics of every row, in two passes: a rank needs the logit of the label with the bits of its tile."""
 
     def label_logit(first: Any, width: int) -> Array:
-        tile = tile_of(operands, labels, first, width, settings.softcap)
+        tile = tile_of(operands, labels, first, width, settings)
         at_label, inside = fold.gather(xp, tile.logits, tile.targets)
         return where(inside, at_label, -math.inf)
 
     at_label = merged(*map_tiles(label_logit, operands), jnp.maximum)
 
     def of_tile(first: Any, width: int) -> statistics.Statistics:
-        tile = tile_of(operands, labels, first, width, settings.softcap)
+        tile = tile_of(operands, labels, first, width, settings)
         return statistics.statistics(xp, tile.logits, tile.targets, at_label)
 
     whole = merged(*map_tiles(of_tile, operands), functools.partial(statistics.merge_statistics, xp))

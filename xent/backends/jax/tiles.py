@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ...arrays import Array
-from ...numerics import fold
+from ...numerics import fold, listed
 from ...numerics.fold import Partial
 from .whole_rows import partial, where, xp
 
@@ -38,6 +38,14 @@ class Constants(NamedTuple):
     softcap: float | None
 
 
+class Listed(NamedTuple):
+    """Targets of a few classes of each row, and of all its others together."""
+
+    ids: Array  # (rows, k)
+    weights: Array  # (rows, k), not smoothed
+    tail: Array | None  # (rows,); None if the others have target 0
+
+
 class ClassTile(NamedTuple):
     """A tile of classes: its rows of the classifier, its logits and its targets."""
 
@@ -45,15 +53,16 @@ class ClassTile(NamedTuple):
     logits: Array  # (rows, width)
     targets: Array  # labels counted from its first class (rows,), or targets (rows, width)
     masked: Array | None  # (width,)
+    is_listed: Array | None = None  # (rows, width), if there is a tail
 
 
 def multiply(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def tile_of(operands: Operands, targets: Array, first: Any, width: int, softcap: float | None) -> ClassTile:
-    """The tile of so many classes, from the first on."""
-    dtype = compute_dtype(operands)
+def tile_of(operands: Operands, targets: Any, first: Any, width: int, settings: Constants) -> ClassTile:
+    """The tile of so many classes, from the first on; ``targets`` are labels, soft targets or :class:`Listed`."""
+    dtype, softcap = compute_dtype(operands), settings.softcap
     classifier = jax.lax.dynamic_slice_in_dim(operands.classifier, first, width).astype(dtype)
     masked = bias = None
     if operands.bias is not None:
@@ -65,6 +74,12 @@ def tile_of(operands: Operands, targets: Array, first: Any, width: int, softcap:
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
     logits = logits if masked is None else where(masked, -math.inf, logits)
+    if isinstance(targets, Listed):
+        ids = targets.ids - first
+        soft = listed.scattered(xp, ids, targets.weights, width)
+        soft = soft if settings.off == 0.0 else settings.on * soft + settings.off
+        is_listed = None if targets.tail is None else listed.is_listed(xp, ids, width, dtype)
+        return ClassTile(classifier, logits, soft, masked, is_listed)
     if targets.ndim == 1:
         return ClassTile(classifier, logits, targets - first, masked)
     return ClassTile(classifier, logits, jax.lax.dynamic_slice_in_dim(targets, first, width, axis=1), masked)
@@ -111,12 +126,18 @@ def halves(half: int) -> tuple[slice, slice]:
     return slice(0, 2 * half, 2), slice(1, 2 * half, 2)
 
 
-def fold_tiles(operands: Operands, targets: Array, settings: Constants) -> Partial:
+def fold_tiles(operands: Operands, targets: Any, settings: Constants) -> Partial:
     """The partial of every row over all classes."""
 
     def of_tile(first: Any, width: int) -> Partial:
-        tile = tile_of(operands, targets, first, width, settings.softcap)
-        return partial(tile.logits, tile.targets, settings.on, settings.off)
+        tile = tile_of(operands, targets, first, width, settings)
+        if tile.is_listed is None:
+            return partial(tile.logits, tile.targets, settings.on, settings.off)
+        logits, outside = listed.masked(xp, tile.logits, tile.is_listed)
+        others = partial(outside, jnp.zeros_like(outside), settings.on, settings.off)
+        tail = where(first == 0, targets.tail, 0.0)  # the tiles are added up, and the tail is one class of all
+        head = partial(logits, tile.targets, settings.on, settings.off)
+        return listed.both(xp, head, others._replace(target_sum=tail))
 
     whole: Partial = merged(*map_tiles(of_tile, operands), functools.partial(fold.merge, xp))
     return whole

@@ -20,6 +20,7 @@ from ...contract.problem import Weights
 from ...linear import Linear, LinearGradient
 from ...numerics import fold
 from ...numerics.fold import Partial
+from ..generic import few_classes
 from ..generic import linear as generic
 from ..generic import traced as expressions
 from ..generic import whole
@@ -55,7 +56,10 @@ def traced(plan: Plan, linear: Any, targets: Array | None, weights: Weights) -> 
     problem, dtype = plan.problem, fold.compute_dtype(xp, linear.dtype)
     weights = weights._replace(classes=schedule.tensor_of_weights(weights.classes, dtype, linear.device))
     ignored = None
-    if problem.method in ("loss", "loss_and_gradient"):
+    if problem.tail and problem.method in ("loss", "loss_and_gradient"):
+        few = generic.schedule.listed_targets(xp, problem, targets, weights.ids, dtype)
+        ignored = few_classes.rows_of_call(xp, problem, few, linear.shape[-1], weights).ignored
+    elif problem.method in ("loss", "loss_and_gradient"):
         by_row = replace(problem, axis=1, ndim=2)
         flat_targets = targets if problem.op == "sparse" else torch.reshape(targets, (-1, linear.shape[-1]))
         flat_targets = expressions.targets_of(xp, by_row, flat_targets, dtype)
@@ -97,6 +101,8 @@ def differentiable(plan: Plan, linear: Any, targets: Array | None, weights: Weig
         plain(plan, linear, targets, weights)  # raises if a label is bad
         return traced(plan, linear, targets, weights)
     if any(getattr(weight, "requires_grad", False) for weight in weights):
+        if plan.problem.tail:
+            return traced(plan, linear, targets, weights)
         return schedule.weighted_by_torch(plan, linear, targets, weights, node)
     return node(linear, targets, plan, weights)
 
@@ -155,7 +161,7 @@ class ProductNode(torch.autograd.Function):
         kernel_plan = with_operands(inner_plan(ctx.plan, linear), needs)
         view = VIEWS[kernel_plan.problem.array]
         with multiplying(), view.on_stream(hidden):
-            call = generic.call_of(kernel_plan, seen(view, linear), view.see(targets))
+            call = generic.call_of(kernel_plan, seen(view, linear), view.see(targets), view.see(ctx.weights.ids))
             scale = view.see(scale * torch.reshape(cotangent, (-1,)))
             gradient = view.wrap(generic.gradient_from(call, Partial(*map(view.see, fields)), scale))
         return (*gradient, None, None, None, None)

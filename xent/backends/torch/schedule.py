@@ -23,7 +23,7 @@ from ...numerics import fold
 from ...numerics.fold import Partial
 from ...numerics.reduction import Reducer
 from ...numerics.targets import Rows
-from ..generic import blocks
+from ..generic import blocks, few_classes
 from ..generic import schedule as generic
 from ..generic import traced as expressions
 from ..generic.binary import binary_gradient
@@ -88,7 +88,8 @@ def traced(
     dtype = fold.compute_dtype(xp, predictions.dtype)
     weights = weights._replace(classes=tensor_of_weights(weights.classes, dtype, predictions.device))
     pieces = pieces or (forward.FORWARD if is_forward() else autograd.TRANSFORMED)
-    return expressions.run(xp, pieces, problem, predictions, targets, weights)
+    run = few_classes.run if problem.tail else expressions.run
+    return run(xp, pieces, problem, predictions, targets, weights)
 
 
 def tensor_of_numbers(value: Any) -> Any:
@@ -146,6 +147,8 @@ def differentiable(plan: Plan, predictions: Array, targets: Array | None, weight
             with view.on_stream(predictions):
                 kernel_call_of(kernel_plan, view, predictions, targets, weights)  # raises if a label is bad
         return traced(problem, predictions, targets, weights)
+    if needs_weights and problem.tail:
+        return traced(problem, predictions, targets, weights)
     if not needs_weights:
         # subtle: a tensor that was kept of a transform that has ended is unwrapped by the ordinary way
         apply = KernelLoss.apply if is_unwrapped(predictions) or is_unwrapped(targets) else apply_at_once
@@ -180,8 +183,9 @@ def kernel_call_of(
 ) -> tuple[KernelCall, Rows]:
     """The memory of the tensors beside the kernel that takes it, and its rows; raises if a label is bad."""
     logits, seen_targets, *rest = (view.see(value) for value in (predictions, targets, *weights))
-    call = generic.kernel_call(arrays.namespace(logits), plan, logits, seen_targets)
-    return call, generic.rows_of_call(call, seen_targets, Weights(*rest))
+    seen = Weights(*rest)
+    call = generic.kernel_call(arrays.namespace(logits), plan, logits, seen_targets, seen.ids)
+    return call, generic.rows_of_call(call, seen_targets, seen)
 
 
 class KernelLoss(torch.autograd.Function):
@@ -240,7 +244,8 @@ class KernelLoss(torch.autograd.Function):
         view = VIEWS[kernel_plan.problem.array]
         with arrays.without_fp_warnings(), view.on_stream(predictions):
             logits, seen_targets, scale = (view.see(value) for value in (predictions, targets, scale))
-            call = generic.kernel_call(arrays.namespace(logits), kernel_plan, logits, seen_targets)
+            ids = view.see(ctx.weights.ids)
+            call = generic.kernel_call(arrays.namespace(logits), kernel_plan, logits, seen_targets, ids)
             if fields:
                 gradient = blocks.gradient(call, Partial(*map(view.see, fields)), scale)
             else:
