@@ -39,7 +39,7 @@ class DaskCall(NamedTuple):
 
     chunk_call: ChunkCall
     predictions: Array
-    targets: Array | None  # labels or soft targets
+    targets: Array | None  # labels, soft targets, or tasks.FewTargets
     sample: Array | None
     classes: Array | None  # class weights, one chunk
     positive: Any  # an array, or a number
@@ -64,6 +64,8 @@ class DaskCall(NamedTuple):
 
     @property
     def target_axes(self) -> tuple[int, ...]:
+        if self.problem.tail:  # after those of the predictions and, of a product, its features
+            return (*self.batch, self.predictions.ndim + 1)
         return self.batch if self.problem.op == "sparse" else self.every
 
 
@@ -100,7 +102,9 @@ def aligned(plan: Plan, predictions: Array, targets: Array | None, weights: Weig
     classes = 0 if problem.op == "binary" else int(predictions.shape[problem.axis])
     chunk_call = ChunkCall(tasks.to_send(inner, problem.options.reduction), classes)
     call = DaskCall(chunk_call, predictions, None, None, None, weights.positive)
-    if targets is not None:
+    if problem.tail:
+        call = call._replace(targets=few_targets(call, targets, weights.ids))
+    elif targets is not None:
         name = "labels" if problem.op == "sparse" else "targets"
         call = call._replace(targets=rechunked(call, name, targets, call.target_axes))
     if weights.sample is not None:
@@ -115,6 +119,16 @@ def aligned(plan: Plan, predictions: Array, targets: Array | None, weights: Weig
     return call
 
 
+def few_targets(call: DaskCall, weights: Any, ids: Any) -> Array:
+    """The ids and weights of the listed classes, in one array for all tasks: all of a row are in one block."""
+    columns = {}
+    for name, value in (("weights", weights), ("ids", ids)):
+        whole = as_dask(value)
+        whole = whole.rechunk({whole.ndim - 1: -1}) if whole.numblocks[-1] > 1 else whole
+        columns[name] = Input(rechunked(call, f"targets.{name}", whole, call.batch), call.target_axes)
+    return blockwise(call, tasks.few_of_chunk, call.target_axes, **columns)
+
+
 def as_dask(value: Any) -> Array:
     """A Dask array of one that may be NumPy's, or of a list of numbers."""
     import dask.array as da
@@ -124,19 +138,22 @@ def as_dask(value: Any) -> Array:
 
 
 def rechunked(call: DaskCall, name: str, value: Any, axes: tuple[int, ...]) -> Array:
-    """The value in the chunks that the predictions have along these axes; if sizes are unknown, in as many."""
+    """The value in the chunks that the predictions have along these axes; if sizes are unknown, in as many.
+
+    They are its first axes, and any after them stay as they are.
+    """
     import dask.array as da
 
     value = as_dask(value)
     expected = tuple(call.predictions.chunks[axis] for axis in axes)
     changes = {}
-    for axis, (sizes, expected_sizes) in enumerate(zip(value.chunks, expected, strict=True)):
+    for axis, (sizes, expected_sizes) in enumerate(zip(value.chunks[: len(axes)], expected, strict=True)):
         if any(size != size for size in (*sizes, *expected_sizes)):
             checks.same_chunks(call.problem.function, name, sizes, expected_sizes)
         elif sizes != expected_sizes:
             changes[axis] = expected_sizes
     if changes and 0 in value.shape:  # Dask does not rechunk an empty array
-        return da.zeros_like(value, chunks=expected)
+        return da.zeros_like(value, chunks=(*expected, *value.chunks[len(axes) :]))
     return value.rechunk(changes) if changes else value
 
 
@@ -266,26 +283,27 @@ def denominator_of(call: DaskCall, row_weight: Array | None) -> Any:
     sizes = [call.predictions.shape[axis] for axis in call.batch]
     if not (is_weighted or is_masked or any(size != size for size in sizes)):
         return float(max(1, math.prod(sizes)))
-    anchor = call.sample if call.sample is not None and problem.op != "sparse" else call.targets
+    has_labels = labels_of(call) is not None
+    anchor = call.targets if has_labels or call.sample is None else call.sample
     assert anchor is not None
-    if problem.op == "dense" and call.sample is None:
+    if not has_labels and call.sample is None:
         anchor = anchor[tuple(0 if axis == call.axis else slice(None) for axis in call.every)]
     sums = blockwise(
         call,
         tasks.denominator_sums,
         call.batch,
         **block_location(call, call.batch),
-        anchor=Input(anchor, call.batch),
+        anchor=Input(anchor, call.target_axes if has_labels else call.batch),
         sample=array_or_value(call.sample, call.batch),
-        classes=array_or_value(call.classes if problem.op == "sparse" else None, (call.axis,)),
+        classes=array_or_value(call.classes if has_labels else None, (call.axis,)),
         row_weight=array_or_value(row_weight, call.every),
     )
     return merged(call, tasks.merge_sums, sums, tuple(range(sums.ndim)))
 
 
 def row_weight_of(call: DaskCall) -> Array | None:
-    """Σ t_c w_c of every row of soft targets; None if there are no class weights, or the targets are labels."""
-    if call.classes is None or call.problem.op != "dense":
+    """Σ t_c w_c of every row of soft targets; None if there are no class weights, or each row has few classes."""
+    if call.classes is None or call.problem.op != "dense" or call.problem.tail:
         return None
     axis, class_weight = call.axis, rechunked(call, "class_weight", call.classes, (call.axis,))
     soft, classes = Input(call.targets, call.every), Input(class_weight, (axis,))
@@ -330,14 +348,14 @@ def by_classes(call: DaskCall) -> Any:
     if problem.method in ("softmax", "log_softmax"):
         location = block_slices(call, every)
         return blockwise(call, tasks.softmax_of_chunk, every, **location, predictions=predictions, whole=whole)
-    row_weight, labels = row_weight_of(call), call.targets if problem.op == "sparse" else None
+    row_weight, labels = row_weight_of(call), labels_of(call)
     finished = blockwise(
         call,
         tasks.finish_rows,
         every,
         **block_location(call, batch),
         whole=whole,
-        labels=array_or_value(labels, batch),
+        labels=array_or_value(labels, call.target_axes),
         denominator=array_or_value(denominator_of(call, row_weight), batch),
         sample=array_or_value(call.sample, batch),
         classes=array_or_value(call.classes if labels is not None else None, (call.axis,)),
@@ -357,6 +375,11 @@ def by_classes(call: DaskCall) -> Any:
         finished=Input(finished, every),
     )
     return results(call, finished, gradient)
+
+
+def labels_of(call: DaskCall) -> Array | None:
+    """What the targets say of a row besides its partial: the labels, or the few classes; None of all soft targets."""
+    return call.targets if call.problem.op == "sparse" or call.problem.tail else None
 
 
 def gradient_of_slice(call: DaskCall, whole: Partial) -> Array:

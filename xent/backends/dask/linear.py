@@ -24,7 +24,7 @@ from ..generic.products import multiplying
 from ..generic.tiles import ProductCall, concatenated
 from . import graph, tasks
 from .graph import DaskCall, Input, array_or_value, block_location, block_slices, blockwise, merged
-from .tasks import ChunkCall, first_class, flat_rows, in_batch_shape
+from .tasks import ChunkCall, first_class, flat_partial, flat_rows, in_batch_shape
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ def by_pairs(call: DaskCall, operands: ChunkedOperands) -> Any:
     whole = Input(merged_classes(call, operands), every)
     if problem.method == "partial":
         return graph.results(call, whole.value, None)
-    row_weight, labels = graph.row_weight_of(call), call.targets if problem.op == "sparse" else None
+    row_weight, labels = graph.row_weight_of(call), graph.labels_of(call)
     finished = blockwise(
         call,
         tasks.finish_rows,
         every,
         **block_location(call, batch),
         whole=whole,
-        labels=array_or_value(labels, batch),
+        labels=array_or_value(labels, call.target_axes),
         denominator=array_or_value(graph.denominator_of(call, row_weight), batch),
         sample=array_or_value(call.sample, batch),
         classes=array_or_value(call.classes if labels is not None else None, (call.axis,)),
@@ -189,11 +189,9 @@ def pair_of(
 ) -> ProductCall:
     """The product of a pair of chunks beside the kernel that takes its tiles."""
     linear: Linear[Any] = Linear(hidden, classifier, bias=bias, softcap=softcap)
-    if targets is not None:
-        is_sparse = call.problem.op == "sparse"
-        name, shape = ("labels", linear.shape[:-1]) if is_sparse else ("targets", linear.shape)
-        checks.chunk(call.problem.function, name, targets, shape, ())
-    return generic.call_of(call.plan_of_classes(linear, first_class(call, slices)), linear, targets)
+    tasks.check_targets(call, (), tuple(linear.shape), targets)
+    plan, few = call.plan_of_classes(linear, first_class(call, slices)), tasks.few_or_all(targets)
+    return generic.call_of(plan, linear, few.weights, few.ids)
 
 
 def partial_of_pair(call: ChunkCall, slices: Any, targets: Array | None, hidden: Array, **others: Any) -> Any:
@@ -227,7 +225,7 @@ def gradient_of_pair(
     """What the rows of a pair say of its operands, from their merged numbers and their scale."""
     with multiplying():
         product = pair_of(call, slices, hidden, targets=targets, **others)
-        scale, rows = flat_rows(product.xp, finished[1]), flat_rows(product.xp, whole)
+        scale, rows = flat_rows(product.xp, finished[1]), flat_partial(call, product.xp, whole)
         return generic.gradient_from(product, rows, scale)
 
 

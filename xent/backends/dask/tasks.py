@@ -19,7 +19,7 @@ from ... import arrays, checks, errors
 from ...arrays import Array
 from ...contract.plan import Plan
 from ...contract.problem import Options, Problem, Weights, weights_of
-from ...numerics import fold, gradient, reduction
+from ...numerics import fold, gradient, listed, reduction
 from ...numerics import statistics as numbers
 from ...numerics.fold import Partial
 from ...numerics.fold import merge as merge_partials
@@ -29,7 +29,7 @@ from ...numerics.targets import Rows, wide_labels, widen
 from ..generic import blocks
 from ..generic import schedule as generic
 from ..generic.blocks import KernelCall, tiling_of
-from ..generic.rows import rows_of, without_bad_labels
+from ..generic.rows import rows_of, rows_of_ids, without_bad_ids, without_bad_labels
 
 __all__ = ["merge_partials", "merge_statistics", "merge_sums"]
 
@@ -137,14 +137,40 @@ def first_array(value: Any) -> Any:
     return value
 
 
+class FewTargets(NamedTuple):
+    """The soft targets of a chunk of rows: those of all classes, or of the listed ones (..., k), with their ids."""
+
+    weights: Any
+    ids: Any = None
+
+
+def few_of_chunk(call: ChunkCall, weights: Array, ids: Array) -> FewTargets:
+    """The targets of one chunk of rows, whose arrays fit each other."""
+    shape = (*ids.shape[:-1], ids.shape[-1] + (call.problem.tail == "class"))
+    checks.chunk(call.problem.function, "targets.weights", weights, shape, ())
+    return FewTargets(weights, ids)
+
+
+def few_or_all(targets: Any) -> FewTargets:
+    """The targets of a task, with ids where these are there."""
+    return targets if isinstance(targets, FewTargets) else FewTargets(targets)
+
+
 def flat_rows(xp: Any, value: Any) -> Any:
     """Arrays in the shape of the batch as (rows,)."""
     return map_arrays(lambda array: xp.reshape(array, (-1,)), value)
 
 
+def flat_partial(call: ChunkCall, xp: Any, value: Any) -> Any:
+    """The merged numbers of rows as (rows,); of rows with a tail as (rows, 2)."""
+    if call.problem.tail == "class":
+        return map_arrays(lambda array: xp.reshape(array, (-1, 2)), value)
+    return flat_rows(xp, value)
+
+
 def in_batch_shape(xp: Any, value: Any, shape: tuple[int, ...]) -> Any:
-    """Arrays (rows,) in the shape of the batch."""
-    return map_arrays(lambda array: xp.reshape(array, shape), value)
+    """Arrays (rows, ...) in the shape of the batch."""
+    return map_arrays(lambda array: xp.reshape(array, (*shape, *array.shape[1:])), value)
 
 
 def batch_of(array: Array, axis: int) -> tuple[int, ...]:
@@ -159,20 +185,35 @@ def label_errors_located(call: ChunkCall, chunk: ChunkIndex) -> Iterator[None]:
         yield
     except errors.LabelError as error:
         function = call.problem.function
-        raise checks.labels_of_chunk(function, error, call.classes, chunk.position, chunk.first) from None
+        name = "ids" if call.problem.tail else "labels"
+        raise checks.labels_of_chunk(function, error, call.classes, chunk.position, chunk.first, name) from None
 
 
 def check_shapes(
     call: ChunkCall, chunk: ChunkIndex, shape: tuple[int, ...], targets: Array | None, sample: Array | None
 ) -> None:
     """Raises if the chunks of the targets or of the sample weights do not fit that of the predictions."""
-    problem = call.problem
-    rows = shape if problem.op == "binary" else shape[: problem.axis] + shape[problem.axis + 1 :]
-    if targets is not None:
-        name = "labels" if problem.op == "sparse" else "targets"
-        checks.chunk(problem.function, name, targets, rows if problem.op == "sparse" else shape, chunk.position)
+    check_targets(call, chunk.position, shape, targets)
     if sample is not None:
-        checks.chunk(problem.function, "sample_weight", sample, rows, chunk.position)
+        rows = shape if call.problem.op == "binary" else rows_of_shape(call, shape)
+        checks.chunk(call.problem.function, "sample_weight", sample, rows, chunk.position)
+
+
+def check_targets(call: ChunkCall, position: tuple[int, ...], shape: tuple[int, ...], targets: Any) -> None:
+    """Raises if the chunk of the targets does not fit that of the predictions, of this shape."""
+    function = call.problem.function
+    if isinstance(targets, FewTargets):
+        shape = (*rows_of_shape(call, shape), targets.weights.shape[-1])
+        checks.chunk(function, "targets.weights", targets.weights, shape, position)
+    elif targets is not None and call.problem.op == "sparse":
+        checks.chunk(function, "labels", targets, rows_of_shape(call, shape), position)
+    elif targets is not None:
+        checks.chunk(function, "targets", targets, shape, position)
+
+
+def rows_of_shape(call: ChunkCall, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the rows of predictions of this shape."""
+    return shape[: call.problem.axis] + shape[call.problem.axis + 1 :]
 
 
 # Rows whose classes are all in one chunk.
@@ -195,8 +236,9 @@ def result_of_chunk(
     requested = call.options.reduction
     partial = requested if requested == "none" else PartialReduction(requested, denominator_of(call, denominator))
     plan = call.plan_of_chunk(predictions, reduction=partial)
+    few = few_or_all(targets)
     with label_errors_located(call, chunk):
-        return plan(predictions, targets, weights_of(sample, classes, positive))
+        return plan(predictions, few.weights, weights_of(sample, classes, positive, ids=few.ids))
 
 
 def denominator_of(call: ChunkCall, value: Any) -> Any:
@@ -213,7 +255,8 @@ def denominator_of(call: ChunkCall, value: Any) -> Any:
 def kernel_call_of(call: ChunkCall, predictions: Array, targets: Array | None, first: int) -> KernelCall:
     """The chunk, whose first class is ``first``, beside the kernel that takes it."""
     xp = arrays.namespace(predictions)
-    return generic.kernel_call(xp, call.plan_of_classes(predictions, first), predictions, targets)
+    few = few_or_all(targets)
+    return generic.kernel_call(xp, call.plan_of_classes(predictions, first), predictions, few.weights, few.ids)
 
 
 def first_class(call: ChunkCall, slices: tuple[slice, ...]) -> int:
@@ -289,13 +332,20 @@ def unchanged(part: Any, axis: Any = None, keepdims: bool = True, computing_meta
 
 
 def rows_of_chunk(
-    call: ChunkCall, like: Array, labels: Array | None, weights: Weights, row_weight: Array | None
+    call: ChunkCall, like: Array, labels: Any, weights: Weights, row_weight: Array | None
 ) -> Rows:
     """What the caller says of each row; ``like`` is any (rows,) array of the compute dtype.
 
     ``row_weight`` is Σ t_c w_c of soft targets. Raises LabelError if a label is bad.
     """
     xp = arrays.namespace(like)
+    if isinstance(labels, FewTargets):
+        few = generic.listed_targets(xp, call.problem, labels.weights, labels.ids, like.dtype)
+        classes = weights.classes
+        if classes is not None:
+            classes = xp.asarray(classes, dtype=like.dtype, device=getattr(like, "device", None))
+        rows = rows_of_ids(xp, call.problem, few, call.classes, weights.sample, classes)
+        return without_bad_ids(xp, call.problem, rows, few, call.classes, labels.ids.shape)
     wide = None if labels is None else wide_labels(xp, labels)
     class_weight = None if row_weight is None else flat_rows(xp, row_weight)
     if weights.classes is not None:
@@ -308,19 +358,21 @@ def denominator_sums(
     call: ChunkCall,
     index: Any,
     slices: Any,
-    anchor: Array,
+    anchor: Any,
     sample: Array | None,
     classes: Array | None,
     row_weight: Array | None,
 ) -> Sums:
     """The sums of one chunk of rows without their losses; ``anchor`` has the labels, or the shape of the rows."""
-    xp, chunk = arrays.namespace(anchor), chunk_index(index, slices)
+    is_few, chunk = isinstance(anchor, FewTargets), chunk_index(index, slices)
+    of_rows = anchor.ids if is_few else anchor
+    xp, shape = arrays.namespace(of_rows), tuple(of_rows.shape[:-1] if is_few else of_rows.shape)
     if sample is not None:
-        checks.chunk(call.problem.function, "sample_weight", sample, tuple(anchor.shape), chunk.position)
+        checks.chunk(call.problem.function, "sample_weight", sample, shape, chunk.position)
     dtype = xp.float64 if call.problem.dtype == "float64" else xp.float32
-    like = xp.zeros_like(xp.reshape(anchor, (-1,)), dtype=dtype)
+    like = xp.zeros(math.prod(shape), dtype=dtype, device=getattr(of_rows, "device", None))
     with arrays.without_fp_warnings(), label_errors_located(call, chunk):
-        labels = anchor if call.problem.op == "sparse" else None
+        labels = anchor if is_few or call.problem.op == "sparse" else None
         rows = rows_of_chunk(call, like, labels, weights_of(sample, classes), row_weight)
         return Reducer(call.options.reduction).sums(xp, like, rows)
 
@@ -338,19 +390,21 @@ def finish_rows(
 ) -> Any:
     """The result of one chunk of rows from their merged numbers; for a gradient also each row's scale."""
     xp, problem, requested = arrays.namespace(first_array(whole)), call.problem, call.options.reduction
-    shape, merged, chunk = tuple(first_array(whole).shape), flat_rows(xp, whole), chunk_index(index, slices)
+    shape, merged, chunk = tuple(first_array(whole).shape), flat_partial(call, xp, whole), chunk_index(index, slices)
+    like = first_array(merged)
+    if call.problem.tail == "class":
+        shape, like = shape[:-1], like[:, 0]
     with arrays.without_fp_warnings(), label_errors_located(call, chunk):
         if problem.method == "logsumexp":
             return in_batch_shape(xp, fold.log_partition(xp, merged), shape)
         if sample is not None:
             checks.chunk(problem.function, "sample_weight", sample, shape, chunk.position)
-        like = first_array(merged)
         rows = rows_of_chunk(call, like, labels, weights_of(sample, classes), row_weight)
         if problem.method == "statistics":
             return in_batch_shape(xp, numbers.finish_statistics(xp, merged, rows), shape)
         whole_denominator = denominator_of(call, denominator)
         reducer = Reducer(requested if requested == "none" else PartialReduction(requested, whole_denominator))
-        loss = fold.finish(xp, merged) if problem.uses_fold else merged
+        loss = listed.finish(xp, merged) if problem.uses_fold else merged
         loss = reducer.reduce(xp, generic.nan_where_bad(xp, loss, rows), rows)
         loss = in_batch_shape(xp, loss, shape) if requested == "none" else loss
         if problem.method == "loss":
@@ -370,7 +424,7 @@ def gradient_of_chunk(
         if "gradient" not in kernel_call.methods:  # a kernel may have it for whole rows only
             kernel = getattr(generic, call.problem.op)
             kernel_call = kernel_call._replace(kernel=kernel, methods=generic.METHODS[call.problem.op])
-        return blocks.gradient(kernel_call, flat_rows(kernel_call.xp, whole), scale)
+        return blocks.gradient(kernel_call, flat_partial(call, kernel_call.xp, whole), scale)
 
 
 def gradient_of_slice(

@@ -230,8 +230,10 @@ def listed_targets(xp: Any, problem: Problem, weights: Array, ids: Array, dtype:
     rows = math.prod(ids.shape[:-1])
     ids = xp.reshape(widen(xp, ids), (rows, ids.shape[-1])) - problem.options.first_class
     flat = xp.astype(xp.reshape(weights, (rows, weights.shape[-1])), dtype, copy=False)
-    tail = None if problem.tail == "none" else flat[:, -1]
-    return ListedTargets(ids, flat if tail is None else flat[:, :-1], 1.0, 0.0, tail)
+    if problem.tail == "none":
+        return ListedTargets(ids, flat, 1.0, 0.0)
+    tail = flat[:, -1]  # of a chunk of the classes that of the first one, for chunks are added up
+    return ListedTargets(ids, flat[:, :-1], 1.0, 0.0, xp.zeros_like(tail) if problem.options.first_class else tail)
 
 
 def into(call: KernelCall, out: Array) -> KernelCall:
