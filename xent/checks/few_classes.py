@@ -33,9 +33,10 @@ def sparse_targets(function: str, ids: Any, weights: Any, tail: Any) -> None:
         expect(function, "tail", tail, tuple(ids.shape[:-1]), "one for each row")
 
 
-def takes_sparse_targets(function: str, op: str, name: str) -> None:
+def takes_sparse_targets(function: str, op: str) -> None:
     """The call is of soft targets."""
     if op != "dense":
+        name = "labels" if op == "sparse" else "targets"
         raise TypeError(
             f"{function}: `{name}` must be an array, got a xent.SparseTargets. Call cross_entropy, which takes it."
         )

@@ -125,7 +125,7 @@ def plan_and_call(
 
 def few_classes(route: Route, targets: SparseTargets[Any], weights: Weights) -> tuple[Route, Array, Weights]:
     """The call with the weights of the targets in their place, and their ids beside the other weights."""
-    checks.takes_sparse_targets(route.function, route.op, "labels" if route.op == "sparse" else "targets")
+    checks.takes_sparse_targets(route.function, route.op)
     route = with_tail(route, "none" if targets.tail is None else "class")
     return route, targets.columns, weights_of(*weights[:4], targets.ids)
 
@@ -143,8 +143,13 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     """
     from . import graphs  # a statement: TorchDynamo traces no import_module
 
-    if arrays.is_product(predictions) or route.method == "gradient" or type(targets) is SparseTargets:
+    if arrays.is_product(predictions) or route.method == "gradient":
         return graphs.product(route, predictions, targets, options, weights)
+    ids, tail = None, ""
+    if type(targets) is SparseTargets:
+        checks.takes_sparse_targets(route.function, route.op)
+        ids, tail = targets.ids, "none" if targets.tail is None else "class"
+        targets = targets.columns
     axis, kind, reduction, ignore_index, label_smoothing, *others = options
     if ignore_index is not None or type(label_smoothing) is not float:
         checks.known_in_graph(route.function, ignore_index, label_smoothing)
@@ -153,7 +158,7 @@ def in_torch_graph(route: Route, predictions: Array, targets: Array | None, opti
     given = (None, None, None) if weights is NO_WEIGHTS else weights[:3]
     names = route.function, route.op, route.method
     told = reduction, axis, kind, ignore_index, label_smoothing, *others
-    return graphs.node(predictions, targets, *given, *names, *told)
+    return graphs.node(predictions, targets, *given, ids, *names, tail, *told)
 
 
 def has_a_key(options: Options) -> bool:

@@ -31,9 +31,11 @@ def node(
     sample: Any,
     classes: Any,
     positive: Any,
+    ids: Any,
     function: str,
     op: str,
     method: str,
+    tail: str,
     reduction: Any,
     *options: Any,
 ) -> Any:
@@ -44,9 +46,9 @@ def node(
     reduction = Mean(*map(compiled.known, reduction)) if isinstance(reduction, tuple) else reduction
     axis, kind, *others = map(compiled.known, options)
     told = checks.options(function, Options(axis, kind, reduction, *others))
-    weights = weights_of(*map(schedule.tensor_of_numbers, (sample, classes, positive)))
+    weights = weights_of(*map(schedule.tensor_of_numbers, (sample, classes, positive)), ids=ids)
     state = settings.current()
-    route = Route(function, op, method)
+    route = Route(function, op, method, tail=tail)
     problem = calls.problem_of(state, route, predictions, targets, told, weights, in_graph=True)
     checks.shapes(problem, predictions, targets)
     checks.weight_shapes(problem, predictions, weights)
