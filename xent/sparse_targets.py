@@ -77,11 +77,12 @@ class SparseTargets(Generic[ArrayT]):
         r"""The weights, and that of the tail as a last column if there is one: (\*batch, k) or (\*batch, k + 1)."""
         if self.tail is None:
             return self.weights
-        anchor = self.weights if arrays.library(self.weights) == "dask" else self.tail
-        xp = arrays.namespace(anchor)
-        dtype = xp.result_type(self.weights.dtype, self.tail.dtype)
-        parts = (xp.astype(part, dtype, copy=False) for part in (self.weights, self.tail[..., None]))
-        return xp.concat(list(parts), axis=-1)
+        parts = self.weights, self.tail[..., None]
+        xp = arrays.namespace(next((one for one in parts if arrays.library(one) == "dask"), self.weights))
+        parts = tuple(one if arrays.namespace(one) is xp else xp.asarray(one) for one in parts)
+        floats = [one.dtype for one in parts if arrays.dtype_name(one.dtype) in checks.FLOATS]
+        dtype = xp.result_type(*floats) if floats else xp.float32
+        return xp.concat([xp.astype(one, dtype, copy=False) for one in parts], axis=-1)
 
     def __repr__(self) -> str:
         tail = "" if self.tail is None else f", tail={arrays.describe(self.tail)}"

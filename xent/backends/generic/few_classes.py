@@ -1,14 +1,13 @@
 """Soft targets of a few classes for each row, as an expression over whole arrays, to be traced or transformed.
 
-What is traced is the call with an array of all targets. A tail is a class more: its logit is the log-partition function
-of the classes that are not listed, which the library differentiates.
+What is traced is the call with an array of all targets; a tail has a cost of its own beside it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...arrays import Array
 from ...contract.problem import Problem, Weights
@@ -18,33 +17,25 @@ from . import traced
 from .blocks import ListedTargets
 from .rows import rows_of_ids
 from .schedule import listed_targets
-from .traced import Pieces, flat
+from .traced import Pieces
 
 
 def run(xp: Any, pieces: Pieces, problem: Problem, predictions: Array, targets: Any, weights: Weights) -> Any:
     """The result of one call."""
-    shape, axis = tuple(predictions.shape), problem.axis
-    dtype, classes = fold.compute_dtype(xp, predictions.dtype), shape[axis]
-    few = listed_targets(xp, problem, targets, weights.ids, dtype)
-    if few.tail is not None:
-        return run_tail(xp, pieces, problem, predictions, few, weights)
-    soft = marked(xp, problem, few, listed.scattered(xp, few.ids, few.weights, classes), classes)
-    soft = unflattened(xp, soft, shape, axis)
+    shape, axis, last = tuple(predictions.shape), problem.axis, problem.ndim - 1
+    few = listed_targets(xp, problem, targets, weights.ids, fold.compute_dtype(xp, predictions.dtype))
+    soft = marked(xp, problem, few, listed.scattered(xp, few.ids, few.weights, shape[axis]))
+    soft = xp.reshape(soft, (*shape[:axis], *shape[axis + 1 :], shape[axis]))
+    soft = xp.permute_dims(soft, (*range(axis), last, *range(axis, last)))
+    pieces = pieces if few.tail is None else with_tail(xp, pieces, few)
     return traced.run(xp, pieces, replace(problem, tail=""), predictions, soft, weights._replace(ids=None))
 
 
-def unflattened(xp: Any, rows: Array, shape: tuple[int, ...], axis: int) -> Array:
-    """Values (rows, classes) in the shape of the predictions."""
-    last = len(shape) - 1
-    whole = xp.reshape(rows, (*shape[:axis], *shape[axis + 1 :], shape[axis]))
-    return xp.permute_dims(whole, (*range(axis), last, *range(axis, last)))
-
-
-def marked(xp: Any, problem: Problem, few: ListedTargets, soft: Array, classes: int) -> Array:
-    """Targets of all classes, (rows, n), with NaN in the rows of bad ids; not of a slice, where others may have them."""
+def marked(xp: Any, problem: Problem, few: ListedTargets, soft: Array) -> Array:
+    """Targets (rows, classes) with NaN in the rows of bad ids; not of a slice, where other slices may have them."""
     if problem.method in ("partial", "gradient"):
         return soft
-    bad = xp.any(listed.bad_ids(few.ids, few.weights, classes), axis=-1)
+    bad = xp.any(listed.bad_ids(few.ids, few.weights, soft.shape[-1]), axis=-1)
     return xp.where(bad[:, None], math.nan, soft)
 
 
@@ -54,51 +45,30 @@ def rows_of_call(xp: Any, problem: Problem, few: ListedTargets, classes: int, we
     return rows_of_ids(xp, problem, few, classes, weights.sample, class_weight)
 
 
-class TailAsClass(NamedTuple):
-    """Rows with one class for all that are not listed, after the others."""
+def with_tail(xp: Any, pieces: Pieces, few: ListedTargets) -> Pieces:
+    """The pieces of a call with a tail: the loss has its cost, and w p − t its targets."""
 
-    logits: Array  # (rows, classes + 1): −inf where a class is not listed
-    targets: Array  # (rows, classes + 1)
-    others: Array  # (rows, classes): the logits of the classes that are not listed
-    is_other: Array  # (rows, classes)
+    def apart(x: Array, chosen: Array) -> tuple[Array, Array, Array]:
+        """The logits of the chosen classes beside −inf, which they are, and their log-sum-exp."""
+        chosen = chosen & (x != -math.inf)
+        has_any = xp.any(chosen, axis=-1)
+        # subtle: a row without any has 0 for all logits, or its derivative would be NaN
+        logits = xp.where(chosen, x, xp.where(has_any[:, None], -math.inf, 0.0))
+        return logits, chosen, xp.where(has_any, pieces.logsumexp(logits), -math.inf)
 
+    def is_listed(x: Array) -> Array:
+        return listed.is_listed(xp, few.ids, x.shape[-1], x.dtype)
 
-def with_tail(xp: Any, pieces: Pieces, x: Array, few: ListedTargets) -> TailAsClass:
-    """The rows of a call with a tail, from logits (rows, classes)."""
-    assert few.tail is not None
-    classes = x.shape[-1]
-    is_listed = listed.is_listed(xp, few.ids, classes, x.dtype)
-    is_other = ~is_listed & (x != -math.inf)
-    has_others = xp.any(is_other, axis=-1)
-    # subtle: a row without other classes has 0 for their logits, or its derivative would be NaN
-    others = xp.where(is_other, x, xp.where(has_others[:, None], -math.inf, 0.0))
-    of_tail = xp.where(has_others, pieces.logsumexp(others), -math.inf)
-    head = xp.where(is_listed, x, -math.inf)
-    targets = xp.concat([listed.scattered(xp, few.ids, few.weights, classes), few.tail[:, None]], axis=-1)
-    return TailAsClass(xp.concat([head, of_tail[:, None]], axis=-1), targets, others, is_other)
+    def loss(x: Array, soft: Array, on: float, off: float) -> Array:
+        chosen = is_listed(x)
+        odds = apart(x, ~chosen)[2] - apart(x, chosen)[2]  # of the tail, as a logit
+        cost, _ = pieces.binary.costs(xp, odds, "logits")
+        return pieces.loss(x, soft, on, off) + pieces.binary.product(xp, few.tail, cost)
 
+    def residual(x: Array, soft: Array, on: float, off: float) -> Array:
+        others, chosen, _ = apart(x, ~is_listed(x))
+        shares = xp.where(chosen, pieces.softmax(others), 0.0)
+        assert few.tail is not None
+        return pieces.residual(x, soft + few.tail[:, None] * shares, on, off)
 
-def run_tail(
-    xp: Any, pieces: Pieces, problem: Problem, predictions: Array, few: ListedTargets, weights: Weights
-) -> Any:
-    """The result of a call with a tail: that of the listed classes and one more."""
-    shape, axis = tuple(predictions.shape), problem.axis
-    x = flat(xp, predictions, axis, few.weights.dtype)
-    rows = rows_of_call(xp, problem, few, x.shape[-1], weights)
-    if rows.ignored is not None:
-        x = xp.where(rows.ignored[:, None], 0.0, x)
-    whole = with_tail(xp, pieces, x, few)
-    soft = marked(xp, problem, few, whole.targets, x.shape[-1])
-    sample = None if weights.sample is None else xp.reshape(weights.sample, (-1,))
-    by_row = replace(problem, tail="", ndim=2, axis=1)
-    result = traced.run(xp, pieces, by_row, whole.logits, soft, weights._replace(sample=sample, ids=None))
-    loss = result if problem.method == "loss" else result[0]
-    if problem.options.reduction == "none":
-        loss = xp.reshape(loss, (*shape[:axis], *shape[axis + 1 :]))
-    if problem.method == "loss":
-        return loss
-    slope = result[1]
-    shares = xp.where(whole.is_other, pieces.softmax(whole.others), 0.0)
-    slope = xp.where(whole.is_other, slope[:, -1:] * shares, slope[:, :-1])
-    slope = unflattened(xp, slope, shape, axis)
-    return loss, pieces.constant(xp.astype(slope, predictions.dtype, copy=False))
+    return pieces._replace(loss=loss, residual=residual, loss_and_residual=None, fused=None)

@@ -34,13 +34,13 @@ def whole_logits(operands: Operands, softcap: float | None) -> Array:
 
 def loss_of_whole(operands: Operands, targets: Any, settings: Constants) -> Array:
     logits = whole_logits(operands, settings.softcap)
-    if isinstance(targets, Listed) and targets.tail is not None:
+    pieces = PIECES
+    if isinstance(targets, Listed):
         few = ListedTargets(*targets[:2], settings.on, settings.off, targets.tail)
-        logits, targets, *_ = few_classes.with_tail(xp, PIECES, logits, few)
-    elif isinstance(targets, Listed):
-        soft = listed.scattered(xp, *targets[:2], logits.shape[-1])
-        targets = soft if settings.off == 0.0 else settings.on * soft + settings.off
-    return PIECES.loss(logits, targets, settings.on, settings.off)
+        soft = listed.scattered(xp, few.ids, few.weights, logits.shape[-1])
+        targets = soft if few.off == 0.0 else few.on * soft + few.off
+        pieces = pieces if few.tail is None else few_classes.with_tail(xp, pieces, few)
+    return pieces.loss(logits, targets, settings.on, settings.off)
 
 
 def lse_of_whole(operands: Operands, targets: Any, settings: Constants) -> Array:
