@@ -395,11 +395,19 @@ def test_a_few_classes_that_do_not_fit_are_refused(rng):
     few, with_tail = xent.SparseTargets(ids, weights), xent.SparseTargets(ids, weights, tail=tail)
     loss = xent.cross_entropy
     for call, error, message in (
-        (lambda: xent.SparseTargets(weights, ids), TypeError, "`ids` must be integers, got float32.* before the weights"),
+        (
+            lambda: xent.SparseTargets(weights, ids),
+            TypeError,
+            "`ids` must be integers, got float32.* before the weights",
+        ),
         (lambda: xent.SparseTargets(weights, weights), TypeError, r'Pass ids\.astype\("int64"\)'),
         (lambda: xent.SparseTargets(ids, weights[:, :2]), ValueError, r"`weights` must have shape \(5, 3\)"),
         (lambda: xent.SparseTargets(ids, weights, tail=weights), ValueError, r"`tail` must have shape \(5,\)"),
-        (lambda: xent.SparseTargets([[0]], weights), TypeError, r"`ids` must be an array, got list\. Pass numpy\.asarray"),
+        (
+            lambda: xent.SparseTargets([[0]], weights),
+            TypeError,
+            r"`ids` must be an array, got list\. Pass numpy\.asarray",
+        ),
         (lambda: xent.SparseTargets(ids[0, 0], weights[0, 0]), ValueError, r"must have shape \(\*batch, k\)"),
         (lambda: loss(logits[:2], few), ValueError, r"`targets\.weights` must have shape \(2, 3\)"),
         (lambda: loss(logits, with_tail, class_weight=[1.0] * CLASSES), ValueError, "`class_weight` must be left out"),

@@ -25,6 +25,7 @@ SIGNATURES = {
     "linear_cross_entropy": "(hidden, classifier, labels, /, *, bias=None, softcap=None, reduction='none', "
     "sample_weight=None, class_weight=None, ignore_index=None, label_smoothing=0.0)",
     "Linear": "(hidden, classifier, /, *, bias=None, softcap=None)",
+    "SparseTargets": "(ids, weights, /, *, tail=None)",
     "value_and_grad": "(loss, *, of=None)",
     "row_statistics": "(predictions, labels, /, *, axis=-1, kind='logits', ignore_index=None)",
     "explain": "(loss, /, *arrays, **options)",

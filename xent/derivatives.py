@@ -14,6 +14,7 @@ from .contract.plan import Decision
 from .contract.problem import Options, Route, Weights, weights_of
 from .dispatch import calls, dimensions
 from .linear import Linear, LinearGradient
+from .sparse_targets import SparseTargets
 
 P = ParamSpec("P")
 LossT = TypeVar("LossT", covariant=True)
@@ -27,7 +28,7 @@ class WithGradient(Protocol[P, LossT]):
 
     @overload
     def __call__(
-        self, predictions: ArrayT, targets: AnyArray, /, *, out: ArrayT, **keywords: Any
+        self, predictions: ArrayT, targets: AnyArray | SparseTargets[Any], /, *, out: ArrayT, **keywords: Any
     ) -> tuple[ArrayT, ArrayT]: ...
 
 
@@ -43,7 +44,7 @@ class WithOperandGradient(Protocol):
     """What :func:`value_and_grad` returns where operands are named: it takes a :class:`Linear` for predictions."""
 
     def __call__(
-        self, predictions: Linear[ArrayT], targets: AnyArray, /, **keywords: Any
+        self, predictions: Linear[ArrayT], targets: AnyArray | SparseTargets[Any], /, **keywords: Any
     ) -> tuple[ArrayT, LinearGradient[ArrayT]]: ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from .arrays import AnyArray, ArrayT
 from .checks import Kind
@@ -11,6 +11,7 @@ from .contract.problem import NO_WEIGHTS, Route, Weights, weights_of
 from .dispatch import calls
 from .linear import Linear
 from .numerics.reduction import Reduction
+from .sparse_targets import SparseTargets
 
 SPARSE = Route("sparse_cross_entropy", "sparse", "loss")
 DENSE = Route("cross_entropy", "dense", "loss")
@@ -96,7 +97,7 @@ def sparse_cross_entropy(
 
 def cross_entropy(
     predictions: ArrayT | Linear[ArrayT],
-    targets: AnyArray,
+    targets: AnyArray | SparseTargets[Any],
     /,
     *,
     axis: int | str = -1,
@@ -116,7 +117,7 @@ def cross_entropy(
     ----------
     predictions : array, shape (\*batch, C), real floating
         Logits, probabilities or log-probabilities, as ``kind`` says.
-    targets : array, shape (\*batch, C), real, int or bool, t ≥ 0
+    targets : array, shape (\*batch, C), real, int or bool, t ≥ 0, or :class:`SparseTargets`
         Brought to the compute dtype. Neither their sign nor their sum is checked; targets that do not sum to 1 have the
         loss of the formula and its gradient, (Σt) p − t.
     axis, kind, reduction, sample_weight, label_smoothing

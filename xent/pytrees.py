@@ -29,7 +29,7 @@ def register(kind: type, fields: tuple[str, ...], constant: str = "") -> None:
                 return children, getattr(whole, constant) if constant else None
 
             def put_together(told: Any, children: Any) -> Any:
-                whole = object.__new__(kind)  # subtle: unchecked, for a tree may hold anything
+                whole: Any = object.__new__(kind)  # subtle: unchecked, for a tree may hold anything
                 for name, value in zip(fields, children, strict=True):
                     setattr(whole, name, value)
                 if constant:

@@ -14,6 +14,7 @@ from .linear import Linear, LinearGradient
 from .numerics import fold
 from .numerics.fold import Partial
 from .numerics.statistics import RowStatistics
+from .sparse_targets import SparseTargets
 
 STATISTICS = Route("row_statistics", "sparse", "statistics")
 PARTIAL_SPARSE, PARTIAL_DENSE = (Route("partial", op, "partial") for op in ("sparse", "dense"))
@@ -69,7 +70,7 @@ def partial(
     /,
     *,
     labels: AnyArray | None = None,
-    targets: AnyArray | None = None,
+    targets: AnyArray | SparseTargets[Any] | None = None,
     axis: int = -1,
     first_class: int = 0,
     num_classes: int | None = None,
@@ -87,8 +88,8 @@ def partial(
     labels : array, shape (\*batch,), integer, optional
         Labels among all classes; one that is not in this slice adds nothing here. Whether a label is in any slice is
         not checked: where it is not, the merged ``target_sum`` is 0.
-    targets : array, shape of the logits, optional
-        Soft targets of this slice instead of labels.
+    targets : array, shape of the logits, or :class:`SparseTargets` without a tail, optional
+        Soft targets of this slice instead of labels; ids are counted among all classes, as labels are.
     axis : int, default -1
     first_class : int, default 0
         The global index of the first class of the slice.
@@ -217,7 +218,7 @@ def gradient(
     /,
     *,
     labels: AnyArray | None = ...,
-    targets: AnyArray | None = ...,
+    targets: AnyArray | SparseTargets[Any] | None = ...,
     axis: int = ...,
     first_class: int = ...,
     num_classes: int | None = ...,
@@ -233,7 +234,7 @@ def gradient(
     /,
     *,
     labels: AnyArray | None = ...,
-    targets: AnyArray | None = ...,
+    targets: AnyArray | SparseTargets[Any] | None = ...,
     axis: int = ...,
     first_class: int = ...,
     num_classes: int | None = ...,
@@ -248,7 +249,7 @@ def gradient(
     /,
     *,
     labels: AnyArray | None = None,
-    targets: AnyArray | None = None,
+    targets: AnyArray | SparseTargets[Any] | None = None,
     axis: int = -1,
     first_class: int = 0,
     num_classes: int | None = None,

@@ -15,8 +15,8 @@ class SparseTargets(Generic[ArrayT]):
     r"""Soft targets that are 0 but for a few classes of each row, without the array of all classes.
 
     It is taken where soft targets are, of logits and of a :class:`Linear`: by :func:`cross_entropy`,
-    :func:`value_and_grad` of it, :func:`partial`, :func:`gradient` and :func:`explain`. It holds its arrays and computes
-    nothing by itself. For JAX it is a pytree of them.
+    :func:`value_and_grad` of it, :func:`partial`, :func:`gradient` and :func:`explain`. It holds its arrays and
+    computes nothing by itself. For JAX it is a pytree of them.
 
     .. math:: \ell = \sum_i t_i (-\log p_i) + q \Bigl(-\log \sum_{j \text{ not listed}} p_j\Bigr)
 
@@ -75,9 +75,10 @@ class SparseTargets(Generic[ArrayT]):
     @property
     def columns(self) -> Array:
         r"""The weights, and that of the tail as a last column if there is one: (\*batch, k) or (\*batch, k + 1)."""
-        if self.tail is None:
+        tail: Array = self.tail
+        if tail is None:
             return self.weights
-        parts = self.weights, self.tail[..., None]
+        parts: tuple[Array, ...] = self.weights, tail[..., None]
         xp = arrays.namespace(next((one for one in parts if arrays.library(one) == "dask"), self.weights))
         parts = tuple(one if arrays.namespace(one) is xp else xp.asarray(one) for one in parts)
         floats = [one.dtype for one in parts if arrays.dtype_name(one.dtype) in checks.FLOATS]

@@ -68,7 +68,15 @@ def products(hidden: Floats, classifier: Floats, labels: NDArray[np.int64]) -> N
     bound = functools.partial(xent.linear_cross_entropy, reduction="mean")
     xent.value_and_grad(bound, of="hidden")(hidden, classifier, labels)[1].classifier
 
+    few = xent.SparseTargets(labels, hidden, tail=hidden)
+    assert_type(few, xent.SparseTargets[Floats])
+    assert_type(xent.cross_entropy(product, few, reduction="mean"), Floats)
+    assert_type(xent.finish(xent.partial(hidden, targets=few)), Floats)
+    assert_type(xent.value_and_grad(xent.cross_entropy)(hidden, few), tuple[Floats, Floats])
+
     xent.Linear(hidden)  # wrong: no classifier
+    xent.sparse_cross_entropy(hidden, few)  # wrong: soft targets are no labels
+    xent.SparseTargets(labels, hidden, tail=1.0)  # wrong: one number a row
     xent.linear_cross_entropy(hidden, classifier, labels, temperature=2.0)  # wrong: hidden / temperature
     product.logits  # wrong: they are never whole
     of_product(hidden, labels)  # wrong: an array has no operands

@@ -17,8 +17,10 @@ def sparse_targets(function: str, ids: Any, weights: Any, tail: Any) -> None:
     for name, value in given.items():
         array(function, name, value, weights if name == "ids" else ids)
     if arrays.dtype_name(ids.dtype) not in INTEGERS:
-        remedy = "Pass the ids before the weights" if arrays.dtype_name(weights.dtype) in INTEGERS else "Pass " + cast(
-            "ids", ids, "int64"
+        remedy = (
+            "Pass the ids before the weights"
+            if arrays.dtype_name(weights.dtype) in INTEGERS
+            else "Pass " + cast("ids", ids, "int64")
         )
         raise TypeError(f"{function}: `ids` must be integers, got {describe(ids)}. {remedy}.")
     lazy = next((name for name, value in given.items() if arrays.library(value) == "dask"), "ids")

@@ -30,8 +30,8 @@ def label_error(
     """The error for labels out of range; ``first`` is their count, the position of the first one and its value."""
     if name == "ids":
         return errors.LabelError(
-            f"{function}: `targets.ids` must lie in [0, {classes}) where their weight is not 0, got {first[0]} {where}. "
-            "Mend them, or give them weight 0.",
+            f"{function}: `targets.ids` must lie in [0, {classes}) where their weight is not 0, got {first[0]} "
+            f"{where}. Mend them, or give them weight 0.",
             *first,
         )
     return errors.LabelError(

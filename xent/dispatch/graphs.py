@@ -46,7 +46,8 @@ def node(
     reduction = Mean(*map(compiled.known, reduction)) if isinstance(reduction, tuple) else reduction
     axis, kind, *others = map(compiled.known, options)
     told = checks.options(function, Options(axis, kind, reduction, *others))
-    weights = weights_of(*map(schedule.tensor_of_numbers, (sample, classes, positive)), ids=ids)
+    sample, classes, positive = map(schedule.tensor_of_numbers, (sample, classes, positive))
+    weights = weights_of(sample, classes, positive, ids=ids)
     state = settings.current()
     route = Route(function, op, method, tail=tail)
     problem = calls.problem_of(state, route, predictions, targets, told, weights, in_graph=True)

@@ -23,7 +23,7 @@ from .reports import Failure, NotRun, Outcome, described
 from .snippets import snippet
 
 Array = np.ndarray[Any, Any]
-LOSSES = {"sparse": sparse_cross_entropy, "dense": cross_entropy}
+LOSSES: dict[str, Callable[..., Any]] = {"sparse": sparse_cross_entropy, "dense": cross_entropy}
 METHODS = ("partial", "loss", "loss_and_partial", "gradient", "loss_and_gradient", "statistics")
 FFI_METHODS = frozenset({"loss", "loss_and_gradient"})
 

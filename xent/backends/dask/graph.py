@@ -121,7 +121,7 @@ def aligned(plan: Plan, predictions: Array, targets: Array | None, weights: Weig
 
 def few_targets(call: DaskCall, weights: Any, ids: Any) -> Array:
     """The ids and weights of the listed classes, in one array for all tasks: all of a row are in one block."""
-    columns = {}
+    columns: dict[str, Any] = {}  # an argument for each input of a task
     for name, value in (("weights", weights), ("ids", ids)):
         whole = as_dask(value)
         whole = whole.rechunk({whole.ndim - 1: -1}) if whole.numblocks[-1] > 1 else whole

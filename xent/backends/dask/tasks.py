@@ -331,9 +331,7 @@ def unchanged(part: Any, axis: Any = None, keepdims: bool = True, computing_meta
 # ... then the results of whole rows.
 
 
-def rows_of_chunk(
-    call: ChunkCall, like: Array, labels: Any, weights: Weights, row_weight: Array | None
-) -> Rows:
+def rows_of_chunk(call: ChunkCall, like: Array, labels: Any, weights: Weights, row_weight: Array | None) -> Rows:
     """What the caller says of each row; ``like`` is any (rows,) array of the compute dtype.
 
     ``row_weight`` is Σ t_c w_c of soft targets. Raises LabelError if a label is bad.

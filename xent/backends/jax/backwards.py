@@ -202,9 +202,10 @@ def slopes_jvp(name: str, settings: Constants, of: tuple[str, ...], primals: Any
             return VALUES[name].of_whole(operands, targets, settings)
 
         if isinstance(targets, Listed):
-            back = jax.vjp(lambda operands, *real: value(operands, Listed(targets.ids, *real)), operands, *targets[1:])[1]
-            of_operands, *of_real = back(scale)
-            every = (*of_operands, Listed(None, *of_real))
+            ids, *reals = targets
+            back = jax.vjp(lambda operands, *reals: value(operands, Listed(ids, *reals)), operands, *reals)[1]
+            of_operands, *of_reals = back(scale)
+            every = (*of_operands, Listed(None, *of_reals))
         elif targets.ndim == 1:
             back = jax.vjp(lambda operands: value(operands, targets), operands)[1]
             every = (*back(scale)[0], None)

@@ -60,8 +60,8 @@ def compiled(problem: Problem, softcap: float | None) -> Callable[..., Any]:
 
 
 class TracedProduct(NamedTuple):
-    """One call, its arrays flat: hidden states (rows, D), 0 in ignored rows; labels (rows,), targets (rows, C), or those
-    that are listed.
+    """One call, its arrays flat: hidden states (rows, D), 0 in ignored rows, and labels (rows,), soft targets (rows, C)
+    or those of the listed classes.
     """
 
     problem: Problem
@@ -92,10 +92,12 @@ def product_call(problem: Problem, linear: Linear[Any], targets: Array | None, w
     """The arrays of a call, flat, and what the caller says of each row."""
     options, classes, dtype = problem.options, linear.shape[-1], fold.compute_dtype(xp, linear.dtype)
     hidden = jnp.reshape(linear.hidden, (math.prod(linear.hidden.shape[:-1]), linear.hidden.shape[-1]))
-    flat_problem, flat = replace(problem, ndim=2, axis=1), None
+    flat_problem = replace(problem, ndim=2, axis=1)
+    flat: Any = None
     if problem.tail:
         few = listed_targets(xp, problem, targets, weights.ids, dtype)
-        flat, rows = Listed(few.ids, few.weights, few.tail), few_classes.rows_of_call(xp, problem, few, classes, weights)
+        flat = Listed(few.ids, few.weights, few.tail)
+        rows = few_classes.rows_of_call(xp, problem, few, classes, weights)
     else:
         if targets is not None and problem.op == "dense":
             targets = jnp.reshape(targets, (-1, classes))

@@ -20,11 +20,11 @@ from ...contract.problem import Weights
 from ...linear import Linear, LinearGradient
 from ...numerics import fold
 from ...numerics.fold import Partial
-from ..generic import few_classes
+from ..generic import few_classes, whole
 from ..generic import linear as generic
 from ..generic import traced as expressions
-from ..generic import whole
 from ..generic.products import multiplying
+from ..generic.schedule import listed_targets
 from . import schedule
 from .autograd import xp
 from .schedule import CONSTANT, is_forward, is_watched
@@ -57,7 +57,7 @@ def traced(plan: Plan, linear: Any, targets: Array | None, weights: Weights) -> 
     weights = weights._replace(classes=schedule.tensor_of_weights(weights.classes, dtype, linear.device))
     ignored = None
     if problem.tail and problem.method in ("loss", "loss_and_gradient"):
-        few = generic.schedule.listed_targets(xp, problem, targets, weights.ids, dtype)
+        few = listed_targets(xp, problem, targets, weights.ids, dtype)
         ignored = few_classes.rows_of_call(xp, problem, few, linear.shape[-1], weights).ignored
     elif problem.method in ("loss", "loss_and_gradient"):
         by_row = replace(problem, axis=1, ndim=2)
