@@ -20,6 +20,7 @@ from xent.errors import NotServed
 from xent.losses import SPARSE
 
 X, Y, T = np.zeros((3, 5), np.float32), np.asarray([0, 1, 2]), np.zeros((3, 5), np.float32)
+IDS = np.zeros((3, 2), np.int64)
 ONE = "sparse_cross_entropy: "
 
 
@@ -29,6 +30,10 @@ def sparse(predictions=X, labels=Y, **keywords):
 
 def dense(predictions=X, targets=T, **keywords):
     return xent.cross_entropy(predictions, targets, **keywords)
+
+
+def few(ids=IDS, weights=T[:, :2], **keywords):
+    return xent.SparseTargets(ids, weights, **keywords)
 
 
 def binary(predictions=X, targets=T, **keywords):
@@ -842,6 +847,72 @@ CASES = [
         lambda: xent.register(object(), "mine"),
         ValueError,
         "register: `plugin` must have hooks, got object. Mark them with xent.hookimpl.",
+    ),
+    (
+        lambda: xent.SparseTargets(T[:, :2], IDS),
+        TypeError,
+        "SparseTargets: `ids` must be integers, got float32[3, 2] on numpy. Pass the ids before the weights.",
+    ),
+    (
+        lambda: xent.SparseTargets(T, T),
+        TypeError,
+        'SparseTargets: `ids` must be integers, got float32[3, 5] on numpy. Pass ids.astype("int64").',
+    ),
+    (
+        lambda: xent.SparseTargets(IDS[0, 0], T[0, 0]),
+        ValueError,
+        "SparseTargets: `ids` must have shape (*batch, k), got a 0-d array. Pass ids[None].",
+    ),
+    (
+        lambda: xent.SparseTargets(IDS, T),
+        ValueError,
+        "SparseTargets: `weights` must have shape (3, 2) (that of the ids), got (3, 5). Pass weights of shape (3, 2).",
+    ),
+    (
+        lambda: xent.SparseTargets(IDS, T[:, :2], tail=T),
+        ValueError,
+        "SparseTargets: `tail` must have shape (3,) (one for each row), got (3, 5). Pass tail of shape (3,).",
+    ),
+    (
+        lambda: dense(X[:2], few()),
+        ValueError,
+        "cross_entropy: `targets.weights` must have shape (2, 2) (predictions (2, 5) without axis 1, and the classes "
+        "of each row), got (3, 2). Pass targets.weights of shape (2, 2).",
+    ),
+    (
+        lambda: dense(X, few(tail=T[:, 0]), class_weight=[1.0] * 5),
+        ValueError,
+        "cross_entropy: `class_weight` must be left out for targets with a tail, which is several classes, got "
+        "[1.0, 1.0, 1.0, 1.0, 1.0]. Put it into the weights of the targets.",
+    ),
+    (
+        lambda: dense(X, few(tail=T[:, 0]), label_smoothing=0.1),
+        ValueError,
+        "cross_entropy: `label_smoothing` must be left out for targets with a tail, which is several classes, got 0.1. "
+        "Put it into the weights of the targets.",
+    ),
+    (
+        lambda: dense(X, few(tail=T[:, 0]), kind="probabilities"),
+        ValueError,
+        "cross_entropy: `kind` must be \"logits\" for targets with a tail, got 'probabilities'. "
+        "Pass logits, or log-probabilities as logits.",
+    ),
+    (
+        lambda: xent.partial(X, targets=few(tail=T[:, 0])),
+        ValueError,
+        "partial: `targets` must have no tail for a slice of the classes, got one. "
+        "Call cross_entropy on all classes, or leave the tail out.",
+    ),
+    (
+        lambda: sparse(X, few()),
+        TypeError,
+        ONE + "`labels` must be an array, got a xent.SparseTargets. Call cross_entropy, which takes it.",
+    ),
+    (
+        lambda: dense(X, few(IDS + 7, T[:, :2] + 1)),
+        xent.LabelError,
+        "cross_entropy: `targets.ids` must lie in [0, 5) where their weight is not 0, got 6 outside; the first, at "
+        "position (0, 0), is 7. Mend them, or give them weight 0.",
     ),
 ]
 
