@@ -28,6 +28,7 @@ def report(tmp_path_factory):
     np.save(folder / "net-7.npy", (rng.normal(size=(123, 4)) + 2 * np.eye(4)[labels]).astype(np.float32))
     np.save(folder / "digits.npy", labels)
     wanted = {"by_class": True, "top_k": 2, "confusion": True, "auc": True, "predicted_bytes": 500}
+    wanted |= {"calibration": True, "classwise": True}
     slices = np.array(["de", "0", ODD])[np.arange(123) % 3]
     return xent.evaluate(folder / "net-7.npy", folder / "digits.npy", slices=slices, **wanted)
 
@@ -188,6 +189,8 @@ def test_a_dashboard_finds_every_number_once(report):
     assert gauge(samples, "xent_slice_accuracy_stderr", slice="de") == report.slices["de"].accuracy_error
     assert gauge(samples, "xent_slice_accuracy", slice="0") == report.slices["0"].accuracy
     assert gauge(samples, "xent_class_recall", **{"class": "3"}) == report.classes[3].recall
+    assert gauge(samples, "xent_class_calibration_classwise_error", **{"class": "3"}) > 0
+    assert not any("classes" in name for name, _ in samples)
     assert gauge(samples, "xent_class_f1", **{"class": "3"}) == report.confusion.classes[3].f1
     assert gauge(samples, "xent_predictions_bytes") == 123 * 4 * 4
     assert gauge(samples, "xent_evaluation_info", kind="logits", version=xent.__version__) == 1

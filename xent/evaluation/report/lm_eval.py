@@ -28,7 +28,7 @@ def lm_eval_results(document: Mapping[str, Any], names: Names) -> dict[str, Any]
     rows = {dataset: (document["counts"]["rows"], document["counts"]["counted"])}
     for key, group in document["slices"].items():
         task = f"{dataset}_{key}"
-        scores[task], aliases[task] = scores_of(document, "slices", key), key
+        scores[task], aliases[task] = scores_of(document, (("slices", key),)), key
         rows[task] = group["counted"], group["counted"]
     results = {
         task: {"name": task, "alias": aliases[task], "sample_len": rows[task][1], **task_metrics(measures)}

@@ -31,14 +31,16 @@ UNITS = {
 """The units of numbers by their last key; the others have none."""
 
 
-class Measure(NamedTuple):
-    """A number: the group that it is of, the keys that name it there, its value, and its standard error.
+Groups = tuple[tuple[str, str], ...]
 
-    ``group`` is "slices" or "classes", and ``key`` the name of the slice or the class; both are None of all rows.
+
+class Measure(NamedTuple):
+    """A number: what it is of, the keys that name it there, its value, and its standard error.
+
+    ``groups`` are pairs of "slices" or "classes" and the name of the slice or the class; there is none of all rows.
     """
 
-    group: str | None
-    key: str | None
+    groups: Groups
     name: Name
     value: float
     stderr: float | None
@@ -97,14 +99,17 @@ def file_name(facts: Mapping[str, Any] | None, default: str) -> str:
 
 
 def measures_of(document: Mapping[str, Any]) -> list[Measure]:
-    """The numbers of the document of an evaluation, in its order, without the denominator of each mean."""
-    numbers = numbers_of(document)
+    """The numbers of the document of an evaluation, in its order, without the denominator of each mean.
+
+    A number that the document has twice is there once.
+    """
+    numbers, found = numbers_of(document), dict[tuple[Groups, str], Measure]()
     errors = {error_of(name): value for name, value in numbers.items() if name[-1] in ("stderr", *ERRORS)}
-    return [
-        Measure(*placed(name), value, errors.get(name))
-        for name, value in numbers.items()
-        if name[-1] not in ("stderr", *ERRORS, "n")
-    ]
+    for name, value in numbers.items():
+        if name[-1] not in ("stderr", *ERRORS, "n"):
+            measure = Measure(*placed(name), value, errors.get(name))
+            found.setdefault((measure.groups, measure.identifier), measure)
+    return [*found.values()]
 
 
 def error_of(name: Name) -> Name:
@@ -112,20 +117,26 @@ def error_of(name: Name) -> Name:
     return name[:-1] if name[-1] == "stderr" else (*name[:-1], ERRORS[name[-1]])
 
 
-def placed(name: Name) -> tuple[str | None, str | None, Name]:
-    """The group of a number, the key of its slice or class, and its name there, without that of its section."""
-    own = name[1:] if name[0] in ("confusion", "ranking", "counts") else name
-    if len(own) > 2 and own[0] in ("slices", "classes"):
-        return own[0], own[1], own[2:]
-    return None, None, own
+def placed(name: Name) -> tuple[Groups, Name]:
+    """What a number is of, and its name there, without that of its section."""
+    rest = name[1:] if name[0] in ("confusion", "ranking", "counts") else name
+    groups, own = [], []
+    while rest:
+        if rest[0] in ("slices", "classes") and len(rest) > 2:
+            groups.append((rest[0], rest[1]))
+            rest = rest[2:]
+        else:
+            own.append(rest[0])
+            rest = rest[1:]
+    return tuple(groups), tuple(own)
 
 
-def scores_of(document: Mapping[str, Any], group: str | None = None, key: str | None = None) -> list[Measure]:
-    """The means of all rows, or of one group, and the other numbers of which more or less is better.
+def scores_of(document: Mapping[str, Any], groups: Groups = ()) -> list[Measure]:
+    """The means of all rows, or of a group, and the other numbers of which more or less is better.
 
     The mean loss of a group is called its loss.
     """
-    found = (each for each in measures_of(document) if (each.group, each.key) == (group, key))
+    found = (each for each in measures_of(document) if each.groups == groups)
     renamed = (each._replace(name=("loss",)) if each.name == ("mean_loss",) else each for each in found)
     means = {(name,) for name in document["metrics"]}
     return [each for each in renamed if each.better or each.name in means]

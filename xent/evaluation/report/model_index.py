@@ -34,15 +34,15 @@ def model_index(document: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """The index of the document of an evaluation: one result, and one for each slice, as a configuration of the set."""
     model, dataset, task = names.of(document)
 
-    def result(group: str | None, key: str | None) -> dict[str, Any]:
+    def result(key: str | None) -> dict[str, Any]:
         config = {} if key is None else {"config": key}
         return {
             "task": {"type": task},
             "dataset": {"name": dataset if key is None else f"{dataset} ({key})", "type": dataset, **config},
-            "metrics": [metric(each) for each in scores_of(document, group, key)],
+            "metrics": [metric(each) for each in scores_of(document, () if key is None else (("slices", key),))],
         }
 
-    results = [result(None, None), *(result("slices", key) for key in document["slices"])]
+    results = [result(None), *(result(key) for key in document["slices"])]
     return {"model-index": [{"name": model, "results": results}]}
 
 

@@ -78,11 +78,8 @@ def samples_of(document: Mapping[str, Any]) -> Iterator[tuple[Family, dict[str, 
 
 def samples_of_measure(measure: Measure) -> Iterator[tuple[Family, dict[str, str], float]]:
     """The value of a number, and its error."""
-    labels: dict[str, str] = {}
-    words, meaning = [], ""
-    if measure.group is not None:
-        label = GROUPS[measure.group]
-        labels[label], words, meaning = str(measure.key), [label], f" of a {label}"
+    labels = {GROUPS[group]: key for group, key in measure.groups}
+    words, meaning = [*labels], "".join(f" of a {label}" for label in labels)
     if len(measure.name) > 1 and measure.name[-1] in BOUNDS:
         labels["bound"] = BOUNDS[measure.name[-1]]
         measure = measure._replace(name=measure.name[:-1])
