@@ -151,6 +151,10 @@ def evaluation() -> None:
     assert_type(calibrated.decomposition.reliability, float)
     if calibrated.smooth is not None and calibrated.classwise is not None:
         print(calibrated.noise_floor + calibrated.smooth.error + calibrated.classwise.error)
+    sliced = xent.evaluate(
+        "p.npy", "y.npy", slices={"language": "l.npy", "domain": "d.npy"}, cross=[("language", "domain")]
+    )
+    assert_type(sliced.slices["language=de, domain=law"].accuracy, float)
     weighted = xent.evaluate("predictions.npy", "labels.npy", axis=1, binary=True, weights="weights.npy")
     assert_type(weighted.effective_rows, float | None)
     xent.evaluate("predictions.npy", "labels.npy", class_names=["dog", "cat"], ignore_index="unknown")

@@ -139,7 +139,19 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
             is_flag=True,
             help="Chunks of Zarr arrays that are not stored hold the fill value; else they are an error.",
         ),
-        click.option("--slices", help="The slice of each row (a file as the labels, or text), for a table of them."),
+        click.option(
+            "--cross",
+            multiple=True,
+            metavar="NAME,NAME",
+            help="With several --slices: a slice for each pair of their keys too; may be given several times.",
+        ),
+        click.option(
+            "--slices",
+            multiple=True,
+            metavar="[NAME=]FILE",
+            help="The slice of each row (a file as the labels, or text), for a table of them; may be given several "
+            "times, with a name each: language=languages.npy.",
+        ),
         click.option("--weights", help="The weight of each row in every mean (a file as the labels); 0 leaves it out."),
         click.option("--mask", help="Whether each row counts (a file as the labels, of true and false or integers)."),
         click.option("--clusters", help="The cluster of each row: standard errors take clusters as independent."),

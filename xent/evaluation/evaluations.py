@@ -36,6 +36,7 @@ from xent.evaluation.options import (
 from xent.evaluation.report.result import ComparisonReport, EvaluationReport, PairwiseReport, sets_of
 from xent.evaluation.report.running import merged_report, run_pass, run_stream
 from xent.evaluation.sources.hidden_states import Head
+from xent.evaluation.sources.slice_columns import slice_keys
 from xent.evaluation.sources.storage_options import StorageOptions, storage_options_set
 
 __all__ = ["compare", "compare_all", "evaluate", "merge_parts"]
@@ -58,6 +59,7 @@ def evaluate(
     on_error: Policy = "error",
     clusters: Any = None,
     slices: Any = None,
+    cross: Iterable[Any] = (),
     weights: Any = None,
     mask: Any = None,
     by_class: bool = False,
@@ -269,7 +271,7 @@ def evaluate(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys = Keys(slices, clusters, weights, mask, bytes_of_rows(predicted_bytes))
+    keys = Keys(slice_keys(slices, cross), clusters, weights, mask, bytes_of_rows(predicted_bytes))
     outputs = Outputs(per_example, overwrite, state, state_out)
     head = Head(classifier, bias, softcap)
     with storage_options_set(storage_options):
@@ -307,6 +309,7 @@ def compare(
     on_error: Policy = "error",
     clusters: Any = None,
     slices: Any = None,
+    cross: Iterable[Any] = (),
     weights: Any = None,
     mask: Any = None,
     overwrite: bool = False,
@@ -333,7 +336,8 @@ def compare(
     kind_b : the kinds of :func:`xent.evaluate`, or None
         What the predictions of B are; None for what those of A are.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
-    on_error, clusters, slices, weights, mask, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    on_error, clusters, slices, cross, weights, mask : as in :func:`xent.evaluate`
+    zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
     overwrite, state, rows, state_out : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
@@ -370,7 +374,7 @@ def compare(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters, weights, mask), Outputs(None, overwrite, state, state_out)
+    keys, outputs = Keys(slice_keys(slices, cross), clusters, weights, mask), Outputs(None, overwrite, state, state_out)
     heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
     with storage_options_set(storage_options):
         wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
@@ -397,6 +401,7 @@ def compare_all(
     on_error: Policy = "error",
     clusters: Any = None,
     slices: Any = None,
+    cross: Iterable[Any] = (),
     weights: Any = None,
     mask: Any = None,
     overwrite: bool = False,
@@ -420,7 +425,8 @@ def compare_all(
     sets : iterable of predictions, each as in :func:`xent.evaluate`, shape (*batch, C)
         Two to 26, of one kind; their dtypes and formats may differ. They are called a, b, c, … in this order.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
-    on_error, clusters, slices, weights, mask, zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    on_error, clusters, slices, cross, weights, mask : as in :func:`xent.evaluate`
+    zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
     classifier, bias, softcap, overwrite, state, rows, state_out : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
@@ -459,7 +465,7 @@ def compare_all(
         zeros_ok=zeros_ok,
         allow_outside=folders_of(allow_outside),
     )
-    keys, outputs = Keys(slices, clusters, weights, mask), Outputs(None, overwrite, state, state_out)
+    keys, outputs = Keys(slice_keys(slices, cross), clusters, weights, mask), Outputs(None, overwrite, state, state_out)
     with storage_options_set(storage_options):
         wanted: dict[str, Any] = {"class_names": class_names, "head": Head(classifier, bias, softcap), "rows": rows}
         planned = plan_pairwise(given, labels, options, keys=keys, outputs=outputs, **wanted)

@@ -48,7 +48,8 @@ def compare(
     ignore_index: tuple[int | str, ...],
     on_bad_label: Policy,
     on_error: Policy,
-    slices: str | None,
+    slices: tuple[str, ...],
+    cross: tuple[str, ...],
     clusters: str | None,
     weights: str | None,
     mask: str | None,
@@ -80,6 +81,7 @@ def compare(
         from xent.evaluation.engine.pairwise_pass import plan_pairwise
         from xent.evaluation.options import Keys, Options, Outputs, folders_of
         from xent.evaluation.sources.hidden_states import Head
+        from xent.evaluation.sources.slice_columns import slices_in_texts
 
         output = Output.checked(as_json=as_json, quiet=quiet, html=html, tables=tables, overwrite=overwrite)
         options = Options(
@@ -95,7 +97,8 @@ def compare(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys, outputs = Keys(slices, clusters, weights, mask), Outputs(None, overwrite, state, state_out)
+        keys = Keys(slices_in_texts(slices, cross), clusters, weights, mask)
+        outputs = Outputs(None, overwrite, state, state_out)
         head, head_b = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
         wanted: dict[str, Any] = {"keys": keys, "outputs": outputs, "class_names": class_names, "rows": rows}
         gates = Gates.checked(fail_if, junit, overwrite=overwrite)

@@ -77,7 +77,8 @@ def evaluate(
     ignore_index: tuple[int | str, ...],
     on_bad_label: Policy,
     on_error: Policy,
-    slices: str | None,
+    slices: tuple[str, ...],
+    cross: tuple[str, ...],
     clusters: str | None,
     weights: str | None,
     mask: str | None,
@@ -124,6 +125,7 @@ def evaluate(
         from xent.evaluation.engine.evaluate_pass import plan
         from xent.evaluation.options import Keys, Options, Outputs, bytes_of_all, bytes_of_rows, folders_of
         from xent.evaluation.sources.hidden_states import Head
+        from xent.evaluation.sources.slice_columns import slices_in_texts
         from xent.evaluation.sources.topk import TopK
 
         if ids is not None and classes is not None:
@@ -151,7 +153,7 @@ def evaluate(
             zeros_ok=zeros_ok,
             allow_outside=folders_of(allow_outside),
         )
-        keys = Keys(slices, clusters, weights, mask, bytes_of_rows(predicted_bytes))
+        keys = Keys(slices_in_texts(slices, cross), clusters, weights, mask, bytes_of_rows(predicted_bytes))
         outputs = Outputs(per_example, overwrite, state, state_out)
         wanted: dict[str, Any] = {"class_names": class_names, "fit_temperature": fit_temperature}
         wanted["head"] = Head(classifier, bias, softcap)

@@ -81,11 +81,11 @@ def table_bytes(planned: Planned, threads: int) -> int:
     total = planned.tasks * BOUND_BYTES + in_graph * TASK_BYTES
     total += kept(min(rows, classes), LABEL_BYTES + has_weights * GROUP_BYTES)
     total += kept(min(rows, options.bins), 2 * group_bytes)
-    for keys, width in ((slices, width_of(planned.keys.slices)), (clusters, width_of(planned.keys.clusters))):
-        total += kept(keys, group_bytes + width)
+    total += kept(clusters, group_bytes + width_of(planned.keys.clusters))
+    total += slice_columns(planned) * kept(slices, group_bytes + width_of(planned.keys.slices))
     if slices and clusters:
         both = width_of(planned.keys.slices) + width_of(planned.keys.clusters)
-        total += kept(min(rows, slices * clusters), group_bytes + both)
+        total += slice_columns(planned) * kept(min(rows, slices * clusters), group_bytes + both)
     if options.by_class:
         total += kept(min(rows, classes), group_bytes)
     if options.confusion:
@@ -102,6 +102,11 @@ def table_bytes(planned: Planned, threads: int) -> int:
         sums = classwise_bytes(classes, options.bins)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6
     return total
+
+
+def slice_columns(planned: Planned) -> int:
+    """Of how many slices each row is one: those of its columns and crosses."""
+    return math.prod(planned.keys.slices.shape[1:]) if planned.keys.slices is not None else 0
 
 
 def most_apart(planned: Planned) -> int:

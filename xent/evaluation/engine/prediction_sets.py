@@ -16,6 +16,7 @@ from xent.evaluation.sources.hidden_states import Head, linear_source
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import check_pair, open_keys, open_source
 from xent.evaluation.sources.repeated_rows import of_rows
+from xent.evaluation.sources.slice_columns import SliceColumns, slice_source
 from xent.evaluation.sources.source import Source
 from xent.evaluation.sources.topk import TopKSource
 from xent.evaluation.sources.two_classes import two_classes
@@ -98,8 +99,14 @@ def open_set(
         if is_soft:
             check_soft(source, truth, options)
         check_pair(source, truth)
-    others = open_keys(batch, {name: key for name, key in keys._asdict().items() if key is not None}, allowed)
+    several = keys.slices if isinstance(keys.slices, SliceColumns) else None
+    given = (keys if several is None else keys._replace(slices=None))._asdict()
+    others = open_keys(batch, {name: key for name, key in given.items() if key is not None}, allowed)
     others = {name: of_rows(source, batch) for name, source in others.items()}
+    if several is not None:
+        own = [open_keys(batch, {"slices": key}, allowed)["slices"] for key in several.columns.values()]
+        columns = dict(zip(several.columns, (of_rows(source, batch) for source in own), strict=True))
+        others["slices"] = slice_source(columns, several.crosses)
     return PredictionSet({**opened, "labels": truth, **others}, names, ignored_numbers(truth, options.ignore_index))
 
 

@@ -66,7 +66,7 @@ def state_of(
         The rows of the whole set, which are cut into :data:`SEGMENTS`; 0 if they are not known, and not cut.
     ignored, bad, outside_top_k, unread : array, shape (rows,), bool, or None
         The rows to leave out; no row is two of them. None is none.
-    slices, clusters : array, shape (rows,), or None
+    slices, clusters : array, shape (rows,), or None; slices (rows, columns) too
         The slice and the cluster of each row, integers or text.
     classwise : Classwise, optional
         The sums of these rows.
@@ -292,9 +292,11 @@ class Grouper(NamedTuple):
     weights: NDArray[Any] | None = None
 
     def by(self, keys: NDArray[Any] | None) -> dict[Any, Group]:
-        """The counted rows by their key; no groups without keys."""
+        """The counted rows by their key, or by those of each column; no groups without keys."""
         if keys is None:
             return {}
+        if keys.ndim > 1:
+            return {name: group for column in keys.T for name, group in self.by(column).items()}
         names, index = np.unique(take(keys, self.counted), return_inverse=True)
         return dict(zip(names.tolist(), self.groups(index, len(names)), strict=True))
 

@@ -259,7 +259,7 @@ def clusters_of(
     Parameters
     ----------
     keys, slices : array, shape (rows,), integers or text
-        The cluster of each row, and its slice or None.
+        The cluster of each row, and its slice or None; of several slices, (rows, columns), it is in each.
     counted : array, shape (rows,), bool
     columns : mapping of str to array, shape (rows,), bool or floating
         What is averaged: whether a row is one of those whose share is wanted, or a number, of which those that are not
@@ -278,12 +278,12 @@ def clusters_of(
         own_weights = None if weights is None else weights[kept]
         totals = dict(zip(names, totals_of(index, len(names), own, own_weights), strict=True))
         of_slices: dict[Any, Totals] = {}
-        if slices is not None and len(kept):
-            different, slice_index = np.unique(slices[kept], return_inverse=True)
+        for column in [] if slices is None or not len(kept) else slices.reshape(len(slices), -1).T:
+            different, slice_index = np.unique(column[kept], return_inverse=True)
             slice_names = different.tolist()
             pairs, pair = np.unique(slice_index * len(names) + index, return_inverse=True)
             both = [(slice_names[each // len(names)], names[each % len(names)]) for each in pairs.tolist()]
-            of_slices = dict(zip(both, totals_of(pair, len(pairs), own, own_weights), strict=True))
+            of_slices |= zip(both, totals_of(pair, len(pairs), own, own_weights), strict=True)
         ends = tuple(keys[kept[[0, -1]]].tolist()) if len(kept) else ()
         run = Run(first_row + start, first_row + min(start + BLOCK_ROWS, len(keys)), ends)
         found = found.merge(Clusters(lifts, (run,), totals, of_slices, most_apart=most_apart))

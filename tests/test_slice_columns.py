@@ -1,0 +1,141 @@
+"""Slices by several columns and their crosses: each is what evaluating its rows alone gives."""
+
+import json
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import xent
+from xent.cli.commands import main
+from xent.evaluation.evaluations import merge_parts
+
+ROWS = 123
+RNG = np.random.default_rng(4)
+LOGITS, LABELS = RNG.normal(size=(ROWS, 3)), RNG.integers(0, 3, ROWS)
+LANGUAGE, YEAR = RNG.choice(["de", "en", "日本"], ROWS), RNG.choice([1999, 2024], ROWS)
+CLUSTERS, WEIGHTS = np.arange(ROWS) // 4, RNG.random(ROWS) + 0.5
+SLICES, CROSS = {"language": LANGUAGE, "year": YEAR}, [("language", "year")]
+MASKS = {f"language={name}": name == LANGUAGE for name in np.unique(LANGUAGE)}
+MASKS |= {f"year={year}": year == YEAR for year in np.unique(YEAR)}
+MASKS |= {f"{a}, {b}": MASKS[a] & MASKS[b] for a in [*MASKS][:3] for b in [*MASKS][3:]}
+
+
+@pytest.mark.parametrize("clusters", [None, CLUSTERS], ids=["rows", "clusters"])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_a_slice_is_what_its_rows_alone_are(clusters, weights):
+    found = xent.evaluate(LOGITS, LABELS, slices=SLICES, cross=CROSS, clusters=clusters, weights=weights).slices
+
+    assert {*found} == {*MASKS} and len(found) == 11
+    for name, rows in MASKS.items():
+        keys = (None if each is None else each[rows] for each in (clusters, weights))
+        alone = xent.evaluate(LOGITS[rows], LABELS[rows], **dict(zip(("clusters", "weights"), keys, strict=True)))
+        assert found[name].counted == rows.sum()
+        assert (found[name].mean_loss, found[name].accuracy) == (alone.mean_loss, alone.accuracy)
+        assert found[name].standard_error == pytest.approx(alone.standard_error, rel=1e-13)
+        assert found[name].degrees_of_freedom == alone.degrees_of_freedom
+
+
+def test_no_chunking_shows_and_all_else_is_as_without():
+    found = xent.evaluate(LOGITS, LABELS, slices=SLICES, cross=CROSS, clusters=CLUSTERS)
+    cut = xent.evaluate(LOGITS, LABELS, slices=SLICES, cross=CROSS, clusters=CLUSTERS, chunk_bytes=100)
+    one = xent.evaluate(LOGITS, LABELS, slices=LANGUAGE, clusters=CLUSTERS)
+
+    assert cut == found and cut.run.chunks > 20
+    assert found.metrics == one.metrics
+    assert {name.removeprefix("language="): found.slices[name] for name in [*MASKS][:3]} == one.slices
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arrays = {"x": LOGITS, "y": LABELS, "l": LANGUAGE, "t": YEAR, "c": CLUSTERS}
+    for name, array in arrays.items():
+        np.save(f"{name}.npy", array)
+    return ("--slices", "language=l.npy", "--slices", "year=t.npy", "--cross", "language,year")
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
+def test_files_are_sliced_on_the_command_line_as_arrays_are(files):
+    document = json.loads(run("evaluate", "x.npy", "y.npy", *files, "--clusters", "c.npy", "--json").stdout)
+    expected = xent.evaluate(LOGITS, LABELS, slices=SLICES, cross=CROSS, clusters=CLUSTERS).slices
+
+    assert document["slices"] == {name: group._asdict() for name, group in expected.items()}
+    shown = document["inputs"]["slices"]["path"].replace(f"{Path.cwd()}/", "")
+    assert shown == "language=l.npy, year=t.npy, language × year"
+
+
+def test_parts_become_the_slices_of_the_whole(files):
+    parts = ["0.json", "1.json"]
+    for path, rows in zip(parts, ("0:50", "50:"), strict=True):
+        assert run("evaluate", "x.npy", "y.npy", *files, "--rows", rows, "--state-out", path).exit_code == 0
+
+    whole = xent.evaluate("x.npy", "y.npy", slices={"language": "l.npy", "year": "t.npy"}, cross=CROSS)
+    assert merge_parts(parts[::-1]).slices == whole.slices
+    assert run("evaluate", "x.npy", "y.npy", *files[:4], "--rows", "50:", "--state-out", "2.json").exit_code == 0
+    other = run("merge", "0.json", "2.json")  # without the cross
+    assert other.exit_code == 2 and "inputs" in other.stderr
+
+
+def test_a_state_is_of_its_slices_and_crosses(files):
+    first = run("evaluate", "x.npy", "y.npy", *files, "--state", "state", "--json")
+    again = run("evaluate", "x.npy", "y.npy", *files, "--state", "state", "--json")
+    other = run("evaluate", "x.npy", "y.npy", *files[:4], "--state", "state")
+
+    assert json.loads(first.stdout)["slices"] == json.loads(again.stdout)["slices"]
+    assert other.exit_code == 2 and "slices" in other.stderr
+
+
+def test_a_gate_may_be_on_a_cross(files):
+    lost = run("evaluate", "x.npy", "y.npy", *files, "--fail-if", "slices.language=de, year=1999.accuracy<2")
+
+    assert lost.exit_code == 1 and "slices.language=de, year=1999.accuracy is" in lost.stderr
+
+
+def test_a_comparison_has_the_slices_of_each_column_and_cross():
+    found = xent.compare(LOGITS, LOGITS / 2, LABELS, slices=SLICES, cross=CROSS, clusters=CLUSTERS).slices
+
+    assert {*found} == {*MASKS}
+    for name, rows in MASKS.items():
+        alone = xent.compare(LOGITS[rows], LOGITS[rows] / 2, LABELS[rows], clusters=CLUSTERS[rows])
+        assert found[name].mean_difference == alone.mean_difference
+        assert found[name].p_value == pytest.approx(alone.p_value, rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"slices": {"a,b": YEAR}}, "`slices` must have names of letters"),
+        ({"slices": {}}, "`slices` must have a column"),
+        (
+            {"slices": SLICES, "cross": [("language", "month")]},
+            "`cross` must be of two or more of the columns language",
+        ),
+        ({"slices": SLICES, "cross": [("year", "year")]}, "`cross` must be of two or more"),
+        ({"slices": SLICES, "cross": [("year",)]}, "`cross` must be of two or more"),
+        ({"slices": YEAR, "cross": CROSS}, "`cross` must be left out unless slices have names"),
+        ({"slices": {"a": da.from_array(YEAR), "b": YEAR}}, "`slices` must be files or arrays in hand"),
+        ({"slices": {"a": YEAR[:5]}}, "`slices` must have shape"),
+        ({"slices": {"a": WEIGHTS}}, "`slices` must be integers or text"),
+    ],
+)
+def test_what_cannot_be_slices_is_refused_before_any_work(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        xent.evaluate(LOGITS, LABELS, **options)
+
+
+@pytest.mark.parametrize("texts", [("l.npy", "t.npy"), ("a=l.npy", "a=t.npy"), ("a=l.npy", "t.npy")])
+def test_several_slices_on_the_command_line_have_a_name_each(files, texts):
+    refused = run("evaluate", "x.npy", "y.npy", "--slices", texts[0], "--slices", texts[1])
+
+    assert refused.exit_code == 2 and "have a name of their own" in refused.stderr
+
+
+def test_a_cross_may_be_written_as_names():
+    for cross in ("language,year", ("language", "year"), ["language,year"]):
+        assert xent.evaluate(LOGITS, LABELS, slices=SLICES, cross=cross).slices.keys() == MASKS.keys()
