@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what __getattr__ loads, for type checkers and editors
     from .evaluation.evaluations import compare_all as compare_all
     from .evaluation.evaluations import evaluate as evaluate
     from .evaluation.evaluations import merge_parts as merge_parts
+    from .evaluation.indexing import index_shards as index_shards
     from .linear import Linear as Linear
     from .linear import LinearGradient as LinearGradient
     from .losses import (
@@ -108,6 +109,7 @@ PUBLIC = {
     "compare": "evaluation.evaluations",
     "compare_all": "evaluation.evaluations",
     "merge_parts": "evaluation.evaluations",
+    "index_shards": "evaluation.indexing",
 }
 
 __all__ = [*PUBLIC]

@@ -170,6 +170,8 @@ def evaluation() -> None:
     xent.compare("a.npy", "b.npy")  # wrong: no labels
     xent.evaluate("predictions.npy", "labels.npy", rows=(0, 1000), state_out="first.json")
     xent.compare("a.npy", "b.npy", "labels.npy", rows=(1000, None), state_out="rest.json", overwrite=True)
+    assert_type(xent.index_shards("parts#label", checksums=False), str)
+    xent.evaluate("parts", "labels", check_shards=True)
     merged = xent.merge_parts(["first.json", "rest.json"], partial=True, storage_options={"anon": True})
     merged.to_html("report.html")
     xent.evaluate("predictions.npy", "labels.npy", rows=1000)  # wrong: no range

@@ -67,6 +67,7 @@ OPTIONS = "|".join(
             "scheduler",
             "allow_outside",
             "zeros_ok",
+            "check_shards",
             "storage_options",
         ),
     )

@@ -100,6 +100,27 @@ def storage_option(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
 
 
+def shards_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option on the files of a set, which holds to the end of the command."""
+
+    def hold(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+        if is_wanted:
+            with input_checked():
+                from xent.evaluation.sources.unopened import shards_checked
+
+                context.with_resource(shards_checked(True))
+
+    option = click.option(
+        "--check-shards",
+        is_flag=True,
+        callback=hold,
+        expose_value=False,
+        help="Open every file of a set in many files before the run; else those of more than 64 are opened by the "
+        "tasks, where their sizes or an index (xent index) tell their rows.",
+    )
+    return option(command)  # type: ignore[no-any-return]  # click's decorators return what they are given
+
+
 def axis_option(command: Callable[..., None]) -> Callable[..., None]:
     """Add the option on the place of the classes."""
     option = click.option("--axis", type=int, default=-1, show_default=True, help="Which axis the classes are along.")
@@ -134,6 +155,7 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         outside_option,
         storage_option,
+        shards_option,
         click.option(
             "--zeros-ok",
             is_flag=True,

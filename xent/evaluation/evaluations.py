@@ -38,6 +38,7 @@ from xent.evaluation.report.running import merged_report, run_pass, run_stream
 from xent.evaluation.sources.hidden_states import Head
 from xent.evaluation.sources.slice_columns import slice_keys
 from xent.evaluation.sources.storage_options import StorageOptions, storage_options_set
+from xent.evaluation.sources.unopened import shards_checked
 
 __all__ = ["compare", "compare_all", "evaluate", "merge_parts"]
 
@@ -80,6 +81,7 @@ def evaluate(
     zeros_ok: bool = False,
     allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     storage_options: StorageOptions | None = None,
+    check_shards: bool = False,
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> EvaluationReport:
@@ -186,6 +188,10 @@ def evaluate(
         Options of the file systems behind URLs, those of fsspec's packages: ``{"anon": True}`` of s3fs, credentials
         and endpoints. One that names a protocol, ``{"s3": {...}}``, holds for its URLs alone. They go to the tasks with
         the sources, and into no result, state or message.
+    check_shards : bool
+        Whether to open every file of a set in many files before the run. Else of more than 64 files only the first is
+        opened, where an index (:func:`xent.index_shards`), or the sizes of .npy and raw files, tell the rows of the
+        others: the task that reads one finds out whether it is like the first, and raises ValueError if it is not.
     per_example : path, optional
         Where to write the loss of every row, NaN where it is left out: a .npy or .parquet file, or a .zarr array.
     overwrite : bool
@@ -274,7 +280,7 @@ def evaluate(
     keys = Keys(slice_keys(slices, cross), clusters, weights, mask, bytes_of_rows(predicted_bytes))
     outputs = Outputs(per_example, overwrite, state, state_out)
     head = Head(classifier, bias, softcap)
-    with storage_options_set(storage_options):
+    with storage_options_set(storage_options), shards_checked(check_shards):
         if labels is None:
             unfit: dict[str, Any] = {"scheduler": scheduler, "fit_temperature": fit_temperature, "rows": rows}
             check_stream(predictions, keys, outputs, **unfit)
@@ -320,6 +326,7 @@ def compare(
     zeros_ok: bool = False,
     allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     storage_options: StorageOptions | None = None,
+    check_shards: bool = False,
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> ComparisonReport:
@@ -337,7 +344,7 @@ def compare(
         What the predictions of B are; None for what those of A are.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
     on_error, clusters, slices, cross, weights, mask : as in :func:`xent.evaluate`
-    zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    zeros_ok, allow_outside, storage_options, check_shards : as in :func:`xent.evaluate`
     overwrite, state, rows, state_out : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
@@ -376,7 +383,7 @@ def compare(
     )
     keys, outputs = Keys(slice_keys(slices, cross), clusters, weights, mask), Outputs(None, overwrite, state, state_out)
     heads = Head(classifier, bias, softcap), Head(classifier_b, bias_b, softcap_b, "_b")
-    with storage_options_set(storage_options):
+    with storage_options_set(storage_options), shards_checked(check_shards):
         wanted: dict[str, Any] = {"class_names": class_names, "heads": heads, "rows": rows}
         planned = plan_pair(a, b, labels, options, keys=keys, outputs=outputs, **wanted)
         comparison = run_pass(planned, scheduler=scheduler, progress=progress)
@@ -412,6 +419,7 @@ def compare_all(
     zeros_ok: bool = False,
     allow_outside: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     storage_options: StorageOptions | None = None,
+    check_shards: bool = False,
     scheduler: Any = None,
     progress: Progress | None = None,
 ) -> PairwiseReport:
@@ -426,7 +434,7 @@ def compare_all(
         Two to 26, of one kind; their dtypes and formats may differ. They are called a, b, c, … in this order.
     labels, kind, axis, binary, strict_kind, class_names, ignore_index, on_bad_label : as in :func:`xent.evaluate`
     on_error, clusters, slices, cross, weights, mask : as in :func:`xent.evaluate`
-    zeros_ok, allow_outside, storage_options : as in :func:`xent.evaluate`
+    zeros_ok, allow_outside, storage_options, check_shards : as in :func:`xent.evaluate`
     classifier, bias, softcap, overwrite, state, rows, state_out : as in :func:`xent.evaluate`
     scheduler, progress : as in :func:`xent.evaluate`
     chunk_bytes : int
@@ -466,7 +474,7 @@ def compare_all(
         allow_outside=folders_of(allow_outside),
     )
     keys, outputs = Keys(slice_keys(slices, cross), clusters, weights, mask), Outputs(None, overwrite, state, state_out)
-    with storage_options_set(storage_options):
+    with storage_options_set(storage_options), shards_checked(check_shards):
         wanted: dict[str, Any] = {"class_names": class_names, "head": Head(classifier, bias, softcap), "rows": rows}
         planned = plan_pairwise(given, labels, options, keys=keys, outputs=outputs, **wanted)
         comparison = run_pass(planned, scheduler=scheduler, progress=progress)
@@ -526,7 +534,7 @@ def merge_parts(
     is_one = isinstance(parts, str | bytes | os.PathLike) or not isinstance(parts, Iterable)
     if is_one:
         raise TypeError(f"evaluate: `parts` must be paths, got {parts!r}. Pass a list of them.")
-    with storage_options_set(storage_options):
+    with storage_options_set(storage_options), shards_checked(check_shards):
         result = merged_report(parts, partial=flag("evaluate", "partial", partial))
     warn_of_kind(**sets_of(result))
     return result

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from xent.cli.exits import input_checked
-from xent.cli.options import axis_option, head_options, outside_option, storage_option
+from xent.cli.options import axis_option, head_options, outside_option, shards_option, storage_option
 from xent.cli.parameters import ByteSize
 from xent.evaluation.formats import help_text
 
@@ -19,6 +19,7 @@ from xent.evaluation.formats import help_text
 @axis_option
 @outside_option
 @storage_option
+@shards_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON document instead of lines.")
 def inspect(
     predictions: str,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from xent.evaluation.engine.checkpoint import Store, digest
 from xent.evaluation.outputs import Target, check_no_input, draft_of, move, output_path, remove, written
 from xent.evaluation.sources.messages import ReadError
+from xent.evaluation.sources.npy import PARSING
 from xent.evaluation.sources.source import Source
 from xent.optional import require
 
@@ -141,7 +142,8 @@ def write_losses(scratch: str, first_row: int, losses: NDArray[Any] | float, row
     # subtle: not mapped, for on a full disk a mapped page is a SIGBUS and a write an error
     with written(Path(scratch)), open(scratch, "r+b") as file:
         np.lib.format.read_magic(file)
-        _, _, dtype = np.lib.format.read_array_header_1_0(file)
+        with PARSING:
+            _, _, dtype = np.lib.format.read_array_header_1_0(file)
         file.seek(first_row * dtype.itemsize, os.SEEK_CUR)
         file.write(np.ascontiguousarray(np.broadcast_to(np.asarray(losses, dtype), rows)).data)
 
@@ -150,7 +152,8 @@ def digest_of_losses(scratch: str, start: int, stop: int) -> str:
     """The digest of the losses of rows start to stop in the scratch file."""
     with open(scratch, "rb") as file:
         np.lib.format.read_magic(file)
-        _, _, dtype = np.lib.format.read_array_header_1_0(file)
+        with PARSING:
+            _, _, dtype = np.lib.format.read_array_header_1_0(file)
         file.seek(start * dtype.itemsize, os.SEEK_CUR)
         return digest(file.read((stop - start) * dtype.itemsize))
 

@@ -9,6 +9,7 @@ import io
 import math
 import tokenize
 from dataclasses import dataclass
+from threading import Lock
 from typing import IO, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from xent.optional import require
 MALFORMED = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError, OverflowError)
 """What NumPy raises for a header that it cannot parse."""
 HEADER_BYTES = 10_000  # the limit of NumPy itself
+PARSING = Lock()
+"""Held where NumPy parses a header: Python 3.11 counts the depth of its parser for all threads together."""
 RAW_FORM = "dtype and shape after a #, as in logits.bin#float16,1000,256"
 
 
@@ -103,7 +106,8 @@ def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
         raise ValueError(f"its header has {length} bytes")
     header = io.BytesIO(size + stream.read(length))
     read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-    shape, is_fortran, dtype = read_header(header, max_header_size=HEADER_BYTES)
+    with PARSING:
+        shape, is_fortran, dtype = read_header(header, max_header_size=HEADER_BYTES)
     if any(size < 0 for size in shape):
         raise ValueError(f"its shape is {shape}")
     return shape, is_fortran, dtype

@@ -23,12 +23,12 @@ from xent.evaluation.sources.hdf5 import open_hdf
 from xent.evaluation.sources.in_memory import ArraySource, is_on_a_gpu, open_array, open_dask
 from xent.evaluation.sources.messages import INPUTS, MalformedError, ReadError, refusal
 from xent.evaluation.sources.npy import RAW_FORM, is_npy, named_dtype, open_npy, open_raw
-from xent.evaluation.sources.partitions import open_partitions, partitions_of
+from xent.evaluation.sources.partitions import open_partitions, partitions_in
 from xent.evaluation.sources.pt import open_torch
 from xent.evaluation.sources.responses import open_json_lines
 from xent.evaluation.sources.safetensors import open_safetensors
-from xent.evaluation.sources.shards import open_shards
-from xent.evaluation.sources.source import TEXT, Source
+from xent.evaluation.sources.shards import ShardedSource, open_shards
+from xent.evaluation.sources.source import TEXT, Source, native
 from xent.evaluation.sources.storage import (
     check_ranges,
     folder_of,
@@ -42,6 +42,7 @@ from xent.evaluation.sources.storage import (
     without_file_protocol,
 )
 from xent.evaluation.sources.topk import TopK, pair_up
+from xent.evaluation.sources.unopened import unopened_shards
 from xent.evaluation.sources.zarr import is_zarr, open_zarr
 
 OPENERS: dict[str, Any] = {
@@ -73,6 +74,10 @@ OPENERS: dict[str, Any] = {
     ".pth": open_torch,
 }
 """The function that opens the files of each suffix of ``formats.FORMATS`` but those of folders."""
+
+
+WITH_CHUNKS = {".zarr", *(own for own, opener in OPENERS.items() if opener in (open_hdf, open_zarr))}
+"""The suffixes of files of which chunks may not be stored, which is looked into before a run."""
 
 
 UNENCODED = re.compile(r"""://[^/?#\s:]*:(?!\d+[/?#])[^@]*[/?#<>"\s][^@]*@""")
@@ -241,8 +246,9 @@ def open_path(text: str, argument: str, allowed: Sequence[str] = (), folders: di
         if not is_url(path) and (first := folders.setdefault(os.path.realpath(path), path)) != path:
             rule = "have each of its folders once"
             raise MalformedError(refusal(argument, rule, f"{path}, which is {first} again", "Remove that link."))
-        shards = [member for member in members(path) if suffix(member) in SUFFIXES]
-        if partitions := partitions_of(path):
+        inside = members(path)
+        shards = [member for member in inside if suffix(member) in SUFFIXES]
+        if partitions := partitions_in(inside):
             if set(shards) - set(partitions):
                 got, remedy = f"{shards[0]} beside {partitions[0]}", "Move it into a partition."
                 raise ValueError(refusal(argument, "hold its files in partitions where it has any", got, remedy))
@@ -277,13 +283,22 @@ def open_members(
         raise ValueError(refusal(argument, rule, f"{', '.join(suffixes)} in {path}", remedy))
     if not is_url(path):
         own = (os.path.realpath(folder_of(path)), *allowed)
-        for shard in shards:
+        for inner in {os.path.dirname(shard) for shard in shards}:
+            check_inside(inner, own, argument, f"the link {inner}")
+        for shard in filter(os.path.islink, shards):
             check_inside(shard, own, argument, f"the link {shard}")
     fragment = f"#{name}" if name else ""
 
     def open_shard(shard: str) -> Source:
         return open_path(f"{shard}{fragment}", argument, allowed, folders)
 
+    if suffixes[0] not in WITH_CHUNKS:
+        unopened = unopened_shards(path, shards, name, argument, allowed, open_shard)
+        if unopened is not None:
+            first, rows = unopened.first, unopened.starts[-1]
+            return ShardedSource(
+                f"{path}{fragment}", (rows, *first.shape[1:]), native(first.dtype), unopened, unopened.starts
+            )
     return open_shards(f"{path}{fragment}", shards, argument, open_shard)
 
 

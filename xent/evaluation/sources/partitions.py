@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -51,9 +51,9 @@ def key_of(folder: str) -> tuple[str, str] | None:
     return (name, "" if value == NO_VALUE else unquote(value)) if name and equals else None
 
 
-def partitions_of(folder: str) -> list[str]:
-    """The folders in a folder whose names have a key and a value, in natural order."""
-    named = [path for path in members(folder) if key_of(path) and suffix(path) not in SUFFIXES]
+def partitions_in(inside: Iterable[str]) -> list[str]:
+    """Of what is in a folder, the folders whose names have a key and a value."""
+    named = [path for path in inside if "=" in path and key_of(path) and suffix(path) not in SUFFIXES]
     return [path for path in named if status(path).is_folder]
 
 
@@ -91,7 +91,7 @@ def leaves_of(
 ) -> list[tuple[str, dict[str, str]]]:
     """The folders that have no partitions in them, each with the values of the keys on the way to it."""
     found: list[tuple[str, dict[str, str]]] = []
-    for path in partitions_of(folder):
+    for path in partitions_in(members(folder)):
         if own:
             check_inside(path, own, argument, f"the link {path}")
         key, value = key_of(path) or ("", "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.evaluation.sources.messages import SHOWN_NAMES, refusal
-from xent.evaluation.sources.source import Source, SourcePart, native, nearest_edge
+from xent.evaluation.sources.source import MOST_ROWS, Source, SourcePart, native, nearest_edge
 from xent.evaluation.sources.storage_options import reading_threads
+from xent.evaluation.sources.unopened import UnopenedShards
 
 OPENED_AT_ONCE = 16
 
@@ -25,24 +26,26 @@ OPENED_AT_ONCE = 16
 class ShardedSource(Source):
     """Sources whose rows follow each other; ``starts`` are the rows at which they begin, and the end."""
 
-    shards: tuple[Source, ...]
-    starts: tuple[int, ...]
+    shards: Sequence[Source]
+    starts: Sequence[int]
 
     def bounds(self, chunk_bytes: int) -> list[int]:
-        edges = [0]
-        for shard, start in zip(self.shards, self.starts, strict=False):
-            edges += [start + bound for bound in shard.bounds(chunk_bytes)[1:]]
+        edges, most = [0], min(chunk_bytes // max(1, self.row_bytes), MOST_ROWS)
+        for number, (start, stop) in enumerate(pairwise(self.starts)):
+            if stop - start <= most:  # it is one chunk at the most, and need not be asked
+                edges.append(stop)
+            else:
+                edges += [start + bound for bound in self.shards[number].bounds(chunk_bytes)[1:]]
         return self.bounds_along(edges, chunk_bytes)
 
     def parts(self, bounds: list[int]) -> tuple[dict[Any, Any], list[Any]]:
-        source = replace(self, shards=tuple(shard.for_tasks() for shard in self.shards))
-        return {}, [source.part(start, stop) for start, stop in pairwise(bounds)]
+        return {}, [self.part(start, stop) for start, stop in pairwise(bounds)]
 
     def part(self, start: int, stop: int) -> SourcePart:
         """These rows, of a source that has the files that they are in and no others."""
         first = bisect_right(self.starts, start) - 1
         last = max(bisect_left(self.starts, stop), first + 1)
-        shards = self.shards[first:last]
+        shards = [shard.for_tasks() for shard in self.shards[first:last]]
         return SourcePart(shards[0] if len(shards) == 1 else joined(self.path, shards), start - self.starts[first])
 
     def edge(self, start: int, stop: int) -> int | None:
@@ -88,6 +91,8 @@ class ShardedSource(Source):
         ]
 
     def check_complete(self, *, zeros_ok: bool = False) -> int:
+        if isinstance(self.shards, UnopenedShards):  # of files that have no chunks of their own
+            return 0
         return sum(shard.check_complete(zeros_ok=zeros_ok) for shard in self.shards)
 
 
