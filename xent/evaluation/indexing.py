@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from xent.evaluation.outputs import draft_of, move, output_path, written
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import open_source, split_name
-from xent.evaluation.sources.shard_index import COLUMNS, NAME, Entry, read_index
+from xent.evaluation.sources.shard_index import COLUMNS, NAME, Entry, read_index, relative
 from xent.evaluation.sources.shards import ShardedSource
 from xent.evaluation.sources.source import FileSource, Source, native
 from xent.evaluation.sources.storage import folder_of, join, open_file, status
@@ -82,7 +82,7 @@ def index_shards(
         with reading_threads(HASHED_AT_ONCE) as pool:
             sums = list(pool.map(checksum, (shard.file for shard in shards))) if checksums else [""] * len(shards)
         kept[name] = {
-            shard.file.removeprefix(join(folder, "")): Entry(
+            relative(shard.file, folder): Entry(
                 shard.shape[0], str(native(shard.dtype)), [*shard.shape[1:]], shard.stamp[0], own
             )
             for shard, own in zip(shards, sums, strict=True)

@@ -7,6 +7,7 @@ Leaves out who writes it (``indexing.py``), and how shards are opened (``unopene
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,12 @@ class Entry(NamedTuple):
     checksum: str
 
 
+def relative(path: str, folder: str) -> str:
+    """The path of a file in a folder from there on; its name alone, where a file system spells the two otherwise."""
+    prefix = join(folder, "")
+    return path.removeprefix(prefix) if path.startswith(prefix) else posixpath.basename(path)
+
+
 def entries_of(path: str, paths: Sequence[str], name: str, argument: str) -> list[Entry] | None:
     """What the index of a folder or a glob tells of some of its files; None if it has no index of that array.
 
@@ -44,14 +51,13 @@ def entries_of(path: str, paths: Sequence[str], name: str, argument: str) -> lis
         return None
     remedy = f"Make it anew, with: xent index '{path}{f'#{name}' if name else ''}'."
     entries = list[Entry]()
-    prefix = folder.rstrip("/") + "/"
     for shard in paths:
-        entry = of_array.get(shard.removeprefix(prefix))
+        entry = of_array.get(relative(shard, folder))
         if entry is None:
             raise ValueError(refusal(argument, "have all its shards in its index", f"{shard}, which is not", remedy))
         entries.append(entry)
     if not is_glob(path) and len(of_array) != len(paths):
-        gone = next(iter(of_array.keys() - {shard.removeprefix(prefix) for shard in paths}))
+        gone = next(iter(of_array.keys() - {relative(shard, folder) for shard in paths}))
         got = f"{join(folder, gone)}, which is gone"
         raise ValueError(refusal(argument, "have all the shards that its index names", got, remedy))
     return entries
