@@ -534,7 +534,7 @@ def merge_parts(
     is_one = isinstance(parts, str | bytes | os.PathLike) or not isinstance(parts, Iterable)
     if is_one:
         raise TypeError(f"evaluate: `parts` must be paths, got {parts!r}. Pass a list of them.")
-    with storage_options_set(storage_options), shards_checked(check_shards):
+    with storage_options_set(storage_options):
         result = merged_report(parts, partial=flag("evaluate", "partial", partial))
     warn_of_kind(**sets_of(result))
     return result
