@@ -176,7 +176,7 @@ lint: $(VENV)/test.stamp
 	$(ON_SOURCE) $(BIN)/lint-imports --no-logo
 
 FUSED_BENCHES := $(wildcard benchmarks/bench_*numba.py) benchmarks/bench_jit.py benchmarks/bench_evaluate_peers.py
-OTHER_BENCHES := benchmarks/bench_scale.py benchmarks/bench_cuda.py
+OTHER_BENCHES := benchmarks/bench_scale.py benchmarks/bench_cuda.py benchmarks/bench_reads.py
 
 bench: $(VENV)/bench.stamp $(VENV)/wheel.stamp $(VENV)/plugins.stamp
 	set -e; for script in $(filter-out $(FUSED_BENCHES) $(OTHER_BENCHES),$(wildcard benchmarks/bench_*.py)); do PYTHONPATH=benchmarks $(BIN)/python $$script; done

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ ROWS = {
     ),
     "bench_scale": ("| x16.zarr | processes:2 | ", "| x32.npy | threads | ", "the same bits"),
     "bench_chunks": ("| 100 | sync | ", "| 100 | threads | ", "| 100 | processes:2 | "),
+    "bench_reads": ("| small files | ", "| Zarr, of the bare read | ≤ 1.2 | ", "the same bits"),
     "bench_evaluate": ("| xent.evaluate | 1 | ", "| xent.evaluate | 2 | ", "| np.load and SciPy by chunks | 1 | "),
 }
 
@@ -76,9 +78,15 @@ def kept() -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (BENCHMARKS / "results").glob("*")}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "bench_torch" else name for name in ROWS]
-)
+MARKS = {
+    "bench_torch": pytest.mark.slow,
+    "bench_reads": pytest.mark.skipif(
+        not (find_spec("s3fs") and find_spec("moto")), reason="s3fs or moto is not installed, which only it needs"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in ROWS])
 def test_a_benchmark_runs_has_its_rows_and_keeps_no_trial(name):
     before = kept()
     found = page(name)
