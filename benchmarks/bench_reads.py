@@ -1,4 +1,4 @@
-"""Sets on a server that takes 30 ms a request: small files, one large file, a Zarr array; and one that is busy.
+"""Sets on a server that takes 30 ms a request, and sends 100 MB/s: small files, one large file, a Zarr array; and one that is busy.
 
 The server is moto's S3 on this machine, a process of its own that shares its cores. Beside each evaluation stands the
 bare read: s3fs's ``cat_file`` of the same objects from 16 threads, without a listing and without arithmetic. Every run
@@ -32,7 +32,7 @@ from measure import Report
 
 import xent
 
-LATENCY, BUSY = 0.03, 0.3
+LATENCY, LINK, BUSY = 0.03, 1e8, 0.3
 SETS = {"small files": "small", "small files, by a glob": "small/*.npy", "one .npy": "x.npy", "Zarr": "x.zarr"}
 PIECE_BYTES = 2**23
 LIMIT_SMALL, LIMIT_RATIO = 3.0, 1.2
@@ -128,7 +128,7 @@ def counted(bucket: Bucket, call: Callable[[], Any]) -> tuple[Any, str]:
 
 def read_all(report: Report, bucket: Bucket, rounds: int) -> dict[str, xent.Evaluation]:
     """Adds the requests and the time of each set beside its bare read; the results."""
-    bucket.settings(latency=LATENCY, busy=0.0)
+    bucket.settings(latency=LATENCY, link=LINK, busy=0.0)
     expected, lines, promises = {}, [], []
     for shown, name in SETS.items():
         expected[name], requests = counted(bucket, lambda name=name: bucket.evaluate(name))
@@ -153,7 +153,7 @@ def read_all(report: Report, bucket: Bucket, rounds: int) -> dict[str, xent.Eval
 
 def read_busy(report: Report, bucket: Bucket, expected: dict[str, xent.Evaluation]) -> None:
     """Adds the requests and the time where three of ten requests meet a busy server; the numbers must be the same."""
-    bucket.settings(latency=LATENCY, busy=BUSY)
+    bucket.settings(latency=LATENCY, link=LINK, busy=BUSY)
     lines = []
     for shown, name in SETS.items():
         started = time.perf_counter()
@@ -172,13 +172,14 @@ def main(quick: bool = False) -> str:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of clients that are left behind
     report = Report("reads", "Sets on a server", ("fsspec", "s3fs", "moto", "zarr", "dask"))
     with server() as bucket:
-        sizes = (20, 10, 320, 10) if quick else (400, 100, 320_000, 100)
+        sizes = (20, 10, 320, 10) if quick else (400, 100, 640_000, 100)
         bucket.fill(*sizes)
         files, rows, large_rows, classes = sizes
         large = large_rows * classes * 4 / 1e6
         report.add(
             f"{files} .npy files of {rows} rows of {classes} float32, and a set of {large:.3g} MB as one "
-            f".npy and as Zarr of 32 chunks; {LATENCY * 1e3:.0f} ms a request."
+            f".npy and as Zarr of 32 chunks; {LATENCY * 1e3:.0f} ms a request, "
+            f"{LINK / 1e6:.0f} MB/s in all."
         )
         expected = read_all(report, bucket, 1 if quick else 3)
         read_busy(report, bucket, expected)

@@ -1,7 +1,8 @@
 """A server of S3's on this machine: moto's, each of whose answers waits, and of which some say that it is busy.
 
-It prints its port. A POST to ``/__settings`` of JSON sets ``latency`` (seconds a request) and ``busy`` (the share of
-GET and HEAD requests that are answered by 503); the answer is what was asked for since the last one, by method.
+It prints its port. A POST to ``/__settings`` of JSON sets ``latency`` (seconds a request), ``link`` (bytes a second
+that all answers share) and ``busy`` (the share of GET and HEAD requests that are answered by 503); the answer is what
+was asked for since the last one, by method.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Server:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         self.moto = DomainDispatcherApplication(create_backend_app)
-        self.settings = {"latency": 0.0, "busy": 0.0}
+        self.settings = {"latency": 0.0, "busy": 0.0, "link": 1e12}
         self.asked: Counter[str] = Counter()
-        self.lock, self.random = threading.Lock(), random.Random(0)
+        self.lock, self.link, self.random = threading.Lock(), threading.Lock(), random.Random(0)
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Any:
         from werkzeug.wrappers import Response
@@ -44,7 +45,11 @@ class Server:
             self.asked["503" if is_busy else method] += 1
         if is_busy:
             return Response(SLOW_DOWN if method == "GET" else "", 503, content_type="application/xml")(environ, start)
-        return self.moto(environ, start)
+        answer = Response.from_app(self.moto, environ, buffered=True)
+        if method == "GET":
+            with self.link:
+                time.sleep(len(answer.get_data()) / self.settings["link"])
+        return answer(environ, start)
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def test_a_zarr_array_is_listed_once_and_each_chunk_is_one_request(stored, name)
 
     assert made == EXPECTED
     assert sum(of_method("find").values()) == 1 and set(of_method("info")) <= {"zarr.json", name}
-    assert sum(of_metadata.values()) <= 6 and of_metadata["zarr.json"] <= 2
+    assert of_metadata == {"zarr.json": 1, ".zarray": 1, ".zattrs": 1}  # zarr asks for both versions at once
     if name == "x.zarr":
         assert sum(chunks.values()) - sum(of_metadata.values()) == files
 

@@ -149,7 +149,7 @@ class ZarrSource(FileSource):
 
     def array(self) -> Any:
         """zarr's array, of which the metadata are read once in a process."""
-        array = opened(self.path, self.file, self.stamp, repr(options_of(self.path)))
+        array = opened(self.path, self.file, self.stamp)
         if is_url(self.path):
             array.store.is_complete = self.is_complete
         return array
@@ -189,16 +189,34 @@ class ZarrSource(FileSource):
                 raise ValueError(f"{file} has {stamp[0]} bytes, and a chunk {most} at most")
 
 
+def opened(path: str, file: str, stamp: Stamp) -> Any:
+    """The array at a path, which may lead into a zip archive, as it was at `stamp`."""
+    kept = arrays(path, file, stamp, repr(options_of(path)) if is_url(path) else "")
+    if not kept:
+        zarr = require("zarr", "zarr", "a Zarr array")
+        version: dict[str, int] = {}
+        if is_url(path):
+            check_unchanged(file, stamp)
+            version["zarr_format"] = 3 if suffix(file) == ".json" else 2
+        kept.append(checking(zarr.open_array(mode="r", **version, **store_of(path)), path))
+    return kept[0]
+
+
 @lru_cache(maxsize=64)
-def opened(path: str, file: str, stamp: Stamp, options: str) -> Any:
-    """The array at a path, which may lead into a zip archive, as it was at `stamp`; `options` are those of its URL."""
-    zarr = require("zarr", "zarr", "a Zarr array")
-    if not is_url(path):
-        return zarr.open_array(mode="r", **zarr_zip.open_store(path))
-    check_unchanged(file, stamp)
-    store = zarr_remote.open_store(path)
-    array = zarr.open_array(store=store, mode="r", zarr_format=3 if suffix(file) == ".json" else 2)
-    store.root, store.most = path, None if array.dtype.kind == "T" else most_bytes(array)
+def arrays(path: str, file: str, stamp: Stamp, options: str) -> list[Any]:
+    """A list for the array at a path as it was at `stamp`, with these options of its URL, once it is open."""
+    return []
+
+
+def store_of(path: str) -> dict[str, Any]:
+    """What ``zarr.open`` takes for a path."""
+    return {"store": zarr_remote.open_store(path)} if is_url(path) else zarr_zip.open_store(path)
+
+
+def checking(array: Any, path: str) -> Any:
+    """The array at a path, whose store looks at each chunk from now on, if it is at a URL."""
+    if is_url(path):
+        array.store.root, array.store.most = path, None if array.dtype.kind == "T" else most_bytes(array)
     return array
 
 
@@ -245,7 +263,7 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
     if not is_url(path) and os.path.isdir(path):
         check_tree(path, (os.path.realpath(root), *allowed), argument)
     try:
-        array = zarr.open(mode="r", **zarr_zip.open_store(path))
+        array = zarr.open(mode="r", **store_of(path))
         inside = None if hasattr(array, "dtype") else sorted(array.array_keys())
         facts = None if inside is not None else facts_of(array)
     except ModuleNotFoundError:
@@ -275,7 +293,10 @@ def open_zarr(path: str, name: str, argument: str, allowed: Sequence[str] = ()) 
     file = place[0] if place else join(path, "zarr.json" if array.metadata.zarr_format == 3 else ".zarray")
     rows = chunks[0] if chunks else 1, stored[0] if stored else 1
     packing = packing_of(attributes_of(array), dtype, path, argument)
-    return ZarrSource(path, shape, packing.dtype(dtype) if packing else dtype, file, status(file).stamp, *rows, packing)
+    stamp = status(file).stamp
+    if is_url(path):  # what has been read of it need not be read again
+        arrays(path, file, stamp, repr(options_of(path))).append(checking(array, path))
+    return ZarrSource(path, shape, packing.dtype(dtype) if packing else dtype, file, stamp, *rows, packing)
 
 
 def attributes_of(array: Any) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from xent.evaluation.sources.storage import Stamp, join, told_of
 from xent.evaluation.sources.storage_options import options_of
 from xent.optional import require
 
+METADATA_BYTES = 2**26
+"""The most bytes of what describes an array, or a group with all of its arrays."""
+
 
 @cache
 def store_class() -> Any:
@@ -35,8 +38,9 @@ def store_class() -> Any:
         is_complete = False
 
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-            most = self.most if byte_range is None and self.root is not None else None
-            wanted = byte_range if most is None else range_request(0, most + 1)
+            # subtle: s3fs asks for the size of what it is to send whole
+            most = METADATA_BYTES if self.root is None else self.most
+            wanted = range_request(0, most + 1) if byte_range is None and most is not None else byte_range
             for wait in waits():
                 try:
                     value = await self._store.get(key, prototype, wanted)
@@ -46,13 +50,15 @@ def store_class() -> Any:
                         raise
                 await asyncio.sleep(wait)
             if self.root is None:
+                if value is not None and len(value) > METADATA_BYTES:
+                    raise ValueError(f"its {key} has more than {METADATA_BYTES:,} bytes")
                 return value
             # subtle: zarr reads both a chunk that is not there and an empty one as the fill value
             if value is None and self.is_complete:
                 raise ValueError(f"{join(self.root, key)} is not there")
             if value is not None and not len(value):
                 raise ValueError(f"{join(self.root, key)} is empty")
-            if most is not None and value is not None and len(value) > most:
+            if byte_range is None and most is not None and value is not None and len(value) > most:
                 raise ValueError(f"{join(self.root, key)} has more than {most} bytes, and a chunk that at most")
             return value
 
