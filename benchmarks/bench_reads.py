@@ -1,4 +1,4 @@
-"""Sets on a server that takes 30 ms a request, and sends 100 MB/s: small files, one large file, a Zarr array; and one that is busy.
+"""Sets on a server that takes 30 ms a request and sends 100 MB/s: small files, a large one, Zarr; and a busy server.
 
 The server is moto's S3 on this machine, a process of its own that shares its cores. Beside each evaluation stands the
 bare read: s3fs's ``cat_file`` of the same objects from 16 threads, without a listing and without arithmetic. Every run
