@@ -34,6 +34,10 @@ from xent.demo import stdlib
 FOLDS = 10
 CHUNK_ROWS, SHARD_ROWS = 8192, 65536
 QUICK_FILES = 4
+RUNS = tuple(
+    (f"x{bits}.{form}", how) for bits in (16, 32) for form in ("npy", "zarr") for how in ("threads", "processes:2")
+)
+QUICK_RUNS = (("x16.npy", "threads"), ("x16.zarr", "processes:2"), ("x32.npy", "threads"))
 SAMPLES_PER_SECOND = 50
 ROWS = (10**5, 10**6, 10**7, 3 * 10**7)
 METRICS = ("loss", "accuracy", "brier", "entropy", "confidence")
@@ -126,28 +130,27 @@ class Peak:
         return self.largest
 
 
-def evaluate_all(report: Report, folder: Path) -> None:
-    """Adds the evaluations of every format and dtype on every scheduler, which must give the same bits per dtype."""
+def evaluate_all(report: Report, folder: Path, runs: tuple[tuple[str, str], ...]) -> None:
+    """Adds the evaluation of each set on each scheduler, which must give the same bits per dtype."""
     lines, numbers = [], {}
-    for name in ("x16.npy", "x16.zarr", "x32.npy", "x32.zarr"):
-        for scheduler in ("threads", "processes:2"):
-            print(f"{name} on {scheduler}", file=sys.stderr)
-            result = evaluate(folder, name, scheduler)
-            document, peak = result["document"], result["peak"]
-            size, wall = document["timing"]["bytes"], document["timing"]["wall_seconds"]
-            numbers.setdefault(name[:3], []).append(
-                {k: v for k, v in document.items() if k not in ("timing", "inputs", "options")}
-            )
-            loss = document["metrics"]["loss"]
-            cells = (
-                f"{size / 1e9:.1f}",
-                f"{wall:.1f}",
-                f"{size / wall / 1e9:.2f}",
-                f"{peak / 1e6:,.0f}",
-                f"{loss['value']:.9f} ± {loss['stderr']:.2g}",
-            )
-            lines.append((name, scheduler, *cells))
-            report.add(**{f"{name} on {scheduler}": {"seconds": wall, "bytes": size, "peak": peak, "loss": loss}})
+    for name, scheduler in runs:
+        print(f"{name} on {scheduler}", file=sys.stderr)
+        result = evaluate(folder, name, scheduler)
+        document, peak = result["document"], result["peak"]
+        size, wall = document["timing"]["bytes"], document["timing"]["wall_seconds"]
+        numbers.setdefault(name[:3], []).append(
+            {k: v for k, v in document.items() if k not in ("timing", "inputs", "options")}
+        )
+        loss = document["metrics"]["loss"]
+        cells = (
+            f"{size / 1e9:.1f}",
+            f"{wall:.1f}",
+            f"{size / wall / 1e9:.2f}",
+            f"{peak / 1e6:,.0f}",
+            f"{loss['value']:.9f} ± {loss['stderr']:.2g}",
+        )
+        lines.append((name, scheduler, *cells))
+        report.add(**{f"{name} on {scheduler}": {"seconds": wall, "bytes": size, "peak": peak, "loss": loss}})
     for name, documents in numbers.items():
         if any(document != documents[0] for document in documents):
             raise AssertionError(f"the numbers of {name} are not the same bits")
@@ -182,7 +185,7 @@ def main(quick: bool = False) -> str:
         report.add(
             f"{rows:,} rows of 256 classes; memory of the machine {ram / 1e9:.0f} GB; {demo.kernel()}.", rows=rows
         )
-        evaluate_all(report, folder)
+        evaluate_all(report, folder, QUICK_RUNS if quick else RUNS)
         rows_and_time(report, folder, 1 if quick else 3)
     return report.write(quick)
 

@@ -703,7 +703,7 @@ def test_the_table_is_printed_in_any_encoding(files, encoding):
         "inspect x.npy",
         "inspect x.npy --json",
         pytest.param("demo digits -q", marks=pytest.mark.slow),
-        pytest.param("doctor", marks=pytest.mark.slow),
+        "doctor",
         "explain",
         "explain --json",
         "plugins",
@@ -714,7 +714,7 @@ def test_the_table_is_printed_in_any_encoding(files, encoding):
 )
 @pytest.mark.parametrize("buffer", [-1, 1], ids=["at-the-end", "line-by-line"])
 def test_where_stdout_is_closed_every_command_ends_with_141_and_says_nothing(
-    files, command, buffer, capsys, monkeypatch
+    files, diagnosis, command, buffer, capsys, monkeypatch
 ):
     read, write = os.pipe()
     os.close(read)

@@ -182,7 +182,9 @@ def test_importing_xent_says_that_another_projects_files_lie_among_its_own(tmp_p
 
 
 def test_doctor_finds_an_installation_unsound_that_another_projects_files_lie_in(tmp_path: Path) -> None:
-    done = run_beside_the_other_project(tmp_path, None, "-W", "ignore", "-m", "xent", "doctor")
+    kernels_are_sound = "from xent.cli import doctor, main; doctor.run_quick_test = lambda spec: {'verdict': 'sound'}"
+    code = f"{kernels_are_sound}; doctor.DEVICES.clear(); main(['doctor'])"
+    done = run_beside_the_other_project(tmp_path, None, "-W", "ignore", "-c", code)
 
     assert done.returncode == 1 and "another project, lie among those of xent-array" in done.stdout.splitlines()[0]
 

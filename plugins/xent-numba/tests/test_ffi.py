@@ -327,18 +327,6 @@ def test_rows_may_be_sharded(shardy):
     assert run(SHARDED, **flags) == KERNEL
 
 
-CACHED = """
-from xent_numba import ffi
-print(ffi.compile_target("xent_numba_sparse_loss_float32", "loss", "float32", False)[1].cache_hits)
-"""
-
-
-def test_another_process_finds_the_machine_code_on_disk(tmp_path):
-    first, second = (run(CACHED, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
-
-    assert (first, second) == ("0", "1")
-
-
 def test_another_version_of_the_interface_is_declined(monkeypatch, tmp_path):
     from xent_numba import ffi
 
