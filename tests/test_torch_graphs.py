@@ -247,8 +247,10 @@ def test_a_gradient_of_its_targets_is_that_of_the_expression():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("classes", [2, 10, 100, 1031, 32771])
+@pytest.mark.parametrize(
+    ("dtype", "classes"),
+    [*((np.float32, classes) for classes in (2, 10, 100, 1031, 32771)), (np.float64, 10), (np.float64, 1031)],
+)
 def test_a_loss_and_gradient_of_the_compiler_keep_the_budget(dtype, classes):
     rng = np.random.default_rng(classes)
     equal = np.zeros((2, classes), dtype)

@@ -193,7 +193,7 @@ def test_damaged_files_of_the_cache_are_compiled_around(cache):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "count"), [("calls", 40), ("many-interrupts", 3)])
+@pytest.mark.parametrize(("kind", "count"), [("calls", 20), ("many-interrupts", 2)])
 def test_after_interrupts_at_any_moment_the_next_call_works_and_the_process_ends(kind, count):
     done = subprocess.run(
         [sys.executable, faults.__file__, kind, "--count", str(count)], capture_output=True, text=True, timeout=300
