@@ -128,6 +128,26 @@ def test_what_is_kept_is_given_up_where_there_is_no_memory_left(arrays, monkeypa
     assert gradient.shape == (200, 100) and not recycling.kept
 
 
+def test_the_gradient_of_a_classifier_is_made_in_memory_that_is_kept_and_in_none_that_is_held(rng):
+    def call():
+        return of_product(hidden, classifier, labels)[1].classifier
+
+    of_product = xent.value_and_grad(xent.linear_cross_entropy)
+    hidden, classifier = (rng.standard_normal((rows, 24)).astype(np.float32) for rows in (40, 700))
+    labels = rng.integers(0, 700, 40)
+    first = call()
+    expected, address = first.copy(), first.ctypes.data
+    held = call()
+    del first
+    again = call()
+
+    assert again.ctypes.data == address != held.ctypes.data
+    assert np.array_equal(again, expected) and np.array_equal(held, expected)
+
+    del again, held
+    assert classifier.nbytes in recycling.kept
+
+
 def test_threads_that_call_at_once_share_no_memory(rng):
     x, y = rng.standard_normal((8, 300, 100)).astype(np.float32), rng.integers(0, 100, 300)
     expected, wrong = [both(one, y)[1].copy() for one in x], []

@@ -16,6 +16,7 @@ from .registry import annotate_error, registry
 GENERIC = BackendSpec(name=eligibility.GENERIC, load="xent.backends.generic:run", takes_out=True)
 """The schedule for the arrays of libraries that no other is for."""
 PRODUCTS = {
+    "numpy": BackendSpec(name=eligibility.GENERIC, load="xent.backends.numpy.linear:run"),
     "torch": BackendSpec(name="torch", load="xent.backends.torch.linear:run", inner="view"),
     "jax": BackendSpec(name="jax", load="xent.backends.jax.linear:run"),
     "cupy": BackendSpec(name="cupy", load="xent.backends.cupy:run_product"),

@@ -6,6 +6,7 @@ classifier, where 0 · NaN would be NaN.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,16 +26,22 @@ from .threads import own_threads
 from .tiles import Chosen, ProductCall, chosen_rows, concatenated
 
 
-def run(plan: Plan, predictions: Any, targets: Array | None, weights: Weights) -> Any:
-    """The result of one call on one concrete product."""
+def run(
+    plan: Plan,
+    predictions: Any,
+    targets: Array | None,
+    weights: Weights,
+    empty: Callable[[tuple[int, ...], Any], Array] | None = None,
+) -> Any:
+    """The result of one call on one concrete product; ``empty`` as in :class:`ProductCall`."""
     for name, operand in zip(checks.OPERANDS, predictions.operands, strict=False):
         checks.array_api(plan.problem.function, name, operand)
     with multiplying():
         if plan.problem.method == "gradient":
-            call = call_of(plan, predictions, targets, weights.ids)
+            call = call_of(plan, predictions, targets, weights.ids)._replace(empty=empty)
             return gradient_from(call, *schedule.merged_of(call.xp, call.product.rows, weights))
         call, rows = product_call(plan, predictions, targets, weights)
-        return RUN[plan.problem.method](call, rows)
+        return RUN[plan.problem.method](call._replace(empty=empty), rows)
 
 
 def product_call(plan: Plan, linear: Any, targets: Array | None, weights: Weights) -> tuple[ProductCall, Rows]:

@@ -12,8 +12,8 @@ before, nothing is kept, and each tile is multiplied again.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ...arrays import Array
@@ -49,10 +49,12 @@ def sums_of(call: ProductCall) -> GradientSums:
     xp, product, of = call.xp, call.product, call.call.plan.problem.of
     device = getattr(product.classifier, "device", None)
     shape, rows = tuple(product.classifier.shape), (product.rows, int(product.hidden.shape[1]))
-    make = xp.empty if product.rows else xp.zeros
+    classifier = None
+    if "classifier" in of:
+        classifier = call.new(*shape) if product.rows else xp.zeros(shape, dtype=product.dtype, device=device)
     return GradientSums(
         xp.empty(rows, dtype=product.hidden.dtype, device=device) if "hidden" in of else None,
-        make(shape, dtype=product.dtype, device=device) if "classifier" in of else None,
+        classifier,
         xp.zeros(shape[:1], dtype=wide_dtype(xp), device=device) if "bias" in of else None,
     )
 
@@ -109,23 +111,21 @@ def memory_of(call: ProductCall, rows: int, kept: list[ClassSpan]) -> Memory:
     """Memory for tiles of so many rows, and the logits of the spans that are kept."""
     product, height = call.product, call.product.height(rows)
     widest = max(strip.width for strip in strips_of(product))
-
-    def empty(*shape: int) -> Array:
-        return call.xp.empty(shape, dtype=product.dtype, device=getattr(product.hidden, "device", None))
-
     if not product.writes:
-        return Memory(None, [Buffers(empty(height * widest), None, None)])
+        return Memory(None, [Buffers(call.new(height * widest), None, None)])
     widest_span = max(map(width_of, product.spans()))
     width_of_halves = max(half.width for strip in strips_of(product) for half in strip.halves())
     buffers = [
         Buffers(
-            empty(height * widest),
-            None if kept else empty(height * widest_span),
-            empty(max(height, width_of_halves), product.depth),
+            call.new(height * widest),
+            None if kept else call.new(height * widest_span),
+            call.new(max(height, width_of_halves), product.depth),
         )
         for _ in range(call.threads)
     ]
-    return Memory([empty(height * width_of(span)) for span in kept], buffers)
+    ends = list(itertools.accumulate((height * width_of(span) for span in kept), initial=0))
+    logits = call.new(ends[-1])
+    return Memory([logits[start:end] for start, end in itertools.pairwise(ends)], buffers)
 
 
 class PanelTile(NamedTuple):
@@ -210,7 +210,7 @@ def add_tile(
         memory.buffers.append(buffers)
         return total
 
-    whole = functools.reduce(with_total, call.shared(add_group, pairwise(edges)))
+    whole = functools.reduce(with_total, call.shared(add_group, itertools.pairwise(edges)))
     if sums.hidden is not None:
         rows, depth = tile.rows.stop - tile.rows.start, sums.hidden.shape[1]
         sums.hidden[tile.rows, :] = call.xp.astype(whole[:rows, :depth], sums.hidden.dtype, copy=False)

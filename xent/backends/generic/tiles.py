@@ -30,10 +30,18 @@ class ProductCall(NamedTuple):
     product: TiledProduct
     threads: int = 1
     """Those of xent's own that share the tiles; the kernel and BLAS take one then."""
+    empty: Callable[[tuple[int, ...], Any], Array] | None = None
+    """Returns new memory of a shape and dtype, where the library has a better way than its own ``empty``."""
 
     @property
     def xp(self) -> Any:
         return self.call.xp
+
+    def new(self, *shape: int) -> Array:
+        """New memory in the compute dtype, on the device of the product."""
+        if self.empty is not None:
+            return self.empty(shape, self.product.dtype)
+        return self.xp.empty(shape, dtype=self.product.dtype, device=getattr(self.product.hidden, "device", None))
 
     def row_tiles(self, rows: int = ROWS) -> Iterator[slice]:
         """The rows in order, at most so many at once."""

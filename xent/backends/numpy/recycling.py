@@ -11,6 +11,7 @@ is no lock: each step on the dictionary is done whole.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from typing import Any
@@ -62,17 +63,29 @@ class Lease:
 
 def empty_like(array: Array) -> Array | None:
     """A new array like a large contiguous one, on memory that is kept or will be; None for any other."""
-    if array.nbytes < LEAST_BYTES or not array.flags.c_contiguous:
+    return leased(array.shape, array.dtype) if array.flags.c_contiguous else None
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """A new array, on memory that is kept or will be if it is large."""
+    array = leased(shape, np.dtype(dtype))
+    return np.empty(shape, dtype) if array is None else array
+
+
+def leased(shape: tuple[int, ...], dtype: Any) -> Array | None:
+    """A new array on memory that is kept or will be; None if it is too small or too large for that."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < LEAST_BYTES:
         return None
     most = limit()
-    if array.nbytes > most:
+    if size > most:
         return None
-    memory = kept.pop(array.nbytes, None)
+    memory = kept.pop(size, None)
     if memory is None:
         try:
-            memory = np.empty(array.nbytes, np.uint8)
+            memory = np.empty(size, np.uint8)
         except MemoryError:
             kept.clear()
-            memory = np.empty(array.nbytes, np.uint8)
+            memory = np.empty(size, np.uint8)
     owner: Any = Lease(memory, most)
-    return np.asarray(owner).view(array.dtype).reshape(array.shape)
+    return np.asarray(owner).view(dtype).reshape(shape)
