@@ -18,6 +18,7 @@ from xent.cli.commands import main
 from xent.evaluation.engine.evaluate_pass import plan
 from xent.evaluation.options import Keys, Options
 from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, grouped_moments, moments_of
+from xent.evaluation.statistics.grid_sums import GridSums, grid_sums
 
 ROWS, CLASSES = 507, 7
 RNG = np.random.default_rng(5)
@@ -303,10 +304,55 @@ def test_no_rows_that_count_have_no_mean():
     assert found.counted == 0 and np.isnan(found.mean_loss) and np.isnan(found.accuracy)
 
 
+def test_classwise_calibration_is_that_of_its_definition():
+    found = evaluated(classwise=True, bins=5)
+    bins, whole = np.clip(np.ceil(P * 5).astype(int) - 1, 0, 4), WEIGHTS.sum()
+    gaps = [
+        abs(sum(WEIGHTS[own] * (LABELS[own] == c)) - sum(WEIGHTS[own] * P[own, c])) / whole
+        for c in range(CLASSES)
+        for own in (np.flatnonzero(bins[:, c] == b) for b in range(5))
+    ]
+
+    assert found.classwise_calibration_error == pytest.approx(sum(gaps) / CLASSES, rel=1e-9)
+    parts = found.calibration.classwise
+    assert parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins == pytest.approx(found.brier)
+    shares = [WEIGHTS[c == LABELS].sum() / whole for c in range(CLASSES)]
+    assert parts.uncertainty == pytest.approx(sum(share * (1 - share) for share in shares), rel=1e-12)
+    for chunk_bytes in (300, 10**6):
+        assert evaluated(classwise=True, bins=5, chunk_bytes=chunk_bytes) == found
+
+
+def test_whole_weights_are_rows_that_are_there_so_often():
+    times = RNG.integers(0, 4, ROWS)
+    weighted = evaluated(weights=times, classwise=True, clusters=None).calibration.classwise
+    repeated = [np.repeat(each, times, axis=0) for each in (LOGITS, LABELS)]
+    plain = xent.evaluate(*repeated, bins=10, classwise=True).calibration.classwise
+
+    for name in ("error", "reliability", "resolution", "uncertainty"):
+        assert getattr(weighted, name) == pytest.approx(getattr(plain, name), rel=1e-12), name
+    ones = evaluated(weights=np.ones(ROWS), classwise=True).calibration.classwise
+    assert ones == evaluated(weights=None, classwise=True).calibration.classwise
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 2.0**64])
+def test_grid_sums_are_those_of_fractions_in_any_order(scale):
+    values, group = RNG.standard_normal(300) * 10.0 ** RNG.integers(-9, 9, 300) * scale, RNG.integers(0, 5, 300)
+    whole = grid_sums(values, group, 6)
+
+    exact = [sum(map(Fraction, values[group == each].tolist())) for each in range(6)]
+    assert [Fraction(each, 2**1126) for each in whole.integers()] == exact
+    assert whole.values(6).tolist() == [float(each) for each in exact]
+    order = RNG.permutation(300)
+    parts = [grid_sums(values[rows], group[rows], 6) for rows in np.array_split(order, 7)]
+    merged = GridSums()
+    for part in parts:
+        merged = part.merge(merged)
+    assert merged == whole and merged.values(6).tolist() == whole.values(6).tolist()
+
+
 REFUSED = {
     "another shape": ({"weights": WEIGHTS[:5]}, ValueError, r"`weights` must have shape \(507,\), one for each"),
     "text": ({"weights": SLICES}, TypeError, "`weights` must be real numbers"),
-    "classwise": ({"weights": WEIGHTS, "classwise": True}, ValueError, "Leave out classwise=True"),
 }
 
 

@@ -44,6 +44,7 @@ MODULES = (
     "xent.evaluation.statistics.classwise",
     "xent.evaluation.statistics.cluster_losses",
     "xent.evaluation.statistics.cluster_sums",
+    "xent.evaluation.statistics.grid_sums",
     "xent.evaluation.statistics.key_spans",
     "xent.evaluation.statistics.score_counts",
 )

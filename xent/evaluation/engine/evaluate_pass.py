@@ -250,9 +250,6 @@ def plan(
     sources, opened = given.sources, given.sources["predictions"]
     check_kind(opened, options)
     check_whole_rows(opened, options, fit_temperature=fit_temperature)
-    if keys.weights is not None and options.classwise:
-        rule, got = "be left out where `classwise` is given", "both"
-        raise ValueError(refusal("weights", rule, got, "Leave out classwise=True."))
     check_fits(opened.shape[1], options)
     unstored = unstored_of(sources, zeros_ok=options.zeros_ok)
     all_bounds = opened.bounds(prediction_bytes(opened, sources["labels"], options))

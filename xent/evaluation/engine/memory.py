@@ -43,6 +43,8 @@ GROUP_BYTES = 1_000
 """Of a class, slice or cluster in the state of some rows: exact sums of losses and of their squares."""
 WEIGHTED = 3
 """How many times as much it is where rows have weights, whose sums are there too."""
+WEIGHTED_CLASSWISE = 6
+"""How many times as much the sums by class and bin are where rows have weights: four sums, of a few digits each."""
 CONFUSION_BYTES = 250
 """Of a pair of a label and a predicted class that occurs; where rows have weights, twice as much."""
 LABEL_BYTES = 120
@@ -99,7 +101,7 @@ def table_bytes(planned: Planned, threads: int) -> int:
         key_bytes = WEIGHTED_KEY_BYTES if has_weights else KEY_BYTES
         total += (states + threads + 1) * key_bytes * min(rows, largest_chunk(planned.bounds), MOST_KEYS)
     if options.classwise:
-        sums = classwise_bytes(classes, options.bins)
+        sums = classwise_bytes(classes, options.bins) * (WEIGHTED_CLASSWISE if has_weights else 1)
         total += (states + threads + 1) * sums + threads * block_rows(classes) * classes * 8 * 6
     return total
 

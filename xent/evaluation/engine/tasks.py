@@ -193,7 +193,8 @@ def chunk_state(
     classwise = None
     if job.options.classwise:
         probabilities = probabilities_of(job.options.kind, predictions, statistics.lse)
-        classwise = classwise_of(probabilities, labels, ~(unread | ignored | bad), job.classes, job.options.bins)
+        counted = ~(unread | ignored | bad | (False if bad_weight is None else bad_weight))
+        classwise = classwise_of(probabilities, labels, counted, job.classes, job.options.bins, weights)
     counts = None
     if job.options.auc:
         scores = scores_of(job.options.kind, predictions, statistics.lse)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from xent.evaluation.statistics.bin_gaps import BinGaps
 from xent.evaluation.statistics.bins import bin_of
+from xent.evaluation.statistics.grid_sums import GridSums, grid_sums
 
 UNIT = 2.0**40
 LOW_BITS = 20
@@ -43,6 +44,9 @@ class Classwise:
         The rows with the probability of the class in the bin, and those of them whose label is the class.
     high, low : array of int64
         The sum of those probabilities is (2**20 high + low) · 2**-40.
+    weighted : mapping of str to GridSums
+        Of rows with weights w the sums of w, of w² and of w p, and of w where the label is the class, which take the
+        place of these; flat.
     """
 
     rows: int
@@ -50,22 +54,63 @@ class Classwise:
     hits: NDArray[Any]
     high: NDArray[Any]
     low: NDArray[Any]
+    weighted: Mapping[str, GridSums] = field(default_factory=dict)
 
     def merge(self, other: Classwise) -> Classwise:
         """The sums of both."""
-        return Classwise(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        rows, counts, hits, high, low = (getattr(self, name) + getattr(other, name) for name in SUMS)
+        weighted = {name: sums.merge(other.weighted[name]) for name, sums in self.weighted.items()}
+        return Classwise(rows, counts, hits, high, low, weighted)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Classwise) and all(
-            np.array_equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
+        return (
+            isinstance(other, Classwise)
+            and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in SUMS)
+            and self.weighted == other.weighted
         )
 
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
+    def amounts(self) -> Amounts:
+        """What the numbers are made of, rounded once."""
+        if not self.weighted:
+            rows, confidence = self.counts.astype(np.float64), (2.0**LOW_BITS * self.high + self.low) / UNIT
+            return Amounts(float(self.rows), rows, self.hits.astype(np.float64), confidence, rows)
+        weight, squares, confidence, hits = (
+            self.weighted[name].values(self.counts.size).reshape(self.counts.shape) for name in WEIGHTED
+        )
+        rows = np.divide(weight**2, squares, out=np.zeros_like(weight), where=squares > 0)
+        return Amounts(math.fsum(weight[0].tolist()), weight, hits, confidence, rows)
+
     def error(self) -> float:
         """The classwise calibration error; NaN of no rows."""
-        gaps = np.abs(UNIT * self.hits - (2.0**LOW_BITS * self.high + self.low)) / UNIT
-        return float(gaps.sum()) / self.rows / len(gaps) if self.rows else math.nan
+        found = self.amounts()
+        gaps = np.abs(found.hits - found.confidence)
+        return float(gaps.sum()) / found.total / len(gaps) if self.rows else math.nan
+
+
+SUMS = ("rows", "counts", "hits", "high", "low")
+WEIGHTED = ("weight", "squares", "confidence", "hits")
+
+
+class Amounts(NamedTuple):
+    """The rows by class and bin, or their weights, in arrays of shape (C, bins).
+
+    Attributes
+    ----------
+    total : float
+        Of all rows.
+    weight, hits, confidence : array
+        Of the rows in the bin, of those whose label is the class, and the sum of the probabilities.
+    rows : array
+        How many rows of one weight tell as much, (Σw)² / Σw².
+    """
+
+    total: float
+    weight: NDArray[Any]
+    hits: NDArray[Any]
+    confidence: NDArray[Any]
+    rows: NDArray[Any]
 
 
 class ClassCalibration(NamedTuple):
@@ -118,13 +163,13 @@ def classwise_calibration(
     if not sums.rows or sums.rows != counted:
         unknown = dict.fromkeys(ClasswiseCalibration.__dataclass_fields__, math.nan)
         return ClasswiseCalibration(**{**unknown, "classes": {}})  # type: ignore[arg-type]
-    rows, total = np.maximum(sums.counts, 1), sums.rows
-    share, accuracy = sums.counts / total, sums.hits / rows
-    confidence = (2.0**LOW_BITS * sums.high + sums.low) / UNIT / rows
+    total, weight, hits, amount, rows = sums.amounts()
+    weight, rows = np.where(weight > 0, weight, 1), np.where(rows > 0, rows, 1)
+    share, accuracy, confidence = np.where(sums.counts > 0, weight, 0) / total, hits / weight, amount / weight
     gaps = BinGaps(share, confidence, accuracy, rows, confidence * (1 - confidence) / rows)
-    right = sums.hits.sum(axis=1) / total
+    right = hits.sum(axis=1) / total
     numbers = (
-        np.abs(UNIT * sums.hits - (2.0**LOW_BITS * sums.high + sums.low)).sum(axis=1) / UNIT / total,
+        np.abs(hits - amount).sum(axis=1) / total,
         gaps.debiased_error(),
         gaps.noise()[0],
         gaps.total((confidence - accuracy) ** 2),
@@ -152,7 +197,12 @@ def block_rows(classes: int) -> int:
 
 
 def classwise_of(
-    probabilities: Callable[[slice], NDArray[Any]], labels: NDArray[Any], counted: NDArray[Any], classes: int, bins: int
+    probabilities: Callable[[slice], NDArray[Any]],
+    labels: NDArray[Any],
+    counted: NDArray[Any],
+    classes: int,
+    bins: int,
+    weights: NDArray[Any] | None = None,
 ) -> Classwise:
     """The sums of the counted rows whose predictions are probabilities.
 
@@ -163,8 +213,11 @@ def classwise_of(
     labels : array, shape (rows,), integer, in [0, C) where counted
     counted : array, shape (rows,), bool
     classes, bins : int
+    weights : array, shape (rows,), float64, optional
+        Positive where a row counts.
     """
     rows, size = 0, classes * bins
+    weighted = dict.fromkeys(() if weights is None else WEIGHTED, GridSums())
     counts, hits, high, low = np.zeros((4, size), np.int64)
     step = block_rows(classes)
     for start in range(0, len(labels), step):
@@ -174,10 +227,23 @@ def classwise_of(
             kept = counted[block] & ((p >= 0) & (p <= LARGEST)).all(axis=1)
         p, label = p[kept], labels[block][kept].astype(np.int64)
         bin_index = bin_of(p, bins) + np.arange(classes) * bins
-        units = np.bincount(bin_index.ravel(), np.rint(p * UNIT).ravel(), size).astype(np.int64)
+        rounded = np.rint(p * UNIT)
+        if weights is not None:
+            own = weights[block][kept]
+            of_rows = np.repeat(own, classes)
+            at_label = bin_index[np.arange(len(label)), label]
+            more = {
+                "weight": grid_sums(of_rows, bin_index.ravel(), size),
+                "squares": grid_sums(of_rows**2, bin_index.ravel(), size),
+                "confidence": grid_sums((rounded / UNIT * own[:, None]).ravel(), bin_index.ravel(), size),
+                "hits": grid_sums(own, at_label, size),
+            }
+            weighted = {name: sums.merge(more[name]) for name, sums in weighted.items()}
+        units = np.bincount(bin_index.ravel(), rounded.ravel(), size).astype(np.int64)
         counts += np.bincount(bin_index.ravel(), minlength=size)
         hits += np.bincount(bin_index[np.arange(len(label)), label], minlength=size)
         high += units >> LOW_BITS
         low += units & (2**LOW_BITS - 1)
         rows += len(label)
-    return Classwise(rows, *(sums.reshape(classes, bins) for sums in (counts, hits, high, low)))
+    counts, hits, high, low = (sums.reshape(classes, bins) for sums in (counts, hits, high, low))
+    return Classwise(rows, counts, hits, high, low, weighted)
