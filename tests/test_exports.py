@@ -150,6 +150,8 @@ def test_slices_are_configurations_for_the_hub(report):
     assert {each["type"]: each["value"] for each in slices["de"]["metrics"]} == {
         "loss": report.slices["de"].mean_loss,
         "accuracy": report.slices["de"].accuracy,
+        "brier_score": report.slices["de"].brier,
+        "calibration_error": report.slices["de"].calibration_error,
     }
 
 

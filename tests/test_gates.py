@@ -173,7 +173,9 @@ def test_a_worse_model_fails_in_each_number_that_has_a_better_side_and_a_better_
     passed = {case.get("name").removesuffix(" worse than in before.json") for case in cases()}
 
     named = {"loss", "accuracy", "brier", "prior.skill"}
-    named |= {f"slices.{name}.{number}" for name in ("de", "v1.0", "<5") for number in ("mean_loss", "accuracy")}
+    named |= {
+        f"slices.{name}.{number}" for name in ("de", "v1.0", "<5") for number in ("mean_loss", "accuracy", "brier")
+    }
     assert worse.exit_code == 1 and named <= {each.removesuffix(" worse than in before.json") for each in failed}
     assert passed == named | {"calibration.error", "calibration.confidence.brier"}
     assert improved.exit_code == ("calibration.error worse than in before.json" in failures())
@@ -276,7 +278,7 @@ def test_every_score_has_a_better_side(files):
     errors = {"n", "stderr", "standard_error", "degrees_of_freedom", "recall_error", "accuracy_error"}
     counts = {"counted", "label_rows", "predicted_rows", "positives", "negatives"}
     bounds = {"auc_bound", "average_precision_bound", "ks_bound", "bound"}
-    others = {"bits", "perplexity", "entropy", "confidence"}
+    others = {"bits", "perplexity", "entropy", "confidence", "p_value", "adjusted_p_value"}
     of_calibration = {"debiased_error", "noise_floor", "noise_deviation", "reliability", "resolution", "uncertainty"}
     of_calibration |= {"within_variance", "within_covariance", "within_bins"}
     of_calibration |= {f"debiased_{name}" for name in ("reliability", "resolution", "uncertainty")}

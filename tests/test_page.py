@@ -153,9 +153,10 @@ def test_the_numbers_of_every_group_are_in_a_table(html, evaluation, caption, na
 
     share = "recall" if name == "classes" else "accuracy"
     fields = ("mean_loss", "standard_error", "degrees_of_freedom", share, f"{share}_error", "counted")
-    expected = [[getattr(group, field) for field in fields] for group in groups.values()]
-    assert [row[1:] for row in rows] == expected
-    assert [row[0] for row in rows] == list(groups)
+    fields += ("brier", "p_value", "adjusted_p_value") if name == "slices" else ()
+    first = [*groups] if name == "classes" else sorted(groups, key=lambda key: groups[key].p_value)
+    assert [row[1:] for row in rows] == [[getattr(groups[key], field) for field in fields] for key in first]
+    assert [row[0] for row in rows] == first
 
 
 def test_the_heading_says_what_was_read_when_and_how(html, single):

@@ -37,6 +37,7 @@ SCHEMAS = {
         "accuracy": "double",
         "accuracy_error": "double",
         "rows": "int64",
+        **dict.fromkeys(("brier", "p_value", "adjusted_p_value", "calibration_error", "noise_floor"), "double"),
     },
     "scores": {
         "class": "int64",
@@ -116,8 +117,8 @@ def test_groups_are_those_of_the_evaluation(whole, name):
     evaluation, tables = whole
 
     assert rows_of(tables[name]) == [
-        (key, mean, error, degrees, right, right_error, counted)
-        for key, (counted, mean, error, right, degrees, right_error, *_) in getattr(evaluation, name).items()
+        (key, mean, error, degrees, right, right_error, counted, *chances[1:])
+        for key, (counted, mean, error, right, degrees, right_error, *chances) in getattr(evaluation, name).items()
     ]
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import scipy.stats
+import statsmodels.stats.multitest
 from click.testing import CliRunner
 
 import xent
@@ -45,7 +47,9 @@ def test_no_chunking_shows_and_all_else_is_as_without():
 
     assert cut == found and cut.run.chunks > 20
     assert found.metrics == one.metrics
-    assert {name.removeprefix("language="): found.slices[name] for name in [*MASKS][:3]} == one.slices
+    for name in [*MASKS][:3]:  # but that more are tested
+        alone = one.slices[name.removeprefix("language=")]
+        assert found.slices[name] == alone._replace(adjusted_p_value=found.slices[name].adjusted_p_value)
 
 
 @pytest.fixture
@@ -139,3 +143,73 @@ def test_several_slices_on_the_command_line_have_a_name_each(files, texts):
 def test_a_cross_may_be_written_as_names():
     for cross in ("language,year", ("language", "year"), ["language,year"]):
         assert xent.evaluate(LOGITS, LABELS, slices=SLICES, cross=cross).slices.keys() == MASKS.keys()
+
+
+# What stands out
+
+SHIFTED = LOGITS * np.where(LANGUAGE == "en", 3.0, 1.0)[:, None]
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_the_brier_score_and_the_calibration_of_a_slice_are_those_of_its_rows_alone(weights):
+    found = xent.evaluate(SHIFTED, LABELS, slices=SLICES, cross=CROSS, weights=weights, calibration=True, bins=4).slices
+
+    for name, rows in MASKS.items():
+        own = None if weights is None else weights[rows]
+        alone = xent.evaluate(SHIFTED[rows], LABELS[rows], weights=own, bins=4)
+        numbers = (found[name].brier, found[name].calibration_error, found[name].noise_floor)
+        assert numbers == (alone.brier, alone.calibration.error, alone.calibration.noise_floor)
+
+
+def test_the_p_value_of_a_slice_is_welchs_beside_all_other_rows():
+    loss = np.asarray(xent.sparse_cross_entropy(SHIFTED, LABELS))
+    found = xent.evaluate(SHIFTED, LABELS, slices=SLICES, cross=CROSS).slices
+    expected = []
+    for rows in (MASKS[name] for name in found):
+        test = scipy.stats.ttest_ind(loss[rows], loss[~rows], equal_var=False)
+        degrees = int(test.df)  # whole ones, as everywhere
+        expected.append(2 * scipy.stats.t.sf(abs(test.statistic), degrees))
+
+    assert [each.p_value for each in found.values()] == pytest.approx(expected, rel=1e-9)
+    adjusted = statsmodels.stats.multitest.multipletests(expected, method="holm")[1]
+    assert [each.adjusted_p_value for each in found.values()] == pytest.approx(adjusted, rel=1e-9)
+
+
+def test_with_clusters_the_p_value_is_never_under_that_of_clusters_in_one_slice():
+    domain = CLUSTERS % 3  # a cluster lies in one slice
+    whole = xent.evaluate(SHIFTED, LABELS, slices=domain, clusters=CLUSTERS)
+    for key, each in whole.slices.items():
+        rows = domain == key
+        sides = [xent.evaluate(SHIFTED[side], LABELS[side], clusters=CLUSTERS[side]) for side in (rows, ~rows)]
+        errors, degrees = ([getattr(side, name) for side in sides] for name in ("standard_error", "degrees_of_freedom"))
+        variance = errors[0] ** 2 + errors[1] ** 2
+        welch = int(variance**2 / sum(e**4 / d for e, d in zip(errors, degrees, strict=True)))
+        t = (sides[0].mean_loss - sides[1].mean_loss) / np.sqrt(variance)
+        bound = (each.mean_loss - whole.mean_loss) / (each.standard_error + whole.standard_error)
+        assert each.p_value == pytest.approx(2 * scipy.stats.t.sf(abs(bound), degrees[0]), rel=1e-9)
+        assert each.p_value >= 2 * scipy.stats.t.sf(abs(t), welch)
+
+
+def test_the_table_has_what_stands_out_first(files):
+    np.save("x.npy", SHIFTED)
+    command = ["evaluate", "x.npy", "y.npy", *files, "--calibration", "-q"]
+    text = CliRunner(env={"COLUMNS": "200"}).invoke(main, command).stdout
+    slices = xent.evaluate(SHIFTED, LABELS, slices=SLICES, cross=CROSS).slices
+    order = sorted(slices, key=lambda name: slices[name].p_value)
+
+    places = [text.index(f"│ {name} ") for name in order]
+    assert places == sorted(places)
+    assert "Holm p" in text and "cal. error" in text
+
+
+def test_a_slice_of_all_rows_or_of_one_has_no_p_value():
+    assert np.isnan(xent.evaluate(LOGITS, LABELS, slices=np.zeros(ROWS, int)).slices[0].p_value)
+    assert np.isnan(xent.evaluate(LOGITS, LABELS, slices=np.arange(ROWS) == 5).slices[True].p_value)
+
+
+def test_bytes_of_rows_are_by_slice_of_each_column_too():
+    sizes = RNG.integers(1, 9, ROWS)
+    found = xent.evaluate(LOGITS, LABELS, slices=SLICES, cross=CROSS, predicted_bytes=sizes).slices
+    for name, rows in MASKS.items():
+        alone = xent.evaluate(LOGITS[rows], LABELS[rows], predicted_bytes=sizes[rows])
+        assert found[name].bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-13)

@@ -61,7 +61,7 @@ from xent.evaluation.statistics.metrics import (
 )
 from xent.evaluation.statistics.paired_tests import McNemar, holm, mcnemar, rows_needed
 from xent.evaluation.statistics.state import Group, State, Tally
-from xent.evaluation.statistics.student import two_sided
+from xent.evaluation.statistics.student import p_value
 
 SETS = string.ascii_lowercase
 """The names of the sets of a comparison."""
@@ -464,13 +464,6 @@ def mean_difference(pair: Pair) -> float:
         return math.nan
     ends = (math.inf if pair.above.count else 0.0) - (math.inf if pair.below.count else 0.0)
     return ends or mean_loss(pair.difference)
-
-
-def p_value(mean: float, error: float, degrees: int) -> float:
-    """The chance of a mean so far from 0 if it were 0, by Student's distribution; 1 or 0 if the error is 0."""
-    if error == 0:
-        return float(mean == 0)
-    return two_sided(mean / error, degrees)
 
 
 def slice_differences(slices: Mapping[Any, Group], clusters: Clusters | None) -> dict[Any, SliceDifference]:

@@ -313,7 +313,8 @@ def groups_of(document: dict[str, Any], options: Options, keys: set[str], fits_t
     if "clusters" in keys:
         names |= {("counts", "clusters"), *(("cluster_losses", name) for name in ClusterLosses._fields[:3])}
     if "slices" in keys:
-        names |= {("slices", ANY, name) for name in GroupMetrics._fields if name != "bits_per_byte"}
+        asked_for = {"bits_per_byte"} if options.calibration else {"bits_per_byte", "calibration_error", "noise_floor"}
+        names |= {("slices", ANY, name) for name in GroupMetrics._fields if name not in asked_for}
     if "predicted_bytes" in keys:
         names |= {("bits_per_byte",), *([("slices", ANY, "bits_per_byte")] if "slices" in keys else [])}
     if "weights" in keys:

@@ -27,6 +27,7 @@ from xent.evaluation.report.tables import (
     key_text,
     matrix,
     ranking_tables,
+    standing_out,
 )
 from xent.evaluation.report.wording import format_confusion, format_ranking, format_value
 from xent.evaluation.statistics.exact_sums import ratio
@@ -219,7 +220,7 @@ def group_plot(
         note += " Dashed: that of all rows."
     svg = figures.bar_chart(plural, f"Mean loss of {plural}", "mean loss (nats)", bars, line=mean_loss)
     caption = f"The loss of {selection(listed, groups, plural, order)}"
-    return figure(title, svg, note, [table_element(caption, group_table(key_column, listed))])
+    return figure(title, svg, note, [table_element(caption, group_table(key_column, standing_out(listed)))])
 
 
 def difference_plot(comparison: Comparison) -> Element:

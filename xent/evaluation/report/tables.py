@@ -6,6 +6,7 @@ A column's name ends in its unit if it has one. Leaves out how a number is writt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -257,7 +258,21 @@ def group_table(key_column: str, groups: Mapping[Any, ClassMetrics | GroupMetric
             columns | {"bits_per_byte": float},
             [(*row, bits) for row, bits in zip(rows, in_bytes, strict=True)],
         )
+    for name in ("brier", "p_value", "adjusted_p_value", "calibration_error", "noise_floor"):
+        numbers = [getattr(group, name, None) for group in groups.values()]
+        if key_column == "slice" and None not in numbers:
+            columns, rows = columns | {name: float}, [(*row, number) for row, number in zip(rows, numbers, strict=True)]
     return keyed_table(key_column, groups, columns, rows)
+
+
+def standing_out(groups: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Slices in the order of their p-values, the least first, of equal ones the first; others as they are."""
+
+    def order(key: Any) -> tuple[bool, float]:
+        chance = getattr(groups[key], "p_value", math.nan)
+        return math.isnan(chance), 0.0 if math.isnan(chance) else chance
+
+    return {key: groups[key] for key in sorted(groups, key=order)}
 
 
 def bits_per_byte_of(groups: Mapping[Any, ClassMetrics | GroupMetrics]) -> list[float] | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xent.evaluation.engine.clusters import PROCESSES
 from xent.evaluation.engine.memory import projected_peak, table_bytes
 from xent.evaluation.engine.schedulers import threads_of
-from xent.evaluation.report.tables import bits_per_byte_of, matrix
+from xent.evaluation.report.tables import bits_per_byte_of, matrix, standing_out
 from xent.evaluation.report.wording import (
     UNITS,
     format_confusion,
@@ -149,6 +149,7 @@ def evaluation_text(evaluation: Evaluation, run: Run) -> str:
 def group_text(name: str, groups: Mapping[Any, ClassMetrics | GroupMetrics]) -> list[str]:
     """The table of the first classes or slices, and where the others are; nothing of none."""
     shown: list[Cells] = []
+    groups = standing_out(groups)
     for key, group in itertools.islice(groups.items(), SHOWN_GROUPS):
         share, error = group[3], group[5]
         estimates = (*format_estimate(group.mean_loss, group.standard_error), *format_estimate(share, error))
@@ -159,6 +160,13 @@ def group_text(name: str, groups: Mapping[Any, ClassMetrics | GroupMetrics]) -> 
             (*heads, "bits/byte"),
             [(*row, f"{bits:.4f}") for row, bits in zip(shown, in_bytes, strict=False)],
         )
+    kept = {"brier": "brier", "calibration_error": "cal. error", "adjusted_p_value": "Holm p"}
+    for number, head in kept.items():
+        values = [getattr(group, number, None) for group in itertools.islice(groups.values(), SHOWN_GROUPS)]
+        if values and None not in values:
+            form = ".3g" if number == "adjusted_p_value" else ".4f"
+            heads = (*heads, head)
+            shown = [(*row, format(value, form)) for row, value in zip(shown, values, strict=True)]
     return [cells_text(heads, shown), *format_rest(len(groups))] if shown else []
 
 

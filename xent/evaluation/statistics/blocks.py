@@ -5,7 +5,7 @@ Leaves out how a row's numbers are computed, and where the rows come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -164,6 +164,10 @@ def state_of(
         rank_weights={} if weights is None else moments_by(rank[is_ranked], weights[is_ranked]),
         label_weights={} if weights is None else moments_by(labels[counted], weights[counted]),
         predicted_bytes=byte_sums(predicted_bytes, None, counted, weights).get(0),
+        slice_brier=brier_by_slice(slices, counted, brier, weights),
+        slice_bins=bins_by_slice(slices, top, rank == 0, has_confidence, options.bins, weights)
+        if options.calibration
+        else {},
         slice_bytes=byte_sums(predicted_bytes, slices, counted, weights) if slices is not None else {},
         confusion=confusion,
         confusion_weights=confusion_weights,
@@ -220,13 +224,11 @@ def byte_sums(
     """
     if counts is None:
         return {}
-    names, index = np.unique(np.zeros(len(counts), int) if keys is None else keys, return_inverse=True)
-    products = counts.astype(np.float64) * (1.0 if weights is None else weights)
-    totals = grouped_totals(products[counted], index[counted], len(names))
-    present = np.bincount(index[counted], minlength=len(names)) > 0
-    return {
-        name: total for name, total, is_there in zip(names.tolist(), totals, present.tolist(), strict=True) if is_there
-    }
+    products = (counts.astype(np.float64) * (1.0 if weights is None else weights))[counted]
+    found: dict[Any, int] = {}
+    for names, index in slice_indices(np.zeros(len(counts), int) if keys is None else keys, counted):
+        found |= zip(names, grouped_totals(products, index, len(names)), strict=True)
+    return found
 
 
 def tally_of(flawed: NDArray[Any], first_row: int, labels: NDArray[Any] | None = None) -> Tally:
@@ -280,6 +282,44 @@ def bins_of(
     )
     found = enumerate(zip(moments[:bins], moments[bins:], squares, strict=True))
     return {i: Bin(*each) for i, each in found if each[0].n or each[1].n}
+
+
+def slice_indices(slices: NDArray[Any] | None, rows: NDArray[Any]) -> Iterator[tuple[list[Any], NDArray[np.intp]]]:
+    """Of each column of slices their names, and the index of that of each row of a mask."""
+    for column in [] if slices is None else np.atleast_2d(slices.T):
+        names, index = np.unique(take(column, rows), return_inverse=True)
+        yield names.tolist(), index
+
+
+def brier_by_slice(
+    slices: NDArray[Any] | None, counted: NDArray[Any], brier: NDArray[Any], weights: NDArray[Any] | None
+) -> dict[Any, Moments]:
+    """The Brier scores of the counted rows of each slice, those that are not finite left out."""
+    found: dict[Any, Moments] = {}
+    is_finite = np.isfinite(brier[counted])
+    values, own = brier[counted][is_finite], None if weights is None else weights[counted][is_finite]
+    for names, index in slice_indices(slices, counted):
+        found |= zip(names, grouped_moments(values, index[is_finite], len(names), own), strict=True)
+    return found
+
+
+def bins_by_slice(
+    slices: NDArray[Any] | None,
+    top: NDArray[Any],
+    correct: NDArray[Any],
+    counted: NDArray[Any],
+    bins: int,
+    weights: NDArray[Any] | None,
+) -> dict[Any, dict[int, Bin]]:
+    """The bins of :func:`bins_of` of each slice."""
+    found: dict[Any, dict[int, Bin]] = {}
+    for names, index in slice_indices(slices, counted):
+        order = np.argsort(index, kind="stable")
+        rows = np.flatnonzero(counted)[order]
+        for name, own in zip(names, np.split(rows, np.flatnonzero(np.diff(index[order])) + 1), strict=True):
+            own_weights = None if weights is None else weights[own]
+            found[name] = bins_of(top[own], correct[own], np.ones(len(own), bool), bins, own_weights)
+    return found
 
 
 class Grouper(NamedTuple):

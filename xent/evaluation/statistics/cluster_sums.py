@@ -278,7 +278,7 @@ def clusters_of(
         own_weights = None if weights is None else weights[kept]
         totals = dict(zip(names, totals_of(index, len(names), own, own_weights), strict=True))
         of_slices: dict[Any, Totals] = {}
-        for column in [] if slices is None or not len(kept) else slices.reshape(len(slices), -1).T:
+        for column in [] if slices is None or not len(kept) else np.atleast_2d(slices.T):
             different, slice_index = np.unique(column[kept], return_inverse=True)
             slice_names = different.tolist()
             pairs, pair = np.unique(slice_index * len(names) + index, return_inverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -40,7 +41,9 @@ class ClassMetrics(NamedTuple):
 class GroupMetrics(NamedTuple):
     """The rows of one slice; the degrees of freedom are those of its standard errors, of the loss and the accuracy.
 
-    The bits per byte are None where the bytes of rows are not known.
+    The bits per byte are None where the bytes of rows are not known. The p-value is that of a loss as far from
+    that of all other rows, by Welch's test, and adjusted for as many tests as there are slices, by Holm's steps.
+    The calibration error and its noise floor are None unless `calibration` is asked for.
     """
 
     counted: int
@@ -50,6 +53,11 @@ class GroupMetrics(NamedTuple):
     degrees_of_freedom: int
     accuracy_error: float
     bits_per_byte: float | None = None
+    brier: float = math.nan
+    p_value: float = math.nan
+    adjusted_p_value: float = math.nan
+    calibration_error: float | None = None
+    noise_floor: float | None = None
 
 
 class LossBin(NamedTuple):

@@ -31,6 +31,7 @@ from xent.evaluation.statistics.evaluation import (
 from xent.evaluation.statistics.exact_sums import UNIT_BITS, Moments, ratio
 from xent.evaluation.statistics.ranking import ranking_of
 from xent.evaluation.statistics.score_counts import NO_SCORES
+from xent.evaluation.statistics.slice_tests import tested_slices
 from xent.evaluation.statistics.state import SEGMENTS, Example, Group, State, Tally
 from xent.evaluation.statistics.student import margin
 
@@ -100,7 +101,7 @@ def finish(
             names[label] if names else label: ClassMetrics(*row[:5], row.accuracy_error)
             for label, row in metrics_by_key(state.classes).items()
         },
-        slices=metrics_by_key(state.slices, state.clusters, state.slice_bytes),
+        slices=tested_slices(metrics_by_key(state.slices, state.clusters, state.slice_bytes), state),
         metrics=metrics,
         kind=options.kind,
         looks_like_probabilities=looks_like_probabilities(state),

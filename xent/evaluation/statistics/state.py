@@ -148,6 +148,10 @@ class State:
         Of the weights of the rows of ``ranks`` and ``labels``.
     predicted_bytes : int or None
         Of counted rows, times their weights if they have any, in units of 2**-1126; None if they are not known of each.
+    slice_brier : mapping to Moments
+        The Brier scores of the rows of each slice.
+    slice_bins : mapping to mapping of int to Bin
+        The rows of each slice by their highest probability, if it is asked for.
     slice_bytes : mapping to int
         The same of each slice, if both are given.
     confusion, confusion_weights : mapping of pairs of int to int
@@ -190,6 +194,8 @@ class State:
     target_entropy: Moments = field(default_factory=Moments)
     predicted_bytes: int | None = None
     slice_bytes: Mapping[Any, int] = field(default_factory=dict)
+    slice_brier: Mapping[Any, Moments] = field(default_factory=dict)
+    slice_bins: Mapping[Any, Mapping[int, Bin]] = field(default_factory=dict)
     confusion: Mapping[tuple[int, int], int] = field(default_factory=dict)
     confusion_weights: Mapping[tuple[int, int], int] = field(default_factory=dict)
     score_counts: Mapping[int, ScoreCounts] = field(default_factory=dict)

@@ -38,6 +38,11 @@ def two_sided(t: float, degrees: int) -> float:
     return 1 - scale * 2 * continued_fraction(y, 0.5, degrees / 2)
 
 
+def p_value(difference: float, error: float, degrees: int) -> float:
+    """The chance of a difference so far from 0 if it were 0; 1 or 0 if its standard error is 0."""
+    return two_sided(difference / error, degrees) if error else float(difference == 0)
+
+
 @cache
 def quantile(degrees: int) -> float:
     """The t beyond which lie 5 % on both sides together; NaN without a degree of freedom.
