@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import binding
+from numba import types
 
 MEMORY = """
 declare ptr @malloc(i64)
@@ -54,6 +55,10 @@ def object_code(compiled: Any, symbol: str) -> bytes | None:
         if not value.is_declaration:
             value.linkage = "internal"
     entry = module.get_function(compiled.fndesc.llvm_func_name)
+    kinds = compiled.fndesc.argtypes
+    fields = sum(5 + 2 * kind.ndim if isinstance(kind, types.Array) else 1 for kind in kinds)
+    if len([*entry.arguments]) != 2 + fields:  # another calling convention than that of ``kept.callable_of``
+        return None
     entry.name, entry.linkage = symbol, "external"
     machine = library.codegen._tm
     passes = binding.create_new_module_pass_manager()
