@@ -461,7 +461,7 @@ def test_a_disk_that_is_full_in_the_run_exits_with_2_and_one_line(files, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device", "kept")
 
-    monkeypatch.setattr("xent.evaluation.engine.checkpoint.write_whole", full)
+    monkeypatch.setattr("xent.evaluation.engine.checkpoint.Store.write", full)
     result = run("evaluate", "x.npy", "y.npy", "-q", "--state", "kept")
     monkeypatch.undo()
     monkeypatch.setattr("xent.evaluation.engine.tasks.write_losses", full)
