@@ -145,6 +145,9 @@ def evaluate(
     slices : as the labels, integers or text, optional
         The slice of each row, for a table of them. Slices, clusters, weights and a mask may also have the first sizes
         of the labels' shape alone: of labels (batch, sequence) those of shape (batch,) are of all tokens of a sequence.
+        Several columns are a mapping of their names to them.
+    cross : iterable, optional
+        Which of several columns of slices are crossed: names with a comma between them, or tuples of names.
     weights : as the labels, real numbers in [0, 2**64], or true and false, optional
         The weight of each row in every mean, share and sum; a row of weight 0 is left out, whatever it holds.
     mask : as the labels, true and false, or integers, optional
