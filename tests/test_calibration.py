@@ -256,6 +256,15 @@ def test_the_smooth_error_is_relplots():
     assert found.error == pytest.approx(0.031124207311781275, abs=2**-10)
 
 
+def test_the_smooth_error_is_that_of_residuals_of_both_signs():
+    labels = (0.9 * LOGITS + np.random.default_rng(2).gumbel(size=LOGITS.shape)).argmax(axis=1)
+    error, bound = xent.evaluate(P, labels, kind="probabilities", calibration=True).calibration.smooth
+    right = P.argmax(axis=1) == labels
+
+    assert abs(smoothed(error, TOP, right, np.ones(ROWS)) - error) < bound + 1e-7 and bound < 1e-5
+    assert smoothed(0.99 * error, TOP, right, np.ones(ROWS)) > 1.001 * error  # where the width shows
+
+
 def test_predictions_that_are_right_as_often_as_they_say_have_no_smooth_error():
     p = np.tile([[0.75, 0.25]], (4, 1))
     found = xent.evaluate(p, np.asarray([0, 0, 0, 1]), kind="probabilities", calibration=True).calibration
