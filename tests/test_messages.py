@@ -876,8 +876,8 @@ CASES = [
     (
         lambda: dense(X[:2], few()),
         ValueError,
-        "cross_entropy: `targets.weights` must have shape (2, 2) (predictions (2, 5) without axis 1, and the classes "
-        "of each row), got (3, 2). Pass targets.weights of shape (2, 2).",
+        "cross_entropy: `targets` must be of the rows of the predictions, (2,), got (3,). "
+        "Make the SparseTargets of ids, weights and a tail of these rows.",
     ),
     (
         lambda: dense(X, few(tail=T[:, 0]), class_weight=[1.0] * 5),

@@ -169,6 +169,19 @@ def test_a_bad_id_raises_and_says_which(lib, rng, value):
         lib.call(loss_of, logits, ids, weights)
 
 
+@pytest.mark.variants("numpy", "torch", "dask", "dask-split", "jax")
+def test_a_bad_id_beside_class_weights_raises_though_its_row_has_no_other_weight(lib, rng):
+    logits, ids, weights, _ = told(rng)
+    ids[3], weights[3] = (CLASSES, 0, 1), (1, 0, 0)
+
+    with pytest.raises(xent.LabelError, match=r"got 1 outside.*position \(3, 0\), is 19"):
+        lib.call(loss_of, logits, ids, weights, class_weight=np.ones(CLASSES, np.float32))
+    with xent.using(validate="never"):
+        loss = lib.call(loss_of, logits, ids, weights, class_weight=np.ones(CLASSES, np.float32), reduction="mean")
+
+    assert np.isnan(loss)
+
+
 @pytest.mark.variants("numpy", "torch", "dask-split", "jax", "jax-jit")
 def test_a_bad_id_in_an_ignored_row_is_not_looked_at(lib, rng):
     logits, ids, weights, tail = told(rng)
@@ -225,10 +238,12 @@ def test_without_other_classes_a_tail_costs_nothing_or_everything(lib, rng):
     logits, ids, weights, tail = told(rng, rows=2, classes=COUNT)
     tail[:] = 0, 0.5
     loss, gradient = lib.call(both_of, logits, ids, weights, tail)
-    right, slope = expected(logits[:1], ids[:1], weights[:1])
+    right, slope = expected(logits, ids, weights)
+    log_z = np.logaddexp.reduce(logits.astype(np.float64), axis=-1, keepdims=True)
+    slope += tail[:, None] * np.exp(logits - log_z)  # the sum of all targets has that of the tail
 
-    assert near(loss[:1], right, ulps=8) and loss[1] == np.inf
-    assert np.allclose(gradient[:1], slope, atol=1e-6)
+    assert near(loss[:1], right[:1], ulps=8) and loss[1] == np.inf
+    assert np.allclose(gradient, slope, atol=1e-6)
 
 
 @pytest.mark.variants("numpy", "torch", "dask-split", "jax")
@@ -241,6 +256,44 @@ def test_a_masked_class_is_in_no_tail_and_costs_nothing_without_a_weight(lib, rn
     right, slope = expected(logits, ids, weights, tail)
 
     assert near(loss, right, ulps=8) and np.allclose(gradient, slope, atol=1e-6)
+
+
+@pytest.mark.variants("numpy", "torch", "jax")
+def test_a_tail_of_masked_classes_alone_has_the_gradient_of_none(lib, rng):
+    logits, ids, weights, tail = told(rng)
+    few, listed_alone = logits.copy(), np.take_along_axis(logits, ids, axis=-1)
+    few[:] = -np.inf
+    np.put_along_axis(few, ids, listed_alone, axis=-1)
+    loss, gradient = lib.call(both_of, few, ids, weights, tail)
+    alone = lib.call(both_of, listed_alone, np.broadcast_to(np.arange(COUNT), ids.shape), weights, tail)
+
+    assert np.all(loss == np.inf) and np.allclose(np.take_along_axis(gradient, ids, axis=-1), alone[1], atol=1e-6)
+    assert np.count_nonzero(gradient) == ids.size
+
+
+@pytest.mark.variants("numpy", "numpy-generic", "torch", "dask-split", "jax")
+def test_two_infinite_logits_in_a_tail_have_no_loss(lib, rng):
+    logits, ids, weights, tail = told(rng, rows=1)
+    logits[0, [c for c in range(CLASSES) if c not in ids[0]][:2]] = np.inf
+
+    assert np.isnan(lib.call(loss_of, logits, ids, weights, tail)).all()
+
+
+def test_whole_weights_beside_a_narrow_tail_keep_their_digits():
+    targets = xent.SparseTargets(np.zeros((1, 1), int), np.asarray([[70001]]), tail=np.ones(1, np.float16))
+
+    assert targets.columns.dtype == np.float32 and targets.columns.tolist() == [[70001, 1]]
+
+
+def test_dask_takes_a_tail_of_unknown_chunks_and_numpy_no_lazy_ids(rng):
+    da = pytest.importorskip("dask.array")
+    given = told(rng)
+    lazy = [da.from_array(one, chunks=(2, *one.shape[1:])) for one in given]
+    unknown = [one[da.from_array(np.ones(ROWS, bool), chunks=2)] for one in lazy]
+
+    assert near(loss_of(*unknown).compute(), loss_of(*given), ulps=0)
+    with pytest.raises(TypeError, match=r"`targets\.ids` must be of the library of `predictions` \(numpy\)"):
+        loss_of(given[0], lazy[1], given[2])
 
 
 @pytest.mark.variants("numpy", "array-api-strict", "torch", "dask", "jax")

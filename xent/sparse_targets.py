@@ -81,10 +81,15 @@ class SparseTargets(Generic[ArrayT]):
         parts: tuple[Array, ...] = self.weights, tail[..., None]
         xp = arrays.namespace(next((one for one in parts if arrays.library(one) == "dask"), self.weights))
         parts = tuple(one if arrays.namespace(one) is xp else xp.asarray(one) for one in parts)
-        floats = [one.dtype for one in parts if arrays.dtype_name(one.dtype) in checks.FLOATS]
-        dtype = xp.result_type(*floats) if floats else xp.float32
-        return xp.concat([xp.astype(one, dtype, copy=False) for one in parts], axis=-1)
+        dtype = xp.result_type(*(one.dtype if is_floating(one) else xp.float32 for one in parts))
+        wide = [xp.astype(one, dtype, copy=False) for one in parts]
+        is_lazy = arrays.library(wide[0]) == "dask"  # whose sizes of chunks may be unknown, and are not compared here
+        return xp.concat(wide, axis=-1, **({"allow_unknown_chunksizes": True} if is_lazy else {}))
 
     def __repr__(self) -> str:
         tail = "" if self.tail is None else f", tail={arrays.describe(self.tail)}"
         return f"SparseTargets({arrays.describe(self.ids)}, {arrays.describe(self.weights)}{tail})"
+
+
+def is_floating(array: Array) -> bool:
+    return arrays.dtype_name(array.dtype) in checks.FLOATS

@@ -52,15 +52,21 @@ def shapes(problem: Any, predictions: Array, targets: Array | None) -> None:
             expect(problem.function, "labels", targets, tuple(rows), reason, tuple(shape))
     elif problem.tail:
         assert targets is not None
-        rows = tuple(shape_of_rows(shape, axis))
-        if targets.shape[:-1] != rows:
-            reason = f"predictions {tuple(shape)} without axis {axis}, and the classes of each row"
-            expect(problem.function, "targets.weights", targets, (*rows, targets.shape[-1]), reason)
+        few_rows(problem.function, tuple(targets.shape[:-1]), tuple(shape_of_rows(shape, axis)))
     elif targets is not None and targets.shape != shape:
         expect(problem.function, "targets", targets, tuple(shape), "that of the predictions")
     if op != "binary" and shape[axis] == 0:
         raise ValueError(
             f"{problem.function}: `predictions` must have at least one class, got shape {tuple(shape)}. Pass C ≥ 1."
+        )
+
+
+def few_rows(function: str, got: tuple[Any, ...], rows: tuple[Any, ...]) -> None:
+    """Soft targets of a few classes are of the rows of the predictions; a size that is not known (NaN) fits any."""
+    if len(got) != len(rows) or any(a != b and a == a and b == b for a, b in zip(got, rows, strict=True)):
+        raise ValueError(
+            f"{function}: `targets` must be of the rows of the predictions, {rows}, got {got}. "
+            "Make the SparseTargets of ids, weights and a tail of these rows."
         )
 
 

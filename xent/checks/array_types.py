@@ -93,6 +93,8 @@ def conversion(function: str, name: str, value: Any, held: Any, beside: Any) -> 
         return f"{name}.map_blocks(numpy.asarray)"
     if root == "xarray" and hasattr(value, "data_vars"):
         return f"{name}[name]"
+    if root == "xarray" and hasattr(value, "dims"):
+        return f"{name}.data"
     is_frame, is_sequence = root in ("pandas", "polars"), isinstance(value, list | tuple)
     if not (is_frame or is_sequence or type(value).__name__ == "matrix"):
         return "an array of NumPy, CuPy, Dask, torch or JAX"

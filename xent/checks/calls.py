@@ -30,6 +30,8 @@ def metadata(function: str, op: str, predictions: Any, targets: Any, options: An
             labels_dtype(function, targets, predictions)
         else:
             real_dtype(function, "targets", targets)
+        if weights.ids is not None:
+            same_placement(function, predictions, "targets.ids", weights.ids)
         same_placement(function, predictions, name, targets)
     if op != "binary":
         class_axis(function, options.axis, predictions.ndim)

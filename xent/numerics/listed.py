@@ -34,11 +34,15 @@ def is_listed(xp: Any, ids: Array, classes: int, dtype: Any) -> Array:
 
 
 def class_weight(xp: Any, ids: Array, weights: Array, of_classes: Array) -> Array:
-    """Σ t_c w_c of each row, from the weight of each class (classes,); ids outside are left out."""
+    """Σ t_c w_c of each row, from the weight of each class (classes,): NaN where an id outside has a target.
+
+    So that the row counts, and its bad id is seen; padding is left out.
+    """
     inside = (ids >= 0) & (ids < of_classes.shape[0])
     flat = xp.reshape(xp.where(inside, ids, 0), (-1,))
     found = xp.reshape(xp.take(of_classes, flat, axis=0), tuple(ids.shape))
-    return xp.sum(xp.where(inside, weights * found, 0.0), axis=-1)
+    outside = xp.where(weights == 0, xp.zeros_like(weights), math.nan)
+    return xp.sum(xp.where(inside, weights * found, outside), axis=-1)
 
 
 def bad_ids(ids: Array, weights: Array, classes: int) -> Array:
@@ -67,7 +71,8 @@ def columns(partial: Partial) -> tuple[Partial, Partial]:
 
 def tail_as_class(xp: Any, others: Partial) -> Partial:
     """The other classes as a single one, whose logit is their log-partition function."""
-    logit = fold.log_partition(xp, others)
+    # subtle: two of +inf have no log-partition function, for which their maximum stands
+    logit = xp.where(xp.isnan(others.sum_exp_rest), math.nan, fold.log_partition(xp, others))
     rest = xp.where(logit == -math.inf, -1.0, xp.zeros_like(logit))
     return Partial(logit, rest, xp.zeros_like(logit), others.target_sum)
 
@@ -94,4 +99,5 @@ def tail_targets(xp: Any, logits: Array, listed: Array, others: Partial) -> Arra
     """The tail's target, shared by the other classes (rows, classes) as the predictions share theirs."""
     shares = gradient.softmax(xp, xp.where(listed, -math.inf, logits), others)
     # subtle: without other classes, or without a tail, there is nothing to share, and no softmax
-    return xp.where(listed | (others.target_sum == 0)[:, None], 0.0, others.target_sum[:, None] * shares)
+    nothing = (others.target_sum == 0) | (others.max == -math.inf)
+    return xp.where(listed | nothing[:, None], 0.0, others.target_sum[:, None] * shares)

@@ -343,7 +343,7 @@ def rows_of_chunk(call: ChunkCall, like: Array, labels: Any, weights: Weights, r
         if classes is not None:
             classes = xp.asarray(classes, dtype=like.dtype, device=getattr(like, "device", None))
         rows = rows_of_ids(xp, call.problem, few, call.classes, weights.sample, classes)
-        return without_bad_ids(xp, call.problem, rows, few, call.classes, labels.ids.shape)
+        return without_bad_ids(xp, call.problem, rows, few, call.classes, labels.ids)
     wide = None if labels is None else wide_labels(xp, labels)
     class_weight = None if row_weight is None else flat_rows(xp, row_weight)
     if weights.classes is not None:

@@ -66,9 +66,11 @@ def with_tail(xp: Any, pieces: Pieces, few: ListedTargets) -> Pieces:
         return pieces.loss(x, soft, on, off) + pieces.binary.product(xp, few.tail, cost)
 
     def residual(x: Array, soft: Array, on: float, off: float) -> Array:
-        others, chosen, _ = apart(x, ~is_listed(x))
-        shares = xp.where(chosen, pieces.softmax(others), 0.0)
         assert few.tail is not None
-        return pieces.residual(x, soft + few.tail[:, None] * shares, on, off)
+        others, chosen, _ = apart(x, ~is_listed(x))
+        shares, tail = xp.where(chosen, pieces.softmax(others), 0.0), few.tail[:, None]
+        slope = pieces.residual(x, soft + tail * shares, on, off)
+        # without other classes no target has its share, and the sum of all targets has it all the same
+        return xp.where(xp.any(chosen, axis=-1)[:, None], slope, slope + tail * pieces.softmax(x))
 
     return pieces._replace(loss=loss, residual=residual, loss_and_residual=None, fused=None)

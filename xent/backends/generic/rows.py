@@ -81,14 +81,14 @@ def rows_of_ids(
     return rows._replace(bad=bad if rows.ignored is None else bad & ~rows.ignored)
 
 
-def without_bad_ids(xp: Any, problem: Problem, rows: Rows, few: ListedTargets, classes: int, shape: Any) -> Rows:
+def without_bad_ids(xp: Any, problem: Problem, rows: Rows, few: ListedTargets, classes: int, ids: Array) -> Rows:
     """The rows, once no id is known to be bad; raises LabelError if one is and the problem says so.
 
-    ``shape`` is that of the caller's ids.
+    ``ids`` are as the caller gave them.
     """
     if rows.bad is None or not problem.raises:
         return rows
     if xp.any(rows.bad):
         bad = listed.bad_ids(few.ids, few.weights, classes) & rows.bad[:, None]
-        checks.labels(problem.function, xp.reshape(bad, shape), few.ids, classes, "ids")
+        checks.labels(problem.function, xp.reshape(bad, ids.shape), ids, classes, "ids")
     return NO_ROWS if rows.ignored is None and rows.weight is None else rows._replace(bad=None)

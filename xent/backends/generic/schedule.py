@@ -252,7 +252,7 @@ def rows_of_call(call: KernelCall, targets: Array | None, weights: Weights) -> R
         class_weight = xp.asarray(weights.classes, dtype=dtype, device=getattr(call.logits, "device", None))
     if isinstance(call.targets, ListedTargets):
         rows = rows_of_ids(xp, problem, call.targets, tiling.classes, weights.sample, class_weight)
-        return without_bad_ids(xp, problem, rows, call.targets, tiling.classes, weights.ids.shape)
+        return without_bad_ids(xp, problem, rows, call.targets, tiling.classes, weights.ids)
     if isinstance(call.targets, SoftTargets):
         if class_weight is not None:
             class_weight = blocks.class_weight_of_targets(xp, tiling, call.targets.targets, class_weight)

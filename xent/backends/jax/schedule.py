@@ -65,7 +65,7 @@ def check_labels(problem: Problem, classes: int, targets: Array | None, weights:
         return
     if problem.tail:
         few = listed_targets(np, problem, np.asarray(targets), host, np.float32)
-        without_bad_ids(np, problem, rows_of_ids(np, problem, few, classes, sample, None), few, classes, host.shape)
+        without_bad_ids(np, problem, rows_of_ids(np, problem, few, classes, sample, None), few, classes, host)
         return
     wide = traced.targets_of(np, problem, host, None)
     rows = rows_of(np, problem, wide, classes, bool, sample, None)

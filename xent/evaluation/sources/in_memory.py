@@ -134,6 +134,8 @@ def open_array(array: Any, argument: str) -> ArraySource:
     kind = f"{type(array).__module__}.{type(array).__name__}"
     rule = f"be {INPUTS}, or a NumPy or Dask array, or one that NumPy can see"
     remedy = "Convert it with numpy.asarray, or save it."
+    if isinstance(array, xent.SparseTargets):
+        remedy = "Call xent.cross_entropy, which takes it, or pass the soft targets of all classes."
     if isinstance(array, np.ma.MaskedArray):  # numpy.asarray would take what is under the mask
         filled = {"labels": "filled(-100), and ignore_index=-100", "weights": "filled(0)"}
         remedy = f"Pass {argument}.{filled.get(argument, 'filled()' if argument in KEYS else 'filled(numpy.nan)')}."
