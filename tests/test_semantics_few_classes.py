@@ -437,7 +437,7 @@ def test_jax_has_the_derivatives_of_targets_that_are_a_tree(rng, is_product):
     of_first = found[0].hidden if is_product else found[0]
     assert np.allclose(of_first, slope @ classifier if is_product else slope, atol=1e-5)
     one_tail = np.zeros(ROWS, np.float32)
-    assert np.allclose(found[1].tail, expected(logits, ids, np.asarray(weights) * 0, one_tail + 1)[0], rtol=1e-4)
+    assert np.allclose(found[1].tail, expected(logits, ids, np.asarray(weights) * 0, one_tail + 1)[0], atol=1e-5)
 
 
 # -------------------- what they say

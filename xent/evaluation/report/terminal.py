@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SHOWN_GROUPS = 20
 """The most rows of a table of classes or slices."""
+UNBOUNDED = 1 << 16
+"""Columns of what is no terminal: more than any table has."""
 SHOWN_SQUARE = 8
 """The most classes whose confusion is shown as a square."""
 Cells = tuple[str, ...]
@@ -292,13 +294,16 @@ def cells_text(heads: Cells, rows: Sequence[Cells]) -> str:
             lines.append("  ".join((first.strip().ljust(widths[0]), *others)).rstrip())
         return "\n".join(lines)
     table = Table(*heads)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    for column in table.columns:
+        column.overflow = "fold"  # a name that is cut says less than one in two lines
+        column.justify = "left" if column is table.columns[0] else "right"
     for row in rows:
         table.add_row(*map(escape, row))
     # A stream of the encoding of stdout, which may lack the lines of a table; none that a notebook shows things in.
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding), color_system=None, force_jupyter=False)
+    width = None if getattr(sys.stdout, "isatty", bool)() else UNBOUNDED  # what is no terminal has no width
+    file = io.TextIOWrapper(io.BytesIO(), encoding)
+    console = Console(file=file, width=width, color_system=None, force_jupyter=False)
     with console.capture() as capture:
         console.print(table)
     return str(capture.get()).rstrip("\n")
