@@ -121,6 +121,7 @@ def test_a_comparison_has_the_slices_of_each_column_and_cross():
             "`cross` must be of two or more of the columns language",
         ),
         ({"slices": SLICES, "cross": [("year", "year")]}, "`cross` must be of two or more"),
+        ({"slices": SLICES, "cross": ["year,language", "language,year"]}, "`cross` must have each cross once"),
         ({"slices": SLICES, "cross": [("year",)]}, "`cross` must be of two or more"),
         ({"slices": YEAR, "cross": CROSS}, "`cross` must be left out unless slices have names"),
         ({"slices": {"a": da.from_array(YEAR), "b": YEAR}}, "`slices` must be files or arrays in hand"),
@@ -131,6 +132,17 @@ def test_a_comparison_has_the_slices_of_each_column_and_cross():
 def test_what_cannot_be_slices_is_refused_before_any_work(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         xent.evaluate(LOGITS, LABELS, **options)
+
+
+@pytest.mark.parametrize("on_error", ["error", "skip"])
+def test_a_key_that_reads_as_a_cross_is_refused_where_there_is_one(files, on_error):
+    np.save("l.npy", np.where(np.arange(ROWS) == ROWS - 1, "de, year=1999", LANGUAGE))
+    arguments = ("x.npy", "y.npy", *files[:4], "-q", "--on-error", on_error)
+    refused = run("evaluate", *arguments, *files[4:])
+
+    assert refused.exit_code == 2 and "`--slices` must have no key with ', year=' in it" in refused.stderr
+    assert "in language" in refused.stderr and "leave `--cross` out" in refused.stderr
+    assert run("evaluate", *arguments).exit_code == 0
 
 
 @pytest.mark.parametrize("texts", [("l.npy", "t.npy"), ("a=l.npy", "a=t.npy"), ("a=l.npy", "t.npy")])

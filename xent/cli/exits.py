@@ -41,6 +41,7 @@ OPTIONS = "|".join(
             "binary",
             "strict_kind",
             "slices",
+            "cross",
             "clusters",
             "weights",
             "mask",
@@ -50,6 +51,7 @@ OPTIONS = "|".join(
             "on_error",
             "top_k",
             "bins",
+            "calibration",
             "classwise",
             "confusion",
             "auc",
@@ -148,7 +150,7 @@ def errors_reported() -> Iterator[None]:
 def exit_code_of(error: Exception) -> int:
     """The exit code for an error: bad data, something that is not there, an output, or a fault of xent's own."""
     from xent.errors import KindError, LabelError
-    from xent.evaluation.sources.messages import ReadError, ServerError
+    from xent.evaluation.sources.messages import InputError, ReadError, ServerError
 
     if isinstance(error, ModuleNotFoundError | ServerError):
         return UNAVAILABLE
@@ -156,8 +158,8 @@ def exit_code_of(error: Exception) -> int:
         return BAD_DATA
     if isinstance(error, ConnectionError):
         return UNAVAILABLE
-    # an output, a scratch file or a state that cannot be written
-    return BAD_INPUT if isinstance(error, OSError) else FAULT
+    # OSError: an output, a scratch file or a state that cannot be written
+    return BAD_INPUT if isinstance(error, OSError | InputError) else FAULT
 
 
 def interrupt(number: int, _: object) -> NoReturn:

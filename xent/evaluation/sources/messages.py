@@ -43,6 +43,10 @@ class SeveralArrays(ValueError):
         self.path, self.names, self.are_columns = path, tuple(names), are_columns
 
 
+class InputError(ValueError):
+    """A task has found that its inputs cannot be evaluated at all: no row of them is skipped for it."""
+
+
 class MalformedError(ReadError, ValueError):
     """A file is not of its format, is no file at all, or leads out of its set; none of its rows is read."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xent.evaluation.sources.messages import refusal
+from xent.evaluation.sources.messages import InputError, refusal
 from xent.evaluation.sources.source import TEXT, Part, Source, read_rows_and_nulls
 
 NAMED = re.compile(r"([A-Za-z_][\w-]*)=(.+)", re.DOTALL)
@@ -36,6 +36,9 @@ class SliceColumns:
             if unknown or len({*cross}) < max(2, len(cross)):
                 rule = f"be of two or more of the columns {', '.join(self.columns)}"
                 raise ValueError(refusal("cross", rule, ",".join(cross), 'Pass cross=[("a", "b")] of slices a and b.'))
+            if sum({*cross} == {*other} for other in self.crosses) > 1:
+                rule = "have each cross once, in one order"
+                raise ValueError(refusal("cross", rule, f"{','.join(cross)} twice", "Leave one of them out."))
 
 
 def slice_keys(slices: Any, cross: Iterable[Any] = ()) -> Any:
@@ -135,6 +138,11 @@ class SlicePart(Part):
 def named_slices(names: Sequence[str], crosses: Sequence[Cross], blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """The names of the slices of each row, by column and cross, from the keys of each column.
 
+    Raises
+    ------
+    InputError
+        If a key reads as the keys of a cross do, so that two slices would have one name.
+
     Examples
     --------
     >>> named_slices(["a", "b"], [("a", "b")], [np.asarray([1, 2]), np.asarray(["x", "x"])])[1].tolist()
@@ -143,19 +151,25 @@ def named_slices(names: Sequence[str], crosses: Sequence[Cross], blocks: Sequenc
     rows = len(blocks[0])
     found = np.empty((rows, len(names) + len(crosses)), TEXT)
     keys = {}
+    links = [f", {name}=" for name in names] if crosses else []
     for column, (name, block) in enumerate(zip(names, blocks, strict=True)):
         values, index = np.unique(block, return_inverse=True)
-        keys[name] = np.asarray([f"{name}={value}" for value in values.tolist()], TEXT), index
+        texts = [f"{name}={value}" for value in values.tolist()]
+        link = next((link for link in links if any(link in text for text in texts)), None)
+        if link is not None:
+            rule, got = f"have no key with {link!r} in it where they are crossed", f"one in {name}"
+            raise InputError(refusal("slices", rule, got, "Write such keys otherwise, or leave `cross` out."))
+        keys[name] = np.asarray(texts, TEXT), index
         found[:, column] = keys[name][0][index]
     for column, cross in enumerate(crosses, start=len(names)):
-        texts, index = keys[cross[0]]
+        crossed, index = keys[cross[0]]
         for name in cross[1:]:
             more, other = keys[name]
             pairs, index = np.unique(index * len(more) + other, return_inverse=True)
-            texts = np.asarray(
-                [f"{texts[pair // len(more)]}, {more[pair % len(more)]}" for pair in pairs.tolist()], TEXT
+            crossed = np.asarray(
+                [f"{crossed[pair // len(more)]}, {more[pair % len(more)]}" for pair in pairs.tolist()], TEXT
             )
-        found[:, column] = texts[index]
+        found[:, column] = crossed[index]
     return found
 
 
