@@ -372,3 +372,10 @@ def test_the_page_has_the_bins_and_the_calibration_of_each_class():
 
     assert "Bins of as many rows each" in html.text and f"The calibration of all {CLASSES} classes" in html.text
     assert f"calibrated predictions show {FOUND.calibration.noise_floor:.4f}" in html.text
+
+
+def test_a_chunk_without_a_row_that_counts_is_in_no_bin_of_a_slice():
+    mask, slices = np.arange(ROWS) >= ROWS // 2, np.arange(ROWS) % 2
+    found = xent.evaluate(LOGITS, LABELS, slices=slices, mask=mask, calibration=True, chunk_bytes=100)
+
+    assert found.slices == xent.evaluate(LOGITS, LABELS, slices=slices, mask=mask, calibration=True).slices

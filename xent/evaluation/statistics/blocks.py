@@ -285,8 +285,8 @@ def bins_of(
 
 
 def slice_indices(slices: NDArray[Any] | None, rows: NDArray[Any]) -> Iterator[tuple[list[Any], NDArray[np.intp]]]:
-    """Of each column of slices their names, and the index of that of each row of a mask."""
-    for column in [] if slices is None else np.atleast_2d(slices.T):
+    """Of each column of slices their names, and the index of that of each row of a mask; none if it has no rows."""
+    for column in [] if slices is None or not rows.any() else np.atleast_2d(slices.T):
         names, index = np.unique(take(column, rows), return_inverse=True)
         yield names.tolist(), index
 
