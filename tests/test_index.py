@@ -226,6 +226,51 @@ def test_an_index_that_is_not_of_the_files_is_refused(tables):
         plan(LOGITS, "t#label")
 
 
+UNLIKE = {
+    "other rows": pa.table({"label": np.arange(9)}),
+    "text": pa.table({"label": ["a"] * SIZES[60]}),
+    "another column": pa.table({"other": np.arange(SIZES[60])}),
+    "a folder": None,
+}
+
+
+@pytest.mark.parametrize("unlike", UNLIKE)
+@pytest.mark.parametrize("on_error", ["error", "skip"])
+def test_a_file_that_is_not_as_its_index_tells_ends_the_command_with_a_remedy(tables, unlike, on_error):
+    np.save("x.npy", LOGITS)
+    xent.index_shards("t#label")
+    os.remove("t/part-60.parquet")
+    if UNLIKE[unlike] is None:
+        os.mkdir("t/part-60.parquet")
+    else:
+        pq.write_table(UNLIKE[unlike], "t/part-60.parquet")
+    refused = command("evaluate", "x.npy", "t/*.parquet#label", "-q", "--on-error", on_error)
+
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+    assert "part-60.parquet" in refused.stderr
+    assert f"make the index anew, with: xent index '{tables}/t/*.parquet#label'" in refused.stderr
+
+
+def test_an_index_is_no_file_of_a_glob_and_is_read_without_threads_of_arrow(tables, monkeypatch):
+    xent.index_shards("t/*.parquet#label")
+    read, seen = pq.ParquetFile.read, []
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *a, **how: seen.append(how) or read(*a, **how))
+
+    assert plan(LOGITS, "t/*.parquet#label").rows == ROWS
+    assert seen == [{"use_threads": False}]
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_states_of_a_set_with_an_index_see_that_a_file_has_changed(tables, checksums):
+    np.save("x.npy", LOGITS)
+    xent.index_shards("t#label", checksums=checksums)
+    assert xent.evaluate("x.npy", "t#label", state="kept") == xent.evaluate("x.npy", "t#label", state="kept")
+    os.utime("t/part-40.parquet", ns=(0, 1))
+
+    with pytest.raises(ValueError, match="whose labels have changed since"):
+        xent.evaluate("x.npy", "t#label", state="kept")
+
+
 def test_what_is_no_set_of_files_has_no_index(folder):
     for path, message in (("x/part-0.npy", "several files"), (".", "shards")):
         with pytest.raises(ValueError, match=message):
@@ -280,6 +325,7 @@ def test_a_set_at_a_url_has_its_index_there(tables):
     try:
         memory.put(str(tables / "t"), "/many", recursive=True)
         for array in ("p*", "label"):
+            assert xent.index_shards(f"memory://many/*.parquet#{array}") == xent.index_shards(f"memory://many#{array}")
             assert xent.index_shards(f"memory://many#{array}") == "memory://many/_xent_index.parquet"
         assert xent.evaluate("memory://many#p*", "memory://many/part-*#label", chunk_bytes=2000) == EXPECTED
         memory.rm("/many/part-9.parquet")

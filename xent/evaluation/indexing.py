@@ -12,10 +12,10 @@ from typing import Any, TypeGuard
 from xent.evaluation.outputs import draft_of, move, output_path, written
 from xent.evaluation.sources.messages import refusal
 from xent.evaluation.sources.opening import open_source, split_name
-from xent.evaluation.sources.shard_index import COLUMNS, NAME, Entry, read_index, relative
+from xent.evaluation.sources.shard_index import COLUMNS, Entry, read_index, relative
 from xent.evaluation.sources.shards import ShardedSource
 from xent.evaluation.sources.source import FileSource, Source, native
-from xent.evaluation.sources.storage import folder_of, join, open_file, status
+from xent.evaluation.sources.storage import INDEX_NAME, folder_of, join, open_file, status
 from xent.evaluation.sources.storage_options import StorageOptions, reading_threads, storage_options_set
 from xent.evaluation.sources.unopened import shards_checked
 from xent.optional import require
@@ -41,7 +41,7 @@ def index_shards(
         they have several. Every file is opened, and must be like the first.
     checksums : bool
         Whether to read every file whole for its SHA-256, by which the states and parts of a run tell another file of
-        the same size.
+        the same size, beside its time of change or its tag.
     storage_options : mapping, optional
         As in :func:`xent.evaluate`.
 
@@ -103,7 +103,7 @@ def write_index(folder: str, entries: dict[str, dict[str, Entry]]) -> str:
     rows = [(file, array, *entry) for array, files in entries.items() for file, entry in files.items()]
     columns: list[Any] = [[*column] for column in zip(*rows, strict=True)]
     arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, types, strict=True)]
-    target = output_path("path", join(folder, NAME), (".parquet",), overwrite=True)
+    target = output_path("path", join(folder, INDEX_NAME), (".parquet",), overwrite=True)
     with written(target), draft_of(target) as draft:
         parquet.write_table(pyarrow.table(arrays, names=[*COLUMNS]), draft)
         move(draft, target, overwrite=True)

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from xent.evaluation.sources.messages import ReadError, refusal
-from xent.evaluation.sources.storage import folder_of, is_glob, join, open_file, status
+from xent.evaluation.sources.storage import INDEX_NAME, folder_of, is_glob, join, open_file, status
 from xent.optional import require
 
-NAME = "_xent_index.parquet"
 COLUMNS = ("file", "array", "rows", "dtype", "row_shape", "bytes", "checksum")
 
 
@@ -35,6 +34,11 @@ def relative(path: str, folder: str) -> str:
     return path.removeprefix(prefix) if path.startswith(prefix) else posixpath.basename(path)
 
 
+def index_command(path: str, name: str) -> str:
+    """The command that makes the index of a folder or a glob, and of an array after the # if it has a name."""
+    return f"xent index '{path}{f'#{name}' if name else ''}'"
+
+
 def entries_of(path: str, paths: Sequence[str], name: str, argument: str) -> list[Entry] | None:
     """What the index of a folder or a glob tells of some of its files; None if it has no index of that array.
 
@@ -49,7 +53,7 @@ def entries_of(path: str, paths: Sequence[str], name: str, argument: str) -> lis
     found = read_index(folder)
     if found is None or not (of_array := found.get(name)):
         return None
-    remedy = f"Make it anew, with: xent index '{path}{f'#{name}' if name else ''}'."
+    remedy = f"Make it anew, with: {index_command(path, name)}."
     entries = list[Entry]()
     for shard in paths:
         entry = of_array.get(relative(shard, folder))
@@ -65,7 +69,7 @@ def entries_of(path: str, paths: Sequence[str], name: str, argument: str) -> lis
 
 def read_index(folder: str) -> dict[str, dict[str, Entry]] | None:
     """The entries of the index in a folder, by array and file; None if there is none."""
-    path = join(folder, NAME)
+    path = join(folder, INDEX_NAME)
     try:
         status(path)
     except FileNotFoundError:
@@ -73,7 +77,7 @@ def read_index(folder: str) -> dict[str, dict[str, Entry]] | None:
     parquet = require("pyarrow.parquet", "parquet", "an index")
     try:
         with open_file(path) as file:
-            columns = parquet.read_table(file, columns=list(COLUMNS)).to_pydict()
+            columns = parquet.ParquetFile(file, pre_buffer=False).read([*COLUMNS], use_threads=False).to_pydict()
         found: dict[str, dict[str, Entry]] = {}
         for file_name, array, *facts in zip(*(columns[each] for each in COLUMNS), strict=True):
             found.setdefault(array, {})[file_name] = Entry(*facts)

@@ -28,6 +28,8 @@ from xent.evaluation.sources.servers import asked, changed, filesystem
 Stamp = tuple[int, int | str]
 """The size of a file and the time of its last change, or its tag on a server; the tag "" tells of no changes."""
 
+INDEX_NAME = "_xent_index.parquet"
+"""The file in the folder of a set that tells what is in the others (``shard_index.py``)."""
 PACKED = (".gz", ".zip")
 TAG_FIELDS = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 
@@ -211,7 +213,7 @@ def members(folder: str) -> list[str]:
 
 
 def matches(pattern: str) -> list[str]:
-    """The paths that a glob matches, in natural order."""
+    """The paths that a glob matches, in natural order; not that of an index, which holds no rows."""
     if is_url(pattern):
         system, remote_path = filesystem(pattern)
         system.invalidate_cache(remote_path)
@@ -219,7 +221,7 @@ def matches(pattern: str) -> list[str]:
         paths = urls_told_of(system, infos, TOLD.get() or Told())
     else:
         paths = glob.glob(pattern, recursive=True)
-    return sorted(paths, key=natural_order)
+    return sorted((path for path in paths if posixpath.basename(path) != INDEX_NAME), key=natural_order)
 
 
 def is_glob(path: str) -> bool:

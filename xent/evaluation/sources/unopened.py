@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xent.checks import flag
-from xent.evaluation.sources.messages import ReadError, refusal
+from xent.evaluation.sources.messages import InputError, ReadError, refusal
 from xent.evaluation.sources.npy import MappedSource
-from xent.evaluation.sources.shard_index import Entry, entries_of
+from xent.evaluation.sources.shard_index import Entry, entries_of, index_command
 from xent.evaluation.sources.source import Source, native
-from xent.evaluation.sources.storage import is_url, status
+from xent.evaluation.sources.storage import TOLD, is_url, status
 
 ALL_CHECKED: ContextVar[bool] = ContextVar("check_shards", default=False)
 FEW = 64
@@ -48,7 +48,10 @@ def shards_checked(is_wanted: bool) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class UnopenedShard(Source):
-    """Rows of a file that is opened when they are read; ``size`` is its bytes, ``tag`` what changes when it does."""
+    """Rows of a file that is opened when they are read.
+
+    ``size`` is its bytes, ``tag`` what changes when it does, ``remedy`` what to do if it is not what is known of it.
+    """
 
     path: str
     file: str
@@ -57,6 +60,7 @@ class UnopenedShard(Source):
     names: tuple[str, ...]
     argument: str
     allowed: tuple[str, ...]
+    remedy: str
 
     def opened(self) -> Source:
         """The source of the file.
@@ -65,15 +69,21 @@ class UnopenedShard(Source):
         ------
         ReadError
             If it cannot be opened.
-        ValueError
+        InputError
             If it is not what is known of it.
         """
+        rule = "have shards that are like its first, and as its listing or its index tells"
         open_path = importlib.import_module("xent.evaluation.sources.opening").open_path
         try:
             source: Source = open_path(self.path, self.argument, self.allowed)
             size = status(self.file).size
         except FileNotFoundError as error:
             raise ReadError(f"evaluate: {self.file} is not there. Every worker must see it at this path.") from error
+        except ReadError:
+            raise
+        except (TypeError, ValueError) as error:  # text, no such column, a folder of that name
+            got = f"{self.path} ({str(error).removeprefix('evaluate: ')})"
+            raise InputError(refusal(self.argument, rule, got, self.remedy)) from error
         if source.shape != self.shape or native(source.dtype) != native(self.dtype):
             got = f"{source}, and not {self.shown_dtype}[{', '.join(map(str, self.shape))}]"
         elif size != self.size:
@@ -82,9 +92,7 @@ class UnopenedShard(Source):
             got = f"{source} with other columns than the first, or in another order"
         else:
             return source
-        rule = "have shards that are like its first, and as its listing or its index tells"
-        remedy = f"{UNALIKE} If it has an index, make that anew with: xent index."
-        raise ValueError(refusal(self.argument, rule, got, remedy))
+        raise InputError(refusal(self.argument, rule, got, self.remedy))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         return self.opened().read(start, stop)
@@ -116,7 +124,8 @@ class UnopenedShard(Source):
 class UnopenedShards(Sequence[Source]):
     """The shards of a set, each made when it is asked for; the first is open.
 
-    ``starts`` are the rows at which they begin, and the end; ``fragment`` is what comes after each path.
+    ``starts`` are the rows at which they begin, and the end; ``fragment`` is what comes after each path. ``remedy`` is
+    that of a shard which is not what is known of it.
     """
 
     first: Source
@@ -127,6 +136,7 @@ class UnopenedShards(Sequence[Source]):
     tags: Sequence[int | str]
     argument: str
     allowed: tuple[str, ...]
+    remedy: str
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -147,7 +157,9 @@ class UnopenedShards(Sequence[Source]):
         names = tuple(self.first.columns()) if len(shape) > 1 else ()
         path = self.paths[index]
         facts = path + self.fragment, shape, native(self.first.dtype), path, self.sizes[index], self.tags[index], names
-        return UnopenedShard(*facts, self.argument, self.allowed, storage_options=self.first.storage_options)
+        return UnopenedShard(
+            *facts, self.argument, self.allowed, self.remedy, storage_options=self.first.storage_options
+        )
 
 
 def unopened_shards(
@@ -179,12 +191,16 @@ def unopened_shards(
     if ALL_CHECKED.get() or len(paths) <= FEW:
         return None
     entries = entries_of(path, paths, name, argument)
-    first = open_shard(paths[0])
+    first, remedy = open_shard(paths[0]), UNALIKE
     fragment = f"#{name}" if name else ""
     if entries is not None:
         check_entries(first, paths, entries, argument)
         rows, sizes = (array("q", column) for column in ([each.rows for each in entries], [e.size for e in entries]))
-        tags: Sequence[int | str] = [each.checksum for each in entries]
+        # the checksum is the index's: a file that is written again has another stamp alone
+        tags: Sequence[int | str] = [
+            f"{e.checksum} {tag_of(shard)}".strip() for shard, e in zip(paths, entries, strict=True)
+        ]
+        remedy = f"{UNALIKE} If it has changed, make the index anew, with: {index_command(path, name)}."
     elif isinstance(first, MappedSource) and first.shape and first.row_bytes and not first.dtype.hasobject:
         sizes, tags = told_of(paths)
         rows = rows_by_size(first, paths, sizes, argument)
@@ -192,15 +208,26 @@ def unopened_shards(
         return None
     else:
         rule = f"tell the lengths of its shards where they are more than {MANY:,}"
-        shown = f"{path}{fragment}"
-        remedy = f"Make an index of it, once, with: xent index '{shown}'; or pass check_shards=True, which opens each."
-        raise ValueError(refusal(argument, rule, f"{len(paths):,} in {shown}", remedy))
+        once = f"Make an index of it, once, with: {index_command(path, name)}"
+        got = f"{len(paths):,} in {path}{fragment}"
+        raise ValueError(refusal(argument, rule, got, f"{once}; or pass check_shards=True, which opens each."))
     starts = array("q", accumulate(rows, initial=0))
     if rows[0] != first.shape[0]:
         got = f"{first}, and not {rows[0]:,} rows"
-        remedy = f"Make its index anew, with: xent index '{path}{fragment}'."
-        raise ValueError(refusal(argument, "have shards as its index tells", got, remedy))
-    return UnopenedShards(first, paths, fragment, starts, sizes, tags, argument, tuple(allowed))
+        anew = f"Make its index anew, with: {index_command(path, name)}."
+        raise ValueError(refusal(argument, "have shards as its index tells", got, anew))
+    return UnopenedShards(first, paths, fragment, starts, sizes, tags, argument, tuple(allowed), remedy)
+
+
+def tag_of(path: str) -> int | str:
+    """The time of change of a local file, or the tag that a listing has told of a URL; empty if there is none."""
+    if is_url(path):  # a server is not asked for each of many files
+        told = TOLD.get()
+        return told.files[path].stamp[1] if told is not None and path in told.files else ""
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:  # a link to nowhere, which its task names
+        return ""
 
 
 def told_of(paths: Sequence[str]) -> tuple[array[int], list[int | str]]:
