@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import inspect
 import io
 import json
 import os
@@ -25,7 +26,7 @@ import xent
 from xent.cli import main
 from xent.cli.commands.installation import LIBRARIES
 from xent.cli.doctor import Diagnosis, Finding
-from xent.cli.exits import errors_reported, raised
+from xent.cli.exits import OPTIONS, errors_reported, raised
 from xent.cli.options import spare_blas_threads
 from xent.cli.parameters import ByteSize
 from xent.dispatch.registry import PluginRecord, registry
@@ -591,6 +592,14 @@ def test_a_message_calls_an_option_by_its_name(files, arguments, message):
     result = run("evaluate", "x.npy", "y.npy", "-q", *arguments)
 
     assert result.exit_code == 2 and message in result.stderr
+
+
+@pytest.mark.parametrize("name", ["evaluate", "compare"])
+def test_messages_know_every_argument_that_is_an_option(name):
+    options = {each.name for each in main.commands[name].params}
+    arguments = options & {*inspect.signature(getattr(xent, name)).parameters}
+
+    assert arguments - {"predictions", "labels", "overwrite"} <= {*OPTIONS.split("|")}
 
 
 def arrays_of_a_zip(folder):

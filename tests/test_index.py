@@ -260,6 +260,17 @@ def test_an_index_is_no_file_of_a_glob_and_is_read_without_threads_of_arrow(tabl
     assert seen == [{"use_threads": False}]
 
 
+@pytest.mark.parametrize("rows", [-1, None, 1.5])
+def test_an_index_of_no_numbers_of_rows_is_refused_before_the_run(tables, rows):
+    xent.index_shards("t#label")
+    table = pq.read_table("t/_xent_index.parquet").to_pydict()
+    table["rows"] = [*table["rows"][:9], rows, *table["rows"][10:]]
+    pq.write_table(pa.table(table), "t/_xent_index.parquet")
+
+    with pytest.raises(ValueError, match=r"index of numbers of rows, got .* of .*part-[09]\.parquet\. .*xent index"):
+        plan(LOGITS, "t#label")
+
+
 @pytest.mark.parametrize("checksums", [True, False])
 def test_states_of_a_set_with_an_index_see_that_a_file_has_changed(tables, checksums):
     np.save("x.npy", LOGITS)

@@ -377,6 +377,9 @@ def test_the_commands_of_an_array_of_jobs_make_the_document_of_one(folder):
     assert merged | {"timing": None} == whole | {"timing": None}
     assert (folder / "x.html").stat().st_size > 10_000 and (folder / "tables").is_dir()
     assert "507 × 7" in command("merge", *sorted(folder.glob("part-*.json"))).stdout
+    of_a_glob = json.loads(command("merge", "part-*.json", "--json").stdout)
+    assert of_a_glob | {"timing": None} == whole | {"timing": None}
+    assert "none-*.json" in command("merge", "none-*.json").stderr
 
 
 def test_the_script_of_the_scale_page_has_the_jobs_of_a_slurm_array_make_the_document_of_one_run(folder):

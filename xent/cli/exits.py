@@ -52,6 +52,7 @@ OPTIONS = "|".join(
             "top_k",
             "bins",
             "calibration",
+            "by_class",
             "classwise",
             "confusion",
             "auc",

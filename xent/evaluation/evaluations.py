@@ -497,7 +497,7 @@ def merge_parts(
     Parameters
     ----------
     parts : iterable of paths
-        The files that `state_out` named, in any order; a URL may be a glob of them.
+        The files that `state_out` named, in any order; a path or a URL may be a glob of them.
     partial : bool
         Whether rows may be missing: the numbers are those of the rows that are there, without bits per byte.
     storage_options : mapping, optional

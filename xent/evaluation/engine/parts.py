@@ -124,10 +124,10 @@ def text_of(name: str) -> str:
 
 
 def each_path(paths: Iterable[Any]) -> Iterator[Any]:
-    """The paths, with those that a glob of a URL stands for: no shell knows them."""
+    """The paths, with those that a glob stands for; a glob of nothing stands for itself, which is not there."""
     for path in paths:
         text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
-        yield from matches(text) if isinstance(text, str) and is_url(text) and is_glob(text) else [path]
+        yield from (isinstance(text, str) and is_glob(text) and matches(text)) or [path]
 
 
 def merge_files(

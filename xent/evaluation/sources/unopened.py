@@ -194,7 +194,7 @@ def unopened_shards(
     first, remedy = open_shard(paths[0]), UNALIKE
     fragment = f"#{name}" if name else ""
     if entries is not None:
-        check_entries(first, paths, entries, argument)
+        check_entries(first, paths, entries, argument, index_command(path, name))
         rows, sizes = (array("q", column) for column in ([each.rows for each in entries], [e.size for e in entries]))
         # the checksum is the index's: a file that is written again has another stamp alone
         tags: Sequence[int | str] = [
@@ -261,10 +261,16 @@ def rows_by_size(first: MappedSource, paths: Sequence[str], sizes: Sequence[int]
     return array("q", rows.tolist())
 
 
-def check_entries(first: Source, paths: Sequence[str], entries: Sequence[Entry], argument: str) -> None:
-    """Raise ValueError unless all entries of an index that have rows are of the dtype and the classes of the first."""
+def check_entries(first: Source, paths: Sequence[str], entries: Sequence[Entry], argument: str, command: str) -> None:
+    """Raise ValueError unless all entries of an index that have rows are of the dtype and the classes of the first.
+
+    Also if the rows of one are no number; `command` makes the index anew.
+    """
     wanted = str(native(first.dtype)), list(first.shape[1:])
     for path, entry in zip(paths, entries, strict=True):
+        if type(entry.rows) is not int or entry.rows < 0:
+            rule, got = "have an index of numbers of rows", f"{entry.rows!r} of {path}"
+            raise ValueError(refusal(argument, rule, got, f"Make it anew, with: {command}."))
         if entry.rows and (entry.dtype, entry.row_shape) != wanted:
             got = f"{first} and {path} of {entry.dtype}[{', '.join(map(str, [entry.rows, *entry.row_shape]))}]"
             rule = "have shards of one dtype and number of classes"
