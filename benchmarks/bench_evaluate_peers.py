@@ -172,7 +172,7 @@ def main(quick: bool = False) -> str:
     report.add(
         f"Processor seconds, user and system, of whole processes with one thread each: median (and quartiles) of "
         f"{rounds} interleaved rounds. Ratios: those of each round's own ratios. xent makes all its statistics, the "
-        "others loss, accuracy and ECE, scikit-learn the loss alone. Other work ran on the machine meanwhile.",
+        "others loss, accuracy and ECE, scikit-learn the loss alone.",
     )
     promises: list[Any] = []
     for rows, classes in QUICK_SIZES if quick else SIZES:
