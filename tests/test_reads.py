@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 import xent
 from xent.evaluation.engine.schedulers import threads_of
 from xent.evaluation.evaluations import evaluate
-from xent.evaluation.sources import ranges, servers
+from xent.evaluation.sources import ranges, servers, unopened
 from xent.evaluation.sources.messages import ReadError
 from xent.evaluation.sources.opening import open_source
 from xent.evaluation.sources.storage import check_unchanged, open_file, read_range, remembering, status
@@ -101,8 +101,10 @@ def npy_bytes(array):
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("few", [FILES, 1])
 @pytest.mark.parametrize("name", ["parts", "parts/*.npy"])
-def test_a_small_shard_is_one_request_and_a_listing_tells_of_all(stored, name):
+def test_a_small_shard_is_one_request_and_a_listing_tells_of_all(stored, name, few, monkeypatch):
+    monkeypatch.setattr(unopened, "FEW", few)  # tasks open their own where shards are more
     made = evaluate(f"{stored}/{name}", LABELS, chunk_bytes=CLASSES * 4 * 50)
 
     assert made == EXPECTED

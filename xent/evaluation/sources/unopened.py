@@ -26,7 +26,7 @@ from xent.evaluation.sources.messages import InputError, ReadError, refusal
 from xent.evaluation.sources.npy import MappedSource
 from xent.evaluation.sources.shard_index import Entry, entries_of, index_command
 from xent.evaluation.sources.source import Source, native
-from xent.evaluation.sources.storage import TOLD, is_url, status
+from xent.evaluation.sources.storage import TOLD, Status, is_url, status
 
 ALL_CHECKED: ContextVar[bool] = ContextVar("check_shards", default=False)
 FEW = 64
@@ -50,13 +50,15 @@ def shards_checked(is_wanted: bool) -> Iterator[None]:
 class UnopenedShard(Source):
     """Rows of a file that is opened when they are read.
 
-    ``size`` is its bytes, ``tag`` what changes when it does, ``remedy`` what to do if it is not what is known of it.
+    ``size`` is its bytes, ``tag`` what changes when it does, empty if nothing has told it, ``checksum`` that of its
+    index, ``remedy`` what to do if it is not what is known of it.
     """
 
     path: str
     file: str
     size: int
     tag: int | str
+    checksum: str
     names: tuple[str, ...]
     argument: str
     allowed: tuple[str, ...]
@@ -74,6 +76,9 @@ class UnopenedShard(Source):
         """
         rule = "have shards that are like its first, and as its listing or its index tells"
         open_path = importlib.import_module("xent.evaluation.sources.opening").open_path
+        told = TOLD.get()
+        if told is not None and self.tag and is_url(self.file):  # its server is not asked what a listing has told
+            told.files.setdefault(self.file, Status((self.size, self.tag), False))
         try:
             source: Source = open_path(self.path, self.argument, self.allowed)
             size = status(self.file).size
@@ -117,7 +122,9 @@ class UnopenedShard(Source):
         return [] if is_url(self.file) else [self.file]
 
     def fingerprint(self) -> Any:
-        return None if self.tag == "" else [self.shown, list(self.shape), self.shown_dtype, self.size, self.tag]
+        if not (self.tag or self.checksum):
+            return None
+        return [self.shown, list(self.shape), self.shown_dtype, self.size, self.checksum, self.tag]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +141,7 @@ class UnopenedShards(Sequence[Source]):
     starts: Sequence[int]
     sizes: Sequence[int]
     tags: Sequence[int | str]
+    checksums: Sequence[str] | None
     argument: str
     allowed: tuple[str, ...]
     remedy: str
@@ -156,10 +164,9 @@ class UnopenedShards(Sequence[Source]):
         shape = (self.starts[index + 1] - self.starts[index], *self.first.shape[1:])
         names = tuple(self.first.columns()) if len(shape) > 1 else ()
         path = self.paths[index]
-        facts = path + self.fragment, shape, native(self.first.dtype), path, self.sizes[index], self.tags[index], names
-        return UnopenedShard(
-            *facts, self.argument, self.allowed, self.remedy, storage_options=self.first.storage_options
-        )
+        facts = path + self.fragment, shape, native(self.first.dtype), path, self.sizes[index], self.tags[index]
+        told = "" if self.checksums is None else self.checksums[index], names, self.argument, self.allowed, self.remedy
+        return UnopenedShard(*facts, *told, storage_options=self.first.storage_options)
 
 
 def unopened_shards(
@@ -191,15 +198,14 @@ def unopened_shards(
     if ALL_CHECKED.get() or len(paths) <= FEW:
         return None
     entries = entries_of(path, paths, name, argument)
-    first, remedy = open_shard(paths[0]), UNALIKE
+    first, remedy, checksums = open_shard(paths[0]), UNALIKE, None
     fragment = f"#{name}" if name else ""
     if entries is not None:
         check_entries(first, paths, entries, argument, index_command(path, name))
         rows, sizes = (array("q", column) for column in ([each.rows for each in entries], [e.size for e in entries]))
-        # the checksum is the index's: a file that is written again has another stamp alone
-        tags: Sequence[int | str] = [
-            f"{e.checksum} {tag_of(shard)}".strip() for shard, e in zip(paths, entries, strict=True)
-        ]
+        # the checksum is the index's: a file that is written again has another tag alone
+        checksums = [entry.checksum for entry in entries]
+        tags: Sequence[int | str] = [tag_of(shard, each.size) for shard, each in zip(paths, entries, strict=True)]
         remedy = f"{UNALIKE} If it has changed, make the index anew, with: {index_command(path, name)}."
     elif isinstance(first, MappedSource) and first.shape and first.row_bytes and not first.dtype.hasobject:
         sizes, tags = told_of(paths)
@@ -216,14 +222,15 @@ def unopened_shards(
         got = f"{first}, and not {rows[0]:,} rows"
         anew = f"Make its index anew, with: {index_command(path, name)}."
         raise ValueError(refusal(argument, "have shards as its index tells", got, anew))
-    return UnopenedShards(first, paths, fragment, starts, sizes, tags, argument, tuple(allowed), remedy)
+    return UnopenedShards(first, paths, fragment, starts, sizes, tags, checksums, argument, tuple(allowed), remedy)
 
 
-def tag_of(path: str) -> int | str:
-    """The time of change of a local file, or the tag that a listing has told of a URL; empty if there is none."""
+def tag_of(path: str, size: int) -> int | str:
+    """The time of change of a local file, or the tag that a listing has told of a URL of this size; else empty."""
     if is_url(path):  # a server is not asked for each of many files
         told = TOLD.get()
-        return told.files[path].stamp[1] if told is not None and path in told.files else ""
+        found = told.files.get(path) if told is not None else None
+        return found.stamp[1] if found is not None and found.size == size else ""
     try:
         return os.stat(path).st_mtime_ns
     except FileNotFoundError:  # a link to nowhere, which its task names
